@@ -1,0 +1,59 @@
+# Builds one binary and puts it on an image that has no shell and no package manager.
+#
+#   docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t grantd .
+#
+# It needs BuildKit (the default since Docker 23; before that, DOCKER_BUILDKIT=1).
+# Both images are arguments, so that a release can pin them by digest (name@sha256:…)
+# and a site can use its own copies. They must share a glibc: both are Debian 12.
+ARG BUILDER_IMAGE=rust:1.95-bookworm
+ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+
+FROM ${BUILDER_IMAGE} AS build
+WORKDIR /build
+COPY . .
+# Cache mounts keep downloaded crates and compiled dependencies between builds. They are not
+# part of any layer, so the binary is copied out before the mount goes away.
+# The touch: cargo compares times, and a checkout may carry sources older than the cache.
+# The data directory is made here because the runtime image cannot run mkdir.
+RUN --mount=type=cache,id=grantd-registry,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=grantd-git,target=/usr/local/cargo/git \
+    --mount=type=cache,id=grantd-target,target=/build/target,sharing=locked \
+    touch src/lib.rs src/main.rs \
+    && cargo build --release --locked --bin grantd \
+    && install -D -m 0755 target/release/grantd /out/grantd \
+    && install -d /out/data
+
+FROM ${RUNTIME_IMAGE}
+COPY --from=build /out/grantd /usr/local/bin/grantd
+# Owned by the daemon's user, so that a fresh named volume mounted here is writable for it.
+# No VOLUME: with PostgreSQL nothing is stored here, and an anonymous volume is easily lost.
+COPY --from=build --chown=65532:65532 /out/data /var/lib/grantd
+
+# In a container, loopback would reach nobody. What is left to the operator, because no default
+# is safe, and what `serve` refuses to start without:
+#   GRANTD__ISSUER             the https address that clients use
+#   GRANTD__SERVER__CLEARTEXT  behind-proxy, when something in front ends TLS; or else
+#   GRANTD__SERVER__TLS__CERT_FILE and GRANTD__SERVER__TLS__KEY_FILE
+# The admin port answers health and metrics without a password: do not publish it to the world.
+ENV GRANTD__DATA_DIR=/var/lib/grantd \
+    GRANTD__SERVER__LISTEN=0.0.0.0:8080 \
+    GRANTD__ADMIN__LISTEN=0.0.0.0:9090
+
+# Numbers, not names: Kubernetes can prove that a number is not root.
+USER 65532:65532
+WORKDIR /var/lib/grantd
+EXPOSE 8080 9090
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
+    CMD ["/usr/local/bin/grantd", "health"]
+ENTRYPOINT ["/usr/local/bin/grantd"]
+CMD ["serve"]
+
+# Last, because they change with every commit and would spoil the cache above.
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="grantd" \
+      org.opencontainers.image.description="An OAuth 2.0 authorization server for machines: client_credentials in, signed access tokens out" \
+      org.opencontainers.image.licenses="Apache-2.0 OR MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -1,0 +1,285 @@
+//! Signing (RFC 7515 compact form) with key pairs that are parsed once and held; `jsonwebtoken` parses its key per call.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
+};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::jwk::PublicKey;
+
+/// How access tokens may be signed. Asymmetric only, and one key has one algorithm (RFC 8725 section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Alg {
+    /// ECDSA over P-256 with SHA-256.
+    Es256,
+    /// Ed25519 (RFC 8037).
+    EdDsa,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, which RFC 9068 section 2.1 makes mandatory to support.
+    Rs256,
+}
+
+impl Alg {
+    /// All of them, in the order of preference.
+    pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Ps256, Self::Rs256];
+
+    /// The name in a JOSE header.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Ps256 => "PS256",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    fn library(self) -> Algorithm {
+        match self {
+            Self::Es256 => Algorithm::ES256,
+            Self::EdDsa => Algorithm::EdDSA,
+            Self::Ps256 => Algorithm::PS256,
+            Self::Rs256 => Algorithm::RS256,
+        }
+    }
+}
+
+impl fmt::Display for Alg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Alg {
+    type Err = KeyError;
+
+    fn from_str(name: &str) -> Result<Self, KeyError> {
+        Self::ALL.into_iter().find(|alg| alg.as_str() == name).ok_or(KeyError::Alg)
+    }
+}
+
+/// Why a key or an algorithm was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// No algorithm of that name.
+    #[error("alg is one of ES256, EdDSA, PS256, RS256, in this spelling")]
+    Alg,
+    /// Not a private key in PEM.
+    #[error("no private key found; expected PEM, as `openssl genpkey` writes it")]
+    NotPem,
+    /// The key's type does not go with the algorithm, or it is damaged.
+    #[error("this key cannot sign with {0}: ES256 takes P-256, EdDSA takes Ed25519, PS256 and RS256 take RSA of 2048 bits or more")]
+    WrongType(Alg),
+    /// RFC 7518 section 3.3 asks for 2048 bits; above 4096 a signature takes too long.
+    #[error("an RSA signing key has 2048 to 4096 bits")]
+    Size,
+    /// Every exponent but 65537 is refused.
+    #[error("an RSA signing key has the public exponent 65537")]
+    Exponent,
+    /// The pair parsed but does not work.
+    #[error("this key does not verify its own signature")]
+    Unusable,
+}
+
+/// A private key with everything about its tokens that does not change from one to the next.
+pub struct SigningKey {
+    alg: Alg,
+    pair: Pair,
+    public: PublicKey,
+    header: String,
+}
+
+enum Pair {
+    Ec(EcdsaKeyPair),
+    Ed(Ed25519KeyPair),
+    Rsa(RsaKeyPair),
+}
+
+impl SigningKey {
+    /// Makes a key pair; also returns its PKCS#8 document, to be sealed.
+    ///
+    /// # Errors
+    /// [`KeyError::Unusable`] when the generator fails.
+    pub fn generate(alg: Alg) -> Result<(Self, Zeroizing<Vec<u8>>), KeyError> {
+        let pair = match alg {
+            Alg::Es256 => EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map(Pair::Ec),
+            Alg::EdDsa => Ed25519KeyPair::generate().map(Pair::Ed),
+            Alg::Ps256 | Alg::Rs256 => RsaKeyPair::generate(KeySize::Rsa2048).map(Pair::Rsa),
+        }
+        .map_err(|_| KeyError::Unusable)?;
+        let document = pair.to_pkcs8()?;
+        Ok((Self::new(alg, pair)?, document))
+    }
+
+    /// Parses the PKCS#8 document of a stored key.
+    ///
+    /// # Errors
+    /// [`KeyError`], also when the key does not verify its own signature.
+    pub fn from_pkcs8(alg: Alg, pkcs8: &[u8]) -> Result<Self, KeyError> {
+        let pair = match alg {
+            Alg::Es256 => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).map(Pair::Ec),
+            Alg::EdDsa => Ed25519KeyPair::from_pkcs8(pkcs8).map(Pair::Ed),
+            Alg::Ps256 | Alg::Rs256 => RsaKeyPair::from_pkcs8(pkcs8).map(Pair::Rsa),
+        };
+        Self::new(alg, pair.map_err(|_| KeyError::WrongType(alg))?)
+    }
+
+    /// Reads a private key in PEM (PKCS#8, PKCS#1 or SEC 1); also returns its PKCS#8 document.
+    ///
+    /// # Errors
+    /// [`KeyError`] saying what is expected instead.
+    pub fn from_pem(alg: Alg, pem: &[u8]) -> Result<(Self, Zeroizing<Vec<u8>>), KeyError> {
+        let der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPem)?;
+        let pair = match (alg, &der) {
+            (Alg::Es256, _) => {
+                EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_der()).ok().map(Pair::Ec)
+            }
+            (Alg::EdDsa, _) => Ed25519KeyPair::from_pkcs8(der.secret_der()).ok().map(Pair::Ed),
+            (_, PrivateKeyDer::Pkcs1(_)) => RsaKeyPair::from_der(der.secret_der()).ok().map(Pair::Rsa),
+            _ => RsaKeyPair::from_pkcs8(der.secret_der()).ok().map(Pair::Rsa),
+        }
+        .ok_or(KeyError::WrongType(alg))?;
+        let document = pair.to_pkcs8()?;
+        Ok((Self::new(alg, pair)?, document))
+    }
+
+    fn new(alg: Alg, pair: Pair) -> Result<Self, KeyError> {
+        #[derive(Serialize)]
+        struct Header<'a> {
+            typ: &'static str,
+            alg: &'static str,
+            kid: &'a str,
+        }
+        let public = match &pair {
+            Pair::Ec(pair) => PublicKey::of_ec(pair)?,
+            Pair::Ed(pair) => PublicKey::of_ed25519(pair)?,
+            Pair::Rsa(pair) if !(256..=512).contains(&pair.public_modulus_len()) => return Err(KeyError::Size),
+            Pair::Rsa(pair) => PublicKey::of_rsa(pair)?,
+        };
+        // RFC 9068 section 2.1: the "typ" header parameter is "at+jwt".
+        let header = Header { typ: "at+jwt", alg: alg.as_str(), kid: &public.kid };
+        let header = serde_json::to_vec(&header).map_err(|_| KeyError::Unusable)?;
+        let header = BASE64_URL_SAFE_NO_PAD.encode(header) + ".";
+        let key = Self { alg, pair, public, header };
+        let probe = key.sign(b"{\"probe\":true}").ok_or(KeyError::Unusable)?;
+        if key.verifies(&probe) { Ok(key) } else { Err(KeyError::Unusable) }
+    }
+
+    /// The claims as a JWT in compact form, header `typ: at+jwt`. `None` when the library fails to sign.
+    #[must_use]
+    pub fn sign(&self, claims: &[u8]) -> Option<String> {
+        let mut jws = String::with_capacity(self.header.len() + claims.len() * 4 / 3 + SIGNATURE_MAX);
+        jws.push_str(&self.header);
+        BASE64_URL_SAFE_NO_PAD.encode_string(claims, &mut jws);
+        let mut rsa = [0; 512];
+        let signature = match &self.pair {
+            Pair::Ec(pair) => pair.sign(&SystemRandom::new(), jws.as_bytes()).ok()?,
+            Pair::Ed(pair) => pair.try_sign(jws.as_bytes()).ok()?,
+            Pair::Rsa(pair) => {
+                let padding = if self.alg == Alg::Ps256 { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                let signature = rsa.get_mut(..pair.public_modulus_len())?;
+                pair.sign(padding, &SystemRandom::new(), jws.as_bytes(), signature).ok()?;
+                jws.push('.');
+                BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut jws);
+                return Some(jws);
+            }
+        };
+        jws.push('.');
+        BASE64_URL_SAFE_NO_PAD.encode_string(signature.as_ref(), &mut jws);
+        Some(jws)
+    }
+
+    /// Whether this key made the signature of a JWS in compact form. Says nothing of its header or claims.
+    #[must_use]
+    pub fn verifies(&self, jws: &str) -> bool {
+        let Some((signed, signature)) = jws.rsplit_once('.') else { return false };
+        DecodingKey::from_jwk(&self.public.jwk)
+            .and_then(|key| jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key, self.alg.library()))
+            .unwrap_or(false)
+    }
+
+    /// The key's algorithm.
+    #[must_use]
+    pub fn alg(&self) -> Alg {
+        self.alg
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The key id: the RFC 7638 thumbprint of the public half.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.public.kid
+    }
+}
+
+impl Pair {
+    fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let der: Pkcs8V1Der<'_> = match self {
+            // aws-lc-rs writes EC and Ed25519 keys as PKCS#8 version 1, which every other tool reads.
+            Self::Ec(pair) => return Ok(Zeroizing::new(pair.to_pkcs8v1().map_err(|_| KeyError::Unusable)?.as_ref().to_vec())),
+            Self::Ed(pair) => return Ok(Zeroizing::new(pair.to_pkcs8v1().map_err(|_| KeyError::Unusable)?.as_ref().to_vec())),
+            Self::Rsa(pair) => pair.as_der().map_err(|_| KeyError::Unusable)?,
+        };
+        Ok(Zeroizing::new(der.as_ref().to_vec()))
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({} {})", self.alg, self.public.kid)
+    }
+}
+
+const SIGNATURE_MAX: usize = 700;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_algorithm_signs_verifies_and_survives_storage() {
+        for alg in Alg::ALL {
+            let (key, document) = SigningKey::generate(alg).unwrap();
+            let stored = SigningKey::from_pkcs8(alg, &document).unwrap();
+            assert_eq!(stored.kid(), key.kid(), "{alg}");
+            let jws = key.sign(br#"{"sub":"a"}"#).unwrap();
+            assert!(stored.verifies(&jws), "{alg}");
+            let (header, rest) = jws.split_once('.').unwrap();
+            assert!(!stored.verifies(&format!("{header}.e30.{}", rest.split_once('.').unwrap().1)), "{alg}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_type_is_refused_with_what_is_expected() {
+        let (_, ec) = SigningKey::generate(Alg::Es256).unwrap();
+        for alg in [Alg::EdDsa, Alg::Ps256, Alg::Rs256] {
+            assert!(matches!(SigningKey::from_pkcs8(alg, &ec), Err(KeyError::WrongType(_))), "{alg}");
+        }
+        assert!(SigningKey::from_pem(Alg::Es256, b"hello").unwrap_err().to_string().contains("openssl genpkey"));
+    }
+
+    #[test]
+    fn names_are_case_sensitive() {
+        assert!("es256".parse::<Alg>().is_err());
+        assert!("none".parse::<Alg>().is_err());
+        assert!("HS256".parse::<Alg>().is_err());
+    }
+}

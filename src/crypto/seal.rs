@@ -1,0 +1,161 @@
+//! Private keys at rest: AES-256-GCM under a sealing key that never enters the database.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::{NoEntropy, random};
+
+/// The key under which private keys are sealed: 32 bytes, base64 in its file.
+pub struct SealingKey {
+    key: RandomizedNonceKey,
+    id: [u8; ID_LEN],
+}
+
+/// Why sealed bytes did not open, or a sealing key could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The key file holds something else than 32 bytes in base64.
+    #[error("a sealing key is 32 bytes in base64; make one with `head -c 32 /dev/urandom | base64`")]
+    BadKey,
+    /// The bytes were sealed under another key; both are named by their fingerprints.
+    #[error(
+        "sealed under sealing key {sealed_under}, but the configured one is {configured}; restore the former, or remove the key"
+    )]
+    OtherKey {
+        /// Fingerprint stored with the sealed bytes.
+        sealed_under: String,
+        /// Fingerprint of the key in use.
+        configured: String,
+    },
+    /// Truncated, altered, or moved from another row.
+    #[error("sealed bytes are damaged or belong to another row")]
+    Damaged,
+    /// No random nonce could be had.
+    #[error(transparent)]
+    NoEntropy(#[from] NoEntropy),
+}
+
+impl SealingKey {
+    /// Reads the base64 text of a key file.
+    ///
+    /// # Errors
+    /// [`SealError::BadKey`] unless it is 32 bytes in base64, white space around it aside.
+    pub fn from_base64(text: &str) -> Result<Self, SealError> {
+        let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| SealError::BadKey)?);
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::BadKey)?;
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), b"grantd sealing key id");
+        let mut id = [0; ID_LEN];
+        id.copy_from_slice(tag.as_ref().get(..ID_LEN).ok_or(SealError::BadKey)?);
+        Ok(Self { key, id })
+    }
+
+    /// Makes a new key and returns its base64 text, ready for a file.
+    ///
+    /// # Errors
+    /// [`NoEntropy`].
+    pub fn generate_base64() -> Result<Zeroizing<String>, NoEntropy> {
+        let mut bytes = random::<32>()?;
+        let text = Zeroizing::new(BASE64_STANDARD.encode(bytes));
+        bytes.zeroize();
+        Ok(text)
+    }
+
+    /// Seals `plain` so that it opens only under this key and with the same `context` (the row it belongs to).
+    ///
+    /// # Errors
+    /// [`SealError::NoEntropy`].
+    pub fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut body = plain.to_vec();
+        let nonce = self
+            .key
+            .seal_in_place_append_tag(Aad::from(context.as_bytes()), &mut body)
+            .map_err(|_| SealError::NoEntropy(NoEntropy))?;
+        let mut sealed = Vec::with_capacity(1 + ID_LEN + NONCE_LEN + body.len());
+        sealed.push(VERSION);
+        sealed.extend_from_slice(&self.id);
+        sealed.extend_from_slice(nonce.as_ref());
+        sealed.extend_from_slice(&body);
+        Ok(sealed)
+    }
+
+    /// Opens what [`seal`](Self::seal) made.
+    ///
+    /// # Errors
+    /// [`SealError::OtherKey`] or [`SealError::Damaged`].
+    pub fn open(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let (version, rest) = sealed.split_first().ok_or(SealError::Damaged)?;
+        let (id, rest) = rest.split_at_checked(ID_LEN).ok_or(SealError::Damaged)?;
+        let (nonce, body) = rest.split_at_checked(NONCE_LEN).ok_or(SealError::Damaged)?;
+        if *version != VERSION {
+            return Err(SealError::Damaged);
+        }
+        if id != self.id {
+            return Err(SealError::OtherKey { sealed_under: fingerprint(id), configured: fingerprint(&self.id) });
+        }
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Damaged)?;
+        let mut body = Zeroizing::new(body.to_vec());
+        let opened = self
+            .key
+            .open_in_place(nonce, Aad::from(context.as_bytes()), &mut body)
+            .map_err(|_| SealError::Damaged)?
+            .len();
+        body.truncate(opened);
+        Ok(body)
+    }
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealingKey({})", fingerprint(&self.id))
+    }
+}
+
+fn fingerprint(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const VERSION: u8 = 1;
+const ID_LEN: usize = 8;
+const NONCE_LEN: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> SealingKey {
+        SealingKey::from_base64(&SealingKey::generate_base64().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_sealed_opens_under_the_same_key_and_context_only() {
+        let key = key();
+        let sealed = key.seal("signing_key/a", b"private").unwrap();
+        assert_eq!(key.open("signing_key/a", &sealed).unwrap().as_slice(), b"private");
+        assert!(!sealed.windows(7).any(|window| window == b"private"));
+        assert!(matches!(key.open("signing_key/b", &sealed), Err(SealError::Damaged)));
+        assert!(matches!(super::tests::key().open("signing_key/a", &sealed), Err(SealError::OtherKey { .. })));
+    }
+
+    #[test]
+    fn no_single_altered_or_missing_byte_opens() {
+        let key = key();
+        let sealed = key.seal("k", b"private").unwrap();
+        for at in 0..sealed.len() {
+            let mut altered = sealed.clone();
+            altered[at] ^= 1;
+            assert!(key.open("k", &altered).is_err(), "byte {at}");
+            assert!(key.open("k", &sealed[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_size_says_how_to_make_one() {
+        let error = SealingKey::from_base64("c2hvcnQ=").unwrap_err();
+        assert!(error.to_string().contains("head -c 32"), "{error}");
+    }
+}

@@ -1,0 +1,327 @@
+//! Client secrets: generated, hashed with argon2id (RFC 9106), and verified within fixed bounds of memory and work.
+
+use std::fmt;
+use std::str::FromStr;
+
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroize as _;
+
+use super::{NoEntropy, equal, random};
+
+/// A client's secret in clear. It has no `Display`, no `==` and no `Clone`, and its `Debug` says nothing.
+#[derive(Debug)]
+pub struct ClientSecret(SecretString);
+
+impl ClientSecret {
+    /// Takes a secret that came from outside.
+    #[must_use]
+    pub fn new(secret: String) -> Self {
+        Self(SecretString::from(secret))
+    }
+
+    /// Makes a secret of 256 random bits (RFC 6749 section 10.10 asks for 160) that carries `secret_id`,
+    /// so that one hash tells whether it is right, however many secrets its client has.
+    ///
+    /// Its alphabet is base64url: the same bytes raw and form-encoded.
+    ///
+    /// # Errors
+    /// [`NoEntropy`].
+    pub fn generate(secret_id: &str) -> Result<Self, NoEntropy> {
+        let mut bytes = random::<32>()?;
+        let secret = format!("{PREFIX}{secret_id}_{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+        bytes.zeroize();
+        Ok(Self::new(secret))
+    }
+
+    /// The id of the row that a generated secret belongs to; `None` for secrets chosen elsewhere.
+    #[must_use]
+    pub fn secret_id(&self) -> Option<&str> {
+        secret_id(self.expose())
+    }
+
+    /// The secret itself, to hash it or to show it once.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+/// A fresh id for a secret: 80 random bits in lower-case letters and digits, no delimiter among them.
+///
+/// # Errors
+/// [`NoEntropy`].
+pub fn new_secret_id() -> Result<String, NoEntropy> {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    Ok(random::<16>()?.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
+}
+
+/// The id that a generated secret carries.
+#[must_use]
+pub fn secret_id(secret: &str) -> Option<&str> {
+    let (id, random) = secret.strip_prefix(PREFIX)?.split_once('_')?;
+    let well_formed = (1..=64).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && random.len() == 43
+        && random.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    well_formed.then_some(id)
+}
+
+/// What argon2id is made to cost: KiB of memory, passes, lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HashParams {
+    /// Memory in KiB.
+    pub m: u32,
+    /// Passes over the memory.
+    pub t: u32,
+    /// Lanes.
+    pub p: u32,
+}
+
+impl HashParams {
+    /// Most memory that verifying any hash may take, in KiB. A row that asks for more is refused, not obeyed.
+    pub const MAX_M: u32 = 65536;
+
+    /// Whether a hash of this cost may be stored (OWASP ASVS 5.0, 11.4.2 and appendix C).
+    ///
+    /// # Errors
+    /// [`HashError::TooWeak`] or [`HashError::TooCostly`].
+    pub fn checked(self) -> Result<Self, HashError> {
+        let Self { m, t, p } = self;
+        let strong = (m >= 19456 && t >= 2) || (m >= 47104 && t >= 1) || (m >= 12288 && t >= 3);
+        if !strong {
+            Err(HashError::TooWeak)
+        } else if m > Self::MAX_M || t > 10 || !(1..=16).contains(&p) {
+            Err(HashError::TooCostly)
+        } else {
+            Ok(self)
+        }
+    }
+
+    fn argon2(self, output_len: usize) -> Result<Argon2<'static>, HashError> {
+        let params = Params::new(self.m, self.t, self.p, Some(output_len)).map_err(|_| HashError::TooCostly)?;
+        Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+    }
+}
+
+impl Default for HashParams {
+    fn default() -> Self {
+        Self { m: 19456, t: 2, p: 1 }
+    }
+}
+
+impl FromStr for HashParams {
+    type Err = HashError;
+
+    /// Reads `m=19456,t=2,p=1`, the way a PHC string writes it.
+    fn from_str(text: &str) -> Result<Self, HashError> {
+        let mut fields = text.split(',');
+        let mut field = |name: &str| {
+            fields
+                .next()
+                .and_then(|field| field.strip_prefix(name)?.strip_prefix('='))
+                .and_then(|number| number.parse().ok())
+                .ok_or(HashError::Malformed)
+        };
+        let params = Self { m: field("m")?, t: field("t")?, p: field("p")? };
+        if fields.next().is_some() { Err(HashError::Malformed) } else { params.checked() }
+    }
+}
+
+impl fmt::Display for HashParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m={},t={},p={}", self.m, self.t, self.p)
+    }
+}
+
+/// Why a hash was not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum HashError {
+    /// Clear text, bcrypt, argon2i, argon2d or something else.
+    #[error("not an argon2id hash; store what `grantd hash-secret` prints")]
+    NotArgon2id,
+    /// Begins like one, but does not parse.
+    #[error("not a well-formed argon2id PHC string")]
+    Malformed,
+    /// Below the floor.
+    #[error("argon2id below the floor of m=19456,t=2,p=1 (or m=47104,t=1; m=12288,t=3)")]
+    TooWeak,
+    /// Above what verifying may cost.
+    #[error("argon2id above the ceiling of m=65536,t=10,p=16")]
+    TooCostly,
+    /// No random salt could be had.
+    #[error(transparent)]
+    NoEntropy(#[from] NoEntropy),
+}
+
+/// An argon2id hash at rest, parsed and within bounds.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretHash {
+    params: HashParams,
+    salt: Box<[u8]>,
+    output: Box<[u8]>,
+}
+
+impl SecretHash {
+    /// Hashes `secret` under a fresh 16-byte salt.
+    ///
+    /// # Errors
+    /// [`HashError::NoEntropy`], or a cost outside the bounds.
+    pub fn new(secret: &str, params: HashParams, memory: &mut Memory) -> Result<Self, HashError> {
+        let params = params.checked()?;
+        let salt = random::<16>()?;
+        let mut output = [0; 32];
+        memory.run(params, secret.as_bytes(), &salt, &mut output)?;
+        Ok(Self { params, salt: salt.into(), output: output.into() })
+    }
+
+    /// Whether `secret` is the one that was hashed; compares in constant time.
+    #[must_use]
+    pub fn verify(&self, secret: &str, memory: &mut Memory) -> bool {
+        let mut output = [0; MAX_OUTPUT];
+        let Some(output) = output.get_mut(..self.output.len()) else { return false };
+        memory.run(self.params, secret.as_bytes(), &self.salt, output).is_ok() && equal(output, &self.output)
+    }
+
+    /// A hash that no secret has: verifying against it costs what a real one of these parameters costs.
+    #[must_use]
+    pub fn decoy(params: HashParams) -> Self {
+        Self { params, salt: [0x5a; 16].into(), output: [0; 32].into() }
+    }
+
+    /// What verifying costs.
+    #[must_use]
+    pub fn params(&self) -> HashParams {
+        self.params
+    }
+}
+
+impl FromStr for SecretHash {
+    type Err = HashError;
+
+    fn from_str(phc: &str) -> Result<Self, HashError> {
+        if !phc.starts_with("$argon2id$") || phc.len() > 256 {
+            return Err(HashError::NotArgon2id);
+        }
+        let parsed = PasswordHash::new(phc).map_err(|_| HashError::Malformed)?;
+        if parsed.version != Some(Version::V0x13.into()) {
+            return Err(HashError::Malformed);
+        }
+        let params: HashParams = parsed.params.to_string().parse()?;
+        let (Some(salt), Some(output)) = (parsed.salt, parsed.hash) else { return Err(HashError::Malformed) };
+        if salt.as_ref().len() < 16 || output.as_bytes().len() < 32 {
+            return Err(HashError::TooWeak);
+        }
+        Ok(Self { params, salt: salt.as_ref().into(), output: output.as_bytes().into() })
+    }
+}
+
+impl fmt::Display for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let params = self.params.to_string().parse::<ParamsString>().map_err(|_| fmt::Error)?;
+        let salt = Salt::new(&self.salt).map_err(|_| fmt::Error)?;
+        let output = Output::new(&self.output).map_err(|_| fmt::Error)?;
+        write!(f, "$argon2id$v=19${params}${salt}${output}")
+    }
+}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretHash({})", self.params)
+    }
+}
+
+/// Working memory of argon2, kept between runs so that hashing does not allocate.
+#[derive(Default)]
+pub struct Memory(Vec<Block>);
+
+impl Memory {
+    fn run(&mut self, params: HashParams, secret: &[u8], salt: &[u8], output: &mut [u8]) -> Result<(), HashError> {
+        let params = params.checked()?;
+        let argon2 = params.argon2(output.len())?;
+        let blocks = argon2.params().block_count();
+        if self.0.len() < blocks {
+            self.0.resize(blocks, Block::default());
+        }
+        let done = argon2.hash_password_into_with_memory(secret, salt, output, &mut self.0);
+        // A rare costly row must not leave the lane holding its memory.
+        self.0.truncate(KEEP_BLOCKS);
+        self.0.shrink_to(KEEP_BLOCKS);
+        done.map_err(|_| HashError::Malformed)
+    }
+}
+
+/// Never change: secret scanners know secrets by it.
+const PREFIX: &str = "gds_";
+const MAX_OUTPUT: usize = 64;
+const KEEP_BLOCKS: usize = 19456;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_06_sec_18_a_generated_secret_is_256_bits_of_base64url_and_carries_its_row() {
+        let id = new_secret_id().unwrap();
+        let secret = ClientSecret::generate(&id).unwrap();
+        assert_eq!(secret.secret_id(), Some(id.as_str()));
+        assert!(secret.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
+        let random = secret.expose().rsplit_once(&format!("{id}_")).unwrap().1;
+        assert_eq!(BASE64_URL_SAFE_NO_PAD.decode(random).unwrap().len(), 32);
+        assert_eq!(format!("{secret:?}"), "ClientSecret(SecretBox<str>([REDACTED]))");
+    }
+
+    #[test]
+    fn ops_01_a_hash_has_the_configured_cost_a_salt_of_its_own_and_reads_back() {
+        let mut memory = Memory::default();
+        let a = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
+        let b = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
+        assert_ne!(a.to_string(), b.to_string());
+        assert!(a.to_string().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{a}");
+        assert_eq!(a.to_string().parse::<SecretHash>().unwrap(), a);
+        assert!(a.verify("correct horse", &mut memory));
+        assert!(!a.verify("correct hors", &mut memory));
+    }
+
+    #[test]
+    fn a_hash_made_by_the_reference_implementation_verifies() {
+        // argon2-cffi: PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1).hash("some secure & non-standard secret")
+        let made = "$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$4PTs6i9jvSbk26IegYamZi+9v3lOmSCppfpnmuUDP68";
+        let hash: SecretHash = made.parse().unwrap();
+        assert!(hash.verify("some secure & non-standard secret", &mut Memory::default()));
+        assert_eq!(hash.to_string(), made);
+    }
+
+    #[test]
+    fn h60_no_hostile_row_is_obeyed() {
+        let salt_and_output = "$MDEyMzQ1Njc4OWFiY2RlZg$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let cases = [
+            ("m=4194304,t=2,p=1", HashError::TooCostly),
+            ("m=65536,t=1000000,p=1", HashError::TooCostly),
+            ("m=19456,t=2,p=255", HashError::TooCostly),
+            ("m=19455,t=2,p=1", HashError::TooWeak),
+            ("m=19456,t=1,p=1", HashError::TooWeak),
+            ("m=99999999999,t=2,p=1", HashError::Malformed),
+        ];
+        for (params, expected) in cases {
+            assert_eq!(format!("$argon2id$v=19${params}{salt_and_output}").parse::<SecretHash>(), Err(expected), "{params}");
+        }
+        for other in ["hunter2", "", "$2b$12$abcdefghijklmnopqrstuv", "$argon2i$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"] {
+            assert_eq!(other.parse::<SecretHash>(), Err(HashError::NotArgon2id), "{other}");
+        }
+        assert_eq!("$argon2id$v=16$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".parse::<SecretHash>(), Err(HashError::Malformed));
+        assert_eq!("$argon2id$v=19$m=19456,t=2,p=1$c2hvcnRzYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".parse::<SecretHash>(), Err(HashError::TooWeak));
+    }
+
+    #[test]
+    fn a_long_secret_is_not_truncated() {
+        let mut memory = Memory::default();
+        let long = "x".repeat(200);
+        let hash = SecretHash::new(&long, HashParams::default(), &mut memory).unwrap();
+        assert!(!hash.verify(&format!("{}y", &long[..199]), &mut memory), "SEC-19");
+        assert!(!hash.verify(&format!("{long} "), &mut memory), "SEC-19");
+    }
+}

@@ -1,0 +1,143 @@
+//! Registered clients (RFC 6749 section 2): confidential, each with its own scopes, resources and credentials.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::credential::StoredSecret;
+use super::resource::ResourceId;
+use super::scope::Scope;
+use super::time::{Span, UnixTime};
+
+/// A client identifier of `[A-Za-z0-9._~-]{1,128}`: the same bytes raw, form-encoded and in a log.
+///
+/// Administrators choose ids; a client never chooses its own (RFC 9700 section 4.15).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(Arc<str>);
+
+/// Not a client identifier.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a client id is 1 to 128 characters of A-Z a-z 0-9 . _ ~ -")]
+pub struct ClientIdError;
+
+impl ClientId {
+    /// The id itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClientId {
+    type Err = ClientIdError;
+
+    fn from_str(text: &str) -> Result<Self, ClientIdError> {
+        let fits = (1..=128).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-'));
+        if fits { Ok(Self(text.into())) } else { Err(ClientIdError) }
+    }
+}
+
+impl Borrow<str> for ClientId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for ClientId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// How a client proved who it is, by its name in the metadata (RFC 7591 section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AuthMethod {
+    /// The secret by HTTP Basic.
+    ClientSecretBasic,
+    /// The secret in the request body.
+    ClientSecretPost,
+}
+
+impl AuthMethod {
+    /// Those that work, in the order the metadata lists them.
+    pub const ALL: [Self; 2] = [Self::ClientSecretBasic, Self::ClientSecretPost];
+
+    /// The registered name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+        }
+    }
+}
+
+/// A registered client with all that a token request needs of it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its identifier, the token's `sub` and `client_id`.
+    pub client_id: ClientId,
+    /// The scopes it may ask for.
+    pub scope: Scope,
+    /// What it gets when it asks for none.
+    pub default_scope: Scope,
+    /// The resources it may ask tokens for; none means the server's default audience.
+    pub resources: Vec<ResourceId>,
+    /// Whether it may use the `client_credentials` grant.
+    pub client_credentials: bool,
+    /// When given, the only authentication methods it may use, by name.
+    pub auth_methods: Option<Box<str>>,
+    /// How long its tokens live; `None` for the resource's or the server's default.
+    pub token_ttl: Option<Span>,
+    /// Further claims of its tokens; none that the server sets.
+    pub claims: Map<String, Value>,
+    /// Whether its tokens must be bound to a DPoP key (RFC 9449 section 5.2).
+    pub require_dpop: bool,
+    /// Whether its tokens must be bound to a certificate (RFC 8705 section 3.4).
+    pub require_mtls_binding: bool,
+    /// Whether it may authenticate at all.
+    pub enabled: bool,
+    /// When it was made.
+    pub created_at: UnixTime,
+    /// Its secrets, dead ones included, so that a log can say which was used.
+    pub secrets: Vec<StoredSecret>,
+}
+
+impl Client {
+    /// Whether the client may authenticate by `method`. RFC 7591 section 2, `token_endpoint_auth_method`.
+    #[must_use]
+    pub fn may_use(&self, method: AuthMethod) -> bool {
+        self.auth_methods.as_deref().is_none_or(|names| names.split(' ').any(|name| name == method.as_str()))
+    }
+}
+
+/// Claims that grantd sets itself, so that no registration can override them.
+pub const RESERVED_CLAIMS: [&str; 15] = [
+    "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "scope", "client_id", "cnf", "act", "may_act", "auth_time", "acr", "amr",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m77_only_the_alphabet_names_a_client() {
+        for right in ["a", "billing", "an.identifier_~-9", &"x".repeat(128)] {
+            assert_eq!(right.parse::<ClientId>().unwrap().as_str(), right);
+        }
+        for wrong in ["", "a b", "a:b", "a%2E", "a+b", "é", "а", "a\0", "a\u{200d}", "a\n", &"x".repeat(129)] {
+            assert_eq!(wrong.parse::<ClientId>(), Err(ClientIdError), "{wrong:?}");
+        }
+    }
+}

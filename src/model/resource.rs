@@ -1,0 +1,90 @@
+//! Protected resources: what a token may be for (RFC 8707).
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use fluent_uri::Uri;
+
+use super::client::ClientId;
+use super::scope::Scope;
+use super::time::Span;
+use crate::crypto::jws::Alg;
+
+/// A resource indicator: "an absolute URI, as specified by Section 4.3 of RFC 3986", "MUST NOT include a fragment".
+///
+/// Kept and compared to the letter, so that `aud` is exactly what was registered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResourceId(Arc<str>);
+
+/// Not a resource indicator.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a resource is an absolute URI without fragment (RFC 8707), at most 2048 bytes, such as https://api.example.com")]
+pub struct ResourceIdError;
+
+impl ResourceId {
+    /// The URI, letter by letter.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ResourceId {
+    type Err = ResourceIdError;
+
+    fn from_str(text: &str) -> Result<Self, ResourceIdError> {
+        if text.len() > MAX_BYTES {
+            return Err(ResourceIdError);
+        }
+        let uri = Uri::parse(text).map_err(|_| ResourceIdError)?;
+        // A bare `scheme:` names nothing.
+        let names_something = uri.authority().is_some_and(|authority| !authority.host().is_empty()) || !uri.path().is_empty();
+        if uri.has_fragment() || !names_something { Err(ResourceIdError) } else { Ok(Self(text.into())) }
+    }
+}
+
+impl Borrow<str> for ResourceId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A registered resource and how tokens for it are made.
+#[derive(Debug, Clone)]
+pub struct Resource {
+    /// Its identifier, the token's `aud`.
+    pub identifier: ResourceId,
+    /// The scopes it understands; no token for it carries another (RFC 9068 section 2.2.3).
+    pub scope: Scope,
+    /// How its tokens are signed; `None` for the server's default.
+    pub alg: Option<Alg>,
+    /// How long its tokens live; `None` for the server's default.
+    pub token_ttl: Option<Span>,
+    /// Which clients may introspect tokens for it.
+    pub introspectors: Vec<ClientId>,
+}
+
+const MAX_BYTES: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn res_01_only_absolute_uris_without_fragment_name_a_resource() {
+        for right in ["https://api1.test", "https://api.example.com/v1?tenant=a", "urn:example:api", "https://api1.test:8443/"] {
+            assert_eq!(right.parse::<ResourceId>().unwrap().as_str(), right);
+        }
+        for wrong in ["", "api1", "//api1.test", "https://api1.test#x", "https://api1.test/%ZZ", "https://api 1.test", "https:", "/a"] {
+            assert_eq!(wrong.parse::<ResourceId>(), Err(ResourceIdError), "{wrong}");
+        }
+    }
+}

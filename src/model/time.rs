@@ -1,0 +1,143 @@
+//! Moments and spans: `NumericDate` seconds (RFC 7519 section 2), and the clock that is handed in.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Seconds since 1970-01-01T00:00:00Z, leap seconds ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct UnixTime(pub i64);
+
+impl UnixTime {
+    /// This moment and `span` more.
+    #[must_use]
+    pub fn plus(self, span: Span) -> Self {
+        Self(self.0.saturating_add(span.seconds()))
+    }
+}
+
+impl fmt::Display for UnixTime {
+    /// RFC 3339 in UTC.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match u64::try_from(self.0).ok().and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds))) {
+            Some(moment) if self.0 < 253_402_300_800 => humantime::format_rfc3339_seconds(moment).fmt(f),
+            _ => write!(f, "{} s", self.0),
+        }
+    }
+}
+
+/// A span of whole seconds, written `90s`, `15m`, `30d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(Duration);
+
+impl Span {
+    /// A span of `seconds`.
+    #[must_use]
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// In seconds, as protocols and tables have it.
+    #[must_use]
+    pub fn seconds(self) -> i64 {
+        i64::try_from(self.0.as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// As the runtime has it.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+/// Not a span of time.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a span of time; write a number with a unit, as in 90s, 15m, 1h, 30d")]
+pub struct SpanError(String);
+
+impl FromStr for Span {
+    type Err = SpanError;
+
+    fn from_str(text: &str) -> Result<Self, SpanError> {
+        let span = humantime::parse_duration(text).map_err(|_| SpanError(text.to_owned()))?;
+        if span.subsec_nanos() == 0 && span.as_secs() <= MAX_SECONDS { Ok(Self(span)) } else { Err(SpanError(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (number, unit) = [(86400, 'd'), (3600, 'h'), (60, 'm')]
+            .into_iter()
+            .find(|(size, _)| seconds >= *size && seconds % size == 0)
+            .map_or((seconds, 's'), |(size, unit)| (seconds / size, unit));
+        write!(f, "{number}{unit}")
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where the time comes from: the system, or a test.
+#[derive(Debug, Clone)]
+pub enum Clock {
+    /// The system's clock.
+    System,
+    /// A clock that stands where it is put.
+    Fixed(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// A clock that stands at `now` until the returned handle moves it.
+    #[must_use]
+    pub fn fixed(now: i64) -> (Self, Arc<AtomicI64>) {
+        let hand = Arc::new(AtomicI64::new(now));
+        (Self::Fixed(Arc::clone(&hand)), hand)
+    }
+
+    /// The present second.
+    #[must_use]
+    pub fn now(&self) -> UnixTime {
+        match self {
+            #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+            Self::System => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                UnixTime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+            }
+            Self::Fixed(hand) => UnixTime(hand.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// A hundred years; longer spans are slips of the pen.
+const MAX_SECONDS: u64 = 100 * 366 * 86400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_read_and_print_as_people_write_them() {
+        for text in ["90s", "15m", "1h", "30d"] {
+            assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        }
+        assert_eq!("3600s".parse::<Span>().unwrap().to_string(), "1h");
+        for wrong in ["", "15", "m", "-1s", "500ms", "9999999999d"] {
+            assert!(wrong.parse::<Span>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn moments_print_as_rfc_3339_in_utc() {
+        assert_eq!(UnixTime(1_700_000_000).to_string(), "2023-11-14T22:13:20Z");
+        assert_eq!(UnixTime(i64::MAX).to_string(), "9223372036854775807 s");
+    }
+}
