@@ -6,3 +6,8 @@
 
 pub mod crypto;
 pub mod model;
+pub mod store;
+pub mod hashing;
+pub mod keyring;
+pub mod throttle;
+pub mod registry;

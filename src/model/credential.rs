@@ -1,5 +1,8 @@
 //! What a client proves itself with: here, its secrets at rest.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use super::time::UnixTime;
 use crate::crypto::secret::SecretHash;
 
@@ -16,6 +19,8 @@ pub struct StoredSecret {
     pub expires_at: Option<UnixTime>,
     /// Since when it no longer works.
     pub revoked_at: Option<UnixTime>,
+    /// When it last authenticated its client here, in seconds; 0 for not since we started.
+    pub last_used_at: Arc<AtomicI64>,
 }
 
 /// What stands against using a secret.
@@ -30,6 +35,17 @@ pub enum SecretState {
 }
 
 impl StoredSecret {
+    /// Notes a use, to be written down later.
+    pub fn used(&self, now: UnixTime) {
+        self.last_used_at.store(now.0, Ordering::Relaxed);
+    }
+
+    /// The last use that was noted here.
+    #[must_use]
+    pub fn last_used(&self) -> Option<UnixTime> {
+        Some(UnixTime(self.last_used_at.load(Ordering::Relaxed))).filter(|at| at.0 != 0)
+    }
+
     /// Its state at `now`. Revocation is named first, since somebody decided it.
     #[must_use]
     pub fn state(&self, now: UnixTime) -> SecretState {

@@ -1,0 +1,191 @@
+//! The argon2 lane: a few threads of its own with memory they reuse, and a bounded queue before them.
+//!
+//! Not `spawn_blocking` and not a semaphore: a caller who gives up would free its permit while its hash runs on, and
+//! hundreds of hashes at once take gigabytes. Here memory is threads times the largest hash, whoever comes and goes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::oneshot;
+
+use crate::crypto::secret::{ClientSecret, Memory, SecretHash};
+
+/// The queue and the threads that work it.
+#[derive(Debug)]
+pub struct Lane {
+    shared: Arc<Shared>,
+    /// Hashes computed, for `grantd_argon2_verifications_total`.
+    pub verifications: Counter,
+    /// Jobs waiting, for `grantd_argon2_queue_depth`.
+    pub depth: Gauge,
+}
+
+/// One secret to be held against one hash.
+#[derive(Debug)]
+pub struct Trial {
+    /// What was presented.
+    pub secret: Arc<ClientSecret>,
+    /// What it may match.
+    pub hash: SecretHash,
+}
+
+/// The queue is full: the machine cannot check more secrets now.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Busy;
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Job {
+    trials: Vec<Trial>,
+    answer: oneshot::Sender<Option<usize>>,
+}
+
+impl Lane {
+    /// Starts `threads` threads behind a queue of `capacity` jobs.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
+        let jobs = VecDeque::with_capacity(capacity);
+        let shared = Arc::new(Shared { queue: Mutex::new(Queue { jobs, closed: false }), filled: Condvar::new() });
+        let lane = Self { shared, verifications: Counter::default(), depth: Gauge::default() };
+        for number in 0..threads {
+            let (shared, verifications, depth) = (Arc::clone(&lane.shared), lane.verifications.clone(), lane.depth.clone());
+            thread::Builder::new().name(format!("argon2-{number}")).spawn(move || shared.work(&verifications, &depth))?;
+        }
+        Ok(lane)
+    }
+
+    /// Tries each in turn until one matches, and returns its position. Failing runs all of them.
+    ///
+    /// Dropping the future before its turn comes costs nothing.
+    ///
+    /// # Errors
+    /// [`Busy`] at once when the queue is full.
+    pub async fn first_match(&self, trials: Vec<Trial>) -> Result<Option<usize>, Busy> {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut queue = self.shared.lock();
+            if queue.jobs.len() == queue.jobs.capacity() {
+                queue.jobs.retain(|job| !job.answer.is_closed());
+            }
+            if queue.jobs.len() == queue.jobs.capacity() {
+                return Err(Busy);
+            }
+            queue.jobs.push_back(Job { trials, answer });
+            self.depth.set(i64::try_from(queue.jobs.len()).unwrap_or(i64::MAX));
+        }
+        self.shared.filled.notify_one();
+        answered.await.map_err(|_| Busy)
+    }
+}
+
+impl Shared {
+    fn work(&self, verifications: &Counter, depth: &Gauge) {
+        let mut memory = Memory::default();
+        while let Some(job) = self.next(depth) {
+            if job.answer.is_closed() {
+                continue;
+            }
+            let matched = catch_unwind(AssertUnwindSafe(|| {
+                job.trials.iter().position(|trial| {
+                    verifications.inc();
+                    trial.hash.verify(trial.secret.expose(), &mut memory)
+                })
+            }));
+            match matched {
+                // The receiver may have left meanwhile; then nobody wants to know.
+                Ok(matched) => drop(job.answer.send(matched)),
+                Err(_) => tracing::error!(event = "internal", "a hash panicked; its caller is told to try again"),
+            }
+        }
+    }
+
+    fn next(&self, depth: &Gauge) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                depth.set(i64::try_from(queue.jobs.len()).unwrap_or(i64::MAX));
+                return Some(job);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A poisoned lock is still a queue: no code that holds it leaves it half changed.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.filled.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::secret::HashParams;
+
+    fn trial(secret: &str) -> Trial {
+        Trial { secret: Arc::new(ClientSecret::new(secret.to_owned())), hash: SecretHash::decoy(HashParams::default()) }
+    }
+
+    #[tokio::test]
+    async fn the_first_match_is_found_and_failing_tries_all() {
+        let lane = Lane::start(1, 8).unwrap();
+        let hash = SecretHash::new("right", HashParams::default(), &mut Memory::default()).unwrap();
+        let secret = Arc::new(ClientSecret::new("right".to_owned()));
+        let trials = vec![trial("right"), Trial { secret, hash }, trial("right")];
+        assert_eq!(lane.first_match(trials).await, Ok(Some(1)));
+        assert_eq!(lane.verifications.get(), 2);
+        assert_eq!(lane.first_match(vec![trial("wrong"), trial("wrong")]).await, Ok(None));
+        assert_eq!(lane.verifications.get(), 4);
+    }
+
+    #[tokio::test]
+    async fn h59_a_full_queue_refuses_at_once_and_jobs_of_callers_who_left_cost_nothing() {
+        let lane = Lane::start(1, 4).unwrap();
+        let mut callers: Vec<_> = (0..50).map(|_| Box::pin(lane.first_match(vec![trial("wrong")]))).collect();
+        let mut refused = 0;
+        for caller in &mut callers {
+            if let Some(Err(Busy)) = futures_poll(caller.as_mut()) {
+                refused += 1;
+            }
+        }
+        assert!(refused >= 45, "{refused}");
+        let ran_before = lane.verifications.get();
+        drop(callers);
+        assert_eq!(lane.first_match(vec![trial("wrong")]).await, Ok(None));
+        assert!(lane.verifications.get() - ran_before <= 2, "abandoned jobs were hashed");
+    }
+
+    fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        match future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        }
+    }
+}

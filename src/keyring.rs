@@ -1,0 +1,189 @@
+//! Signing keys in memory. A key's state follows from times alone: next, active, retiring, gone.
+//!
+//! A key is published as soon as it exists, signs from `active_at` until the next key of its algorithm does, and stays
+//! published until the last token it signed has expired. No process has to move it along.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest;
+use serde_json::json;
+
+use crate::crypto::jws::{Alg, SigningKey};
+use crate::crypto::seal::SealingKey;
+use crate::model::time::{Span, UnixTime};
+use crate::store::StoreError;
+use crate::store::keys::SealedKey;
+
+/// Where a key is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// Published, not yet signing.
+    Next,
+    /// Signing.
+    Active,
+    /// No longer signing, still published for the tokens it signed.
+    Retiring,
+    /// Neither.
+    Gone,
+}
+
+/// When keys of one algorithm sign and are published.
+#[derive(Debug, Clone)]
+pub struct Timeline<K> {
+    /// In the order of `active_at`.
+    keys: Vec<(UnixTime, K)>,
+}
+
+impl<K> Timeline<K> {
+    /// Orders keys by the time they start to sign.
+    #[must_use]
+    pub fn new(mut keys: Vec<(UnixTime, K)>) -> Self {
+        keys.sort_by_key(|(active_at, _)| *active_at);
+        Self { keys }
+    }
+
+    /// The key that signs at `now`: the last that has started or, before any has, the first to come.
+    #[must_use]
+    pub fn active(&self, now: UnixTime) -> Option<&K> {
+        self.keys.get(self.position(now)).map(|(_, key)| key)
+    }
+
+    /// Every key with its state at `now`; tokens live for `longest_ttl` at most.
+    pub fn states(&self, now: UnixTime, longest_ttl: Span) -> impl Iterator<Item = (&K, KeyState)> {
+        let active = self.position(now);
+        self.keys.iter().enumerate().map(move |(position, (_, key))| {
+            let replaced_at = self.keys.get(position + 1).map(|(active_at, _)| *active_at);
+            let last_token_ends = replaced_at.map(|at| at.plus(longest_ttl).plus(SKEW));
+            let state = if position > active {
+                KeyState::Next
+            } else if position == active {
+                KeyState::Active
+            } else if last_token_ends.is_some_and(|end| end <= now) {
+                KeyState::Gone
+            } else {
+                KeyState::Retiring
+            };
+            (key, state)
+        })
+    }
+
+    fn position(&self, now: UnixTime) -> usize {
+        self.keys.iter().rposition(|(active_at, _)| *active_at <= now).unwrap_or(0)
+    }
+}
+
+/// A document served as it is, with its entity tag (RFC 9110 section 8.8.3).
+#[derive(Debug)]
+pub struct Document {
+    /// JSON.
+    pub body: String,
+    /// Quoted.
+    pub etag: String,
+}
+
+impl Document {
+    /// Serialises a value once, for every request to come.
+    #[must_use]
+    pub fn new(value: &serde_json::Value) -> Self {
+        let body = value.to_string();
+        let tag = digest::digest(&digest::SHA256, body.as_bytes());
+        let etag = tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
+        Self { body, etag: format!("\"{etag}\"") }
+    }
+}
+
+/// The keys, swapped whole when they change.
+#[derive(Debug)]
+pub struct Keyring {
+    keys: ArcSwap<HashMap<Alg, Timeline<Arc<SigningKey>>>>,
+    jwks: ArcSwap<Document>,
+}
+
+impl Default for Keyring {
+    fn default() -> Self {
+        Self { keys: ArcSwap::default(), jwks: ArcSwap::from_pointee(Document::new(&json!({"keys": []}))) }
+    }
+}
+
+impl Keyring {
+    /// Opens sealed keys and takes them in place of those it had. A key that does not open is left out and returned.
+    #[must_use]
+    pub fn load(&self, sealed: &[SealedKey], under: &SealingKey) -> Vec<StoreError> {
+        let known = self.keys.load();
+        let known: HashMap<&str, &Arc<SigningKey>> =
+            known.values().flat_map(|timeline| &timeline.keys).map(|(_, key)| (key.kid(), key)).collect();
+        let mut faults = Vec::new();
+        let mut keys: HashMap<Alg, Vec<(UnixTime, Arc<SigningKey>)>> = HashMap::new();
+        for row in sealed {
+            let key = match known.get(row.kid.as_str()) {
+                Some(key) if key.alg().as_str() == row.alg => Ok(Arc::clone(key)),
+                _ => row.open(under).map(Arc::new),
+            };
+            match key {
+                Ok(key) => keys.entry(key.alg()).or_default().push((row.active_at, key)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        self.keys.store(Arc::new(keys.into_iter().map(|(alg, keys)| (alg, Timeline::new(keys))).collect()));
+        faults
+    }
+
+    /// Publishes the keys that are not gone at `now`. Cheap when nothing has changed, so that it can run on every poll.
+    pub fn publish(&self, now: UnixTime, longest_ttl: Span) {
+        let published: BTreeMap<String, serde_json::Value> = self
+            .keys
+            .load()
+            .values()
+            .flat_map(|timeline| timeline.states(now, longest_ttl))
+            .filter(|(_, state)| *state != KeyState::Gone)
+            .map(|(key, _)| (key.kid().to_owned(), key.public().published(key.alg().as_str())))
+            .collect();
+        let document = Document::new(&json!({"keys": published.into_values().collect::<Vec<_>>()}));
+        if document.etag != self.jwks.load().etag {
+            self.jwks.store(Arc::new(document));
+        }
+    }
+
+    /// The key that signs with `alg` at `now`.
+    #[must_use]
+    pub fn signing(&self, alg: Alg, now: UnixTime) -> Option<Arc<SigningKey>> {
+        self.keys.load().get(&alg)?.active(now).cloned()
+    }
+
+    /// The JWK Set to publish.
+    #[must_use]
+    pub fn jwks(&self) -> Arc<Document> {
+        self.jwks.load_full()
+    }
+}
+
+/// How far a verifier's clock may be off when it still trusts a retiring key.
+const SKEW: Span = Span::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_next_then_active_then_retiring_until_its_last_token_has_expired() {
+        let timeline = Timeline::new(vec![(UnixTime(1000), "b"), (UnixTime(0), "a")]);
+        let ttl = Span::from_secs(100);
+        let states = |now| timeline.states(UnixTime(now), ttl).map(|(key, state)| (*key, state)).collect::<Vec<_>>();
+        assert_eq!(states(999), [("a", KeyState::Active), ("b", KeyState::Next)]);
+        assert_eq!(states(1000), [("a", KeyState::Retiring), ("b", KeyState::Active)]);
+        assert_eq!(states(1159), [("a", KeyState::Retiring), ("b", KeyState::Active)]);
+        assert_eq!(states(1160), [("a", KeyState::Gone), ("b", KeyState::Active)]);
+        assert_eq!(timeline.active(UnixTime(999)), Some(&"a"));
+        assert_eq!(timeline.active(UnixTime(1000)), Some(&"b"));
+    }
+
+    #[test]
+    fn before_any_key_has_started_the_first_to_come_signs() {
+        let timeline = Timeline::new(vec![(UnixTime(1000), "b"), (UnixTime(2000), "c")]);
+        assert_eq!(timeline.active(UnixTime(0)), Some(&"b"));
+        assert_eq!(Timeline::<&str>::new(vec![]).active(UnixTime(0)), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! The change feed's end of the database: one revision to poll, and what is newer than what we have.
+
+use std::collections::HashMap;
+
+use prometheus_client::metrics::counter::Counter;
+use sqlx::Connection as _;
+
+use super::clients::{ClientRow, ResourceLink, SecretRow, assemble, client_columns, secret_columns};
+use super::keys::{KeyRow, SealedKey};
+use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
+use super::{Session, Store, StoreError, on, within};
+use crate::model::client::Client;
+use crate::model::resource::Resource;
+
+/// A connection of the feed's own. It is dropped at the first error and another made.
+#[derive(Debug)]
+pub struct Feed {
+    session: Session,
+    queries: Counter,
+}
+
+/// What changed after a revision, or everything.
+#[derive(Debug)]
+pub struct Changes {
+    /// The revision that this brings us to.
+    pub revision: i64,
+    /// Whether it is everything, so that what is not here is gone.
+    pub complete: bool,
+    /// Clients that changed, by id; `None` for one that is gone.
+    pub clients: HashMap<String, Option<Result<Client, StoreError>>>,
+    /// Every resource, when any changed.
+    pub resources: Option<Vec<Result<Resource, StoreError>>>,
+    /// Every signing key, when any changed.
+    pub keys: Option<Vec<SealedKey>>,
+}
+
+/// What a poll found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Poll {
+    /// The database's revision.
+    pub revision: i64,
+    /// Whether the database refuses writes, so that its truth may be an old primary's.
+    pub read_only: bool,
+}
+
+impl Store {
+    /// Opens a connection for the change feed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn feed(&self) -> Result<Feed, StoreError> {
+        Ok(Feed { session: self.session().await?, queries: self.queries.clone() })
+    }
+}
+
+impl Feed {
+    /// Reads the revision: the one statement that runs while nothing changes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn poll(&mut self) -> Result<Poll, StoreError> {
+        self.queries.inc();
+        match &mut self.session {
+            Session::Postgres(connection) => {
+                // True on a standby too: connections to a demoted primary live on and would answer for ever.
+                let sql = "select revision, current_setting('transaction_read_only') = 'on' from registry_revision";
+                let (revision, read_only) = within(sqlx::query_as(sql).fetch_one(connection)).await?;
+                Ok(Poll { revision, read_only })
+            }
+            Session::Sqlite(connection) => {
+                let sql = "select revision from registry_revision";
+                let (revision,) = within(sqlx::query_as(sql).fetch_one(connection)).await?;
+                Ok(Poll { revision, read_only: false })
+            }
+        }
+    }
+
+    /// Reads what changed after `since`, or everything when `since` is `None`, as of one moment.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a row that cannot be understood is an error of its own inside [`Changes`].
+    pub async fn changes(&mut self, since: Option<i64>) -> Result<Changes, StoreError> {
+        let queries = self.queries.clone();
+        let one_moment = match &self.session {
+            Session::Postgres(_) => "begin isolation level repeatable read read only",
+            Session::Sqlite(_) => "begin",
+        };
+        let read = async {
+            on!(Session, &mut self.session, connection => {
+                let mut at = connection.begin_with(one_moment).await?;
+                let (revision,): (i64,) = sqlx::query_as("select revision from registry_revision").fetch_one(&mut *at).await?;
+                let touched: Vec<(String, String)> = match since {
+                    None => vec![("all".into(), String::new())],
+                    Some(since) => {
+                        sqlx::query_as("select kind, id from registry_change where revision > $1").bind(since).fetch_all(&mut *at).await?
+                    }
+                };
+                let complete = touched.iter().any(|(kind, _)| kind == "all");
+                let touches = |what: &str| complete || touched.iter().any(|(kind, _)| kind == what);
+                queries.inc_by(3);
+
+                let mut clients: HashMap<String, Option<Result<Client, StoreError>>> = HashMap::new();
+                if complete {
+                    let rows: Vec<ClientRow> = sqlx::query_as(client_columns!("from client c")).fetch_all(&mut *at).await?;
+                    let links: Vec<ResourceLink> =
+                        sqlx::query_as("select client_id, identifier from client_resource order by client_id, identifier").fetch_all(&mut *at).await?;
+                    let secrets: Vec<SecretRow> =
+                        sqlx::query_as(secret_columns!("from client_secret s order by s.created_at desc, s.secret_id")).fetch_all(&mut *at).await?;
+                    clients.extend(assemble(rows, links, secrets).map(|(id, client)| (id, Some(client))));
+                    queries.inc_by(3);
+                } else if touches("client") {
+                    let since = since.unwrap_or(0);
+                    let rows: Vec<ClientRow> = sqlx::query_as(client_columns!(
+                        "from registry_change r join client c on c.client_id = r.id where r.kind = 'client' and r.revision > $1"
+                    )).bind(since).fetch_all(&mut *at).await?;
+                    let links: Vec<ResourceLink> = sqlx::query_as(
+                        "select c.client_id, c.identifier from registry_change r join client_resource c on c.client_id = r.id
+                         where r.kind = 'client' and r.revision > $1 order by c.client_id, c.identifier"
+                    ).bind(since).fetch_all(&mut *at).await?;
+                    let secrets: Vec<SecretRow> = sqlx::query_as(secret_columns!(
+                        "from registry_change r join client_secret s on s.client_id = r.id
+                         where r.kind = 'client' and r.revision > $1 order by s.created_at desc, s.secret_id"
+                    )).bind(since).fetch_all(&mut *at).await?;
+                    clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
+                    clients.extend(assemble(rows, links, secrets).map(|(id, client)| (id, Some(client))));
+                    queries.inc_by(3);
+                }
+
+                let mut resources = None;
+                if touches("resource") {
+                    let rows: Vec<ResourceRow> =
+                        sqlx::query_as("select identifier, scope, alg, token_ttl from resource order by identifier").fetch_all(&mut *at).await?;
+                    let introspectors: Vec<IntrospectorRow> =
+                        sqlx::query_as("select identifier, client_id from resource_introspector order by identifier, client_id").fetch_all(&mut *at).await?;
+                    resources = Some(assemble_resources(rows, introspectors));
+                    queries.inc_by(2);
+                }
+
+                let mut keys = None;
+                if touches("key") {
+                    let rows: Vec<KeyRow> =
+                        sqlx::query_as("select kid, alg, sealed, active_at, created_at from signing_key order by active_at, kid").fetch_all(&mut *at).await?;
+                    keys = Some(rows.into_iter().map(SealedKey::from).collect());
+                    queries.inc();
+                }
+                at.rollback().await?;
+                Ok(Changes { revision, complete, clients, resources, keys })
+            })
+        };
+        match tokio::time::timeout(LOAD_DEADLINE, read).await {
+            Ok(read) => read.map_err(|error: sqlx::Error| StoreError::from(error)),
+            Err(_) => Err(StoreError::Late(LOAD_DEADLINE)),
+        }
+    }
+
+    /// Ends the connection in order.
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+}
+
+/// Reading everything may take longer than one statement: a hundred thousand clients over a slow link.
+const LOAD_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);

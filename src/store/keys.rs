@@ -1,0 +1,150 @@
+//! Signing keys at rest, sealed.
+
+use super::{Pool, Session, Store, StoreError, begin, on, within};
+use crate::crypto::jws::{Alg, SigningKey};
+use crate::crypto::seal::SealingKey;
+use crate::model::time::{Span, UnixTime};
+
+/// A signing key as the database has it.
+#[derive(Debug, Clone)]
+pub struct SealedKey {
+    /// Its id: the thumbprint of the public half.
+    pub kid: String,
+    /// Its algorithm, unread.
+    pub alg: String,
+    /// Its PKCS#8 document, sealed.
+    pub sealed: Vec<u8>,
+    /// From when on it signs.
+    pub active_at: UnixTime,
+    /// When it was made, and so published.
+    pub created_at: UnixTime,
+}
+
+pub(super) type KeyRow = (String, String, Vec<u8>, i64, i64);
+
+impl From<KeyRow> for SealedKey {
+    fn from((kid, alg, sealed, active_at, created_at): KeyRow) -> Self {
+        Self { kid, alg, sealed, active_at: UnixTime(active_at), created_at: UnixTime(created_at) }
+    }
+}
+
+impl SealedKey {
+    /// Seals a private key's document for its row.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] when it cannot be sealed.
+    pub fn seal(key: &SigningKey, pkcs8: &[u8], under: &SealingKey, active_at: UnixTime, now: UnixTime) -> Result<Self, StoreError> {
+        let (kid, alg) = (key.kid().to_owned(), key.alg().to_string());
+        let sealed = under.seal(&context(&kid, &alg), pkcs8).map_err(|error| malformed(&kid, &error))?;
+        Ok(Self { kid, alg, sealed, active_at, created_at: now })
+    }
+
+    /// Opens the key, checks that it is the one its row says, and that it verifies its own signature.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] with the exact reason.
+    pub fn open(&self, under: &SealingKey) -> Result<SigningKey, StoreError> {
+        let alg: Alg = self.alg.parse().map_err(|error| malformed(&self.kid, &error))?;
+        let pkcs8 = under.open(&context(&self.kid, &self.alg), &self.sealed).map_err(|error| malformed(&self.kid, &error))?;
+        let key = SigningKey::from_pkcs8(alg, &pkcs8).map_err(|error| malformed(&self.kid, &error))?;
+        if key.kid() == self.kid { Ok(key) } else { Err(malformed(&self.kid, &"the key in this row has another thumbprint")) }
+    }
+}
+
+impl Store {
+    /// All signing keys, sealed, in the order in which they sign.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keys(&self) -> Result<Vec<SealedKey>, StoreError> {
+        let sql = "select kid, alg, sealed, active_at, created_at from signing_key order by active_at, kid";
+        self.queries.inc();
+        let rows: Vec<KeyRow> = on!(Pool, &self.pool, pool => within(sqlx::query_as(sql).fetch_all(pool)).await)?;
+        Ok(rows.into_iter().map(SealedKey::from).collect())
+    }
+
+    /// Adds a key.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when it is there already.
+    pub async fn add_key(&self, key: &SealedKey) -> Result<(), StoreError> {
+        self.queries.inc();
+        on!(Pool, &self.pool, pool => {
+            within(async {
+                sqlx::query(INSERT_KEY).bind(&key.kid).bind(&key.alg).bind(&key.sealed).bind(key.active_at.0).bind(key.created_at.0)
+                    .execute(pool).await
+            }).await.map(drop)
+        })
+    }
+
+    /// Adds a key unless its algorithm has one by now, so that replicas that start together make one key and not three.
+    /// `Ok(false)` when another was faster.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn add_first_key(&self, key: &SealedKey) -> Result<bool, StoreError> {
+        let mut session = self.session().await?;
+        self.queries.inc_by(3);
+        let added = within(async {
+            on!(Session, &mut session, connection => {
+                let mut tx = begin!(connection).await?;
+                // The row lock makes the others wait until this is decided.
+                sqlx::query("update registry_revision set revision = revision").execute(&mut *tx).await?;
+                let (there,): (i64,) = sqlx::query_as("select count(*) from signing_key where alg = $1").bind(&key.alg).fetch_one(&mut *tx).await?;
+                if there == 0 {
+                    sqlx::query(INSERT_KEY).bind(&key.kid).bind(&key.alg).bind(&key.sealed).bind(key.active_at.0).bind(key.created_at.0)
+                        .execute(&mut *tx).await?;
+                }
+                tx.commit().await?;
+                Ok(there == 0)
+            })
+        })
+        .await?;
+        session.close().await;
+        Ok(added)
+    }
+
+    /// Removes a key and, when `successor` is given, adds it in the same transaction. `Ok(false)` when there is no such key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remove_key(&self, kid: &str, successor: Option<&SealedKey>) -> Result<bool, StoreError> {
+        let mut session = self.session().await?;
+        self.queries.inc_by(2);
+        let removed = within(async {
+            on!(Session, &mut session, connection => {
+                let mut tx = begin!(connection).await?;
+                let removed = sqlx::query("delete from signing_key where kid = $1").bind(kid).execute(&mut *tx).await?.rows_affected() > 0;
+                if let Some(key) = successor.filter(|_| removed) {
+                    sqlx::query(INSERT_KEY).bind(&key.kid).bind(&key.alg).bind(&key.sealed).bind(key.active_at.0).bind(key.created_at.0)
+                        .execute(&mut *tx).await?;
+                }
+                tx.commit().await?;
+                Ok(removed)
+            })
+        })
+        .await?;
+        session.close().await;
+        Ok(removed)
+    }
+}
+
+/// Makes a key of `alg` that signs `ahead` from `now`, sealed for its row.
+///
+/// # Errors
+/// [`StoreError::Malformed`] when it cannot be made or sealed.
+pub fn new_key(alg: Alg, under: &SealingKey, now: UnixTime, ahead: Span) -> Result<SealedKey, StoreError> {
+    let (key, pkcs8) = SigningKey::generate(alg).map_err(|error| malformed(alg.as_str(), &error))?;
+    SealedKey::seal(&key, &pkcs8, under, now.plus(ahead), now)
+}
+
+/// Binds sealed bytes to their row, so that they open in no other.
+fn context(kid: &str, alg: &str) -> String {
+    format!("signing_key/{alg}/{kid}")
+}
+
+fn malformed(kid: &str, reason: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Malformed { kind: "signing key", id: kid.to_owned(), reason: reason.to_string() }
+}
+
+const INSERT_KEY: &str = "insert into signing_key (kid, alg, sealed, active_at, created_at) values ($1, $2, $3, $4, $5)";

@@ -1,0 +1,113 @@
+//! Repeated failures per client and source (RFC 6749 section 2.3.1: "MUST protect any endpoint utilizing it against
+//! brute force attacks"), in memory that does not grow with the attackers' imagination.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A fixed table of counters. Two pairs that share a slot share its fate, one in sixty thousand.
+#[derive(Debug)]
+pub struct Throttle {
+    slots: Box<[Mutex<Slot>]>,
+    hasher: RandomState,
+}
+
+/// Failures of one pair: a bucket that fills by failing and drains with time.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    pair: u64,
+    /// When the bucket will have drained.
+    empty_at: Option<Instant>,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        let slots = (0..SLOTS).map(|_| Mutex::new(Slot { pair: 0, empty_at: None })).collect();
+        Self { slots, hasher: RandomState::new() }
+    }
+}
+
+impl Throttle {
+    /// Whether the pair may try now, or after how long.
+    ///
+    /// # Errors
+    /// The time until it may.
+    pub fn check(&self, client_id: &str, source: IpAddr, now: Instant) -> Result<(), Duration> {
+        let (pair, slot) = self.slot(client_id, source);
+        let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_until = slot.empty_at.filter(|_| slot.pair == pair).and_then(|at| at.checked_sub(DRAIN * (BURST - 1)));
+        match full_until.map(|until| until.saturating_duration_since(now)) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a failure. A pair with more failures keeps the slot against one with fewer.
+    pub fn failed(&self, client_id: &str, source: IpAddr, now: Instant) {
+        let (pair, slot) = self.slot(client_id, source);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let drained = slot.empty_at.is_none_or(|at| at <= now);
+        if slot.pair == pair && !drained {
+            slot.empty_at = slot.empty_at.map(|at| (at + DRAIN).min(now + DRAIN * BURST));
+        } else if drained || slot.empty_at.is_some_and(|at| at <= now + DRAIN) {
+            *slot = Slot { pair, empty_at: Some(now + DRAIN) };
+        }
+    }
+
+    /// Forgets the failures of a pair that has shown the right secret.
+    pub fn succeeded(&self, client_id: &str, source: IpAddr) {
+        let (pair, slot) = self.slot(client_id, source);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.pair == pair {
+            slot.empty_at = None;
+        }
+    }
+
+    fn slot(&self, client_id: &str, source: IpAddr) -> (u64, &Mutex<Slot>) {
+        let pair = self.hasher.hash_one((client_id, source));
+        #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "the remainder is below SLOTS")]
+        (pair, &self.slots[(pair % SLOTS as u64) as usize])
+    }
+}
+
+const SLOTS: usize = 65_536;
+/// So many failures in a row are taken,
+const BURST: u32 = 10;
+/// and one more in each such time.
+const DRAIN: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    #[test]
+    fn sec_17_failures_slow_down_one_client_from_one_source_and_nobody_else() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for _ in 0..BURST {
+            assert_eq!(throttle.check("victim", A, now), Ok(()));
+            throttle.failed("victim", A, now);
+        }
+        assert_eq!(throttle.check("victim", A, now), Err(DRAIN));
+        assert_eq!(throttle.check("victim", B, now), Ok(()), "another source");
+        assert_eq!(throttle.check("other", A, now), Ok(()), "another client");
+        assert_eq!(throttle.check("victim", A, now + DRAIN), Ok(()), "one try drains back");
+        throttle.succeeded("victim", A);
+        assert_eq!(throttle.check("victim", A, now), Ok(()));
+    }
+
+    #[test]
+    fn a_flood_of_other_pairs_does_not_wash_out_a_busy_one() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        for _ in 0..BURST {
+            throttle.failed("victim", A, now);
+        }
+        for number in 0..200_000 {
+            throttle.failed(&format!("random-{number}"), A, now);
+        }
+        assert!(throttle.check("victim", A, now).is_err());
+    }
+}
