@@ -190,6 +190,10 @@ impl Snapshot {
             (self.clients.clone(), self.broken.clone())
         };
         for (id, client) in changes.clients {
+            if !changes.complete {
+                let what = if client.is_some() { "loaded" } else { "gone" };
+                tracing::info!(event = "client.changed", client_id = id, revision = changes.revision, what);
+            }
             let name = format!("client {id}");
             clients.remove(id.as_str());
             broken.remove(&name);

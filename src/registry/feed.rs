@@ -18,20 +18,7 @@ use crate::store::{Store, StoreError};
 /// Keeps a registry and a keyring as the database says.
 #[derive(Debug)]
 pub struct Feed {
-    /// The database.
-    pub store: Store,
-    /// What it fills.
-    pub registry: Arc<Registry>,
-    /// What it fills.
-    pub keyring: Arc<Keyring>,
-    /// Opens signing keys.
-    pub sealing_key: Arc<SealingKey>,
-    /// The time.
-    pub clock: Clock,
-    /// How tokens are signed when a resource does not say.
-    pub default_alg: Alg,
-    /// How long tokens live when nothing else says.
-    pub default_ttl: Span,
+    with: Parts,
     connection: Option<Connection>,
     keys: Vec<SealedKey>,
     uses_written_at: Instant,
@@ -60,38 +47,25 @@ pub struct Parts {
 impl Feed {
     /// A feed that has not polled yet.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let Parts { store, registry, keyring, sealing_key, clock, default_alg, default_ttl } = parts;
-        let uses_written_until = clock.now();
-        Self {
-            store,
-            registry,
-            keyring,
-            sealing_key,
-            clock,
-            default_alg,
-            default_ttl,
-            connection: None,
-            keys: Vec::new(),
-            uses_written_at: Instant::now(),
-            uses_written_until,
-        }
+    pub fn new(with: Parts) -> Self {
+        let uses_written_until = with.clock.now();
+        Self { with, connection: None, keys: Vec::new(), uses_written_at: Instant::now(), uses_written_until }
     }
 
     /// Polls until the end of the program. Trouble is logged when it comes and when it goes, not at every poll.
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) {
-        let mut in_trouble = self.registry.age().is_none();
+        let mut in_trouble = self.with.registry.age().is_none();
         loop {
             let pause = match self.step().await {
                 Ok(()) => {
                     if std::mem::take(&mut in_trouble) {
-                        tracing::info!(event = "registry.current", revision = self.registry.snapshot().revision, "the registry follows the database");
+                        tracing::info!(event = "registry.current", revision = self.with.registry.snapshot().revision, "the registry follows the database");
                     }
                     POLL
                 }
                 Err(error) => {
                     in_trouble = true;
-                    if self.registry.note_trouble(&error.to_string()) {
+                    if self.with.registry.note_trouble(&error.to_string()) {
                         tracing::error!(event = "registry.trouble", reason = %error, "known clients are served from memory until registry.max_stale");
                     }
                     POLL + jitter()
@@ -120,13 +94,13 @@ impl Feed {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
-                if let Schema::Older { pending } = self.store.schema().await? {
+                if let Schema::Older { pending } = self.with.store.schema().await? {
                     return Err(StoreError::Schema(format!("the database lacks {pending} migrations: run `grantd migrate`")));
                 }
-                self.store.feed().await?
+                self.with.store.feed().await?
             }
         };
-        let known = self.registry.snapshot().revision;
+        let known = self.with.registry.snapshot().revision;
         let Poll { revision, read_only } = connection.poll().await?;
         if revision != known {
             // A lower revision is a database restored from a backup: nothing that we know holds any more.
@@ -134,16 +108,16 @@ impl Feed {
             let changes = connection.changes(since).await?;
             self.take_in(changes);
         }
-        let now = self.clock.now();
-        let snapshot = self.registry.snapshot();
-        self.keyring.publish(now, snapshot.longest_ttl(self.default_ttl));
+        let now = self.with.clock.now();
+        let snapshot = self.with.registry.snapshot();
+        self.with.keyring.publish(now, snapshot.longest_ttl(self.with.default_ttl));
         let missing: BTreeSet<Alg> =
-            snapshot.algs().chain([self.default_alg]).filter(|alg| self.keyring.signing(*alg, now).is_none()).collect();
+            snapshot.algs().chain([self.with.default_alg]).filter(|alg| self.with.keyring.signing(*alg, now).is_none()).collect();
         drop(snapshot);
         if read_only {
             // A connection to a demoted primary would answer like this for ever; the next one may find its successor.
             if known == 0 {
-                self.registry.confirm(asked_at.checked_sub(Duration::from_secs(3)).unwrap_or(asked_at));
+                self.with.registry.confirm(asked_at.checked_sub(Duration::from_secs(3)).unwrap_or(asked_at));
             }
             return Err(StoreError::ReadOnly);
         }
@@ -151,7 +125,7 @@ impl Feed {
             self.make_first_key(alg).await?;
         }
         self.connection = Some(connection);
-        self.registry.confirm(asked_at);
+        self.with.registry.confirm(asked_at);
         if self.uses_written_at.elapsed() >= WRITE_USES {
             self.write_uses().await?;
         }
@@ -160,12 +134,12 @@ impl Feed {
 
     fn take_in(&mut self, changes: Changes) {
         if let Some(keys) = &changes.keys {
-            for fault in self.keyring.load(keys, &self.sealing_key) {
+            for fault in self.with.keyring.load(keys, &self.with.sealing_key) {
                 tracing::error!(event = "key.malformed", reason = %fault, "this signing key is left out");
             }
             self.keys.clone_from(keys);
         }
-        self.registry.apply(changes);
+        self.with.registry.apply(changes);
     }
 
     /// An algorithm in use has no key: make one, unless its keys are there and only do not open.
@@ -173,11 +147,11 @@ impl Feed {
         if self.keys.iter().any(|key| key.alg == alg.as_str()) {
             return Ok(());
         }
-        let (sealing_key, now) = (Arc::clone(&self.sealing_key), self.clock.now());
+        let (sealing_key, now) = (Arc::clone(&self.with.sealing_key), self.with.clock.now());
         // RSA keys take their time.
         let made = tokio::task::spawn_blocking(move || new_key(alg, &sealing_key, now, Span::from_secs(0))).await;
         let key = made.map_err(|error| StoreError::Malformed { kind: "signing key", id: alg.to_string(), reason: error.to_string() })??;
-        if self.store.add_first_key(&key).await? {
+        if self.with.store.add_first_key(&key).await? {
             tracing::info!(event = "key.changed", kid = key.kid, alg = key.alg, "made the first signing key of its algorithm");
         }
         Ok(())
@@ -188,13 +162,13 @@ impl Feed {
         self.uses_written_at = Instant::now();
         let since = self.uses_written_until;
         let uses: Vec<(Box<str>, UnixTime)> = {
-            let snapshot = self.registry.snapshot();
+            let snapshot = self.with.registry.snapshot();
             let secrets = snapshot.clients().flat_map(|client| &client.secrets);
             // The present second may see another use, so it is looked at again.
             secrets.filter_map(|secret| Some((secret.secret_id.clone(), secret.last_used().filter(|at| *at >= since)?))).collect()
         };
-        let now = self.clock.now();
-        self.store.note_secret_use(&uses).await?;
+        let now = self.with.clock.now();
+        self.with.store.note_secret_use(&uses).await?;
         self.uses_written_until = now;
         Ok(())
     }

@@ -1,0 +1,71 @@
+//! `grantd doctor`: everything that can be checked, one line per fault.
+
+use anyhow::bail;
+use serde_json::json;
+
+use super::Shell;
+use super::client::everything;
+use crate::config::Config;
+use crate::serve::sealing_key;
+use crate::store::Store;
+use crate::store::clients::MAX_IMPORTED;
+use crate::store::migrations::Schema;
+
+pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
+    let config = shell.config()?;
+    let store = Store::open(&config.database, 2);
+    let faults = examine(shell, &config, &store).await?;
+    shell.print(&json!({"healthy": faults.is_empty(), "faults": faults}), || {
+        if faults.is_empty() { format!("{}: no faults", store.engine()) } else { faults.join("\n") }
+    })?;
+    if faults.is_empty() { Ok(()) } else { bail!("{} faults", faults.len()) }
+}
+
+async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<Vec<String>> {
+    let mut faults = Vec::new();
+    if let Schema::Older { pending } = store.schema().await? {
+        return Ok(vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")]);
+    }
+    let (theirs, ours) = (store.now().await?, shell.clock.now());
+    if (theirs.0 - ours.0).abs() > 5 {
+        faults.push(format!("clock: the database says {theirs}, this machine {ours}; set both by NTP, tokens carry these times"));
+    }
+    let everything = everything(store).await?;
+    let sealing_key = match sealing_key(config) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            faults.push(format!("{error:#}"));
+            None
+        }
+    };
+    let mut usable = Vec::new();
+    for key in everything.keys.iter().flatten() {
+        match sealing_key.as_ref().map(|sealing_key| key.open(sealing_key)) {
+            Some(Ok(key)) => usable.push(key.alg()),
+            Some(Err(error)) => faults.push(error.to_string()),
+            None => {}
+        }
+    }
+    let wanted = everything.resources.iter().flatten().flatten().filter_map(|resource| resource.alg).chain([config.token_alg]);
+    let mut missing: Vec<_> = wanted.filter(|alg| sealing_key.is_some() && !usable.contains(alg)).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    faults.extend(missing.iter().map(|alg| format!("keys: none for {alg} yet; a running server makes one, or run `grantd key generate --alg {alg}`")));
+    faults.extend(everything.resources.into_iter().flatten().filter_map(Result::err).map(|fault| fault.to_string()));
+
+    let mut clients: Vec<_> = everything.clients.into_iter().collect();
+    clients.sort_by(|a, b| a.0.cmp(&b.0));
+    for (id, client) in clients {
+        match client {
+            None => {}
+            Some(Err(fault)) => faults.push(fault.to_string()),
+            Some(Ok(client)) => {
+                let imported = client.secrets.iter().filter(|secret| secret.imported && secret.revoked_at.is_none()).count();
+                if imported > usize::try_from(MAX_IMPORTED).unwrap_or(2) {
+                    faults.push(format!("client {id}: {imported} imported secrets, of which the newest {MAX_IMPORTED} work; revoke the others"));
+                }
+            }
+        }
+    }
+    Ok(faults)
+}

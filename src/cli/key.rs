@@ -1,0 +1,134 @@
+//! `grantd key`: signing keys, next, active, retiring, gone.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::Shell;
+use super::client::everything;
+use crate::crypto::jws::{Alg, SigningKey};
+use crate::http::PUBLISH_AHEAD;
+use crate::keyring::{KeyState, Timeline};
+use crate::model::time::{Span, UnixTime};
+use crate::serve::sealing_key;
+use crate::store::Store;
+use crate::store::keys::{SealedKey, new_key};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List signing keys with their states
+    List,
+    /// Make a key; it signs at once when it is the first of its algorithm, else as `rotate` does
+    Generate {
+        /// ES256, EdDSA, PS256 or RS256 [default: token.alg]
+        #[arg(long)]
+        alg: Option<Alg>,
+    },
+    /// Make the next key: published now, signing when every verifier has had time to fetch it
+    Rotate {
+        /// ES256, EdDSA, PS256 or RS256 [default: token.alg]
+        #[arg(long)]
+        alg: Option<Alg>,
+    },
+    /// Remove a key at once; tokens it signed no longer verify
+    Remove {
+        /// The key id
+        kid: String,
+        /// Yes, at once
+        #[arg(long, required = true)]
+        now: bool,
+    },
+    /// Take a private key from a PEM file; it signs as `generate` says
+    Import {
+        /// PKCS#8, PKCS#1 or SEC 1 in PEM
+        file: PathBuf,
+        /// ES256, EdDSA, PS256 or RS256 [default: token.alg]
+        #[arg(long)]
+        alg: Option<Alg>,
+    },
+}
+
+impl Command {
+    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+        let (config, store) = shell.store().await?;
+        let now = shell.clock.now();
+        match self {
+            Self::List => list(shell, &store, now, config.token_ttl).await,
+            Self::Generate { alg } | Self::Rotate { alg } => {
+                let alg = alg.unwrap_or(config.token_alg);
+                let ahead = ahead(&store.keys().await?, alg);
+                let key = new_key(alg, &sealing_key(&config)?, now, ahead)?;
+                add(shell, &store, &key, now).await
+            }
+            Self::Import { file, alg } => {
+                let alg = alg.unwrap_or(config.token_alg);
+                let pem = zeroize::Zeroizing::new(std::fs::read(&file).with_context(|| file.display().to_string())?);
+                let (key, pkcs8) = SigningKey::from_pem(alg, &pem).with_context(|| file.display().to_string())?;
+                let active_at = now.plus(ahead(&store.keys().await?, alg));
+                let key = SealedKey::seal(&key, &pkcs8, &sealing_key(&config)?, active_at, now)?;
+                add(shell, &store, &key, now).await
+            }
+            Self::Remove { kid, now: _ } => {
+                let keys = store.keys().await?;
+                let Some(removed) = keys.iter().find(|key| key.kid == kid) else {
+                    bail!("there is no key {kid}; `grantd key list` lists them");
+                };
+                // An algorithm in use is never left without a key that signs now.
+                let others_sign = keys.iter().any(|key| key.kid != kid && key.alg == removed.alg && key.active_at <= now);
+                let alg: Option<Alg> = removed.alg.parse().ok();
+                let successor = match alg.filter(|_| !others_sign) {
+                    Some(alg) => Some(new_key(alg, &sealing_key(&config)?, now, Span::from_secs(0))?),
+                    None => None,
+                };
+                if !store.remove_key(&kid, successor.as_ref()).await? {
+                    bail!("key {kid} is gone already");
+                }
+                let next = successor.map(|key| format!("; {} was made and signs from now on", key.kid)).unwrap_or_default();
+                shell.say(&format!("key {kid} is removed: tokens it signed no longer verify where the key set is fetched again{next}"))
+            }
+        }
+    }
+}
+
+/// A new key waits until verifiers have fetched it, unless there is no other.
+fn ahead(keys: &[SealedKey], alg: Alg) -> Span {
+    if keys.iter().any(|key| key.alg == alg.as_str()) { PUBLISH_AHEAD } else { Span::from_secs(0) }
+}
+
+async fn add(shell: &Shell, store: &Store, key: &SealedKey, now: UnixTime) -> anyhow::Result<()> {
+    store.add_key(key).await?;
+    let value = json!({"kid": key.kid, "alg": key.alg, "active_at": key.active_at});
+    shell.print(&value, || {
+        let signs = if key.active_at <= now { "signs now".to_owned() } else { format!("is published, and signs from {}", key.active_at) };
+        format!("{} {} {signs}", key.alg, key.kid)
+    })
+}
+
+async fn list(shell: &Shell, store: &Store, now: UnixTime, default_ttl: Span) -> anyhow::Result<()> {
+    let everything = everything(store).await?;
+    let ttls = everything.clients.values().flatten().flatten().filter_map(|client| client.token_ttl);
+    let resources = everything.resources.iter().flatten().flatten().filter_map(|resource| resource.token_ttl);
+    let longest = ttls.chain(resources).max().unwrap_or(default_ttl).max(default_ttl);
+    let mut by_alg: BTreeMap<String, Vec<(UnixTime, SealedKey)>> = BTreeMap::new();
+    for key in everything.keys.unwrap_or_default() {
+        by_alg.entry(key.alg.clone()).or_default().push((key.active_at, key));
+    }
+    let mut rows: Vec<(Value, String)> = Vec::new();
+    for timeline in by_alg.into_values().map(Timeline::new) {
+        for (key, state) in timeline.states(now, longest) {
+            let name = match state {
+                KeyState::Next => "next",
+                KeyState::Active => "active",
+                KeyState::Retiring => "retiring",
+                KeyState::Gone => "gone",
+            };
+            let value = json!({"kid": key.kid, "alg": key.alg, "state": state, "created_at": key.created_at, "active_at": key.active_at});
+            rows.push((value, format!("{:<6} {:<9} {}  made {}  signs from {}\n", key.alg, name, key.kid, key.created_at, key.active_at)));
+        }
+    }
+    let values: Vec<&Value> = rows.iter().map(|(value, _)| value).collect();
+    shell.print(&values, || rows.iter().map(|(_, line)| line.as_str()).collect())
+}

@@ -1,0 +1,127 @@
+//! `grantd client secret`: rotation with overlap.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::client::{found, secret_line};
+use super::{Shell, read_secret_from_stdin};
+use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
+use crate::model::client::ClientId;
+use crate::model::time::Span;
+use crate::store::clients::{NewSecret, SecretSummary};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Add a secret beside those it has; it is shown once
+    Add {
+        /// The client id
+        id: ClientId,
+        /// When it ends
+        #[arg(long, value_name = "SPAN")]
+        expires_in: Option<Span>,
+        /// What it is called
+        #[arg(long, default_value = "")]
+        label: String,
+    },
+    /// Add a secret chosen elsewhere, read from stdin
+    Import {
+        /// The client id
+        id: ClientId,
+        /// When it ends
+        #[arg(long, value_name = "SPAN")]
+        expires_in: Option<Span>,
+        /// What it is called
+        #[arg(long, default_value = "")]
+        label: String,
+    },
+    /// List a client's secrets, when each was made, ends and was last used
+    List {
+        /// The client id
+        id: ClientId,
+    },
+    /// Let one secret work no more
+    Revoke {
+        /// The client id
+        id: ClientId,
+        /// The secret's id
+        secret_id: String,
+    },
+    /// List secrets of all clients that end soon
+    Expiring {
+        /// How soon
+        #[arg(long, value_name = "SPAN")]
+        within: Span,
+    },
+}
+
+impl Command {
+    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+        let (config, store) = shell.store().await?;
+        match self {
+            Self::Add { id, expires_in, label } => {
+                let (secret, stored) = shell.new_secret(&config, label, expires_in)?;
+                store.add_secret(id.as_str(), &stored).await?;
+                let value = json!({
+                    "client_id": id, "secret_id": stored.secret_id, "client_secret": secret.expose(), "expires_at": stored.expires_at,
+                });
+                shell.print(&value, || {
+                    let expires = stored.expires_at.map_or_else(|| "never".into(), |at| at.to_string());
+                    format!(
+                        "client_id      {id}\nsecret_id      {}\nclient_secret  {}\nexpires        {expires}\n\nThe secret is not stored and will not be shown again.",
+                        stored.secret_id,
+                        secret.expose()
+                    )
+                })
+            }
+            Self::Import { id, expires_in, label } => {
+                let secret = read_secret_from_stdin()?;
+                // A secret that another grantd made carries its id, and keeps it.
+                let (secret_id, imported) = match secret.secret_id() {
+                    Some(secret_id) => (secret_id.to_owned(), false),
+                    None => (new_secret_id()?, true),
+                };
+                let now = shell.clock.now();
+                let hash = SecretHash::new(secret.expose(), config.argon2, &mut Memory::default())?;
+                let expires_at = expires_in.map(|span| now.plus(span));
+                let stored = NewSecret { secret_id, hash, imported, label, created_at: now, expires_at };
+                store.add_secret(id.as_str(), &stored).await?;
+                let value = json!({"client_id": id, "secret_id": stored.secret_id, "expires_at": stored.expires_at});
+                shell.print(&value, || format!("client_id      {id}\nsecret_id      {}", stored.secret_id))
+            }
+            Self::List { id } => print_all(shell, &store.secrets(Some(id.as_str())).await?),
+            Self::Revoke { id, secret_id } => {
+                if !store.revoke_secret(id.as_str(), &secret_id, shell.clock.now()).await? {
+                    found(!store.secrets(Some(id.as_str())).await?.is_empty(), &id)?;
+                    bail!("client {id} has no secret {secret_id}; `grantd client secret list {id}` lists them");
+                }
+                shell.say(&format!("secret {secret_id} of client {id} is revoked, within a second on every replica"))
+            }
+            Self::Expiring { within } => {
+                let (now, until) = (shell.clock.now(), shell.clock.now().plus(within));
+                let ends = |secret: &SecretSummary| {
+                    secret.revoked_at.is_none() && secret.expires_at.is_some_and(|at| at > now && at <= until)
+                };
+                let mut secrets: Vec<SecretSummary> = store.secrets(None).await?.into_iter().filter(ends).collect();
+                secrets.sort_by_key(|secret| secret.expires_at);
+                print_all(shell, &secrets)
+            }
+        }
+    }
+}
+
+fn print_all(shell: &Shell, secrets: &[SecretSummary]) -> anyhow::Result<()> {
+    shell.print(&secrets, || secrets.iter().map(|secret| format!("{}  {}", secret.client_id, secret_line(secret))).collect())
+}
+
+/// Writes a secret into a new file that only its owner reads.
+pub(super) fn write_to_file(secret: &ClientSecret, path: &Path) -> anyhow::Result<()> {
+    let fault = || format!("--secret-file {} (it must not exist yet)", path.display());
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(fault)?;
+    writeln!(file, "{}", secret.expose()).and_then(|()| file.sync_all()).with_context(fault)
+}

@@ -1,0 +1,49 @@
+//! `--sql`: a registration as a migration, true on both databases.
+
+use crate::model::client::Client;
+use crate::model::time::Span;
+use crate::store::clients::NewSecret;
+
+/// The statements that register a client.
+pub(super) fn client(client: &Client, secret: Option<&NewSecret>) -> String {
+    let id = quoted(client.client_id.as_str());
+    let claims = serde_json::Value::Object(client.claims.clone()).to_string();
+    let mut sql = format!(
+        "-- Client {}. Its secret is not here, only the hash.\ninsert into client (client_id, scope, default_scope, token_ttl, claims, require_dpop, require_mtls_binding)\nvalues ({id}, {}, {}, {}, {}, {}, {});\n",
+        client.client_id,
+        quoted(client.scope.as_str()),
+        quoted(client.default_scope.as_str()),
+        client.token_ttl.map_or_else(|| "null".to_owned(), |ttl| Span::seconds(ttl).to_string()),
+        quoted(&claims),
+        u8::from(client.require_dpop),
+        u8::from(client.require_mtls_binding),
+    );
+    for resource in &client.resources {
+        sql += &format!("insert into client_resource (client_id, identifier) values ({id}, {});\n", quoted(resource.as_str()));
+    }
+    if let Some(secret) = secret {
+        sql += &format!(
+            "insert into client_secret (secret_id, client_id, hash, label, imported)\nvalues ({}, {id}, {}, {}, {});\n",
+            quoted(&secret.secret_id),
+            quoted(&secret.hash.to_string()),
+            quoted(&secret.label),
+            u8::from(secret.imported),
+        );
+    }
+    sql
+}
+
+/// A string literal of standard SQL.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_in_a_claim_cannot_end_the_literal() {
+        assert_eq!(quoted("it's'; drop table client; --"), "'it''s''; drop table client; --'");
+    }
+}

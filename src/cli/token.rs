@@ -1,0 +1,103 @@
+//! `grantd token inspect`: what a token is, or exactly what is wrong with it.
+
+use std::io::{self, Read as _};
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use super::Shell;
+use crate::crypto::jws::SigningKey;
+use crate::model::time::UnixTime;
+use crate::serve::sealing_key;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Read a token from stdin, verify it against the server's keys, and explain it
+    Inspect,
+}
+
+impl Command {
+    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+        let Self::Inspect = self;
+        let mut token = String::new();
+        io::stdin().take(65_536).read_to_string(&mut token).context("reading the token from stdin")?;
+        let token = token.trim();
+        let (header, claims) = parts(token)?;
+        let (config, store) = shell.store().await?;
+        let sealing_key = sealing_key(&config)?;
+        let issuer = config.issuer.clone().unwrap_or_else(crate::config::loopback_issuer);
+
+        let mut faults = Vec::new();
+        let kid = header.get("kid").and_then(Value::as_str).unwrap_or_default();
+        match store.keys().await?.iter().find(|key| key.kid == kid).map(|key| key.open(&sealing_key)) {
+            None => faults.push(format!("no key of this server has the kid `{kid}`: it was removed, or the token is not from here")),
+            Some(Err(error)) => faults.push(error.to_string()),
+            Some(Ok(key)) => faults.extend(signature_faults(&header, &key, token)),
+        }
+        faults.extend(claim_faults(&claims, issuer.as_str(), shell.clock.now()));
+        let value = json!({"valid": faults.is_empty(), "faults": faults, "header": header, "claims": claims});
+        shell.print(&value, || explain(&header, &claims, &faults))?;
+        if faults.is_empty() { Ok(()) } else { bail!("the token is not valid: {}", faults.join("; ")) }
+    }
+}
+
+/// Header and claims of a JWT in compact form.
+fn parts(token: &str) -> anyhow::Result<(Map<String, Value>, Map<String, Value>)> {
+    let segments: Vec<&str> = token.split('.').collect();
+    let [header, claims, _signature] = segments.as_slice() else {
+        bail!("not a JWT: it has {} parts where there are three, separated by dots", segments.len());
+    };
+    let read = |name: &str, segment: &str| -> anyhow::Result<Map<String, Value>> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(segment).with_context(|| format!("the {name} is not base64url"))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("the {name} is not a JSON object"))
+    };
+    Ok((read("header", header)?, read("claims part", claims)?))
+}
+
+fn signature_faults(header: &Map<String, Value>, key: &SigningKey, token: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let member = |name: &str| header.get(name).and_then(Value::as_str).unwrap_or_default();
+    if member("alg") != key.alg().as_str() {
+        faults.push(format!("alg is `{}` and the key is for {}", member("alg"), key.alg()));
+    }
+    if member("typ") != "at+jwt" {
+        faults.push(format!("typ is `{}`; an access token has at+jwt (RFC 9068 section 2.1)", member("typ")));
+    }
+    if !key.verifies(token) {
+        faults.push("the signature does not verify: the token was altered".to_owned());
+    }
+    faults
+}
+
+fn claim_faults(claims: &Map<String, Value>, issuer: &str, now: UnixTime) -> Vec<String> {
+    let mut faults = Vec::new();
+    match claims.get("iss").and_then(Value::as_str) {
+        Some(iss) if iss == issuer => {}
+        iss => faults.push(format!("iss is `{}` and this server is {issuer}", iss.unwrap_or_default())),
+    }
+    match claims.get("exp").and_then(Value::as_i64).map(UnixTime) {
+        None => faults.push("exp is missing".to_owned()),
+        Some(exp) if exp <= now => faults.push(format!("expired at {exp}, {} s ago", now.0 - exp.0)),
+        Some(_) => {}
+    }
+    match claims.get("iat").and_then(Value::as_i64).map(UnixTime) {
+        Some(iat) if iat > now => faults.push(format!("issued at {iat}, which is ahead of this machine's clock by {} s", iat.0 - now.0)),
+        _ => {}
+    }
+    faults
+}
+
+fn explain(header: &Map<String, Value>, claims: &Map<String, Value>, faults: &[String]) -> String {
+    let mut text = if faults.is_empty() { "valid\n".to_owned() } else { "NOT VALID\n".to_owned() };
+    for fault in faults {
+        text += &format!("  - {fault}\n");
+    }
+    for (name, value) in header.iter().chain(claims) {
+        let moment = value.as_i64().filter(|_| matches!(name.as_str(), "exp" | "iat" | "nbf")).map(|at| format!("  ({})", UnixTime(at)));
+        text += &format!("{name:<10} {}{}\n", value.as_str().map_or_else(|| value.to_string(), str::to_owned), moment.unwrap_or_default());
+    }
+    text
+}

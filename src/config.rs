@@ -1,0 +1,282 @@
+//! Configuration: [`Settings`] as written, parsed once into a [`Config`] that cannot be insecure or half done.
+
+mod settings;
+
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::crypto::jws::Alg;
+use crate::crypto::secret::HashParams;
+use crate::http::credentials::BasicReading;
+use crate::listener::Deadlines;
+use crate::model::time::Span;
+use crate::protocol::grant::Defaults;
+use crate::protocol::metadata::Issuer;
+use crate::store::Database;
+use crate::tls::Files;
+
+pub use settings::{Cleartext, LogFormat, Profile, Settings, Sources};
+
+/// Everything the process was told, parsed.
+#[derive(Debug)]
+pub struct Config {
+    /// Who we are; `None` when nobody said, which only `grantd dev` accepts on any port.
+    pub issuer: Option<Issuer>,
+    /// Where the embedded database and its sealing key are.
+    pub data_dir: PathBuf,
+    /// Whether metadata also stands where OpenID Connect clients look.
+    pub openid_configuration: bool,
+    /// The public listener.
+    pub listen: SocketAddr,
+    /// TLS in process.
+    pub tls: Option<Files>,
+    /// Whose word on where a request came from is taken.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Most connections at once.
+    pub max_connections: u32,
+    /// For connections.
+    pub deadlines: Deadlines,
+    /// For bodies.
+    pub body_deadline: Duration,
+    /// From the signal to stop, while readiness says no, until connections are refused.
+    pub drain_delay: Duration,
+    /// The admin listener.
+    pub admin_listen: SocketAddr,
+    /// Where the data is.
+    pub database: Database,
+    /// Whether nobody said where.
+    pub database_by_default: bool,
+    /// Most connections to it.
+    pub database_max_connections: u32,
+    /// Seeds to apply after the schema.
+    pub seeds: Option<PathBuf>,
+    /// Whether `serve` applies schema and seeds itself.
+    pub auto_migrate: bool,
+    /// How long known clients are served without the database.
+    pub max_stale: Span,
+    /// Tokens; the audience is the issuer unless it was set.
+    pub token_ttl: Span,
+    /// Tokens.
+    pub token_alg: Alg,
+    /// Tokens.
+    pub token_audience: Option<String>,
+    /// The key under which private keys are sealed.
+    pub sealing_key_file: PathBuf,
+    /// Whether a missing sealing key may be made.
+    pub make_sealing_key: bool,
+    /// What new hashes cost.
+    pub argon2: HashParams,
+    /// Threads of the argon2 lane.
+    pub hashing_threads: usize,
+    /// Secrets that may wait for it.
+    pub hashing_queue: usize,
+    /// How Basic credentials are read.
+    pub basic_reading: BasicReading,
+    /// How logs are written.
+    pub log_format: LogFormat,
+}
+
+/// A setting that cannot be used: which, from where, and what to write instead.
+#[derive(Debug)]
+pub struct ConfigError {
+    /// `server.listen`, or "" when it is the file as a whole.
+    pub key: String,
+    /// A file, the environment, a flag.
+    pub origin: String,
+    /// What is wrong and what to write instead.
+    pub remedy: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.key.as_str(), self.origin.as_str()) {
+            ("", "") => write!(f, "configuration: {}", self.remedy),
+            ("", origin) => write!(f, "configuration: {origin}: {}", self.remedy),
+            (key, origin) => write!(f, "configuration: {key} ({origin}): {}", self.remedy),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Parses settings.
+    ///
+    /// # Errors
+    /// The first setting that is malformed, insecure or missing.
+    pub fn parse(settings: &Settings, sources: &Sources) -> Result<Self, ConfigError> {
+        let at = |key: &'static str| At { key, sources };
+        let server = &settings.server;
+        if settings.profile == Profile::Fapi2 {
+            return Err(at("profile").wrong("this version does not enforce the fapi2 profile yet; write profile = \"default\""));
+        }
+        if !server.mtls.listen.is_empty() || !server.mtls.client_ca_file.as_os_str().is_empty() {
+            return Err(at("server.mtls").wrong("this version does not offer mutual TLS yet; leave server.mtls out"));
+        }
+        let tls = match (&server.tls.cert_file, &server.tls.key_file) {
+            (cert, key) if cert.as_os_str().is_empty() && key.as_os_str().is_empty() => None,
+            (cert, key) if !cert.as_os_str().is_empty() && !key.as_os_str().is_empty() => Some(Files { cert: cert.clone(), key: key.clone() }),
+            _ => return Err(at("server.tls").wrong("set both server.tls.cert_file and server.tls.key_file, or neither")),
+        };
+        let listen: SocketAddr = at("server.listen").parse(&server.listen, "an address and a port, such as 127.0.0.1:8080")?;
+        // RFC 6749 section 3.2: the server "MUST require the use of TLS … when sending requests to the token endpoint".
+        if tls.is_none() && !listen.ip().is_loopback() && server.cleartext != Cleartext::BehindProxy {
+            return Err(at("server.listen").wrong(&format!(
+                "{listen} would serve secrets in cleartext; set server.tls.cert_file and server.tls.key_file or, when a proxy in front terminates TLS, server.cleartext = \"behind-proxy\""
+            )));
+        }
+        let issuer: Option<Issuer> = match settings.issuer.as_str() {
+            "" => None,
+            issuer => Some(issuer.parse().map_err(|error: crate::protocol::metadata::IssuerError| at("issuer").wrong(&error.to_string()))?),
+        };
+        if issuer.is_none() && !listen.ip().is_loopback() {
+            return Err(at("issuer").wrong("set it to the https URL by which clients reach this server, such as https://auth.example.com"));
+        }
+        let (database, database_by_default) = database(settings, sources)?;
+        let embedded = matches!(database, Database::Sqlite(_));
+        let sealing_key_file = match &settings.keys.sealing_key_file {
+            file if !file.as_os_str().is_empty() => file.clone(),
+            _ if embedded => settings.data_dir.join("sealing.key"),
+            _ => {
+                return Err(at("keys.sealing_key_file")
+                    .wrong("required with PostgreSQL, the same on every replica; make one with `head -c 32 /dev/urandom | base64 > sealing.key`"));
+            }
+        };
+        let optional = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
+        let limits = &server.deadlines;
+        let ttl = settings.token.ttl;
+        if !(1..=86400).contains(&ttl.seconds()) {
+            return Err(at("token.ttl").wrong("from 1s to 24h; a longer-lived token cannot be taken back in time"));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self {
+            issuer,
+            data_dir: settings.data_dir.clone(),
+            openid_configuration: settings.openid_configuration,
+            listen,
+            tls,
+            trusted_proxies: server
+                .trusted_proxies
+                .iter()
+                .map(|net| net.parse().or_else(|_| net.parse().map(|ip: std::net::IpAddr| ip.into())))
+                .collect::<Result<_, _>>()
+                .map_err(|_| at("server.trusted_proxies").wrong("addresses or networks, such as [\"10.0.0.0/8\", \"192.0.2.7\"]"))?,
+            max_connections: at("server.max_connections").within(server.max_connections, 1, 1_000_000)?,
+            deadlines: Deadlines {
+                first_byte: limits.first_byte.duration(),
+                head: limits.head.duration(),
+                idle: limits.idle.duration(),
+                write: limits.write.duration(),
+                drain: limits.drain.duration(),
+            },
+            body_deadline: limits.body.duration(),
+            drain_delay: limits.drain_delay.duration(),
+            admin_listen: at("admin.listen").parse(&settings.admin.listen, "an address and a port, such as 127.0.0.1:9090")?,
+            database,
+            database_by_default,
+            database_max_connections: at("database.max_connections").within(settings.database.max_connections, 2, 1000)?,
+            seeds: optional(&settings.database.seeds),
+            auto_migrate: settings.database.auto_migrate.unwrap_or(embedded),
+            max_stale: settings.registry.max_stale,
+            token_ttl: ttl,
+            token_alg: settings.token.alg.parse().map_err(|error: crate::crypto::jws::KeyError| at("token.alg").wrong(&error.to_string()))?,
+            token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
+            sealing_key_file,
+            make_sealing_key: embedded,
+            argon2: HashParams::from_str(&settings.secrets.argon2)
+                .map_err(|error| at("secrets.argon2").wrong(&format!("{error}; write \"m=19456,t=2,p=1\" or more")))?,
+            // More threads than this only wait for memory.
+            hashing_threads: match settings.secrets.threads {
+                0 => cores.min(8),
+                threads => usize::from(threads),
+            },
+            hashing_queue: at("secrets.queue").within(u32::from(settings.secrets.queue), 1, 65535)? as usize,
+            basic_reading: settings.secrets.basic_reading,
+            log_format: settings.log.format,
+        })
+    }
+
+    /// The issuer; where none was set, the default of the default port.
+    #[must_use]
+    pub fn issuer_or(&self, bound: SocketAddr) -> Issuer {
+        let default = || format!("http://{bound}").parse();
+        self.issuer.clone().map_or_else(default, Ok).unwrap_or_else(|_: crate::protocol::metadata::IssuerError| loopback_issuer())
+    }
+
+    /// What tokens are like when nothing else says.
+    #[must_use]
+    pub fn defaults(&self, issuer: &Issuer) -> Defaults {
+        let audience = self.token_audience.clone().unwrap_or_else(|| issuer.as_str().to_owned());
+        Defaults { audience, ttl: self.token_ttl, alg: self.token_alg }
+    }
+}
+
+/// The issuer that the contract fixes for a server that was told nothing.
+#[must_use]
+pub fn loopback_issuer() -> Issuer {
+    #[expect(clippy::expect_used, reason = "a constant that a test parses")]
+    "http://127.0.0.1:8080".parse().expect("the default issuer is one")
+}
+
+struct At<'a> {
+    key: &'static str,
+    sources: &'a Sources,
+}
+
+impl At<'_> {
+    fn wrong(&self, remedy: &str) -> ConfigError {
+        ConfigError { key: self.key.to_owned(), origin: self.sources.origin(self.key), remedy: remedy.to_owned() }
+    }
+
+    fn parse<T: FromStr>(&self, text: &str, expected: &str) -> Result<T, ConfigError> {
+        text.parse().map_err(|_| self.wrong(&format!("`{text}` is not {expected}")))
+    }
+
+    fn within(&self, number: u32, least: u32, most: u32) -> Result<u32, ConfigError> {
+        if (least..=most).contains(&number) { Ok(number) } else { Err(self.wrong(&format!("a number from {least} to {most}"))) }
+    }
+}
+
+fn database(settings: &Settings, sources: &Sources) -> Result<(Database, bool), ConfigError> {
+    let at = At { key: "database.url", sources };
+    let configured = match (&settings.database.url, &settings.database.url_file) {
+        (Some(_), file) if !file.as_os_str().is_empty() => return Err(at.wrong("set database.url or database.url_file, not both")),
+        (Some(url), _) => Some(url.expose_secret().to_owned()),
+        (None, file) if !file.as_os_str().is_empty() => Some(
+            read_secret(file).map_err(|error| At { key: "database.url_file", sources }.wrong(&format!("{}: {error}", file.display())))?,
+        ),
+        (None, _) => sources.database_url(),
+    };
+    let Some(url) = configured.filter(|url| !url.is_empty()) else {
+        return Ok((Database::Sqlite(settings.data_dir.join("grantd.db")), true));
+    };
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path).split('?').next().unwrap_or_default();
+        if path.is_empty() || path.contains(":memory:") {
+            return Err(at.wrong("name a file, such as sqlite:/var/lib/grantd/grantd.db"));
+        }
+        return Ok((Database::Sqlite(path.into()), false));
+    }
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        // Not quoted: it may hold a password.
+        return Err(at.wrong("write postgres://user:password@host/database?sslmode=verify-full, or sqlite:/path/to/file"));
+    }
+    let options: PgConnectOptions = url.parse().map_err(|error| at.wrong(&format!("not a PostgreSQL URL: {error}")))?;
+    Ok((Database::Postgres(Box::new(options)), false))
+}
+
+/// Reads a secret from a file, the line end aside.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_secret(path: &Path) -> std::io::Result<String> {
+    Ok(fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned())
+}

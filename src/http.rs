@@ -1,0 +1,198 @@
+//! The surface: every route of the public listener, grouped by who calls it.
+
+pub mod admin;
+pub mod credentials;
+pub mod error;
+pub mod form;
+pub mod log;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::keyring::Document;
+use crate::model::time::Span;
+use crate::protocol::error::{Error, RequestError};
+use crate::protocol::grant::Asked;
+use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenRequest, metadata};
+
+use credentials::BasicReading;
+use form::{Form, FormError};
+use log::{Log, Record, Source};
+
+/// What handlers share.
+#[derive(Debug, Clone)]
+pub struct Surface {
+    /// The server.
+    pub server: Arc<AuthorizationServer>,
+    /// How Basic credentials are read.
+    pub basic: BasicReading,
+    /// How long a body may take.
+    pub body_deadline: Duration,
+    /// Whether the metadata also stands where OpenID Connect clients look (RFC 8414 section 5).
+    pub openid_configuration: bool,
+}
+
+/// Every route of the public listener.
+pub fn router(surface: Surface, log: Log) -> Router {
+    let issuer = surface.server.issuer.clone();
+    let below = |path: &str| format!("{}{path}", issuer.path());
+    let mut router = Router::new()
+        // Clients
+        .route(&below("/token"), post(token))
+        // Resource servers
+        .route(&below("/jwks"), get(jwks))
+        .route(&below("/.well-known/jwks.json"), get(jwks))
+        // Whoever configures either
+        .route(&issuer.well_known("oauth-authorization-server"), get(server_metadata));
+    if surface.openid_configuration {
+        router = router.route(&below("/.well-known/openid-configuration"), get(server_metadata));
+        if !issuer.path().is_empty() {
+            router = router.route(&issuer.well_known("openid-configuration"), get(server_metadata));
+        }
+    }
+    let https = issuer.is_https();
+    let router = router
+        .fallback(async || error::plain(StatusCode::NOT_FOUND, "there is nothing here"))
+        .method_not_allowed_fallback(async || error::plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource"))
+        .with_state(surface);
+    layers(router, https, log)
+}
+
+/// What every answer passes through, outermost last. Apart from the routes, so that a test can put a fault below it.
+pub fn layers(router: Router, https: bool, log: Log) -> Router {
+    let fixed = |name: HeaderName, value: &'static str| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    let router = router
+        .layer(CatchPanicLayer::custom(|_| (&Error::Internal).into_response()))
+        .layer(middleware::from_fn(host))
+        .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
+        .layer(fixed(header::CACHE_CONTROL, "no-store"));
+    let router = if https { router.layer(fixed(header::STRICT_TRANSPORT_SECURITY, "max-age=63072000")) } else { router };
+    router.layer(middleware::from_fn_with_state(log, log::layer))
+}
+
+/// RFC 9112 section 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
+/// lacks a Host header field and to any request message that contains more than one".
+async fn host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if request.version() == Version::HTTP_11 && hosts != 1 {
+        return error::plain(StatusCode::BAD_REQUEST, "HTTP/1.1 requests carry one Host header field");
+    }
+    next.run(request).await
+}
+
+/// RFC 6749 section 5.1.
+#[derive(Serialize)]
+struct TokenResponse<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: i64,
+    scope: &'a str,
+}
+
+async fn token(State(surface): State<Surface>, Extension(Source(source)): Extension<Source>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let outcome = match read(&surface, &parts, body, source).await {
+        Ok(request) => surface.server.token(request).await,
+        Err(error) => Outcome { client_id: None, method: None, result: Err(error.into()) },
+    };
+    let mut response = match &outcome.result {
+        Ok(granted) => token_response(granted),
+        Err(error) => error.into_response(),
+    };
+    response.extensions_mut().insert(Record(Arc::new(outcome)));
+    // RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response header field with a value of
+    // "no-cache"", on refusals too.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
+
+async fn read(surface: &Surface, parts: &Parts, body: Body, source: IpAddr) -> Result<TokenRequest, RequestError> {
+    // RFC 6749 section 2.3.1: "The parameters can only be transmitted in the request-body and MUST NOT be included in the
+    // request URI." What else stands there is not looked at.
+    let query = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
+    if CREDENTIALS.iter().any(|name| query.has(name)) {
+        return Err(RequestError::CredentialsInUri);
+    }
+    let form = read_form(parts, body, surface.body_deadline).await?;
+    let one = |name| form.one(name).map(|value| value.map(str::to_owned)).map_err(|_| RequestError::Repeated);
+    Ok(TokenRequest {
+        grant_type: one("grant_type")?,
+        asked: Asked { scope: one("scope")?, resources: form.all("resource").chain(form.all("audience")).map(str::to_owned).collect() },
+        presented: credentials::presented(&parts.headers, &form, surface.basic),
+        source,
+    })
+}
+
+fn token_response(granted: &Granted) -> Response {
+    Json(TokenResponse {
+        access_token: &granted.access_token.token,
+        token_type: "Bearer",
+        expires_in: granted.expires_in.seconds(),
+        scope: granted.scope.as_str(),
+    })
+    .into_response()
+}
+
+/// Reads the body as a form: RFC 6749 section 3.2, "using the "application/x-www-form-urlencoded" format".
+async fn read_form(parts: &Parts, body: Body, deadline: Duration) -> Result<Form, RequestError> {
+    let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    let coding = parts.headers.get(header::CONTENT_ENCODING);
+    if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(RequestError::ContentCoding);
+    }
+    let body = tokio::time::timeout(deadline, Limited::new(body, MAX_BODY).collect()).await.map_err(|_| RequestError::Slow)?;
+    let body = body
+        .map_err(|error| if error.is::<LengthLimitError>() { RequestError::TooLarge } else { RequestError::BrokenOff })?
+        .to_bytes();
+    // An empty body has no type that could be wrong: what it lacks is grant_type.
+    if !body.is_empty() && !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(RequestError::MediaType);
+    }
+    Form::parse(&body).map_err(|error| match error {
+        FormError::Malformed => RequestError::Form,
+        FormError::TooMany => RequestError::TooManyParameters,
+    })
+}
+
+async fn jwks(State(surface): State<Surface>, headers: HeaderMap) -> Response {
+    document(&surface.server.keyring.jwks(), "application/jwk-set+json", &headers)
+}
+
+async fn server_metadata(State(surface): State<Surface>, headers: HeaderMap) -> Response {
+    let document_now = metadata::document(&surface.server.issuer, &surface.server.registry.snapshot());
+    document(&document_now, "application/json", &headers)
+}
+
+/// A document that may be cached, or 304 when the asker has it (RFC 9110 section 13.1.2).
+fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) -> Response {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let matches = |tag: &str| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == document.etag;
+    let (status, body) = if known.into_iter().any(matches) { (StatusCode::NOT_MODIFIED, String::new()) } else { (StatusCode::OK, document.body.clone()) };
+    let mut response = (status, [(header::CACHE_CONTROL, DOCUMENT_CACHING), (header::ETAG, document.etag.as_str())], body).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// A new key is published this long before it signs: the longest that a verifier may keep the key set (the `max-age` below)
+/// and a minute for clocks.
+pub const PUBLISH_AHEAD: Span = Span::from_secs(300 + 60);
+const DOCUMENT_CACHING: &str = "public, max-age=300";
+const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
+const MAX_BODY: usize = 16 * 1024;

@@ -1,0 +1,61 @@
+//! The admin listener: liveness, readiness and metrics, on an address of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Map, Value, json};
+
+use crate::protocol::AuthorizationServer;
+
+/// What the admin listener shows.
+#[derive(Clone)]
+pub struct Admin {
+    /// The server.
+    pub server: Arc<AuthorizationServer>,
+    /// Set when the process has been told to stop.
+    pub draining: Arc<AtomicBool>,
+    /// Writes the metrics as text.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// `/livez`, `/readyz`, `/metrics`.
+pub fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/livez", get(async || Json(json!({"status": "ok"}))))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
+}
+
+/// 200 when every item is, else 503; each item with its reason.
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let mut items = admin.server.readiness();
+    let draining = admin.draining.load(Ordering::Relaxed);
+    items.push(("draining", if draining { Err("the process has been told to stop".into()) } else { Ok(()) }));
+    let ready = items.iter().all(|(_, item)| item.is_ok());
+    let checks: Map<String, Value> = items
+        .into_iter()
+        .map(|(name, item)| {
+            let value = match item {
+                Ok(()) => json!({"ready": true}),
+                Err(reason) => json!({"ready": false, "reason": reason}),
+            };
+            (name.to_owned(), value)
+        })
+        .collect();
+    let age = admin.server.registry.age().map(|age| age.as_secs_f64());
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let trouble = admin.server.registry.trouble();
+    (status, Json(json!({"ready": ready, "checks": checks, "registry_age_seconds": age, "registry_trouble": trouble}))).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let text = (admin.metrics)();
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}

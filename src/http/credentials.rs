@@ -1,0 +1,152 @@
+//! Which credential a request carries: exactly one, or an error before anything is checked (RFC 6749 section 2.3).
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::form::{Form, decode};
+use crate::model::client::AuthMethod;
+use crate::protocol::client_auth::{Presented, same_client};
+use crate::protocol::error::{ClientAuthError, Error, RequestError};
+use crate::protocol::readings;
+
+/// How Basic credentials are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BasicReading {
+    /// Form-decoded, as RFC 6749 section 2.3.1 has it, and then raw, as many clients send it.
+    #[default]
+    Tolerant,
+    /// Form-decoded only.
+    Strict,
+}
+
+/// Finds the one credential.
+///
+/// # Errors
+/// [`RequestError`] for several, [`ClientAuthError`] for none or one that cannot be read.
+pub fn presented(headers: &HeaderMap, form: &Form, basic: BasicReading) -> Result<Presented, Error> {
+    let repeated = |_| RequestError::Repeated;
+    let client_id = form.one("client_id").map_err(repeated)?;
+    let client_secret = form.one("client_secret").map_err(repeated)?;
+    let assertion = form.one("client_assertion").map_err(repeated)?;
+    let assertion_type = form.one("client_assertion_type").map_err(repeated)?;
+    let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
+    let authorization = authorizations.next();
+    if authorizations.next().is_some() {
+        return Err(RequestError::SeveralAuthorizations.into());
+    }
+
+    match (authorization, client_secret, assertion.or(assertion_type)) {
+        // Each legal combination is a line; every other is an invalid request.
+        (Some(authorization), None, None) => {
+            let presented = from_basic(authorization, basic)?;
+            same_client(&presented.client_id, client_id)?;
+            Ok(presented)
+        }
+        (None, Some(secret), None) => {
+            let client_id = client_id.ok_or(ClientAuthError::Absent)?.to_owned();
+            Ok(Presented { client_id, method: AuthMethod::ClientSecretPost, readings: readings(secret.to_owned(), None) })
+        }
+        (None, None, Some(_)) => Err(ClientAuthError::Assertion.into()),
+        (None, None, None) => Err(ClientAuthError::Absent.into()),
+        _ => Err(RequestError::SeveralMethods.into()),
+    }
+}
+
+/// Reads `Authorization: Basic` (RFC 7617), each half "encoded using the "application/x-www-form-urlencoded" encoding".
+fn from_basic(authorization: &HeaderValue, reading: BasicReading) -> Result<Presented, ClientAuthError> {
+    let text = authorization.to_str().map_err(|_| ClientAuthError::Malformed)?;
+    let (scheme, credentials) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("Basic") {
+        return Err(ClientAuthError::Scheme);
+    }
+    // RFC 9110 section 11.4: 1*SP between scheme and token68.
+    let decoded = BASE64_STANDARD.decode(credentials.trim_matches(' ')).map_err(|_| ClientAuthError::Malformed)?;
+    let colon = decoded.iter().position(|&byte| byte == b':').ok_or(ClientAuthError::Malformed)?;
+    let (user, password) = (decoded.get(..colon).unwrap_or_default(), decoded.get(colon + 1..).unwrap_or_default());
+    // A client id has no character that a form would encode in two ways, so its decoded reading is the only one.
+    let client_id = decode(user).filter(|id| !id.is_empty()).ok_or(ClientAuthError::Malformed)?;
+
+    let form_decoded = decode(password);
+    let raw = std::str::from_utf8(password).ok().filter(|raw| !raw.contains('\0') && reading == BasicReading::Tolerant);
+    let readings = match (form_decoded, raw) {
+        (Some(decoded), Some(raw)) if decoded != raw => readings(decoded, Some(raw.to_owned())),
+        (Some(decoded), _) => readings(decoded, None),
+        (None, Some(raw)) => readings(raw.to_owned(), None),
+        (None, None) => return Err(ClientAuthError::Malformed),
+    };
+    if password.is_empty() {
+        return Err(ClientAuthError::Malformed);
+    }
+    Ok(Presented { client_id, method: AuthMethod::ClientSecretBasic, readings })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn basic(header: &str, reading: BasicReading) -> Result<(String, Vec<String>), ClientAuthError> {
+        let presented = from_basic(&HeaderValue::from_bytes(header.as_bytes()).unwrap(), reading)?;
+        Ok((presented.client_id, presented.readings.iter().map(|secret| secret.expose().to_owned()).collect()))
+    }
+
+    fn encoded(pair: &str) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(pair))
+    }
+
+    #[test]
+    fn sec_01_the_example_of_rfc_6749_reads() {
+        let read = basic("Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3", BasicReading::Strict);
+        assert_eq!(read, Ok(("s6BhdRkqt3".into(), vec!["7Fjfp0ZBr1KtDRbnfVdmIw".into()])));
+    }
+
+    #[test]
+    fn sec_03_m78_each_half_is_form_decoded_and_colon_plus_percent_survive() {
+        let read = basic(&encoded("an%2Eidentifier:some+secure+%26+non-standard+secret"), BasicReading::Strict);
+        assert_eq!(read, Ok(("an.identifier".into(), vec!["some secure & non-standard secret".into()])));
+        assert_eq!(basic(&encoded("a:b:c"), BasicReading::Strict), Ok(("a".into(), vec!["b:c".into()])));
+        assert_eq!(basic(&encoded("a:%5^"), BasicReading::Tolerant), Ok(("a".into(), vec!["%5^".into()])));
+        assert_eq!(basic(&encoded("a:%5^"), BasicReading::Strict), Err(ClientAuthError::Malformed));
+    }
+
+    #[test]
+    fn sec_05_the_raw_reading_comes_second_and_can_be_turned_off() {
+        let header = encoded("a:x+y");
+        assert_eq!(basic(&header, BasicReading::Tolerant), Ok(("a".into(), vec!["x y".into(), "x+y".into()])));
+        assert_eq!(basic(&header, BasicReading::Strict), Ok(("a".into(), vec!["x y".into()])));
+    }
+
+    #[test]
+    fn sec_07_sec_08_sec_09_malformed_attempts_are_failed_attempts() {
+        assert!(basic(&encoded("a:b").replacen("Basic", "bAsIc", 1), BasicReading::Strict).is_ok());
+        let malformed = ["Basic", "Basic ", "Basic !!!", &encoded("nocolon"), &encoded("a:"), &encoded(":b"), &encoded("%zz:b"),
+            &encoded("a%00:b"), &format!("{}x", encoded("a:b")), &format!("{}=", encoded("a:b")), "Basic /zpiYg=="];
+        for header in malformed {
+            assert_eq!(basic(header, BasicReading::Tolerant), Err(ClientAuthError::Malformed), "{header}");
+        }
+        for header in ["Bearer x", "Digest y", "Negotiate z", "Basic_ x"] {
+            assert_eq!(basic(header, BasicReading::Tolerant), Err(ClientAuthError::Scheme), "{header}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_form_encodes_is_what_is_read(id in "[A-Za-z0-9._~-]{1,40}", secret in "[^\0]{1,40}") {
+            let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+            let header = encoded(&format!("{}:{}", encode(&id), encode(&secret)));
+            let (read_id, readings) = basic(&header, BasicReading::Tolerant).unwrap();
+            prop_assert_eq!(read_id, id);
+            prop_assert_eq!(readings.first(), Some(&secret));
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(header in "[ -~]{0,80}") {
+            if let Ok((_, readings)) = basic(&header, BasicReading::Tolerant) {
+                prop_assert!((1..=2).contains(&readings.len()));
+            }
+        }
+    }
+}

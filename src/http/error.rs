@@ -1,0 +1,52 @@
+//! The one place that turns a refusal into HTTP (RFC 6749 section 5.2).
+
+use axum::Json;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::protocol::error::{Error, ErrorCode, RequestError};
+
+/// RFC 6749 section 5.2, the parameters of an error response.
+#[derive(Serialize)]
+struct Body {
+    error: &'static str,
+    error_description: &'static str,
+}
+
+impl IntoResponse for &Error {
+    fn into_response(self) -> Response {
+        let status = match (self, self.code()) {
+            // "If the client attempted to authenticate via the "Authorization" request header field, the authorization
+            // server MUST respond with an HTTP 401"; the others may have one too, since Basic is always offered.
+            (_, ErrorCode::InvalidClient) => StatusCode::UNAUTHORIZED,
+            (Error::Throttled(_), _) => StatusCode::TOO_MANY_REQUESTS,
+            (_, ErrorCode::TemporarilyUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            (_, ErrorCode::ServerError) => StatusCode::INTERNAL_SERVER_ERROR,
+            (Error::Request(RequestError::TooLarge), _) => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let mut headers = HeaderMap::new();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+        }
+        if let Some(wait) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        }
+        // What is left of the body on this connection is not read: it may never end.
+        if matches!(self, Error::Request(RequestError::TooLarge | RequestError::Slow | RequestError::BrokenOff)) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let body = Body { error: self.code().as_str(), error_description: self.description() };
+        (status, headers, Json(body)).into_response()
+    }
+}
+
+/// An answer to a request for something that is not there, or not by this method.
+#[must_use]
+pub fn plain(status: StatusCode, error_description: &'static str) -> Response {
+    (status, Json(Body { error: "invalid_request", error_description })).into_response()
+}
+
+/// RFC 7617 section 2: the realm is mandatory.
+const CHALLENGE: &str = "Basic realm=\"grantd\", charset=\"UTF-8\"";

@@ -1,0 +1,149 @@
+//! The request body as a form (RFC 6749 section 3.2 and appendix B): strict, so that no two readings of it exist.
+
+/// Parameters in the order they came, decoded.
+#[derive(Debug, Default)]
+pub struct Form {
+    pairs: Vec<(String, String)>,
+}
+
+/// Why a body is not a form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormError {
+    /// A bad escape, bytes that are not UTF-8, or NUL.
+    Malformed,
+    /// More parameters than any request has.
+    TooMany,
+}
+
+/// A parameter that must not be repeated is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeated;
+
+impl Form {
+    /// Reads `name=value&name=value`. `+` and `%20` are spaces, `;` is no separator.
+    ///
+    /// # Errors
+    /// [`FormError`]. Nothing is repaired: an escape that does not parse, bytes that are not UTF-8 and NUL are refused,
+    /// since two different requests would otherwise read the same.
+    pub fn parse(body: &[u8]) -> Result<Self, FormError> {
+        let mut pairs = Vec::new();
+        for pair in body.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
+            if pairs.len() == MAX_PARAMETERS {
+                return Err(FormError::TooMany);
+            }
+            let at = pair.iter().position(|&byte| byte == b'=');
+            let (name, value) = at.and_then(|at| pair.split_at_checked(at)).unwrap_or((pair, b"="));
+            let value = value.get(1..).unwrap_or_default();
+            pairs.push((decode(name).ok_or(FormError::Malformed)?, decode(value).ok_or(FormError::Malformed)?));
+        }
+        Ok(Self { pairs })
+    }
+
+    /// The value of a parameter that may stand once.
+    ///
+    /// "Parameters sent without a value MUST be treated as if they were omitted from the request"; "Request and response
+    /// parameters MUST NOT be included more than once."
+    ///
+    /// # Errors
+    /// [`Repeated`], also when the values are equal or empty.
+    pub fn one(&self, name: &str) -> Result<Option<&str>, Repeated> {
+        let mut values = self.pairs.iter().filter(|(mine, _)| mine == name).map(|(_, value)| value.as_str());
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(Repeated),
+            (value, None) => Ok(value.filter(|value| !value.is_empty())),
+        }
+    }
+
+    /// Every value of a parameter that may be repeated (RFC 8707 section 2), empty ones left out.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.pairs.iter().filter(move |(mine, value)| mine == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a parameter stands in the form, with or without a value.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(mine, _)| mine == name)
+    }
+}
+
+/// Decodes one form-urlencoded name or value (appendix B).
+#[must_use]
+pub fn decode(encoded: &[u8]) -> Option<String> {
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.iter().copied();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => hex(bytes.next()?)? << 4 | hex(bytes.next()?)?,
+            other => other,
+        });
+    }
+    String::from_utf8(decoded).ok().filter(|text| !text.contains('\0'))
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+const MAX_PARAMETERS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn tok_12_sec_04_plus_and_escapes_decode_in_either_case() {
+        assert_eq!(decode(b"api%3aread+api%3Awrite%20x").unwrap(), "api:read api:write x");
+        assert_eq!(decode(b"+%25%26%2B%C2%A3%E2%82%AC").unwrap(), " %&+£€", "RFC 6749 appendix B");
+        assert_eq!(decode(b"read:data write:data").unwrap(), "read:data write:data");
+    }
+
+    #[test]
+    fn tok_13_m76_nothing_malformed_is_repaired() {
+        for wrong in [&b"%ZZ"[..], b"%", b"%2", b"%FF%FE", b"\x80", b"%c0%80", b"%ed%a0%80", b"%00", b"\0", b"%+1"] {
+            assert_eq!(decode(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn tok_06_tok_08_tok_09_tok_16_parameters_stand_once_and_empty_means_absent() {
+        let form = Form::parse(b"a=1&b=&c&&resource=x&resource=&resource=y&d=1;e=2&f=1&f=1&g=&g=").unwrap();
+        assert_eq!(form.one("a"), Ok(Some("1")));
+        assert_eq!(form.one("b"), Ok(None));
+        assert_eq!(form.one("c"), Ok(None));
+        assert_eq!(form.one("A"), Ok(None));
+        assert_eq!(form.one("d"), Ok(Some("1;e=2")));
+        assert_eq!(form.one("f"), Err(Repeated));
+        assert_eq!(form.one("g"), Err(Repeated));
+        assert_eq!(form.all("resource").collect::<Vec<_>>(), ["x", "y"]);
+        assert!(form.has("b") && !form.has("z"));
+    }
+
+    #[test]
+    fn tok_20_the_number_of_parameters_is_bounded() {
+        assert_eq!(Form::parse("a=1&".repeat(10_000).as_bytes()).unwrap_err(), FormError::TooMany);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_itself(text in "[^\0]{0,64}") {
+            let encoded: String = text.bytes().map(|byte| match byte {
+                b' ' => "+".to_owned(),
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+                other => format!("%{other:02X}"),
+            }).collect();
+            prop_assert_eq!(decode(encoded.as_bytes()), Some(text));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..512)) {
+            if let Ok(form) = Form::parse(&body) {
+                for (name, value) in &form.pairs {
+                    prop_assert!(!name.contains('\0') && !value.contains('\0'));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! One line and one count per request, written here and nowhere else.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ipnet::IpNet;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::crypto::random;
+use crate::protocol::Outcome;
+
+/// The far end of a connection, put into each request by the listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Where a request came from, the proxies that we trust taken off.
+#[derive(Debug, Clone, Copy)]
+pub struct Source(pub IpAddr);
+
+/// What a handler wants said of its request, in place of the bare line.
+#[derive(Debug, Clone)]
+pub struct Record(pub Arc<Outcome>);
+
+/// What is counted.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    /// `grantd_token_requests_total`.
+    pub token_requests: Family<TokenLabels, Counter>,
+    /// `grantd_token_request_seconds`.
+    pub token_seconds: Histogram,
+    /// `grantd_basic_reading_total`: how Basic secrets that matched were encoded.
+    pub basic_readings: Family<ReadingLabels, Counter>,
+}
+
+/// Labels of `grantd_token_requests_total`; each value is from a closed list.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TokenLabels {
+    /// `issued` or `refused`.
+    pub result: &'static str,
+    /// The reason code, `ok` for a token.
+    pub reason: &'static str,
+    /// The authentication method, `none` before there is one.
+    pub method: &'static str,
+}
+
+/// Labels of `grantd_basic_reading_total`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReadingLabels {
+    /// `form` or `raw`.
+    pub reading: &'static str,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            token_requests: Family::default(),
+            // From 50 µs to 13 s, each bound the double of the one before.
+            token_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 19)),
+            basic_readings: Family::default(),
+        }
+    }
+}
+
+/// What the layer needs.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Proxies whose word on where a request came from is taken.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// What is counted.
+    pub counts: Counts,
+}
+
+/// Gives the request an id and a source, and writes its line when it has been answered.
+pub async fn layer(State(log): State<Log>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| address.ip());
+    let source = source(peer, request.headers(), &log.trusted_proxies);
+    request.extensions_mut().insert(Source(source));
+    // Chosen by us: an id from outside could make two requests look like one.
+    let request_id = random::<9>().map_or_else(|_| "none".to_owned(), |bytes| BASE64_URL_SAFE_NO_PAD.encode(bytes));
+    let (method, path) = (request.method().clone(), cut(request.uri().path()).to_owned());
+
+    let mut response = next.run(request).await;
+    let seconds = started.elapsed().as_secs_f64();
+    match response.extensions_mut().remove::<Record>() {
+        Some(Record(outcome)) => log.token(&outcome, source, &request_id, seconds),
+        None => tracing::info!(
+            event = "request",
+            method = %cut(method.as_str()),
+            path,
+            status = response.status().as_u16(),
+            remote_addr = %source,
+            request_id,
+            duration_us = micros(seconds),
+        ),
+    }
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    response
+}
+
+impl Log {
+    fn token(&self, outcome: &Outcome, source: IpAddr, request_id: &str, seconds: f64) {
+        let method = outcome.method.map_or("none", |method| method.as_str());
+        let client_id = outcome.client_id.as_deref().map(cut);
+        let (result, reason) = match &outcome.result {
+            Ok(_) => ("issued", "ok"),
+            Err(error) => ("refused", error.reason()),
+        };
+        self.counts.token_requests.get_or_create(&TokenLabels { result, reason, method }).inc();
+        self.counts.token_seconds.observe(seconds);
+        match &outcome.result {
+            Ok(granted) => {
+                if method == "client_secret_basic" {
+                    let reading = if granted.raw_reading { "raw" } else { "form" };
+                    self.counts.basic_readings.get_or_create(&ReadingLabels { reading }).inc();
+                }
+                tracing::info!(
+                    event = "token.issued",
+                    reason,
+                    client_id,
+                    auth_method = method,
+                    credential_id = &*granted.credential_id,
+                    basic_reading = granted.raw_reading.then_some("raw"),
+                    scope = granted.scope.as_str(),
+                    aud = granted.aud,
+                    jti = granted.access_token.jti,
+                    kid = granted.access_token.kid,
+                    remote_addr = %source,
+                    request_id,
+                    duration_us = micros(seconds),
+                );
+            }
+            Err(error) => tracing::warn!(
+                event = "token.refused",
+                reason,
+                detail = %error,
+                client_id,
+                auth_method = method,
+                remote_addr = %source,
+                request_id,
+                duration_us = micros(seconds),
+            ),
+        }
+    }
+}
+
+/// The last address that was not written by somebody we do not trust: proxies append, so the list is read from its end.
+#[must_use]
+pub fn source(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
+    let mut source = peer.to_canonical();
+    if !is_trusted(source) {
+        return source;
+    }
+    let (name, parse): (_, fn(&str) -> Option<IpAddr>) =
+        if headers.contains_key("forwarded") { ("forwarded", forwarded_for) } else { ("x-forwarded-for", address) };
+    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    for hop in values.iter().flat_map(|value| value.split(',')).rev() {
+        let Some(address) = parse(hop) else { break };
+        source = address.to_canonical();
+        if !is_trusted(source) {
+            break;
+        }
+    }
+    source
+}
+
+/// RFC 7239 section 4: `for=192.0.2.60;proto=https`, `For="[2001:db8::17]:4711"`.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let value = element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then_some(value)
+    })?;
+    address(value.trim().trim_matches('"'))
+}
+
+/// An address, with or without port and brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).or_else(|| {
+        text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+    })
+}
+
+/// At most 256 bytes of what came from outside (M83); the writer escapes the rest.
+fn cut(text: &str) -> &str {
+    let end = (0..=256.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a duration is positive and short")]
+fn micros(seconds: f64) -> u64 {
+    (seconds * 1e6) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(peer: &str, header: &[(&'static str, &str)]) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in header {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+        source(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn h63_htp_10_only_a_trusted_proxys_last_hop_is_believed() {
+        assert_eq!(from("192.0.2.1", &[("x-forwarded-for", "198.51.100.1")]), "192.0.2.1", "not a proxy of ours");
+        assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, 198.51.100.1")]), "198.51.100.1", "the leftmost is forged");
+        assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "198.51.100.1, 10.0.0.2")]), "198.51.100.1");
+        assert_eq!(from("10.0.0.1", &[("forwarded", "for=1.1.1.1, for=\"[2001:db9::1]:80\";proto=https")]), "2001:db9::1");
+        assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "198.51.100.1:4711")]), "198.51.100.1");
+        assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "unknown")]), "10.0.0.1");
+        assert_eq!(from("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(from("::ffff:10.0.0.1", &[("x-forwarded-for", "::ffff:198.51.100.1")]), "198.51.100.1");
+    }
+
+    #[test]
+    fn m83_what_came_from_outside_is_cut_at_a_character() {
+        assert_eq!(cut(&"é".repeat(200)).len(), 256);
+        assert_eq!(cut(&format!("a{}", "é".repeat(200))).len(), 255);
+    }
+}

@@ -1,0 +1,276 @@
+//! The accept loop, on hyper: every connection has a deadline for its first byte, its head, its pauses and its stop.
+//!
+//! `axum::serve` has none of these, and a silent or half-sent connection would hold up a stop for ever.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tower::ServiceExt as _;
+
+use crate::http::log::Peer;
+use crate::tls::Tls;
+
+/// How long each part of a connection may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// From the connection to its first byte; a TLS handshake has as long.
+    pub first_byte: Duration,
+    /// From the first byte of a request to the end of its head.
+    pub head: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// While the far end does not take what we send.
+    pub write: Duration,
+    /// From the signal to stop until connections are cut.
+    pub drain: Duration,
+}
+
+/// A bound address and how its connections are treated.
+#[derive(Debug)]
+pub struct Listener {
+    /// Bound.
+    pub socket: TcpListener,
+    /// TLS in process, or cleartext.
+    pub tls: Option<Arc<Tls>>,
+    /// How long each part may take.
+    pub deadlines: Deadlines,
+    /// Most connections at once; further ones wait in the kernel's queue.
+    pub max_connections: u32,
+}
+
+impl Listener {
+    /// Accepts until `stop` turns true, then lets requests in flight finish, until the deadline at the latest.
+    pub async fn run(self, router: Router, mut stop: watch::Receiver<bool>) {
+        let slots = Arc::new(Semaphore::new(self.max_connections as usize));
+        let connection = Arc::new(Connection { router, tls: self.tls, deadlines: self.deadlines, stop: stop.clone() });
+        while !*stop.borrow() {
+            let accepted = tokio::select! {
+                accepted = accept(&self.socket, &slots) => accepted,
+                _ = stop.changed() => break,
+            };
+            match accepted {
+                Ok((stream, address, slot)) => {
+                    let connection = Arc::clone(&connection);
+                    tokio::spawn(async move {
+                        connection.serve(stream, address).await;
+                        drop(slot);
+                    });
+                }
+                // The process is out of descriptors, or the far end has gone already. Neither is cured by haste.
+                Err(error) => {
+                    tracing::warn!(event = "listener.accept_failed", %error, "pausing before the next connection is taken");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(self.socket);
+        // Every slot back means every connection closed. A second more than connections give themselves.
+        let all = timeout(self.deadlines.drain + Duration::from_secs(1), slots.acquire_many(self.max_connections)).await;
+        if all.is_err() {
+            tracing::warn!(event = "listener.cut", "connections were cut at the drain deadline");
+        }
+    }
+}
+
+async fn accept(socket: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, address) = socket.accept().await?;
+    Ok((stream, address, slot))
+}
+
+struct Connection {
+    router: Router,
+    tls: Option<Arc<Tls>>,
+    deadlines: Deadlines,
+    stop: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn serve(&self, stream: TcpStream, address: SocketAddr) {
+        // Answers are written at once: with TLS, Nagle's algorithm would hold them back for milliseconds.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+        let served = match &self.tls {
+            None => self.serve_http(stream, address).await,
+            Some(tls) => match timeout(self.deadlines.first_byte, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.serve_http(stream, address).await,
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err("the TLS handshake did not finish in time".into()),
+            },
+        };
+        if let Err(error) = served {
+            tracing::debug!(event = "connection.closed", remote_addr = %address.ip(), reason = %error);
+        }
+    }
+
+    async fn serve_http<T>(&self, stream: T, address: SocketAddr) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let turns = Arc::new(AtomicU32::new(0));
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            turns.fetch_add(1, Ordering::Release);
+            request.extensions_mut().insert(Peer(address));
+            let answer = self.router.clone().oneshot(request.map(Body::new));
+            let turns = Arc::clone(&turns);
+            async move {
+                let answer = answer.await;
+                turns.fetch_add(1, Ordering::Release);
+                answer
+            }
+        });
+        let stream = Timed::new(stream, Arc::clone(&turns), self.deadlines);
+        let mut connection = pin!(
+            http1::Builder::new()
+                .header_read_timeout(None)
+                .max_buf_size(MAX_HEAD * 2)
+                .max_header_size(MAX_HEAD)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            done = connection.as_mut() => return Ok(done?),
+            _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        }
+        let until = Instant::now() + self.deadlines.drain;
+        // Whoever has not finished sending a head by now has asked nothing yet.
+        if let Ok(done) = timeout(Duration::from_millis(500), connection.as_mut()).await {
+            return Ok(done?);
+        }
+        if turns.load(Ordering::Acquire) % 2 == 0 {
+            return Ok(());
+        }
+        Ok(timeout_at(until, connection).await.map_err(|_| "cut at the drain deadline")??)
+    }
+}
+
+/// A stream that gives up on the far end. `turns` is odd while a request is being answered.
+struct Timed<T> {
+    stream: T,
+    turns: Arc<AtomicU32>,
+    deadlines: Deadlines,
+    /// What is being waited for, as (turn, whether bytes of the next head have come), and until when.
+    waiting: (u32, bool),
+    until: Instant,
+    read_timer: Pin<Box<Sleep>>,
+    write_timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Timed<T> {
+    fn new(stream: T, turns: Arc<AtomicU32>, deadlines: Deadlines) -> Self {
+        let until = Instant::now() + deadlines.first_byte;
+        Self { stream, turns, deadlines, waiting: (0, false), until, read_timer: Box::pin(sleep_until(until)), write_timer: None }
+    }
+
+    /// The far end owes us bytes and has not sent any: is its time over?
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = self.turns.load(Ordering::Acquire);
+        if turn % 2 == 1 {
+            // The body has a deadline of its own, where it is read.
+            return Poll::Pending;
+        }
+        if self.waiting.0 != turn {
+            self.waiting = (turn, false);
+            self.until = Instant::now() + self.deadlines.idle;
+        }
+        loop {
+            // A timer that fires early is cheaper than one that is moved on every request.
+            if self.read_timer.deadline() > self.until {
+                let until = self.until;
+                self.read_timer.as_mut().reset(until);
+            }
+            ready!(self.read_timer.as_mut().poll(cx));
+            if Instant::now() >= self.until {
+                return Poll::Ready(());
+            }
+            let until = self.until;
+            self.read_timer.as_mut().reset(until);
+        }
+    }
+
+    fn came(&mut self) {
+        let turn = self.turns.load(Ordering::Acquire);
+        if turn % 2 == 0 && self.waiting != (turn, true) {
+            self.waiting = (turn, true);
+            self.until = Instant::now() + self.deadlines.head;
+        }
+    }
+
+    /// The far end does not take bytes: is its time over?
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let until = Instant::now() + self.deadlines.write;
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the far end does not read")))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Ready(done) => {
+                if buffer.filled().len() > before {
+                    self.came();
+                }
+                Poll::Ready(done)
+            }
+            Poll::Pending => {
+                ready!(self.poll_overdue(cx));
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the far end does not send")))
+            }
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Poll::Ready(done) = Pin::new(&mut self.stream).poll_write(cx, bytes) else { return self.poll_stuck(cx) };
+        self.write_timer = None;
+        Poll::Ready(done)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Poll::Ready(done) = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes) else { return self.poll_stuck(cx) };
+        self.write_timer = None;
+        Poll::Ready(done)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => self.poll_stuck(cx).map_ok(drop),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => self.poll_stuck(cx).map_ok(drop),
+        }
+    }
+}
+
+/// Largest head of a request; above it the answer is 431.
+const MAX_HEAD: usize = 16 * 1024;

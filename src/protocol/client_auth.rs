@@ -1,0 +1,111 @@
+//! Client authentication (RFC 6749 section 2.3): who asks, by the one credential that the request carries.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::client_secret;
+use super::error::{ClientAuthError, Error, RequestError, Unavailable};
+use crate::crypto::secret::ClientSecret;
+use crate::hashing::Lane;
+use crate::model::client::{AuthMethod, Client};
+use crate::model::time::UnixTime;
+use crate::registry::{Freshness, Registry};
+use crate::throttle::Throttle;
+
+/// The credential that a request carries, read but not checked.
+#[derive(Debug)]
+pub struct Presented {
+    /// Who it says it is.
+    pub client_id: String,
+    /// How.
+    pub method: AuthMethod,
+    /// The secret, in each way that the bytes can be read: form-decoded and, where that differs, raw.
+    pub readings: Vec<ClientSecret>,
+}
+
+/// A client that has proved who it is.
+#[derive(Debug)]
+pub struct Authenticated {
+    /// Who.
+    pub client: Arc<Client>,
+    /// How.
+    pub method: AuthMethod,
+    /// With which secret.
+    pub secret_id: Box<str>,
+    /// Whether the raw reading of a Basic secret was the right one: the client does not form-encode.
+    pub raw_reading: bool,
+}
+
+/// What authenticating takes.
+#[derive(Debug)]
+pub struct Authenticator {
+    /// Every client.
+    pub registry: Arc<Registry>,
+    /// Checks secrets.
+    pub lane: Lane,
+    /// Slows down guessing.
+    pub throttle: Throttle,
+    /// Chooses what an unknown client costs, always the same for the same id.
+    pub decoys: RandomState,
+}
+
+impl Authenticator {
+    /// Authenticates the client of a request that came from `source`.
+    ///
+    /// Every failure of a well-formed secret does the same work and has the same answer.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn authenticate(&self, presented: Presented, source: IpAddr, now: UnixTime) -> Result<Authenticated, Error> {
+        let Presented { client_id, method, readings } = presented;
+        let freshness = self.registry.freshness();
+        if freshness == Freshness::Unusable {
+            return Err(Unavailable::Registry.into());
+        }
+        self.throttle.check(&client_id, source, Instant::now()).map_err(Error::Throttled)?;
+
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(&client_id);
+        let readings: Vec<Arc<ClientSecret>> = readings.into_iter().map(Arc::new).collect();
+        let decoy = self.decoys.hash_one(&client_id);
+        let matched = client_secret::verify(&snapshot, &self.lane, client.map(|client| &**client), decoy, &readings).await;
+
+        let decided = match (client, matched) {
+            (_, Err(error @ Error::Unavailable(_))) => return Err(error),
+            (None, _) if snapshot.broken().contains_key(&format!("client {client_id}")) => Err(ClientAuthError::Broken),
+            (None, _) => Err(ClientAuthError::Unknown),
+            (Some(_), Err(_)) => Err(ClientAuthError::WrongSecret),
+            (Some(client), Ok(matched)) => match client.secrets.get(matched.secret) {
+                None => Err(ClientAuthError::WrongSecret),
+                Some(_) if !client.enabled => Err(ClientAuthError::Disabled),
+                Some(_) if !client.may_use(method) => Err(ClientAuthError::MethodNotAllowed),
+                Some(secret) => client_secret::usable(secret, now).map(|()| {
+                    secret.used(now);
+                    (Arc::clone(client), secret.secret_id.clone(), matched.reading > 0)
+                }),
+            },
+        };
+        match decided {
+            Ok((client, secret_id, raw_reading)) => {
+                self.throttle.succeeded(&client_id, source);
+                Ok(Authenticated { client, method, secret_id, raw_reading })
+            }
+            // The credential may be newer than what we know: say so, rather than that it is wrong.
+            Err(_) if freshness != Freshness::Current => Err(Unavailable::Unconfirmed.into()),
+            Err(error) => {
+                self.throttle.failed(&client_id, source, Instant::now());
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// "If the client_id is also sent in the body it is the same one": SEC-12.
+///
+/// # Errors
+/// [`RequestError::OtherClientId`].
+pub fn same_client(authenticating: &str, in_body: Option<&str>) -> Result<(), RequestError> {
+    if in_body.is_none_or(|client_id| client_id == authenticating) { Ok(()) } else { Err(RequestError::OtherClientId) }
+}

@@ -1,0 +1,132 @@
+//! The decision (RFC 6749 sections 3.3 and 4.4, RFC 8707, RFC 9068 section 3): pure, from the registry and the request.
+
+use super::error::GrantError;
+use crate::crypto::jws::Alg;
+use crate::model::client::Client;
+use crate::model::resource::{Resource, ResourceId};
+use crate::model::scope::Scope;
+use crate::model::time::Span;
+use crate::registry::Snapshot;
+
+/// What is asked for, unread.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// `scope`.
+    pub scope: Option<String>,
+    /// Every `resource` (RFC 8707) and its alias `audience`.
+    pub resources: Vec<String>,
+}
+
+/// What tokens are like when neither client nor resource says.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// `aud` for clients without resources.
+    pub audience: String,
+    /// How long tokens live.
+    pub ttl: Span,
+    /// How they are signed.
+    pub alg: Alg,
+}
+
+/// What was decided: the token to be minted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Never more than the client may ask for, and nothing that `aud` does not understand.
+    pub scope: Scope,
+    /// One token, one audience (RFC 9700 section 2.3).
+    pub aud: String,
+    /// How long it lives.
+    pub ttl: Span,
+    /// How it is signed.
+    pub alg: Alg,
+}
+
+/// Decides what `client` gets.
+///
+/// # Errors
+/// [`GrantError`]; scope faults are named before resource faults.
+pub fn decide(client: &Client, snapshot: &Snapshot, defaults: &Defaults, asked: &Asked) -> Result<Grant, GrantError> {
+    if !client.client_credentials {
+        return Err(GrantError::GrantNotAllowed);
+    }
+    if client.require_dpop {
+        return Err(GrantError::DpopRequired);
+    }
+    if client.require_mtls_binding {
+        return Err(GrantError::MtlsBindingRequired);
+    }
+
+    // RFC 6749 section 3.3: a scope outside what is allowed is refused, never silently narrowed.
+    let asked_scope = asked.scope.as_deref().map(|scope| scope.parse::<Scope>().map_err(|_| GrantError::ScopeMalformed)).transpose()?;
+    if asked_scope.as_ref().is_some_and(|scope| !scope.is_subset_of(&client.scope)) {
+        return Err(GrantError::ScopeNotAllowed);
+    }
+
+    let (scope, resource) = match named_resource(client, snapshot, defaults, asked)? {
+        Named::Resource(resource) => (asked_scope.unwrap_or_else(|| client.default_scope.intersection(&resource.scope)), Some(resource)),
+        Named::DefaultAudience => (asked_scope.unwrap_or_else(|| client.default_scope.clone()), None),
+        Named::None => {
+            let scope = asked_scope.unwrap_or_else(|| client.default_scope.clone());
+            if scope.is_empty() {
+                return Err(GrantError::ScopeMissing);
+            }
+            let resource = inferred_resource(client, snapshot, &scope)?;
+            (scope, resource)
+        }
+    };
+    // "If the client omits the scope parameter … the authorization server MUST either process the request using a
+    // pre-defined default value or fail the request".
+    if scope.is_empty() {
+        return Err(GrantError::ScopeMissing);
+    }
+    // RFC 9068 section 2.2.3: every scope "MUST have meaning for the resources indicated in the aud claim".
+    if resource.is_some_and(|resource| !scope.is_subset_of(&resource.scope)) {
+        return Err(GrantError::ScopeNotForResource);
+    }
+    let limits = [client.token_ttl, resource.and_then(|resource| resource.token_ttl)];
+    Ok(Grant {
+        scope,
+        aud: resource.map_or_else(|| defaults.audience.clone(), |resource| resource.identifier.as_str().to_owned()),
+        ttl: limits.into_iter().flatten().min().unwrap_or(defaults.ttl),
+        alg: resource.and_then(|resource| resource.alg).unwrap_or(defaults.alg),
+    })
+}
+
+enum Named<'a> {
+    Resource(&'a Resource),
+    DefaultAudience,
+    None,
+}
+
+fn named_resource<'a>(client: &Client, snapshot: &'a Snapshot, defaults: &Defaults, asked: &Asked) -> Result<Named<'a>, GrantError> {
+    let Some((first, others)) = asked.resources.split_first() else { return Ok(Named::None) };
+    if others.iter().any(|other| other != first) {
+        return Err(GrantError::SeveralResources);
+    }
+    if client.resources.is_empty() && *first == defaults.audience {
+        return Ok(Named::DefaultAudience);
+    }
+    let identifier: ResourceId = first.parse().map_err(|_| GrantError::ResourceMalformed)?;
+    if !client.resources.contains(&identifier) {
+        return Err(GrantError::ResourceNotAllowed);
+    }
+    snapshot.resource(identifier.as_str()).map(|resource| Named::Resource(resource)).ok_or(GrantError::ResourceNotAllowed)
+}
+
+/// RFC 9068 section 3: without a resource parameter the audience is inferred from the scopes; "if the values in the scope
+/// parameter refer to different default resource indicator values, the authorization server SHOULD reject the request".
+fn inferred_resource<'a>(client: &Client, snapshot: &'a Snapshot, scope: &Scope) -> Result<Option<&'a Resource>, GrantError> {
+    if client.resources.is_empty() {
+        return Ok(None);
+    }
+    let mut fitting = client
+        .resources
+        .iter()
+        .filter_map(|identifier| snapshot.resource(identifier.as_str()))
+        .filter(|resource| scope.is_subset_of(&resource.scope));
+    match (fitting.next(), fitting.next()) {
+        (Some(resource), None) => Ok(Some(resource)),
+        (None, _) => Err(GrantError::ScopeNotForResource),
+        (Some(_), Some(_)) => Err(GrantError::ResourceAmbiguous),
+    }
+}

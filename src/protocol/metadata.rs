@@ -1,0 +1,133 @@
+//! Authorization server metadata (RFC 8414): exactly what works, and nothing else.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use fluent_uri::Uri;
+use serde_json::{Value, json};
+
+use crate::keyring::Document;
+use crate::model::client::AuthMethod;
+use crate::registry::Snapshot;
+
+/// The issuer identifier (RFC 8414 section 2), to the letter as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    text: String,
+    /// Without a trailing slash; "" when there is none.
+    path: String,
+    https: bool,
+}
+
+/// Not an issuer.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("an issuer is an https URL without query and fragment, such as https://auth.example.com (http on loopback only)")]
+pub struct IssuerError;
+
+impl FromStr for Issuer {
+    type Err = IssuerError;
+
+    /// RFC 8414 section 2: "a URL that uses the "https" scheme and has no query or fragment components".
+    fn from_str(text: &str) -> Result<Self, IssuerError> {
+        let uri = Uri::parse(text).map_err(|_| IssuerError)?;
+        let authority = uri.authority().ok_or(IssuerError)?;
+        let https = uri.scheme().as_str() == "https";
+        let host = authority.host();
+        let loopback = matches!(host, "localhost" | "127.0.0.1" | "[::1]") || host.parse().is_ok_and(|ip: std::net::Ipv4Addr| ip.is_loopback());
+        let plain = uri.has_query() || uri.has_fragment() || authority.has_userinfo() || host.is_empty();
+        if plain || !(https || (uri.scheme().as_str() == "http" && loopback)) {
+            return Err(IssuerError);
+        }
+        let path = uri.path().as_str().trim_end_matches('/').to_owned();
+        // A router reads these as parameters, and dot segments are resolved by clients.
+        if path.contains(['{', '}', '*', ':', '%']) || path.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return Err(IssuerError);
+        }
+        Ok(Self { text: text.to_owned(), path, https })
+    }
+}
+
+impl Issuer {
+    /// As it stands in `iss`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The path that endpoints are below: "" or "/t1".
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether it is an https URL.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// The URL of an endpoint.
+    #[must_use]
+    pub fn endpoint(&self, path: &str) -> String {
+        format!("{}{path}", self.text.trim_end_matches('/'))
+    }
+
+    /// The path of a well-known document: RFC 8414 section 3.1 inserts its name between host and path.
+    #[must_use]
+    pub fn well_known(&self, name: &str) -> String {
+        format!("/.well-known/{name}{}", self.path)
+    }
+}
+
+impl fmt::Display for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The metadata document as the registry stands.
+///
+/// `response_types_supported` is left out although section 2 calls it required: it would be empty, and section 3.2 says
+/// "Claims with zero elements MUST be omitted".
+#[must_use]
+pub fn document(issuer: &Issuer, snapshot: &Snapshot) -> Document {
+    let methods: Vec<&str> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
+    let mut document = json!({
+        "issuer": issuer.as_str(),
+        "token_endpoint": issuer.endpoint("/token"),
+        "jwks_uri": issuer.endpoint("/jwks"),
+        "grant_types_supported": ["client_credentials"],
+        "token_endpoint_auth_methods_supported": methods,
+    });
+    let scopes: BTreeSet<&str> = snapshot.resources().flat_map(|resource| resource.scope.tokens()).collect();
+    let resources: BTreeSet<&str> = snapshot.resources().map(|resource| resource.identifier.as_str()).collect();
+    for (name, values) in [("scopes_supported", scopes), ("protected_resources", resources)] {
+        if !values.is_empty() {
+            document[name] = values.into_iter().collect::<Value>();
+        }
+    }
+    Document::new(&document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn met_03_an_issuer_is_https_without_query_or_fragment_or_on_loopback() {
+        for right in ["https://as.test", "https://as.test/t1", "https://as.test/t1/", "http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:8080"] {
+            assert_eq!(right.parse::<Issuer>().unwrap().as_str(), right);
+        }
+        for wrong in ["", "as.test", "http://as.test", "http://127.0.0.1.evil.test", "https://as.test?x", "https://as.test#x", "https://u@as.test", "https://", "ftp://as.test", "https://as.test/{id}"] {
+            assert_eq!(wrong.parse::<Issuer>(), Err(IssuerError), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn met_01_the_well_known_name_is_inserted_before_the_issuers_path() {
+        let issuer: Issuer = "https://as.test/t1/".parse().unwrap();
+        assert_eq!(issuer.well_known("oauth-authorization-server"), "/.well-known/oauth-authorization-server/t1");
+        assert_eq!(issuer.endpoint("/token"), "https://as.test/t1/token");
+    }
+}

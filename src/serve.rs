@@ -1,0 +1,291 @@
+//! The daemon: assemble, bind, run, drain.
+
+use std::fs::{self, OpenOptions};
+use std::hash::RandomState;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use sqlx::postgres::PgSslMode;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{Config, ConfigError, loopback_issuer, read_secret};
+use crate::crypto::seal::SealingKey;
+use crate::hashing::Lane;
+use crate::http::admin::{self, Admin};
+use crate::http::log::{Counts, Log};
+use crate::http::{Surface, router};
+use crate::keyring::Keyring;
+use crate::listener::Listener;
+use crate::model::time::Clock;
+use crate::protocol::client_auth::Authenticator;
+use crate::protocol::metadata::Issuer;
+use crate::protocol::{AuthorizationServer, signing_histogram};
+use crate::registry::Registry;
+use crate::registry::feed::{Feed, Parts};
+use crate::store::migrations::Schema;
+use crate::store::{Database, Store, StoreError};
+use crate::telemetry::{self, Logging};
+use crate::throttle::Throttle;
+use crate::tls::Tls;
+
+/// The pieces of a server, put together but not listening.
+pub struct Assembled {
+    /// Answers requests.
+    pub server: Arc<AuthorizationServer>,
+    /// Keeps it current.
+    pub feed: Feed,
+    /// The public surface.
+    pub router: Router,
+    /// What is counted.
+    pub counts: Counts,
+}
+
+/// Puts a server together.
+///
+/// # Errors
+/// When the system gives no thread for the argon2 lane.
+pub fn assemble(config: &Config, store: &Store, sealing_key: SealingKey, issuer: Issuer, clock: Clock) -> anyhow::Result<Assembled> {
+    let registry = Arc::new(Registry::new(config.max_stale));
+    let keyring = Arc::new(Keyring::default());
+    let feed = Feed::new(Parts {
+        store: store.clone(),
+        registry: Arc::clone(&registry),
+        keyring: Arc::clone(&keyring),
+        sealing_key: Arc::new(sealing_key),
+        clock: clock.clone(),
+        default_alg: config.token_alg,
+        default_ttl: config.token_ttl,
+    });
+    let lane = Lane::start(config.hashing_threads, config.hashing_queue).context("starting the argon2 lane")?;
+    let server = Arc::new(AuthorizationServer {
+        defaults: config.defaults(&issuer),
+        issuer,
+        registry: Arc::clone(&registry),
+        keyring,
+        authenticator: Authenticator { registry, lane, throttle: Throttle::default(), decoys: RandomState::new() },
+        clock,
+        signing_seconds: signing_histogram(),
+    });
+    let counts = Counts::default();
+    let surface = Surface {
+        server: Arc::clone(&server),
+        basic: config.basic_reading,
+        body_deadline: config.body_deadline,
+        openid_configuration: config.openid_configuration,
+    };
+    let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone() };
+    Ok(Assembled { server, feed, router: router(surface, log), counts })
+}
+
+/// What the daemon does once it listens.
+pub type Announce = Box<dyn FnOnce(&Issuer) + Send>;
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// What keeps it from starting. A database that cannot be reached does not: the server comes up and waits for it.
+pub async fn run(config: Config, store: Store, logging: &Logging, announce: Option<Announce>) -> anyhow::Result<()> {
+    let sealing_key = sealing_key(&config)?;
+    prepare_database(&config, &store).await?;
+    let tls = config.tls.clone().map(Tls::load).transpose().map_err(|error| config_error("server.tls", &error))?.map(Arc::new);
+    let mut signals = Signals::new().context("listening for signals")?;
+
+    let public = TcpListener::bind(config.listen).await.with_context(|| bind_failed("server.listen", config.listen))?;
+    let private = TcpListener::bind(config.admin_listen).await.with_context(|| bind_failed("admin.listen", config.admin_listen))?;
+    let issuer = match &announce {
+        Some(_) => config.issuer_or(public.local_addr()?),
+        None => config.issuer.clone().unwrap_or_else(loopback_issuer),
+    };
+
+    let Assembled { server, mut feed, router, counts } = assemble(&config, &store, sealing_key, issuer, Clock::System)?;
+    first_steps(&mut feed, &server, &store).await?;
+
+    let draining = Arc::new(AtomicBool::new(false));
+    let metrics = telemetry::metrics(logging, &server, &store, &counts);
+    let admin = admin::router(Admin { server: Arc::clone(&server), draining: Arc::clone(&draining), metrics });
+    let (stop, stopped) = watch::channel(false);
+    let (public_address, private_address) = (public.local_addr()?, private.local_addr()?);
+    let public = Listener { socket: public, tls: tls.clone(), deadlines: config.deadlines, max_connections: config.max_connections };
+    let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
+    let feed = tokio::spawn(feed.run(stopped.clone()));
+    let public = tokio::spawn(public.run(router, stopped.clone()));
+    let private = tokio::spawn(private.run(admin, stopped));
+    tracing::info!(event = "listening", listener = "admin", address = %private_address);
+    tracing::info!(event = "listening", listener = "public", address = %public_address, tls = tls.is_some(), issuer = %server.issuer);
+    if let Some(announce) = announce {
+        announce(&server.issuer);
+    }
+
+    loop {
+        match signals.next().await {
+            Asked::Stop => break,
+            Asked::Reload => reload(tls.as_deref()),
+        }
+    }
+    // Readiness says no first, so that load balancers take us out while we still answer.
+    draining.store(true, Ordering::Relaxed);
+    tracing::info!(event = "stopping", "requests in flight will finish");
+    tokio::select! {
+        () = tokio::time::sleep(config.drain_delay) => {}
+        _ = signals.next() => {}
+    }
+    stop.send(true).context("the tasks ended by themselves")?;
+    for task in [public, private, feed] {
+        task.await.context("a task failed while stopping")?;
+    }
+    store.close().await;
+    tracing::info!(event = "stopped");
+    Ok(())
+}
+
+/// Reads everything once before the first request, and a second time when that made the first signing key.
+async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Store) -> anyhow::Result<()> {
+    for _ in 0..2 {
+        match feed.step().await {
+            Ok(()) => {}
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Late(_) | StoreError::ReadOnly)) => {
+                tracing::error!(event = "registry.trouble", reason = %error, "starting without the database; not ready until it is there");
+                return Ok(());
+            }
+            Err(error) => return Err(error).context("reading the database"),
+        }
+    }
+    if server.keyring.signing(server.defaults.alg, server.clock.now()).is_none() {
+        let sealed = store.keys().await?.len();
+        bail!(
+            "none of the {sealed} stored signing keys can sign with {}; `grantd doctor` says why. Restore the sealing key that they were sealed under, or remove them with `grantd key remove KID --now`",
+            server.defaults.alg
+        );
+    }
+    Ok(())
+}
+
+/// Brings schema and seeds up to date, or refuses to run on what is not.
+///
+/// # Errors
+/// When the schema is older and may not be migrated here, or migrating fails.
+pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<()> {
+    if let Database::Sqlite(path) = &config.database {
+        make_directory(path.parent().unwrap_or(Path::new(".")))?;
+        if config.database_by_default {
+            tracing::warn!(event = "database.embedded", path = %path.display(), "no database is configured: using the embedded one. For production set database.url to PostgreSQL");
+        }
+    } else if let Database::Postgres(options) = &config.database
+        && !matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1")
+        && !options.get_host().starts_with('/')
+        && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
+    {
+        tracing::warn!(event = "database.unverified", "the connection to PostgreSQL does not verify who answers; add sslmode=verify-full&sslrootcert=… to database.url");
+    }
+    let migrated = if config.auto_migrate {
+        store.migrate(&config.database, config.seeds.as_deref()).await.map_err(anyhow::Error::from)
+    } else {
+        match store.schema().await {
+            Ok(Schema::Usable) => Ok(()),
+            Ok(Schema::Older { pending }) => bail!("the database lacks {pending} schema migrations: run `grantd migrate`, or set database.auto_migrate = true"),
+            Err(error) => Err(error.into()),
+        }
+    };
+    match migrated {
+        Err(error) if unreachable(&error) => {
+            tracing::error!(event = "registry.trouble", reason = %error, "starting without the database; not ready until it is there");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Whether an error says no more than that the database is away.
+#[must_use]
+pub fn unreachable(error: &anyhow::Error) -> bool {
+    use crate::store::migrations::MigrationError;
+    let away = |error: &StoreError| matches!(error, StoreError::Unavailable(_) | StoreError::Late(_) | StoreError::ReadOnly);
+    error.chain().any(|cause| {
+        cause.downcast_ref::<StoreError>().is_some_and(away)
+            || matches!(cause.downcast_ref::<MigrationError>(), Some(MigrationError::Store(error)) if away(error))
+    })
+}
+
+/// Reads the sealing key; beside an embedded database that has none, makes one and says so.
+///
+/// # Errors
+/// When it cannot be read, or made.
+pub fn sealing_key(config: &Config) -> anyhow::Result<SealingKey> {
+    let path = &config.sealing_key_file;
+    if config.make_sealing_key && !path.exists() {
+        make_directory(path.parent().unwrap_or(Path::new(".")))?;
+        let text = SealingKey::generate_base64()?;
+        // Written whole under another name, then linked: a process that starts beside us reads all of it or finds nothing.
+        let unfinished = path.with_extension(format!("{}.new", std::process::id()));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).with_context(|| unfinished.display().to_string())?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| unfinished.display().to_string())?;
+        match fs::hard_link(&unfinished, path) {
+            Ok(()) => tracing::warn!(event = "key.sealing_key_made", path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it"),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        }
+        fs::remove_file(&unfinished).with_context(|| unfinished.display().to_string())?;
+    }
+    let wrong = |error: &dyn std::fmt::Display| config_error("keys.sealing_key_file", &format!("{}: {error}", path.display()));
+    let text = zeroize::Zeroizing::new(read_secret(path).map_err(|error| wrong(&error))?);
+    Ok(SealingKey::from_base64(&text).map_err(|error| wrong(&error))?)
+}
+
+pub(crate) fn make_directory(path: &Path) -> anyhow::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("making the data directory {}", path.display()))
+}
+
+fn reload(tls: Option<&Tls>) {
+    match tls.map(Tls::reload) {
+        None => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
+        Some(Ok(())) => tracing::info!(event = "reload", "the certificate has been reloaded"),
+        Some(Err(error)) => tracing::error!(event = "reload", reason = %error, "the certificate was not reloaded; the one in use stays"),
+    }
+}
+
+fn bind_failed(key: &str, address: std::net::SocketAddr) -> String {
+    format!("cannot listen on {address}; is another process there? Set {key} to a free address (port 0 picks a free port)")
+}
+
+fn config_error(key: &str, remedy: &dyn std::fmt::Display) -> ConfigError {
+    ConfigError { key: key.to_owned(), origin: "as configured".to_owned(), remedy: remedy.to_string() }
+}
+
+enum Asked {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+}
