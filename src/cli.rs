@@ -1,7 +1,10 @@
 //! The command line: arguments to calls, results to stdout as text or JSON, messages to stderr, faults to exit codes.
 
 mod client;
+mod config;
+mod dev;
 mod doctor;
+mod health;
 mod key;
 mod resource;
 mod secret;
@@ -10,7 +13,6 @@ mod token;
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,8 +24,8 @@ use serde_json::json;
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
 use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
 use crate::model::time::Clock;
-use crate::store::clients::NewSecret;
 use crate::store::migrations::Schema;
+use crate::store::secrets::NewSecret;
 use crate::store::{Database, Store, StoreError};
 use crate::{serve, telemetry};
 
@@ -31,7 +33,7 @@ use crate::{serve, telemetry};
 #[derive(Debug, Parser)]
 #[command(name = "grantd", version, arg_required_else_help = true, max_term_width = 100)]
 struct Arguments {
-    /// Configuration file [default: $GRANTD_CONFIG, /etc/grantd/grantd.toml, ./grantd.toml]
+    /// Configuration file [default: `$GRANTD_CONFIG`, /etc/grantd/grantd.toml, ./grantd.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Override one key, such as server.listen=127.0.0.1:0 (repeatable)
@@ -102,12 +104,15 @@ enum ConfigCommand {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime").and_then(|runtime| {
-        let done = runtime.block_on(run(arguments));
-        // Nothing that is still in the background may hold up the exit.
-        runtime.shutdown_background();
-        done
-    });
+    let done =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime").and_then(
+            |runtime| {
+                let done = runtime.block_on(run(arguments));
+                // Nothing that is still in the background may hold up the exit.
+                runtime.shutdown_background();
+                done
+            },
+        );
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -120,7 +125,7 @@ pub fn main() -> ExitCode {
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     let denied = error.chain().any(|cause| matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Denied(_))));
-    ExitCode::from(if denied || error.chain().any(|cause| cause.is::<ConfigError>()) {
+    ExitCode::from(if denied || error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
         78
     } else if serve::unreachable(error) {
         69
@@ -139,14 +144,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             return Ok(());
         }
         Command::Man => return Ok(clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout())?),
-        Command::Health { url } => return health(url.as_deref(), &sources()?.read()?).await,
+        Command::Health { url } => return health::run(url.as_deref(), &sources()?.read()?).await,
         _ => {}
     }
     let sources = sources()?;
     let settings = sources.read()?;
     let shell = Shell { settings, sources, json: arguments.json, clock: Clock::System };
     match arguments.command {
-        Command::Dev => shell.dev().await,
+        Command::Dev => dev::run(&shell).await,
         Command::Serve => {
             let config = shell.config()?;
             let logging = telemetry::start(config.log_format, true, "info");
@@ -182,8 +187,10 @@ impl Shell {
                 self.config()?;
                 self.say("the configuration can be used")
             }
-            Command::Config(ConfigCommand::Print) => self.print_config(),
-            Command::Dev | Command::Serve | Command::Health { .. } | Command::Completions { .. } | Command::Man => Ok(()),
+            Command::Config(ConfigCommand::Print) => config::print(self),
+            Command::Dev | Command::Serve | Command::Health { .. } | Command::Completions { .. } | Command::Man => {
+                Ok(())
+            }
         }
     }
 
@@ -217,48 +224,6 @@ impl Shell {
         Ok(writeln!(io::stderr(), "{message}")?)
     }
 
-    async fn dev(&self) -> anyhow::Result<()> {
-        const CLIENT: &str = "demo";
-        const SCOPE: &str = "read:data write:data";
-        const LABEL: &str = "grantd dev";
-        let mut config = self.config()?;
-        if !config.listen.ip().is_loopback() || !config.admin_listen.ip().is_loopback() {
-            bail!("`grantd dev` listens on loopback only; use `grantd serve` for anything else");
-        }
-        config.database = Database::Sqlite(config.data_dir.join("grantd.db"));
-        config.sealing_key_file = config.data_dir.join("sealing.key");
-        (config.database_by_default, config.make_sealing_key, config.auto_migrate) = (false, true, true);
-        config.drain_delay = std::time::Duration::ZERO;
-
-        let logging = telemetry::start(config.log_format, false, "info");
-        let store = Store::open(&config.database, config.database_max_connections);
-        serve::prepare_database(&config, &store).await?;
-        let (secret, stored) = self.new_secret(&config, LABEL.to_owned(), None)?;
-        let demo = client::new(CLIENT.parse()?, SCOPE.parse()?, "read:data".parse()?, self.clock.now());
-        match store.create_client(&demo, None).await {
-            Ok(()) | Err(StoreError::Refused(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // Only hashes are kept, so each start has a secret of its own.
-        store.delete_secrets_labelled(CLIENT, LABEL).await?;
-        store.add_secret(CLIENT, &stored).await?;
-
-        let json = self.json;
-        let announce = move |issuer: &crate::protocol::metadata::Issuer| {
-            let (endpoint, secret) = (issuer.endpoint("/token"), secret.expose());
-            let text = if json {
-                json!({"issuer": issuer.as_str(), "token_endpoint": endpoint, "client_id": CLIENT, "client_secret": secret, "scope": SCOPE}).to_string()
-            } else {
-                format!(
-                    "\n  issuer         {issuer}\n  client_id      {CLIENT}\n  client_secret  {secret}\n\nGet a token:\n\n  curl -s {endpoint} -d grant_type=client_credentials -d client_id={CLIENT} -d client_secret={secret} -d 'scope={SCOPE}'\n\nStop with Ctrl-C. This is for trying out: read the README before anything else depends on it.\n"
-                )
-            };
-            // Without a reader the server still serves.
-            drop(writeln!(io::stdout(), "{text}"));
-        };
-        serve::run(config, store, &logging, Some(Box::new(announce))).await
-    }
-
     async fn migrate(&self, status: bool) -> anyhow::Result<()> {
         let config = self.config()?;
         let store = Store::open(&config.database, 2);
@@ -278,18 +243,36 @@ impl Shell {
         let status = store.migration_status(config.seeds.as_deref()).await?;
         self.print(&status, || {
             let line = |one: &crate::store::migrations::Applied| {
-                format!("{:<8} {:<7} {} {}\n", if one.applied { "applied" } else { "pending" }, one.kind, one.version, one.name)
+                format!(
+                    "{:<8} {:<7} {} {}\n",
+                    if one.applied { "applied" } else { "pending" },
+                    one.kind,
+                    one.version,
+                    one.name
+                )
             };
             status.iter().map(line).collect()
         })
     }
 
-    fn new_secret(&self, config: &Config, label: String, expires_in: Option<crate::model::time::Span>) -> anyhow::Result<(ClientSecret, NewSecret)> {
+    fn new_secret(
+        &self,
+        config: &Config,
+        label: String,
+        expires_in: Option<crate::model::time::Span>,
+    ) -> anyhow::Result<(ClientSecret, NewSecret)> {
         let secret_id = new_secret_id()?;
         let secret = ClientSecret::generate(&secret_id)?;
         let hash = SecretHash::new(secret.expose(), config.argon2, &mut Memory::default())?;
         let now = self.clock.now();
-        let stored = NewSecret { secret_id, hash, imported: false, label, created_at: now, expires_at: expires_in.map(|span| now.plus(span)) };
+        let stored = NewSecret {
+            secret_id,
+            hash,
+            imported: false,
+            label,
+            created_at: now,
+            expires_at: expires_in.map(|span| now.plus(span)),
+        };
         Ok((secret, stored))
     }
 
@@ -299,60 +282,6 @@ impl Shell {
         let hash = SecretHash::new(secret.expose(), cost, &mut Memory::default())?.to_string();
         self.print(&json!({"hash": hash}), || hash.clone())
     }
-
-    fn print_config(&self) -> anyhow::Result<()> {
-        let config = self.config()?;
-        let database = match &config.database {
-            Database::Sqlite(path) => format!("sqlite:{}", path.display()),
-            Database::Postgres(options) => format!(
-                "postgres://{}:[redacted]@{}:{}/{}",
-                options.get_username(),
-                options.get_host(),
-                options.get_port(),
-                options.get_database().unwrap_or_default()
-            ),
-        };
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        let issuer = config.issuer.clone().unwrap_or_else(crate::config::loopback_issuer);
-        let seconds = |duration: std::time::Duration| format!("{}s", duration.as_secs());
-        let value = json!({
-            "issuer": issuer.as_str(),
-            "data_dir": config.data_dir,
-            "openid_configuration": config.openid_configuration,
-            "profile": "default",
-            "server": {
-                "listen": config.listen, "cleartext": self.settings.server.cleartext, "max_connections": config.max_connections,
-                "trusted_proxies": config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "tls": {"cert_file": config.tls.as_ref().map(|tls| &tls.cert), "key_file": config.tls.as_ref().map(|tls| &tls.key)},
-                "deadlines": {
-                    "first_byte": seconds(config.deadlines.first_byte), "head": seconds(config.deadlines.head),
-                    "body": seconds(config.body_deadline), "idle": seconds(config.deadlines.idle), "write": seconds(config.deadlines.write),
-                    "drain_delay": seconds(config.drain_delay), "drain": seconds(config.deadlines.drain),
-                },
-            },
-            "admin": {"listen": config.admin_listen},
-            "database": {
-                "url": database, "seeds": path(&config.seeds), "auto_migrate": config.auto_migrate,
-                "max_connections": config.database_max_connections,
-            },
-            "registry": {"max_stale": config.max_stale.to_string()},
-            "token": {"ttl": config.token_ttl.to_string(), "alg": config.token_alg.as_str(), "audience": config.defaults(&issuer).audience},
-            "keys": {"sealing_key_file": config.sealing_key_file},
-            "secrets": {
-                "argon2": config.argon2.to_string(), "threads": config.hashing_threads, "queue": config.hashing_queue,
-                "basic_reading": config.basic_reading,
-            },
-            "log": {"format": config.log_format},
-        });
-        self.print(&value, || flat(&value, ""))
-    }
-}
-
-/// `a.b = value` a line.
-fn flat(value: &serde_json::Value, under: &str) -> String {
-    let serde_json::Value::Object(members) = value else { return format!("{under} = {value}\n") };
-    let key = |name: &str| if under.is_empty() { name.to_owned() } else { format!("{under}.{name}") };
-    members.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| flat(value, &key(name))).collect()
 }
 
 /// Reads a secret from stdin, its line end aside. Secrets never travel in arguments.
@@ -365,40 +294,11 @@ fn read_secret_from_stdin() -> anyhow::Result<ClientSecret> {
     let end = secret.trim_end_matches(['\r', '\n']).len();
     secret.truncate(end);
     if secret.len() < 16 || secret.contains(char::is_control) {
-        bail!("a secret has at least 16 characters and no control characters; `grantd client secret add` makes a good one");
+        bail!(
+            "a secret has at least 16 characters and no control characters; `grantd client secret add` makes a good one"
+        );
     }
     Ok(ClientSecret::new(secret))
-}
-
-async fn health(url: Option<&str>, settings: &Settings) -> anyhow::Result<()> {
-    let url = match url {
-        Some(url) => url.to_owned(),
-        None => {
-            let mut address: SocketAddr = settings.admin.listen.parse().context("admin.listen")?;
-            if address.ip().is_unspecified() {
-                address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
-            }
-            format!("http://{address}/readyz")
-        }
-    };
-    let (status, body) = tokio::time::timeout(std::time::Duration::from_secs(3), fetch(&url)).await.context("no answer within 3 s")??;
-    if status.is_success() { Ok(()) } else { bail!("not ready ({status}): {body}") }
-}
-
-async fn fetch(url: &str) -> anyhow::Result<(hyper::StatusCode, String)> {
-    use http_body_util::BodyExt as _;
-    let uri: hyper::Uri = url.parse().context("the URL")?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).context("the admin listener is reached by an http:// URL")?;
-    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-    let stream = tokio::net::TcpStream::connect(&address).await.with_context(|| format!("connecting to {address}"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let request = hyper::Request::get(uri.path_and_query().map_or("/", |path| path.as_str())).header("host", authority.as_str());
-    let answer = sender.send_request(request.body(axum::body::Body::empty())?).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    connection.abort();
-    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

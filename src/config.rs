@@ -13,13 +13,13 @@ use ipnet::IpNet;
 use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::crypto::jws::Alg;
+use crate::crypto::jws::{Alg, KeyError};
 use crate::crypto::secret::HashParams;
 use crate::http::credentials::BasicReading;
 use crate::listener::Deadlines;
 use crate::model::time::Span;
 use crate::protocol::grant::Defaults;
-use crate::protocol::metadata::Issuer;
+use crate::protocol::metadata::{Issuer, IssuerError};
 use crate::store::Database;
 use crate::tls::Files;
 
@@ -116,30 +116,14 @@ impl Config {
         let at = |key: &'static str| At { key, sources };
         let server = &settings.server;
         if settings.profile == Profile::Fapi2 {
-            return Err(at("profile").wrong("this version does not enforce the fapi2 profile yet; write profile = \"default\""));
+            return Err(
+                at("profile").wrong("this version does not enforce the fapi2 profile yet; write profile = \"default\"")
+            );
         }
         if !server.mtls.listen.is_empty() || !server.mtls.client_ca_file.as_os_str().is_empty() {
             return Err(at("server.mtls").wrong("this version does not offer mutual TLS yet; leave server.mtls out"));
         }
-        let tls = match (&server.tls.cert_file, &server.tls.key_file) {
-            (cert, key) if cert.as_os_str().is_empty() && key.as_os_str().is_empty() => None,
-            (cert, key) if !cert.as_os_str().is_empty() && !key.as_os_str().is_empty() => Some(Files { cert: cert.clone(), key: key.clone() }),
-            _ => return Err(at("server.tls").wrong("set both server.tls.cert_file and server.tls.key_file, or neither")),
-        };
-        let listen: SocketAddr = at("server.listen").parse(&server.listen, "an address and a port, such as 127.0.0.1:8080")?;
-        // RFC 6749 section 3.2: the server "MUST require the use of TLS … when sending requests to the token endpoint".
-        if tls.is_none() && !listen.ip().is_loopback() && server.cleartext != Cleartext::BehindProxy {
-            return Err(at("server.listen").wrong(&format!(
-                "{listen} would serve secrets in cleartext; set server.tls.cert_file and server.tls.key_file or, when a proxy in front terminates TLS, server.cleartext = \"behind-proxy\""
-            )));
-        }
-        let issuer: Option<Issuer> = match settings.issuer.as_str() {
-            "" => None,
-            issuer => Some(issuer.parse().map_err(|error: crate::protocol::metadata::IssuerError| at("issuer").wrong(&error.to_string()))?),
-        };
-        if issuer.is_none() && !listen.ip().is_loopback() {
-            return Err(at("issuer").wrong("set it to the https URL by which clients reach this server, such as https://auth.example.com"));
-        }
+        let (listen, tls, issuer) = listening(settings, sources)?;
         let (database, database_by_default) = database(settings, sources)?;
         let embedded = matches!(database, Database::Sqlite(_));
         let sealing_key_file = match &settings.keys.sealing_key_file {
@@ -168,7 +152,9 @@ impl Config {
                 .iter()
                 .map(|net| net.parse().or_else(|_| net.parse().map(|ip: std::net::IpAddr| ip.into())))
                 .collect::<Result<_, _>>()
-                .map_err(|_| at("server.trusted_proxies").wrong("addresses or networks, such as [\"10.0.0.0/8\", \"192.0.2.7\"]"))?,
+                .map_err(|_| {
+                    at("server.trusted_proxies").wrong("addresses or networks, such as [\"10.0.0.0/8\", \"192.0.2.7\"]")
+                })?,
             max_connections: at("server.max_connections").within(server.max_connections, 1, 1_000_000)?,
             deadlines: Deadlines {
                 first_byte: limits.first_byte.duration(),
@@ -179,15 +165,24 @@ impl Config {
             },
             body_deadline: limits.body.duration(),
             drain_delay: limits.drain_delay.duration(),
-            admin_listen: at("admin.listen").parse(&settings.admin.listen, "an address and a port, such as 127.0.0.1:9090")?,
+            admin_listen: at("admin.listen")
+                .parse(&settings.admin.listen, "an address and a port, such as 127.0.0.1:9090")?,
             database,
             database_by_default,
-            database_max_connections: at("database.max_connections").within(settings.database.max_connections, 2, 1000)?,
+            database_max_connections: at("database.max_connections").within(
+                settings.database.max_connections,
+                2,
+                1000,
+            )?,
             seeds: optional(&settings.database.seeds),
             auto_migrate: settings.database.auto_migrate.unwrap_or(embedded),
             max_stale: settings.registry.max_stale,
             token_ttl: ttl,
-            token_alg: settings.token.alg.parse().map_err(|error: crate::crypto::jws::KeyError| at("token.alg").wrong(&error.to_string()))?,
+            token_alg: settings
+                .token
+                .alg
+                .parse()
+                .map_err(|error: KeyError| at("token.alg").wrong(&error.to_string()))?,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
             sealing_key_file,
             make_sealing_key: embedded,
@@ -207,8 +202,8 @@ impl Config {
     /// The issuer; where none was set, the default of the default port.
     #[must_use]
     pub fn issuer_or(&self, bound: SocketAddr) -> Issuer {
-        let default = || format!("http://{bound}").parse();
-        self.issuer.clone().map_or_else(default, Ok).unwrap_or_else(|_: crate::protocol::metadata::IssuerError| loopback_issuer())
+        let default = || format!("http://{bound}").parse::<Issuer>();
+        self.issuer.clone().map_or_else(default, Ok).unwrap_or_default()
     }
 
     /// What tokens are like when nothing else says.
@@ -217,13 +212,6 @@ impl Config {
         let audience = self.token_audience.clone().unwrap_or_else(|| issuer.as_str().to_owned());
         Defaults { audience, ttl: self.token_ttl, alg: self.token_alg }
     }
-}
-
-/// The issuer that the contract fixes for a server that was told nothing.
-#[must_use]
-pub fn loopback_issuer() -> Issuer {
-    #[expect(clippy::expect_used, reason = "a constant that a test parses")]
-    "http://127.0.0.1:8080".parse().expect("the default issuer is one")
 }
 
 struct At<'a> {
@@ -241,18 +229,59 @@ impl At<'_> {
     }
 
     fn within(&self, number: u32, least: u32, most: u32) -> Result<u32, ConfigError> {
-        if (least..=most).contains(&number) { Ok(number) } else { Err(self.wrong(&format!("a number from {least} to {most}"))) }
+        if (least..=most).contains(&number) {
+            Ok(number)
+        } else {
+            Err(self.wrong(&format!("a number from {least} to {most}")))
+        }
     }
+}
+
+/// Where to listen, how, and as whom: nothing that would send secrets in cleartext over a network.
+fn listening(
+    settings: &Settings,
+    sources: &Sources,
+) -> Result<(SocketAddr, Option<Files>, Option<Issuer>), ConfigError> {
+    let at = |key: &'static str| At { key, sources };
+    let server = &settings.server;
+    let tls = match (&server.tls.cert_file, &server.tls.key_file) {
+        (cert, key) if cert.as_os_str().is_empty() && key.as_os_str().is_empty() => None,
+        (cert, key) if !cert.as_os_str().is_empty() && !key.as_os_str().is_empty() => {
+            Some(Files { cert: cert.clone(), key: key.clone() })
+        }
+        _ => {
+            return Err(at("server.tls").wrong("set both server.tls.cert_file and server.tls.key_file, or neither"));
+        }
+    };
+    let listen: SocketAddr =
+        at("server.listen").parse(&server.listen, "an address and a port, such as 127.0.0.1:8080")?;
+    // RFC 6749 section 3.2: the server "MUST require the use of TLS … when sending requests to the token endpoint".
+    if tls.is_none() && !listen.ip().is_loopback() && server.cleartext != Cleartext::BehindProxy {
+        return Err(at("server.listen").wrong(&format!(
+            "{listen} would serve secrets in cleartext; set server.tls.cert_file and server.tls.key_file or, when a proxy in front terminates TLS, server.cleartext = \"behind-proxy\""
+        )));
+    }
+    let issuer: Option<Issuer> = match settings.issuer.as_str() {
+        "" => None,
+        issuer => Some(issuer.parse().map_err(|error: IssuerError| at("issuer").wrong(&error.to_string()))?),
+    };
+    if issuer.is_none() && !listen.ip().is_loopback() {
+        return Err(at("issuer")
+            .wrong("set it to the https URL by which clients reach this server, such as https://auth.example.com"));
+    }
+    Ok((listen, tls, issuer))
 }
 
 fn database(settings: &Settings, sources: &Sources) -> Result<(Database, bool), ConfigError> {
     let at = At { key: "database.url", sources };
     let configured = match (&settings.database.url, &settings.database.url_file) {
-        (Some(_), file) if !file.as_os_str().is_empty() => return Err(at.wrong("set database.url or database.url_file, not both")),
+        (Some(_), file) if !file.as_os_str().is_empty() => {
+            return Err(at.wrong("set database.url or database.url_file, not both"));
+        }
         (Some(url), _) => Some(url.expose_secret().to_owned()),
-        (None, file) if !file.as_os_str().is_empty() => Some(
-            read_secret(file).map_err(|error| At { key: "database.url_file", sources }.wrong(&format!("{}: {error}", file.display())))?,
-        ),
+        (None, file) if !file.as_os_str().is_empty() => Some(read_secret(file).map_err(|error| {
+            At { key: "database.url_file", sources }.wrong(&format!("{}: {error}", file.display()))
+        })?),
         (None, _) => sources.database_url(),
     };
     let Some(url) = configured.filter(|url| !url.is_empty()) else {
@@ -267,7 +296,9 @@ fn database(settings: &Settings, sources: &Sources) -> Result<(Database, bool), 
     }
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         // Not quoted: it may hold a password.
-        return Err(at.wrong("write postgres://user:password@host/database?sslmode=verify-full, or sqlite:/path/to/file"));
+        return Err(
+            at.wrong("write postgres://user:password@host/database?sslmode=verify-full, or sqlite:/path/to/file")
+        );
     }
     let options: PgConnectOptions = url.parse().map_err(|error| at.wrong(&format!("not a PostgreSQL URL: {error}")))?;
     Ok((Database::Postgres(Box::new(options)), false))

@@ -66,8 +66,11 @@ impl Lane {
         let shared = Arc::new(Shared { queue: Mutex::new(Queue { jobs, closed: false }), filled: Condvar::new() });
         let lane = Self { shared, verifications: Counter::default(), depth: Gauge::default() };
         for number in 0..threads {
-            let (shared, verifications, depth) = (Arc::clone(&lane.shared), lane.verifications.clone(), lane.depth.clone());
-            thread::Builder::new().name(format!("argon2-{number}")).spawn(move || shared.work(&verifications, &depth))?;
+            let (shared, verifications, depth) =
+                (Arc::clone(&lane.shared), lane.verifications.clone(), lane.depth.clone());
+            thread::Builder::new()
+                .name(format!("argon2-{number}"))
+                .spawn(move || shared.work(&verifications, &depth))?;
         }
         Ok(lane)
     }

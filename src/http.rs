@@ -67,21 +67,26 @@ pub fn router(surface: Surface, log: Log) -> Router {
     let https = issuer.is_https();
     let router = router
         .fallback(async || error::plain(StatusCode::NOT_FOUND, "there is nothing here"))
-        .method_not_allowed_fallback(async || error::plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource"))
+        .method_not_allowed_fallback(async || {
+            error::plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource")
+        })
         .with_state(surface);
     layers(router, https, log)
 }
 
 /// What every answer passes through, outermost last. Apart from the routes, so that a test can put a fault below it.
 pub fn layers(router: Router, https: bool, log: Log) -> Router {
-    let fixed = |name: HeaderName, value: &'static str| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    let fixed = |name: HeaderName, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    };
     let router = router
         .layer(CatchPanicLayer::custom(|_| (&Error::Internal).into_response()))
         .layer(middleware::from_fn(host))
         .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
         .layer(fixed(header::CACHE_CONTROL, "no-store"));
-    let router = if https { router.layer(fixed(header::STRICT_TRANSPORT_SECURITY, "max-age=63072000")) } else { router };
+    let router =
+        if https { router.layer(fixed(header::STRICT_TRANSPORT_SECURITY, "max-age=63072000")) } else { router };
     router.layer(middleware::from_fn_with_state(log, log::layer))
 }
 
@@ -104,7 +109,11 @@ struct TokenResponse<'a> {
     scope: &'a str,
 }
 
-async fn token(State(surface): State<Surface>, Extension(Source(source)): Extension<Source>, request: Request) -> Response {
+async fn token(
+    State(surface): State<Surface>,
+    Extension(Source(source)): Extension<Source>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     let outcome = match read(&surface, &parts, body, source).await {
         Ok(request) => surface.server.token(request).await,
@@ -133,7 +142,10 @@ async fn read(surface: &Surface, parts: &Parts, body: Body, source: IpAddr) -> R
     let one = |name| form.one(name).map(|value| value.map(str::to_owned)).map_err(|_| RequestError::Repeated);
     Ok(TokenRequest {
         grant_type: one("grant_type")?,
-        asked: Asked { scope: one("scope")?, resources: form.all("resource").chain(form.all("audience")).map(str::to_owned).collect() },
+        asked: Asked {
+            scope: one("scope")?,
+            resources: form.all("resource").chain(form.all("audience")).map(str::to_owned).collect(),
+        },
         presented: credentials::presented(&parts.headers, &form, surface.basic),
         source,
     })
@@ -157,7 +169,8 @@ async fn read_form(parts: &Parts, body: Body, deadline: Duration) -> Result<Form
     if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(RequestError::ContentCoding);
     }
-    let body = tokio::time::timeout(deadline, Limited::new(body, MAX_BODY).collect()).await.map_err(|_| RequestError::Slow)?;
+    let body =
+        tokio::time::timeout(deadline, Limited::new(body, MAX_BODY).collect()).await.map_err(|_| RequestError::Slow)?;
     let body = body
         .map_err(|error| if error.is::<LengthLimitError>() { RequestError::TooLarge } else { RequestError::BrokenOff })?
         .to_bytes();
@@ -182,10 +195,20 @@ async fn server_metadata(State(surface): State<Surface>, headers: HeaderMap) -> 
 
 /// A document that may be cached, or 304 when the asker has it (RFC 9110 section 13.1.2).
 fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) -> Response {
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let known = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     let matches = |tag: &str| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == document.etag;
-    let (status, body) = if known.into_iter().any(matches) { (StatusCode::NOT_MODIFIED, String::new()) } else { (StatusCode::OK, document.body.clone()) };
-    let mut response = (status, [(header::CACHE_CONTROL, DOCUMENT_CACHING), (header::ETAG, document.etag.as_str())], body).into_response();
+    let (status, body) = if known.into_iter().any(matches) {
+        (StatusCode::NOT_MODIFIED, String::new())
+    } else {
+        (StatusCode::OK, document.body.clone())
+    };
+    let mut response =
+        (status, [(header::CACHE_CONTROL, DOCUMENT_CACHING), (header::ETAG, document.etag.as_str())], body)
+            .into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }

@@ -4,18 +4,18 @@
 //! - floor 1, [`model`]: the nouns
 #![forbid(unsafe_code)]
 
-pub mod crypto;
-pub mod model;
-pub mod store;
-pub mod hashing;
-pub mod keyring;
-pub mod throttle;
-pub mod registry;
-pub mod protocol;
-pub mod http;
-pub mod config;
-pub mod listener;
-pub mod telemetry;
-pub mod tls;
-pub mod serve;
 pub mod cli;
+pub mod config;
+pub mod crypto;
+pub mod hashing;
+pub mod http;
+pub mod keyring;
+pub mod listener;
+pub mod model;
+pub mod protocol;
+pub mod registry;
+pub mod serve;
+pub mod store;
+pub mod telemetry;
+pub mod throttle;
+pub mod tls;

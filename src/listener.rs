@@ -81,14 +81,18 @@ impl Listener {
         }
         drop(self.socket);
         // Every slot back means every connection closed. A second more than connections give themselves.
-        let all = timeout(self.deadlines.drain + Duration::from_secs(1), slots.acquire_many(self.max_connections)).await;
+        let all =
+            timeout(self.deadlines.drain + Duration::from_secs(1), slots.acquire_many(self.max_connections)).await;
         if all.is_err() {
             tracing::warn!(event = "listener.cut", "connections were cut at the drain deadline");
         }
     }
 }
 
-async fn accept(socket: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(
+    socket: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, address) = socket.accept().await?;
     Ok((stream, address, slot))
@@ -120,7 +124,11 @@ impl Connection {
         }
     }
 
-    async fn serve_http<T>(&self, stream: T, address: SocketAddr) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    async fn serve_http<T>(
+        &self,
+        stream: T,
+        address: SocketAddr,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -154,7 +162,7 @@ impl Connection {
         if let Ok(done) = timeout(Duration::from_millis(500), connection.as_mut()).await {
             return Ok(done?);
         }
-        if turns.load(Ordering::Acquire) % 2 == 0 {
+        if turns.load(Ordering::Acquire).is_multiple_of(2) {
             return Ok(());
         }
         Ok(timeout_at(until, connection).await.map_err(|_| "cut at the drain deadline")??)
@@ -176,7 +184,15 @@ struct Timed<T> {
 impl<T> Timed<T> {
     fn new(stream: T, turns: Arc<AtomicU32>, deadlines: Deadlines) -> Self {
         let until = Instant::now() + deadlines.first_byte;
-        Self { stream, turns, deadlines, waiting: (0, false), until, read_timer: Box::pin(sleep_until(until)), write_timer: None }
+        Self {
+            stream,
+            turns,
+            deadlines,
+            waiting: (0, false),
+            until,
+            read_timer: Box::pin(sleep_until(until)),
+            write_timer: None,
+        }
     }
 
     /// The far end owes us bytes and has not sent any: is its time over?
@@ -207,7 +223,7 @@ impl<T> Timed<T> {
 
     fn came(&mut self) {
         let turn = self.turns.load(Ordering::Acquire);
-        if turn % 2 == 0 && self.waiting != (turn, true) {
+        if turn.is_multiple_of(2) && self.waiting != (turn, true) {
             self.waiting = (turn, true);
             self.until = Instant::now() + self.deadlines.head;
         }
@@ -247,8 +263,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
         Poll::Ready(done)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let Poll::Ready(done) = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes) else { return self.poll_stuck(cx) };
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(done) = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes) else {
+            return self.poll_stuck(cx);
+        };
         self.write_timer = None;
         Poll::Ready(done)
     }

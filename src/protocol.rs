@@ -90,7 +90,8 @@ impl AuthorizationServer {
     /// Answers a token request (RFC 6749 section 4.4).
     pub async fn token(&self, request: TokenRequest) -> Outcome {
         let presented = request.presented.as_ref().ok();
-        let (client_id, method) = (presented.map(|presented| presented.client_id.clone()), presented.map(|presented| presented.method));
+        let (client_id, method) =
+            (presented.map(|presented| presented.client_id.clone()), presented.map(|presented| presented.method));
         Outcome { client_id, method, result: self.grant_token(request).await }
     }
 
@@ -128,7 +129,9 @@ impl AuthorizationServer {
     #[must_use]
     pub fn readiness(&self) -> Vec<(&'static str, Result<(), String>)> {
         let registry = match self.registry.freshness() {
-            Freshness::Unusable => Err(self.registry.trouble().unwrap_or_else(|| "older than registry.max_stale".into())),
+            Freshness::Unusable => {
+                Err(self.registry.trouble().unwrap_or_else(|| "older than registry.max_stale".into()))
+            }
             Freshness::Current | Freshness::Stale(_) => Ok(()),
         };
         let key = self.keyring.signing(self.defaults.alg, self.clock.now());

@@ -17,7 +17,7 @@ use crate::model::client::{Client, ClientId};
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::Span;
 use crate::store::changes::Changes;
-use crate::store::clients::MAX_IMPORTED;
+use crate::store::secrets::MAX_IMPORTED;
 
 /// The current snapshot and how old it is.
 #[derive(Debug)]
@@ -136,11 +136,13 @@ impl Snapshot {
     }
 
     /// All clients, in no order.
+    #[must_use]
     pub fn clients(&self) -> impl ExactSizeIterator<Item = &Arc<Client>> {
         self.clients.values()
     }
 
     /// All resources, in no order.
+    #[must_use]
     pub fn resources(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
         self.resources.values()
     }
@@ -180,7 +182,11 @@ impl Snapshot {
     #[must_use]
     pub fn longest_ttl(&self, default: Span) -> Span {
         let clients = self.clients.values().filter_map(|client| client.token_ttl);
-        clients.chain(self.resources.values().filter_map(|resource| resource.token_ttl)).max().unwrap_or(default).max(default)
+        clients
+            .chain(self.resources.values().filter_map(|resource| resource.token_ttl))
+            .max()
+            .unwrap_or(default)
+            .max(default)
     }
 
     fn with(&self, changes: Changes) -> Self {

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{Config, ConfigError, loopback_issuer, read_secret};
+use crate::config::{Config, ConfigError, read_secret};
 use crate::crypto::seal::SealingKey;
 use crate::hashing::Lane;
 use crate::http::admin::{self, Admin};
@@ -51,7 +51,13 @@ pub struct Assembled {
 ///
 /// # Errors
 /// When the system gives no thread for the argon2 lane.
-pub fn assemble(config: &Config, store: &Store, sealing_key: SealingKey, issuer: Issuer, clock: Clock) -> anyhow::Result<Assembled> {
+pub fn assemble(
+    config: &Config,
+    store: &Store,
+    sealing_key: SealingKey,
+    issuer: Issuer,
+    clock: Clock,
+) -> anyhow::Result<Assembled> {
     let registry = Arc::new(Registry::new(config.max_stale));
     let keyring = Arc::new(Keyring::default());
     let feed = Feed::new(Parts {
@@ -94,14 +100,22 @@ pub type Announce = Box<dyn FnOnce(&Issuer) + Send>;
 pub async fn run(config: Config, store: Store, logging: &Logging, announce: Option<Announce>) -> anyhow::Result<()> {
     let sealing_key = sealing_key(&config)?;
     prepare_database(&config, &store).await?;
-    let tls = config.tls.clone().map(Tls::load).transpose().map_err(|error| config_error("server.tls", &error))?.map(Arc::new);
+    let tls = config
+        .tls
+        .clone()
+        .map(Tls::load)
+        .transpose()
+        .map_err(|error| config_error("server.tls", &error))?
+        .map(Arc::new);
     let mut signals = Signals::new().context("listening for signals")?;
 
     let public = TcpListener::bind(config.listen).await.with_context(|| bind_failed("server.listen", config.listen))?;
-    let private = TcpListener::bind(config.admin_listen).await.with_context(|| bind_failed("admin.listen", config.admin_listen))?;
+    let private = TcpListener::bind(config.admin_listen)
+        .await
+        .with_context(|| bind_failed("admin.listen", config.admin_listen))?;
     let issuer = match &announce {
         Some(_) => config.issuer_or(public.local_addr()?),
-        None => config.issuer.clone().unwrap_or_else(loopback_issuer),
+        None => config.issuer.clone().unwrap_or_default(),
     };
 
     let Assembled { server, mut feed, router, counts } = assemble(&config, &store, sealing_key, issuer, Clock::System)?;
@@ -112,7 +126,12 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     let admin = admin::router(Admin { server: Arc::clone(&server), draining: Arc::clone(&draining), metrics });
     let (stop, stopped) = watch::channel(false);
     let (public_address, private_address) = (public.local_addr()?, private.local_addr()?);
-    let public = Listener { socket: public, tls: tls.clone(), deadlines: config.deadlines, max_connections: config.max_connections };
+    let public = Listener {
+        socket: public,
+        tls: tls.clone(),
+        deadlines: config.deadlines,
+        max_connections: config.max_connections,
+    };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
     let feed = tokio::spawn(feed.run(stopped.clone()));
     let public = tokio::spawn(public.run(router, stopped.clone()));
@@ -182,14 +201,19 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
         && !options.get_host().starts_with('/')
         && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
     {
-        tracing::warn!(event = "database.unverified", "the connection to PostgreSQL does not verify who answers; add sslmode=verify-full&sslrootcert=… to database.url");
+        tracing::warn!(
+            event = "database.unverified",
+            "the connection to PostgreSQL does not verify who answers; add sslmode=verify-full&sslrootcert=… to database.url"
+        );
     }
     let migrated = if config.auto_migrate {
         store.migrate(&config.database, config.seeds.as_deref()).await.map_err(anyhow::Error::from)
     } else {
         match store.schema().await {
             Ok(Schema::Usable) => Ok(()),
-            Ok(Schema::Older { pending }) => bail!("the database lacks {pending} schema migrations: run `grantd migrate`, or set database.auto_migrate = true"),
+            Ok(Schema::Older { pending }) => bail!(
+                "the database lacks {pending} schema migrations: run `grantd migrate`, or set database.auto_migrate = true"
+            ),
             Err(error) => Err(error.into()),
         }
     };
@@ -206,7 +230,8 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
 #[must_use]
 pub fn unreachable(error: &anyhow::Error) -> bool {
     use crate::store::migrations::MigrationError;
-    let away = |error: &StoreError| matches!(error, StoreError::Unavailable(_) | StoreError::Late(_) | StoreError::ReadOnly);
+    let away =
+        |error: &StoreError| matches!(error, StoreError::Unavailable(_) | StoreError::Late(_) | StoreError::ReadOnly);
     error.chain().any(|cause| {
         cause.downcast_ref::<StoreError>().is_some_and(away)
             || matches!(cause.downcast_ref::<MigrationError>(), Some(MigrationError::Store(error)) if away(error))
@@ -224,16 +249,26 @@ pub fn sealing_key(config: &Config) -> anyhow::Result<SealingKey> {
         let text = SealingKey::generate_base64()?;
         // Written whole under another name, then linked: a process that starts beside us reads all of it or finds nothing.
         let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).with_context(|| unfinished.display().to_string())?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| unfinished.display().to_string())?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unfinished)
+            .with_context(|| unfinished.display().to_string())?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .with_context(|| unfinished.display().to_string())?;
         match fs::hard_link(&unfinished, path) {
-            Ok(()) => tracing::warn!(event = "key.sealing_key_made", path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it"),
+            Ok(()) => {
+                tracing::warn!(event = "key.sealing_key_made", path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it");
+            }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         }
         fs::remove_file(&unfinished).with_context(|| unfinished.display().to_string())?;
     }
-    let wrong = |error: &dyn std::fmt::Display| config_error("keys.sealing_key_file", &format!("{}: {error}", path.display()));
+    let wrong =
+        |error: &dyn std::fmt::Display| config_error("keys.sealing_key_file", &format!("{}: {error}", path.display()));
     let text = zeroize::Zeroizing::new(read_secret(path).map_err(|error| wrong(&error))?);
     Ok(SealingKey::from_base64(&text).map_err(|error| wrong(&error))?)
 }
@@ -242,19 +277,27 @@ pub(crate) fn make_directory(path: &Path) -> anyhow::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("making the data directory {}", path.display()))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("making the data directory {}", path.display()))
 }
 
 fn reload(tls: Option<&Tls>) {
     match tls.map(Tls::reload) {
         None => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
         Some(Ok(())) => tracing::info!(event = "reload", "the certificate has been reloaded"),
-        Some(Err(error)) => tracing::error!(event = "reload", reason = %error, "the certificate was not reloaded; the one in use stays"),
+        Some(Err(error)) => {
+            tracing::error!(event = "reload", reason = %error, "the certificate was not reloaded; the one in use stays");
+        }
     }
 }
 
 fn bind_failed(key: &str, address: std::net::SocketAddr) -> String {
-    format!("cannot listen on {address}; is another process there? Set {key} to a free address (port 0 picks a free port)")
+    format!(
+        "cannot listen on {address}; is another process there? Set {key} to a free address (port 0 picks a free port)"
+    )
 }
 
 fn config_error(key: &str, remedy: &dyn std::fmt::Display) -> ConfigError {

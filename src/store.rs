@@ -8,6 +8,7 @@ pub mod clients;
 pub mod keys;
 pub mod migrations;
 pub mod resources;
+pub mod secrets;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -15,7 +16,9 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::model::time::UnixTime;
@@ -106,7 +109,11 @@ impl From<sqlx::Error> for StoreError {
             Some(code) if is_constraint(code) => {
                 let named = database.constraint().map(str::to_owned);
                 let message = database.message();
-                Self::Refused(named.unwrap_or_else(|| message.strip_prefix("CHECK constraint failed: ").unwrap_or(message).to_owned()))
+                Self::Refused(
+                    named.unwrap_or_else(|| {
+                        message.strip_prefix("CHECK constraint failed: ").unwrap_or(message).to_owned()
+                    }),
+                )
             }
             _ => Self::Unavailable(error),
         }
@@ -125,7 +132,10 @@ impl Store {
         let pool = match database {
             Database::Postgres(options) => {
                 let options = (**options).clone().application_name("grantd").disable_statement_logging();
-                let pool = PgPoolOptions::new().max_connections(max_connections).acquire_timeout(DEADLINE).max_lifetime(LIFETIME);
+                let pool = PgPoolOptions::new()
+                    .max_connections(max_connections)
+                    .acquire_timeout(DEADLINE)
+                    .max_lifetime(LIFETIME);
                 Pool::Postgres(pool.connect_lazy_with(options))
             }
             Database::Sqlite(path) => {

@@ -53,17 +53,39 @@ pub fn start(format: LogFormat, daemon: bool, level: &str) -> Logging {
 }
 
 /// A function that writes all metrics in the text format of OpenMetrics.
-pub fn metrics(logging: &Logging, server: &Arc<AuthorizationServer>, store: &Store, counts: &Counts) -> Arc<dyn Fn() -> String + Send + Sync> {
+#[must_use]
+pub fn metrics(
+    logging: &Logging,
+    server: &Arc<AuthorizationServer>,
+    store: &Store,
+    counts: &Counts,
+) -> Arc<dyn Fn() -> String + Send + Sync> {
     let mut registry = Registry::with_prefix("grantd");
     let (age, clients, broken, dropped): (Gauge<f64, AtomicU64>, Gauge, Gauge, Gauge) = Default::default();
-    registry.register("token_requests", "Token requests by result, reason and authentication method", counts.token_requests.clone());
+    registry.register(
+        "token_requests",
+        "Token requests by result, reason and authentication method",
+        counts.token_requests.clone(),
+    );
     registry.register("token_request_seconds", "Time to answer a token request", counts.token_seconds.clone());
-    registry.register("basic_reading", "Basic secrets that matched, by encoding: raw ones come from clients that do not form-encode", counts.basic_readings.clone());
-    registry.register("argon2_verifications", "argon2 hashes computed", server.authenticator.lane.verifications.clone());
+    registry.register(
+        "basic_reading",
+        "Basic secrets that matched, by encoding: raw ones come from clients that do not form-encode",
+        counts.basic_readings.clone(),
+    );
+    registry.register(
+        "argon2_verifications",
+        "argon2 hashes computed",
+        server.authenticator.lane.verifications.clone(),
+    );
     registry.register("argon2_queue_depth", "Secrets waiting to be checked", server.authenticator.lane.depth.clone());
     registry.register("signing_seconds", "Time to make and sign a token", server.signing_seconds.clone());
     registry.register("database_queries", "Statements sent to the database", store.queries.clone());
-    registry.register("registry_age_seconds", "Time since the database last confirmed what is in memory; -1 before it did", age.clone());
+    registry.register(
+        "registry_age_seconds",
+        "Time since the database last confirmed what is in memory; -1 before it did",
+        age.clone(),
+    );
     registry.register("registry_clients", "Clients in memory", clients.clone());
     registry.register("registry_malformed", "Rows that cannot be understood; grantd doctor names them", broken.clone());
     registry.register("log_lines_dropped", "Log lines lost because their reader stalled", dropped.clone());

@@ -74,9 +74,13 @@ impl Tls {
 }
 
 fn read(files: &Files) -> Result<ServerConfig, TlsError> {
-    let fault = |path: &PathBuf, error: rustls::pki_types::pem::Error| TlsError::File { path: path.clone(), reason: error.to_string() };
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_file_iter(&files.cert).and_then(Iterator::collect).map_err(|error| fault(&files.cert, error))?;
+    let fault = |path: &PathBuf, error: rustls::pki_types::pem::Error| TlsError::File {
+        path: path.clone(),
+        reason: error.to_string(),
+    };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| fault(&files.cert, error))?;
     if chain.is_empty() {
         return Err(TlsError::File { path: files.cert.clone(), reason: "no certificate in it".into() });
     }

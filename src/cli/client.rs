@@ -13,7 +13,7 @@ use crate::model::scope::Scope;
 use crate::model::time::{Span, UnixTime};
 use crate::store::Store;
 use crate::store::changes::Changes;
-use crate::store::clients::SecretSummary;
+use crate::store::secrets::SecretSummary;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -193,14 +193,18 @@ impl Create {
         let Some((secret, stored)) = secret else {
             return shell.print(&json!({"client_id": id}), || format!("client_id      {id}"));
         };
-        let mut value = json!({"client_id": id, "secret_id": stored.secret_id});
+        let mut value =
+            Map::from_iter([("client_id".into(), id.into()), ("secret_id".into(), stored.secret_id.clone().into())]);
         if shown {
-            value["client_secret"] = secret.expose().into();
+            value.insert("client_secret".into(), secret.expose().into());
         }
         shell.print(&value, || {
             let mut text = format!("client_id      {id}\nsecret_id      {}\n", stored.secret_id);
             if shown {
-                text += &format!("client_secret  {}\n\nThe secret is not stored and will not be shown again.", secret.expose());
+                text += &format!(
+                    "client_secret  {}\n\nThe secret is not stored and will not be shown again.",
+                    secret.expose()
+                );
             }
             text
         })
@@ -225,7 +229,11 @@ impl Set {
         client.require_dpop = self.require_dpop.unwrap_or(client.require_dpop);
         client.require_mtls_binding = self.require_mtls_binding.unwrap_or(client.require_mtls_binding);
         if !client.default_scope.is_subset_of(&client.scope) {
-            bail!("the default scope `{}` must be a part of the scope `{}`; name both", client.default_scope, client.scope);
+            bail!(
+                "the default scope `{}` must be a part of the scope `{}`; name both",
+                client.default_scope,
+                client.scope
+            );
         }
         found(store.update_client(&client).await?, &self.id)?;
         shell.say(&format!("client {} is changed, within a second on every replica", self.id))
@@ -267,7 +275,9 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
     let client = one(&store, id).await?;
     let secrets = store.secrets(Some(id.as_str())).await?;
     let mut value = summary(&client);
-    value["secrets"] = serde_json::to_value(&secrets)?;
+    if let Value::Object(members) = &mut value {
+        members.insert("secrets".into(), serde_json::to_value(&secrets)?);
+    }
     shell.print(&value, || {
         let list = |resources: &[ResourceId]| resources.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let mut text = format!(

@@ -8,8 +8,8 @@ use super::client::everything;
 use crate::config::Config;
 use crate::serve::sealing_key;
 use crate::store::Store;
-use crate::store::clients::MAX_IMPORTED;
 use crate::store::migrations::Schema;
+use crate::store::secrets::MAX_IMPORTED;
 
 pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
     let config = shell.config()?;
@@ -28,7 +28,9 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     }
     let (theirs, ours) = (store.now().await?, shell.clock.now());
     if (theirs.0 - ours.0).abs() > 5 {
-        faults.push(format!("clock: the database says {theirs}, this machine {ours}; set both by NTP, tokens carry these times"));
+        faults.push(format!(
+            "clock: the database says {theirs}, this machine {ours}; set both by NTP, tokens carry these times"
+        ));
     }
     let everything = everything(store).await?;
     let sealing_key = match sealing_key(config) {
@@ -46,11 +48,14 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             None => {}
         }
     }
-    let wanted = everything.resources.iter().flatten().flatten().filter_map(|resource| resource.alg).chain([config.token_alg]);
+    let wanted =
+        everything.resources.iter().flatten().flatten().filter_map(|resource| resource.alg).chain([config.token_alg]);
     let mut missing: Vec<_> = wanted.filter(|alg| sealing_key.is_some() && !usable.contains(alg)).collect();
     missing.sort_unstable();
     missing.dedup();
-    faults.extend(missing.iter().map(|alg| format!("keys: none for {alg} yet; a running server makes one, or run `grantd key generate --alg {alg}`")));
+    faults.extend(missing.iter().map(|alg| {
+        format!("keys: none for {alg} yet; a running server makes one, or run `grantd key generate --alg {alg}`")
+    }));
     faults.extend(everything.resources.into_iter().flatten().filter_map(Result::err).map(|fault| fault.to_string()));
 
     let mut clients: Vec<_> = everything.clients.into_iter().collect();
@@ -60,7 +65,8 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             None => {}
             Some(Err(fault)) => faults.push(fault.to_string()),
             Some(Ok(client)) => {
-                let imported = client.secrets.iter().filter(|secret| secret.imported && secret.revoked_at.is_none()).count();
+                let imported =
+                    client.secrets.iter().filter(|secret| secret.imported && secret.revoked_at.is_none()).count();
                 if imported > usize::try_from(MAX_IMPORTED).unwrap_or(2) {
                     faults.push(format!("client {id}: {imported} imported secrets, of which the newest {MAX_IMPORTED} work; revoke the others"));
                 }

@@ -77,7 +77,8 @@ impl Command {
                     bail!("there is no key {kid}; `grantd key list` lists them");
                 };
                 // An algorithm in use is never left without a key that signs now.
-                let others_sign = keys.iter().any(|key| key.kid != kid && key.alg == removed.alg && key.active_at <= now);
+                let others_sign =
+                    keys.iter().any(|key| key.kid != kid && key.alg == removed.alg && key.active_at <= now);
                 let alg: Option<Alg> = removed.alg.parse().ok();
                 let successor = match alg.filter(|_| !others_sign) {
                     Some(alg) => Some(new_key(alg, &sealing_key(&config)?, now, Span::from_secs(0))?),
@@ -86,8 +87,11 @@ impl Command {
                 if !store.remove_key(&kid, successor.as_ref()).await? {
                     bail!("key {kid} is gone already");
                 }
-                let next = successor.map(|key| format!("; {} was made and signs from now on", key.kid)).unwrap_or_default();
-                shell.say(&format!("key {kid} is removed: tokens it signed no longer verify where the key set is fetched again{next}"))
+                let next =
+                    successor.map(|key| format!("; {} was made and signs from now on", key.kid)).unwrap_or_default();
+                shell.say(&format!(
+                    "key {kid} is removed: tokens it signed no longer verify where the key set is fetched again{next}"
+                ))
             }
         }
     }
@@ -102,7 +106,11 @@ async fn add(shell: &Shell, store: &Store, key: &SealedKey, now: UnixTime) -> an
     store.add_key(key).await?;
     let value = json!({"kid": key.kid, "alg": key.alg, "active_at": key.active_at});
     shell.print(&value, || {
-        let signs = if key.active_at <= now { "signs now".to_owned() } else { format!("is published, and signs from {}", key.active_at) };
+        let signs = if key.active_at <= now {
+            "signs now".to_owned()
+        } else {
+            format!("is published, and signs from {}", key.active_at)
+        };
         format!("{} {} {signs}", key.alg, key.kid)
     })
 }
@@ -126,7 +134,13 @@ async fn list(shell: &Shell, store: &Store, now: UnixTime, default_ttl: Span) ->
                 KeyState::Gone => "gone",
             };
             let value = json!({"kid": key.kid, "alg": key.alg, "state": state, "created_at": key.created_at, "active_at": key.active_at});
-            rows.push((value, format!("{:<6} {:<9} {}  made {}  signs from {}\n", key.alg, name, key.kid, key.created_at, key.active_at)));
+            rows.push((
+                value,
+                format!(
+                    "{:<6} {:<9} {}  made {}  signs from {}\n",
+                    key.alg, name, key.kid, key.created_at, key.active_at
+                ),
+            ));
         }
     }
     let values: Vec<&Value> = rows.iter().map(|(value, _)| value).collect();

@@ -92,7 +92,12 @@ impl Command {
             Self::List => {
                 let resources = all(&store).await?;
                 let values: Vec<Value> = resources.iter().map(summary).collect();
-                shell.print(&values, || resources.iter().map(|resource| format!("{:<40} {}\n", resource.identifier, resource.scope)).collect())
+                shell.print(&values, || {
+                    resources
+                        .iter()
+                        .map(|resource| format!("{:<40} {}\n", resource.identifier, resource.scope))
+                        .collect()
+                })
             }
             Self::Show { uri } => {
                 let resource = one(&store, &uri).await?;

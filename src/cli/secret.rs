@@ -14,7 +14,7 @@ use super::{Shell, read_secret_from_stdin};
 use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
 use crate::model::client::ClientId;
 use crate::model::time::Span;
-use crate::store::clients::{NewSecret, SecretSummary};
+use crate::store::secrets::{NewSecret, SecretSummary};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -116,7 +116,9 @@ impl Command {
 }
 
 fn print_all(shell: &Shell, secrets: &[SecretSummary]) -> anyhow::Result<()> {
-    shell.print(&secrets, || secrets.iter().map(|secret| format!("{}  {}", secret.client_id, secret_line(secret))).collect())
+    shell.print(&secrets, || {
+        secrets.iter().map(|secret| format!("{}  {}", secret.client_id, secret_line(secret))).collect()
+    })
 }
 
 /// Writes a secret into a new file that only its owner reads.

@@ -2,7 +2,7 @@
 
 use crate::model::client::Client;
 use crate::model::time::Span;
-use crate::store::clients::NewSecret;
+use crate::store::secrets::NewSecret;
 
 /// The statements that register a client.
 pub(super) fn client(client: &Client, secret: Option<&NewSecret>) -> String {
@@ -19,7 +19,10 @@ pub(super) fn client(client: &Client, secret: Option<&NewSecret>) -> String {
         u8::from(client.require_mtls_binding),
     );
     for resource in &client.resources {
-        sql += &format!("insert into client_resource (client_id, identifier) values ({id}, {});\n", quoted(resource.as_str()));
+        sql += &format!(
+            "insert into client_resource (client_id, identifier) values ({id}, {});\n",
+            quoted(resource.as_str())
+        );
     }
     if let Some(secret) = secret {
         sql += &format!(

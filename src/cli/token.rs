@@ -28,12 +28,14 @@ impl Command {
         let (header, claims) = parts(token)?;
         let (config, store) = shell.store().await?;
         let sealing_key = sealing_key(&config)?;
-        let issuer = config.issuer.clone().unwrap_or_else(crate::config::loopback_issuer);
+        let issuer = config.issuer.clone().unwrap_or_default();
 
         let mut faults = Vec::new();
         let kid = header.get("kid").and_then(Value::as_str).unwrap_or_default();
         match store.keys().await?.iter().find(|key| key.kid == kid).map(|key| key.open(&sealing_key)) {
-            None => faults.push(format!("no key of this server has the kid `{kid}`: it was removed, or the token is not from here")),
+            None => faults.push(format!(
+                "no key of this server has the kid `{kid}`: it was removed, or the token is not from here"
+            )),
             Some(Err(error)) => faults.push(error.to_string()),
             Some(Ok(key)) => faults.extend(signature_faults(&header, &key, token)),
         }
@@ -84,7 +86,9 @@ fn claim_faults(claims: &Map<String, Value>, issuer: &str, now: UnixTime) -> Vec
         Some(_) => {}
     }
     match claims.get("iat").and_then(Value::as_i64).map(UnixTime) {
-        Some(iat) if iat > now => faults.push(format!("issued at {iat}, which is ahead of this machine's clock by {} s", iat.0 - now.0)),
+        Some(iat) if iat > now => {
+            faults.push(format!("issued at {iat}, which is ahead of this machine's clock by {} s", iat.0 - now.0));
+        }
         _ => {}
     }
     faults
@@ -96,8 +100,15 @@ fn explain(header: &Map<String, Value>, claims: &Map<String, Value>, faults: &[S
         text += &format!("  - {fault}\n");
     }
     for (name, value) in header.iter().chain(claims) {
-        let moment = value.as_i64().filter(|_| matches!(name.as_str(), "exp" | "iat" | "nbf")).map(|at| format!("  ({})", UnixTime(at)));
-        text += &format!("{name:<10} {}{}\n", value.as_str().map_or_else(|| value.to_string(), str::to_owned), moment.unwrap_or_default());
+        let moment = value
+            .as_i64()
+            .filter(|_| matches!(name.as_str(), "exp" | "iat" | "nbf"))
+            .map(|at| format!("  ({})", UnixTime(at)));
+        text += &format!(
+            "{name:<10} {}{}\n",
+            value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            moment.unwrap_or_default()
+        );
     }
     text
 }

@@ -187,16 +187,33 @@ impl Sources {
     ///
     /// # Errors
     /// When one was named and is not there, or a flag would put a secret where every process can read it.
-    pub fn find(named: Option<&Path>, flags: Vec<(String, String)>, environment: HashMap<String, String>) -> Result<Self, ConfigError> {
+    pub fn find(
+        named: Option<&Path>,
+        flags: Vec<(String, String)>,
+        environment: HashMap<String, String>,
+    ) -> Result<Self, ConfigError> {
         let wrong = |key: &str, remedy: String| ConfigError { key: key.into(), origin: "command line".into(), remedy };
         if flags.iter().any(|(key, _)| key == "database.url") {
-            return Err(wrong("database.url", "arguments can be read by every process; use GRANTD__DATABASE__URL or database.url_file".into()));
+            return Err(wrong(
+                "database.url",
+                "arguments can be read by every process; use GRANTD__DATABASE__URL or database.url_file".into(),
+            ));
         }
-        let named = named.map(Path::to_owned).or_else(|| environment.get("GRANTD_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
+        let named = named
+            .map(Path::to_owned)
+            .or_else(|| environment.get("GRANTD_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
         let file = match named {
             Some(path) if path.exists() => Some(path),
-            Some(path) => return Err(ConfigError { key: String::new(), origin: path.display().to_string(), remedy: "there is no such file".into() }),
-            None => ["/etc/grantd/grantd.toml", "grantd.toml"].map(PathBuf::from).into_iter().find(|path| path.exists()),
+            Some(path) => {
+                return Err(ConfigError {
+                    key: String::new(),
+                    origin: path.display().to_string(),
+                    remedy: "there is no such file".into(),
+                });
+            }
+            None => {
+                ["/etc/grantd/grantd.toml", "grantd.toml"].map(PathBuf::from).into_iter().find(|path| path.exists())
+            }
         };
         Ok(Self { file, flags, environment })
     }
@@ -221,7 +238,11 @@ impl Sources {
                 .with_list_parse_key("server.trusted_proxies")
                 .source(Some(prefixed.map(|(name, value)| (name.clone(), value.clone())).collect())),
         );
-        let fault = |error: &dyn std::fmt::Display| ConfigError { key: String::new(), origin: self.whole_origin(), remedy: error.to_string() };
+        let fault = |error: &dyn std::fmt::Display| ConfigError {
+            key: String::new(),
+            origin: self.whole_origin(),
+            remedy: error.to_string(),
+        };
         for (key, value) in &self.flags {
             let value: config::Value = match (key.as_str(), value.as_str()) {
                 ("server.trusted_proxies", list) => list.split(',').map(str::to_owned).collect::<Vec<_>>().into(),
@@ -257,7 +278,11 @@ impl Sources {
 
     fn whole_origin(&self) -> String {
         let file = self.file.as_ref().map(|file| file.display().to_string());
-        let environment = self.environment.keys().any(|name| name.starts_with("GRANTD__")).then(|| "environment GRANTD__*".to_owned());
+        let environment = self
+            .environment
+            .keys()
+            .any(|name| name.starts_with("GRANTD__"))
+            .then(|| "environment GRANTD__*".to_owned());
         file.into_iter().chain(environment).collect::<Vec<_>>().join(", ")
     }
 }

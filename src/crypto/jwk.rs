@@ -36,7 +36,8 @@ impl PublicKey {
     pub(super) fn of_rsa(pair: &RsaKeyPair) -> Result<Self, KeyError> {
         let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
         // RFC 7518 section 2, Base64urlUInt: the minimum number of octets; an exponent below 65537 is refused at import.
-        let minimal = |bytes: &[u8]| base64url(bytes.iter().position(|&byte| byte != 0).map_or(&[][..], |at| &bytes[at..]));
+        let minimal =
+            |bytes: &[u8]| base64url(&bytes.iter().copied().skip_while(|&byte| byte == 0).collect::<Vec<_>>());
         if public.e.iter().copied().skip_while(|&byte| byte == 0).collect::<Vec<_>>() != [1, 0, 1] {
             return Err(KeyError::Exponent);
         }

@@ -81,7 +81,9 @@ pub enum KeyError {
     #[error("no private key found; expected PEM, as `openssl genpkey` writes it")]
     NotPem,
     /// The key's type does not go with the algorithm, or it is damaged.
-    #[error("this key cannot sign with {0}: ES256 takes P-256, EdDSA takes Ed25519, PS256 and RS256 take RSA of 2048 bits or more")]
+    #[error(
+        "this key cannot sign with {0}: ES256 takes P-256, EdDSA takes Ed25519, PS256 and RS256 take RSA of 2048 bits or more"
+    )]
     WrongType(Alg),
     /// RFC 7518 section 3.3 asks for 2048 bits; above 4096 a signature takes too long.
     #[error("an RSA signing key has 2048 to 4096 bits")]
@@ -144,9 +146,9 @@ impl SigningKey {
     pub fn from_pem(alg: Alg, pem: &[u8]) -> Result<(Self, Zeroizing<Vec<u8>>), KeyError> {
         let der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPem)?;
         let pair = match (alg, &der) {
-            (Alg::Es256, _) => {
-                EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_der()).ok().map(Pair::Ec)
-            }
+            (Alg::Es256, _) => EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_der())
+                .ok()
+                .map(Pair::Ec),
             (Alg::EdDsa, _) => Ed25519KeyPair::from_pkcs8(der.secret_der()).ok().map(Pair::Ed),
             (_, PrivateKeyDer::Pkcs1(_)) => RsaKeyPair::from_der(der.secret_der()).ok().map(Pair::Rsa),
             _ => RsaKeyPair::from_pkcs8(der.secret_der()).ok().map(Pair::Rsa),
@@ -234,8 +236,12 @@ impl Pair {
     fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let der: Pkcs8V1Der<'_> = match self {
             // aws-lc-rs writes EC and Ed25519 keys as PKCS#8 version 1, which every other tool reads.
-            Self::Ec(pair) => return Ok(Zeroizing::new(pair.to_pkcs8v1().map_err(|_| KeyError::Unusable)?.as_ref().to_vec())),
-            Self::Ed(pair) => return Ok(Zeroizing::new(pair.to_pkcs8v1().map_err(|_| KeyError::Unusable)?.as_ref().to_vec())),
+            Self::Ec(pair) => {
+                return Ok(Zeroizing::new(pair.to_pkcs8v1().map_err(|_| KeyError::Unusable)?.as_ref().to_vec()));
+            }
+            Self::Ed(pair) => {
+                return Ok(Zeroizing::new(pair.to_pkcs8v1().map_err(|_| KeyError::Unusable)?.as_ref().to_vec()));
+            }
             Self::Rsa(pair) => pair.as_der().map_err(|_| KeyError::Unusable)?,
         };
         Ok(Zeroizing::new(der.as_ref().to_vec()))

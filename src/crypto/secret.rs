@@ -55,8 +55,9 @@ impl ClientSecret {
 /// # Errors
 /// [`NoEntropy`].
 pub fn new_secret_id() -> Result<String, NoEntropy> {
-    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    Ok(random::<16>()?.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
+    // Five bits of each byte: a to z, then 2 to 7.
+    let letter = |byte: u8| if byte < 26 { b'a' + byte } else { b'2' + byte - 26 };
+    Ok(random::<16>()?.iter().map(|byte| char::from(letter(byte & 31))).collect())
 }
 
 /// The id that a generated secret carries.
@@ -307,13 +308,25 @@ mod tests {
             ("m=99999999999,t=2,p=1", HashError::Malformed),
         ];
         for (params, expected) in cases {
-            assert_eq!(format!("$argon2id$v=19${params}{salt_and_output}").parse::<SecretHash>(), Err(expected), "{params}");
+            assert_eq!(
+                format!("$argon2id$v=19${params}{salt_and_output}").parse::<SecretHash>(),
+                Err(expected),
+                "{params}"
+            );
         }
         for other in ["hunter2", "", "$2b$12$abcdefghijklmnopqrstuv", "$argon2i$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"] {
             assert_eq!(other.parse::<SecretHash>(), Err(HashError::NotArgon2id), "{other}");
         }
-        assert_eq!("$argon2id$v=16$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".parse::<SecretHash>(), Err(HashError::Malformed));
-        assert_eq!("$argon2id$v=19$m=19456,t=2,p=1$c2hvcnRzYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".parse::<SecretHash>(), Err(HashError::TooWeak));
+        assert_eq!(
+            "$argon2id$v=16$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+                .parse::<SecretHash>(),
+            Err(HashError::Malformed)
+        );
+        assert_eq!(
+            "$argon2id$v=19$m=19456,t=2,p=1$c2hvcnRzYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+                .parse::<SecretHash>(),
+            Err(HashError::TooWeak)
+        );
     }
 
     #[test]

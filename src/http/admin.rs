@@ -52,7 +52,8 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     let age = admin.server.registry.age().map(|age| age.as_secs_f64());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let trouble = admin.server.registry.trouble();
-    (status, Json(json!({"ready": ready, "checks": checks, "registry_age_seconds": age, "registry_trouble": trouble}))).into_response()
+    (status, Json(json!({"ready": ready, "checks": checks, "registry_age_seconds": age, "registry_trouble": trouble})))
+        .into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -46,7 +46,11 @@ pub fn presented(headers: &HeaderMap, form: &Form, basic: BasicReading) -> Resul
         }
         (None, Some(secret), None) => {
             let client_id = client_id.ok_or(ClientAuthError::Absent)?.to_owned();
-            Ok(Presented { client_id, method: AuthMethod::ClientSecretPost, readings: readings(secret.to_owned(), None) })
+            Ok(Presented {
+                client_id,
+                method: AuthMethod::ClientSecretPost,
+                readings: readings(secret.to_owned(), None),
+            })
         }
         (None, None, Some(_)) => Err(ClientAuthError::Assertion.into()),
         (None, None, None) => Err(ClientAuthError::Absent.into()),
@@ -122,8 +126,19 @@ mod tests {
     #[test]
     fn sec_07_sec_08_sec_09_malformed_attempts_are_failed_attempts() {
         assert!(basic(&encoded("a:b").replacen("Basic", "bAsIc", 1), BasicReading::Strict).is_ok());
-        let malformed = ["Basic", "Basic ", "Basic !!!", &encoded("nocolon"), &encoded("a:"), &encoded(":b"), &encoded("%zz:b"),
-            &encoded("a%00:b"), &format!("{}x", encoded("a:b")), &format!("{}=", encoded("a:b")), "Basic /zpiYg=="];
+        let malformed = [
+            "Basic",
+            "Basic ",
+            "Basic !!!",
+            &encoded("nocolon"),
+            &encoded("a:"),
+            &encoded(":b"),
+            &encoded("%zz:b"),
+            &encoded("a%00:b"),
+            &format!("{}x", encoded("a:b")),
+            &format!("{}=", encoded("a:b")),
+            "Basic /zpiYg==",
+        ];
         for header in malformed {
             assert_eq!(basic(header, BasicReading::Tolerant), Err(ClientAuthError::Malformed), "{header}");
         }

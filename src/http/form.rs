@@ -56,7 +56,10 @@ impl Form {
 
     /// Every value of a parameter that may be repeated (RFC 8707 section 2), empty ones left out.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.pairs.iter().filter(move |(mine, value)| mine == name && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.pairs
+            .iter()
+            .filter(move |(mine, value)| mine == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a parameter stands in the form, with or without a value.

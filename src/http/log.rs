@@ -83,7 +83,8 @@ pub struct Log {
 /// Gives the request an id and a source, and writes its line when it has been answered.
 pub async fn layer(State(log): State<Log>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| address.ip());
+    let peer =
+        request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| address.ip());
     let source = source(peer, request.headers(), &log.trusted_proxies);
     request.extensions_mut().insert(Source(source));
     // Chosen by us: an id from outside could make two requests look like one.
@@ -189,9 +190,10 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
 /// An address, with or without port and brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
-    text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).or_else(|| {
-        text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
-    })
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
 }
 
 /// At most 256 bytes of what came from outside (M83); the writer escapes the rest.
@@ -221,9 +223,19 @@ mod tests {
     #[test]
     fn h63_htp_10_only_a_trusted_proxys_last_hop_is_believed() {
         assert_eq!(from("192.0.2.1", &[("x-forwarded-for", "198.51.100.1")]), "192.0.2.1", "not a proxy of ours");
-        assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, 198.51.100.1")]), "198.51.100.1", "the leftmost is forged");
-        assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "198.51.100.1, 10.0.0.2")]), "198.51.100.1");
-        assert_eq!(from("10.0.0.1", &[("forwarded", "for=1.1.1.1, for=\"[2001:db9::1]:80\";proto=https")]), "2001:db9::1");
+        assert_eq!(
+            from("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, 198.51.100.1")]),
+            "198.51.100.1",
+            "the leftmost is forged"
+        );
+        assert_eq!(
+            from("10.0.0.1", &[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "198.51.100.1, 10.0.0.2")]),
+            "198.51.100.1"
+        );
+        assert_eq!(
+            from("10.0.0.1", &[("forwarded", "for=1.1.1.1, for=\"[2001:db9::1]:80\";proto=https")]),
+            "2001:db9::1"
+        );
         assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "198.51.100.1:4711")]), "198.51.100.1");
         assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "unknown")]), "10.0.0.1");
         assert_eq!(from("10.0.0.1", &[]), "10.0.0.1");

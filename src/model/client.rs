@@ -124,7 +124,21 @@ impl Client {
 
 /// Claims that grantd sets itself, so that no registration can override them.
 pub const RESERVED_CLAIMS: [&str; 15] = [
-    "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "scope", "client_id", "cnf", "act", "may_act", "auth_time", "acr", "amr",
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "scope",
+    "client_id",
+    "cnf",
+    "act",
+    "may_act",
+    "auth_time",
+    "acr",
+    "amr",
 ];
 
 #[cfg(test)]

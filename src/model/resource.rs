@@ -20,7 +20,9 @@ pub struct ResourceId(Arc<str>);
 
 /// Not a resource indicator.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a resource is an absolute URI without fragment (RFC 8707), at most 2048 bytes, such as https://api.example.com")]
+#[error(
+    "a resource is an absolute URI without fragment (RFC 8707), at most 2048 bytes, such as https://api.example.com"
+)]
 pub struct ResourceIdError;
 
 impl ResourceId {
@@ -40,7 +42,8 @@ impl FromStr for ResourceId {
         }
         let uri = Uri::parse(text).map_err(|_| ResourceIdError)?;
         // A bare `scheme:` names nothing.
-        let names_something = uri.authority().is_some_and(|authority| !authority.host().is_empty()) || !uri.path().is_empty();
+        let names_something =
+            uri.authority().is_some_and(|authority| !authority.host().is_empty()) || !uri.path().is_empty();
         if uri.has_fragment() || !names_something { Err(ResourceIdError) } else { Ok(Self(text.into())) }
     }
 }
@@ -80,10 +83,21 @@ mod tests {
 
     #[test]
     fn res_01_only_absolute_uris_without_fragment_name_a_resource() {
-        for right in ["https://api1.test", "https://api.example.com/v1?tenant=a", "urn:example:api", "https://api1.test:8443/"] {
+        for right in
+            ["https://api1.test", "https://api.example.com/v1?tenant=a", "urn:example:api", "https://api1.test:8443/"]
+        {
             assert_eq!(right.parse::<ResourceId>().unwrap().as_str(), right);
         }
-        for wrong in ["", "api1", "//api1.test", "https://api1.test#x", "https://api1.test/%ZZ", "https://api 1.test", "https:", "/a"] {
+        for wrong in [
+            "",
+            "api1",
+            "//api1.test",
+            "https://api1.test#x",
+            "https://api1.test/%ZZ",
+            "https://api 1.test",
+            "https:",
+            "/a",
+        ] {
             assert_eq!(wrong.parse::<ResourceId>(), Err(ResourceIdError), "{wrong}");
         }
     }

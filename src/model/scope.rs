@@ -82,7 +82,9 @@ impl FromStr for Scope {
         if text.len() > MAX_BYTES || text.split(' ').nth(MAX_TOKENS).is_some() {
             return Err(ScopeError);
         }
-        let grammatical = |token: &str| !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+        let grammatical = |token: &str| {
+            !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+        };
         let mut distinct: Vec<&str> = Vec::new();
         for token in text.split(' ') {
             if !grammatical(token) {

@@ -65,7 +65,11 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, SpanError> {
         let span = humantime::parse_duration(text).map_err(|_| SpanError(text.to_owned()))?;
-        if span.subsec_nanos() == 0 && span.as_secs() <= MAX_SECONDS { Ok(Self(span)) } else { Err(SpanError(text.to_owned())) }
+        if span.subsec_nanos() == 0 && span.as_secs() <= MAX_SECONDS {
+            Ok(Self(span))
+        } else {
+            Err(SpanError(text.to_owned()))
+        }
     }
 }
 
@@ -74,7 +78,7 @@ impl fmt::Display for Span {
         let seconds = self.0.as_secs();
         let (number, unit) = [(86400, 'd'), (3600, 'h'), (60, 'm')]
             .into_iter()
-            .find(|(size, _)| seconds >= *size && seconds % size == 0)
+            .find(|(size, _)| seconds >= *size && seconds.is_multiple_of(*size))
             .map_or((seconds, 's'), |(size, unit)| (seconds / size, unit));
         write!(f, "{number}{unit}")
     }

@@ -42,7 +42,13 @@ struct Claims<'a> {
 ///
 /// # Errors
 /// [`Error::Internal`] when there is no randomness or the library fails to sign.
-pub fn mint(issuer: &str, client: &Client, grant: &Grant, key: &SigningKey, now: UnixTime) -> Result<AccessToken, Error> {
+pub fn mint(
+    issuer: &str,
+    client: &Client,
+    grant: &Grant,
+    key: &SigningKey,
+    now: UnixTime,
+) -> Result<AccessToken, Error> {
     let jti = BASE64_URL_SAFE_NO_PAD.encode(random::<16>().map_err(|_| Error::Internal)?);
     let claims = Claims {
         iss: issuer,

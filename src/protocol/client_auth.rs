@@ -58,7 +58,12 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn authenticate(&self, presented: Presented, source: IpAddr, now: UnixTime) -> Result<Authenticated, Error> {
+    pub async fn authenticate(
+        &self,
+        presented: Presented,
+        source: IpAddr,
+        now: UnixTime,
+    ) -> Result<Authenticated, Error> {
         let Presented { client_id, method, readings } = presented;
         let freshness = self.registry.freshness();
         if freshness == Freshness::Unusable {
@@ -70,7 +75,8 @@ impl Authenticator {
         let client = snapshot.client(&client_id);
         let readings: Vec<Arc<ClientSecret>> = readings.into_iter().map(Arc::new).collect();
         let decoy = self.decoys.hash_one(&client_id);
-        let matched = client_secret::verify(&snapshot, &self.lane, client.map(|client| &**client), decoy, &readings).await;
+        let matched =
+            client_secret::verify(&snapshot, &self.lane, client.map(|client| &**client), decoy, &readings).await;
 
         let decided = match (client, matched) {
             (_, Err(error @ Error::Unavailable(_))) => return Err(error),
@@ -102,7 +108,7 @@ impl Authenticator {
     }
 }
 
-/// "If the client_id is also sent in the body it is the same one": SEC-12.
+/// A `client_id` in the body beside other credentials names the same client: SEC-12.
 ///
 /// # Errors
 /// [`RequestError::OtherClientId`].

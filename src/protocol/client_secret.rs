@@ -59,7 +59,8 @@ pub async fn verify(
 
 /// The imported secrets to try: those that were not revoked first, the newest first.
 fn imported(secrets: &[StoredSecret], most: usize) -> Vec<usize> {
-    let mut positions: Vec<usize> = (0..secrets.len()).filter(|&at| secrets.get(at).is_some_and(|secret| secret.imported)).collect();
+    let mut positions: Vec<usize> =
+        (0..secrets.len()).filter(|&at| secrets.get(at).is_some_and(|secret| secret.imported)).collect();
     positions.sort_by_key(|&at| secrets.get(at).is_some_and(|secret| secret.revoked_at.is_some()));
     positions.truncate(most);
     positions

@@ -323,8 +323,12 @@ impl GrantError {
             Self::GrantNotAllowed => ErrorCode::UnauthorizedClient,
             Self::DpopRequired => ErrorCode::InvalidDpopProof,
             Self::MtlsBindingRequired => ErrorCode::InvalidRequest,
-            Self::ScopeMalformed | Self::ScopeNotAllowed | Self::ScopeMissing | Self::ScopeNotForResource => ErrorCode::InvalidScope,
-            Self::ResourceMalformed | Self::ResourceNotAllowed | Self::SeveralResources | Self::ResourceAmbiguous => ErrorCode::InvalidTarget,
+            Self::ScopeMalformed | Self::ScopeNotAllowed | Self::ScopeMissing | Self::ScopeNotForResource => {
+                ErrorCode::InvalidScope
+            }
+            Self::ResourceMalformed | Self::ResourceNotAllowed | Self::SeveralResources | Self::ResourceAmbiguous => {
+                ErrorCode::InvalidTarget
+            }
         }
     }
 

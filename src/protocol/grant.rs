@@ -57,13 +57,19 @@ pub fn decide(client: &Client, snapshot: &Snapshot, defaults: &Defaults, asked: 
     }
 
     // RFC 6749 section 3.3: a scope outside what is allowed is refused, never silently narrowed.
-    let asked_scope = asked.scope.as_deref().map(|scope| scope.parse::<Scope>().map_err(|_| GrantError::ScopeMalformed)).transpose()?;
+    let asked_scope = asked
+        .scope
+        .as_deref()
+        .map(|scope| scope.parse::<Scope>().map_err(|_| GrantError::ScopeMalformed))
+        .transpose()?;
     if asked_scope.as_ref().is_some_and(|scope| !scope.is_subset_of(&client.scope)) {
         return Err(GrantError::ScopeNotAllowed);
     }
 
     let (scope, resource) = match named_resource(client, snapshot, defaults, asked)? {
-        Named::Resource(resource) => (asked_scope.unwrap_or_else(|| client.default_scope.intersection(&resource.scope)), Some(resource)),
+        Named::Resource(resource) => {
+            (asked_scope.unwrap_or_else(|| client.default_scope.intersection(&resource.scope)), Some(resource))
+        }
         Named::DefaultAudience => (asked_scope.unwrap_or_else(|| client.default_scope.clone()), None),
         Named::None => {
             let scope = asked_scope.unwrap_or_else(|| client.default_scope.clone());
@@ -98,7 +104,12 @@ enum Named<'a> {
     None,
 }
 
-fn named_resource<'a>(client: &Client, snapshot: &'a Snapshot, defaults: &Defaults, asked: &Asked) -> Result<Named<'a>, GrantError> {
+fn named_resource<'a>(
+    client: &Client,
+    snapshot: &'a Snapshot,
+    defaults: &Defaults,
+    asked: &Asked,
+) -> Result<Named<'a>, GrantError> {
     let Some((first, others)) = asked.resources.split_first() else { return Ok(Named::None) };
     if others.iter().any(|other| other != first) {
         return Err(GrantError::SeveralResources);
@@ -110,12 +121,19 @@ fn named_resource<'a>(client: &Client, snapshot: &'a Snapshot, defaults: &Defaul
     if !client.resources.contains(&identifier) {
         return Err(GrantError::ResourceNotAllowed);
     }
-    snapshot.resource(identifier.as_str()).map(|resource| Named::Resource(resource)).ok_or(GrantError::ResourceNotAllowed)
+    snapshot
+        .resource(identifier.as_str())
+        .map(|resource| Named::Resource(resource))
+        .ok_or(GrantError::ResourceNotAllowed)
 }
 
 /// RFC 9068 section 3: without a resource parameter the audience is inferred from the scopes; "if the values in the scope
 /// parameter refer to different default resource indicator values, the authorization server SHOULD reject the request".
-fn inferred_resource<'a>(client: &Client, snapshot: &'a Snapshot, scope: &Scope) -> Result<Option<&'a Resource>, GrantError> {
+fn inferred_resource<'a>(
+    client: &Client,
+    snapshot: &'a Snapshot,
+    scope: &Scope,
+) -> Result<Option<&'a Resource>, GrantError> {
     if client.resources.is_empty() {
         return Ok(None);
     }

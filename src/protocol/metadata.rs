@@ -22,7 +22,9 @@ pub struct Issuer {
 
 /// Not an issuer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("an issuer is an https URL without query and fragment, such as https://auth.example.com (http on loopback only)")]
+#[error(
+    "an issuer is an https URL without query and fragment, such as https://auth.example.com (http on loopback only)"
+)]
 pub struct IssuerError;
 
 impl FromStr for Issuer {
@@ -34,7 +36,8 @@ impl FromStr for Issuer {
         let authority = uri.authority().ok_or(IssuerError)?;
         let https = uri.scheme().as_str() == "https";
         let host = authority.host();
-        let loopback = matches!(host, "localhost" | "127.0.0.1" | "[::1]") || host.parse().is_ok_and(|ip: std::net::Ipv4Addr| ip.is_loopback());
+        let loopback = matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+            || host.parse().is_ok_and(|ip: std::net::Ipv4Addr| ip.is_loopback());
         let plain = uri.has_query() || uri.has_fragment() || authority.has_userinfo() || host.is_empty();
         if plain || !(https || (uri.scheme().as_str() == "http" && loopback)) {
             return Err(IssuerError);
@@ -45,6 +48,13 @@ impl FromStr for Issuer {
             return Err(IssuerError);
         }
         Ok(Self { text: text.to_owned(), path, https })
+    }
+}
+
+impl Default for Issuer {
+    /// A server that was told nothing is on its default port.
+    fn default() -> Self {
+        Self { text: "http://127.0.0.1:8080".into(), path: String::new(), https: false }
     }
 }
 
@@ -93,21 +103,22 @@ impl fmt::Display for Issuer {
 #[must_use]
 pub fn document(issuer: &Issuer, snapshot: &Snapshot) -> Document {
     let methods: Vec<&str> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
-    let mut document = json!({
+    let fixed = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.endpoint("/token"),
         "jwks_uri": issuer.endpoint("/jwks"),
         "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
     });
+    let Value::Object(mut members) = fixed else { return Document::new(&fixed) };
     let scopes: BTreeSet<&str> = snapshot.resources().flat_map(|resource| resource.scope.tokens()).collect();
     let resources: BTreeSet<&str> = snapshot.resources().map(|resource| resource.identifier.as_str()).collect();
     for (name, values) in [("scopes_supported", scopes), ("protected_resources", resources)] {
         if !values.is_empty() {
-            document[name] = values.into_iter().collect::<Value>();
+            members.insert(name.to_owned(), values.into_iter().collect::<Value>());
         }
     }
-    Document::new(&document)
+    Document::new(&Value::Object(members))
 }
 
 #[cfg(test)]
@@ -116,10 +127,28 @@ mod tests {
 
     #[test]
     fn met_03_an_issuer_is_https_without_query_or_fragment_or_on_loopback() {
-        for right in ["https://as.test", "https://as.test/t1", "https://as.test/t1/", "http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:8080"] {
+        for right in [
+            "https://as.test",
+            "https://as.test/t1",
+            "https://as.test/t1/",
+            "http://127.0.0.1:8080",
+            "http://localhost:1",
+            "http://[::1]:8080",
+        ] {
             assert_eq!(right.parse::<Issuer>().unwrap().as_str(), right);
         }
-        for wrong in ["", "as.test", "http://as.test", "http://127.0.0.1.evil.test", "https://as.test?x", "https://as.test#x", "https://u@as.test", "https://", "ftp://as.test", "https://as.test/{id}"] {
+        for wrong in [
+            "",
+            "as.test",
+            "http://as.test",
+            "http://127.0.0.1.evil.test",
+            "https://as.test?x",
+            "https://as.test#x",
+            "https://u@as.test",
+            "https://",
+            "ftp://as.test",
+            "https://as.test/{id}",
+        ] {
             assert_eq!(wrong.parse::<Issuer>(), Err(IssuerError), "{wrong}");
         }
     }

@@ -59,7 +59,11 @@ impl Feed {
             let pause = match self.step().await {
                 Ok(()) => {
                     if std::mem::take(&mut in_trouble) {
-                        tracing::info!(event = "registry.current", revision = self.with.registry.snapshot().revision, "the registry follows the database");
+                        tracing::info!(
+                            event = "registry.current",
+                            revision = self.with.registry.snapshot().revision,
+                            "the registry follows the database"
+                        );
                     }
                     POLL
                 }
@@ -95,7 +99,9 @@ impl Feed {
             Some(connection) => connection,
             None => {
                 if let Schema::Older { pending } = self.with.store.schema().await? {
-                    return Err(StoreError::Schema(format!("the database lacks {pending} migrations: run `grantd migrate`")));
+                    return Err(StoreError::Schema(format!(
+                        "the database lacks {pending} migrations: run `grantd migrate`"
+                    )));
                 }
                 self.with.store.feed().await?
             }
@@ -111,8 +117,11 @@ impl Feed {
         let now = self.with.clock.now();
         let snapshot = self.with.registry.snapshot();
         self.with.keyring.publish(now, snapshot.longest_ttl(self.with.default_ttl));
-        let missing: BTreeSet<Alg> =
-            snapshot.algs().chain([self.with.default_alg]).filter(|alg| self.with.keyring.signing(*alg, now).is_none()).collect();
+        let missing: BTreeSet<Alg> = snapshot
+            .algs()
+            .chain([self.with.default_alg])
+            .filter(|alg| self.with.keyring.signing(*alg, now).is_none())
+            .collect();
         drop(snapshot);
         if read_only {
             // A connection to a demoted primary would answer like this for ever; the next one may find its successor.
@@ -150,9 +159,18 @@ impl Feed {
         let (sealing_key, now) = (Arc::clone(&self.with.sealing_key), self.with.clock.now());
         // RSA keys take their time.
         let made = tokio::task::spawn_blocking(move || new_key(alg, &sealing_key, now, Span::from_secs(0))).await;
-        let key = made.map_err(|error| StoreError::Malformed { kind: "signing key", id: alg.to_string(), reason: error.to_string() })??;
+        let key = made.map_err(|error| StoreError::Malformed {
+            kind: "signing key",
+            id: alg.to_string(),
+            reason: error.to_string(),
+        })??;
         if self.with.store.add_first_key(&key).await? {
-            tracing::info!(event = "key.changed", kid = key.kid, alg = key.alg, "made the first signing key of its algorithm");
+            tracing::info!(
+                event = "key.changed",
+                kid = key.kid,
+                alg = key.alg,
+                "made the first signing key of its algorithm"
+            );
         }
         Ok(())
     }
@@ -165,7 +183,9 @@ impl Feed {
             let snapshot = self.with.registry.snapshot();
             let secrets = snapshot.clients().flat_map(|client| &client.secrets);
             // The present second may see another use, so it is looked at again.
-            secrets.filter_map(|secret| Some((secret.secret_id.clone(), secret.last_used().filter(|at| *at >= since)?))).collect()
+            secrets
+                .filter_map(|secret| Some((secret.secret_id.clone(), secret.last_used().filter(|at| *at >= since)?)))
+                .collect()
         };
         let now = self.with.clock.now();
         self.with.store.note_secret_use(&uses).await?;

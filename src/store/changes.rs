@@ -96,7 +96,7 @@ impl Feed {
                     }
                 };
                 let complete = touched.iter().any(|(kind, _)| kind == "all");
-                let touches = |what: &str| complete || touched.iter().any(|(kind, _)| kind == what);
+                let includes = |what: &str| complete || touched.iter().any(|(kind, _)| kind == what);
                 queries.inc_by(3);
 
                 let mut clients: HashMap<String, Option<Result<Client, StoreError>>> = HashMap::new();
@@ -108,7 +108,7 @@ impl Feed {
                         sqlx::query_as(secret_columns!("from client_secret s order by s.created_at desc, s.secret_id")).fetch_all(&mut *at).await?;
                     clients.extend(assemble(rows, links, secrets).map(|(id, client)| (id, Some(client))));
                     queries.inc_by(3);
-                } else if touches("client") {
+                } else if includes("client") {
                     let since = since.unwrap_or(0);
                     let rows: Vec<ClientRow> = sqlx::query_as(client_columns!(
                         "from registry_change r join client c on c.client_id = r.id where r.kind = 'client' and r.revision > $1"
@@ -127,7 +127,7 @@ impl Feed {
                 }
 
                 let mut resources = None;
-                if touches("resource") {
+                if includes("resource") {
                     let rows: Vec<ResourceRow> =
                         sqlx::query_as("select identifier, scope, alg, token_ttl from resource order by identifier").fetch_all(&mut *at).await?;
                     let introspectors: Vec<IntrospectorRow> =
@@ -137,7 +137,7 @@ impl Feed {
                 }
 
                 let mut keys = None;
-                if touches("key") {
+                if includes("key") {
                     let rows: Vec<KeyRow> =
                         sqlx::query_as("select kid, alg, sealed, active_at, created_at from signing_key order by active_at, kid").fetch_all(&mut *at).await?;
                     keys = Some(rows.into_iter().map(SealedKey::from).collect());

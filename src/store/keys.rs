@@ -33,7 +33,13 @@ impl SealedKey {
     ///
     /// # Errors
     /// [`StoreError::Malformed`] when it cannot be sealed.
-    pub fn seal(key: &SigningKey, pkcs8: &[u8], under: &SealingKey, active_at: UnixTime, now: UnixTime) -> Result<Self, StoreError> {
+    pub fn seal(
+        key: &SigningKey,
+        pkcs8: &[u8],
+        under: &SealingKey,
+        active_at: UnixTime,
+        now: UnixTime,
+    ) -> Result<Self, StoreError> {
         let (kid, alg) = (key.kid().to_owned(), key.alg().to_string());
         let sealed = under.seal(&context(&kid, &alg), pkcs8).map_err(|error| malformed(&kid, &error))?;
         Ok(Self { kid, alg, sealed, active_at, created_at: now })
@@ -45,9 +51,14 @@ impl SealedKey {
     /// [`StoreError::Malformed`] with the exact reason.
     pub fn open(&self, under: &SealingKey) -> Result<SigningKey, StoreError> {
         let alg: Alg = self.alg.parse().map_err(|error| malformed(&self.kid, &error))?;
-        let pkcs8 = under.open(&context(&self.kid, &self.alg), &self.sealed).map_err(|error| malformed(&self.kid, &error))?;
+        let pkcs8 =
+            under.open(&context(&self.kid, &self.alg), &self.sealed).map_err(|error| malformed(&self.kid, &error))?;
         let key = SigningKey::from_pkcs8(alg, &pkcs8).map_err(|error| malformed(&self.kid, &error))?;
-        if key.kid() == self.kid { Ok(key) } else { Err(malformed(&self.kid, &"the key in this row has another thumbprint")) }
+        if key.kid() == self.kid {
+            Ok(key)
+        } else {
+            Err(malformed(&self.kid, &"the key in this row has another thumbprint"))
+        }
     }
 }
 
@@ -147,4 +158,5 @@ fn malformed(kid: &str, reason: &dyn std::fmt::Display) -> StoreError {
     StoreError::Malformed { kind: "signing key", id: kid.to_owned(), reason: reason.to_string() }
 }
 
-const INSERT_KEY: &str = "insert into signing_key (kid, alg, sealed, active_at, created_at) values ($1, $2, $3, $4, $5)";
+const INSERT_KEY: &str =
+    "insert into signing_key (kid, alg, sealed, active_at, created_at) values ($1, $2, $3, $4, $5)";

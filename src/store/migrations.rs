@@ -1,6 +1,6 @@
 //! Schema and seeds: each file once, in order, by one process at a time, whole or not at all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn schema(&self) -> Result<Schema, StoreError> {
         let applied = self.applied(SCHEMA_TABLE).await?;
-        let pending = self.schema_migrations().iter().filter(|migration| !applied.contains_key(&migration.version)).count();
+        let pending = self.schema_migrations().iter().filter(|migration| !applied.contains(&migration.version)).count();
         Ok(if pending == 0 { Schema::Usable } else { Schema::Older { pending } })
     }
 
@@ -79,10 +79,13 @@ impl Store {
         let mut schema = Migrator::with_migrations(self.schema_migrations());
         schema.set_ignore_missing(true);
         self.run(&schema).await.map_err(|error| match error {
-            MigrateError::ExecuteMigration(error, version) => MigrationError::Schema { version, reason: error.to_string() },
-            MigrateError::VersionMismatch(version) => {
-                MigrationError::Schema { version, reason: "it was applied in another form; restore the original".into() }
+            MigrateError::ExecuteMigration(error, version) => {
+                MigrationError::Schema { version, reason: error.to_string() }
             }
+            MigrateError::VersionMismatch(version) => MigrationError::Schema {
+                version,
+                reason: "it was applied in another form; restore the original".into(),
+            },
             other => MigrationError::Store(store_error(other)),
         })?;
         let Some(directory) = directory else { return Ok(()) };
@@ -122,7 +125,7 @@ impl Store {
             .map(|migration| Applied {
                 kind: "schema",
                 version: migration.version,
-                applied: schema.contains_key(&migration.version),
+                applied: schema.contains(&migration.version),
                 name: migration.description.into_owned(),
             })
             .collect();
@@ -130,7 +133,7 @@ impl Store {
             status.extend(read_seeds(directory)?.into_iter().map(|seed| Applied {
                 kind: "seed",
                 version: seed.version,
-                applied: seeded.contains_key(&seed.version),
+                applied: seeded.contains(&seed.version),
                 name: seed.name,
             }));
         }
@@ -145,23 +148,33 @@ impl Store {
         }
     }
 
-    async fn applied(&self, table: &'static str) -> Result<HashMap<i64, ()>, StoreError> {
+    async fn applied(&self, table: &'static str) -> Result<HashSet<i64>, StoreError> {
         let there: Option<(i64,)> = match &self.pool {
             Pool::Postgres(pool) => {
-                within(sqlx::query_as("select 1::bigint where to_regclass($1) is not null").bind(table).fetch_optional(pool)).await?
+                within(
+                    sqlx::query_as("select 1::bigint where to_regclass($1) is not null")
+                        .bind(table)
+                        .fetch_optional(pool),
+                )
+                .await?
             }
             Pool::Sqlite(pool) => {
-                within(sqlx::query_as("select 1 from sqlite_master where type = 'table' and name = $1").bind(table).fetch_optional(pool)).await?
+                within(
+                    sqlx::query_as("select 1 from sqlite_master where type = 'table' and name = $1")
+                        .bind(table)
+                        .fetch_optional(pool),
+                )
+                .await?
             }
         };
         if there.is_none() {
-            return Ok(HashMap::new());
+            return Ok(HashSet::new());
         }
         let mut session = self.session().await?;
         let list = async { on!(Session, &mut session, connection => connection.list_applied_migrations(table).await) };
         let applied = list.await.map_err(store_error)?;
         session.close().await;
-        Ok(applied.into_iter().map(|migration| (migration.version, ())).collect())
+        Ok(applied.into_iter().map(|migration| migration.version).collect())
     }
 
     fn schema_migrations(&self) -> Vec<Migration> {
@@ -182,14 +195,21 @@ struct Seed {
 
 impl Seed {
     fn into_migration(self) -> Migration {
-        Migration::new(self.version, self.name.into(), MigrationType::Simple, AssertSqlSafe(self.sql).into_sql_str(), false)
+        Migration::new(
+            self.version,
+            self.name.into(),
+            MigrationType::Simple,
+            AssertSqlSafe(self.sql).into_sql_str(),
+            false,
+        )
     }
 }
 
 /// Reads `<number>_<name>.sql`, all of them: a file that would be passed over in silence is an error.
 fn read_seeds(directory: &Path) -> Result<Vec<Seed>, MigrationError> {
     let fault = |path: &Path, reason: String| MigrationError::Seed { path: path.display().to_string(), reason };
-    let entries = fs::read_dir(directory).map_err(|error| fault(directory, format!("database.seeds cannot be read: {error}")))?;
+    let entries =
+        fs::read_dir(directory).map_err(|error| fault(directory, format!("database.seeds cannot be read: {error}")))?;
     let mut seeds: Vec<Seed> = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| fault(directory, error.to_string()))?.path();
@@ -197,15 +217,17 @@ fn read_seeds(directory: &Path) -> Result<Vec<Seed>, MigrationError> {
         if file_name.starts_with('.') || path.is_dir() {
             continue;
         }
-        let parsed = file_name
-            .strip_suffix(".sql")
-            .and_then(|stem| stem.split_once('_'))
-            .and_then(|(number, name)| Some((number.parse::<i64>().ok().filter(|number| *number > 0)?, name.to_owned())));
+        let parsed = file_name.strip_suffix(".sql").and_then(|stem| stem.split_once('_')).and_then(|(number, name)| {
+            Some((number.parse::<i64>().ok().filter(|number| *number > 0)?, name.to_owned()))
+        });
         let Some((version, name)) = parsed else {
             return Err(fault(&path, "a seed is named <number>_<name>.sql, such as 0010_billing.sql".into()));
         };
         if let Some(twin) = seeds.iter().find(|seed| seed.version == version) {
-            return Err(fault(&path, format!("has the same number as {}; give it the next free one", twin.path.display())));
+            return Err(fault(
+                &path,
+                format!("has the same number as {}; give it the next free one", twin.path.display()),
+            ));
         }
         let sql = fs::read_to_string(&path).map_err(|error| fault(&path, error.to_string()))?;
         seeds.push(Seed { version, name, path, sql });
@@ -217,7 +239,8 @@ fn read_seeds(directory: &Path) -> Result<Vec<Seed>, MigrationError> {
 async fn lock_beside(database: &Database) -> Result<Option<File>, MigrationError> {
     let Database::Sqlite(path) = database else { return Ok(None) };
     let path = path.with_extension("lock");
-    let fault = |error: std::io::Error| MigrationError::Seed { path: path.display().to_string(), reason: error.to_string() };
+    let fault =
+        |error: std::io::Error| MigrationError::Seed { path: path.display().to_string(), reason: error.to_string() };
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fault)?;
     let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await.map_err(std::io::Error::other);
     locked.and_then(|locked| locked).map(Some).map_err(fault)

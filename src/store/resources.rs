@@ -70,7 +70,10 @@ impl Store {
 }
 
 /// Rows to resources; one that cannot be understood is an error of its own.
-pub(super) fn assemble_resources(rows: Vec<ResourceRow>, introspectors: Vec<IntrospectorRow>) -> Vec<Result<Resource, StoreError>> {
+pub(super) fn assemble_resources(
+    rows: Vec<ResourceRow>,
+    introspectors: Vec<IntrospectorRow>,
+) -> Vec<Result<Resource, StoreError>> {
     let mut introspectors_of: HashMap<String, Vec<String>> = HashMap::new();
     for (identifier, client_id) in introspectors {
         introspectors_of.entry(identifier).or_default().push(client_id);

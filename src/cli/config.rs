@@ -1,0 +1,62 @@
+//! `grantd config print`: what is in force, secrets left out.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::Shell;
+use crate::store::Database;
+
+pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
+    let config = shell.config()?;
+    let database = match &config.database {
+        Database::Sqlite(path) => format!("sqlite:{}", path.display()),
+        Database::Postgres(options) => format!(
+            "postgres://{}:[redacted]@{}:{}/{}",
+            options.get_username(),
+            options.get_host(),
+            options.get_port(),
+            options.get_database().unwrap_or_default()
+        ),
+    };
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let issuer = config.issuer.clone().unwrap_or_default();
+    let seconds = |duration: std::time::Duration| format!("{}s", duration.as_secs());
+    let value = json!({
+        "issuer": issuer.as_str(),
+        "data_dir": config.data_dir,
+        "openid_configuration": config.openid_configuration,
+        "profile": "default",
+        "server": {
+            "listen": config.listen, "cleartext": shell.settings.server.cleartext, "max_connections": config.max_connections,
+            "trusted_proxies": config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "tls": {"cert_file": config.tls.as_ref().map(|tls| &tls.cert), "key_file": config.tls.as_ref().map(|tls| &tls.key)},
+            "deadlines": {
+                "first_byte": seconds(config.deadlines.first_byte), "head": seconds(config.deadlines.head),
+                "body": seconds(config.body_deadline), "idle": seconds(config.deadlines.idle), "write": seconds(config.deadlines.write),
+                "drain_delay": seconds(config.drain_delay), "drain": seconds(config.deadlines.drain),
+            },
+        },
+        "admin": {"listen": config.admin_listen},
+        "database": {
+            "url": database, "seeds": path(&config.seeds), "auto_migrate": config.auto_migrate,
+            "max_connections": config.database_max_connections,
+        },
+        "registry": {"max_stale": config.max_stale.to_string()},
+        "token": {"ttl": config.token_ttl.to_string(), "alg": config.token_alg.as_str(), "audience": config.defaults(&issuer).audience},
+        "keys": {"sealing_key_file": config.sealing_key_file},
+        "secrets": {
+            "argon2": config.argon2.to_string(), "threads": config.hashing_threads, "queue": config.hashing_queue,
+            "basic_reading": config.basic_reading,
+        },
+        "log": {"format": config.log_format},
+    });
+    shell.print(&value, || flat(&value, ""))
+}
+
+/// `a.b = value` a line.
+fn flat(value: &Value, under: &str) -> String {
+    let Value::Object(members) = value else { return format!("{under} = {value}\n") };
+    let key = |name: &str| if under.is_empty() { name.to_owned() } else { format!("{under}.{name}") };
+    members.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| flat(value, &key(name))).collect()
+}

@@ -1,0 +1,53 @@
+//! `grantd dev`: a server to try out, on loopback, with a client whose secret is new at each start.
+
+use std::io::{self, Write as _};
+
+use anyhow::bail;
+use serde_json::json;
+
+use super::{Shell, client};
+use crate::protocol::metadata::Issuer;
+use crate::store::{Database, Store, StoreError};
+use crate::{serve, telemetry};
+
+pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
+    const CLIENT: &str = "demo";
+    const SCOPE: &str = "read:data write:data";
+    const LABEL: &str = "grantd dev";
+    let mut config = shell.config()?;
+    if !config.listen.ip().is_loopback() || !config.admin_listen.ip().is_loopback() {
+        bail!("`grantd dev` listens on loopback only; use `grantd serve` for anything else");
+    }
+    config.database = Database::Sqlite(config.data_dir.join("grantd.db"));
+    config.sealing_key_file = config.data_dir.join("sealing.key");
+    (config.database_by_default, config.make_sealing_key, config.auto_migrate) = (false, true, true);
+    config.drain_delay = std::time::Duration::ZERO;
+
+    let logging = telemetry::start(config.log_format, false, "info");
+    let store = Store::open(&config.database, config.database_max_connections);
+    serve::prepare_database(&config, &store).await?;
+    let (secret, stored) = shell.new_secret(&config, LABEL.to_owned(), None)?;
+    let demo = client::new(CLIENT.parse()?, SCOPE.parse()?, "read:data".parse()?, shell.clock.now());
+    match store.create_client(&demo, None).await {
+        Ok(()) | Err(StoreError::Refused(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // Only hashes are kept, so each start has a secret of its own.
+    store.delete_secrets_labelled(CLIENT, LABEL).await?;
+    store.add_secret(CLIENT, &stored).await?;
+
+    let json = shell.json;
+    let announce = move |issuer: &Issuer| {
+        let (endpoint, secret) = (issuer.endpoint("/token"), secret.expose());
+        let text = if json {
+            json!({"issuer": issuer.as_str(), "token_endpoint": endpoint, "client_id": CLIENT, "client_secret": secret, "scope": SCOPE}).to_string()
+        } else {
+            format!(
+                "\n  issuer         {issuer}\n  client_id      {CLIENT}\n  client_secret  {secret}\n\nGet a token:\n\n  curl -s {endpoint} -d grant_type=client_credentials -d client_id={CLIENT} -d client_secret={secret} -d 'scope={SCOPE}'\n\nStop with Ctrl-C. This is for trying out: read the README before anything else depends on it.\n"
+            )
+        };
+        // Without a reader the server still serves.
+        drop(writeln!(io::stdout(), "{text}"));
+    };
+    serve::run(config, store, &logging, Some(Box::new(announce))).await
+}

@@ -1,0 +1,175 @@
+//! Client secrets at rest, and when each was last used.
+
+use sqlx::QueryBuilder;
+
+use super::{Pool, Session, Store, StoreError, begin, on, within};
+use crate::crypto::secret::SecretHash;
+use crate::model::time::UnixTime;
+
+/// A secret to be stored.
+#[derive(Debug)]
+pub struct NewSecret {
+    /// Its id.
+    pub secret_id: String,
+    /// Its hash.
+    pub hash: SecretHash,
+    /// Whether it was chosen elsewhere.
+    pub imported: bool,
+    /// What it is called.
+    pub label: String,
+    /// When it was made.
+    pub created_at: UnixTime,
+    /// When it ends.
+    pub expires_at: Option<UnixTime>,
+}
+
+/// A secret as administrators see it: everything but the secret and its hash.
+#[derive(Debug, serde::Serialize)]
+pub struct SecretSummary {
+    /// Whose it is.
+    pub client_id: String,
+    /// Its id.
+    pub secret_id: String,
+    /// What it is called.
+    pub label: String,
+    /// Chosen elsewhere.
+    pub imported: bool,
+    /// When it was made.
+    pub created_at: UnixTime,
+    /// When it ends.
+    pub expires_at: Option<UnixTime>,
+    /// When it was revoked.
+    pub revoked_at: Option<UnixTime>,
+    /// When it last authenticated its client, to within half a minute.
+    pub last_used_at: Option<UnixTime>,
+}
+
+impl Store {
+    /// Adds a secret to a client. An imported one is refused as the third that works, since each has to be tried.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when there is no such client, the id is taken, or too many were imported.
+    pub async fn add_secret(&self, client_id: &str, secret: &NewSecret) -> Result<(), StoreError> {
+        let mut session = self.session().await?;
+        self.queries.inc_by(2);
+        let imported = within(async {
+            on!(Session, &mut session, connection => {
+                let mut tx = begin!(connection).await?;
+                let (imported,): (i64,) = sqlx::query_as(
+                    "select count(*) from client_secret where client_id = $1 and imported = 1 and revoked_at is null
+                     and (expires_at is null or expires_at > $2)")
+                    .bind(client_id).bind(secret.created_at.0).fetch_one(&mut *tx).await?;
+                if imported < MAX_IMPORTED || !secret.imported {
+                    sqlx::query(INSERT_SECRET)
+                        .bind(&secret.secret_id).bind(client_id).bind(secret.hash.to_string()).bind(&secret.label)
+                        .bind(i64::from(secret.imported)).bind(secret.created_at.0).bind(secret.expires_at.map(|at| at.0))
+                        .execute(&mut *tx).await?;
+                }
+                tx.commit().await?;
+                Ok(imported)
+            })
+        })
+        .await?;
+        session.close().await;
+        if secret.imported && imported >= MAX_IMPORTED {
+            return Err(StoreError::Refused(format!(
+                "client {client_id} has {MAX_IMPORTED} imported secrets that work already; revoke one first, or use `grantd client secret add`, which has no such limit"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Revokes one secret of a client. `Ok(false)` when the client has none of that id. Revoking twice keeps the first time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoke_secret(&self, client_id: &str, secret_id: &str, now: UnixTime) -> Result<bool, StoreError> {
+        let sql =
+            "update client_secret set revoked_at = coalesce(revoked_at, $3) where client_id = $1 and secret_id = $2";
+        self.queries.inc();
+        on!(Pool, &self.pool, pool => {
+            within(async { Ok(sqlx::query(sql).bind(client_id).bind(secret_id).bind(now.0).execute(pool).await?.rows_affected()) }).await
+        })
+        .map(|rows| rows > 0)
+    }
+
+    /// Deletes a client's secrets of one label.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_secrets_labelled(&self, client_id: &str, label: &str) -> Result<(), StoreError> {
+        let sql = "delete from client_secret where client_id = $1 and label = $2";
+        self.queries.inc();
+        on!(Pool, &self.pool, pool => within(async { sqlx::query(sql).bind(client_id).bind(label).execute(pool).await }).await.map(drop))
+    }
+
+    /// Replaces a hash by one of the same secret with other parameters, unless it has changed meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rehash_secret(&self, secret_id: &str, old: &SecretHash, new: &SecretHash) -> Result<(), StoreError> {
+        let sql = "update client_secret set hash = $3 where secret_id = $1 and hash = $2";
+        self.queries.inc();
+        on!(Pool, &self.pool, pool => {
+            within(async { sqlx::query(sql).bind(secret_id).bind(old.to_string()).bind(new.to_string()).execute(pool).await }).await.map(drop)
+        })
+    }
+
+    /// The secrets of one client, or of all, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn secrets(&self, client_id: Option<&str>) -> Result<Vec<SecretSummary>, StoreError> {
+        type Row = (String, String, String, i64, i64, Option<i64>, Option<i64>, Option<i64>);
+        let sql = "select s.client_id, s.secret_id, s.label, s.imported, s.created_at, s.expires_at, s.revoked_at, u.last_used_at
+                   from client_secret s left join client_secret_use u on u.secret_id = s.secret_id
+                   where $1 is null or s.client_id = $1 order by s.client_id, s.created_at, s.secret_id";
+        self.queries.inc();
+        let rows: Vec<Row> =
+            on!(Pool, &self.pool, pool => within(sqlx::query_as(sql).bind(client_id).fetch_all(pool)).await)?;
+        let summary =
+            |(client_id, secret_id, label, imported, created_at, expires_at, revoked_at, last_used_at): Row| {
+                SecretSummary {
+                    client_id,
+                    secret_id,
+                    label,
+                    imported: imported == 1,
+                    created_at: UnixTime(created_at),
+                    expires_at: expires_at.map(UnixTime),
+                    revoked_at: revoked_at.map(UnixTime),
+                    last_used_at: last_used_at.map(UnixTime),
+                }
+            };
+        Ok(rows.into_iter().map(summary).collect())
+    }
+
+    /// Notes when secrets were last used. Replicas write side by side, so the latest time stays.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was written before it stays written, and writing again is harmless.
+    pub async fn note_secret_use(&self, used: &[(Box<str>, UnixTime)]) -> Result<(), StoreError> {
+        for batch in used.chunks(USE_BATCH) {
+            self.queries.inc();
+            // Joining client_secret skips a secret that was deleted meanwhile.
+            on!(Pool, &self.pool, pool => {
+                let mut sql = QueryBuilder::new("insert into client_secret_use (secret_id, last_used_at) select v.column1, v.column2 from (");
+                sql.push_values(batch, |mut row, (secret_id, at)| {
+                    row.push_bind(&**secret_id).push_bind(at.0);
+                });
+                sql.push(") as v join client_secret s on s.secret_id = v.column1 where true
+                          on conflict (secret_id) do update set last_used_at = excluded.last_used_at
+                          where client_secret_use.last_used_at < excluded.last_used_at");
+                within(async { sql.build().execute(pool).await }).await.map(drop)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// How many uses go into one statement.
+const USE_BATCH: usize = 500;
+/// Each imported secret has to be tried, so their number bounds what a wrong guess costs.
+pub const MAX_IMPORTED: i64 = 2;
+pub(super) const INSERT_SECRET: &str =
+    "insert into client_secret (secret_id, client_id, hash, label, imported, created_at, expires_at)
+                             values ($1, $2, $3, $4, $5, $6, $7)";
