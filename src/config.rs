@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::crypto::jws::{Alg, KeyError};
+use crate::crypto::jwk::{Alg, KeyError};
 use crate::crypto::secret::HashParams;
 use crate::http::credentials::BasicReading;
 use crate::listener::Deadlines;

@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use serde_json::json;
 
-use crate::crypto::jws::{Alg, SigningKey};
+use crate::crypto::jwk::Alg;
+use crate::crypto::jws::SigningKey;
 use crate::crypto::seal::SealingKey;
 use crate::model::time::{Span, UnixTime};
 use crate::store::StoreError;

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::crypto::jws::Alg;
+use crate::crypto::jwk::Alg;
 use crate::crypto::secret::HashParams;
-use crate::model::client::{Client, ClientId};
+use crate::model::client::Client;
+use crate::model::client_id::ClientId;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::Span;
 use crate::store::changes::Changes;

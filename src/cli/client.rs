@@ -6,14 +6,15 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::{Shell, key_value, secret, seed};
-use crate::model::client::{Client, ClientId, RESERVED_CLAIMS};
+use super::secret::{self, found, secret_line};
+use super::{Shell, key_value, seed};
+use crate::model::client::{Client, RESERVED_CLAIMS};
+use crate::model::client_id::ClientId;
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::{Span, UnixTime};
 use crate::store::Store;
 use crate::store::changes::Changes;
-use crate::store::secrets::SecretSummary;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -294,21 +295,6 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
     })
 }
 
-/// A secret as a line of text.
-pub(super) fn secret_line(secret: &SecretSummary) -> String {
-    let at = |at: Option<UnixTime>, none: &str| at.map_or_else(|| none.to_owned(), |at| at.to_string());
-    format!(
-        "secret {}  {}made {}  expires {}  last used {}{}{}\n",
-        secret.secret_id,
-        if secret.label.is_empty() { String::new() } else { format!("({})  ", secret.label) },
-        secret.created_at,
-        at(secret.expires_at, "never"),
-        at(secret.last_used_at, "never"),
-        if secret.imported { "  imported" } else { "" },
-        secret.revoked_at.map(|at| format!("  REVOKED {at}")).unwrap_or_default(),
-    )
-}
-
 fn summary(client: &Client) -> Value {
     json!({
         "client_id": client.client_id,
@@ -338,11 +324,6 @@ async fn one(store: &Store, id: &ClientId) -> anyhow::Result<Client> {
         Some(client) => Ok(client?),
         None => bail!("there is no client {id}; `grantd client list` lists them"),
     }
-}
-
-/// Turns "no row" into a message.
-pub(super) fn found(found: bool, id: &ClientId) -> anyhow::Result<()> {
-    if found { Ok(()) } else { bail!("there is no client {id}; `grantd client list` lists them") }
 }
 
 /// Tokens live for a day at most.

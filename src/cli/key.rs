@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::Shell;
 use super::client::everything;
-use crate::crypto::jws::{Alg, SigningKey};
+use crate::crypto::jwk::Alg;
+use crate::crypto::jws::SigningKey;
 use crate::http::PUBLISH_AHEAD;
 use crate::keyring::{KeyState, Timeline};
 use crate::model::time::{Span, UnixTime};

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::Shell;
 use super::client::{checked_ttl, everything};
-use crate::crypto::jws::Alg;
-use crate::model::client::ClientId;
+use crate::crypto::jwk::Alg;
+use crate::model::client_id::ClientId;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::scope::Scope;
 use crate::model::time::Span;

@@ -9,11 +9,10 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::client::{found, secret_line};
 use super::{Shell, read_secret_from_stdin};
 use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
-use crate::model::client::ClientId;
-use crate::model::time::Span;
+use crate::model::client_id::ClientId;
+use crate::model::time::{Span, UnixTime};
 use crate::store::secrets::{NewSecret, SecretSummary};
 
 #[derive(Debug, Subcommand)]
@@ -126,4 +125,24 @@ pub(super) fn write_to_file(secret: &ClientSecret, path: &Path) -> anyhow::Resul
     let fault = || format!("--secret-file {} (it must not exist yet)", path.display());
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(fault)?;
     writeln!(file, "{}", secret.expose()).and_then(|()| file.sync_all()).with_context(fault)
+}
+
+/// A secret as a line of text.
+pub(super) fn secret_line(secret: &SecretSummary) -> String {
+    let at = |at: Option<UnixTime>, none: &str| at.map_or_else(|| none.to_owned(), |at| at.to_string());
+    format!(
+        "secret {}  {}made {}  expires {}  last used {}{}{}\n",
+        secret.secret_id,
+        if secret.label.is_empty() { String::new() } else { format!("({})  ", secret.label) },
+        secret.created_at,
+        at(secret.expires_at, "never"),
+        at(secret.last_used_at, "never"),
+        if secret.imported { "  imported" } else { "" },
+        secret.revoked_at.map(|at| format!("  REVOKED {at}")).unwrap_or_default(),
+    )
+}
+
+/// Turns "no row" into a message.
+pub(super) fn found(found: bool, id: &ClientId) -> anyhow::Result<()> {
+    if found { Ok(()) } else { bail!("there is no client {id}; `grantd client list` lists them") }
 }

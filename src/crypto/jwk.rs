@@ -1,12 +1,91 @@
 //! Public keys as JWK (RFC 7517, RFC 7518 section 6, RFC 8037) and their thumbprints (RFC 7638).
 
+use std::fmt;
+use std::str::FromStr;
+
 use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair, RsaPublicKeyComponents};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use serde_json::{Value, json};
 
-use super::jws::KeyError;
+/// How access tokens may be signed. Asymmetric only, and one key has one algorithm (RFC 8725 section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Alg {
+    /// ECDSA over P-256 with SHA-256.
+    Es256,
+    /// Ed25519 (RFC 8037).
+    EdDsa,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, which RFC 9068 section 2.1 makes mandatory to support.
+    Rs256,
+}
+
+impl Alg {
+    /// All of them, in the order of preference.
+    pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Ps256, Self::Rs256];
+
+    /// The name in a JOSE header.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Ps256 => "PS256",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    pub(super) fn library(self) -> Algorithm {
+        match self {
+            Self::Es256 => Algorithm::ES256,
+            Self::EdDsa => Algorithm::EdDSA,
+            Self::Ps256 => Algorithm::PS256,
+            Self::Rs256 => Algorithm::RS256,
+        }
+    }
+}
+
+impl fmt::Display for Alg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Alg {
+    type Err = KeyError;
+
+    fn from_str(name: &str) -> Result<Self, KeyError> {
+        Self::ALL.into_iter().find(|alg| alg.as_str() == name).ok_or(KeyError::Alg)
+    }
+}
+
+/// Why a key or an algorithm was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// No algorithm of that name.
+    #[error("alg is one of ES256, EdDSA, PS256, RS256, in this spelling")]
+    Alg,
+    /// Not a private key in PEM.
+    #[error("no private key found; expected PEM, as `openssl genpkey` writes it")]
+    NotPem,
+    /// The key's type does not go with the algorithm, or it is damaged.
+    #[error(
+        "this key cannot sign with {0}: ES256 takes P-256, EdDSA takes Ed25519, PS256 and RS256 take RSA of 2048 bits or more"
+    )]
+    WrongType(Alg),
+    /// RFC 7518 section 3.3 asks for 2048 bits; above 4096 a signature takes too long.
+    #[error("an RSA signing key has 2048 to 4096 bits")]
+    Size,
+    /// Every exponent but 65537 is refused.
+    #[error("an RSA signing key has the public exponent 65537")]
+    Exponent,
+    /// The pair parsed but does not work.
+    #[error("this key does not verify its own signature")]
+    Unusable,
+}
 
 /// A public signing key: what a resource server needs to verify, and nothing private.
 #[derive(Debug, Clone)]
@@ -70,7 +149,7 @@ fn base64url(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::jws::{Alg, SigningKey};
+    use crate::crypto::jws::SigningKey;
 
     #[test]
     fn jos_19_thumbprints_match_the_vectors_of_rfc_8037_and_rfc_9449() {

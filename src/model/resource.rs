@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use fluent_uri::Uri;
 
-use super::client::ClientId;
+use super::client_id::ClientId;
 use super::scope::Scope;
 use super::time::Span;
-use crate::crypto::jws::Alg;
+use crate::crypto::jwk::Alg;
 
 /// A resource indicator: "an absolute URI, as specified by Section 4.3 of RFC 3986", "MUST NOT include a fragment".
 ///

@@ -1,7 +1,7 @@
 //! The decision (RFC 6749 sections 3.3 and 4.4, RFC 8707, RFC 9068 section 3): pure, from the registry and the request.
 
 use super::error::GrantError;
-use crate::crypto::jws::Alg;
+use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::scope::Scope;

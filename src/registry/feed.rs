@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Registry;
-use crate::crypto::jws::Alg;
+use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::keyring::Keyring;

@@ -1,7 +1,8 @@
 //! Signing keys at rest, sealed.
 
 use super::{Pool, Session, Store, StoreError, begin, on, within};
-use crate::crypto::jws::{Alg, SigningKey};
+use crate::crypto::jwk::Alg;
+use crate::crypto::jws::SigningKey;
 use crate::crypto::seal::SealingKey;
 use crate::model::time::{Span, UnixTime};
 

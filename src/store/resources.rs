@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::clients::ttl_of;
 use super::{Pool, Session, Store, StoreError, begin, on, within};
-use crate::crypto::jws::Alg;
-use crate::model::client::ClientId;
+use crate::crypto::jwk::Alg;
+use crate::model::client_id::ClientId;
 use crate::model::resource::Resource;
 use crate::model::time::{Span, UnixTime};
 

@@ -1,1 +1,46 @@
-fn main() {}
+//! One binary for all tests that look at grantd from outside a module.
+//!
+//! Each test that touches a database is one function, stamped for SQLite and for PostgreSQL. `GRANTD_TEST_POSTGRES`
+//! names a server whose user may create databases; `script/test` starts one. Without it those tests fail, they are not
+//! skipped.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    missing_docs,
+    reason = "a test that cannot go on has failed"
+)]
+
+#[macro_use]
+mod harness;
+
+/// The architecture as a test.
+mod tidy;
+
+/// A1 and A3: the token endpoint, its form, grant and scope.
+mod token_endpoint;
+
+/// A2: client secrets.
+mod client_secrets;
+
+/// A4, A5 and A10: answers, errors, access tokens.
+mod answers;
+
+/// A8, A9 and A11: metadata, key sets, resource indicators.
+mod discovery;
+
+/// The database: schema, seeds, rows that should not be there.
+mod database;
+
+/// Sockets: deadlines, limits, framing, TLS, stopping.
+mod transport;
+
+/// The program as a process: commands, start, stop, outages.
+mod process;
+
+/// Real clients and a run with canary secrets.
+mod real_clients;
+
+/// Configuration.
+mod configuration;

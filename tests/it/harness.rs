@@ -1,0 +1,365 @@
+//! What tests share: a database of their own, a server put together in process, and short ways to ask it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use grantd::config::{Config, Settings, Sources};
+use grantd::crypto::seal::SealingKey;
+use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash, new_secret_id};
+use grantd::http::log::{Counts, Peer};
+use grantd::model::client::Client;
+use grantd::model::resource::Resource;
+use grantd::model::time::{Clock, UnixTime};
+use grantd::protocol::AuthorizationServer;
+use grantd::serve::{Assembled, assemble};
+use grantd::store::secrets::NewSecret;
+use grantd::store::{Database, Store};
+use http_body_util::BodyExt as _;
+use serde_json::{Map, Value};
+use sqlx::AssertSqlSafe;
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+
+/// Stamps async functions that take a [`Db`] into tests on both databases.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(crate::harness::Db::sqlite()).await; })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(crate::harness::Db::postgres().await).await; })*
+        }
+    };
+}
+
+/// A database of a test's own.
+pub struct Db {
+    pub database: Database,
+    /// For `database.url`.
+    pub url: String,
+    pub directory: tempfile::TempDir,
+}
+
+static NAMES: AtomicU32 = AtomicU32::new(0);
+
+impl Db {
+    pub fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("grantd.db");
+        Self { database: Database::Sqlite(path.clone()), url: format!("sqlite:{}", path.display()), directory }
+    }
+
+    pub async fn postgres() -> Self {
+        let server = std::env::var("GRANTD_TEST_POSTGRES")
+            .expect("set GRANTD_TEST_POSTGRES to a PostgreSQL server for tests, or run script/test, which starts one");
+        let name = format!("t_{}_{}", std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed));
+        let admin = sqlx::PgPool::connect(&server).await.expect("the PostgreSQL server for tests answers");
+        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&admin).await.unwrap();
+        admin.close().await;
+        let (base, query) = server.split_once('?').map_or((server.as_str(), ""), |(base, query)| (base, query));
+        let base = &base[..base.rfind('/').unwrap()];
+        let url = if query.is_empty() { format!("{base}/{name}") } else { format!("{base}/{name}?{query}") };
+        let database = Database::Postgres(Box::new(url.parse().unwrap()));
+        Self { database, url, directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.database, Database::Postgres(_))
+    }
+
+    /// A store with the schema applied.
+    pub async fn store(&self) -> Store {
+        let store = Store::open(&self.database, 4);
+        store.migrate(&self.database, None).await.unwrap();
+        store
+    }
+
+    /// Runs SQL as an administrator would, past grantd.
+    pub async fn sql(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Postgres(_) => {
+                let pool = sqlx::PgPool::connect(&self.url).await?;
+                let done = sqlx::raw_sql(sql).execute(&pool).await.map(drop);
+                pool.close().await;
+                done
+            }
+            Database::Sqlite(path) => {
+                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).foreign_keys(true);
+                let pool = sqlx::SqlitePool::connect_with(options).await?;
+                let done = sqlx::raw_sql(sql).execute(&pool).await.map(drop);
+                pool.close().await;
+                done
+            }
+        }
+    }
+
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+/// A server that is being set up.
+pub struct Setup {
+    pub db: Db,
+    pub store: Store,
+    pub settings: Settings,
+    pub clock: Clock,
+    pub environment: HashMap<String, String>,
+}
+
+pub const ISS: &str = "https://as.test";
+
+impl Setup {
+    pub async fn new(db: Db) -> Self {
+        let store = db.store().await;
+        let settings = Settings { issuer: ISS.into(), data_dir: db.directory.path().to_owned(), ..Settings::default() };
+        Self { db, store, settings, clock: Clock::System, environment: HashMap::new() }
+    }
+
+    /// A server with the client `cb`: scopes `api:read api:write`, default `api:read`, and its secret.
+    pub async fn with_cb(db: Db) -> (Server, String) {
+        let setup = Self::new(db).await;
+        let secret = setup.client(client("cb")).await;
+        (setup.start().await, secret)
+    }
+
+    /// Registers a client with one generated secret, and returns it.
+    pub async fn client(&self, client: Client) -> String {
+        let id = new_secret_id().unwrap();
+        let secret = ClientSecret::generate(&id).unwrap();
+        self.store.create_client(&client, Some(&new_secret(&id, secret.expose(), false))).await.unwrap();
+        secret.expose().to_owned()
+    }
+
+    /// Registers a client with a secret chosen elsewhere.
+    pub async fn imported(&self, client: Client, secret: &str) {
+        let id = new_secret_id().unwrap();
+        self.store.create_client(&client, Some(&new_secret(&id, secret, true))).await.unwrap();
+    }
+
+    pub async fn resource(&self, identifier: &str, scope: &str) {
+        let resource = Resource {
+            identifier: identifier.parse().unwrap(),
+            scope: scope.parse().unwrap(),
+            alg: None,
+            token_ttl: None,
+            introspectors: Vec::new(),
+        };
+        self.save(resource).await;
+    }
+
+    pub async fn save(&self, resource: Resource) {
+        self.store.save_resource(&resource, false, UnixTime(1)).await.unwrap();
+    }
+
+    pub async fn start(self) -> Server {
+        let sources = Sources::default();
+        let config = Config::parse(&self.settings, &sources).unwrap();
+        let sealing_key = SealingKey::from_base64(&SealingKey::generate_base64().unwrap()).unwrap();
+        let issuer = config.issuer.clone().unwrap();
+        let Assembled { server, mut feed, router, counts } =
+            assemble(&config, &self.store, sealing_key, issuer, self.clock.clone()).unwrap();
+        feed.step().await.unwrap();
+        feed.step().await.unwrap();
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(feed.run(stopped));
+        Server { db: self.db, store: self.store, server, router, counts, _stop: stop }
+    }
+}
+
+/// A secret to be stored.
+pub fn new_secret(id: &str, secret: &str, imported: bool) -> NewSecret {
+    let hash = SecretHash::new(secret, HashParams::default(), &mut Memory::default()).unwrap();
+    NewSecret {
+        secret_id: id.to_owned(),
+        hash,
+        imported,
+        label: String::new(),
+        created_at: Clock::System.now(),
+        expires_at: None,
+    }
+}
+
+/// A client as most tests want one.
+pub fn client(id: &str) -> Client {
+    Client {
+        client_id: id.parse().unwrap(),
+        scope: "api:read api:write".parse().unwrap(),
+        default_scope: "api:read".parse().unwrap(),
+        resources: Vec::new(),
+        client_credentials: true,
+        auth_methods: None,
+        token_ttl: None,
+        claims: Map::new(),
+        require_dpop: false,
+        require_mtls_binding: false,
+        enabled: true,
+        created_at: UnixTime(1_700_000_000),
+        secrets: Vec::new(),
+    }
+}
+
+/// A server in process.
+pub struct Server {
+    pub db: Db,
+    pub store: Store,
+    pub server: Arc<AuthorizationServer>,
+    pub router: Router,
+    pub counts: Counts,
+    _stop: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Waits until the server has seen what was changed before the call.
+    pub async fn refresh(&self) {
+        let mut feed = self.store.feed().await.unwrap();
+        let wanted = feed.poll().await.unwrap().revision;
+        let started = Instant::now();
+        while self.server.registry.snapshot().revision < wanted {
+            assert!(started.elapsed() < Duration::from_secs(2), "a change was not seen within 2 s");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        feed.close().await;
+    }
+
+    pub async fn send(&self, mut request: Request<Body>) -> Answer {
+        request.extensions_mut().insert(Peer(SocketAddr::from(([192, 0, 2, 1], 4711))));
+        request.headers_mut().entry(header::HOST).or_insert_with(|| "as.test".parse().unwrap());
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    /// POSTs a form to the token endpoint with further header fields.
+    pub async fn post(&self, fields: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::post("/token").header("content-type", "application/x-www-form-urlencoded");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    /// Asks for a token with Basic credentials, each half sent as it is.
+    pub async fn basic(&self, id: &str, secret: &str, form: &str) -> Answer {
+        let body = format!("grant_type=client_credentials&{form}");
+        self.post(&[("authorization", &basic(id, secret))], body).await
+    }
+
+    /// Asks for a token with credentials in the body.
+    pub async fn in_body(&self, id: &str, secret: &str, form: &str) -> Answer {
+        let body = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}&{form}");
+        self.post(&[], body).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+}
+
+pub fn basic(id: &str, secret: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{id}:{secret}")))
+}
+
+/// An answer, read whole.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// 200 with all that RFC 6749 section 5.1 asks for. Returns the JSON.
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.body);
+        self.assert_json_headers();
+        let json = self.json();
+        let members: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        assert!(
+            members.iter().all(|name| ["access_token", "token_type", "expires_in", "scope"].contains(name)),
+            "RSP-08: {members:?}"
+        );
+        assert!(json["access_token"].is_string() && json["scope"].is_string(), "{json}");
+        assert_eq!(json["token_type"], "Bearer", "RSP-02");
+        assert!(json["expires_in"].is_i64() && json["expires_in"].as_i64() > Some(0), "RSP-03");
+        json
+    }
+
+    /// 400 with `code` and all that RFC 6749 section 5.2 asks for.
+    #[track_caller]
+    pub fn error(&self, code: &str) {
+        self.refusal(StatusCode::BAD_REQUEST, code);
+        assert!(!self.headers.contains_key("www-authenticate"));
+    }
+
+    /// 401 `invalid_client` with a challenge.
+    #[track_caller]
+    pub fn e401(&self) {
+        self.refusal(StatusCode::UNAUTHORIZED, "invalid_client");
+        assert_eq!(self.header("www-authenticate"), "Basic realm=\"grantd\", charset=\"UTF-8\"", "ERR-03");
+    }
+
+    #[track_caller]
+    pub fn refusal(&self, status: StatusCode, code: &str) {
+        assert_eq!((self.status, self.json()["error"].as_str()), (status, Some(code)), "{}", self.body);
+        self.assert_json_headers();
+        let json = self.json();
+        assert!(json.get("access_token").is_none());
+        let description = json["error_description"].as_str().unwrap();
+        let legal = |byte: u8| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        assert!(description.bytes().all(legal), "ERR-02: {description:?}");
+    }
+
+    #[track_caller]
+    fn assert_json_headers(&self) {
+        assert_eq!(self.header("content-type"), "application/json", "RSP-01");
+        assert_eq!(self.header("cache-control"), "no-store", "RSP-04");
+        assert_eq!(self.header("pragma"), "no-cache", "RSP-04");
+    }
+
+    /// Header and claims of the access token.
+    pub fn token(&self) -> (Value, Value) {
+        let json = self.ok();
+        let token = json["access_token"].as_str().unwrap();
+        let parts: Vec<&str> = token.split('.').collect();
+        let read = |part: &str| serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+        (read(parts[0]), read(parts[1]))
+    }
+
+    /// All that a client sees, but for what differs in every answer.
+    pub fn face(&self) -> String {
+        let mut headers: Vec<String> = self
+            .headers
+            .iter()
+            .filter(|(name, _)| *name != "x-request-id" && *name != "date")
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        headers.sort();
+        format!("{}\n{}\n\n{}", self.status, headers.join("\n"), self.body)
+    }
+}

@@ -1,0 +1,261 @@
+//! The architecture as a test: floors, no cycles, sizes, a sentence at the head of every file, no stubs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The floors, lowest first. A file may use those below its own, and its own floor as long as nothing needs itself.
+const FLOORS: [&[&str]; 6] = [
+    &["crypto"],
+    &["model"],
+    &["store", "hashing", "keyring", "throttle", "registry"],
+    &["protocol"],
+    &["http"],
+    &["config", "tls", "listener", "telemetry", "serve", "cli"],
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_below(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path, ending));
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Source files by module path, such as `store::clients`, without `main` and `lib`.
+fn modules() -> BTreeMap<String, String> {
+    let src = root().join("src");
+    files_below(&src, "rs")
+        .into_iter()
+        .map(|path| {
+            let module = path.strip_prefix(&src).unwrap().with_extension("");
+            (module.to_str().unwrap().replace('/', "::"), fs::read_to_string(&path).unwrap())
+        })
+        .filter(|(module, _)| module != "main" && module != "lib")
+        .collect()
+}
+
+fn floor(module: &str) -> usize {
+    let top = module.split("::").next().unwrap();
+    FLOORS
+        .iter()
+        .position(|floor| floor.contains(&top))
+        .unwrap_or_else(|| panic!("{module} stands on no floor of tidy.rs"))
+}
+
+/// The modules that a source text names in `use` and in paths, unit tests aside.
+fn uses(module: &str, text: &str, all: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let text = text.split("#[cfg(test)]").next().unwrap();
+    let mut found = BTreeSet::new();
+    let mut note = |path: &str| {
+        let mut path = path.to_owned();
+        loop {
+            if all.contains_key(&path) {
+                found.insert(path);
+                return;
+            }
+            match path.rsplit_once("::") {
+                Some((parent, _)) => path = parent.to_owned(),
+                None => return,
+            }
+        }
+    };
+    for statement in text.split(';') {
+        let Some(at) = statement.rfind("use ") else { continue };
+        for path in expand(statement[at + 4..].trim()) {
+            if let Some(absolute) = resolve(module, &path) {
+                note(&absolute);
+            }
+        }
+    }
+    for (at, _) in text.match_indices("crate::") {
+        let path: String =
+            text[at + 7..].chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+        note(path.trim_end_matches(':'));
+    }
+    found.remove(module);
+    found
+}
+
+fn resolve(module: &str, path: &str) -> Option<String> {
+    let first = path.split("::").next().unwrap();
+    match first {
+        "crate" => Some(path.strip_prefix("crate::")?.to_owned()),
+        "super" => {
+            let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
+            let rest = path.strip_prefix("super::").unwrap_or("");
+            Some(if parent.is_empty() { rest.to_owned() } else { format!("{parent}::{rest}") })
+        }
+        "self" => Some(format!("{module}::{}", path.strip_prefix("self::")?)),
+        // A child module, as in `use form::Form`.
+        _ => Some(format!("{module}::{path}")),
+    }
+}
+
+/// `a::{b, c::{d, e}}` to `a::b`, `a::c::d`, `a::c::e`.
+fn expand(tree: &str) -> Vec<String> {
+    let tree = tree.split_whitespace().collect::<Vec<_>>().join(" ");
+    let Some((head, rest)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap().trim().to_owned()];
+    };
+    let inner = &rest[..rest.rfind('}').unwrap_or(rest.len())];
+    let (mut depth, mut part, mut parts) = (0, String::new(), Vec::new());
+    for c in inner.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(std::mem::take(&mut part));
+                continue;
+            }
+            _ => {}
+        }
+        part.push(c);
+    }
+    parts.push(part);
+    parts
+        .iter()
+        .filter(|part| !part.trim().is_empty())
+        .flat_map(|part| expand(&format!("{}{}", head.trim(), part.trim())))
+        .map(|path| path.trim_end_matches("::self").to_owned())
+        .collect()
+}
+
+#[test]
+fn stairs_go_down() {
+    let all = modules();
+    for (module, text) in &all {
+        for used in uses(module, text, &all) {
+            assert!(floor(&used) <= floor(module), "{module} uses {used}, which is a floor above it");
+        }
+    }
+}
+
+#[test]
+fn no_file_needs_itself() {
+    let all = modules();
+    let graph: BTreeMap<&String, BTreeSet<String>> =
+        all.iter().map(|(module, text)| (module, uses(module, text, &all))).collect();
+    for start in graph.keys() {
+        let (mut seen, mut open) = (BTreeSet::new(), graph[*start].iter().cloned().collect::<Vec<_>>());
+        while let Some(next) = open.pop() {
+            // A parent that lists its children, and a child that uses what its parent defines, are one piece of code.
+            let related = next.starts_with(&format!("{start}::")) || start.starts_with(&format!("{next}::"));
+            assert!(next != **start, "{start} needs itself through {seen:?}");
+            if !related && seen.insert(next.clone()) {
+                open.extend(
+                    graph[&next]
+                        .iter()
+                        .filter(|used| {
+                            !next.starts_with(&format!("{used}::")) && !used.starts_with(&format!("{next}::"))
+                        })
+                        .cloned(),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn lower_floors_do_not_know_what_stands_above_them() {
+    for (module, text) in modules() {
+        let forbidden: &[&str] = match floor(&module) {
+            0 | 1 => &["axum", "sqlx", "hyper", "tokio::"],
+            2 => &["axum", "hyper", "clap"],
+            3 => &["axum", "sqlx", "hyper", "clap"],
+            4 => &["sqlx", "clap"],
+            _ => &[],
+        };
+        for name in forbidden {
+            let used = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .any(|line| line.contains(&format!("use {name}")));
+            assert!(!used, "{module} must not know {name}");
+        }
+    }
+    for (module, text) in modules() {
+        if floor(&module) < 5 {
+            assert!(!text.contains("anyhow::"), "{module}: anyhow is for main, cli and serve");
+        }
+    }
+}
+
+#[test]
+fn every_file_is_short_and_says_what_it_is() {
+    let tests = files_below(&root().join("tests"), "rs").into_iter().map(|path| (path, 700));
+    let sources = files_below(&root().join("src"), "rs").into_iter().map(|path| (path, 400));
+    for (path, most) in sources.chain(tests) {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//! "), "{} does not say what it is", path.display());
+        assert!(
+            text.lines().count() <= most,
+            "{} has {} lines: it does more than one thing",
+            path.display(),
+            text.lines().count()
+        );
+        assert!(path.file_name().unwrap() != "mod.rs", "{}: write foo.rs beside foo/", path.display());
+    }
+}
+
+#[test]
+fn names_mean_something_and_nothing_is_left_undone() {
+    for module in modules().keys() {
+        let name = module.rsplit("::").next().unwrap();
+        assert!(
+            !["utils", "common", "helpers", "types", "prelude", "misc"].contains(&name),
+            "{module} is a drawer, not a room"
+        );
+    }
+    // Spelt apart, so that this file does not find itself.
+    let undone = [
+        concat!("to", "do!("),
+        concat!("unimpl", "emented!("),
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("#[ig", "nore"),
+    ];
+    for path in files_below(&root().join("src"), "rs").into_iter().chain(files_below(&root().join("tests"), "rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for mark in undone {
+            assert!(!text.contains(mark), "{} holds {mark}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_dependency_says_why_it_is_there() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut in_dependencies = false;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            in_dependencies = line.contains("dependencies]");
+        } else if in_dependencies && line.contains('=') {
+            assert!(line.contains("# "), "Cargo.toml: {line}");
+        }
+    }
+}
+
+#[test]
+fn every_reason_code_is_explained_in_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let errors = fs::read_to_string(root().join("src/protocol/error.rs")).unwrap();
+    let mut reasons = 0;
+    for body in errors.split("fn reason(").skip(1) {
+        for literal in body.split("\n    }").next().unwrap().split('"').skip(1).step_by(2) {
+            reasons += 1;
+            assert!(readme.contains(&format!("`{literal}`")), "README.md does not explain the reason `{literal}`");
+        }
+    }
+    assert!(reasons > 30, "found only {reasons} reasons; does this test still read error.rs right?");
+}
