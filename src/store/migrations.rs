@@ -97,13 +97,14 @@ impl Store {
         seeds.set_ignore_missing(true);
         let path = |version| names.get(&version).map_or_else(|| version.to_string(), |path| path.display().to_string());
         self.run(&seeds).await.map_err(|error| match error {
-            MigrateError::ExecuteMigration(error, version) => match StoreError::from(error) {
-                StoreError::Refused(reason) => MigrationError::Seed { path: path(version), reason },
-                StoreError::Unavailable(sqlx::Error::Database(error)) => {
-                    MigrationError::Seed { path: path(version), reason: error.message().to_owned() }
-                }
-                other => MigrationError::Store(other),
-            },
+            MigrateError::ExecuteMigration(sqlx::Error::Database(error), version) => {
+                let said = error.message().to_owned();
+                let reason = match StoreError::from(sqlx::Error::Database(error)) {
+                    StoreError::Refused(reason) => reason,
+                    _ => said,
+                };
+                MigrationError::Seed { path: path(version), reason }
+            }
             MigrateError::VersionMismatch(version) => MigrationError::Seed {
                 path: path(version),
                 reason: "it was applied and then edited; restore it, and write what has changed into a new seed".into(),

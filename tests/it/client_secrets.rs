@@ -1,1 +1,352 @@
-//! x
+//! A2: client secrets, presented in every way that clients present them and attackers try.
+
+use axum::http::{Request, StatusCode};
+use grantd::http::credentials::BasicReading;
+use grantd::model::client::Client;
+use grantd::model::time::{Clock, Span, UnixTime};
+
+use crate::harness::{Db, Server, Setup, basic, client, new_secret};
+
+const GRANT: &str = "grant_type=client_credentials";
+
+on_both!(
+    sec_01_sec_02_sec_07_secrets_travel_by_basic_and_by_body,
+    sec_03_sec_04_sec_05_basic_is_form_decoded_and_raw_is_tolerated,
+    sec_05_the_raw_reading_can_be_turned_off,
+    sec_08_sec_09_sec_13_failed_attempts_are_401_with_a_challenge,
+    sec_10_sec_11_sec_12_c28_one_mechanism_per_request,
+    sec_14_sec_21_c26_no_secret_means_no_client,
+    sec_15_a_client_may_narrow_its_methods,
+    sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same,
+    sec_17_failures_slow_down_the_guesser_alone,
+    sec_19_secrets_are_compared_exactly,
+    rot_01_rot_02_h61_several_secrets_live_side_by_side_and_one_hash_decides,
+    imported_secrets_are_tried_alike_for_every_client,
+    h58_a_full_lane_refuses_at_once_and_blames_nobody,
+    ops_04_rot_04_uses_are_written_down,
+);
+
+async fn sec_01_sec_02_sec_07_secrets_travel_by_basic_and_by_body(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    server.basic("cb", &secret, "").await.ok();
+    server.in_body("cb", &secret, "").await.ok();
+    let lower = basic("cb", &secret).replacen("Basic", "bAsIc", 1);
+    server.post(&[("authorization", &lower)], GRANT).await.ok();
+    let spaces = basic("cb", &secret).replacen("Basic ", "Basic   ", 1);
+    server.post(&[("authorization", &spaces)], GRANT).await.ok();
+}
+
+/// The characters that clients encode differently, in one secret.
+const AWKWARD: &str = "some secure & non-standard secret +%2B:/=£€";
+
+fn form_encoded(text: &str) -> String {
+    text.bytes().map(|byte| if byte == b' ' { "+".to_owned() } else { format!("%{byte:02X}") }).collect()
+}
+
+async fn sec_03_sec_04_sec_05_basic_is_form_decoded_and_raw_is_tolerated(db: Db) {
+    let setup = Setup::new(db).await;
+    setup.imported(client("an.identifier"), AWKWARD).await;
+    let server = setup.start().await;
+    let encoded = form_encoded(AWKWARD);
+    for secret in [encoded.clone(), encoded.to_lowercase(), encoded.replace('+', "%20")] {
+        server.basic("an%2Eidentifier", &secret, "").await.ok();
+    }
+    // Raw, as curl and requests send it: its %2B would decode to something else.
+    server.basic("an.identifier", AWKWARD, "").await.ok();
+    let raw_counted =
+        server.counts.basic_readings.get_or_create(&grantd::http::log::ReadingLabels { reading: "raw" }).get();
+    let form_counted =
+        server.counts.basic_readings.get_or_create(&grantd::http::log::ReadingLabels { reading: "form" }).get();
+    assert_eq!((form_counted, raw_counted), (3, 1));
+    let body = format!("{GRANT}&client_id=an.identifier&client_secret={encoded}");
+    server.post(&[], body).await.ok();
+}
+
+async fn sec_05_the_raw_reading_can_be_turned_off(db: Db) {
+    let mut setup = Setup::new(db).await;
+    setup.settings.secrets.basic_reading = BasicReading::Strict;
+    setup.imported(client("cx"), AWKWARD).await;
+    let server = setup.start().await;
+    server.basic("cx", &form_encoded(AWKWARD), "").await.ok();
+    server.basic("cx", AWKWARD, "").await.e401();
+}
+
+async fn sec_08_sec_09_sec_13_failed_attempts_are_401_with_a_challenge(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let garbage = format!("{}x", basic("cb", &secret));
+    for authorization in [
+        basic("cb", "wrong"),
+        basic("nobody", "wrong"),
+        basic("cb", ""),
+        basic("", ""),
+        basic("%zz", "x"),
+        "Basic".into(),
+        "Basic ".into(),
+        "Basic !!!".into(),
+        "Basic bm9jb2xvbg==".into(),
+        "Basic /zpiYg==".into(),
+        garbage,
+        "Bearer x".into(),
+        "Digest username=cb".into(),
+        "Negotiate abc".into(),
+        "DPoP x".into(),
+    ] {
+        server.post(&[("authorization", &authorization)], GRANT).await.e401();
+    }
+    server.post(&[], GRANT).await.e401();
+    server.post(&[], format!("{GRANT}&client_id=cb")).await.e401();
+    server.post(&[], format!("{GRANT}&client_secret={secret}")).await.e401();
+}
+
+async fn sec_10_sec_11_sec_12_c28_one_mechanism_per_request(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let authorization = basic("cb", &secret);
+    let fields = [("authorization", authorization.as_str())];
+    let two = Request::post("/token").header("content-type", "application/x-www-form-urlencoded");
+    let two = two.header("authorization", &authorization).header("authorization", &authorization);
+    server.send(two.body(GRANT.into()).unwrap()).await.error("invalid_request");
+    server.post(&fields, format!("{GRANT}&client_secret={secret}&client_id=cb")).await.error("invalid_request");
+    server.post(&fields, format!("{GRANT}&client_assertion=a.b.c")).await.error("invalid_request");
+    server.post(&fields, format!("{GRANT}&client_assertion_type=x")).await.error("invalid_request");
+    let body = format!("{GRANT}&client_id=cb&client_secret={secret}&client_assertion=a.b.c");
+    server.post(&[], body).await.error("invalid_request");
+    server.post(&fields, format!("{GRANT}&client_id=other")).await.error("invalid_request");
+    assert_eq!(server.server.authenticator.lane.verifications.get(), 0, "no hash is computed");
+    server.post(&fields, format!("{GRANT}&client_id=cb")).await.ok();
+}
+
+async fn sec_14_sec_21_c26_no_secret_means_no_client(db: Db) {
+    let setup = Setup::new(db).await;
+    setup.store.create_client(&client("bare"), None).await.unwrap();
+    setup.client(client("cb")).await;
+    let server = setup.start().await;
+    for id in ["bare", "cb"] {
+        for secret in ["", " ", "null", "undefined", "%20"] {
+            server.basic(id, secret, "").await.e401();
+            server.in_body(id, secret, "").await.e401();
+        }
+    }
+    let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
+    let methods = metadata["token_endpoint_auth_methods_supported"].as_array().unwrap();
+    assert_eq!(methods, &["client_secret_basic", "client_secret_post"]);
+    let assertion = "client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=eyJhbGciOiJIUzI1NiJ9.e30.AA";
+    server.post(&[], format!("{GRANT}&client_id=cb&{assertion}")).await.e401();
+}
+
+async fn sec_15_a_client_may_narrow_its_methods(db: Db) {
+    let setup = Setup::new(db).await;
+    let only = |id: &str, method: &str| Client { auth_methods: Some(method.into()), ..client(id) };
+    let by_basic = setup.client(only("cb", "client_secret_basic")).await;
+    let by_body = setup.client(only("cp", "client_secret_post")).await;
+    let by_key = setup.client(only("pk", "private_key_jwt tls_client_auth")).await;
+    let server = setup.start().await;
+    server.basic("cb", &by_basic, "").await.ok();
+    server.in_body("cb", &by_basic, "").await.e401();
+    server.in_body("cp", &by_body, "").await.ok();
+    server.basic("cp", &by_body, "").await.e401();
+    server.basic("pk", &by_key, "").await.e401();
+}
+
+/// A server with a client for each way to fail, and the requests that do.
+async fn failing(db: Db) -> (Server, Vec<(&'static str, String, String)>) {
+    let setup = Setup::new(db).await;
+    let mut attempts = vec![(
+        "unknown_client",
+        "nobody".to_owned(),
+        "gds_aaaaaaaaaaaaaaaa_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned(),
+    )];
+    let right = setup.client(client("cb")).await;
+    let (prefix, _) = right.rsplit_once(|c: char| c == '_').unwrap_or((&right, ""));
+    let wrong = format!("{}{}", &right[..right.len() - 1], if right.ends_with('A') { 'B' } else { 'A' });
+    assert!(wrong.starts_with(&prefix[..10]));
+    attempts.push(("wrong_secret", "cb".into(), wrong));
+    attempts.push(("client_disabled", "dis".into(), setup.client(Client { enabled: false, ..client("dis") }).await));
+    let narrowed = Client { auth_methods: Some("private_key_jwt".into()), ..client("narrow") };
+    attempts.push(("auth_method_not_allowed", "narrow".into(), setup.client(narrowed).await));
+    for (reason, id, ended) in [("secret_expired", "xs", "expires_at = 1"), ("secret_revoked", "rv", "revoked_at = 1")]
+    {
+        let secret = setup.client(client(id)).await;
+        setup.db.sql(&format!("update client_secret set {ended} where client_id = '{id}'")).await.unwrap();
+        attempts.push((reason, id.into(), secret));
+    }
+    setup.store.create_client(&client("bare"), None).await.unwrap();
+    attempts.push((
+        "wrong_secret",
+        "bare".into(),
+        "gds_bbbbbbbbbbbbbbbb_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into(),
+    ));
+    (setup.start().await, attempts)
+}
+
+async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) {
+    let (server, attempts) = failing(db).await;
+    let mut faces = Vec::new();
+    let hashes = || server.server.authenticator.lane.verifications.get();
+    for (reason, id, secret) in &attempts {
+        let before = hashes();
+        let answer = server.basic(id, secret, "").await;
+        assert_eq!(hashes() - before, 1, "{reason}: {id} does the work of one hash");
+        answer.e401();
+        faces.push(answer.face());
+        let counted = grantd::http::log::TokenLabels { result: "refused", reason, method: "client_secret_basic" };
+        assert!(
+            server.counts.token_requests.get_or_create(&counted).get() > 0,
+            "{reason} is not what was logged for {id}"
+        );
+    }
+    faces.dedup();
+    assert_eq!(faces.len(), 1, "{faces:#?}");
+    insta::assert_snapshot!(faces[0], @r#"
+    401 Unauthorized
+    cache-control: no-store
+    content-length: 77
+    content-type: application/json
+    pragma: no-cache
+    referrer-policy: no-referrer
+    strict-transport-security: max-age=63072000
+    www-authenticate: Basic realm="grantd", charset="UTF-8"
+    x-content-type-options: nosniff
+
+    {"error":"invalid_client","error_description":"client authentication failed"}
+    "#);
+}
+
+async fn sec_17_failures_slow_down_the_guesser_alone(db: Db) {
+    let setup = Setup::new(db).await;
+    let victim = setup.client(client("victim")).await;
+    let other = setup.client(client("other")).await;
+    let server = setup.start().await;
+    let mut statuses = Vec::new();
+    for _ in 0..14 {
+        statuses.push(server.basic("victim", "wrong-but-long-enough", "").await);
+    }
+    assert_eq!(statuses[0].status, StatusCode::UNAUTHORIZED);
+    let throttled = statuses.last().unwrap();
+    throttled.refusal(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable");
+    assert!((1..=60).contains(&throttled.header("retry-after").parse::<u64>().unwrap()));
+    server.basic("other", &other, "").await.ok();
+    // The client itself, somewhere else, does not notice.
+    let mut request =
+        Request::post("/token").header("content-type", "application/x-www-form-urlencoded").header("host", "as.test");
+    request = request.header("authorization", basic("victim", &victim));
+    let mut request = request.body(axum::body::Body::from(GRANT)).unwrap();
+    request.extensions_mut().insert(grantd::http::log::Peer(([198, 51, 100, 7], 1).into()));
+    let answer = tower::ServiceExt::oneshot(server.router.clone(), request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+async fn sec_19_secrets_are_compared_exactly(db: Db) {
+    let setup = Setup::new(db).await;
+    let long = "Abc".repeat(67);
+    setup.imported(client("cx"), &long).await;
+    let server = setup.start().await;
+    server.in_body("cx", &long, "").await.ok();
+    let last = format!("{}d", &long[..long.len() - 1]);
+    for wrong in [last, format!("{long}+"), format!("+{long}"), long.to_lowercase(), long[..72].to_owned()] {
+        server.in_body("cx", &wrong, "").await.e401();
+    }
+}
+
+async fn rot_01_rot_02_h61_several_secrets_live_side_by_side_and_one_hash_decides(db: Db) {
+    let mut setup = Setup::new(db).await;
+    let (clock, hand) = Clock::fixed(1_800_000_000);
+    setup.clock = clock;
+    let first = setup.client(client("cb")).await;
+    let mut last = (String::new(), String::new());
+    for number in 0..20 {
+        let id = format!("secret{number}");
+        let secret = grantd::crypto::secret::ClientSecret::generate(&id).unwrap();
+        let mut stored = new_secret(&id, secret.expose(), false);
+        stored.expires_at = (number == 19).then(|| UnixTime(1_800_000_000).plus(Span::from_secs(60)));
+        setup.store.add_secret("cb", &stored).await.unwrap();
+        last = (id, secret.expose().to_owned());
+    }
+    let server = setup.start().await;
+    let hashes = || server.server.authenticator.lane.verifications.get();
+    server.basic("cb", &first, "").await.ok();
+    server.basic("cb", &last.1, "").await.ok();
+    assert_eq!(hashes(), 2);
+    server.basic("cb", &format!("{}x", &last.1[..last.1.len() - 1]), "").await.e401();
+    assert_eq!(hashes(), 3, "a wrong secret of a client with 21 costs one hash");
+
+    hand.store(1_800_000_060, std::sync::atomic::Ordering::Relaxed);
+    server.basic("cb", &last.1, "").await.e401();
+    server.basic("cb", &first, "").await.ok();
+    let id = first.split('_').nth(1).unwrap();
+    assert!(server.store.revoke_secret("cb", id, UnixTime(1_800_000_060)).await.unwrap());
+    server.refresh().await;
+    server.basic("cb", &first, "").await.e401();
+}
+
+async fn imported_secrets_are_tried_alike_for_every_client(db: Db) {
+    let setup = Setup::new(db).await;
+    setup.imported(client("two"), "the first imported secret").await;
+    setup.store.add_secret("two", &new_secret("second", "the second imported secret", true)).await.unwrap();
+    let third = setup.store.add_secret("two", &new_secret("third", "the third imported secret", true)).await;
+    assert!(
+        third.unwrap_err().to_string().contains("revoke one first"),
+        "each has to be tried, so their number is bounded"
+    );
+    setup.client(client("tagged")).await;
+    let server = setup.start().await;
+    let hashes = || server.server.authenticator.lane.verifications.get();
+    for secret in ["the first imported secret", "the second imported secret"] {
+        server.in_body("two", secret, "").await.ok();
+    }
+    let mut costs = Vec::new();
+    for id in ["two", "tagged", "nobody"] {
+        let before = hashes();
+        server.in_body(id, "not a secret of anybody", "").await.e401();
+        costs.push(hashes() - before);
+    }
+    assert_eq!(costs, [2, 2, 2], "M80: unknown, tagged-only and imported do the same work");
+}
+
+async fn h58_a_full_lane_refuses_at_once_and_blames_nobody(db: Db) {
+    let mut setup = Setup::new(db).await;
+    setup.settings.secrets.queue = 1;
+    setup.settings.secrets.threads = 1;
+    let server = setup.start().await;
+    let asks = (0..20).map(|number| {
+        let (server, id) = (&server, format!("nobody{number}"));
+        async move { server.basic(&id, "wrong", "").await }
+    });
+    let answers = futures_join(asks).await;
+    let busy: Vec<_> = answers.iter().filter(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE).collect();
+    assert!(busy.len() >= 10, "{}", busy.len());
+    busy[0].refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
+    assert_eq!(busy[0].header("retry-after"), "1");
+    assert!(answers.iter().any(|answer| answer.status == StatusCode::UNAUTHORIZED));
+}
+
+async fn futures_join<F: Future<Output = crate::harness::Answer>>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    let mut answers: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (future, answer) in futures.iter_mut().zip(&mut answers) {
+            if answer.is_none()
+                && let std::task::Poll::Ready(output) = future.as_mut().poll(cx)
+            {
+                *answer = Some(output);
+            }
+        }
+        if answers.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    answers.into_iter().flatten().collect()
+}
+
+async fn ops_04_rot_04_uses_are_written_down(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    server.basic("cb", &secret, "").await.ok();
+    let id: Box<str> = secret.split('_').nth(1).unwrap().into();
+    let used: Vec<_> =
+        server.server.registry.snapshot().client("cb").unwrap().secrets.iter().filter_map(|s| s.last_used()).collect();
+    assert_eq!(used.len(), 1);
+    let revision = server.server.registry.snapshot().revision;
+    server.store.note_secret_use(&[(id.clone(), used[0]), ("gone".into(), used[0])]).await.unwrap();
+    server.store.note_secret_use(&[(id, UnixTime(5))]).await.unwrap();
+    assert_eq!(server.store.secrets(Some("cb")).await.unwrap()[0].last_used_at, Some(used[0]), "the latest use stays");
+    server.refresh().await;
+    assert_eq!(server.server.registry.snapshot().revision, revision, "a use is not a change of the registry");
+}

@@ -1,1 +1,370 @@
-//! x
+//! The database: one schema in two dialects, seeds that are safe or fail, changes that are seen, rows that cannot be.
+
+use std::collections::BTreeSet;
+
+use grantd::crypto::jwk::Alg;
+use grantd::crypto::seal::SealingKey;
+use grantd::model::time::{Span, UnixTime};
+use grantd::store::keys::new_key;
+use grantd::store::migrations::{MigrationError, Schema};
+
+use crate::harness::{Db, Setup, client};
+
+on_both!(
+    a_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do,
+    a_right_seed_is_taken_with_its_defaults,
+    seeds_are_applied_once_each_in_order_whole_or_not_at_all,
+    every_change_by_hand_is_seen_and_only_what_changed_is_read,
+    m89_a_row_that_cannot_be_understood_stops_its_own_client_alone,
+    replicas_that_start_together_make_one_signing_key,
+    a_resource_in_use_is_not_deleted,
+    an_older_schema_is_noticed,
+);
+
+const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$4PTs6i9jvSbk26IegYamZi+9v3lOmSCppfpnmuUDP68";
+
+fn secret_with(hash: &str) -> String {
+    format!(
+        "insert into client (client_id, scope) values ('c', 'a'); insert into client_secret (client_id, hash) values ('c', '{hash}');"
+    )
+}
+
+async fn a_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do(db: Db) {
+    db.store().await;
+    let tail = "$MDEyMzQ1Njc4OWFiY2RlZg$4PTs6i9jvSbk26IegYamZi+9v3lOmSCppfpnmuUDP68";
+    let not_argon2id = "hash: not argon2id; insert what `grantd hash-secret` prints";
+    let weak = "hash: too weak, want m=19456,t=2; use `grantd hash-secret`";
+    let costly = "hash: too costly to verify, at most m=65536,t=10,p=16";
+    let scope = "scope: tokens with single spaces between; no \" \\ or control";
+    let client_id = "client_id: 1 to 128 of A-Z a-z 0-9 . _ ~ -";
+    let with_client = |columns: &str, values: &str| {
+        format!("insert into client (client_id, scope, {columns}) values ('c', 'a b', {values})")
+    };
+    let named = |id: &str| format!("insert into client (client_id) values ('{id}')");
+    let scoped = |scope: &str| format!("insert into client (client_id, scope) values ('c', '{scope}')");
+    let resource = |identifier: &str| format!("insert into resource (identifier, scope) values ('{identifier}', 'a')");
+    let mut cases: Vec<(String, &str)> = vec![
+        (secret_with("hunter2-in-clear-text"), not_argon2id),
+        (secret_with(""), not_argon2id),
+        (secret_with("$2b$12$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234"), not_argon2id),
+        (secret_with(&HASH.replace("argon2id", "argon2i")), not_argon2id),
+        (secret_with(&HASH.replace("argon2id", "argon2d")), not_argon2id),
+        (secret_with(&HASH.replace("v=19", "v=16")), not_argon2id),
+        (secret_with(&HASH[..HASH.len() - 1]), not_argon2id),
+        (secret_with(&format!("{HASH}$x")), not_argon2id),
+        (secret_with(&format!("$argon2id$v=19$m=19455,t=2,p=1{tail}")), weak),
+        (secret_with(&format!("$argon2id$v=19$m=19456,t=1,p=1{tail}")), weak),
+        (secret_with(&format!("$argon2id$v=19$m=8,t=9,p=1{tail}")), weak),
+        (secret_with(&format!("$argon2id$v=19$m=4194304,t=2,p=1{tail}")), costly),
+        (secret_with(&format!("$argon2id$v=19$m=19456,t=1000000,p=1{tail}")), costly),
+        (secret_with(&format!("$argon2id$v=19$m=19456,t=2,p=255{tail}")), costly),
+        (with_client("default_scope", "'c'"), "default_scope: must be a part of scope"),
+        (with_client("default_scope", "'a  b'"), "default_scope: must be a part of scope"),
+        (with_client("token_ttl", "0"), "token_ttl: seconds, from 1 to 86400"),
+        (with_client("token_ttl", "86401"), "token_ttl: seconds, from 1 to 86400"),
+        (with_client("grant_types", "'password'"), "grant_types: client_credentials, or empty for none"),
+        (with_client("auth_methods", "'none'"), "auth_methods: null for any, else names as in the metadata"),
+        (with_client("claims", "'[]'"), "claims: a JSON object"),
+        (with_client("claims", "'{\"aud\":\"x\"}'"), "claims: iss sub aud exp iat jti scope … are set by grantd"),
+        (with_client("enabled", "2"), "require_dpop, require_mtls_binding, enabled: 0 or 1"),
+        ("insert into client (client_id) values ('c'); insert into client_resource values ('c', 'https://none.test')".into(),
+         "identifier: no such resource; insert into resource first"),
+        (format!("insert into client_secret (client_id, hash) values ('nobody', '{HASH}')"), "client_id: no such client; insert into client first"),
+        ("insert into resource (identifier, scope, alg) values ('https://a.test', 'a', 'HS256')".into(), "alg: one of ES256 EdDSA PS256 RS256"),
+        (format!("{}; insert into resource_introspector values ('https://a.test', 'nobody')", resource("https://a.test")),
+         "client_id: no such client; insert into client first"),
+    ];
+    cases.extend(["", "a b", "a:b", "a/b", "é", "a\nb", &"x".repeat(129)].map(|id| (named(id), client_id)));
+    cases
+        .extend([" a", "a ", "a  b", "a\tb", "a\"b", "a\\b", "é", &"x".repeat(4097)].map(|text| (scoped(text), scope)));
+    let uri = "identifier: absolute URI without fragment (RFC 8707), max 2048";
+    cases.extend(
+        ["", "api1", "//api1.test", "https://a.test#x", "https://a b", "https:", "https://a\"b"]
+            .map(|text| (resource(text), uri)),
+    );
+    for (sql, message) in cases {
+        let error = db.sql(&sql).await.expect_err(&sql).to_string();
+        assert!(error.contains(message), "{sql}\nwanted: {message}\ngot:    {error}");
+        db.sql("delete from client; delete from resource").await.unwrap();
+    }
+}
+
+async fn a_right_seed_is_taken_with_its_defaults(db: Db) {
+    let setup = Setup::new(db).await;
+    let seed = format!(
+        "insert into resource (identifier, scope) values ('https://api1.test', 'api:read api:write');
+         insert into client (client_id, scope, default_scope) values ('billing', 'api:read api:write', 'api:read');
+         insert into client_resource (client_id, identifier) values ('billing', 'https://api1.test');
+         insert into client_secret (client_id, hash) values ('billing', '{HASH}');
+         insert into client (client_id) values ('it.has-no_scope~');"
+    );
+    setup.db.sql(&seed).await.unwrap();
+    let server = setup.start().await;
+    let answer = server.basic("billing", "some+secure+%26+non-standard+secret", "").await;
+    assert_eq!(answer.token().1["aud"], "https://api1.test");
+    let secrets = server.store.secrets(Some("billing")).await.unwrap();
+    assert!(secrets[0].imported && secrets[0].created_at > UnixTime(1_700_000_000) && secrets[0].secret_id.len() == 32);
+}
+
+async fn seeds_are_applied_once_each_in_order_whole_or_not_at_all(db: Db) {
+    let store = db.store().await;
+    let seeds = db.directory.path().join("seeds");
+    let migrate = async || store.migrate(&db.database, Some(&seeds)).await;
+    let fault = async |part: &str, file: &str| match migrate().await {
+        Err(MigrationError::Seed { path, reason }) => {
+            assert!(reason.contains(part) && path.contains(file), "{path}: {reason}");
+        }
+        other => panic!("wanted `{part}`, got {other:?}"),
+    };
+    fault("cannot be read", "seeds").await;
+    // 10 comes after 9, and refers to it.
+    db.file("seeds/10_link.sql", "insert into client_resource values ('a', 'https://a.test');");
+    db.file("seeds/9_base.sql", "insert into client (client_id) values ('a'); insert into resource (identifier, scope) values ('https://a.test', 'x');");
+    db.file("seeds/.swp", "not a seed");
+    migrate().await.unwrap();
+    migrate().await.unwrap();
+
+    let bad = db.file(
+        "seeds/11_bad.sql",
+        "insert into client (client_id) values ('b'); insert into client (client_id) values ('b b');",
+    );
+    fault("client_id: 1 to 128", "11_bad.sql").await;
+    db.sql("insert into client (client_id) values ('b')").await.expect("the failed seed left nothing behind");
+    std::fs::remove_file(bad).unwrap();
+    let wrong = db.file("seeds/12_wrong.sql", "insert into clients values (1);");
+    fault("clients", "12_wrong.sql").await;
+    std::fs::remove_file(wrong).unwrap();
+
+    for (name, part) in [
+        ("readme.txt", "<number>_<name>.sql"),
+        ("x_y.sql", "<number>_<name>.sql"),
+        ("13.sql", "<number>_<name>.sql"),
+        ("9_again.sql", "same number"),
+    ] {
+        let path = db.file(&format!("seeds/{name}"), "");
+        fault(part, if name == "9_again.sql" { "9_" } else { name }).await;
+        std::fs::remove_file(path).unwrap();
+    }
+    db.file("seeds/9_base.sql", "-- edited");
+    fault("was applied and then edited", "9_base.sql").await;
+    std::fs::remove_file(seeds.join("9_base.sql")).unwrap();
+    migrate().await.expect("an applied seed may be taken out of the directory");
+    let status = store.migration_status(Some(&seeds)).await.unwrap();
+    assert!(status.iter().all(|one| one.applied) && status.len() == 2);
+}
+
+async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
+    let store = db.store().await;
+    let mut feed = store.feed().await.unwrap();
+    let mut known = feed.poll().await.unwrap().revision;
+    let insert = "insert into client (client_id, scope) values ('a', 'x'), ('b', 'x'), ('c', 'x')";
+    let secret = format!("insert into client_secret (secret_id, client_id, hash) values ('s1', 'a', '{HASH}')");
+    let cases: [(&str, &[&str], bool, bool); 13] = [
+        (insert, &["a", "b", "c"], false, false),
+        (&secret, &["a"], false, false),
+        ("update client_secret set revoked_at = 1 where secret_id = 's1'", &["a"], false, false),
+        ("insert into client_secret_use values ('s1', 5)", &[], false, false),
+        ("update client set scope = 'y' where client_id <> 'c'", &["a", "b"], false, false),
+        ("update client set scope = 'y' where client_id = 'nobody'", &[], false, false),
+        ("insert into resource (identifier, scope) values ('https://a.test', 'y')", &[], true, false),
+        ("insert into client_resource values ('b', 'https://a.test')", &["b"], false, false),
+        ("insert into resource_introspector values ('https://a.test', 'c')", &[], true, false),
+        ("delete from client_resource", &["b"], false, false),
+        ("update client set client_id = 'd' where client_id = 'b'", &["b", "d"], false, false),
+        ("delete from client where client_id = 'a'", &["a"], false, false),
+        ("insert into signing_key (kid, alg, sealed, active_at) values ('k', 'ES256', 'x', 1)", &[], false, true),
+    ];
+    for (sql, clients, resources, keys) in cases {
+        let sql = if db.is_postgres() {
+            sql.replace("'ES256', 'x'", "'ES256', '\\x00'")
+        } else {
+            sql.replace("'ES256', 'x'", "'ES256', x'00'")
+        };
+        db.sql(&sql).await.unwrap();
+        let revision = feed.poll().await.unwrap().revision;
+        let changes = feed.changes(Some(known)).await.unwrap();
+        let changed: BTreeSet<&str> = changes.clients.keys().map(String::as_str).collect();
+        assert_eq!(changed, clients.iter().copied().collect::<BTreeSet<_>>(), "{sql}");
+        assert_eq!(
+            (changes.resources.is_some(), changes.keys.is_some(), changes.complete),
+            (resources, keys, false),
+            "{sql}"
+        );
+        assert_eq!(revision > known, !clients.is_empty() || resources || keys, "{sql}");
+        known = revision;
+    }
+    let all = feed.changes(None).await.unwrap();
+    assert!(all.complete && all.clients.len() == 2 && all.keys.unwrap().len() == 1);
+    db.sql("begin; insert into client (client_id) values ('e'); rollback").await.unwrap();
+    assert_eq!(feed.poll().await.unwrap().revision, known, "what was rolled back never happened");
+    if db.is_postgres() {
+        db.sql("truncate client cascade").await.unwrap();
+        let changes = feed.changes(Some(known)).await.unwrap();
+        assert!(changes.complete && changes.clients.is_empty(), "truncate tells no rows, so everything is read");
+    }
+}
+
+/// Takes away what keeps unsafe rows out, as a database of unknown history might lack it.
+fn unguarded(db: &Db, sql: &str) -> String {
+    if db.is_postgres() {
+        let drop_checks = "do $$ declare c record; begin
+            for c in select conname, conrelid::regclass as t from pg_constraint where contype = 'c' and conrelid::regclass::text in ('client', 'client_secret', 'resource')
+            loop execute format('alter table %s drop constraint %I', c.t, c.conname); end loop; end $$;";
+        format!("{drop_checks} {sql}")
+    } else {
+        format!("drop trigger client_default_scope_on_insert; pragma ignore_check_constraints = on; {sql}")
+    }
+}
+
+async fn m89_a_row_that_cannot_be_understood_stops_its_own_client_alone(db: Db) {
+    let setup = Setup::new(db).await;
+    let good = setup.client(client("good")).await;
+    let hostile = HASH.replace("m=19456", "m=4194304");
+    let rows = [
+        ("heavy", "", format!("insert into client_secret (client_id, hash) values ('heavy', '{hostile}')")),
+        ("plain", "", "insert into client_secret (client_id, hash) values ('plain', 'clear text')".to_owned()),
+        ("badscope", "update client set scope = 'a  b' where client_id = 'badscope'", String::new()),
+        ("default", "update client set default_scope = 'zzz' where client_id = 'default'", String::new()),
+        ("ttl", "update client set token_ttl = -1 where client_id = 'ttl'", String::new()),
+        ("claims", "update client set claims = '{\"iss\":\"evil\"}' where client_id = 'claims'", String::new()),
+        ("flag", "update client set enabled = 7 where client_id = 'flag'", String::new()),
+    ];
+    let mut sql = String::from("insert into client (client_id) values ('ok-but-bare');");
+    for (id, update, more) in &rows {
+        sql += &format!("insert into client (client_id, scope) values ('{id}', 'a'); {update}; {more};")
+            .replace("; ;", ";")
+            .replace(";;", ";");
+    }
+    sql += "insert into client (client_id, scope) values ('spaced out', 'a');";
+    sql += "insert into resource (identifier, scope) values ('not a uri', 'a');";
+    let update_trigger = if setup.db.is_postgres() { "" } else { "drop trigger client_default_scope_on_update;" };
+    setup.db.sql(&unguarded(&setup.db, &format!("{update_trigger}{sql}"))).await.unwrap();
+    let server = setup.start().await;
+    server.basic("good", &good, "").await.ok();
+    for id in ["heavy", "plain", "badscope", "default", "ttl", "claims", "flag"] {
+        server.basic(id, "clear text", "").await.e401();
+        let labels = grantd::http::log::TokenLabels {
+            result: "refused",
+            reason: "client_malformed",
+            method: "client_secret_basic",
+        };
+        assert!(
+            server.counts.token_requests.get_or_create(&labels).get() > 0,
+            "{id} is told from an unknown client in the log"
+        );
+    }
+    assert_eq!(server.server.registry.snapshot().broken().len(), 9, "{:?}", server.server.registry.snapshot().broken());
+    // Mended by hand, it works without a restart.
+    server.db.sql(&format!("update client_secret set hash = '{HASH}' where client_id = 'heavy'; update client set scope = 'a', default_scope = 'a' where client_id = 'heavy'")).await.unwrap();
+    server.refresh().await;
+    server.basic("heavy", "some+secure+%26+non-standard+secret", "").await.ok();
+}
+
+async fn replicas_that_start_together_make_one_signing_key(db: Db) {
+    let store = db.store().await;
+    let sealing_key = SealingKey::from_base64(&SealingKey::generate_base64().unwrap()).unwrap();
+    let made: Vec<_> =
+        (0..5).map(|_| new_key(Alg::Es256, &sealing_key, UnixTime(1), Span::from_secs(0)).unwrap()).collect();
+    let tasks: Vec<_> = made
+        .into_iter()
+        .map(|key| {
+            let store = store.clone();
+            tokio::spawn(async move { store.add_first_key(&key).await })
+        })
+        .collect();
+    let mut added = 0;
+    for task in tasks {
+        added += u32::from(task.await.unwrap().unwrap());
+    }
+    assert_eq!((added, store.keys().await.unwrap().len()), (1, 1));
+    let key = &store.keys().await.unwrap()[0];
+    key.open(&sealing_key).unwrap();
+    let pkcs8 = sealing_key.open(&format!("signing_key/ES256/{}", key.kid), &key.sealed).unwrap();
+    assert!(
+        !key.sealed.windows(16).any(|window| pkcs8.windows(16).any(|plain| plain == window)),
+        "JWK-08: nothing of the key stands in the database"
+    );
+}
+
+async fn a_resource_in_use_is_not_deleted(db: Db) {
+    let setup = Setup::new(db).await;
+    setup.resource("https://api1.test", "api:read").await;
+    setup
+        .store
+        .create_client(
+            &grantd::model::client::Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("cb") },
+            None,
+        )
+        .await
+        .unwrap();
+    let error = setup.store.delete_resource("https://api1.test").await.unwrap_err().to_string();
+    assert!(error.contains("used by cb"), "{error}");
+    assert!(setup.store.delete_client("cb").await.unwrap());
+    assert!(setup.store.delete_resource("https://api1.test").await.unwrap());
+    assert!(!setup.store.delete_resource("https://api1.test").await.unwrap());
+}
+
+async fn an_older_schema_is_noticed(db: Db) {
+    let store = grantd::store::Store::open(&db.database, 2);
+    assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: 1 });
+    store.migrate(&db.database, None).await.unwrap();
+    assert_eq!(store.schema().await.unwrap(), Schema::Usable);
+    // A newer program has been here: migrations only add, so this one goes on.
+    db.sql("insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (99, 'later', true, 'x', 0)".replace("'x'", if db.is_postgres() { "'\\x00'" } else { "x'00'" }).as_str()).await.unwrap();
+    assert_eq!(store.schema().await.unwrap(), Schema::Usable);
+    store.migrate(&db.database, None).await.unwrap();
+}
+
+/// Tables, columns, whether they may be null, and constraint messages, read from the text of both files.
+fn shape(sql: &str) -> BTreeSet<String> {
+    let mut shape = BTreeSet::new();
+    for table in sql.split("\ncreate table ").skip(1) {
+        let (name, body) = table.split_once(" (\n").unwrap();
+        for line in body.split("\n)").next().unwrap().lines().map(str::trim) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["constraint", ..] => {
+                    shape.insert(format!(
+                        "{name}: {}",
+                        line.trim_start_matches("constraint ")
+                            .trim_end_matches(')')
+                            .split("\"\"")
+                            .collect::<Vec<_>>()
+                            .join("''")
+                            .split('"')
+                            .nth(1)
+                            .unwrap()
+                    ));
+                }
+                [column, kind, ..] if ["text", "bigint", "integer", "bytea", "blob"].contains(kind) => {
+                    let kind = kind.replace("integer", "bigint").replace("blob", "bytea");
+                    let required = line.contains("not null") || line.contains("primary key");
+                    shape.insert(format!("{name}.{column} {kind}{}", if required { " not null" } else { "" }));
+                }
+                _ => {}
+            }
+        }
+    }
+    // SQLite cannot name a foreign key's message, nor look beyond a row in a check: triggers say these.
+    for trigger in sql.split("\ncreate trigger ").skip(1).filter(|trigger| trigger.contains("raise(abort")) {
+        let table = trigger.split(" on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        shape.insert(format!(
+            "{table}: {}",
+            trigger.split("raise(abort, '").nth(1).unwrap().split('\'').next().unwrap()
+        ));
+    }
+    shape
+}
+
+#[test]
+fn the_two_dialects_say_the_same() {
+    let postgres = shape(include_str!("../../migrations/postgres/1_registry.sql"));
+    let sqlite = shape(include_str!("../../migrations/sqlite/1_registry.sql"));
+    assert!(postgres.len() > 50, "{}", postgres.len());
+    let only_postgres: Vec<_> = postgres.difference(&sqlite).collect();
+    let only_sqlite: Vec<_> = sqlite.difference(&postgres).collect();
+    assert!(
+        only_postgres.is_empty() && only_sqlite.is_empty(),
+        "only in PostgreSQL: {only_postgres:#?}\nonly in SQLite: {only_sqlite:#?}"
+    );
+}

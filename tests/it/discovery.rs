@@ -1,1 +1,266 @@
-//! x
+//! A8, A9 and A11: what the server says of itself, and whom its tokens are for.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use grantd::crypto::jwk::Alg;
+use grantd::crypto::seal::SealingKey;
+use grantd::http::PUBLISH_AHEAD;
+use grantd::model::client::Client;
+use grantd::model::time::{Clock, Span, UnixTime};
+use grantd::store::keys::new_key;
+
+use crate::harness::{Db, ISS, Setup, client};
+
+on_both!(
+    met_01_to_met_17_the_metadata_is_exact,
+    met_01_an_issuer_with_a_path_moves_everything_below_it,
+    met_16_the_openid_alias_can_be_turned_off,
+    jwk_01_jwk_02_jwk_03_m85_the_key_set_is_public_and_typed,
+    jwk_07_met_14_htp_03_documents_are_cacheable,
+    jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_have_expired,
+    h48_no_url_comes_from_a_header,
+    res_01_res_02_res_03_a_resource_is_exactly_one_that_the_client_may_ask_for,
+    res_04_one_token_one_audience,
+    scp_07_atj_08_scope_and_resource_go_together,
+    res_05_res_07_identifiers_are_kept_to_the_letter,
+);
+
+const METADATA: &str = "/.well-known/oauth-authorization-server";
+
+async fn met_01_to_met_17_the_metadata_is_exact(db: Db) {
+    let setup = Setup::new(db).await;
+    setup.resource("https://api1.test", "api1:read api1:write").await;
+    setup.resource("https://api2.test", "api2:read").await;
+    let server = setup.start().await;
+    let answer = server.get(METADATA).await;
+    assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/json"));
+    insta::assert_snapshot!(answer.body, @r#"{"grant_types_supported":["client_credentials"],"issuer":"https://as.test","jwks_uri":"https://as.test/jwks","protected_resources":["https://api1.test","https://api2.test"],"scopes_supported":["api1:read","api1:write","api2:read"],"token_endpoint":"https://as.test/token","token_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post"]}"#);
+    assert!(!answer.body.contains("[]"), "MET-02, MET-06");
+    assert!(answer.header("server").is_empty(), "MET-17");
+    assert_eq!(server.get("/.well-known/openid-configuration").await.body, answer.body, "MET-16");
+    let empty = Setup::new(Db::sqlite()).await.start().await.get(METADATA).await;
+    assert!(!empty.body.contains("scopes_supported") && !empty.body.contains("protected_resources"), "MET-02");
+}
+
+async fn met_01_an_issuer_with_a_path_moves_everything_below_it(db: Db) {
+    let mut setup = Setup::new(db).await;
+    setup.settings.issuer = "https://as.test/t1".into();
+    let secret = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    let metadata = server.get("/.well-known/oauth-authorization-server/t1").await.json();
+    assert_eq!(metadata["issuer"], "https://as.test/t1");
+    assert_eq!(metadata["token_endpoint"], "https://as.test/t1/token");
+    for path in [
+        "/.well-known/openid-configuration/t1",
+        "/t1/.well-known/openid-configuration",
+        "/t1/jwks",
+        "/t1/.well-known/jwks.json",
+    ] {
+        assert_eq!(server.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    for path in [METADATA, "/jwks", "/.well-known/openid-configuration"] {
+        assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    let request = Request::post("/t1/token").header("content-type", "application/x-www-form-urlencoded");
+    let body = format!("grant_type=client_credentials&client_id=cb&client_secret={secret}");
+    let answer = server.send(request.body(body.into()).unwrap()).await;
+    assert_eq!(answer.token().1["iss"], "https://as.test/t1", "MET-03");
+}
+
+async fn met_16_the_openid_alias_can_be_turned_off(db: Db) {
+    let mut setup = Setup::new(db).await;
+    setup.settings.openid_configuration = false;
+    let server = setup.start().await;
+    assert_eq!(server.get("/.well-known/openid-configuration").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(server.get(METADATA).await.status, StatusCode::OK);
+}
+
+async fn jwk_01_jwk_02_jwk_03_m85_the_key_set_is_public_and_typed(db: Db) {
+    let server = Setup::new(db).await.start().await;
+    let answer = server.get("/jwks").await;
+    assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/jwk-set+json"));
+    assert_eq!(server.get("/.well-known/jwks.json").await.body, answer.body);
+    let json = answer.json();
+    let keys = json["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), 1);
+    for key in keys {
+        let members: Vec<&String> = key.as_object().unwrap().keys().collect();
+        assert_eq!(
+            members,
+            ["alg", "crv", "kid", "kty", "use", "x", "y"],
+            "none of d p q dp dq qi oth k, and no key_ops"
+        );
+        assert_eq!(key["use"], "sig");
+    }
+}
+
+async fn jwk_07_met_14_htp_03_documents_are_cacheable(db: Db) {
+    let server = Setup::new(db).await.start().await;
+    for path in ["/jwks", METADATA] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.header("cache-control"), "public, max-age=300");
+        let etag = answer.header("etag").to_owned();
+        for known in [etag.clone(), format!("W/{etag}"), format!("\"x\", {etag}"), "*".into()] {
+            let again =
+                server.send(Request::get(path).header("if-none-match", &known).body(Body::empty()).unwrap()).await;
+            assert_eq!(
+                (again.status, again.body.as_str(), again.header("etag")),
+                (StatusCode::NOT_MODIFIED, "", etag.as_str())
+            );
+        }
+        let changed =
+            server.send(Request::get(path).header("if-none-match", "\"x\"").body(Body::empty()).unwrap()).await;
+        assert_eq!(changed.status, StatusCode::OK);
+        let head = server.send(Request::head(path).body(Body::empty()).unwrap()).await;
+        assert_eq!((head.status, head.body.as_str(), head.header("etag")), (StatusCode::OK, "", etag.as_str()));
+        assert_eq!(head.header("content-length"), answer.body.len().to_string());
+    }
+}
+
+async fn h48_no_url_comes_from_a_header(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let forged = [
+        ("host", "evil.test"),
+        ("x-forwarded-host", "evil.test"),
+        ("x-forwarded-proto", "http"),
+        ("forwarded", "host=evil.test;proto=http"),
+    ];
+    let mut request = Request::get(METADATA);
+    for (name, value) in forged {
+        request = request.header(name, value);
+    }
+    let answer = server.send(request.body(Body::empty()).unwrap()).await;
+    assert!(!answer.body.contains("evil") && !answer.body.contains("http://"), "{}", answer.body);
+    let authorization = crate::harness::basic("cb", &secret);
+    let fields: Vec<(&str, &str)> = forged.into_iter().chain([("authorization", authorization.as_str())]).collect();
+    assert_eq!(server.post(&fields, "grant_type=client_credentials").await.token().1["iss"], ISS);
+}
+
+async fn jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_have_expired(db: Db) {
+    let mut setup = Setup::new(db).await;
+    let (clock, hand) = Clock::fixed(1_800_000_000);
+    setup.clock = clock;
+    let secret = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    let (server, secret) = (&server, &secret);
+    let look = async |moment: i64| {
+        hand.store(moment, std::sync::atomic::Ordering::Relaxed);
+        // The key set follows the clock with the poll.
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        let keys = server.get("/jwks").await.json()["keys"].as_array().unwrap().clone();
+        let kids: Vec<String> = keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect();
+        let signer = server.basic("cb", secret, "").await.token().0["kid"].as_str().unwrap().to_owned();
+        assert!(kids.contains(&signer), "every live token's key is published");
+        (kids.len(), signer)
+    };
+    let (_, old) = look(1_800_000_000).await;
+    // A key that this server cannot open is left out and disturbs nobody.
+    let sealing_key = SealingKey::from_base64(&server.sealing_key).unwrap();
+    let other = SealingKey::from_base64(&SealingKey::generate_base64().unwrap()).unwrap();
+    let foreign = new_key(Alg::Es256, &other, UnixTime(1_800_000_000), Span::from_secs(0)).unwrap();
+    server.store.add_key(&foreign).await.unwrap();
+    let next = new_key(Alg::Es256, &sealing_key, UnixTime(1_800_000_000), PUBLISH_AHEAD).unwrap();
+    server.store.add_key(&next).await.unwrap();
+    server.refresh().await;
+    let ahead = PUBLISH_AHEAD.seconds();
+    assert_eq!(look(1_800_000_000 + ahead - 1).await, (2, old), "published, not yet signing");
+    assert_eq!(look(1_800_000_000 + ahead).await, (2, next.kid.clone()), "signing, its predecessor still published");
+    assert_eq!(look(1_800_000_000 + ahead + 3600 + 59).await, (2, next.kid.clone()));
+    assert_eq!(
+        look(1_800_000_000 + ahead + 3600 + 60).await,
+        (1, next.kid.clone()),
+        "the last token of its predecessor has expired"
+    );
+    assert!(server.store.remove_key(&next.kid, None).await.unwrap());
+    server.refresh().await;
+    assert_ne!(look(1_800_009_000).await.1, next.kid, "JWK-06: a removed key signs nothing more");
+}
+
+async fn res_01_res_02_res_03_a_resource_is_exactly_one_that_the_client_may_ask_for(db: Db) {
+    let setup = Setup::new(db).await;
+    setup.resource("https://api1.test", "api:read api:write").await;
+    setup.resource("https://api2.test", "api:read").await;
+    let secret = setup.client(Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("cb") }).await;
+    let server = setup.start().await;
+    for name in ["resource", "audience"] {
+        assert_eq!(
+            server.basic("cb", &secret, &format!("{name}=https%3A%2F%2Fapi1.test")).await.token().1["aud"],
+            "https://api1.test"
+        );
+    }
+    assert_eq!(
+        server.basic("cb", &secret, "").await.token().1["aud"],
+        "https://api1.test",
+        "its only one is its default"
+    );
+    for wrong in [
+        "api1",
+        "//api1.test",
+        "https://api1.test%23x",
+        "https://api1.test/%25ZZ",
+        "https://api+1.test",
+        "https://evil.test",
+        "https://api2.test",
+        "https://API1.test",
+        "https://api1.test/",
+        "https://api1.test:443",
+        "https://as.test",
+        "%22",
+    ] {
+        server.basic("cb", &secret, &format!("resource={wrong}")).await.error("invalid_target");
+    }
+}
+
+async fn res_04_one_token_one_audience(db: Db) {
+    let setup = Setup::new(db).await;
+    setup.resource("https://api1.test", "api:read api:write").await;
+    setup.resource("https://api2.test", "api:read").await;
+    let resources = vec!["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()];
+    let secret = setup.client(Client { resources, ..client("cb") }).await;
+    let server = setup.start().await;
+    let (one, two) = ("resource=https://api1.test", "resource=https://api2.test");
+    let (_, claims) = server.basic("cb", &secret, &format!("{one}&{one}&audience=https://api1.test")).await.token();
+    assert_eq!(claims["aud"], "https://api1.test", "a string, not an array");
+    server.basic("cb", &secret, &format!("{one}&{two}")).await.error("invalid_target");
+    server.basic("cb", &secret, &format!("{one}&audience=https://api2.test")).await.error("invalid_target");
+    server.basic("cb", &secret, &[one; 60].join("&")).await.ok();
+    // Both understand api:read, and nobody said which.
+    server.basic("cb", &secret, "scope=api:read").await.error("invalid_target");
+    assert_eq!(
+        server.basic("cb", &secret, "scope=api:write").await.token().1["aud"],
+        "https://api1.test",
+        "only one understands api:write"
+    );
+}
+
+async fn scp_07_atj_08_scope_and_resource_go_together(db: Db) {
+    let setup = Setup::new(db).await;
+    setup.resource("https://api1.test", "api1:x").await;
+    setup.resource("https://api2.test", "api2:y").await;
+    let secret = setup
+        .client(Client {
+            scope: "api1:x api2:y".parse().unwrap(),
+            default_scope: "api1:x api2:y".parse().unwrap(),
+            resources: vec!["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()],
+            ..client("cb")
+        })
+        .await;
+    let server = setup.start().await;
+    server.basic("cb", &secret, "resource=https://api1.test&scope=api2:y").await.error("invalid_scope");
+    server.basic("cb", &secret, "scope=api1:x+api2:y").await.error("invalid_scope");
+    server.basic("cb", &secret, "").await.error("invalid_scope");
+    assert_eq!(server.basic("cb", &secret, "scope=api2:y").await.token().1["aud"], "https://api2.test");
+    let (_, claims) = server.basic("cb", &secret, "resource=https://api1.test").await.token();
+    assert_eq!(claims["scope"], "api1:x", "the default, as far as the resource understands it");
+}
+
+async fn res_05_res_07_identifiers_are_kept_to_the_letter(db: Db) {
+    let setup = Setup::new(db).await;
+    let identifier = "https://API.test/v1?tenant=a&x=%7e";
+    setup.resource(identifier, "api:read").await;
+    let secret = setup.client(Client { resources: vec![identifier.parse().unwrap()], ..client("cb") }).await;
+    let server = setup.start().await;
+    let asked = identifier.replace('%', "%25").replace('&', "%26");
+    assert_eq!(server.basic("cb", &secret, &format!("resource={asked}")).await.token().1["aud"], identifier);
+    assert_eq!(server.get(METADATA).await.json()["protected_resources"], serde_json::json!([identifier]));
+}

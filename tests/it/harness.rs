@@ -1,6 +1,5 @@
 //! What tests share: a database of their own, a server put together in process, and short ways to ask it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,7 +118,7 @@ pub struct Setup {
     pub store: Store,
     pub settings: Settings,
     pub clock: Clock,
-    pub environment: HashMap<String, String>,
+    pub sealing_key: String,
 }
 
 pub const ISS: &str = "https://as.test";
@@ -128,7 +127,13 @@ impl Setup {
     pub async fn new(db: Db) -> Self {
         let store = db.store().await;
         let settings = Settings { issuer: ISS.into(), data_dir: db.directory.path().to_owned(), ..Settings::default() };
-        Self { db, store, settings, clock: Clock::System, environment: HashMap::new() }
+        Self {
+            db,
+            store,
+            settings,
+            clock: Clock::System,
+            sealing_key: SealingKey::generate_base64().unwrap().to_string(),
+        }
     }
 
     /// A server with the client `cb`: scopes `api:read api:write`, default `api:read`, and its secret.
@@ -170,7 +175,7 @@ impl Setup {
     pub async fn start(self) -> Server {
         let sources = Sources::default();
         let config = Config::parse(&self.settings, &sources).unwrap();
-        let sealing_key = SealingKey::from_base64(&SealingKey::generate_base64().unwrap()).unwrap();
+        let sealing_key = SealingKey::from_base64(&self.sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
         let Assembled { server, mut feed, router, counts } =
             assemble(&config, &self.store, sealing_key, issuer, self.clock.clone()).unwrap();
@@ -178,7 +183,7 @@ impl Setup {
         feed.step().await.unwrap();
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(feed.run(stopped));
-        Server { db: self.db, store: self.store, server, router, counts, _stop: stop }
+        Server { db: self.db, store: self.store, sealing_key: self.sealing_key, server, router, counts, _stop: stop }
     }
 }
 
@@ -218,6 +223,7 @@ pub fn client(id: &str) -> Client {
 pub struct Server {
     pub db: Db,
     pub store: Store,
+    pub sealing_key: String,
     pub server: Arc<AuthorizationServer>,
     pub router: Router,
     pub counts: Counts,

@@ -8,7 +8,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::too_many_lines,
-    missing_docs,
     reason = "a test that cannot go on has failed"
 )]
 
