@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -132,15 +132,15 @@ impl Connection {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let turns = Arc::new(AtomicU32::new(0));
+        let turns = Arc::new(Turns::default());
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
-            turns.fetch_add(1, Ordering::Release);
+            turns.begin();
             request.extensions_mut().insert(Peer(address));
             let answer = self.router.clone().oneshot(request.map(Body::new));
             let turns = Arc::clone(&turns);
             async move {
                 let answer = answer.await;
-                turns.fetch_add(1, Ordering::Release);
+                turns.end();
                 answer
             }
         });
@@ -162,17 +162,57 @@ impl Connection {
         if let Ok(done) = timeout(Duration::from_millis(500), connection.as_mut()).await {
             return Ok(done?);
         }
-        if turns.load(Ordering::Acquire).is_multiple_of(2) {
+        if !turns.answering() {
             return Ok(());
         }
         Ok(timeout_at(until, connection).await.map_err(|_| "cut at the drain deadline")??)
     }
 }
 
-/// A stream that gives up on the far end. `turns` is odd while a request is being answered.
+/// Whose turn it is on a connection: the far end's to ask, or ours to answer.
+#[derive(Debug)]
+struct Turns {
+    /// Odd while a request is being answered.
+    count: AtomicU32,
+    connected_at: Instant,
+    /// Milliseconds after `connected_at` when the last answer was ready.
+    answered_at: AtomicU64,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { count: AtomicU32::new(0), connected_at: Instant::now(), answered_at: AtomicU64::new(0) }
+    }
+}
+
+impl Turns {
+    fn begin(&self) {
+        self.count.fetch_add(1, Ordering::Release);
+    }
+
+    fn end(&self) {
+        let answered_at = u64::try_from(self.connected_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.answered_at.store(answered_at, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Release);
+    }
+
+    fn count(&self) -> u32 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    fn answering(&self) -> bool {
+        !self.count().is_multiple_of(2)
+    }
+
+    fn answered_at(&self) -> Instant {
+        self.connected_at + Duration::from_millis(self.answered_at.load(Ordering::Relaxed))
+    }
+}
+
+/// A stream that gives up on the far end.
 struct Timed<T> {
     stream: T,
-    turns: Arc<AtomicU32>,
+    turns: Arc<Turns>,
     deadlines: Deadlines,
     /// What is being waited for, as (turn, whether bytes of the next head have come), and until when.
     waiting: (u32, bool),
@@ -182,7 +222,7 @@ struct Timed<T> {
 }
 
 impl<T> Timed<T> {
-    fn new(stream: T, turns: Arc<AtomicU32>, deadlines: Deadlines) -> Self {
+    fn new(stream: T, turns: Arc<Turns>, deadlines: Deadlines) -> Self {
         let until = Instant::now() + deadlines.first_byte;
         Self {
             stream,
@@ -195,23 +235,23 @@ impl<T> Timed<T> {
         }
     }
 
-    /// The far end owes us bytes and has not sent any: is its time over?
+    /// The far end has sent nothing: is its time over?
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = self.turns.load(Ordering::Acquire);
-        if turn % 2 == 1 {
-            // The body has a deadline of its own, where it is read.
-            return Poll::Pending;
-        }
-        if self.waiting.0 != turn {
-            self.waiting = (turn, false);
+        let turn = self.turns.count();
+        if self.turns.answering() {
+            // It owes us nothing (a body has a deadline of its own, where it is read). The timer runs all the same:
+            // when the answer is out nobody may ask again, and it has to wake us.
             self.until = Instant::now() + self.deadlines.idle;
+        } else if self.waiting.0 != turn {
+            self.waiting = (turn, false);
+            self.until = self.turns.answered_at() + self.deadlines.idle;
+        }
+        // A timer that fires early is cheaper than one that is moved on every request.
+        if self.read_timer.deadline() > self.until {
+            let until = self.until;
+            self.read_timer.as_mut().reset(until);
         }
         loop {
-            // A timer that fires early is cheaper than one that is moved on every request.
-            if self.read_timer.deadline() > self.until {
-                let until = self.until;
-                self.read_timer.as_mut().reset(until);
-            }
             ready!(self.read_timer.as_mut().poll(cx));
             if Instant::now() >= self.until {
                 return Poll::Ready(());
@@ -222,7 +262,7 @@ impl<T> Timed<T> {
     }
 
     fn came(&mut self) {
-        let turn = self.turns.load(Ordering::Acquire);
+        let turn = self.turns.count();
         if turn.is_multiple_of(2) && self.waiting != (turn, true) {
             self.waiting = (turn, true);
             self.until = Instant::now() + self.deadlines.head;

@@ -53,6 +53,5 @@ fn read(headers: &HeaderMap, form: &Form, reading: BasicReading) -> Option<Prese
     let secrets: Vec<&str> = presented.readings.iter().map(|secret| secret.expose()).collect();
     assert!(secrets.iter().all(|secret| !secret.is_empty() && !secret.contains('\0')));
     assert!(secrets.len() == 1 || secrets[0] != secrets[1], "the same work twice");
-    assert!(secrets.iter().all(|secret| !format!("{presented:?}").contains(&format!("{secret:?}"))), "a secret shows");
     Some(presented)
 }

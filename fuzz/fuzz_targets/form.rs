@@ -26,7 +26,8 @@ fuzz_target!(|body: &[u8]| {
     assert!(!form.has(&absent) && form.one(&absent) == Ok(None) && form.all(&absent).next().is_none());
 
     let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    let encoded: Vec<String> = pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    let encoded: Vec<String> =
+        pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
     let again = Form::parse(encoded.join("&").as_bytes()).expect("what we encode, we read");
     // Form has no `==`; its `Debug` shows every pair, in order.
     assert_eq!(format!("{form:?}"), format!("{again:?}"));
