@@ -117,10 +117,24 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The reader of stderr may have gone; there is nobody else to tell.
-            drop(writeln!(io::stderr(), "grantd: {error:#}"));
+            drop(writeln!(io::stderr(), "grantd: {}", told(&error)));
             exit_code(&error)
         }
     }
+}
+
+/// The chain of causes as one line, without those that their effect has quoted already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -140,8 +154,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // These need no configuration, so none can keep them from working.
     match &arguments.command {
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Arguments::command(), "grantd", &mut io::stdout());
-            return Ok(());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "grantd", &mut script);
+            return Ok(io::stdout().write_all(&script)?);
         }
         Command::Man => return Ok(clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout())?),
         Command::Health { url } => return health::run(url.as_deref(), &sources()?.read()?).await,
@@ -184,7 +199,7 @@ impl Shell {
             Command::HashSecret => self.hash_secret(),
             Command::Doctor => doctor::run(self).await,
             Command::Config(ConfigCommand::Check) => {
-                self.config()?;
+                config::check(&self.config()?)?;
                 self.say("the configuration can be used")
             }
             Command::Config(ConfigCommand::Print) => config::print(self),
@@ -201,6 +216,7 @@ impl Shell {
     /// The store, ready to work on: the embedded database is brought up to date, PostgreSQL has to be.
     async fn store(&self) -> anyhow::Result<(Config, Store)> {
         let config = self.config()?;
+        serve::make_room(&config.database)?;
         let store = Store::open(&config.database, 2);
         match (&config.database, store.schema().await?) {
             (_, Schema::Usable) => {}
@@ -226,15 +242,10 @@ impl Shell {
 
     async fn migrate(&self, status: bool) -> anyhow::Result<()> {
         let config = self.config()?;
+        serve::make_room(&config.database)?;
         let store = Store::open(&config.database, 2);
         if !status {
-            let mut with_migrations = config;
-            with_migrations.auto_migrate = true;
-            if let Database::Sqlite(path) = &with_migrations.database {
-                serve::make_directory(path.parent().unwrap_or(std::path::Path::new(".")))?;
-            }
-            store.migrate(&with_migrations.database, with_migrations.seeds.as_deref()).await?;
-            return self.report_migrations(&store, &with_migrations).await;
+            store.migrate(&config.database, config.seeds.as_deref()).await?;
         }
         self.report_migrations(&store, &config).await
     }

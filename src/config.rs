@@ -17,13 +17,13 @@ use crate::crypto::jwk::{Alg, KeyError};
 use crate::crypto::secret::HashParams;
 use crate::http::credentials::BasicReading;
 use crate::listener::Deadlines;
-use crate::model::time::Span;
+use crate::model::time::{Span, SpanError};
 use crate::protocol::grant::Defaults;
 use crate::protocol::metadata::{Issuer, IssuerError};
 use crate::store::Database;
 use crate::tls::Files;
 
-pub use settings::{Cleartext, LogFormat, Profile, Settings, Sources};
+pub use settings::{Settings, Sources};
 
 /// Everything the process was told, parsed.
 #[derive(Debug)]
@@ -84,6 +84,18 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
 /// A setting that cannot be used: which, from where, and what to write instead.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -115,7 +127,7 @@ impl Config {
     pub fn parse(settings: &Settings, sources: &Sources) -> Result<Self, ConfigError> {
         let at = |key: &'static str| At { key, sources };
         let server = &settings.server;
-        if settings.profile == Profile::Fapi2 {
+        if at("profile").one_of(&settings.profile, &[("default", false), ("fapi2", true)])? {
             return Err(
                 at("profile").wrong("this version does not enforce the fapi2 profile yet; write profile = \"default\"")
             );
@@ -136,10 +148,11 @@ impl Config {
         };
         let optional = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
         let limits = &server.deadlines;
-        let ttl = settings.token.ttl;
-        if !(1..=86400).contains(&ttl.seconds()) {
+        let token_ttl = at("token.ttl").span(&settings.token.ttl)?;
+        if !(1..=86400).contains(&token_ttl.seconds()) {
             return Err(at("token.ttl").wrong("from 1s to 24h; a longer-lived token cannot be taken back in time"));
         }
+        let deadline = |key: &'static str, text: &str| at(key).span(text).map(Span::duration);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             issuer,
@@ -157,14 +170,14 @@ impl Config {
                 })?,
             max_connections: at("server.max_connections").within(server.max_connections, 1, 1_000_000)?,
             deadlines: Deadlines {
-                first_byte: limits.first_byte.duration(),
-                head: limits.head.duration(),
-                idle: limits.idle.duration(),
-                write: limits.write.duration(),
-                drain: limits.drain.duration(),
+                first_byte: deadline("server.deadlines.first_byte", &limits.first_byte)?,
+                head: deadline("server.deadlines.head", &limits.head)?,
+                idle: deadline("server.deadlines.idle", &limits.idle)?,
+                write: deadline("server.deadlines.write", &limits.write)?,
+                drain: deadline("server.deadlines.drain", &limits.drain)?,
             },
-            body_deadline: limits.body.duration(),
-            drain_delay: limits.drain_delay.duration(),
+            body_deadline: deadline("server.deadlines.body", &limits.body)?,
+            drain_delay: deadline("server.deadlines.drain_delay", &limits.drain_delay)?,
             admin_listen: at("admin.listen")
                 .parse(&settings.admin.listen, "an address and a port, such as 127.0.0.1:9090")?,
             database,
@@ -176,8 +189,8 @@ impl Config {
             )?,
             seeds: optional(&settings.database.seeds),
             auto_migrate: settings.database.auto_migrate.unwrap_or(embedded),
-            max_stale: settings.registry.max_stale,
-            token_ttl: ttl,
+            max_stale: at("registry.max_stale").span(&settings.registry.max_stale)?,
+            token_ttl,
             token_alg: settings
                 .token
                 .alg
@@ -194,8 +207,14 @@ impl Config {
                 threads => usize::from(threads),
             },
             hashing_queue: at("secrets.queue").within(u32::from(settings.secrets.queue), 1, 65535)? as usize,
-            basic_reading: settings.secrets.basic_reading,
-            log_format: settings.log.format,
+            basic_reading: at("secrets.basic_reading").one_of(
+                &settings.secrets.basic_reading,
+                &[("tolerant", BasicReading::Tolerant), ("strict", BasicReading::Strict)],
+            )?,
+            log_format: at("log.format").one_of(
+                &settings.log.format,
+                &[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)],
+            )?,
         })
     }
 
@@ -228,6 +247,16 @@ impl At<'_> {
         text.parse().map_err(|_| self.wrong(&format!("`{text}` is not {expected}")))
     }
 
+    fn span(&self, text: &str) -> Result<Span, ConfigError> {
+        text.parse().map_err(|error: SpanError| self.wrong(&error.to_string()))
+    }
+
+    fn one_of<T: Copy>(&self, text: &str, values: &[(&str, T)]) -> Result<T, ConfigError> {
+        let names = || values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let found = values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        found.ok_or_else(|| self.wrong(&format!("`{text}` is not one of {}", names())))
+    }
+
     fn within(&self, number: u32, least: u32, most: u32) -> Result<u32, ConfigError> {
         if (least..=most).contains(&number) {
             Ok(number)
@@ -255,8 +284,10 @@ fn listening(
     };
     let listen: SocketAddr =
         at("server.listen").parse(&server.listen, "an address and a port, such as 127.0.0.1:8080")?;
+    let behind_proxy =
+        at("server.cleartext").one_of(&server.cleartext, &[("loopback", false), ("behind-proxy", true)])?;
     // RFC 6749 section 3.2: the server "MUST require the use of TLS … when sending requests to the token endpoint".
-    if tls.is_none() && !listen.ip().is_loopback() && server.cleartext != Cleartext::BehindProxy {
+    if tls.is_none() && !listen.ip().is_loopback() && !behind_proxy {
         return Err(at("server.listen").wrong(&format!(
             "{listen} would serve secrets in cleartext; set server.tls.cert_file and server.tls.key_file or, when a proxy in front terminates TLS, server.cleartext = \"behind-proxy\""
         )));

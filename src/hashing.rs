@@ -13,12 +13,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
-use crate::crypto::secret::{ClientSecret, Memory, SecretHash};
+use crate::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash};
 
 /// The queue and the threads that work it.
 #[derive(Debug)]
 pub struct Lane {
     shared: Arc<Shared>,
+    capacity: usize,
     /// Hashes computed, for `grantd_argon2_verifications_total`.
     pub verifications: Counter,
     /// Jobs waiting, for `grantd_argon2_queue_depth`.
@@ -51,9 +52,9 @@ struct Queue {
 }
 
 #[derive(Debug)]
-struct Job {
-    trials: Vec<Trial>,
-    answer: oneshot::Sender<Option<usize>>,
+enum Job {
+    Try { trials: Vec<Trial>, answer: oneshot::Sender<Option<usize>> },
+    Hash { secret: Arc<ClientSecret>, cost: HashParams, answer: oneshot::Sender<Option<SecretHash>> },
 }
 
 impl Lane {
@@ -64,7 +65,7 @@ impl Lane {
     pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
         let jobs = VecDeque::with_capacity(capacity);
         let shared = Arc::new(Shared { queue: Mutex::new(Queue { jobs, closed: false }), filled: Condvar::new() });
-        let lane = Self { shared, verifications: Counter::default(), depth: Gauge::default() };
+        let lane = Self { shared, capacity, verifications: Counter::default(), depth: Gauge::default() };
         for number in 0..threads {
             let (shared, verifications, depth) =
                 (Arc::clone(&lane.shared), lane.verifications.clone(), lane.depth.clone());
@@ -83,19 +84,59 @@ impl Lane {
     /// [`Busy`] at once when the queue is full.
     pub async fn first_match(&self, trials: Vec<Trial>) -> Result<Option<usize>, Busy> {
         let (answer, answered) = oneshot::channel();
-        {
-            let mut queue = self.shared.lock();
-            if queue.jobs.len() == queue.jobs.capacity() {
-                queue.jobs.retain(|job| !job.answer.is_closed());
-            }
-            if queue.jobs.len() == queue.jobs.capacity() {
-                return Err(Busy);
-            }
-            queue.jobs.push_back(Job { trials, answer });
-            self.depth.set(i64::try_from(queue.jobs.len()).unwrap_or(i64::MAX));
-        }
-        self.shared.filled.notify_one();
+        self.enqueue(Job::Try { trials, answer })?;
         answered.await.map_err(|_| Busy)
+    }
+
+    /// Hashes a secret anew.
+    ///
+    /// # Errors
+    /// [`Busy`] when the queue is full or the hash cannot be made.
+    pub async fn hash(&self, secret: Arc<ClientSecret>, cost: HashParams) -> Result<SecretHash, Busy> {
+        let (answer, answered) = oneshot::channel();
+        self.enqueue(Job::Hash { secret, cost, answer })?;
+        answered.await.ok().flatten().ok_or(Busy)
+    }
+
+    fn enqueue(&self, job: Job) -> Result<(), Busy> {
+        let mut queue = self.shared.lock();
+        if queue.jobs.len() == self.capacity {
+            queue.jobs.retain(|job| !job.is_abandoned());
+        }
+        if queue.jobs.len() == self.capacity {
+            return Err(Busy);
+        }
+        queue.jobs.push_back(job);
+        self.depth.set(i64::try_from(queue.jobs.len()).unwrap_or(i64::MAX));
+        drop(queue);
+        self.shared.filled.notify_one();
+        Ok(())
+    }
+}
+
+impl Job {
+    /// Whether the caller has left.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Try { answer, .. } => answer.is_closed(),
+            Self::Hash { answer, .. } => answer.is_closed(),
+        }
+    }
+
+    /// Does the work and tells the caller, who may have left meanwhile.
+    fn run(self, verifications: &Counter, memory: &mut Memory) {
+        match self {
+            Self::Try { trials, answer } => {
+                let matched = trials.iter().position(|trial| {
+                    verifications.inc();
+                    trial.hash.verify(trial.secret.expose(), memory)
+                });
+                answer.send(matched).unwrap_or_default();
+            }
+            Self::Hash { secret, cost, answer } => {
+                drop(answer.send(SecretHash::new(secret.expose(), cost, memory).ok()));
+            }
+        }
     }
 }
 
@@ -103,19 +144,15 @@ impl Shared {
     fn work(&self, verifications: &Counter, depth: &Gauge) {
         let mut memory = Memory::default();
         while let Some(job) = self.next(depth) {
-            if job.answer.is_closed() {
+            if job.is_abandoned() {
                 continue;
             }
-            let matched = catch_unwind(AssertUnwindSafe(|| {
-                job.trials.iter().position(|trial| {
-                    verifications.inc();
-                    trial.hash.verify(trial.secret.expose(), &mut memory)
-                })
-            }));
-            match matched {
-                // The receiver may have left meanwhile; then nobody wants to know.
-                Ok(matched) => drop(job.answer.send(matched)),
-                Err(_) => tracing::error!(event = "internal", "a hash panicked; its caller is told to try again"),
+            if catch_unwind(AssertUnwindSafe(|| job.run(verifications, &mut memory))).is_err() {
+                tracing::error!(
+                    event = "internal",
+                    reason = "panic",
+                    "a hash panicked; its caller is told to try again"
+                );
             }
         }
     }
@@ -150,7 +187,6 @@ impl Drop for Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::secret::HashParams;
 
     fn trial(secret: &str) -> Trial {
         Trial { secret: Arc::new(ClientSecret::new(secret.to_owned())), hash: SecretHash::decoy(HashParams::default()) }

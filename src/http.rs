@@ -25,7 +25,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::keyring::Document;
 use crate::model::time::Span;
-use crate::protocol::error::{Error, RequestError};
+use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
 use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenRequest, metadata};
 
@@ -117,7 +117,7 @@ async fn token(
     let (parts, body) = request.into_parts();
     let outcome = match read(&surface, &parts, body, source).await {
         Ok(request) => surface.server.token(request).await,
-        Err(error) => Outcome { client_id: None, method: None, result: Err(error.into()) },
+        Err(error) => Outcome { client_id: None, method: None, credential_id: None, result: Err(error.into()) },
     };
     let mut response = match &outcome.result {
         Ok(granted) => token_response(granted),
@@ -163,10 +163,14 @@ fn token_response(granted: &Granted) -> Response {
 
 /// Reads the body as a form: RFC 6749 section 3.2, "using the "application/x-www-form-urlencoded" format".
 async fn read_form(parts: &Parts, body: Body, deadline: Duration) -> Result<Form, RequestError> {
-    let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut media_types = parts.headers.get_all(header::CONTENT_TYPE).iter();
+    let media_type = media_types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    let coding = parts.headers.get(header::CONTENT_ENCODING);
-    if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if media_types.next().is_some() {
+        return Err(RequestError::MediaType);
+    }
+    let mut codings = parts.headers.get_all(header::CONTENT_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(RequestError::ContentCoding);
     }
     let body =
@@ -185,12 +189,23 @@ async fn read_form(parts: &Parts, body: Body, deadline: Duration) -> Result<Form
 }
 
 async fn jwks(State(surface): State<Surface>, headers: HeaderMap) -> Response {
+    if !surface.server.knows_anything() {
+        return unknown_yet();
+    }
     document(&surface.server.keyring.jwks(), "application/jwk-set+json", &headers)
 }
 
 async fn server_metadata(State(surface): State<Surface>, headers: HeaderMap) -> Response {
+    if !surface.server.knows_anything() {
+        return unknown_yet();
+    }
     let document_now = metadata::document(&surface.server.issuer, &surface.server.registry.snapshot());
     document(&document_now, "application/json", &headers)
+}
+
+/// An empty document would be kept for minutes by whoever fetched it.
+fn unknown_yet() -> Response {
+    (&Error::Unavailable(Unavailable::Registry)).into_response()
 }
 
 /// A document that may be cached, or 304 when the asker has it (RFC 9110 section 13.1.2).

@@ -69,8 +69,6 @@ pub struct Granted {
     pub expires_in: Span,
     /// Its audience.
     pub aud: String,
-    /// The secret that authenticated the client.
-    pub credential_id: Box<str>,
     /// Whether a Basic secret was right only without form-decoding.
     pub raw_reading: bool,
 }
@@ -82,6 +80,8 @@ pub struct Outcome {
     pub client_id: Option<String>,
     /// How it authenticates.
     pub method: Option<AuthMethod>,
+    /// The secret that was right, even when it may no longer be used.
+    pub credential_id: Option<Box<str>>,
     /// What came of it.
     pub result: Result<Granted, Error>,
 }
@@ -92,10 +92,12 @@ impl AuthorizationServer {
         let presented = request.presented.as_ref().ok();
         let (client_id, method) =
             (presented.map(|presented| presented.client_id.clone()), presented.map(|presented| presented.method));
-        Outcome { client_id, method, result: self.grant_token(request).await }
+        let mut credential_id = None;
+        let result = self.grant_token(request, &mut credential_id).await;
+        Outcome { client_id, method, credential_id, result }
     }
 
-    async fn grant_token(&self, request: TokenRequest) -> Result<Granted, Error> {
+    async fn grant_token(&self, request: TokenRequest, credential_id: &mut Option<Box<str>>) -> Result<Granted, Error> {
         // A request that carries several credentials is malformed before anything is checked.
         if let Err(error @ Error::Request(_)) = request.presented {
             return Err(error);
@@ -107,7 +109,8 @@ impl AuthorizationServer {
             Some(_) => return Err(GrantError::UnsupportedGrantType.into()),
         }
         let now = self.clock.now();
-        let authenticated = self.authenticator.authenticate(request.presented?, request.source, now).await?;
+        let authenticated =
+            self.authenticator.authenticate(request.presented?, request.source, now, credential_id).await?;
         let client = &authenticated.client;
         let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked)?;
 
@@ -120,9 +123,14 @@ impl AuthorizationServer {
             scope: grant.scope,
             expires_in: grant.ttl,
             aud: grant.aud,
-            credential_id: authenticated.secret_id,
             raw_reading: authenticated.raw_reading,
         })
+    }
+
+    /// Whether anything has been read from the database since the start.
+    #[must_use]
+    pub fn knows_anything(&self) -> bool {
+        self.registry.snapshot().revision > 0
     }
 
     /// Whether the server can do its work, item by item, with the reason where it cannot.

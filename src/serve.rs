@@ -13,7 +13,7 @@ use axum::Router;
 use sqlx::postgres::PgSslMode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, ConfigError, read_secret};
 use crate::crypto::seal::SealingKey;
@@ -24,7 +24,7 @@ use crate::http::{Surface, router};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
 use crate::model::time::Clock;
-use crate::protocol::client_auth::Authenticator;
+use crate::protocol::client_auth::{Authenticator, Outdated};
 use crate::protocol::metadata::Issuer;
 use crate::protocol::{AuthorizationServer, signing_histogram};
 use crate::registry::Registry;
@@ -45,6 +45,8 @@ pub struct Assembled {
     pub router: Router,
     /// What is counted.
     pub counts: Counts,
+    /// Secrets whose hashes should cost more; for [`raise_costs`].
+    pub outdated: mpsc::Receiver<Outdated>,
 }
 
 /// Puts a server together.
@@ -70,12 +72,20 @@ pub fn assemble(
         default_ttl: config.token_ttl,
     });
     let lane = Lane::start(config.hashing_threads, config.hashing_queue).context("starting the argon2 lane")?;
+    let (outdated, to_raise) = mpsc::channel(16);
     let server = Arc::new(AuthorizationServer {
         defaults: config.defaults(&issuer),
         issuer,
         registry: Arc::clone(&registry),
         keyring,
-        authenticator: Authenticator { registry, lane, throttle: Throttle::default(), decoys: RandomState::new() },
+        authenticator: Authenticator {
+            registry,
+            lane,
+            throttle: Throttle::default(),
+            decoys: RandomState::new(),
+            cost: config.argon2,
+            outdated,
+        },
         clock,
         signing_seconds: signing_histogram(),
     });
@@ -87,7 +97,7 @@ pub fn assemble(
         openid_configuration: config.openid_configuration,
     };
     let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone() };
-    Ok(Assembled { server, feed, router: router(surface, log), counts })
+    Ok(Assembled { server, feed, router: router(surface, log), counts, outdated: to_raise })
 }
 
 /// What the daemon does once it listens.
@@ -118,7 +128,8 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         None => config.issuer.clone().unwrap_or_default(),
     };
 
-    let Assembled { server, mut feed, router, counts } = assemble(&config, &store, sealing_key, issuer, Clock::System)?;
+    let Assembled { server, mut feed, router, counts, outdated } =
+        assemble(&config, &store, sealing_key, issuer, Clock::System)?;
     first_steps(&mut feed, &server, &store).await?;
 
     let draining = Arc::new(AtomicBool::new(false));
@@ -133,6 +144,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         max_connections: config.max_connections,
     };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
+    let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
     let feed = tokio::spawn(feed.run(stopped.clone()));
     let public = tokio::spawn(public.run(router, stopped.clone()));
     let private = tokio::spawn(private.run(admin, stopped));
@@ -159,9 +171,23 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     for task in [public, private, feed] {
         task.await.context("a task failed while stopping")?;
     }
+    raising.abort();
     store.close().await;
     tracing::info!(event = "stopped");
     Ok(())
+}
+
+/// Hashes secrets anew whose hashes cost less than the configuration asks for, one at a time, after they were used.
+pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<AuthorizationServer>, store: Store) {
+    while let Some(Outdated { secret_id, hash, secret }) = outdated.recv().await {
+        let Ok(raised) = server.authenticator.lane.hash(secret, server.authenticator.cost).await else { continue };
+        match store.rehash_secret(&secret_id, &hash, &raised).await {
+            Ok(()) => tracing::info!(event = "secret.rehashed", credential_id = &*secret_id, cost = %raised.params()),
+            Err(error) => {
+                tracing::warn!(event = "registry.trouble", reason = %error, "a hash was not raised; its next use will try again");
+            }
+        }
+    }
 }
 
 /// Reads everything once before the first request, and a second time when that made the first signing key.
@@ -191,8 +217,8 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
 /// # Errors
 /// When the schema is older and may not be migrated here, or migrating fails.
 pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<()> {
+    make_room(&config.database)?;
     if let Database::Sqlite(path) = &config.database {
-        make_directory(path.parent().unwrap_or(Path::new(".")))?;
         if config.database_by_default {
             tracing::warn!(event = "database.embedded", path = %path.display(), "no database is configured: using the embedded one. For production set database.url to PostgreSQL");
         }
@@ -273,7 +299,22 @@ pub fn sealing_key(config: &Config) -> anyhow::Result<SealingKey> {
     Ok(SealingKey::from_base64(&text).map_err(|error| wrong(&error))?)
 }
 
-pub(crate) fn make_directory(path: &Path) -> anyhow::Result<()> {
+/// Makes the file of an embedded database, readable by its owner alone, and its directory.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_room(database: &Database) -> anyhow::Result<()> {
+    let Database::Sqlite(path) = database else { return Ok(()) };
+    make_directory(path.parent().unwrap_or(Path::new(".")))?;
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| path.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_directory(path: &Path) -> anyhow::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }

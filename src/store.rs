@@ -47,6 +47,7 @@ pub enum Database {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: Pool,
+    options: Options,
     /// Statements sent, for `grantd_database_queries_total`.
     pub queries: Counter,
 }
@@ -57,8 +58,14 @@ enum Pool {
     Sqlite(SqlitePool),
 }
 
-/// A connection taken out of the pool for more than one statement. It never goes back: when something goes wrong halfway,
-/// it is closed, and no later borrower inherits an open transaction.
+#[derive(Debug, Clone)]
+enum Options {
+    Postgres(Box<PgConnectOptions>),
+    Sqlite(Box<SqliteConnectOptions>),
+}
+
+/// A connection of its own for more than one statement. No pool ever sees it: when something goes wrong halfway, it is
+/// closed, and no later borrower inherits an open transaction.
 #[derive(Debug)]
 pub(crate) enum Session {
     Postgres(PgConnection),
@@ -77,8 +84,8 @@ pub enum StoreError {
     /// It only reads: a standby, or a primary that was demoted.
     #[error("database is read-only: it is a standby, or default_transaction_read_only is on")]
     ReadOnly,
-    /// It refused our user, our password or our database name.
-    #[error("database refused the connection: {0}")]
+    /// It refused our user, our password or our database name, or lets us not do what we have to.
+    #[error("database access denied: {0}")]
     Denied(String),
     /// A constraint was violated; its name says what to write instead.
     #[error("{0}")]
@@ -103,9 +110,15 @@ impl From<sqlx::Error> for StoreError {
         let Some(database) = error.as_database_error() else { return Self::Unavailable(error) };
         match database.code().as_deref() {
             Some("25006" | "8" | "1032") => Self::ReadOnly,
-            Some("28000" | "28P01" | "3D000") => Self::Denied(database.message().to_owned()),
+            Some("28000" | "28P01" | "3D000" | "42501") => Self::Denied(database.message().to_owned()),
             Some("42P01") => Self::Schema(OLD_SCHEMA.to_owned()),
             Some("1") if database.message().starts_with("no such table") => Self::Schema(OLD_SCHEMA.to_owned()),
+            // PostgreSQL's unique_violation, SQLite's of a primary key and of another unique index.
+            Some("23505" | "1555" | "2067") => {
+                let message = database.message().rsplit(": ").next().unwrap_or_default();
+                let table = database.table().or(message.split('.').next()).unwrap_or_default().replace('_', " ");
+                Self::Refused(format!("there is a {table} of that id already"))
+            }
             Some(code) if is_constraint(code) => {
                 let named = database.constraint().map(str::to_owned);
                 let message = database.message();
@@ -129,29 +142,35 @@ impl Store {
     /// Opens the store without connecting.
     #[must_use]
     pub fn open(database: &Database, max_connections: u32) -> Self {
-        let pool = match database {
+        let options = match database {
             Database::Postgres(options) => {
-                let options = (**options).clone().application_name("grantd").disable_statement_logging();
-                let pool = PgPoolOptions::new()
-                    .max_connections(max_connections)
-                    .acquire_timeout(DEADLINE)
-                    .max_lifetime(LIFETIME);
-                Pool::Postgres(pool.connect_lazy_with(options))
+                Options::Postgres(Box::new((**options).clone().application_name("grantd").disable_statement_logging()))
             }
-            Database::Sqlite(path) => {
-                let options = SqliteConnectOptions::new()
+            Database::Sqlite(path) => Options::Sqlite(Box::new(
+                SqliteConnectOptions::new()
                     .filename(path)
                     .create_if_missing(true)
                     .foreign_keys(true)
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Full)
                     .busy_timeout(DEADLINE)
-                    .disable_statement_logging();
+                    .disable_statement_logging(),
+            )),
+        };
+        let pool = match &options {
+            Options::Postgres(options) => {
+                let pool = PgPoolOptions::new()
+                    .max_connections(max_connections)
+                    .acquire_timeout(DEADLINE)
+                    .max_lifetime(LIFETIME);
+                Pool::Postgres(pool.connect_lazy_with((**options).clone()))
+            }
+            Options::Sqlite(options) => {
                 let pool = SqlitePoolOptions::new().max_connections(max_connections).acquire_timeout(DEADLINE);
-                Pool::Sqlite(pool.connect_lazy_with(options))
+                Pool::Sqlite(pool.connect_lazy_with((**options).clone()))
             }
         };
-        Self { pool, queries: Counter::default() }
+        Self { pool, options, queries: Counter::default() }
     }
 
     /// The database's own clock, to compare ours with.
@@ -185,9 +204,9 @@ impl Store {
 
     pub(crate) async fn session(&self) -> Result<Session, StoreError> {
         within(async {
-            Ok(match &self.pool {
-                Pool::Postgres(pool) => Session::Postgres(pool.acquire().await?.detach()),
-                Pool::Sqlite(pool) => Session::Sqlite(pool.acquire().await?.detach()),
+            Ok(match &self.options {
+                Options::Postgres(options) => Session::Postgres(options.connect().await?),
+                Options::Sqlite(options) => Session::Sqlite(options.connect().await?),
             })
         })
         .await

@@ -3,7 +3,7 @@
 #![no_main]
 
 use grantd::http::form;
-use grantd::model::client::ClientId;
+use grantd::model::client_id::ClientId;
 use grantd::model::resource::ResourceId;
 use grantd::protocol::metadata::Issuer;
 use libfuzzer_sys::fuzz_target;

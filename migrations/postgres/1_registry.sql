@@ -13,7 +13,8 @@ create table resource (
     constraint "identifier: absolute URI without fragment (RFC 8707), max 2048"
         check (identifier ~ '^[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~[\]%-]+$' and length(identifier) <= 2048),
     constraint "scope: tokens with single spaces between; no "" \ or control"
-        check (scope ~ '^([]!#-[^-~]+( []!#-[^-~]+)*)?$' and length(scope) <= 4096),
+        check (scope ~ '^([]!#-[^-~]+( []!#-[^-~]+)*)?$' and length(scope) <= 4096
+            and length(scope) - length(replace(scope, ' ', '')) < 100),
     constraint "alg: one of ES256 EdDSA PS256 RS256"
         check (alg in ('ES256', 'EdDSA', 'PS256', 'RS256')),
     constraint "token_ttl: seconds, from 1 to 86400"
@@ -35,7 +36,8 @@ create table client (
     constraint "client_id: 1 to 128 of A-Z a-z 0-9 . _ ~ -"
         check (client_id ~ '^[A-Za-z0-9._~-]{1,128}$'),
     constraint "scope: tokens with single spaces between; no "" \ or control"
-        check (scope ~ '^([]!#-[^-~]+( []!#-[^-~]+)*)?$' and length(scope) <= 4096),
+        check (scope ~ '^([]!#-[^-~]+( []!#-[^-~]+)*)?$' and length(scope) <= 4096
+            and length(scope) - length(replace(scope, ' ', '')) < 100),
     constraint "default_scope: must be a part of scope"
         check (default_scope = '' or string_to_array(default_scope, ' ') <@ string_to_array(scope, ' ')),
     constraint "grant_types: client_credentials, or empty for none"

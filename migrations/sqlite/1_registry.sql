@@ -17,7 +17,8 @@ create table resource (
             and length(cast(identifier as blob)) = length(identifier) and length(identifier) <= 2048),
     constraint "scope: tokens with single spaces between; no "" \ or control"
         check (not scope glob '*[^] !#-[^-~]*' and not scope glob ' *' and not scope glob '* ' and not scope glob '*  *'
-            and length(cast(scope as blob)) = length(scope) and length(scope) <= 4096),
+            and length(cast(scope as blob)) = length(scope) and length(scope) <= 4096
+            and length(scope) - length(replace(scope, ' ', '')) < 100),
     constraint "alg: one of ES256 EdDSA PS256 RS256"
         check (alg in ('ES256', 'EdDSA', 'PS256', 'RS256')),
     constraint "token_ttl: seconds, from 1 to 86400"
@@ -41,7 +42,8 @@ create table client (
             and length(client_id) between 1 and 128),
     constraint "scope: tokens with single spaces between; no "" \ or control"
         check (not scope glob '*[^] !#-[^-~]*' and not scope glob ' *' and not scope glob '* ' and not scope glob '*  *'
-            and length(cast(scope as blob)) = length(scope) and length(scope) <= 4096),
+            and length(cast(scope as blob)) = length(scope) and length(scope) <= 4096
+            and length(scope) - length(replace(scope, ' ', '')) < 100),
     constraint "grant_types: client_credentials, or empty for none"
         check (grant_types in ('', 'client_credentials')),
     constraint "token_ttl: seconds, from 1 to 86400"

@@ -1,22 +1,41 @@
-//! `grantd config print`: what is in force, secrets left out.
+//! `grantd config`: whether it can be used, and what is in force, secrets left out.
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use sqlx::postgres::PgSslMode;
+
 use super::Shell;
+use crate::config::Config;
+use crate::serve::sealing_key;
 use crate::store::Database;
+use crate::tls::Tls;
+
+/// Reads what the configuration names, as `serve` would, and makes nothing.
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+    config.tls.clone().map(Tls::load).transpose()?;
+    if config.sealing_key_file.exists() || !config.make_sealing_key {
+        sealing_key(config)?;
+    }
+    if let Some(seeds) = &config.seeds {
+        std::fs::read_dir(seeds).with_context(|| format!("database.seeds: {}", seeds.display()))?;
+    }
+    Ok(())
+}
 
 pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
     let config = shell.config()?;
     let database = match &config.database {
         Database::Sqlite(path) => format!("sqlite:{}", path.display()),
         Database::Postgres(options) => format!(
-            "postgres://{}:[redacted]@{}:{}/{}",
+            "postgres://{}:[redacted]@{}:{}/{}?sslmode={}",
             options.get_username(),
             options.get_host(),
             options.get_port(),
-            options.get_database().unwrap_or_default()
+            options.get_database().unwrap_or_default(),
+            ssl_mode(options.get_ssl_mode())
         ),
     };
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
@@ -59,4 +78,15 @@ fn flat(value: &Value, under: &str) -> String {
     let Value::Object(members) = value else { return format!("{under} = {value}\n") };
     let key = |name: &str| if under.is_empty() { name.to_owned() } else { format!("{under}.{name}") };
     members.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| flat(value, &key(name))).collect()
+}
+
+fn ssl_mode(mode: PgSslMode) -> &'static str {
+    match mode {
+        PgSslMode::Disable => "disable",
+        PgSslMode::Allow => "allow",
+        PgSslMode::Prefer => "prefer",
+        PgSslMode::Require => "require",
+        PgSslMode::VerifyCa => "verify-ca",
+        PgSslMode::VerifyFull => "verify-full",
+    }
 }

@@ -7,12 +7,12 @@ use super::Shell;
 use super::client::everything;
 use crate::config::Config;
 use crate::serve::sealing_key;
-use crate::store::Store;
 use crate::store::migrations::Schema;
 use crate::store::secrets::MAX_IMPORTED;
+use crate::store::{Database, Store};
 
 pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
-    let config = shell.config()?;
+    let config = Config { make_sealing_key: false, ..shell.config()? };
     let store = Store::open(&config.database, 2);
     let faults = examine(shell, &config, &store).await?;
     shell.print(&json!({"healthy": faults.is_empty(), "faults": faults}), || {
@@ -23,6 +23,11 @@ pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
 
 async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<Vec<String>> {
     let mut faults = Vec::new();
+    if let Database::Sqlite(path) = &config.database
+        && !path.exists()
+    {
+        return Ok(vec![format!("database: there is no {}: run `grantd migrate`", path.display())]);
+    }
     if let Schema::Older { pending } = store.schema().await? {
         return Ok(vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")]);
     }
@@ -33,8 +38,11 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
         ));
     }
     let everything = everything(store).await?;
+    // A sealing key that nothing was sealed under yet is made with the first signing key.
+    let sealed = everything.keys.as_ref().is_some_and(|keys| !keys.is_empty());
     let sealing_key = match sealing_key(config) {
         Ok(key) => Some(key),
+        Err(_) if !sealed && matches!(config.database, Database::Sqlite(_)) => None,
         Err(error) => {
             faults.push(format!("{error:#}"));
             None

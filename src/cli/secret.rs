@@ -14,6 +14,7 @@ use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
 use crate::model::client_id::ClientId;
 use crate::model::time::{Span, UnixTime};
 use crate::store::secrets::{NewSecret, SecretSummary};
+use crate::store::{Store, StoreError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -65,7 +66,7 @@ impl Command {
         match self {
             Self::Add { id, expires_in, label } => {
                 let (secret, stored) = shell.new_secret(&config, label, expires_in)?;
-                store.add_secret(id.as_str(), &stored).await?;
+                add(&store, &id, &stored).await?;
                 let value = json!({
                     "client_id": id, "secret_id": stored.secret_id, "client_secret": secret.expose(), "expires_at": stored.expires_at,
                 });
@@ -89,7 +90,7 @@ impl Command {
                 let hash = SecretHash::new(secret.expose(), config.argon2, &mut Memory::default())?;
                 let expires_at = expires_in.map(|span| now.plus(span));
                 let stored = NewSecret { secret_id, hash, imported, label, created_at: now, expires_at };
-                store.add_secret(id.as_str(), &stored).await?;
+                add(&store, &id, &stored).await?;
                 let value = json!({"client_id": id, "secret_id": stored.secret_id, "expires_at": stored.expires_at});
                 shell.print(&value, || format!("client_id      {id}\nsecret_id      {}", stored.secret_id))
             }
@@ -145,4 +146,12 @@ pub(super) fn secret_line(secret: &SecretSummary) -> String {
 /// Turns "no row" into a message.
 pub(super) fn found(found: bool, id: &ClientId) -> anyhow::Result<()> {
     if found { Ok(()) } else { bail!("there is no client {id}; `grantd client list` lists them") }
+}
+
+/// Stores a secret; that the client is not there is said as for every other command.
+async fn add(store: &Store, id: &ClientId, secret: &NewSecret) -> anyhow::Result<()> {
+    match store.add_secret(id.as_str(), secret).await {
+        Err(StoreError::Refused(reason)) if reason.contains("no such client") => found(false, id),
+        done => Ok(done?),
+    }
 }

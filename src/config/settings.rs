@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat};
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::ConfigError;
-use crate::http::credentials::BasicReading;
-use crate::model::time::Span;
 
 /// Every key. `config/grantd.toml` documents each at its default, and a test compares the two.
 #[derive(Debug, Deserialize)]
@@ -19,7 +17,7 @@ pub struct Settings {
     pub issuer: String,
     pub data_dir: PathBuf,
     pub openid_configuration: bool,
-    pub profile: Profile,
+    pub profile: String,
     pub server: Server,
     pub admin: Admin,
     pub database: DatabaseSettings,
@@ -28,41 +26,6 @@ pub struct Settings {
     pub keys: Keys,
     pub secrets: Secrets,
     pub log: Log,
-}
-
-/// `profile`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// The rulings of this project.
-    #[default]
-    Default,
-    /// FAPI 2.0 Security Profile.
-    Fapi2,
-}
-
-/// `server.cleartext`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cleartext {
-    /// Without TLS on loopback only.
-    #[default]
-    Loopback,
-    /// A proxy in front terminates TLS.
-    BehindProxy,
-}
-
-/// `log.format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    #[default]
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }
 
 macro_rules! section {
@@ -84,7 +47,7 @@ section!(
     /// `[server]`.
     Server {
         listen: String = "127.0.0.1:8080".into(),
-        cleartext: Cleartext = Cleartext::Loopback,
+        cleartext: String = "loopback".into(),
         trusted_proxies: Vec<String> = Vec::new(),
         max_connections: u32 = 10_000,
         tls: TlsSettings = TlsSettings::default(),
@@ -103,13 +66,13 @@ section!(
 section!(
     /// `[server.deadlines]`.
     DeadlineSettings {
-        first_byte: Span = Span::from_secs(10),
-        head: Span = Span::from_secs(10),
-        body: Span = Span::from_secs(10),
-        idle: Span = Span::from_secs(75),
-        write: Span = Span::from_secs(10),
-        drain_delay: Span = Span::from_secs(1),
-        drain: Span = Span::from_secs(7),
+        first_byte: String = "10s".into(),
+        head: String = "10s".into(),
+        body: String = "10s".into(),
+        idle: String = "75s".into(),
+        write: String = "10s".into(),
+        drain_delay: String = "1s".into(),
+        drain: String = "7s".into(),
     }
 );
 section!(
@@ -128,11 +91,11 @@ section!(
 );
 section!(
     /// `[registry]`.
-    RegistrySettings { max_stale: Span = Span::from_secs(15 * 60) }
+    RegistrySettings { max_stale: String = "15m".into() }
 );
 section!(
     /// `[token]`.
-    Token { ttl: Span = Span::from_secs(3600), alg: String = "ES256".into(), audience: String = String::new() }
+    Token { ttl: String = "1h".into(), alg: String = "ES256".into(), audience: String = String::new() }
 );
 section!(
     /// `[keys]`.
@@ -144,12 +107,12 @@ section!(
         argon2: String = "m=19456,t=2,p=1".into(),
         threads: u8 = 0,
         queue: u16 = 256,
-        basic_reading: BasicReading = BasicReading::Tolerant,
+        basic_reading: String = "tolerant".into(),
     }
 );
 section!(
     /// `[log]`.
-    Log { format: LogFormat = LogFormat::Auto }
+    Log { format: String = "auto".into() }
 );
 
 impl Default for Settings {
@@ -158,7 +121,7 @@ impl Default for Settings {
             issuer: String::new(),
             data_dir: "grantd-data".into(),
             openid_configuration: true,
-            profile: Profile::default(),
+            profile: "default".into(),
             server: Server::default(),
             admin: Admin::default(),
             database: DatabaseSettings::default(),

@@ -102,6 +102,12 @@ impl HashParams {
         }
     }
 
+    /// Whether hashing so takes less than hashing as `other` says.
+    #[must_use]
+    pub fn is_cheaper_than(self, other: Self) -> bool {
+        u64::from(self.m) * u64::from(self.t) < u64::from(other.m) * u64::from(other.t)
+    }
+
     fn argon2(self, output_len: usize) -> Result<Argon2<'static>, HashError> {
         let params = Params::new(self.m, self.t, self.p, Some(output_len)).map_err(|_| HashError::TooCostly)?;
         Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))

@@ -11,7 +11,7 @@ use crate::protocol::error::{ClientAuthError, Error, RequestError};
 use crate::protocol::readings;
 
 /// How Basic credentials are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BasicReading {
     /// Form-decoded, as RFC 6749 section 2.3.1 has it, and then raw, as many clients send it.

@@ -132,7 +132,7 @@ impl Log {
                     reason,
                     client_id,
                     auth_method = method,
-                    credential_id = &*granted.credential_id,
+                    credential_id = outcome.credential_id.as_deref(),
                     basic_reading = granted.raw_reading.then_some("raw"),
                     scope = granted.scope.as_str(),
                     aud = granted.aud,
@@ -149,6 +149,7 @@ impl Log {
                 detail = %error,
                 client_id,
                 auth_method = method,
+                credential_id = outcome.credential_id.as_deref(),
                 remote_addr = %source,
                 request_id,
                 duration_us = micros(seconds),
@@ -158,20 +159,44 @@ impl Log {
 }
 
 /// The last address that was not written by somebody we do not trust: proxies append, so the list is read from its end.
+///
+/// A proxy writes one of the two header fields and passes the other on as the client made it up, so where they differ
+/// neither is believed.
 #[must_use]
 pub fn source(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
-    let mut source = peer.to_canonical();
-    if !is_trusted(source) {
-        return source;
+    let peer = peer.to_canonical();
+    if !is_trusted(peer, trusted) {
+        return peer;
     }
-    let (name, parse): (_, fn(&str) -> Option<IpAddr>) =
-        if headers.contains_key("forwarded") { ("forwarded", forwarded_for) } else { ("x-forwarded-for", address) };
-    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    let forwarded = last_hop(peer, headers, "forwarded", forwarded_for, trusted);
+    let x_forwarded_for = last_hop(peer, headers, "x-forwarded-for", address, trusted);
+    match (forwarded, x_forwarded_for) {
+        (Some(one), Some(other)) if one != other => peer,
+        (Some(source), _) | (None, Some(source)) => source,
+        (None, None) => peer,
+    }
+}
+
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
+}
+
+/// Where one header field says the request came from; `None` when it is not there.
+fn last_hop(
+    peer: IpAddr,
+    headers: &HeaderMap,
+    name: &str,
+    parse: fn(&str) -> Option<IpAddr>,
+    trusted: &[IpNet],
+) -> Option<IpAddr> {
+    let values: Vec<&str> = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+    let mut source = None;
     for hop in values.iter().flat_map(|value| value.split(',')).rev() {
-        let Some(address) = parse(hop) else { break };
-        source = address.to_canonical();
-        if !is_trusted(source) {
+        let Some(address) = parse(hop).map(|address| address.to_canonical()) else {
+            return Some(source.unwrap_or(peer));
+        };
+        source = Some(address);
+        if !is_trusted(address, trusted) {
             break;
         }
     }
@@ -239,6 +264,12 @@ mod tests {
         assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "198.51.100.1:4711")]), "198.51.100.1");
         assert_eq!(from("10.0.0.1", &[("x-forwarded-for", "unknown")]), "10.0.0.1");
         assert_eq!(from("10.0.0.1", &[]), "10.0.0.1");
+        let both = [("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=203.0.113.9")];
+        assert_eq!(from("10.0.0.1", &both), "10.0.0.1", "one of them is the client's own");
+        assert_eq!(
+            from("10.0.0.1", &[("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=198.51.100.1")]),
+            "198.51.100.1"
+        );
         assert_eq!(from("::ffff:10.0.0.1", &[("x-forwarded-for", "::ffff:198.51.100.1")]), "198.51.100.1");
     }
 

@@ -30,6 +30,7 @@ pub async fn verify(
     client: Option<&Client>,
     decoy: u64,
     readings: &[Arc<ClientSecret>],
+    now: UnixTime,
 ) -> Result<Match, Error> {
     let secrets = client.map_or(&[][..], |client| &client.secrets);
     let mut trials = Vec::new();
@@ -38,7 +39,7 @@ pub async fn verify(
         let (candidates, wanted): (Vec<usize>, usize) = match presented.secret_id() {
             // It names its row, so there is one to try.
             Some(id) => (secrets.iter().position(|secret| &*secret.secret_id == id).into_iter().collect(), 1),
-            None => (imported(secrets, snapshot.guesses()), snapshot.guesses()),
+            None => (imported(secrets, snapshot.guesses(), now), snapshot.guesses()),
         };
         for nth in 0..wanted {
             let candidate = candidates.get(nth).copied();
@@ -57,13 +58,12 @@ pub async fn verify(
     }
 }
 
-/// The imported secrets to try: those that were not revoked first, the newest first.
-fn imported(secrets: &[StoredSecret], most: usize) -> Vec<usize> {
-    let mut positions: Vec<usize> =
-        (0..secrets.len()).filter(|&at| secrets.get(at).is_some_and(|secret| secret.imported)).collect();
-    positions.sort_by_key(|&at| secrets.get(at).is_some_and(|secret| secret.revoked_at.is_some()));
-    positions.truncate(most);
-    positions
+/// The imported secrets to try: those that live first, the newest first.
+fn imported(secrets: &[StoredSecret], most: usize, now: UnixTime) -> Vec<usize> {
+    let mut candidates: Vec<(usize, &StoredSecret)> =
+        secrets.iter().enumerate().filter(|(_, secret)| secret.imported).collect();
+    candidates.sort_by_key(|(_, secret)| secret.state(now) != SecretState::Live);
+    candidates.into_iter().take(most).map(|(position, _)| position).collect()
 }
 
 /// Whether a secret that matched may still be used.

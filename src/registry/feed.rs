@@ -142,7 +142,17 @@ impl Feed {
     }
 
     fn take_in(&mut self, changes: Changes) {
+        if changes.resources.is_some() && !changes.complete {
+            tracing::info!(event = "resource.changed", revision = changes.revision);
+        }
         if let Some(keys) = &changes.keys {
+            let is_in = |kid: &str, keys: &[SealedKey]| keys.iter().any(|key| key.kid == kid);
+            for key in keys.iter().filter(|key| !changes.complete && !is_in(&key.kid, &self.keys)) {
+                tracing::info!(event = "key.changed", kid = key.kid, alg = key.alg, signs_from = %key.active_at, what = "published");
+            }
+            for key in self.keys.iter().filter(|key| !is_in(&key.kid, keys)) {
+                tracing::info!(event = "key.changed", kid = key.kid, alg = key.alg, what = "removed");
+            }
             for fault in self.with.keyring.load(keys, &self.with.sealing_key) {
                 tracing::error!(event = "key.malformed", reason = %fault, "this signing key is left out");
             }

@@ -150,28 +150,25 @@ impl Store {
     }
 
     async fn applied(&self, table: &'static str) -> Result<HashSet<i64>, StoreError> {
-        let there: Option<(i64,)> = match &self.pool {
-            Pool::Postgres(pool) => {
+        let mut session = self.session().await?;
+        let there: Option<(i64,)> = match &mut session {
+            Session::Postgres(connection) => {
                 within(
                     sqlx::query_as("select 1::bigint where to_regclass($1) is not null")
                         .bind(table)
-                        .fetch_optional(pool),
+                        .fetch_optional(connection),
                 )
                 .await?
             }
-            Pool::Sqlite(pool) => {
-                within(
-                    sqlx::query_as("select 1 from sqlite_master where type = 'table' and name = $1")
-                        .bind(table)
-                        .fetch_optional(pool),
-                )
-                .await?
+            Session::Sqlite(connection) => {
+                let sql = "select 1 from sqlite_master where type = 'table' and name = $1";
+                within(sqlx::query_as(sql).bind(table).fetch_optional(connection)).await?
             }
         };
         if there.is_none() {
+            session.close().await;
             return Ok(HashSet::new());
         }
-        let mut session = self.session().await?;
         let list = async { on!(Session, &mut session, connection => connection.list_applied_migrations(table).await) };
         let applied = list.await.map_err(store_error)?;
         session.close().await;

@@ -207,7 +207,7 @@ async fn atj_02_every_algorithm_works_per_resource(db: Db) {
 
 async fn atj_10_atj_11_lifetimes_come_from_client_resource_and_server(db: Db) {
     let mut setup = Setup::new(db).await;
-    setup.settings.token.ttl = Span::from_secs(900);
+    setup.settings.token.ttl = "15m".into();
     let ten = Some(Span::from_secs(600));
     let scope = || "api:read".parse().unwrap();
     setup

@@ -183,8 +183,8 @@ async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
         db.sql(&sql).await.unwrap();
         let revision = feed.poll().await.unwrap().revision;
         let changes = feed.changes(Some(known)).await.unwrap();
-        let changed: BTreeSet<&str> = changes.clients.keys().map(String::as_str).collect();
-        assert_eq!(changed, clients.iter().copied().collect::<BTreeSet<_>>(), "{sql}");
+        let ids: BTreeSet<&str> = changes.clients.keys().map(String::as_str).collect();
+        assert_eq!(ids, clients.iter().copied().collect::<BTreeSet<_>>(), "{sql}");
         assert_eq!(
             (changes.resources.is_some(), changes.keys.is_some(), changes.complete),
             (resources, keys, false),

@@ -19,7 +19,7 @@ use grantd::model::client::Client;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::AuthorizationServer;
-use grantd::serve::{Assembled, assemble};
+use grantd::serve::{Assembled, assemble, raise_costs};
 use grantd::store::secrets::NewSecret;
 use grantd::store::{Database, Store};
 use http_body_util::BodyExt as _;
@@ -177,12 +177,13 @@ impl Setup {
         let config = Config::parse(&self.settings, &sources).unwrap();
         let sealing_key = SealingKey::from_base64(&self.sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
-        let Assembled { server, mut feed, router, counts } =
+        let Assembled { server, mut feed, router, counts, outdated } =
             assemble(&config, &self.store, sealing_key, issuer, self.clock.clone()).unwrap();
         feed.step().await.unwrap();
         feed.step().await.unwrap();
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(feed.run(stopped));
+        tokio::spawn(raise_costs(outdated, Arc::clone(&server), self.store.clone()));
         Server { db: self.db, store: self.store, sealing_key: self.sealing_key, server, router, counts, _stop: stop }
     }
 }

@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::too_many_lines,
+    clippy::struct_field_names,
     reason = "a test that cannot go on has failed"
 )]
 

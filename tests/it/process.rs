@@ -78,6 +78,23 @@ async fn exit_codes_and_messages_say_what_to_do() {
         assert_eq!(done.status.code(), Some(code), "{arguments:?}: {done:?}");
         assert!(done.stderr.contains(part), "{arguments:?}: {}", done.stderr);
     }
+    // The first command on a fresh machine works, and its files are its owner's alone.
+    let fresh = db.directory.path().join("not/yet");
+    let fresh = grantd.with("GRANTD__DATA_DIR", fresh.to_str().unwrap());
+    let fresh = fresh.with("GRANTD__DATABASE__URL", "").with("GRANTD__KEYS__SEALING_KEY_FILE", "");
+    assert!(fresh.run(&["doctor"]).await.stdout.contains("run `grantd migrate`"));
+    fresh.ok(&["client", "create", "first"]).await;
+    let again = fresh.run(&["client", "create", "first"]).await;
+    assert!(again.stderr.contains("there is a client of that id already"), "{again:?}");
+    assert!(fresh.run(&["client", "secret", "add", "nobody"]).await.stderr.contains("grantd client list"));
+    fresh.ok(&["doctor"]).await;
+    let file = db.directory.path().join("not/yet/grantd.db");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(file).unwrap().permissions()) & 0o777, 0o600);
+    assert!(!db.directory.path().join("not/yet/sealing.key").exists(), "doctor makes nothing");
+    let unchecked = grantd
+        .with("GRANTD__KEYS__SEALING_KEY_FILE", "/nonexistent/key")
+        .with("GRANTD__DATABASE__URL", "postgres://h/d");
+    assert_eq!(unchecked.run(&["config", "check"]).await.status.code(), Some(78));
     // Nothing listens on port 1.
     let away = "postgres://u:hunter2@127.0.0.1:1/x";
     let done = grantd
@@ -87,6 +104,7 @@ async fn exit_codes_and_messages_say_what_to_do() {
         .await;
     assert_eq!(done.status.code(), Some(69), "{done:?}");
     assert!(!done.stderr.contains("hunter2"), "{}", done.stderr);
+    assert_eq!(done.stderr.matches("refused").count(), 1, "said once: {}", done.stderr);
     let printed = grantd
         .with("GRANTD__DATABASE__URL", away)
         .with("GRANTD__KEYS__SEALING_KEY_FILE", "/dev/null")
@@ -145,8 +163,8 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
     let (second_id, second_secret) = (second["secret_id"].as_str().unwrap(), second["client_secret"].as_str().unwrap());
     assert!(second["expires_at"].as_i64().unwrap() > 1_700_000_000);
     let refused = |answer: &crate::harness::Answer| answer.status == 401;
-    let granted = |answer: &crate::harness::Answer| answer.status == 200;
-    eventually(async || daemon.token("billing", second_secret).await, granted).await;
+    let issued = |answer: &crate::harness::Answer| answer.status == 200;
+    eventually(async || daemon.token("billing", second_secret).await, issued).await;
     daemon.token("billing", &secret).await.ok();
     grantd.ok(&["client", "secret", "revoke", "billing", created["secret_id"].as_str().unwrap()]).await;
     eventually(async || daemon.token("billing", &secret).await, refused).await;
@@ -155,7 +173,7 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
         .run_with_input(&["client", "secret", "import", "billing", "--label", "old"], "a secret chosen elsewhere\n")
         .await;
     assert!(imported.status.success(), "{imported:?}");
-    eventually(async || daemon.token("billing", "a+secret+chosen+elsewhere").await, granted).await;
+    eventually(async || daemon.token("billing", "a+secret+chosen+elsewhere").await, issued).await;
     let expiring = grantd.json(&["client", "secret", "expiring", "--within", "91d", "--json"]).await;
     assert_eq!((expiring.as_array().unwrap().len(), &expiring[0]["secret_id"]), (1, &second_id.into()));
     assert_eq!(
@@ -166,7 +184,7 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
     grantd.ok(&["client", "disable", "billing"]).await;
     eventually(async || daemon.token("billing", second_secret).await, refused).await;
     grantd.ok(&["client", "enable", "billing"]).await;
-    eventually(async || daemon.token("billing", second_secret).await, granted).await;
+    eventually(async || daemon.token("billing", second_secret).await, issued).await;
     grantd
         .ok(&["client", "set", "billing", "--scope", "b", "--default-scope", "b", "--token-ttl", "5m", "--no-claims"])
         .await;
@@ -219,8 +237,8 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
     assert_eq!(daemon.admin_get("/livez").await.status, 200);
     assert_eq!(daemon.admin_get("/readyz").await.json()["ready"], true);
     daemon.stop_cleanly(Duration::from_secs(5)).await;
-    let issued: Vec<Value> = daemon.events("token.issued");
-    assert!(issued.len() >= 7);
+    let events: Vec<Value> = daemon.events("token.issued");
+    assert!(events.len() >= 7);
     for name in [
         "timestamp",
         "client_id",
@@ -235,7 +253,7 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
         "request_id",
         "duration_us",
     ] {
-        assert!(issued[0].get(name).is_some(), "LOG-01: {name} is not in {}", issued[0]);
+        assert!(events[0].get(name).is_some(), "LOG-01: {name} is not in {}", events[0]);
     }
     assert!(daemon.events("client.changed").len() >= 7 && daemon.events("stopped").len() == 1);
 }
@@ -470,6 +488,14 @@ async fn m73_err_06_database_trouble_is_never_a_bad_credential() {
     let mut daemon = Daemon::start(through.command(&["serve"]), false).await;
     let unavailable = |answer: &crate::harness::Answer| answer.status == 503;
 
+    for path in ["/jwks", "/.well-known/oauth-authorization-server"] {
+        let answer = daemon.get(path).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("cache-control")),
+            (503, "no-store"),
+            "an empty {path} would be kept for minutes"
+        );
+    }
     let answer = daemon.token("c", &secret).await;
     answer.refusal(axum::http::StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
     assert!(!answer.header("retry-after").is_empty());

@@ -46,7 +46,7 @@ async fn the_oauth2_crate_gets_a_token_by_basic_and_by_body(db: Db) {
             .add_scope(Scope::new("write:data".into()))
             .add_scope(Scope::new("read:data".into()));
         let token = ask.request_async(&over_tcp).await.unwrap();
-        assert_eq!(token.expires_in(), Some(Duration::from_secs(3600)));
+        assert_eq!(token.expires_in(), Some(Duration::from_hours(1)));
         assert_eq!(token.scopes().unwrap().len(), 2);
         assert!(token.refresh_token().is_none() && token.access_token().secret().starts_with("eyJ"));
         // Its errors are read as what they are.
@@ -65,7 +65,7 @@ fn forms(canary: &str) -> Vec<String> {
     let inside = |before: &str| {
         // What stays the same of the base64 of a longer text that the canary is in.
         let all = BASE64_STANDARD.encode(format!("{before}{canary}"));
-        all[(before.len() + 2) / 3 * 4 + 4..].trim_end_matches('=').get(..16).unwrap_or_default().to_owned()
+        all[before.len().div_ceil(3) * 4 + 4..].trim_end_matches('=').get(..16).unwrap_or_default().to_owned()
     };
     let mut forms = vec![
         canary.to_owned(),
@@ -165,10 +165,7 @@ async fn log_02_m82_no_output_holds_a_secret(db: Db) {
     let metrics = daemon.admin_get("/metrics").await.body + &daemon.admin_get("/readyz").await.body;
     daemon.stop_cleanly(Duration::from_secs(5)).await;
     let logs = daemon.stdout.lock().unwrap().join("\n") + &daemon.stderr.lock().unwrap().join("\n");
-    assert!(
-        logs.contains("\"level\":\"TRACE\"") && logs.contains("token.refused"),
-        "the search would find nothing because nothing was logged"
-    );
+    assert!(logs.contains("token.issued") && logs.matches("token.refused").count() > 8, "nothing was logged: {logs}");
 
     for canary in &canaries {
         for form in forms(canary) {

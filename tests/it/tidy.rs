@@ -65,7 +65,7 @@ fn uses(module: &str, text: &str, all: &BTreeMap<String, String>) -> BTreeSet<St
                 return;
             }
             match path.rsplit_once("::") {
-                Some((parent, _)) => path = parent.to_owned(),
+                Some((parent, _)) => path.truncate(parent.len()),
                 None => return,
             }
         }

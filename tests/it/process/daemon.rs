@@ -74,7 +74,7 @@ impl Grantd {
         // A command that does not read its input closes it.
         drop(stdin.write_all(input.as_bytes()).await);
         drop(stdin);
-        let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
+        let output = tokio::time::timeout(Duration::from_mins(1), child.wait_with_output())
             .await
             .expect("the command ends")
             .unwrap();
