@@ -166,7 +166,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let settings = sources.read()?;
     let shell = Shell { settings, sources, json: arguments.json, clock: Clock::System };
     match arguments.command {
-        Command::Dev => dev::run(&shell).await,
+        Command::Dev => dev::run(shell).await,
         Command::Serve => {
             let config = shell.config()?;
             let logging = telemetry::start(config.log_format, true, "info");

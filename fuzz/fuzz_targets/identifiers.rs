@@ -11,7 +11,8 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     if let Ok(issuer) = text.parse::<Issuer>() {
         kept(text, issuer.as_str(), &issuer.to_string());
-        assert!(text.is_ascii() && !text.contains(['?', '#', '@', ' ']));
+        assert!(text.is_ascii() && !text.contains(['?', '#', ' ']));
+        assert!(text.split('/').nth(2).is_some_and(|authority| !authority.is_empty() && !authority.contains('@')));
         assert_eq!(issuer.is_https(), text.starts_with("https://"));
         // It becomes routes.
         let path = issuer.path();

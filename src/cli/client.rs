@@ -12,7 +12,7 @@ use crate::model::client::{Client, RESERVED_CLAIMS};
 use crate::model::client_id::ClientId;
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
-use crate::model::time::{Span, UnixTime};
+use crate::model::time::Span;
 use crate::store::Store;
 use crate::store::changes::Changes;
 
@@ -140,25 +140,6 @@ impl Command {
     }
 }
 
-/// A client with the defaults of a registration.
-pub(super) fn new(client_id: ClientId, scope: Scope, default_scope: Scope, now: UnixTime) -> Client {
-    Client {
-        client_id,
-        scope,
-        default_scope,
-        resources: Vec::new(),
-        client_credentials: true,
-        auth_methods: None,
-        token_ttl: None,
-        claims: Map::new(),
-        require_dpop: false,
-        require_mtls_binding: false,
-        enabled: true,
-        created_at: now,
-        secrets: Vec::new(),
-    }
-}
-
 impl Create {
     async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let client = Client {
@@ -167,7 +148,7 @@ impl Create {
             claims: checked_claims(self.claim)?,
             require_dpop: self.require_dpop,
             require_mtls_binding: self.require_mtls_binding,
-            ..new(self.id, self.scope, self.default_scope, shell.clock.now())
+            ..Client::new(self.id, self.scope, self.default_scope, shell.clock.now())
         };
         if !client.default_scope.is_subset_of(&client.scope) {
             bail!("--default-scope must be a part of --scope");

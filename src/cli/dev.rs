@@ -1,33 +1,38 @@
 //! `grantd dev`: a server to try out, on loopback, with a client whose secret is new at each start.
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 
 use anyhow::bail;
 use serde_json::json;
 
-use super::{Shell, client};
+use super::Shell;
+use crate::model::client::Client;
 use crate::protocol::metadata::Issuer;
-use crate::store::{Database, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::{serve, telemetry};
 
-pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
+pub(super) async fn run(mut shell: Shell) -> anyhow::Result<()> {
     const CLIENT: &str = "demo";
     const SCOPE: &str = "read:data write:data";
     const LABEL: &str = "grantd dev";
+    // Whatever database is configured, this is no place for a demo client.
+    let file = shell.settings.data_dir.join("grantd.db");
+    shell.settings.database.url = Some(format!("sqlite:{}", file.display()).into());
+    shell.settings.database.url_file = PathBuf::new();
+    shell.settings.database.auto_migrate = Some(true);
+    shell.settings.keys.sealing_key_file = PathBuf::new();
     let mut config = shell.config()?;
     if !config.listen.ip().is_loopback() || !config.admin_listen.ip().is_loopback() {
         bail!("`grantd dev` listens on loopback only; use `grantd serve` for anything else");
     }
-    config.database = Database::Sqlite(config.data_dir.join("grantd.db"));
-    config.sealing_key_file = config.data_dir.join("sealing.key");
-    (config.database_by_default, config.make_sealing_key, config.auto_migrate) = (false, true, true);
     config.drain_delay = std::time::Duration::ZERO;
 
     let logging = telemetry::start(config.log_format, false, "info");
     let store = Store::open(&config.database, config.database_max_connections);
     serve::prepare_database(&config, &store).await?;
     let (secret, stored) = shell.new_secret(&config, LABEL.to_owned(), None)?;
-    let demo = client::new(CLIENT.parse()?, SCOPE.parse()?, "read:data".parse()?, shell.clock.now());
+    let demo = Client::new(CLIENT.parse()?, SCOPE.parse()?, "read:data".parse()?, shell.clock.now());
     match store.create_client(&demo, None).await {
         Ok(()) | Err(StoreError::Refused(_)) => {}
         Err(error) => return Err(error.into()),

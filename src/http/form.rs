@@ -1,9 +1,17 @@
 //! The request body as a form (RFC 6749 section 3.2 and appendix B): strict, so that no two readings of it exist.
 
-/// Parameters in the order they came, decoded.
-#[derive(Debug, Default)]
+use std::fmt;
+
+/// Parameters in the order they came, decoded. One of them may be a secret, so `Debug` shows names only.
+#[derive(Default)]
 pub struct Form {
     pairs: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pairs.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 /// Why a body is not a form.
@@ -122,6 +130,7 @@ mod tests {
         assert_eq!(form.one("g"), Err(Repeated));
         assert_eq!(form.all("resource").collect::<Vec<_>>(), ["x", "y"]);
         assert!(form.has("b") && !form.has("z"));
+        assert!(!format!("{:?}", Form::parse(b"client_secret=hunter2").unwrap()).contains("hunter2"));
     }
 
     #[test]

@@ -63,6 +63,26 @@ pub struct Client {
 }
 
 impl Client {
+    /// An enabled client for the `client_credentials` grant that has nothing but scopes yet.
+    #[must_use]
+    pub fn new(client_id: ClientId, scope: Scope, default_scope: Scope, created_at: UnixTime) -> Self {
+        Self {
+            client_id,
+            scope,
+            default_scope,
+            resources: Vec::new(),
+            client_credentials: true,
+            auth_methods: None,
+            token_ttl: None,
+            claims: Map::new(),
+            require_dpop: false,
+            require_mtls_binding: false,
+            enabled: true,
+            created_at,
+            secrets: Vec::new(),
+        }
+    }
+
     /// Whether the client may authenticate by `method`. RFC 7591 section 2, `token_endpoint_auth_method`.
     #[must_use]
     pub fn may_use(&self, method: AuthMethod) -> bool {

@@ -23,7 +23,7 @@ use grantd::serve::{Assembled, assemble, raise_costs};
 use grantd::store::secrets::NewSecret;
 use grantd::store::{Database, Store};
 use http_body_util::BodyExt as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
@@ -203,21 +203,8 @@ pub fn new_secret(id: &str, secret: &str, imported: bool) -> NewSecret {
 
 /// A client as most tests want one.
 pub fn client(id: &str) -> Client {
-    Client {
-        client_id: id.parse().unwrap(),
-        scope: "api:read api:write".parse().unwrap(),
-        default_scope: "api:read".parse().unwrap(),
-        resources: Vec::new(),
-        client_credentials: true,
-        auth_methods: None,
-        token_ttl: None,
-        claims: Map::new(),
-        require_dpop: false,
-        require_mtls_binding: false,
-        enabled: true,
-        created_at: UnixTime(1_700_000_000),
-        secrets: Vec::new(),
-    }
+    let scope = |text: &str| text.parse().unwrap();
+    Client::new(id.parse().unwrap(), scope("api:read api:write"), scope("api:read"), UnixTime(1_700_000_000))
 }
 
 /// A server in process.

@@ -31,8 +31,10 @@ async fn dev_prints_a_line_that_works_as_printed() {
     );
     daemon.stop_cleanly(Duration::from_secs(3)).await;
 
-    // The next start has another secret, and the old one is gone.
-    let mut daemon = Daemon::start(grantd.command(&["dev", "--json"]), true).await;
+    // The next start has another secret, and the old one is gone; what database is configured does not matter.
+    let elsewhere = grantd.with("GRANTD__DATABASE__URL", "").with("DATABASE_URL", "postgres://db.test/x");
+    let elsewhere = elsewhere.with("GRANTD__KEYS__SEALING_KEY_FILE", "");
+    let mut daemon = Daemon::start(elsewhere.command(&["dev", "--json"]), true).await;
     let line: Value = serde_json::from_str(&daemon.stdout_line(|line| line.starts_with('{')).await).unwrap();
     let members: Vec<&String> = line.as_object().unwrap().keys().collect();
     assert_eq!(members, ["client_id", "client_secret", "issuer", "scope", "token_endpoint"]);
