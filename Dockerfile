@@ -54,6 +54,6 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="grantd" \
       org.opencontainers.image.description="An OAuth 2.0 authorization server for machines: client_credentials in, signed access tokens out" \
-      org.opencontainers.image.licenses="Apache-2.0 OR MIT" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
