@@ -220,7 +220,7 @@ impl Shell {
         let store = Store::open(&config.database, 2);
         match (&config.database, store.schema().await?) {
             (_, Schema::Usable) => {}
-            (Database::Sqlite(_), Schema::Older { .. }) => serve::prepare_database(&config, &store).await?,
+            (Database::Sqlite(_), Schema::Older { .. }) => drop(serve::prepare_database(&config, &store).await?),
             (Database::Postgres(_), Schema::Older { pending }) => {
                 bail!("the database lacks {pending} schema migrations: run `grantd migrate`")
             }
@@ -301,7 +301,7 @@ fn read_secret_from_stdin() -> anyhow::Result<ClientSecret> {
         writeln!(io::stderr(), "type the secret, then Enter and Ctrl-D:")?;
     }
     let mut secret = String::new();
-    io::stdin().take(4096).read_to_string(&mut secret).context("reading the secret from stdin")?;
+    io::stdin().take(MAX_SECRET + 2).read_to_string(&mut secret).context("reading the secret from stdin")?;
     let end = secret.trim_end_matches(['\r', '\n']).len();
     secret.truncate(end);
     if secret.len() < 16 || secret.contains(char::is_control) {
@@ -316,6 +316,9 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
+
+/// Longest secret that is taken; a longer one is refused, not cut.
+const MAX_SECRET: u64 = 4096;
 
 #[cfg(test)]
 mod tests {

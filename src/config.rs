@@ -40,6 +40,8 @@ pub struct Config {
     pub tls: Option<Files>,
     /// Whose word on where a request came from is taken.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether a proxy in front terminates TLS.
+    pub behind_proxy: bool,
     /// Most connections at once.
     pub max_connections: u32,
     /// For connections.
@@ -168,6 +170,7 @@ impl Config {
                 .map_err(|_| {
                     at("server.trusted_proxies").wrong("addresses or networks, such as [\"10.0.0.0/8\", \"192.0.2.7\"]")
                 })?,
+            behind_proxy: server.cleartext == "behind-proxy",
             max_connections: at("server.max_connections").within(server.max_connections, 1, 1_000_000)?,
             deadlines: Deadlines {
                 first_byte: deadline("server.deadlines.first_byte", &limits.first_byte)?,

@@ -52,12 +52,13 @@ impl<K> Timeline<K> {
         self.keys.get(self.position(now)).map(|(_, key)| key)
     }
 
-    /// Every key with its state at `now`; tokens live for `longest_ttl` at most.
-    pub fn states(&self, now: UnixTime, longest_ttl: Span) -> impl Iterator<Item = (&K, KeyState)> {
+    /// Every key with its state at `now`. A token lives for a day at most, whatever lifetimes are configured now: those
+    /// of the time when it was issued are not known any more.
+    pub fn states(&self, now: UnixTime) -> impl Iterator<Item = (&K, KeyState)> {
         let active = self.position(now);
         self.keys.iter().enumerate().map(move |(position, (_, key))| {
             let replaced_at = self.keys.get(position + 1).map(|(active_at, _)| *active_at);
-            let last_token_ends = replaced_at.map(|at| at.plus(longest_ttl).plus(SKEW));
+            let last_token_ends = replaced_at.map(|at| at.plus(LONGEST_TTL).plus(SKEW));
             let state = if position > active {
                 KeyState::Next
             } else if position == active {
@@ -133,12 +134,12 @@ impl Keyring {
     }
 
     /// Publishes the keys that are not gone at `now`. Cheap when nothing has changed, so that it can run on every poll.
-    pub fn publish(&self, now: UnixTime, longest_ttl: Span) {
+    pub fn publish(&self, now: UnixTime) {
         let published: BTreeMap<String, serde_json::Value> = self
             .keys
             .load()
             .values()
-            .flat_map(|timeline| timeline.states(now, longest_ttl))
+            .flat_map(|timeline| timeline.states(now))
             .filter(|(_, state)| *state != KeyState::Gone)
             .map(|(key, _)| (key.kid().to_owned(), key.public().published(key.alg().as_str())))
             .collect();
@@ -161,6 +162,8 @@ impl Keyring {
     }
 }
 
+/// The hard cap on the life of any token.
+pub const LONGEST_TTL: Span = Span::from_secs(86400);
 /// How far a verifier's clock may be off when it still trusts a retiring key.
 const SKEW: Span = Span::from_secs(60);
 
@@ -171,12 +174,11 @@ mod tests {
     #[test]
     fn a_key_is_next_then_active_then_retiring_until_its_last_token_has_expired() {
         let timeline = Timeline::new(vec![(UnixTime(1000), "b"), (UnixTime(0), "a")]);
-        let ttl = Span::from_secs(100);
-        let states = |now| timeline.states(UnixTime(now), ttl).map(|(key, state)| (*key, state)).collect::<Vec<_>>();
+        let states = |now| timeline.states(UnixTime(now)).map(|(key, state)| (*key, state)).collect::<Vec<_>>();
         assert_eq!(states(999), [("a", KeyState::Active), ("b", KeyState::Next)]);
         assert_eq!(states(1000), [("a", KeyState::Retiring), ("b", KeyState::Active)]);
-        assert_eq!(states(1159), [("a", KeyState::Retiring), ("b", KeyState::Active)]);
-        assert_eq!(states(1160), [("a", KeyState::Gone), ("b", KeyState::Active)]);
+        assert_eq!(states(1000 + 86459), [("a", KeyState::Retiring), ("b", KeyState::Active)]);
+        assert_eq!(states(1000 + 86460), [("a", KeyState::Gone), ("b", KeyState::Active)]);
         assert_eq!(timeline.active(UnixTime(999)), Some(&"a"));
         assert_eq!(timeline.active(UnixTime(1000)), Some(&"b"));
     }

@@ -111,13 +111,22 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
+        let connected_at = Instant::now();
+        let mut stop = self.stop.clone();
         let served = match &self.tls {
-            None => self.serve_http(stream, address).await,
-            Some(tls) => match timeout(self.deadlines.first_byte, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.serve_http(stream, address).await,
-                Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err("the TLS handshake did not finish in time".into()),
-            },
+            None => self.serve_http(stream, address, connected_at).await,
+            Some(tls) => {
+                let shaken = tokio::select! {
+                    shaken = timeout(self.deadlines.first_byte, tls.accept(stream)) => Some(shaken),
+                    () = async { drop(stop.wait_for(|stop| *stop).await) } => None,
+                };
+                match shaken {
+                    Some(Ok(Ok(stream))) => self.serve_http(stream, address, connected_at).await,
+                    Some(Ok(Err(error))) => Err(error.into()),
+                    Some(Err(_)) => Err("the TLS handshake did not finish in time".into()),
+                    None => Err("stopped before the TLS handshake was done".into()),
+                }
+            }
         };
         if let Err(error) = served {
             tracing::debug!(event = "connection.closed", remote_addr = %address.ip(), reason = %error);
@@ -128,6 +137,7 @@ impl Connection {
         &self,
         stream: T,
         address: SocketAddr,
+        connected_at: Instant,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -144,7 +154,7 @@ impl Connection {
                 answer
             }
         });
-        let stream = Timed::new(stream, Arc::clone(&turns), self.deadlines);
+        let stream = Timed::new(stream, Arc::clone(&turns), self.deadlines, connected_at);
         let mut connection = pin!(
             http1::Builder::new()
                 .header_read_timeout(None)
@@ -222,8 +232,9 @@ struct Timed<T> {
 }
 
 impl<T> Timed<T> {
-    fn new(stream: T, turns: Arc<Turns>, deadlines: Deadlines) -> Self {
-        let until = Instant::now() + deadlines.first_byte;
+    fn new(stream: T, turns: Arc<Turns>, deadlines: Deadlines, connected_at: Instant) -> Self {
+        // The handshake, the first byte and the first head share one deadline, or each would start another.
+        let until = connected_at + deadlines.first_byte;
         Self {
             stream,
             turns,
@@ -265,7 +276,9 @@ impl<T> Timed<T> {
         let turn = self.turns.count();
         if turn.is_multiple_of(2) && self.waiting != (turn, true) {
             self.waiting = (turn, true);
-            self.until = Instant::now() + self.deadlines.head;
+            if turn > 0 {
+                self.until = Instant::now() + self.deadlines.head;
+            }
         }
     }
 

@@ -179,17 +179,6 @@ impl Snapshot {
         self.resources.values().filter_map(|resource| resource.alg)
     }
 
-    /// The longest life of any token, given the server's default.
-    #[must_use]
-    pub fn longest_ttl(&self, default: Span) -> Span {
-        let clients = self.clients.values().filter_map(|client| client.token_ttl);
-        clients
-            .chain(self.resources.values().filter_map(|resource| resource.token_ttl))
-            .max()
-            .unwrap_or(default)
-            .max(default)
-    }
-
     fn with(&self, changes: Changes) -> Self {
         let (mut clients, mut broken) = if changes.complete {
             (HashMap::with_capacity(changes.clients.len()), BTreeMap::new())
@@ -267,4 +256,4 @@ fn keep_uses(mut client: Client, before: Option<&Arc<Client>>) -> Client {
 }
 
 /// A snapshot confirmed this lately is as good as the database: revocations are promised within a second or two.
-const CURRENT_FOR: Duration = Duration::from_secs(2);
+pub(crate) const CURRENT_FOR: Duration = Duration::from_secs(2);

@@ -28,7 +28,7 @@ use crate::protocol::client_auth::{Authenticator, Outdated};
 use crate::protocol::metadata::Issuer;
 use crate::protocol::{AuthorizationServer, signing_histogram};
 use crate::registry::Registry;
-use crate::registry::feed::{Feed, Parts};
+use crate::registry::feed::{Feed, Owed, Parts};
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store, StoreError};
 use crate::telemetry::{self, Logging};
@@ -59,6 +59,7 @@ pub fn assemble(
     sealing_key: SealingKey,
     issuer: Issuer,
     clock: Clock,
+    owed: Option<Owed>,
 ) -> anyhow::Result<Assembled> {
     let registry = Arc::new(Registry::new(config.max_stale));
     let keyring = Arc::new(Keyring::default());
@@ -69,7 +70,7 @@ pub fn assemble(
         sealing_key: Arc::new(sealing_key),
         clock: clock.clone(),
         default_alg: config.token_alg,
-        default_ttl: config.token_ttl,
+        owed,
     });
     let lane = Lane::start(config.hashing_threads, config.hashing_queue).context("starting the argon2 lane")?;
     let (outdated, to_raise) = mpsc::channel(16);
@@ -109,7 +110,7 @@ pub type Announce = Box<dyn FnOnce(&Issuer) + Send>;
 /// What keeps it from starting. A database that cannot be reached does not: the server comes up and waits for it.
 pub async fn run(config: Config, store: Store, logging: &Logging, announce: Option<Announce>) -> anyhow::Result<()> {
     let sealing_key = sealing_key(&config)?;
-    prepare_database(&config, &store).await?;
+    let owed = prepare_database(&config, &store).await?;
     let tls = config
         .tls
         .clone()
@@ -129,7 +130,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     };
 
     let Assembled { server, mut feed, router, counts, outdated } =
-        assemble(&config, &store, sealing_key, issuer, Clock::System)?;
+        assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
     first_steps(&mut feed, &server, &store).await?;
 
     let draining = Arc::new(AtomicBool::new(false));
@@ -212,11 +213,12 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
     Ok(())
 }
 
-/// Brings schema and seeds up to date, or refuses to run on what is not.
+/// Brings schema and seeds up to date, or refuses to run on what is not. Returns what is still to be done when the
+/// database cannot be reached.
 ///
 /// # Errors
 /// When the schema is older and may not be migrated here, or migrating fails.
-pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<()> {
+pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<Option<Owed>> {
     make_room(&config.database)?;
     if let Database::Sqlite(path) = &config.database {
         if config.database_by_default {
@@ -246,22 +248,18 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
     match migrated {
         Err(error) if unreachable(&error) => {
             tracing::error!(event = "registry.trouble", reason = %error, "starting without the database; not ready until it is there");
-            Ok(())
+            Ok(config.auto_migrate.then(|| Owed { database: config.database.clone(), seeds: config.seeds.clone() }))
         }
-        other => other,
+        other => other.map(|()| None),
     }
 }
 
 /// Whether an error says no more than that the database is away.
 #[must_use]
 pub fn unreachable(error: &anyhow::Error) -> bool {
-    use crate::store::migrations::MigrationError;
     let away =
         |error: &StoreError| matches!(error, StoreError::Unavailable(_) | StoreError::Late(_) | StoreError::ReadOnly);
-    error.chain().any(|cause| {
-        cause.downcast_ref::<StoreError>().is_some_and(away)
-            || matches!(cause.downcast_ref::<MigrationError>(), Some(MigrationError::Store(error)) if away(error))
-    })
+    error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(away))
 }
 
 /// Reads the sealing key; beside an embedded database that has none, makes one and says so.

@@ -10,6 +10,7 @@ pub mod migrations;
 pub mod resources;
 pub mod secrets;
 
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,8 +35,8 @@ macro_rules! on {
 }
 pub(crate) use on;
 
-/// Where the data is.
-#[derive(Debug, Clone)]
+/// Where the data is. The URL may hold a password, so `Debug` shows neither.
+#[derive(Clone)]
 pub enum Database {
     /// A PostgreSQL server, or one that speaks its protocol.
     Postgres(Box<PgConnectOptions>),
@@ -43,8 +44,17 @@ pub enum Database {
     Sqlite(PathBuf),
 }
 
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres(options) => write!(f, "Postgres({}:{})", options.get_host(), options.get_port()),
+            Self::Sqlite(path) => write!(f, "Sqlite({})", path.display()),
+        }
+    }
+}
+
 /// A pool of connections to the database. Opening one needs no server: connections are made when they are used.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Store {
     pool: Pool,
     options: Options,
@@ -58,7 +68,7 @@ enum Pool {
     Sqlite(SqlitePool),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Options {
     Postgres(Box<PgConnectOptions>),
     Sqlite(Box<SqliteConnectOptions>),
@@ -107,6 +117,9 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if let sqlx::Error::ColumnDecode { index, source } = &error {
+            return Self::Malformed { kind: "row", id: format!("column {index}"), reason: source.to_string() };
+        }
         let Some(database) = error.as_database_error() else { return Self::Unavailable(error) };
         match database.code().as_deref() {
             Some("25006" | "8" | "1032") => Self::ReadOnly,
@@ -136,6 +149,12 @@ impl From<sqlx::Error> for StoreError {
 /// PostgreSQL's class 23, and SQLite's 19 with its extended codes.
 fn is_constraint(code: &str) -> bool {
     code.starts_with("23") && code.len() == 5 || code.parse::<u32>().is_ok_and(|code| code & 0xff == 19)
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.engine())
+    }
 }
 
 impl Store {
@@ -259,5 +278,6 @@ impl BeginWriting for SqliteConnection {
 
 /// How long any exchange with the database may take.
 pub const DEADLINE: Duration = Duration::from_secs(3);
-const LIFETIME: Duration = Duration::from_mins(10);
+/// Connections to a primary that was demoted live on; none is kept for long.
+const LIFETIME: Duration = Duration::from_mins(1);
 const OLD_SCHEMA: &str = "the database has no grantd schema yet: run `grantd migrate`";

@@ -65,6 +65,11 @@ impl Throttle {
     }
 
     fn slot(&self, client_id: &str, source: IpAddr) -> (u64, &Mutex<Slot>) {
+        // Who has one IPv6 address usually has a whole /64.
+        let source = match source.to_canonical() {
+            IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
+            v4 @ IpAddr::V4(_) => v4,
+        };
         let pair = self.hasher.hash_one((client_id, source));
         #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "the remainder is below SLOTS")]
         (pair, &self.slots[(pair % SLOTS as u64) as usize])
@@ -95,6 +100,9 @@ mod tests {
         assert_eq!(throttle.check("victim", B, now), Ok(()), "another source");
         assert_eq!(throttle.check("other", A, now), Ok(()), "another client");
         assert_eq!(throttle.check("victim", A, now + DRAIN), Ok(()), "one try drains back");
+        let (one, neighbour) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+        (0..BURST).for_each(|_| throttle.failed("victim", one, now));
+        assert!(throttle.check("victim", neighbour, now).is_err(), "the same /64");
         throttle.succeeded("victim", A);
         assert_eq!(throttle.check("victim", A, now), Ok(()));
     }

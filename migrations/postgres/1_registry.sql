@@ -47,6 +47,8 @@ create table client (
                'private_key_jwt', 'tls_client_auth', 'self_signed_tls_client_auth']),
     constraint "token_ttl: seconds, from 1 to 86400"
         check (token_ttl between 1 and 86400),
+    constraint "claims: ASCII; write other characters as \u00e9"
+        check (octet_length(claims) = length(claims)),
     constraint "claims: a JSON object"
         check (jsonb_typeof(claims::jsonb) = 'object'),
     constraint "claims: iss sub aud exp iat jti scope … are set by grantd"
@@ -119,6 +121,8 @@ create table signing_key (
     sealed     bytea not null,
     active_at  bigint not null,
     created_at bigint not null default extract(epoch from now())::bigint,
+    constraint "kid: an RFC 7638 thumbprint; run `grantd key generate`"
+        check (kid ~ '^[A-Za-z0-9_-]{43}$'),
     constraint "alg: one of ES256 EdDSA PS256 RS256"
         check (alg in ('ES256', 'EdDSA', 'PS256', 'RS256'))
 );

@@ -48,6 +48,8 @@ create table client (
         check (grant_types in ('', 'client_credentials')),
     constraint "token_ttl: seconds, from 1 to 86400"
         check (token_ttl between 1 and 86400),
+    constraint "claims: ASCII; write other characters as \u00e9"
+        check (length(cast(claims as blob)) = length(claims)),
     constraint "claims: a JSON object"
         check (json_valid(claims) and json_type(claims) = 'object'),
     constraint "claims: iss sub aud exp iat jti scope … are set by grantd"
@@ -122,6 +124,8 @@ create table signing_key (
     sealed     blob not null,
     active_at  integer not null,
     created_at integer not null default (unixepoch()),
+    constraint "kid: an RFC 7638 thumbprint; run `grantd key generate`"
+        check (not kid glob '*[^A-Za-z0-9_-]*' and length(kid) = 43 and length(cast(kid as blob)) = 43),
     constraint "alg: one of ES256 EdDSA PS256 RS256"
         check (alg in ('ES256', 'EdDSA', 'PS256', 'RS256'))
 ) strict;

@@ -2,25 +2,26 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use sqlx::postgres::PgSslMode;
 
 use super::Shell;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::serve::sealing_key;
 use crate::store::Database;
 use crate::tls::Tls;
 
 /// Reads what the configuration names, as `serve` would, and makes nothing.
 pub(super) fn check(config: &Config) -> anyhow::Result<()> {
-    config.tls.clone().map(Tls::load).transpose()?;
+    let wrong =
+        |key: &str, remedy: String| ConfigError { key: key.to_owned(), origin: "as configured".to_owned(), remedy };
+    config.tls.clone().map(Tls::load).transpose().map_err(|error| wrong("server.tls", error.to_string()))?;
     if config.sealing_key_file.exists() || !config.make_sealing_key {
         sealing_key(config)?;
     }
     if let Some(seeds) = &config.seeds {
-        std::fs::read_dir(seeds).with_context(|| format!("database.seeds: {}", seeds.display()))?;
+        std::fs::read_dir(seeds).map_err(|error| wrong("database.seeds", format!("{}: {error}", seeds.display())))?;
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ impl Command {
         let (config, store) = shell.store().await?;
         let now = shell.clock.now();
         match self {
-            Self::List => list(shell, &store, now, config.token_ttl).await,
+            Self::List => list(shell, &store, now).await,
             Self::Generate { alg } | Self::Rotate { alg } => {
                 let alg = alg.unwrap_or(config.token_alg);
                 let ahead = ahead(&store.keys().await?, alg);
@@ -77,9 +77,20 @@ impl Command {
                 let Some(removed) = keys.iter().find(|key| key.kid == kid) else {
                     bail!("there is no key {kid}; `grantd key list` lists them");
                 };
-                // An algorithm in use is never left without a key that signs now.
-                let others_sign =
-                    keys.iter().any(|key| key.kid != kid && key.alg == removed.alg && key.active_at <= now);
+                // An algorithm in use is never left without a key that signs now, and one that is gone does not come back
+                // because the key that replaced it is no more.
+                let of_alg = keys.iter().filter(|key| key.alg == removed.alg).map(|key| (key.active_at, &key.kid));
+                let timeline = Timeline::new(of_alg.collect());
+                let mut others_sign = false;
+                for (other, state) in timeline.states(now).filter(|(other, _)| ***other != kid) {
+                    match state {
+                        KeyState::Active | KeyState::Retiring => others_sign = true,
+                        KeyState::Gone => {
+                            store.remove_key(other, None).await?;
+                        }
+                        KeyState::Next => {}
+                    }
+                }
                 let alg: Option<Alg> = removed.alg.parse().ok();
                 let successor = match alg.filter(|_| !others_sign) {
                     Some(alg) => Some(new_key(alg, &sealing_key(&config)?, now, Span::from_secs(0))?),
@@ -116,18 +127,15 @@ async fn add(shell: &Shell, store: &Store, key: &SealedKey, now: UnixTime) -> an
     })
 }
 
-async fn list(shell: &Shell, store: &Store, now: UnixTime, default_ttl: Span) -> anyhow::Result<()> {
+async fn list(shell: &Shell, store: &Store, now: UnixTime) -> anyhow::Result<()> {
     let everything = everything(store).await?;
-    let ttls = everything.clients.values().flatten().flatten().filter_map(|client| client.token_ttl);
-    let resources = everything.resources.iter().flatten().flatten().filter_map(|resource| resource.token_ttl);
-    let longest = ttls.chain(resources).max().unwrap_or(default_ttl).max(default_ttl);
     let mut by_alg: BTreeMap<String, Vec<(UnixTime, SealedKey)>> = BTreeMap::new();
     for key in everything.keys.unwrap_or_default() {
         by_alg.entry(key.alg.clone()).or_default().push((key.active_at, key));
     }
     let mut rows: Vec<(Value, String)> = Vec::new();
     for timeline in by_alg.into_values().map(Timeline::new) {
-        for (key, state) in timeline.states(now, longest) {
+        for (key, state) in timeline.states(now) {
             let name = match state {
                 KeyState::Next => "next",
                 KeyState::Active => "active",

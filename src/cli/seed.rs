@@ -2,12 +2,13 @@
 
 use crate::model::client::Client;
 use crate::model::time::Span;
+use crate::store::clients::claims;
 use crate::store::secrets::NewSecret;
 
 /// The statements that register a client.
 pub(super) fn client(client: &Client, secret: Option<&NewSecret>) -> String {
     let id = quoted(client.client_id.as_str());
-    let claims = serde_json::Value::Object(client.claims.clone()).to_string();
+    let claims = claims(client);
     let mut sql = format!(
         "-- Client {}. Its secret is not here, only the hash.\ninsert into client (client_id, scope, default_scope, token_ttl, claims, require_dpop, require_mtls_binding)\nvalues ({id}, {}, {}, {}, {}, {}, {});\n",
         client.client_id,

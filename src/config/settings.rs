@@ -134,8 +134,8 @@ impl Default for Settings {
     }
 }
 
-/// Where settings come from. The environment is handed in.
-#[derive(Debug, Default)]
+/// Where settings come from. The environment is handed in; it may hold secrets, so there is no `Debug`.
+#[derive(Default)]
 pub struct Sources {
     /// The file, when there is one.
     pub file: Option<PathBuf>,
@@ -204,7 +204,7 @@ impl Sources {
         let fault = |error: &dyn std::fmt::Display| ConfigError {
             key: String::new(),
             origin: self.whole_origin(),
-            remedy: error.to_string(),
+            remedy: without_quotations(&error.to_string()),
         };
         for (key, value) in &self.flags {
             let value: config::Value = match (key.as_str(), value.as_str()) {
@@ -248,4 +248,9 @@ impl Sources {
             .then(|| "environment GRANTD__*".to_owned());
         file.into_iter().chain(environment).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// A parser quotes the line that it stumbled over, and that line may hold a password.
+fn without_quotations(message: &str) -> String {
+    message.lines().filter(|line| !line.contains('|')).collect::<Vec<_>>().join(": ")
 }

@@ -31,7 +31,10 @@ impl IntoResponse for &Error {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         if let Some(wait) = self.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)),
+            );
         }
         // What is left of the body on this connection is not read: it may never end.
         if matches!(self, Error::Request(RequestError::TooLarge | RequestError::Slow | RequestError::BrokenOff)) {
@@ -45,7 +48,8 @@ impl IntoResponse for &Error {
 /// An answer to a request for something that is not there, or not by this method.
 #[must_use]
 pub fn plain(status: StatusCode, error_description: &'static str) -> Response {
-    (status, Json(Body { error: "invalid_request", error_description })).into_response()
+    let no_cache = [(header::PRAGMA, HeaderValue::from_static("no-cache"))];
+    (status, no_cache, Json(Body { error: "invalid_request", error_description })).into_response()
 }
 
 /// RFC 7617 section 2: the realm is mandatory.

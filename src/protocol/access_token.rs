@@ -1,5 +1,7 @@
 //! Access tokens (RFC 9068): claims from a grant, signed.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Serialize;
@@ -12,8 +14,7 @@ use crate::crypto::random;
 use crate::model::client::Client;
 use crate::model::time::UnixTime;
 
-/// A token that was issued, and what the log says of it.
-#[derive(Debug)]
+/// A token that was issued, and what the log says of it. `Debug` does not show the token.
 pub struct AccessToken {
     /// The JWT in compact form.
     pub token: String,
@@ -21,6 +22,12 @@ pub struct AccessToken {
     pub jti: String,
     /// The key that signed it.
     pub kid: String,
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AccessToken({})", self.jti)
+    }
 }
 
 /// RFC 9068 section 2.2, with no `nbf`: a verifier whose clock is a second behind would refuse a fresh token.

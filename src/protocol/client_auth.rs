@@ -85,18 +85,28 @@ impl Authenticator {
         let known = client.map(|client| &**client);
         let matched = client_secret::verify(&snapshot, &self.lane, known, decoy, &readings, now).await;
 
+        // The queue may have taken seconds: what counts is what is known now.
+        let right = matched
+            .as_ref()
+            .ok()
+            .and_then(|matched| client?.secrets.get(matched.secret))
+            .map(|secret| secret.secret_id.clone());
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(&client_id);
         let decided = match (client, matched) {
             (_, Err(error @ Error::Unavailable(_))) => return Err(error),
             (None, _) if snapshot.broken().contains_key(&format!("client {client_id}")) => Err(ClientAuthError::Broken),
             (None, _) => Err(ClientAuthError::Unknown),
             (Some(_), Err(_)) => Err(ClientAuthError::WrongSecret),
-            (Some(client), Ok(matched)) => match client.secrets.get(matched.secret) {
-                None => Err(ClientAuthError::WrongSecret),
-                Some(secret) => {
-                    *credential_id = Some(secret.secret_id.clone());
-                    usable(client, method, secret, now).map(|()| (Arc::clone(client), secret, matched.reading))
+            (Some(client), Ok(matched)) => {
+                match client.secrets.iter().find(|secret| Some(&secret.secret_id) == right.as_ref()) {
+                    None => Err(ClientAuthError::WrongSecret),
+                    Some(secret) => {
+                        *credential_id = Some(secret.secret_id.clone());
+                        usable(client, method, secret, now).map(|()| (Arc::clone(client), secret, matched.reading))
+                    }
                 }
-            },
+            }
         };
         match decided {
             Ok((client, secret, reading)) => {

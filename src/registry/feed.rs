@@ -1,10 +1,13 @@
 //! The change feed: polls the revision, loads what is newer, and says for how long it could not.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Registry;
+use tokio::task::JoinHandle;
+
+use super::{CURRENT_FOR, Registry};
 use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
@@ -12,8 +15,8 @@ use crate::keyring::Keyring;
 use crate::model::time::{Clock, Span, UnixTime};
 use crate::store::changes::{Changes, Feed as Connection, Poll};
 use crate::store::keys::{SealedKey, new_key};
-use crate::store::migrations::Schema;
-use crate::store::{Store, StoreError};
+use crate::store::migrations::{MigrationError, Schema};
+use crate::store::{Database, Store, StoreError};
 
 /// Keeps a registry and a keyring as the database says.
 #[derive(Debug)]
@@ -21,8 +24,11 @@ pub struct Feed {
     with: Parts,
     connection: Option<Connection>,
     keys: Vec<SealedKey>,
+    /// Algorithms whose missing key has been reported.
+    unmade: BTreeSet<Alg>,
     uses_written_at: Instant,
     uses_written_until: UnixTime,
+    writing: Option<JoinHandle<()>>,
 }
 
 /// What [`Feed`] is made of.
@@ -40,8 +46,17 @@ pub struct Parts {
     pub clock: Clock,
     /// How tokens are signed when a resource does not say.
     pub default_alg: Alg,
-    /// How long tokens live when nothing else says.
-    pub default_ttl: Span,
+    /// Migrations that could not be applied at the start.
+    pub owed: Option<Owed>,
+}
+
+/// What is to be migrated once the database is there.
+#[derive(Debug)]
+pub struct Owed {
+    /// The database.
+    pub database: Database,
+    /// Seeds to apply after the schema.
+    pub seeds: Option<PathBuf>,
 }
 
 impl Feed {
@@ -49,7 +64,15 @@ impl Feed {
     #[must_use]
     pub fn new(with: Parts) -> Self {
         let uses_written_until = with.clock.now();
-        Self { with, connection: None, keys: Vec::new(), uses_written_at: Instant::now(), uses_written_until }
+        Self {
+            with,
+            connection: None,
+            keys: Vec::new(),
+            unmade: BTreeSet::new(),
+            uses_written_at: Instant::now(),
+            uses_written_until,
+            writing: None,
+        }
     }
 
     /// Polls until the end of the program. Trouble is logged when it comes and when it goes, not at every poll.
@@ -80,8 +103,11 @@ impl Feed {
                 _ = stop.changed() => break,
             }
         }
-        if let Err(error) = self.write_uses().await {
-            tracing::warn!(event = "registry.trouble", reason = %error, "the last uses of secrets were not written down");
+        self.write_uses();
+        if let Some(writing) = self.writing.take()
+            && let Err(error) = writing.await
+        {
+            tracing::warn!(event = "uses.not_written", reason = %error);
         }
         if let Some(connection) = self.connection.take() {
             connection.close().await;
@@ -95,50 +121,54 @@ impl Feed {
     pub async fn step(&mut self) -> Result<(), StoreError> {
         let asked_at = Instant::now();
         // Taken out, so that an error or a dropped future drops the connection with whatever is half done on it.
-        let mut connection = match self.connection.take() {
+        let known = self.connection.take();
+        // A new connection may lead to a database with another past, restored or failed over: nothing known holds there.
+        let follows = known.is_some();
+        let mut connection = match known {
             Some(connection) => connection,
-            None => {
-                if let Schema::Older { pending } = self.with.store.schema().await? {
-                    return Err(StoreError::Schema(format!(
-                        "the database lacks {pending} migrations: run `grantd migrate`"
-                    )));
-                }
-                self.with.store.feed().await?
-            }
+            None => self.connect().await?,
         };
-        let known = self.with.registry.snapshot().revision;
+        let loaded = self.with.registry.snapshot().revision;
         let Poll { revision, read_only } = connection.poll().await?;
-        if revision != known {
-            // A lower revision is a database restored from a backup: nothing that we know holds any more.
-            let since = Some(known).filter(|&known| known > 0 && revision > known);
+        if read_only && loaded > 0 {
+            // A demoted primary or a standby that lags: what it says may be older than what we know.
+            return Err(StoreError::ReadOnly);
+        }
+        if revision != loaded || !follows {
+            let since = Some(loaded).filter(|&loaded| follows && revision > loaded);
             let changes = connection.changes(since).await?;
             self.take_in(changes);
         }
-        let now = self.with.clock.now();
-        let snapshot = self.with.registry.snapshot();
-        self.with.keyring.publish(now, snapshot.longest_ttl(self.with.default_ttl));
-        let missing: BTreeSet<Alg> = snapshot
-            .algs()
-            .chain([self.with.default_alg])
-            .filter(|alg| self.with.keyring.signing(*alg, now).is_none())
-            .collect();
-        drop(snapshot);
+        self.with.keyring.publish(self.with.clock.now());
         if read_only {
-            // A connection to a demoted primary would answer like this for ever; the next one may find its successor.
-            if known == 0 {
-                self.with.registry.confirm(asked_at.checked_sub(Duration::from_secs(3)).unwrap_or(asked_at));
-            }
+            // Better than nothing, and known to be no more than that.
+            self.with.registry.confirm(asked_at.checked_sub(CURRENT_FOR).unwrap_or(asked_at));
             return Err(StoreError::ReadOnly);
-        }
-        for alg in missing {
-            self.make_first_key(alg).await?;
         }
         self.connection = Some(connection);
         self.with.registry.confirm(asked_at);
+        self.make_missing_keys().await;
         if self.uses_written_at.elapsed() >= WRITE_USES {
-            self.write_uses().await?;
+            self.write_uses();
         }
         Ok(())
+    }
+
+    /// Connects to a database whose schema is there, migrating it first when that is still owed.
+    async fn connect(&mut self) -> Result<Connection, StoreError> {
+        if let Some(Owed { database, seeds }) = &self.with.owed {
+            self.with.store.migrate(database, seeds.as_deref()).await.map_err(|error| match error {
+                MigrationError::Store(error) => error,
+                other => StoreError::Schema(other.to_string()),
+            })?;
+            self.with.owed = None;
+        }
+        match self.with.store.schema().await? {
+            Schema::Usable => self.with.store.feed().await,
+            Schema::Older { pending } => {
+                Err(StoreError::Schema(format!("the database lacks {pending} migrations: run `grantd migrate`")))
+            }
+        }
     }
 
     fn take_in(&mut self, changes: Changes) {
@@ -161,11 +191,25 @@ impl Feed {
         self.with.registry.apply(changes);
     }
 
-    /// An algorithm in use has no key: make one, unless its keys are there and only do not open.
-    async fn make_first_key(&mut self, alg: Alg) -> Result<(), StoreError> {
-        if self.keys.iter().any(|key| key.alg == alg.as_str()) {
-            return Ok(());
+    /// Makes a first key for each algorithm in use that has none. That it fails keeps nobody else from getting tokens.
+    async fn make_missing_keys(&mut self) {
+        let now = self.with.clock.now();
+        let wanted: BTreeSet<Alg> = self.with.registry.snapshot().algs().chain([self.with.default_alg]).collect();
+        for alg in wanted {
+            // Keys that are there and only do not open are a fault to be mended, not replaced.
+            let has_any = self.keys.iter().any(|key| key.alg == alg.as_str());
+            if has_any || self.with.keyring.signing(alg, now).is_some() {
+                continue;
+            }
+            if let Err(error) = self.make_first_key(alg).await
+                && self.unmade.insert(alg)
+            {
+                tracing::error!(event = "key.not_made", %alg, reason = %error, "no token can be signed with this algorithm");
+            }
         }
+    }
+
+    async fn make_first_key(&self, alg: Alg) -> Result<(), StoreError> {
         let (sealing_key, now) = (Arc::clone(&self.with.sealing_key), self.with.clock.now());
         // RSA keys take their time.
         let made = tokio::task::spawn_blocking(move || new_key(alg, &sealing_key, now, Span::from_secs(0))).await;
@@ -179,17 +223,20 @@ impl Feed {
                 event = "key.changed",
                 kid = key.kid,
                 alg = key.alg,
-                "made the first signing key of its algorithm"
+                what = "made the first of its algorithm"
             );
         }
         Ok(())
     }
 
-    /// Writes down which secrets were used since the last time.
-    async fn write_uses(&mut self) -> Result<(), StoreError> {
+    /// Writes down which secrets were used since the last time, beside the poll: a slow write must not delay it.
+    fn write_uses(&mut self) {
+        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            return;
+        }
         self.uses_written_at = Instant::now();
-        let since = self.uses_written_until;
-        let uses: Vec<(Box<str>, UnixTime)> = {
+        let since = std::mem::replace(&mut self.uses_written_until, self.with.clock.now());
+        let mut uses: Vec<(Box<str>, UnixTime)> = {
             let snapshot = self.with.registry.snapshot();
             let secrets = snapshot.clients().flat_map(|client| &client.secrets);
             // The present second may see another use, so it is looked at again.
@@ -197,10 +244,14 @@ impl Feed {
                 .filter_map(|secret| Some((secret.secret_id.clone(), secret.last_used().filter(|at| *at >= since)?)))
                 .collect()
         };
-        let now = self.with.clock.now();
-        self.with.store.note_secret_use(&uses).await?;
-        self.uses_written_until = now;
-        Ok(())
+        // Replicas write the same rows: in one order, they cannot wait for each other in a circle.
+        uses.sort();
+        let store = self.with.store.clone();
+        self.writing = Some(tokio::spawn(async move {
+            if let Err(error) = store.note_secret_use(&uses).await {
+                tracing::warn!(event = "uses.not_written", reason = %error, "when secrets were last used is not up to date");
+            }
+        }));
     }
 }
 

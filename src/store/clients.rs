@@ -83,12 +83,13 @@ impl Store {
             on!(Session, &mut session, connection => {
                 let mut tx = begin!(connection).await?;
                 let found = sqlx::query(
-                    "update client set scope = $2, default_scope = $3, auth_methods = $4, token_ttl = $5, claims = $6,
-                                       require_dpop = $7, require_mtls_binding = $8, enabled = $9
+                    // Not enabled and auth_methods: whoever switches a client off meanwhile keeps the last word.
+                    "update client set scope = $2, default_scope = $3, token_ttl = $4, claims = $5,
+                                       require_dpop = $6, require_mtls_binding = $7
                      where client_id = $1")
                     .bind(client.client_id.as_str()).bind(client.scope.as_str()).bind(client.default_scope.as_str())
-                    .bind(client.auth_methods.as_deref()).bind(client.token_ttl.map(Span::seconds)).bind(claims(client))
-                    .bind(i64::from(client.require_dpop)).bind(i64::from(client.require_mtls_binding)).bind(i64::from(client.enabled))
+                    .bind(client.token_ttl.map(Span::seconds)).bind(claims(client))
+                    .bind(i64::from(client.require_dpop)).bind(i64::from(client.require_mtls_binding))
                     .execute(&mut *tx).await?.rows_affected();
                 sqlx::query("delete from client_resource where client_id = $1").bind(client.client_id.as_str()).execute(&mut *tx).await?;
                 for identifier in client.resources.iter().filter(|_| found > 0) {
@@ -231,6 +232,14 @@ fn grant_types(client: &Client) -> &'static str {
     if client.client_credentials { "client_credentials" } else { "" }
 }
 
-fn claims(client: &Client) -> String {
-    serde_json::Value::Object(client.claims.clone()).to_string()
+/// The claims as JSON in ASCII, as the database wants them: SQLite does not check that text is UTF-8.
+pub(crate) fn claims(client: &Client) -> String {
+    let json = serde_json::Value::Object(client.claims.clone()).to_string();
+    let mut units = [0; 2];
+    json.chars()
+        .map(|character| match character {
+            ascii if ascii.is_ascii() => ascii.to_string(),
+            other => other.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+        })
+        .collect()
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
-use super::{Database, Pool, Session, Store, StoreError, on, within};
+use super::{DEADLINE, Database, Pool, Session, Store, StoreError, on, within};
 
 /// How a database's schema stands to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Schema {
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     /// The database.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     /// A seed file or its directory.
     #[error("{path}: {reason}")]
@@ -170,7 +170,8 @@ impl Store {
             return Ok(HashSet::new());
         }
         let list = async { on!(Session, &mut session, connection => connection.list_applied_migrations(table).await) };
-        let applied = list.await.map_err(store_error)?;
+        let applied =
+            tokio::time::timeout(DEADLINE, list).await.map_err(|_| StoreError::Late(DEADLINE))?.map_err(store_error)?;
         session.close().await;
         Ok(applied.into_iter().map(|migration| migration.version).collect())
     }

@@ -55,6 +55,8 @@ impl Store {
         let imported = within(async {
             on!(Session, &mut session, connection => {
                 let mut tx = begin!(connection).await?;
+                // The row lock makes other imports wait until this one is decided.
+                sqlx::query("update registry_revision set revision = revision").execute(&mut *tx).await?;
                 let (imported,): (i64,) = sqlx::query_as(
                     "select count(*) from client_secret where client_id = $1 and imported = 1 and revoked_at is null
                      and (expires_at is null or expires_at > $2)")

@@ -179,6 +179,8 @@ fn what_is_insecure_or_half_done_is_refused_with_a_remedy() {
     let error = with("token.ttl = \"1h\"", &[], &[("token.ttl", "5x")]).unwrap_err().to_string();
     assert!(error.contains("token.ttl (command line)") && error.contains("`5x`"), "{error}");
     refused("server.mtls.listen = \"127.0.0.1:1\"", &[], &["server.mtls"]);
+    let error = with("database.url = \"postgres://u:CANARY@db/x", &[], &[]).unwrap_err().to_string();
+    assert!(error.contains("line 1") && !error.contains("CANARY"), "{error}");
     let error = with("", &[], &[("database.url", "postgres://u:p@h/d")]).unwrap_err().to_string();
     assert!(error.contains("every process") && !error.contains("u:p"), "{error}");
     let error = with("database.url = \"mysql://u:hunter2@db.test/x\"", &[], &[]).unwrap_err().to_string();

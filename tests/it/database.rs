@@ -65,6 +65,8 @@ async fn a_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do(d
         (with_client("grant_types", "'password'"), "grant_types: client_credentials, or empty for none"),
         (with_client("auth_methods", "'none'"), "auth_methods: null for any, else names as in the metadata"),
         (with_client("claims", "'[]'"), "claims: a JSON object"),
+        (with_client("claims", "'{\"a\":\"é\"}'"), "claims: ASCII; write other characters as \\u00e9"),
+        ("insert into signing_key (kid, alg, sealed, active_at) values ('short', 'ES256', BYTES, 1)".into(), "kid: an RFC 7638 thumbprint"),
         (with_client("claims", "'{\"aud\":\"x\"}'"), "claims: iss sub aud exp iat jti scope … are set by grantd"),
         (with_client("enabled", "2"), "require_dpop, require_mtls_binding, enabled: 0 or 1"),
         ("insert into client (client_id) values ('c'); insert into client_resource values ('c', 'https://none.test')".into(),
@@ -82,7 +84,9 @@ async fn a_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do(d
         ["", "api1", "//api1.test", "https://a.test#x", "https://a b", "https:", "https://a\"b"]
             .map(|text| (resource(text), uri)),
     );
+    let bytes = if db.is_postgres() { "'\\x00'" } else { "x'00'" };
     for (sql, message) in cases {
+        let sql = sql.replace("BYTES", bytes);
         let error = db.sql(&sql).await.expect_err(&sql).to_string();
         assert!(error.contains(message), "{sql}\nwanted: {message}\ngot:    {error}");
         db.sql("delete from client; delete from resource").await.unwrap();
@@ -172,7 +176,12 @@ async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
         ("delete from client_resource", &["b"], false, false),
         ("update client set client_id = 'd' where client_id = 'b'", &["b", "d"], false, false),
         ("delete from client where client_id = 'a'", &["a"], false, false),
-        ("insert into signing_key (kid, alg, sealed, active_at) values ('k', 'ES256', 'x', 1)", &[], false, true),
+        (
+            "insert into signing_key (kid, alg, sealed, active_at) values ('abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ', 'ES256', 'x', 1)",
+            &[],
+            false,
+            true,
+        ),
     ];
     for (sql, clients, resources, keys) in cases {
         let sql = if db.is_postgres() {
@@ -313,6 +322,48 @@ async fn an_older_schema_is_noticed(db: Db) {
     db.sql("insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (99, 'later', true, 'x', 0)".replace("'x'", if db.is_postgres() { "'\\x00'" } else { "x'00'" }).as_str()).await.unwrap();
     assert_eq!(store.schema().await.unwrap(), Schema::Usable);
     store.migrate(&db.database, None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_lags_brings_no_revoked_credential_back() {
+    let setup = Setup::new(Db::postgres().await).await;
+    let secret = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    assert!(server.store.set_client_enabled("cb", false).await.unwrap());
+    server.refresh().await;
+    server.basic("cb", &secret, "").await.e401();
+    // The same server, read-only and some revisions behind, as a standby would be.
+    let name = server.db.url.rsplit('/').next().unwrap().to_owned();
+    let end_sessions = format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and pid <> pg_backend_pid()"
+    );
+    let behind = "update client set enabled = 1; update registry_revision set revision = revision - 3; delete from registry_change";
+    server
+        .db
+        .sql(&format!(
+            "begin; {behind}; alter database {name} set default_transaction_read_only = on; commit; {end_sessions}"
+        ))
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        let answer = server.basic("cb", &secret, "").await;
+        assert_ne!(answer.status, 200, "a revoked credential is back");
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    }
+    assert_eq!(server.basic("cb", &secret, "").await.status, 503);
+    // A database with another past that takes writes is the truth, whatever its revision.
+    server
+        .db
+        .sql(&format!(
+            "set transaction read write; alter database {name} reset default_transaction_read_only; {end_sessions}"
+        ))
+        .await
+        .unwrap();
+    let started = std::time::Instant::now();
+    while server.basic("cb", &secret, "").await.status != 200 {
+        assert!(started.elapsed().as_secs() < 10);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
 }
 
 /// Tables, columns, whether they may be null, and constraint messages, read from the text of both files.

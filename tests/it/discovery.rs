@@ -165,15 +165,15 @@ async fn jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_
     let ahead = PUBLISH_AHEAD.seconds();
     assert_eq!(look(1_800_000_000 + ahead - 1).await, (2, old), "published, not yet signing");
     assert_eq!(look(1_800_000_000 + ahead).await, (2, next.kid.clone()), "signing, its predecessor still published");
-    assert_eq!(look(1_800_000_000 + ahead + 3600 + 59).await, (2, next.kid.clone()));
+    assert_eq!(look(1_800_000_000 + ahead + 86400 + 59).await, (2, next.kid.clone()));
     assert_eq!(
-        look(1_800_000_000 + ahead + 3600 + 60).await,
+        look(1_800_000_000 + ahead + 86400 + 60).await,
         (1, next.kid.clone()),
         "the last token of its predecessor has expired"
     );
     assert!(server.store.remove_key(&next.kid, None).await.unwrap());
     server.refresh().await;
-    assert_ne!(look(1_800_009_000).await.1, next.kid, "JWK-06: a removed key signs nothing more");
+    assert_ne!(look(1_800_099_000).await.1, next.kid, "JWK-06: a removed key signs nothing more");
 }
 
 async fn res_01_res_02_res_03_a_resource_is_exactly_one_that_the_client_may_ask_for(db: Db) {

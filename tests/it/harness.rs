@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -50,8 +49,6 @@ pub struct Db {
     pub directory: tempfile::TempDir,
 }
 
-static NAMES: AtomicU32 = AtomicU32::new(0);
-
 impl Db {
     pub fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -62,7 +59,7 @@ impl Db {
     pub async fn postgres() -> Self {
         let server = std::env::var("GRANTD_TEST_POSTGRES")
             .expect("set GRANTD_TEST_POSTGRES to a PostgreSQL server for tests, or run script/test, which starts one");
-        let name = format!("t_{}_{}", std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed));
+        let name = format!("t_{:016x}", u64::from_ne_bytes(grantd::crypto::random::<8>().unwrap()));
         let admin = sqlx::PgPool::connect(&server).await.expect("the PostgreSQL server for tests answers");
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&admin).await.unwrap();
         admin.close().await;
@@ -178,7 +175,7 @@ impl Setup {
         let sealing_key = SealingKey::from_base64(&self.sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
         let Assembled { server, mut feed, router, counts, outdated } =
-            assemble(&config, &self.store, sealing_key, issuer, self.clock.clone()).unwrap();
+            assemble(&config, &self.store, sealing_key, issuer, self.clock.clone(), None).unwrap();
         feed.step().await.unwrap();
         feed.step().await.unwrap();
         let (stop, stopped) = watch::channel(false);

@@ -4,6 +4,7 @@ pub mod daemon;
 
 use std::time::{Duration, Instant};
 
+use grantd::model::time::{Clock, UnixTime};
 use serde_json::Value;
 
 use crate::harness::Db;
@@ -411,6 +412,26 @@ async fn keys_rotate_and_tokens_are_explained(db: Db) {
     assert!(!daemon.get("/jwks").await.body.contains(gone));
     let done = grantd.run_with_input(&["token", "inspect"], &token).await;
     assert!(done.stderr.contains("no key of this server has the kid"), "{done:?}");
+
+    // A key that was rotated out long ago does not come back when its successor is removed.
+    grantd.ok(&["key", "generate", "--alg", "RS256"]).await;
+    grantd.ok(&["key", "rotate", "--alg", "RS256"]).await;
+    let keys = grantd.json(&["key", "list", "--json"]).await;
+    let kids: Vec<&str> = keys
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|key| key["alg"] == "RS256")
+        .map(|key| key["kid"].as_str().unwrap())
+        .collect();
+    for (kid, ago) in kids.iter().zip([300_000, 200_000]) {
+        let long_ago = UnixTime(Clock::System.now().0 - ago).0;
+        db.sql(&format!("update signing_key set active_at = {long_ago} where kid = '{kid}'")).await.unwrap();
+    }
+    let removed = grantd.ok(&["key", "remove", kids[1], "--now"]).await;
+    assert!(removed.stderr.contains("signs from now on"), "{removed:?}");
+    let keys = grantd.json(&["key", "list", "--json"]).await;
+    assert!(keys.as_array().unwrap().iter().all(|key| key["kid"] != kids[0]), "{keys}");
     daemon.stop_cleanly(Duration::from_secs(5)).await;
 }
 
@@ -474,6 +495,22 @@ async fn htp_09_sigterm_drains_and_exits_0_whoever_hangs_on() {
     )
     .await;
     daemon.stop_cleanly(Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
+async fn migrating_at_the_start_is_made_up_for_when_the_database_comes_later() {
+    let db = Db::postgres().await;
+    db.file("seeds/1_client.sql", "insert into client (client_id, scope) values ('seeded', 'a');");
+    let proxy = Proxy::start(&db.url).await;
+    proxy.set(Mode::Refuse);
+    let grantd =
+        Grantd::new(&db).with("GRANTD__DATABASE__URL", &proxy.url).with("GRANTD__DATABASE__AUTO_MIGRATE", "true");
+    let grantd = grantd.with("GRANTD__DATABASE__SEEDS", db.directory.path().join("seeds").to_str().unwrap());
+    let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
+    proxy.set(Mode::Pass);
+    eventually(async || daemon.admin_get("/readyz").await, |answer| answer.status == 200).await;
+    assert!(daemon.admin_get("/metrics").await.body.contains("grantd_registry_clients 1"));
+    daemon.stop_cleanly(Duration::from_secs(5)).await;
 }
 
 /// M73, ERR-06: down at start, lost, frozen, read-only, too long away; never 401, and back without a restart.

@@ -308,6 +308,20 @@ async fn connections_above_the_cap_wait_for_a_place() {
     assert!(started.elapsed() > Duration::from_millis(300));
 }
 
+#[tokio::test]
+async fn htp_09_a_silent_tls_connection_does_not_hold_up_a_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let (files, _) = certificate(directory.path());
+    let listening = listen_with(Some(Arc::new(Tls::load(files).unwrap())), 100).await;
+    let silent = listening.connect().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let started = Instant::now();
+    listening.stop.send(true).unwrap();
+    listening.task.await.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+    drop(silent);
+}
+
 /// A certificate for localhost in files of its own.
 fn certificate(directory: &std::path::Path) -> (Files, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
