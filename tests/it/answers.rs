@@ -73,6 +73,7 @@ async fn rsp_07_tokens_are_unguessable_and_distinct(db: Db) {
     }
 }
 
+/// M84: no error text tells what grantd is made of.
 async fn err_02_err_07_hostile_input_is_never_echoed(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     for hostile in ["%22%5C%C3%A9%0D%0A", "%3Cscript%3E", "evil-marker-4711", "'%3B+drop+table+client%3B--"] {
@@ -165,8 +166,9 @@ async fn atj_01_to_atj_13_an_access_token_is_as_rfc_9068_asks(db: Db) {
     assert_eq!(
         members,
         ["aud", "client_id", "exp", "iat", "iss", "jti", "scope", "sub"],
-        "ATJ-03, ATJ-13: these and no others, no cnf, no nbf"
+        "ATJ-03, ATJ-12, ATJ-13: these and no others, no cnf, no nbf"
     );
+    assert_eq!(claims["scope"], "api:read", "ATJ-06: a string");
     assert_eq!((&claims["iss"], &claims["aud"]), (&ISS.into(), &ISS.into()), "ATJ-07: the configured default");
     assert_eq!((&claims["sub"], &claims["client_id"]), (&"cb".into(), &"cb".into()), "ATJ-04, ATJ-05, L107");
     assert_eq!((claims["iat"].as_i64(), claims["exp"].as_i64()), (Some(1_800_000_000), Some(1_800_003_600)), "ATJ-10");

@@ -211,6 +211,7 @@ async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) 
     "#);
 }
 
+/// H62: slowed down, not locked out, and nobody but the guesser.
 async fn sec_17_failures_slow_down_the_guesser_alone(db: Db) {
     let setup = Setup::new(db).await;
     let victim = setup.client(client("victim")).await;

@@ -14,6 +14,7 @@ use crate::harness::{Db, ISS, Setup, client};
 on_both!(
     met_01_to_met_17_the_metadata_is_exact,
     met_01_an_issuer_with_a_path_moves_everything_below_it,
+    met_04_met_07_l109_what_is_listed_works_and_what_works_is_listed,
     met_16_the_openid_alias_can_be_turned_off,
     jwk_01_jwk_02_jwk_03_m85_the_key_set_is_public_and_typed,
     jwk_07_met_14_htp_03_documents_are_cacheable,
@@ -65,6 +66,30 @@ async fn met_01_an_issuer_with_a_path_moves_everything_below_it(db: Db) {
     let body = format!("grant_type=client_credentials&client_id=cb&client_secret={secret}");
     let answer = server.send(request.body(body.into()).unwrap()).await;
     assert_eq!(answer.token().1["iss"], "https://as.test/t1", "MET-03");
+}
+
+async fn met_04_met_07_l109_what_is_listed_works_and_what_works_is_listed(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let metadata = server.get(METADATA).await.json();
+    assert!(metadata.get("authorization_endpoint").is_none(), "MET-04");
+    assert_eq!(metadata["grant_types_supported"], serde_json::json!(["client_credentials"]), "MET-05, GRT-05");
+    for (name, value) in metadata.as_object().unwrap() {
+        assert!(!name.ends_with("_endpoint") || !value.as_str().unwrap().contains('#'), "TOK-19");
+        let unoffered = ["signing_alg", "dpop", "introspection", "revocation", "tls_client", "mtls", "signed_metadata"];
+        assert!(unoffered.iter().all(|what| !name.contains(what)), "MET-08 to MET-11, MET-15: {name} is not there yet");
+    }
+    for method in metadata["token_endpoint_auth_methods_supported"].as_array().unwrap() {
+        match method.as_str().unwrap() {
+            "client_secret_basic" => drop(server.basic("cb", &secret, "").await.ok()),
+            "client_secret_post" => drop(server.in_body("cb", &secret, "").await.ok()),
+            other => panic!("MET-07: {other} is listed and not tested"),
+        }
+    }
+    let unlisted = "client_id=cb&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=a.b.c";
+    server.post(&[], format!("grant_type=client_credentials&{unlisted}")).await.e401();
+    for path in ["/introspect", "/revoke", "/authorize", "/userinfo"] {
+        assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{path} is not listed");
+    }
 }
 
 async fn met_16_the_openid_alias_can_be_turned_off(db: Db) {
@@ -224,6 +249,8 @@ async fn res_04_one_token_one_audience(db: Db) {
     server.basic("cb", &secret, &format!("{one}&{two}")).await.error("invalid_target");
     server.basic("cb", &secret, &format!("{one}&audience=https://api2.test")).await.error("invalid_target");
     server.basic("cb", &secret, &[one; 60].join("&")).await.ok();
+    let many: Vec<String> = (0..60).map(|number| format!("resource=https://api{number}.test")).collect();
+    server.basic("cb", &secret, &many.join("&")).await.error("invalid_target"); // H57, ATJ-15
     // Both understand api:read, and nobody said which.
     server.basic("cb", &secret, "scope=api:read").await.error("invalid_target");
     assert_eq!(
@@ -247,6 +274,7 @@ async fn scp_07_atj_08_scope_and_resource_go_together(db: Db) {
         .await;
     let server = setup.start().await;
     server.basic("cb", &secret, "resource=https://api1.test&scope=api2:y").await.error("invalid_scope");
+    // RES-06: what is asked for is held against the resource's own scopes.
     server.basic("cb", &secret, "scope=api1:x+api2:y").await.error("invalid_scope");
     server.basic("cb", &secret, "").await.error("invalid_scope");
     assert_eq!(server.basic("cb", &secret, "scope=api2:y").await.token().1["aud"], "https://api2.test");

@@ -301,7 +301,7 @@ impl Answer {
         json
     }
 
-    /// 400 with `code` and all that RFC 6749 section 5.2 asks for.
+    /// 400 with `code` and all that RFC 6749 section 5.2 asks for (ERR-01, ERR-08).
     #[track_caller]
     pub fn error(&self, code: &str) {
         self.refusal(StatusCode::BAD_REQUEST, code);
@@ -328,8 +328,8 @@ impl Answer {
 
     #[track_caller]
     fn assert_json_headers(&self) {
-        assert_eq!(self.header("content-type"), "application/json", "RSP-01");
-        assert_eq!(self.header("cache-control"), "no-store", "RSP-04");
+        assert_eq!(self.header("content-type"), "application/json", "RSP-01, ERR-08");
+        assert_eq!(self.header("cache-control"), "no-store", "RSP-04, L102");
         assert_eq!(self.header("pragma"), "no-cache", "RSP-04");
     }
 

@@ -98,6 +98,14 @@ async fn exit_codes_and_messages_say_what_to_do() {
         .with("GRANTD__KEYS__SEALING_KEY_FILE", "/nonexistent/key")
         .with("GRANTD__DATABASE__URL", "postgres://h/d");
     assert_eq!(unchecked.run(&["config", "check"]).await.status.code(), Some(78));
+    // L110: no command takes a secret as an argument.
+    for arguments in [
+        &["client", "secret", "import", "a", "secret"][..],
+        &["hash-secret", "secret"],
+        &["serve", "--set", "database.url=postgres://u:p@h/d"],
+    ] {
+        assert!([Some(2), Some(78)].contains(&grantd.run(arguments).await.status.code()), "{arguments:?}");
+    }
     // Nothing listens on port 1.
     let away = "postgres://u:hunter2@127.0.0.1:1/x";
     let done = grantd

@@ -61,6 +61,7 @@ async fn tok_01_tok_02_only_post_obtains_tokens(db: Db) {
     assert_eq!(server.get("/metrics").await.status, StatusCode::NOT_FOUND, "M92");
 }
 
+/// L101: the wrong media type is told so in JSON.
 async fn tok_03_tok_04_tok_05_the_body_is_a_form(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = basic("cb", &secret);
@@ -148,6 +149,7 @@ async fn tok_12_the_mission_request_is_answered_as_sent(db: Db) {
     server.in_body("your_client_id", secret, "scope=read%3adata+write%3Adata").await.ok();
 }
 
+/// M75: NUL never reaches the database.
 async fn tok_13_tok_14_malformed_encoding_and_nul_are_refused(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = basic("cb", &secret);
