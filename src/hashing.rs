@@ -134,7 +134,12 @@ impl Job {
                 answer.send(matched).unwrap_or_default();
             }
             Self::Hash { secret, cost, answer } => {
-                drop(answer.send(SecretHash::new(secret.expose(), cost, memory).ok()));
+                let hash = SecretHash::new(secret.expose(), cost, memory);
+                if let Err(error) = &hash {
+                    tracing::error!(event = "internal", reason = %error, "a secret was not hashed anew");
+                }
+                // The error is told above; whoever waits can only try again.
+                drop(answer.send(hash.ok()));
             }
         }
     }

@@ -91,6 +91,7 @@ impl Command {
                         KeyState::Next => {}
                     }
                 }
+                // A row of an unknown algorithm signed nothing, so nothing has to succeed it.
                 let alg: Option<Alg> = removed.alg.parse().ok();
                 let successor = match alg.filter(|_| !others_sign) {
                     Some(alg) => Some(new_key(alg, &sealing_key(&config)?, now, Span::from_secs(0))?),

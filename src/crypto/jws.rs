@@ -67,6 +67,7 @@ impl SigningKey {
     /// [`KeyError`] saying what is expected instead.
     pub fn from_pem(alg: Alg, pem: &[u8]) -> Result<(Self, Zeroizing<Vec<u8>>), KeyError> {
         let der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPem)?;
+        // The library says no more than that it does not take a key; what it would take is what helps.
         let pair = match (alg, &der) {
             (Alg::Es256, _) => EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_der())
                 .ok()
