@@ -1,0 +1,2 @@
+//! What the measuring programs share.
+#![forbid(unsafe_code)]
