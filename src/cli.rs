@@ -9,6 +9,7 @@ mod key;
 mod resource;
 mod secret;
 mod seed;
+mod tag_key;
 mod token;
 
 use std::collections::HashMap;
@@ -23,7 +24,10 @@ use serde_json::json;
 
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
 use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
-use crate::model::time::Clock;
+use crate::crypto::secret_tag::TagKey;
+use crate::model::client_id::ClientId;
+use crate::model::credential::Origin;
+use crate::model::time::{Clock, Span};
 use crate::store::migrations::Schema;
 use crate::store::secrets::NewSecret;
 use crate::store::{Database, Store, StoreError};
@@ -269,17 +273,20 @@ impl Shell {
     fn new_secret(
         &self,
         config: &Config,
+        client_id: &ClientId,
+        tag_keys: &[TagKey],
         label: String,
-        expires_in: Option<crate::model::time::Span>,
+        expires_in: Option<Span>,
     ) -> anyhow::Result<(ClientSecret, NewSecret)> {
         let secret_id = new_secret_id()?;
-        let secret = ClientSecret::generate(&secret_id)?;
+        let tag_key = tag_keys.first();
+        let secret = ClientSecret::generate(client_id.as_str(), &secret_id, tag_key)?;
         let hash = SecretHash::new(secret.expose(), config.argon2, &mut Memory::default())?;
         let now = self.clock.now();
         let stored = NewSecret {
             secret_id,
             hash,
-            imported: false,
+            origin: tag_key.map_or(Origin::Named, |key| Origin::Tagged(key.kid())),
             label,
             created_at: now,
             expires_at: expires_in.map(|span| now.plus(span)),

@@ -4,6 +4,7 @@ pub mod jwk;
 pub mod jws;
 pub mod seal;
 pub mod secret;
+pub mod secret_tag;
 
 use aws_lc_rs::rand;
 

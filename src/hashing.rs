@@ -1,9 +1,10 @@
-//! The argon2 lane: a few threads of its own with memory they reuse, and a bounded queue before them.
+//! The argon2 lane: a few threads of its own with memory they reuse, and a bounded, fair queue before them.
 //!
 //! Not `spawn_blocking` and not a semaphore: a caller who gives up would free its permit while its hash runs on, and
 //! hundreds of hashes at once take gigabytes. Here memory is threads times the largest hash, whoever comes and goes.
 
-use std::collections::VecDeque;
+pub mod queue;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,12 +15,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
 use crate::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash};
+use queue::{Place, Queue, Standing};
 
 /// The queue and the threads that work it.
 #[derive(Debug)]
 pub struct Lane {
     shared: Arc<Shared>,
-    capacity: usize,
     /// Hashes computed, for `grantd_argon2_verifications_total`.
     pub verifications: Counter,
     /// Jobs waiting, for `grantd_argon2_queue_depth`.
@@ -41,13 +42,13 @@ pub struct Busy;
 
 #[derive(Debug)]
 struct Shared {
-    queue: Mutex<Queue>,
+    waiting: Mutex<Waiting>,
     filled: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
+#[derive(Debug)]
+struct Waiting {
+    jobs: Queue<Job>,
     closed: bool,
 }
 
@@ -63,9 +64,9 @@ impl Lane {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
-        let jobs = VecDeque::with_capacity(capacity);
-        let shared = Arc::new(Shared { queue: Mutex::new(Queue { jobs, closed: false }), filled: Condvar::new() });
-        let lane = Self { shared, capacity, verifications: Counter::default(), depth: Gauge::default() };
+        let waiting = Mutex::new(Waiting { jobs: Queue::new(capacity), closed: false });
+        let shared = Arc::new(Shared { waiting, filled: Condvar::new() });
+        let lane = Self { shared, verifications: Counter::default(), depth: Gauge::default() };
         for number in 0..threads {
             let (shared, verifications, depth) =
                 (Arc::clone(&lane.shared), lane.verifications.clone(), lane.depth.clone());
@@ -81,36 +82,35 @@ impl Lane {
     /// Dropping the future before its turn comes costs nothing.
     ///
     /// # Errors
-    /// [`Busy`] at once when the queue is full.
-    pub async fn first_match(&self, trials: Vec<Trial>) -> Result<Option<usize>, Busy> {
+    /// [`Busy`] when the queue has no room for it, or makes room for another.
+    pub async fn first_match(&self, place: Place, trials: Vec<Trial>) -> Result<Option<usize>, Busy> {
         let (answer, answered) = oneshot::channel();
-        self.enqueue(Job::Try { trials, answer })?;
+        self.enqueue(place, Job::Try { trials, answer });
         answered.await.map_err(|_| Busy)
     }
 
     /// Hashes a secret anew.
     ///
     /// # Errors
-    /// [`Busy`] when the queue is full or the hash cannot be made.
+    /// [`Busy`] when the queue has no room for it or the hash cannot be made.
     pub async fn hash(&self, secret: Arc<ClientSecret>, cost: HashParams) -> Result<SecretHash, Busy> {
         let (answer, answered) = oneshot::channel();
-        self.enqueue(Job::Hash { secret, cost, answer })?;
+        let place = Place { standing: Standing::KnownSource, client: 0, source: 0 };
+        self.enqueue(place, Job::Hash { secret, cost, answer });
         answered.await.ok().flatten().ok_or(Busy)
     }
 
-    fn enqueue(&self, job: Job) -> Result<(), Busy> {
-        let mut queue = self.shared.lock();
-        if queue.jobs.len() == self.capacity {
-            queue.jobs.retain(|job| !job.is_abandoned());
+    /// Whoever waits for a job that finds no room is told by its being dropped.
+    fn enqueue(&self, place: Place, job: Job) {
+        let mut waiting = self.shared.lock();
+        if waiting.jobs.is_full() {
+            waiting.jobs.retain(|job| !job.is_abandoned());
         }
-        if queue.jobs.len() == self.capacity {
-            return Err(Busy);
-        }
-        queue.jobs.push_back(job);
-        self.depth.set(i64::try_from(queue.jobs.len()).unwrap_or(i64::MAX));
-        drop(queue);
+        let evicted = waiting.jobs.push(place, job);
+        self.depth.set(i64::try_from(waiting.jobs.len()).unwrap_or(i64::MAX));
+        drop(waiting);
+        drop(evicted);
         self.shared.filled.notify_one();
-        Ok(())
     }
 }
 
@@ -163,22 +163,22 @@ impl Shared {
     }
 
     fn next(&self, depth: &Gauge) -> Option<Job> {
-        let mut queue = self.lock();
+        let mut waiting = self.lock();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                depth.set(i64::try_from(queue.jobs.len()).unwrap_or(i64::MAX));
+            if let Some(job) = waiting.jobs.pop() {
+                depth.set(i64::try_from(waiting.jobs.len()).unwrap_or(i64::MAX));
                 return Some(job);
             }
-            if queue.closed {
+            if waiting.closed {
                 return None;
             }
-            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// A poisoned lock is still a queue: no code that holds it leaves it half changed.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -193,6 +193,8 @@ impl Drop for Lane {
 mod tests {
     use super::*;
 
+    const PLACE: Place = Place { standing: Standing::Unknown, client: 1, source: 1 };
+
     fn trial(secret: &str) -> Trial {
         Trial { secret: Arc::new(ClientSecret::new(secret.to_owned())), hash: SecretHash::decoy(HashParams::default()) }
     }
@@ -203,16 +205,16 @@ mod tests {
         let hash = SecretHash::new("right", HashParams::default(), &mut Memory::default()).unwrap();
         let secret = Arc::new(ClientSecret::new("right".to_owned()));
         let trials = vec![trial("right"), Trial { secret, hash }, trial("right")];
-        assert_eq!(lane.first_match(trials).await, Ok(Some(1)));
+        assert_eq!(lane.first_match(PLACE, trials).await, Ok(Some(1)));
         assert_eq!(lane.verifications.get(), 2);
-        assert_eq!(lane.first_match(vec![trial("wrong"), trial("wrong")]).await, Ok(None));
+        assert_eq!(lane.first_match(PLACE, vec![trial("wrong"), trial("wrong")]).await, Ok(None));
         assert_eq!(lane.verifications.get(), 4);
     }
 
     #[tokio::test]
     async fn h59_a_full_queue_refuses_at_once_and_jobs_of_callers_who_left_cost_nothing() {
         let lane = Lane::start(1, 4).unwrap();
-        let mut callers: Vec<_> = (0..50).map(|_| Box::pin(lane.first_match(vec![trial("wrong")]))).collect();
+        let mut callers: Vec<_> = (0..50).map(|_| Box::pin(lane.first_match(PLACE, vec![trial("wrong")]))).collect();
         let mut refused = 0;
         for caller in &mut callers {
             if let Some(Err(Busy)) = futures_poll(caller.as_mut()) {
@@ -222,7 +224,7 @@ mod tests {
         assert!(refused >= 45, "{refused}");
         let ran_before = lane.verifications.get();
         drop(callers);
-        assert_eq!(lane.first_match(vec![trial("wrong")]).await, Ok(None));
+        assert_eq!(lane.first_match(PLACE, vec![trial("wrong")]).await, Ok(None));
         assert!(lane.verifications.get() - ran_before <= 2, "abandoned jobs were hashed");
     }
 

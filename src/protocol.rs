@@ -156,6 +156,6 @@ pub fn signing_histogram() -> Histogram {
 
 /// A secret in each way its bytes can be read.
 #[must_use]
-pub fn readings(decoded: String, raw: Option<String>) -> Vec<ClientSecret> {
-    std::iter::once(decoded).chain(raw).map(ClientSecret::new).collect()
+pub fn readings(decoded: String, raw: Option<String>) -> Vec<Arc<ClientSecret>> {
+    std::iter::once(decoded).chain(raw).map(ClientSecret::new).map(Arc::new).collect()
 }

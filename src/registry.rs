@@ -3,22 +3,18 @@
 //! A token request reads it without lock, await or SQL. [`feed`] keeps it current; its age is known.
 
 pub mod feed;
+pub mod snapshot;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::crypto::jwk::Alg;
-use crate::crypto::secret::HashParams;
-use crate::model::client::Client;
-use crate::model::client_id::ClientId;
-use crate::model::resource::{Resource, ResourceId};
+use crate::crypto::secret_tag::TagKey;
 use crate::model::time::Span;
 use crate::store::changes::Changes;
-use crate::store::secrets::MAX_IMPORTED;
+use snapshot::Snapshot;
 
 /// The current snapshot and how old it is.
 #[derive(Debug)]
@@ -30,21 +26,6 @@ pub struct Registry {
     max_stale: Duration,
     /// What stands between us and the database, for readiness.
     trouble: Mutex<Option<String>>,
-}
-
-/// What the database held at one revision.
-#[derive(Debug, Default)]
-pub struct Snapshot {
-    /// The database's revision; 0 before anything was read.
-    pub revision: i64,
-    clients: HashMap<ClientId, Arc<Client>>,
-    resources: HashMap<ResourceId, Arc<Resource>>,
-    /// Rows that cannot be understood, with the reason.
-    broken: BTreeMap<String, String>,
-    /// How many imported secrets a wrong guess is held against, for every client alike.
-    guesses: usize,
-    /// How often each cost of hashing occurs, so that an unknown client costs what some known one would.
-    costs: Vec<(HashParams, usize)>,
 }
 
 /// How far the snapshot may be trusted.
@@ -117,142 +98,10 @@ impl Registry {
         news
     }
 
-    /// Applies changes to a copy and puts it in place.
-    pub(crate) fn apply(&self, changes: Changes) {
-        self.snapshot.store(Arc::new(self.snapshot.load().with(changes)));
+    /// Applies changes to a copy and puts it in place. `tag_keys` are those that opened, when any changed.
+    pub(crate) fn apply(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) {
+        self.snapshot.store(Arc::new(self.snapshot.load().with(changes, tag_keys)));
     }
-}
-
-impl Snapshot {
-    /// The client of that id.
-    #[must_use]
-    pub fn client(&self, client_id: &str) -> Option<&Arc<Client>> {
-        self.clients.get(client_id)
-    }
-
-    /// The resource of that identifier, compared to the letter.
-    #[must_use]
-    pub fn resource(&self, identifier: &str) -> Option<&Arc<Resource>> {
-        self.resources.get(identifier)
-    }
-
-    /// All clients, in no order.
-    #[must_use]
-    pub fn clients(&self) -> impl ExactSizeIterator<Item = &Arc<Client>> {
-        self.clients.values()
-    }
-
-    /// All resources, in no order.
-    #[must_use]
-    pub fn resources(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
-        self.resources.values()
-    }
-
-    /// Rows that cannot be understood, with the reason.
-    #[must_use]
-    pub fn broken(&self) -> &BTreeMap<String, String> {
-        &self.broken
-    }
-
-    /// How many imported secrets a wrong guess is held against.
-    #[must_use]
-    pub fn guesses(&self) -> usize {
-        self.guesses
-    }
-
-    /// The cost of a hash that does not exist: that of the `nth` of those that do, counting round.
-    #[must_use]
-    pub fn decoy_cost(&self, nth: u64) -> HashParams {
-        let total: usize = self.costs.iter().map(|(_, count)| count).sum();
-        let mut nth = usize::try_from(nth % u64::try_from(total.max(1)).unwrap_or(1)).unwrap_or(0);
-        for (cost, count) in &self.costs {
-            match nth.checked_sub(*count) {
-                Some(rest) => nth = rest,
-                None => return *cost,
-            }
-        }
-        HashParams::default()
-    }
-
-    /// The algorithms that resources ask for.
-    pub fn algs(&self) -> impl Iterator<Item = Alg> {
-        self.resources.values().filter_map(|resource| resource.alg)
-    }
-
-    fn with(&self, changes: Changes) -> Self {
-        let (mut clients, mut broken) = if changes.complete {
-            (HashMap::with_capacity(changes.clients.len()), BTreeMap::new())
-        } else {
-            (self.clients.clone(), self.broken.clone())
-        };
-        for (id, client) in changes.clients {
-            if !changes.complete {
-                let what = if client.is_some() { "loaded" } else { "gone" };
-                tracing::info!(event = "client.changed", client_id = id, revision = changes.revision, what);
-            }
-            let name = format!("client {id}");
-            clients.remove(id.as_str());
-            broken.remove(&name);
-            match client {
-                Some(Ok(client)) => {
-                    clients.insert(client.client_id.clone(), Arc::new(keep_uses(client, self.client(&id))));
-                }
-                Some(Err(fault)) => {
-                    tracing::error!(event = "client.malformed", client_id = id, reason = %fault, "this client cannot authenticate until its row is mended");
-                    broken.insert(name, fault.to_string());
-                }
-                None => {}
-            }
-        }
-        let resources = match changes.resources {
-            None => self.resources.clone(),
-            Some(rows) => {
-                broken.retain(|name, _| !name.starts_with("resource "));
-                let mut resources = HashMap::with_capacity(rows.len());
-                for row in rows {
-                    match row {
-                        Ok(resource) => {
-                            resources.insert(resource.identifier.clone(), Arc::new(resource));
-                        }
-                        Err(fault) => {
-                            tracing::error!(event = "resource.malformed", reason = %fault, "no token is issued for this resource until its row is mended");
-                            broken.insert(format!("resource {}", broken.len()), fault.to_string());
-                        }
-                    }
-                }
-                resources
-            }
-        };
-        let (guesses, costs) = survey(clients.values());
-        Self { revision: changes.revision, clients, resources, broken, guesses, costs }
-    }
-}
-
-/// What a wrong guess has to cost, over all clients: how many trials, and at which parameters.
-fn survey<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> (usize, Vec<(HashParams, usize)>) {
-    let mut guesses = 1;
-    let mut costs: HashMap<HashParams, usize> = HashMap::new();
-    for client in clients {
-        let imported = client.secrets.iter().filter(|secret| secret.imported).count();
-        guesses = guesses.max(imported.min(usize::try_from(MAX_IMPORTED).unwrap_or(1)));
-        for secret in &client.secrets {
-            *costs.entry(secret.hash.params()).or_default() += 1;
-        }
-    }
-    let mut costs: Vec<_> = costs.into_iter().collect();
-    costs.sort_by_key(|(cost, _)| (cost.m, cost.t, cost.p));
-    (guesses, costs)
-}
-
-/// A secret that is reloaded keeps the times of use that are not written down yet.
-fn keep_uses(mut client: Client, before: Option<&Arc<Client>>) -> Client {
-    for secret in &mut client.secrets {
-        let known = before.and_then(|before| before.secrets.iter().find(|known| known.secret_id == secret.secret_id));
-        if let Some(known) = known {
-            secret.last_used_at = Arc::clone(&known.last_used_at);
-        }
-    }
-    client
 }
 
 /// A snapshot confirmed this lately is as good as the database: revocations are promised within a second or two.

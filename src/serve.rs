@@ -13,7 +13,8 @@ use axum::Router;
 use sqlx::postgres::PgSslMode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfigError, read_secret};
 use crate::crypto::seal::SealingKey;
@@ -25,6 +26,7 @@ use crate::keyring::Keyring;
 use crate::listener::Listener;
 use crate::model::time::Clock;
 use crate::protocol::client_auth::{Authenticator, Outdated};
+use crate::protocol::client_secret::Memory;
 use crate::protocol::metadata::Issuer;
 use crate::protocol::{AuthorizationServer, signing_histogram};
 use crate::registry::Registry;
@@ -32,7 +34,7 @@ use crate::registry::feed::{Feed, Owed, Parts};
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store, StoreError};
 use crate::telemetry::{self, Logging};
-use crate::throttle::Throttle;
+use crate::throttle::{KnownSources, Throttle};
 use crate::tls::Tls;
 
 /// The pieces of a server, put together but not listening.
@@ -81,8 +83,10 @@ pub fn assemble(
         keyring,
         authenticator: Authenticator {
             registry,
+            memory: Memory::new().context("making the key that secrets are remembered under")?,
             lane,
             throttle: Throttle::default(),
+            known_sources: KnownSources::default(),
             decoys: RandomState::new(),
             cost: config.argon2,
             outdated,
@@ -129,14 +133,14 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         None => config.issuer.clone().unwrap_or_default(),
     };
 
-    let Assembled { server, mut feed, router, counts, outdated } =
+    let Assembled { server, feed, router, counts, outdated } =
         assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
-    first_steps(&mut feed, &server, &store).await?;
+    let (stop, stopped) = watch::channel(false);
+    let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
 
     let draining = Arc::new(AtomicBool::new(false));
     let metrics = telemetry::metrics(logging, &server, &store, &counts);
     let admin = admin::router(Admin { server: Arc::clone(&server), draining: Arc::clone(&draining), metrics });
-    let (stop, stopped) = watch::channel(false);
     let (public_address, private_address) = (public.local_addr()?, private.local_addr()?);
     let public = Listener {
         socket: public,
@@ -146,7 +150,6 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
-    let feed = tokio::spawn(feed.run(stopped.clone()));
     let public = tokio::spawn(public.run(router, stopped.clone()));
     let private = tokio::spawn(private.run(admin, stopped));
     tracing::info!(event = "listening", listener = "admin", address = %private_address);
@@ -189,6 +192,30 @@ pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<Aut
             }
         }
     }
+}
+
+/// Starts the feed on a thread of its own, so that neither does loading many clients hold up requests, nor do many
+/// requests hold up the news that a client has been switched off. Returns when it has read everything once.
+async fn follow(
+    mut feed: Feed,
+    server: Arc<AuthorizationServer>,
+    store: Store,
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the feed")?;
+    let (started, starting) = oneshot::channel();
+    let running = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            let first = first_steps(&mut feed, &server, &store).await;
+            let may_run = first.is_ok();
+            // Whoever started us waits for this, or has ended.
+            if started.send(first).is_ok() && may_run {
+                feed.run(stopped).await;
+            }
+        });
+    });
+    starting.await.context("the feed ended at its start")??;
+    Ok(running)
 }
 
 /// Reads everything once before the first request, and a second time when that made the first signing key.

@@ -5,10 +5,12 @@
 
 pub mod changes;
 pub mod clients;
+pub mod hints;
 pub mod keys;
 pub mod migrations;
 pub mod resources;
 pub mod secrets;
+pub mod tag_keys;
 
 use std::fmt;
 use std::future::Future;

@@ -94,7 +94,7 @@ pub fn metrics(
         dropped.set(i64::try_from(lost.dropped_lines()).unwrap_or(i64::MAX));
         age.set(server.registry.age().map_or(-1.0, |age| age.as_secs_f64()));
         let snapshot = server.registry.snapshot();
-        clients.set(i64::try_from(snapshot.clients().len()).unwrap_or(i64::MAX));
+        clients.set(i64::try_from(snapshot.client_count()).unwrap_or(i64::MAX));
         broken.set(i64::try_from(snapshot.broken().len()).unwrap_or(i64::MAX));
         let mut text = String::new();
         if encode(&mut text, &registry).is_err() {

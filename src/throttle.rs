@@ -1,8 +1,10 @@
 //! Repeated failures per client and source (RFC 6749 section 2.3.1: "MUST protect any endpoint utilizing it against
-//! brute force attacks"), in memory that does not grow with the attackers' imagination.
+//! brute force attacks"), and sources that have shown a right secret, in memory that does not grow with the attackers'
+//! imagination.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,17 +67,61 @@ impl Throttle {
     }
 
     fn slot(&self, client_id: &str, source: IpAddr) -> (u64, &Mutex<Slot>) {
-        // Who has one IPv6 address usually has a whole /64.
-        let source = match source.to_canonical() {
-            IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
-            v4 @ IpAddr::V4(_) => v4,
-        };
-        let pair = self.hasher.hash_one((client_id, source));
+        let pair = self.hasher.hash_one((client_id, network(source)));
         #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "the remainder is below SLOTS")]
         (pair, &self.slots[(pair % SLOTS as u64) as usize])
     }
 }
 
+/// Sources from which a right secret has come, so that what they try next is believed to be worth a hash sooner than what
+/// comes from anywhere. A fixed table; whoever shares a slot with another takes it over.
+#[derive(Debug)]
+pub struct KnownSources {
+    slots: Box<[AtomicU64]>,
+    hasher: RandomState,
+}
+
+impl Default for KnownSources {
+    fn default() -> Self {
+        Self { slots: (0..SOURCES).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
+    }
+}
+
+impl KnownSources {
+    /// Notes that a right secret came from `source`.
+    pub fn add(&self, source: IpAddr) {
+        let (hash, slot) = self.slot(source);
+        // Most often it is there, and reading it takes it from no other core.
+        if slot.load(Ordering::Relaxed) != hash {
+            slot.store(hash, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether one has.
+    #[must_use]
+    pub fn contains(&self, source: IpAddr) -> bool {
+        let (hash, slot) = self.slot(source);
+        slot.load(Ordering::Relaxed) == hash
+    }
+
+    fn slot(&self, source: IpAddr) -> (u64, &AtomicU64) {
+        // 0 is an empty slot.
+        let hash = self.hasher.hash_one(network(source)) | 1 << 63;
+        #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "the remainder is below SOURCES")]
+        (hash, &self.slots[(hash % SOURCES as u64) as usize])
+    }
+}
+
+/// What an address stands for: who has one IPv6 address usually has a whole /64.
+#[must_use]
+pub fn network(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+const SOURCES: usize = 16_384;
 const SLOTS: usize = 65_536;
 /// So many failures in a row are taken,
 const BURST: u32 = 10;
@@ -105,6 +151,15 @@ mod tests {
         assert!(throttle.check("victim", neighbour, now).is_err(), "the same /64");
         throttle.succeeded("victim", A);
         assert_eq!(throttle.check("victim", A, now), Ok(()));
+    }
+
+    #[test]
+    fn a_source_is_known_from_its_first_success_on() {
+        let sources = KnownSources::default();
+        assert!(!sources.contains(A));
+        sources.add(A);
+        assert!(sources.contains(A) && !sources.contains(B));
+        assert!(sources.contains("::ffff:192.0.2.1".parse().unwrap()), "the same address");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::secret::{self, found, secret_line};
-use super::{Shell, key_value, seed};
+use super::{Shell, key_value, seed, tag_key};
 use crate::model::client::{Client, RESERVED_CLAIMS};
 use crate::model::client_id::ClientId;
 use crate::model::resource::ResourceId;
@@ -154,8 +154,10 @@ impl Create {
             bail!("--default-scope must be a part of --scope");
         }
         let config = shell.config()?;
-        let secret = (!self.no_secret).then(|| shell.new_secret(&config, String::new(), None)).transpose()?;
         if self.sql {
+            let tag_keys = if self.no_secret { Vec::new() } else { tag_key::for_seed(&config).await? };
+            let make = || shell.new_secret(&config, &client.client_id, &tag_keys, String::new(), None);
+            let secret = (!self.no_secret).then(make).transpose()?;
             let migration = seed::client(&client, secret.as_ref().map(|(_, stored)| stored));
             match (&secret, &self.secret_file) {
                 (Some((secret, _)), Some(file)) => secret::write_to_file(secret, file)?,
@@ -165,6 +167,9 @@ impl Create {
             return shell.print(&json!({"sql": migration}), || migration.clone());
         }
         let (_, store) = shell.store().await?;
+        let tag_keys = if self.no_secret { Vec::new() } else { tag_key::usable(shell, &config, &store).await? };
+        let make = || shell.new_secret(&config, &client.client_id, &tag_keys, String::new(), None);
+        let secret = (!self.no_secret).then(make).transpose()?;
         if let Some((secret, _)) = &secret
             && let Some(file) = &self.secret_file
         {

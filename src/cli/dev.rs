@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::bail;
 use serde_json::json;
 
-use super::Shell;
+use super::{Shell, tag_key};
 use crate::model::client::Client;
+use crate::model::client_id::ClientId;
 use crate::protocol::metadata::Issuer;
 use crate::store::{Store, StoreError};
 use crate::{serve, telemetry};
@@ -31,8 +32,10 @@ pub(super) async fn run(mut shell: Shell) -> anyhow::Result<()> {
     let logging = telemetry::start(config.log_format, false, "info");
     let store = Store::open(&config.database, config.database_max_connections);
     serve::prepare_database(&config, &store).await?;
-    let (secret, stored) = shell.new_secret(&config, LABEL.to_owned(), None)?;
-    let demo = Client::new(CLIENT.parse()?, SCOPE.parse()?, "read:data".parse()?, shell.clock.now());
+    let client_id: ClientId = CLIENT.parse()?;
+    let tag_keys = tag_key::usable(&shell, &config, &store).await?;
+    let (secret, stored) = shell.new_secret(&config, &client_id, &tag_keys, LABEL.to_owned(), None)?;
+    let demo = Client::new(client_id, SCOPE.parse()?, "read:data".parse()?, shell.clock.now());
     match store.create_client(&demo, None).await {
         Ok(()) | Err(StoreError::Refused(_)) => {}
         Err(error) => return Err(error.into()),

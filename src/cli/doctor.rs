@@ -6,6 +6,7 @@ use serde_json::json;
 use super::Shell;
 use super::client::everything;
 use crate::config::Config;
+use crate::model::credential::Origin;
 use crate::serve::sealing_key;
 use crate::store::migrations::Schema;
 use crate::store::secrets::MAX_IMPORTED;
@@ -39,7 +40,8 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     }
     let everything = everything(store).await?;
     // A sealing key that nothing was sealed under yet is made with the first signing key.
-    let sealed = everything.keys.as_ref().is_some_and(|keys| !keys.is_empty());
+    let sealed = everything.keys.as_ref().is_some_and(|keys| !keys.is_empty())
+        || everything.tag_keys.as_ref().is_some_and(|keys| !keys.is_empty());
     let sealing_key = match sealing_key(config) {
         Ok(key) => Some(key),
         Err(_) if !sealed && matches!(config.database, Database::Sqlite(_)) => None,
@@ -51,6 +53,8 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     // An algorithm without any key is no fault: the server makes its first.
     let keys = everything.keys.iter().flatten();
     faults.extend(keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
+    let tag_keys = everything.tag_keys.iter().flatten();
+    faults.extend(tag_keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
     faults.extend(everything.resources.into_iter().flatten().filter_map(Result::err).map(|fault| fault.to_string()));
 
     let mut clients: Vec<_> = everything.clients.into_iter().collect();
@@ -60,8 +64,11 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             None => {}
             Some(Err(fault)) => faults.push(fault.to_string()),
             Some(Ok(client)) => {
-                let imported =
-                    client.secrets.iter().filter(|secret| secret.imported && secret.revoked_at.is_none()).count();
+                let imported = client
+                    .secrets
+                    .iter()
+                    .filter(|secret| secret.origin == Origin::Imported && secret.revoked_at.is_none())
+                    .count();
                 if imported > usize::try_from(MAX_IMPORTED).unwrap_or(2) {
                     faults.push(format!("client {id}: {imported} imported secrets, of which the newest {MAX_IMPORTED} work; revoke the others"));
                 }

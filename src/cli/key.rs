@@ -7,8 +7,8 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Shell;
 use super::client::everything;
+use super::{Shell, tag_key};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::http::PUBLISH_AHEAD;
@@ -50,6 +50,9 @@ pub(super) enum Command {
         #[arg(long)]
         alg: Option<Alg>,
     },
+    /// The keys under which generated secrets carry a tag
+    #[command(subcommand)]
+    Tag(tag_key::Command),
 }
 
 impl Command {
@@ -57,6 +60,7 @@ impl Command {
         let (config, store) = shell.store().await?;
         let now = shell.clock.now();
         match self {
+            Self::Tag(command) => command.run(shell, &config, &store).await,
             Self::List => list(shell, &store, now).await,
             Self::Generate { alg } | Self::Rotate { alg } => {
                 let alg = alg.unwrap_or(config.token_alg);

@@ -9,9 +9,10 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Shell, read_secret_from_stdin};
+use super::{Shell, read_secret_from_stdin, tag_key};
 use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
 use crate::model::client_id::ClientId;
+use crate::model::credential::Origin;
 use crate::model::time::{Span, UnixTime};
 use crate::store::secrets::{NewSecret, SecretSummary};
 use crate::store::{Store, StoreError};
@@ -65,7 +66,8 @@ impl Command {
         let (config, store) = shell.store().await?;
         match self {
             Self::Add { id, expires_in, label } => {
-                let (secret, stored) = shell.new_secret(&config, label, expires_in)?;
+                let tag_keys = tag_key::usable(shell, &config, &store).await?;
+                let (secret, stored) = shell.new_secret(&config, &id, &tag_keys, label, expires_in)?;
                 add(&store, &id, &stored).await?;
                 let value = json!({
                     "client_id": id, "secret_id": stored.secret_id, "client_secret": secret.expose(), "expires_at": stored.expires_at,
@@ -82,14 +84,18 @@ impl Command {
             Self::Import { id, expires_in, label } => {
                 let secret = read_secret_from_stdin()?;
                 // A secret that another grantd made carries its id, and keeps it.
-                let (secret_id, imported) = match secret.secret_id() {
-                    Some(secret_id) => (secret_id.to_owned(), false),
-                    None => (new_secret_id()?, true),
+                let (secret_id, origin) = match secret.secret_id() {
+                    Some(secret_id) => {
+                        let tag_keys = tag_key::usable(shell, &config, &store).await?;
+                        let tagged_by = secret.tagged_by(id.as_str(), &tag_keys);
+                        (secret_id.to_owned(), tagged_by.map_or(Origin::Named, Origin::Tagged))
+                    }
+                    None => (new_secret_id()?, Origin::Imported),
                 };
                 let now = shell.clock.now();
                 let hash = SecretHash::new(secret.expose(), config.argon2, &mut Memory::default())?;
                 let expires_at = expires_in.map(|span| now.plus(span));
-                let stored = NewSecret { secret_id, hash, imported, label, created_at: now, expires_at };
+                let stored = NewSecret { secret_id, hash, origin, label, created_at: now, expires_at };
                 add(&store, &id, &stored).await?;
                 let value = json!({"client_id": id, "secret_id": stored.secret_id, "expires_at": stored.expires_at});
                 shell.print(&value, || format!("client_id      {id}\nsecret_id      {}", stored.secret_id))

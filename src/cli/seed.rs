@@ -1,6 +1,7 @@
 //! `--sql`: a registration as a migration, true on both databases.
 
 use crate::model::client::Client;
+use crate::model::credential::Origin;
 use crate::model::time::Span;
 use crate::store::clients::claims;
 use crate::store::secrets::NewSecret;
@@ -26,12 +27,16 @@ pub(super) fn client(client: &Client, secret: Option<&NewSecret>) -> String {
         );
     }
     if let Some(secret) = secret {
+        if secret.origin == Origin::Named {
+            sql += "-- Made away from the server's database and sealing key, so the secret carries no tag: a guess at it costs a hash.\n";
+        }
         sql += &format!(
-            "insert into client_secret (secret_id, client_id, hash, label, imported)\nvalues ({}, {id}, {}, {}, {});\n",
+            "insert into client_secret (secret_id, client_id, hash, label, imported, tag_key)\nvalues ({}, {id}, {}, {}, {}, {});\n",
             quoted(&secret.secret_id),
             quoted(&secret.hash.to_string()),
             quoted(&secret.label),
-            u8::from(secret.imported),
+            secret.imported(),
+            secret.tag_key().map_or_else(|| "null".to_owned(), |kid| quoted(&kid)),
         );
     }
     sql

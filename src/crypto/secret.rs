@@ -8,8 +8,9 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
-use zeroize::Zeroize as _;
+use zeroize::Zeroizing;
 
+use super::secret_tag::{TAG_LEN, TagKey, TagKid};
 use super::{NoEntropy, equal, random};
 
 /// A client's secret in clear. It has no `Display`, no `==` and no `Clone`, and its `Debug` says nothing.
@@ -24,23 +25,43 @@ impl ClientSecret {
     }
 
     /// Makes a secret of 256 random bits (RFC 6749 section 10.10 asks for 160) that carries `secret_id`,
-    /// so that one hash tells whether it is right, however many secrets its client has.
+    /// so that one hash tells whether it is right, however many secrets its client has, and a tag, so that a made-up one
+    /// is told without any. Where there is no tag key it goes without.
     ///
     /// Its alphabet is base64url: the same bytes raw and form-encoded.
     ///
     /// # Errors
     /// [`NoEntropy`].
-    pub fn generate(secret_id: &str) -> Result<Self, NoEntropy> {
-        let mut bytes = random::<32>()?;
-        let secret = format!("{PREFIX}{secret_id}_{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
-        bytes.zeroize();
+    pub fn generate(client_id: &str, secret_id: &str, tag_key: Option<&TagKey>) -> Result<Self, NoEntropy> {
+        let bytes = Zeroizing::new(random::<32>()?);
+        let mut secret = String::with_capacity(PREFIX.len() + secret_id.len() + 1 + RANDOM_LEN + TAG_LEN);
+        secret.push_str(PREFIX);
+        secret.push_str(secret_id);
+        secret.push('_');
+        BASE64_URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut secret);
+        if let Some(tag) = tag_key.map(|key| key.tag(client_id, &secret)) {
+            secret.push_str(&tag);
+        }
         Ok(Self::new(secret))
     }
 
     /// The id of the row that a generated secret belongs to; `None` for secrets chosen elsewhere.
     #[must_use]
     pub fn secret_id(&self) -> Option<&str> {
-        secret_id(self.expose())
+        let (id, random) = self.expose().strip_prefix(PREFIX)?.split_once('_')?;
+        let well_formed = (1..=64).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && matches!(random.len(), RANDOM_LEN | TAGGED_LEN)
+            && random.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        well_formed.then_some(id)
+    }
+
+    /// The key among `keys` that tagged this secret for `client_id`.
+    #[must_use]
+    pub fn tagged_by(&self, client_id: &str, keys: &[TagKey]) -> Option<TagKid> {
+        self.secret_id()?;
+        let (untagged, tag) = self.expose().split_at_checked(self.expose().len().checked_sub(TAG_LEN)?)?;
+        keys.iter().find(|key| key.verifies(client_id, untagged, tag)).map(TagKey::kid)
     }
 
     /// The secret itself, to hash it or to show it once.
@@ -58,17 +79,6 @@ pub fn new_secret_id() -> Result<String, NoEntropy> {
     // Five bits of each byte: a to z, then 2 to 7.
     let letter = |byte: u8| if byte < 26 { b'a' + byte } else { b'2' + byte - 26 };
     Ok(random::<16>()?.iter().map(|byte| char::from(letter(byte & 31))).collect())
-}
-
-/// The id that a generated secret carries.
-#[must_use]
-pub fn secret_id(secret: &str) -> Option<&str> {
-    let (id, random) = secret.strip_prefix(PREFIX)?.split_once('_')?;
-    let well_formed = (1..=64).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        && random.len() == 43
-        && random.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    well_formed.then_some(id)
 }
 
 /// What argon2id is made to cost: KiB of memory, passes, lanes.
@@ -263,6 +273,9 @@ impl Memory {
 
 /// Never change: secret scanners know secrets by it.
 const PREFIX: &str = "gds_";
+/// 256 bits in base64url.
+const RANDOM_LEN: usize = 43;
+const TAGGED_LEN: usize = RANDOM_LEN + TAG_LEN;
 const MAX_OUTPUT: usize = 64;
 const KEEP_BLOCKS: usize = 19456;
 
@@ -273,12 +286,30 @@ mod tests {
     #[test]
     fn sec_06_sec_18_a_generated_secret_is_256_bits_of_base64url_and_carries_its_row() {
         let id = new_secret_id().unwrap();
-        let secret = ClientSecret::generate(&id).unwrap();
+        let (key, _) = TagKey::generate().unwrap();
+        let secret = ClientSecret::generate("c", &id, None).unwrap();
         assert_eq!(secret.secret_id(), Some(id.as_str()));
+        assert_eq!(secret.tagged_by("c", &[key]), None, "there is no tag");
         assert!(secret.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
         let random = secret.expose().rsplit_once(&format!("{id}_")).unwrap().1;
         assert_eq!(BASE64_URL_SAFE_NO_PAD.decode(random).unwrap().len(), 32);
         assert_eq!(format!("{secret:?}"), "ClientSecret(SecretBox<str>([REDACTED]))");
+    }
+
+    #[test]
+    fn a_tagged_secret_is_told_from_every_other() {
+        let keys = [TagKey::generate().unwrap().0, TagKey::generate().unwrap().0];
+        let secret = ClientSecret::generate("c", "row", Some(&keys[1])).unwrap();
+        assert_eq!(secret.secret_id(), Some("row"));
+        assert_eq!(secret.tagged_by("c", &keys), Some(keys[1].kid()));
+        assert_eq!(secret.tagged_by("c", &keys[..1]), None, "its key is lost");
+        assert_eq!(secret.tagged_by("d", &keys), None, "another client");
+        for at in 0..secret.expose().len() {
+            let mut altered = secret.expose().to_owned().into_bytes();
+            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+            let altered = ClientSecret::new(String::from_utf8(altered).unwrap());
+            assert_eq!(altered.tagged_by("c", &keys), None, "altered at {at}");
+        }
     }
 
     #[test]

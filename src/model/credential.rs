@@ -1,10 +1,11 @@
 //! What a client proves itself with: here, its secrets at rest.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::time::UnixTime;
 use crate::crypto::secret::SecretHash;
+use crate::crypto::secret_tag::TagKid;
 
 /// A secret as the registry knows it: everything but the secret.
 #[derive(Debug, Clone)]
@@ -13,14 +14,34 @@ pub struct StoredSecret {
     pub secret_id: Box<str>,
     /// argon2id, within the bounds of cost.
     pub hash: SecretHash,
-    /// Chosen elsewhere, so it does not carry its row's id and must be tried.
-    pub imported: bool,
+    /// Where it comes from.
+    pub origin: Origin,
     /// From when on it no longer works.
     pub expires_at: Option<UnixTime>,
     /// Since when it no longer works.
     pub revoked_at: Option<UnixTime>,
+    /// What this process has seen of it.
+    pub seen: Arc<Seen>,
+}
+
+/// Where a secret comes from, and so what a guess at it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Made by grantd, with a tag under this key: a guess is told by its tag, without a hash.
+    Tagged(TagKid),
+    /// Made by grantd without a tag. It carries the id of its row, so there is one hash to try.
+    Named,
+    /// Chosen elsewhere, so it carries nothing and has to be tried.
+    Imported,
+}
+
+/// What a process has seen of a secret since it started. It belongs to one hash: whoever changes that begins anew.
+#[derive(Debug, Default)]
+pub struct Seen {
     /// When it last authenticated its client here, in seconds; 0 for not since we started.
-    pub last_used_at: Arc<AtomicI64>,
+    last_used_at: AtomicI64,
+    /// A MAC of the secret that matched the hash, under a key that lives as long as the process.
+    verified: OnceLock<[u8; 32]>,
 }
 
 /// What stands against using a secret.
@@ -35,15 +56,10 @@ pub enum SecretState {
 }
 
 impl StoredSecret {
-    /// Notes a use, to be written down later.
-    pub fn used(&self, now: UnixTime) {
-        self.last_used_at.store(now.0, Ordering::Relaxed);
-    }
-
-    /// The last use that was noted here.
+    /// Whether this is `earlier` as it stands now: the same row with the same hash.
     #[must_use]
-    pub fn last_used(&self) -> Option<UnixTime> {
-        Some(UnixTime(self.last_used_at.load(Ordering::Relaxed))).filter(|at| at.0 != 0)
+    pub fn is_still(&self, earlier: &Self) -> bool {
+        self.secret_id == earlier.secret_id && self.hash == earlier.hash
     }
 
     /// Its state at `now`. Revocation is named first, since somebody decided it.
@@ -56,5 +72,38 @@ impl StoredSecret {
         } else {
             SecretState::Live
         }
+    }
+}
+
+impl Seen {
+    /// Notes a use, to be written down later. Within a second the second use changes nothing, so that cores that serve
+    /// the same client do not take the memory from each other.
+    pub fn used(&self, now: UnixTime) {
+        if self.last_used_at.load(Ordering::Relaxed) != now.0 {
+            self.last_used_at.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// The last use that was noted here.
+    #[must_use]
+    pub fn last_used(&self) -> Option<UnixTime> {
+        Some(UnixTime(self.last_used_at.load(Ordering::Relaxed))).filter(|at| at.0 != 0)
+    }
+
+    /// Remembers the MAC of a secret that matched the hash. There is one such secret, so the first stays.
+    pub fn verify(&self, mac: [u8; 32]) {
+        self.verified.get_or_init(|| mac);
+    }
+
+    /// The MAC of the secret that matched the hash, once one has.
+    #[must_use]
+    pub fn verified(&self) -> Option<&[u8; 32]> {
+        self.verified.get()
+    }
+
+    /// The same past for a secret whose hash has changed: what was verified was not this one.
+    #[must_use]
+    pub fn unverified(&self) -> Self {
+        Self { last_used_at: AtomicI64::new(self.last_used_at.load(Ordering::Relaxed)), verified: OnceLock::new() }
     }
 }

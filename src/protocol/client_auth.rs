@@ -7,15 +7,17 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::client_secret;
+use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
 use crate::crypto::secret::{ClientSecret, HashParams, SecretHash};
 use crate::hashing::Lane;
+use crate::hashing::queue::{Place, Standing};
 use crate::model::client::{AuthMethod, Client};
 use crate::model::credential::StoredSecret;
 use crate::model::time::UnixTime;
+use crate::registry::snapshot::Snapshot;
 use crate::registry::{Freshness, Registry};
-use crate::throttle::Throttle;
+use crate::throttle::{KnownSources, Throttle, network};
 
 /// The credential that a request carries, read but not checked.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub struct Presented {
     /// How.
     pub method: AuthMethod,
     /// The secret, in each way that the bytes can be read: form-decoded and, where that differs, raw.
-    pub readings: Vec<ClientSecret>,
+    pub readings: Vec<Arc<ClientSecret>>,
 }
 
 /// A client that has proved who it is.
@@ -39,15 +41,27 @@ pub struct Authenticated {
     pub raw_reading: bool,
 }
 
+/// What is decided on.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    presented: &'a Presented,
+    source: IpAddr,
+    now: UnixTime,
+}
+
 /// What authenticating takes.
 #[derive(Debug)]
 pub struct Authenticator {
     /// Every client.
     pub registry: Arc<Registry>,
+    /// Knows secrets again.
+    pub memory: Memory,
     /// Checks secrets.
     pub lane: Lane,
     /// Slows down guessing.
     pub throttle: Throttle,
+    /// Sources that a right secret has come from.
+    pub known_sources: KnownSources,
     /// Chooses what an unknown client costs, always the same for the same id.
     pub decoys: RandomState,
     /// What hashes should cost.
@@ -60,7 +74,8 @@ impl Authenticator {
     /// Authenticates the client of a request that came from `source`. `credential_id` is set when a secret of the client
     /// is right, even when it may no longer be used.
     ///
-    /// Every failure of a well-formed secret does the same work and has the same answer.
+    /// A secret that is known again costs a MAC. Every other failure of a well-formed secret does the same work and has the
+    /// same answer, whether or not the client exists.
     ///
     /// # Errors
     /// [`Error`].
@@ -71,58 +86,113 @@ impl Authenticator {
         now: UnixTime,
         credential_id: &mut Option<Box<str>>,
     ) -> Result<Authenticated, Error> {
-        let Presented { client_id, method, readings } = presented;
         let freshness = self.registry.freshness();
         if freshness == Freshness::Unusable {
             return Err(Unavailable::Registry.into());
         }
-        self.throttle.check(&client_id, source, Instant::now()).map_err(Error::Throttled)?;
+        let attempt = Attempt { presented: &presented, source, now };
+        let decided = match self.by_memory(&attempt, credential_id) {
+            Some(decided) => decided,
+            None => self.by_hash(&attempt, freshness, credential_id).await,
+        };
+        match decided {
+            // The credential may be newer than what we know: say so, rather than that it is wrong.
+            Err(Error::ClientAuth(_)) if freshness != Freshness::Current => Err(Unavailable::Unconfirmed.into()),
+            decided => decided,
+        }
+    }
 
+    /// Decides on a secret that is known again. This stands before the throttle: what others do wrong must not lock out a
+    /// client that is known.
+    fn by_memory(
+        &self,
+        attempt: &Attempt<'_>,
+        credential_id: &mut Option<Box<str>>,
+    ) -> Option<Result<Authenticated, Error>> {
+        let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
+        let snapshot = self.registry.snapshot();
+        let client = snapshot.client(client_id);
+        let matched = self.memory.recall(client.map(|client| &**client), readings)?;
+        *credential_id = Some(matched.secret.secret_id.clone());
+        if let Err(error) = usable(client?, *method, matched.secret, now) {
+            return Some(Err(error.into()));
+        }
+        matched.secret.seen.used(now);
+        self.known_sources.add(source);
+        Some(Ok(Authenticated { client: Arc::clone(client?), method: *method, raw_reading: matched.reading > 0 }))
+    }
+
+    async fn by_hash(
+        &self,
+        attempt: &Attempt<'_>,
+        freshness: Freshness,
+        credential_id: &mut Option<Box<str>>,
+    ) -> Result<Authenticated, Error> {
+        let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
         let snapshot = self.registry.snapshot().clone();
-        let client = snapshot.client(&client_id);
-        let readings: Vec<Arc<ClientSecret>> = readings.into_iter().map(Arc::new).collect();
-        let decoy = self.decoys.hash_one(&client_id);
-        let known = client.map(|client| &**client);
-        let matched = client_secret::verify(&snapshot, &self.lane, known, decoy, &readings, now).await;
+        let tagged = client_secret::tagged(&snapshot, client_id, readings);
+        // Who shows a secret that was made for this client is not slowed down by those who guess at it, only by itself.
+        let guesser = tagged.map_or(client_id.as_str(), |(_, secret_id)| secret_id);
+        self.throttle.check(guesser, source, Instant::now()).map_err(Error::Throttled)?;
+
+        let standing = match tagged {
+            Some(_) => Standing::Tagged,
+            None if self.known_sources.contains(source) => Standing::KnownSource,
+            None => Standing::Unknown,
+        };
+        let trial = client_secret::Unverified {
+            readings,
+            tagged_by: tagged.map(|(kid, _)| kid),
+            place: Place {
+                standing,
+                client: self.decoys.hash_one(client_id),
+                source: self.decoys.hash_one(network(source)),
+            },
+            now,
+        };
+        let client = snapshot.client(client_id).map(|client| &**client);
+        let matched = match client_secret::verify(&snapshot, &self.lane, client, &trial).await {
+            Err(error @ Error::Unavailable(_)) => return Err(error),
+            matched => matched.ok(),
+        };
+        if let Some((matched, presented)) = matched.and_then(|matched| Some((matched, readings.get(matched.reading)?)))
+        {
+            self.memory.keep(matched.secret, presented);
+        }
 
         // The queue may have taken seconds: what counts is what is known now.
-        let right = matched
-            .as_ref()
-            .ok()
-            .and_then(|matched| client?.secrets.get(matched.secret))
-            .map(|secret| secret.secret_id.clone());
         let snapshot = self.registry.snapshot().clone();
-        let client = snapshot.client(&client_id);
-        let decided = match (client, matched) {
-            (_, Err(error @ Error::Unavailable(_))) => return Err(error),
-            (None, _) if snapshot.broken().contains_key(&format!("client {client_id}")) => Err(ClientAuthError::Broken),
+        let decided = match (snapshot.client(client_id), matched) {
+            (None, _) if is_broken(&snapshot, client_id) => Err(ClientAuthError::Broken),
             (None, _) => Err(ClientAuthError::Unknown),
-            (Some(_), Err(_)) => Err(ClientAuthError::WrongSecret),
-            (Some(client), Ok(matched)) => {
-                match client.secrets.iter().find(|secret| Some(&secret.secret_id) == right.as_ref()) {
+            (Some(_), None) => Err(ClientAuthError::WrongSecret),
+            (Some(client), Some(matched)) => {
+                match client.secrets.iter().find(|secret| secret.is_still(matched.secret)) {
                     None => Err(ClientAuthError::WrongSecret),
                     Some(secret) => {
                         *credential_id = Some(secret.secret_id.clone());
-                        usable(client, method, secret, now).map(|()| (Arc::clone(client), secret, matched.reading))
+                        usable(client, *method, secret, now).map(|()| (client, secret, matched.reading))
                     }
                 }
             }
         };
         match decided {
             Ok((client, secret, reading)) => {
-                self.throttle.succeeded(&client_id, source);
-                secret.used(now);
+                self.throttle.succeeded(client_id, source);
+                self.known_sources.add(source);
+                secret.seen.used(now);
                 if let Some(presented) =
                     readings.get(reading).filter(|_| secret.hash.params().is_cheaper_than(self.cost))
                 {
                     self.raise_cost(secret, presented);
                 }
-                Ok(Authenticated { client, method, raw_reading: reading > 0 })
+                Ok(Authenticated { client: Arc::clone(client), method: *method, raw_reading: reading > 0 })
             }
-            // The credential may be newer than what we know: say so, rather than that it is wrong.
-            Err(_) if freshness != Freshness::Current => Err(Unavailable::Unconfirmed.into()),
             Err(error) => {
-                self.throttle.failed(&client_id, source, Instant::now());
+                // While the database is away, a client that is new is not to be blamed for our not knowing it.
+                if freshness == Freshness::Current {
+                    self.throttle.failed(guesser, source, Instant::now());
+                }
                 Err(error.into())
             }
         }
@@ -148,6 +218,10 @@ pub struct Outdated {
     pub hash: SecretHash,
     /// The secret.
     pub secret: Arc<ClientSecret>,
+}
+
+fn is_broken(snapshot: &Snapshot, client_id: &str) -> bool {
+    !snapshot.broken().is_empty() && snapshot.broken().contains_key(&format!("client {client_id}"))
 }
 
 fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, now: UnixTime) -> Result<(), ClientAuthError> {

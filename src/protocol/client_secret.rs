@@ -1,22 +1,104 @@
-//! Client secrets (RFC 6749 section 2.3.1): which hashes a presented secret is held against, always as many.
+//! Client secrets (RFC 6749 section 2.3.1): remembered, refused by their tag, or held against hashes, always as many.
 
+use std::fmt;
 use std::sync::Arc;
+
+use aws_lc_rs::hmac;
 
 use super::error::{ClientAuthError, Error, Unavailable};
 use crate::crypto::secret::{ClientSecret, SecretHash};
+use crate::crypto::secret_tag::TagKid;
+use crate::crypto::{NoEntropy, equal, random};
+use crate::hashing::queue::Place;
 use crate::hashing::{Lane, Trial};
 use crate::model::client::Client;
-use crate::model::credential::{SecretState, StoredSecret};
+use crate::model::credential::{Origin, SecretState, StoredSecret};
 use crate::model::time::UnixTime;
-use crate::registry::Snapshot;
+use crate::registry::snapshot::Snapshot;
 
-/// A secret that matched, with the reading of it that did.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Match {
-    /// Its position among the client's secrets.
-    pub secret: usize,
+/// Recognises secrets that have matched their hash before, by a MAC under a key that never leaves the process.
+///
+/// What is remembered stands with the stored secret that it matched (`Seen`), so it is bounded by the registry, and gone
+/// when the hash changes.
+pub struct Memory(hmac::Key);
+
+impl Memory {
+    /// A memory under a fresh key.
+    ///
+    /// # Errors
+    /// [`NoEntropy`].
+    pub fn new() -> Result<Self, NoEntropy> {
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()?)))
+    }
+
+    /// The secret of `client` that one of `readings` has been before. An unknown client has none, and takes as long.
+    #[must_use]
+    pub fn recall<'a>(&self, client: Option<&'a Client>, readings: &[Arc<ClientSecret>]) -> Option<Matched<'a>> {
+        for (reading, presented) in readings.iter().enumerate() {
+            let mac = self.mac(presented);
+            let id = presented.secret_id();
+            let mut secrets = client.into_iter().flat_map(|client| &client.secrets);
+            let remembered = secrets.find(|secret| {
+                id.is_none_or(|id| *secret.secret_id == *id)
+                    && secret.seen.verified().is_some_and(|verified| equal(verified, &mac))
+            });
+            if let Some(secret) = remembered {
+                return Some(Matched { secret, reading });
+            }
+        }
+        None
+    }
+
+    /// Remembers that `presented` is `secret`.
+    pub fn keep(&self, secret: &StoredSecret, presented: &ClientSecret) {
+        secret.seen.verify(self.mac(presented));
+    }
+
+    fn mac(&self, presented: &ClientSecret) -> [u8; 32] {
+        let mut mac = [0; 32];
+        let tag = hmac::sign(&self.0, presented.expose().as_bytes());
+        mac.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+        mac
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memory")
+    }
+}
+
+/// A stored secret, with the reading of the presented one that it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Matched<'a> {
+    /// The client's.
+    pub secret: &'a StoredSecret,
     /// Which of the presented readings.
     pub reading: usize,
+}
+
+/// The tag key under which one of `readings` was made for `client_id`, with its secret's id. Who presents such a secret
+/// was given it, though it may be dead by now.
+#[must_use]
+pub fn tagged<'a>(
+    snapshot: &Snapshot,
+    client_id: &str,
+    readings: &'a [Arc<ClientSecret>],
+) -> Option<(TagKid, &'a str)> {
+    readings.iter().find_map(|secret| Some((secret.tagged_by(client_id, snapshot.tag_keys())?, secret.secret_id()?)))
+}
+
+/// A secret that is not known again.
+#[derive(Debug)]
+pub struct Unverified<'a> {
+    /// It, in each way that it can be read.
+    pub readings: &'a [Arc<ClientSecret>],
+    /// The tag key that it was made under, if it was made by us.
+    pub tagged_by: Option<TagKid>,
+    /// Where it waits for its hash; the hash of the client in it also chooses what an unknown client costs.
+    pub place: Place,
+    /// The present.
+    pub now: UnixTime,
 }
 
 /// Finds the client's secret that one of `readings` is. What a failure costs depends on the presented bytes and on the
@@ -24,46 +106,54 @@ pub struct Match {
 ///
 /// # Errors
 /// [`ClientAuthError::WrongSecret`], or [`Unavailable::Hashing`].
-pub async fn verify(
+pub async fn verify<'a>(
     snapshot: &Snapshot,
     lane: &Lane,
-    client: Option<&Client>,
-    decoy: u64,
-    readings: &[Arc<ClientSecret>],
-    now: UnixTime,
-) -> Result<Match, Error> {
+    client: Option<&'a Client>,
+    unverified: &Unverified<'_>,
+) -> Result<Matched<'a>, Error> {
+    let Unverified { readings, tagged_by, place, now } = *unverified;
     let secrets = client.map_or(&[][..], |client| &client.secrets);
     let mut trials = Vec::new();
     let mut positions = Vec::new();
     for (reading, presented) in readings.iter().enumerate() {
-        let (candidates, wanted): (Vec<usize>, usize) = match presented.secret_id() {
-            // It names its row, so there is one to try.
-            Some(id) => (secrets.iter().position(|secret| &*secret.secret_id == id).into_iter().collect(), 1),
-            None => (imported(secrets, snapshot.guesses(), now), snapshot.guesses()),
+        let (candidates, wanted): (Vec<&StoredSecret>, usize) = match presented.secret_id() {
+            // It names its row, so there is one to try, if it can be that row's at all.
+            Some(id) => {
+                let row = secrets.iter().find(|secret| *secret.secret_id == *id);
+                (row.into_iter().collect(), if tagged_by.is_some() { 1 } else { snapshot.guess().named })
+            }
+            None => (imported(secrets, snapshot.guess().imported, now), snapshot.guess().imported),
         };
         for nth in 0..wanted {
             let candidate = candidates.get(nth).copied();
-            let hash = match candidate.and_then(|position| secrets.get(position)) {
+            let hash = match candidate {
                 Some(secret) => secret.hash.clone(),
-                None => SecretHash::decoy(snapshot.decoy_cost(decoy.rotate_left(u32::try_from(nth).unwrap_or(0)))),
+                None => {
+                    SecretHash::decoy(snapshot.decoy_cost(place.client.rotate_left(u32::try_from(nth).unwrap_or(0))))
+                }
             };
             trials.push(Trial { secret: Arc::clone(presented), hash });
             positions.push((candidate, reading));
         }
     }
-    let matched = lane.first_match(trials).await.map_err(|_| Unavailable::Hashing)?;
+    if trials.is_empty() {
+        return Err(ClientAuthError::WrongSecret.into());
+    }
+    let matched = lane.first_match(place, trials).await.map_err(|_| Unavailable::Hashing)?;
     match matched.and_then(|trial| positions.get(trial).copied()) {
-        Some((Some(secret), reading)) => Ok(Match { secret, reading }),
+        Some((Some(secret), reading)) => Ok(Matched { secret, reading }),
         _ => Err(ClientAuthError::WrongSecret.into()),
     }
 }
 
 /// The imported secrets to try: those that live first, the newest first.
-fn imported(secrets: &[StoredSecret], most: usize, now: UnixTime) -> Vec<usize> {
-    let mut candidates: Vec<(usize, &StoredSecret)> =
-        secrets.iter().enumerate().filter(|(_, secret)| secret.imported).collect();
-    candidates.sort_by_key(|(_, secret)| secret.state(now) != SecretState::Live);
-    candidates.into_iter().take(most).map(|(position, _)| position).collect()
+fn imported(secrets: &[StoredSecret], most: usize, now: UnixTime) -> Vec<&StoredSecret> {
+    let mut candidates: Vec<&StoredSecret> =
+        secrets.iter().filter(|secret| secret.origin == Origin::Imported).collect();
+    candidates.sort_by_key(|secret| secret.state(now) != SecretState::Live);
+    candidates.truncate(most);
+    candidates
 }
 
 /// Whether a secret that matched may still be used.

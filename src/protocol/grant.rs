@@ -6,7 +6,7 @@ use crate::model::client::Client;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::scope::Scope;
 use crate::model::time::Span;
-use crate::registry::Snapshot;
+use crate::registry::snapshot::Snapshot;
 
 /// What is asked for, unread.
 #[derive(Debug, Default)]

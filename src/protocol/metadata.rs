@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::keyring::Document;
 use crate::model::client::AuthMethod;
-use crate::registry::Snapshot;
+use crate::registry::snapshot::Snapshot;
 
 /// The issuer identifier (RFC 8414 section 2), to the letter as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::{CURRENT_FOR, Registry};
@@ -16,6 +17,7 @@ use crate::model::time::{Clock, Span, UnixTime};
 use crate::store::changes::{Changes, Feed as Connection, Poll};
 use crate::store::keys::{SealedKey, new_key};
 use crate::store::migrations::{MigrationError, Schema};
+use crate::store::tag_keys::SealedTagKey;
 use crate::store::{Database, Store, StoreError};
 
 /// Keeps a registry and a keyring as the database says.
@@ -24,6 +26,8 @@ pub struct Feed {
     with: Parts,
     connection: Option<Connection>,
     keys: Vec<SealedKey>,
+    /// Whether the database has a key that tags secrets; one that does not open counts.
+    has_tag_key: bool,
     /// Algorithms whose missing key has been reported.
     unmade: BTreeSet<Alg>,
     uses_written_at: Instant,
@@ -68,6 +72,7 @@ impl Feed {
             with,
             connection: None,
             keys: Vec::new(),
+            has_tag_key: false,
             unmade: BTreeSet::new(),
             uses_written_at: Instant::now(),
             uses_written_until,
@@ -78,6 +83,8 @@ impl Feed {
     /// Polls until the end of the program. Trouble is logged when it comes and when it goes, not at every poll.
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) {
         let mut in_trouble = self.with.registry.age().is_none();
+        let hinted = Arc::new(Notify::new());
+        let listening = tokio::spawn(listen(self.with.store.clone(), Arc::clone(&hinted)));
         loop {
             let pause = match self.step().await {
                 Ok(()) => {
@@ -100,9 +107,12 @@ impl Feed {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                // What comes in a row is read in one go.
+                () = hinted.notified(), if !in_trouble => tokio::time::sleep(TOGETHER).await,
                 _ = stop.changed() => break,
             }
         }
+        listening.abort();
         self.write_uses();
         if let Some(writing) = self.writing.take()
             && let Err(error) = writing.await
@@ -188,12 +198,26 @@ impl Feed {
             }
             self.keys.clone_from(keys);
         }
-        self.with.registry.apply(changes);
+        let tag_keys = changes.tag_keys.as_ref().map(|sealed| {
+            self.has_tag_key = !sealed.is_empty();
+            let (opened, faults): (Vec<_>, Vec<_>) =
+                sealed.iter().map(|key| key.open(&self.with.sealing_key)).partition(Result::is_ok);
+            for fault in faults.into_iter().filter_map(Result::err) {
+                tracing::error!(event = "key.malformed", reason = %fault, "secrets that it tagged are checked by their hash alone");
+            }
+            opened.into_iter().filter_map(Result::ok).collect()
+        });
+        self.with.registry.apply(changes, tag_keys);
     }
 
     /// Makes a first key for each algorithm in use that has none. That it fails keeps nobody else from getting tokens.
     async fn make_missing_keys(&mut self) {
         let now = self.with.clock.now();
+        if !self.has_tag_key
+            && let Err(error) = self.make_first_tag_key(now).await
+        {
+            tracing::warn!(event = "key.not_made", reason = %error, "new secrets carry no tag");
+        }
         let wanted: BTreeSet<Alg> = self.with.registry.snapshot().algs().chain([self.with.default_alg]).collect();
         for alg in wanted {
             // Keys that are there and only do not open are a fault to be mended, not replaced.
@@ -229,6 +253,16 @@ impl Feed {
         Ok(())
     }
 
+    async fn make_first_tag_key(&mut self, now: UnixTime) -> Result<(), StoreError> {
+        // Tried once; the next change of a tag key says how it stands.
+        self.has_tag_key = true;
+        let key = SealedTagKey::generate(&self.with.sealing_key, now)?;
+        if self.with.store.add_tag_key(&key, true).await? {
+            tracing::info!(event = "key.changed", kid = key.kid, what = "made the first that tags secrets");
+        }
+        Ok(())
+    }
+
     /// Writes down which secrets were used since the last time, beside the poll: a slow write must not delay it.
     fn write_uses(&mut self) {
         if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
@@ -241,7 +275,9 @@ impl Feed {
             let secrets = snapshot.clients().flat_map(|client| &client.secrets);
             // The present second may see another use, so it is looked at again.
             secrets
-                .filter_map(|secret| Some((secret.secret_id.clone(), secret.last_used().filter(|at| *at >= since)?)))
+                .filter_map(|secret| {
+                    Some((secret.secret_id.clone(), secret.seen.last_used().filter(|at| *at >= since)?))
+                })
                 .collect()
         };
         // Replicas write the same rows: in one order, they cannot wait for each other in a circle.
@@ -255,6 +291,16 @@ impl Feed {
     }
 }
 
+/// Listens for notifications for as long as there are any; what is missed meanwhile is found by the next poll.
+async fn listen(store: Store, hinted: Arc<Notify>) {
+    while store.has_hints() {
+        if let Err(error) = store.listen(&hinted).await {
+            tracing::debug!(event = "registry.no_hints", reason = %error, "changes are found by the poll alone");
+        }
+        tokio::time::sleep(LISTEN_AGAIN + jitter()).await;
+    }
+}
+
 /// Replicas that lost the same database do not all come back in the same millisecond.
 fn jitter() -> Duration {
     random::<1>().map_or(Duration::ZERO, |[byte]| Duration::from_millis(u64::from(byte)))
@@ -262,5 +308,9 @@ fn jitter() -> Duration {
 
 /// How often the revision is read.
 const POLL: Duration = Duration::from_millis(250);
+/// From a notification to the poll that it brings forward.
+const TOGETHER: Duration = Duration::from_millis(10);
+/// From the end of a connection that listened to the next.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// How often times of use are written down.
 const WRITE_USES: Duration = Duration::from_secs(30);

@@ -8,6 +8,7 @@ use sqlx::Connection as _;
 use super::clients::{ClientRow, ResourceLink, SecretRow, assemble, client_columns, secret_columns};
 use super::keys::{KeyRow, SealedKey};
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
+use super::tag_keys::{SELECT_TAG_KEYS, SealedTagKey, TagKeyRow};
 use super::{Session, Store, StoreError, on, within};
 use crate::model::client::Client;
 use crate::model::resource::Resource;
@@ -32,6 +33,8 @@ pub struct Changes {
     pub resources: Option<Vec<Result<Resource, StoreError>>>,
     /// Every signing key, when any changed.
     pub keys: Option<Vec<SealedKey>>,
+    /// Every key that tags secrets, when any changed.
+    pub tag_keys: Option<Vec<SealedTagKey>>,
 }
 
 /// What a poll found.
@@ -143,8 +146,14 @@ impl Feed {
                     keys = Some(rows.into_iter().map(SealedKey::from).collect());
                     queries.inc();
                 }
+                let mut tag_keys = None;
+                if includes("tag_key") {
+                    let rows: Vec<TagKeyRow> = sqlx::query_as(SELECT_TAG_KEYS).fetch_all(&mut *at).await?;
+                    tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
+                    queries.inc();
+                }
                 at.rollback().await?;
-                Ok(Changes { revision, complete, clients, resources, keys })
+                Ok(Changes { revision, complete, clients, resources, keys, tag_keys })
             })
         };
         match tokio::time::timeout(LOAD_DEADLINE, read).await {

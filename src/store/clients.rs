@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::secrets::{INSERT_SECRET, NewSecret};
+use super::secrets::{NewSecret, insert_secret};
 use super::{Pool, Session, Store, StoreError, begin, on, within};
 use crate::model::client::{Client, RESERVED_CLAIMS};
-use crate::model::credential::StoredSecret;
+use crate::model::credential::{Origin, StoredSecret};
 use crate::model::resource::ResourceId;
 use crate::model::time::{Span, UnixTime};
 
 pub(super) type ClientRow = (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64);
 pub(super) type ResourceLink = (String, String);
-pub(super) type SecretRow = (String, String, String, i64, Option<i64>, Option<i64>);
+pub(super) type SecretRow = (String, String, String, i64, Option<String>, Option<i64>, Option<i64>);
 
 /// The columns of [`ClientRow`], with the rest of the statement.
 macro_rules! client_columns {
@@ -29,7 +29,7 @@ pub(super) use client_columns;
 /// The columns of [`SecretRow`], with the rest of the statement.
 macro_rules! secret_columns {
     ($rest:literal) => {
-        concat!("select s.client_id, s.secret_id, s.hash, s.imported, s.expires_at, s.revoked_at ", $rest)
+        concat!("select s.client_id, s.secret_id, s.hash, s.imported, s.tag_key, s.expires_at, s.revoked_at ", $rest)
     };
 }
 pub(super) use secret_columns;
@@ -59,10 +59,7 @@ impl Store {
                         .bind(client.client_id.as_str()).bind(identifier.as_str()).execute(&mut *tx).await?;
                 }
                 if let Some(secret) = secret {
-                    sqlx::query(INSERT_SECRET)
-                        .bind(&secret.secret_id).bind(client.client_id.as_str()).bind(secret.hash.to_string()).bind(&secret.label)
-                        .bind(i64::from(secret.imported)).bind(secret.created_at.0).bind(secret.expires_at.map(|at| at.0))
-                        .execute(&mut *tx).await?;
+                    insert_secret!(client.client_id.as_str(), secret).execute(&mut *tx).await?;
                 }
                 tx.commit().await
             })
@@ -201,15 +198,24 @@ fn client_of(row: ClientRow, resources: &[String], secrets: Vec<SecretRow>) -> R
     Ok(client)
 }
 
-fn secret_of((_, secret_id, hash, imported, expires_at, revoked_at): SecretRow) -> Result<StoredSecret, String> {
+fn secret_of(
+    (_, secret_id, hash, imported, tag_key, expires_at, revoked_at): SecretRow,
+) -> Result<StoredSecret, String> {
     let hash = hash.parse().map_err(|error| format!("client_secret {secret_id}: hash: {error}"))?;
+    let origin = match (flag("imported", imported)?, tag_key) {
+        (true, _) => Origin::Imported,
+        (false, None) => Origin::Named,
+        (false, Some(kid)) => {
+            Origin::Tagged(kid.parse().map_err(|error| format!("client_secret {secret_id}: tag_key: {error}"))?)
+        }
+    };
     Ok(StoredSecret {
-        imported: flag("imported", imported)?,
+        origin,
         secret_id: secret_id.into(),
         hash,
         expires_at: expires_at.map(UnixTime),
         revoked_at: revoked_at.map(UnixTime),
-        last_used_at: Arc::default(),
+        seen: Arc::default(),
     })
 }
 

@@ -177,11 +177,18 @@ impl Store {
     }
 
     fn schema_migrations(&self) -> Vec<Migration> {
-        let sql = match self.pool {
-            Pool::Postgres(_) => include_str!("../../migrations/postgres/1_registry.sql"),
-            Pool::Sqlite(_) => include_str!("../../migrations/sqlite/1_registry.sql"),
-        };
-        vec![Migration::new(1, "registry".into(), MigrationType::Simple, sql.into_sql_str(), false)]
+        macro_rules! migration {
+            ($version:literal, $name:literal) => {{
+                let sql = match self.pool {
+                    Pool::Postgres(_) => {
+                        include_str!(concat!("../../migrations/postgres/", $version, "_", $name, ".sql"))
+                    }
+                    Pool::Sqlite(_) => include_str!(concat!("../../migrations/sqlite/", $version, "_", $name, ".sql")),
+                };
+                Migration::new($version, $name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+            }};
+        }
+        vec![migration!(1, "registry"), migration!(2, "secret_tags")]
     }
 }
 

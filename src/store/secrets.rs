@@ -4,6 +4,7 @@ use sqlx::QueryBuilder;
 
 use super::{Pool, Session, Store, StoreError, begin, on, within};
 use crate::crypto::secret::SecretHash;
+use crate::model::credential::Origin;
 use crate::model::time::UnixTime;
 
 /// A secret to be stored.
@@ -13,14 +14,29 @@ pub struct NewSecret {
     pub secret_id: String,
     /// Its hash.
     pub hash: SecretHash,
-    /// Whether it was chosen elsewhere.
-    pub imported: bool,
+    /// Where it comes from.
+    pub origin: Origin,
     /// What it is called.
     pub label: String,
     /// When it was made.
     pub created_at: UnixTime,
     /// When it ends.
     pub expires_at: Option<UnixTime>,
+}
+
+impl NewSecret {
+    /// Whether it was chosen elsewhere, as a column has it.
+    pub(crate) fn imported(&self) -> i64 {
+        i64::from(self.origin == Origin::Imported)
+    }
+
+    /// The key that tagged it, as a column has it.
+    pub(crate) fn tag_key(&self) -> Option<String> {
+        match self.origin {
+            Origin::Tagged(kid) => Some(kid.to_string()),
+            Origin::Named | Origin::Imported => None,
+        }
+    }
 }
 
 /// A secret as administrators see it: everything but the secret and its hash.
@@ -61,11 +77,8 @@ impl Store {
                     "select count(*) from client_secret where client_id = $1 and imported = 1 and revoked_at is null
                      and (expires_at is null or expires_at > $2)")
                     .bind(client_id).bind(secret.created_at.0).fetch_one(&mut *tx).await?;
-                if imported < MAX_IMPORTED || !secret.imported {
-                    sqlx::query(INSERT_SECRET)
-                        .bind(&secret.secret_id).bind(client_id).bind(secret.hash.to_string()).bind(&secret.label)
-                        .bind(i64::from(secret.imported)).bind(secret.created_at.0).bind(secret.expires_at.map(|at| at.0))
-                        .execute(&mut *tx).await?;
+                if imported < MAX_IMPORTED || secret.origin != Origin::Imported {
+                    insert_secret!(client_id, secret).execute(&mut *tx).await?;
                 }
                 tx.commit().await?;
                 Ok(imported)
@@ -73,7 +86,7 @@ impl Store {
         })
         .await?;
         session.close().await;
-        if secret.imported && imported >= MAX_IMPORTED {
+        if secret.origin == Origin::Imported && imported >= MAX_IMPORTED {
             return Err(StoreError::Refused(format!(
                 "client {client_id} has {MAX_IMPORTED} imported secrets that work already; revoke one first, or use `grantd client secret add`, which has no such limit"
             )));
@@ -172,6 +185,22 @@ impl Store {
 const USE_BATCH: usize = 500;
 /// Each imported secret has to be tried, so their number bounds what a wrong guess costs.
 pub const MAX_IMPORTED: i64 = 2;
-pub(super) const INSERT_SECRET: &str =
-    "insert into client_secret (secret_id, client_id, hash, label, imported, created_at, expires_at)
-                             values ($1, $2, $3, $4, $5, $6, $7)";
+
+/// The statement that adds a [`NewSecret`] to a client.
+macro_rules! insert_secret {
+    ($client_id:expr, $secret:expr) => {
+        sqlx::query(
+            "insert into client_secret (secret_id, client_id, hash, label, imported, tag_key, created_at, expires_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(&$secret.secret_id)
+        .bind($client_id)
+        .bind($secret.hash.to_string())
+        .bind(&$secret.label)
+        .bind($secret.imported())
+        .bind($secret.tag_key())
+        .bind($secret.created_at.0)
+        .bind($secret.expires_at.map(|at| at.0))
+    };
+}
+pub(super) use insert_secret;

@@ -13,13 +13,16 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use grantd::config::{Config, Settings, Sources};
 use grantd::crypto::seal::SealingKey;
 use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash, new_secret_id};
+use grantd::crypto::secret_tag::TagKey;
 use grantd::http::log::{Counts, Peer};
 use grantd::model::client::Client;
+use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::AuthorizationServer;
 use grantd::serve::{Assembled, assemble, raise_costs};
 use grantd::store::secrets::NewSecret;
+use grantd::store::tag_keys::SealedTagKey;
 use grantd::store::{Database, Store};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -116,6 +119,7 @@ pub struct Setup {
     pub settings: Settings,
     pub clock: Clock,
     pub sealing_key: String,
+    pub tag_key: TagKey,
 }
 
 pub const ISS: &str = "https://as.test";
@@ -124,13 +128,12 @@ impl Setup {
     pub async fn new(db: Db) -> Self {
         let store = db.store().await;
         let settings = Settings { issuer: ISS.into(), data_dir: db.directory.path().to_owned(), ..Settings::default() };
-        Self {
-            db,
-            store,
-            settings,
-            clock: Clock::System,
-            sealing_key: SealingKey::generate_base64().unwrap().to_string(),
-        }
+        let sealing_key = SealingKey::generate_base64().unwrap().to_string();
+        let under = SealingKey::from_base64(&sealing_key).unwrap();
+        let sealed = SealedTagKey::generate(&under, UnixTime(1)).unwrap();
+        assert!(store.add_tag_key(&sealed, true).await.unwrap());
+        let tag_key = sealed.open(&under).unwrap();
+        Self { db, store, settings, clock: Clock::System, sealing_key, tag_key }
     }
 
     /// A server with the client `cb`: scopes `api:read api:write`, default `api:read`, and its secret.
@@ -143,15 +146,16 @@ impl Setup {
     /// Registers a client with one generated secret, and returns it.
     pub async fn client(&self, client: Client) -> String {
         let id = new_secret_id().unwrap();
-        let secret = ClientSecret::generate(&id).unwrap();
-        self.store.create_client(&client, Some(&new_secret(&id, secret.expose(), false))).await.unwrap();
+        let secret = ClientSecret::generate(client.client_id.as_str(), &id, Some(&self.tag_key)).unwrap();
+        let stored = new_secret(&id, secret.expose(), Origin::Tagged(self.tag_key.kid()));
+        self.store.create_client(&client, Some(&stored)).await.unwrap();
         secret.expose().to_owned()
     }
 
     /// Registers a client with a secret chosen elsewhere.
     pub async fn imported(&self, client: Client, secret: &str) {
         let id = new_secret_id().unwrap();
-        self.store.create_client(&client, Some(&new_secret(&id, secret, true))).await.unwrap();
+        self.store.create_client(&client, Some(&new_secret(&id, secret, Origin::Imported))).await.unwrap();
     }
 
     pub async fn resource(&self, identifier: &str, scope: &str) {
@@ -186,12 +190,12 @@ impl Setup {
 }
 
 /// A secret to be stored.
-pub fn new_secret(id: &str, secret: &str, imported: bool) -> NewSecret {
+pub fn new_secret(id: &str, secret: &str, origin: Origin) -> NewSecret {
     let hash = SecretHash::new(secret, HashParams::default(), &mut Memory::default()).unwrap();
     NewSecret {
         secret_id: id.to_owned(),
         hash,
-        imported,
+        origin,
         label: String::new(),
         created_at: Clock::System.now(),
         expires_at: None,

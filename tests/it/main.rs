@@ -24,6 +24,9 @@ mod token_endpoint;
 /// A2: client secrets.
 mod client_secrets;
 
+/// What a secret costs: remembered, refused by its tag, or hashed.
+mod secret_costs;
+
 /// A4, A5 and A10: answers, errors, access tokens.
 mod answers;
 

@@ -1,0 +1,140 @@
+//! Tags of client secrets: a MAC under a key of the deployment, so that a made-up secret is refused before any hash.
+//!
+//! A tag only ever refuses. What authenticates is the argon2id hash, so losing the key costs speed and never access.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use super::{NoEntropy, equal, random};
+
+/// A key that tags secrets, and tells those it tagged from all others.
+pub struct TagKey {
+    kid: TagKid,
+    key: hmac::Key,
+}
+
+/// Names a tag key: 64 bits, written as 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TagKid([u8; 8]);
+
+/// Not the name of a tag key.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a tag key is named by 16 of 0-9 a-f; `grantd key tag list` lists them")]
+pub struct TagKidError;
+
+impl TagKey {
+    /// Makes a key; also returns its bytes, to be sealed.
+    ///
+    /// # Errors
+    /// [`NoEntropy`].
+    pub fn generate() -> Result<(Self, Zeroizing<[u8; KEY_LEN]>), NoEntropy> {
+        let bytes = Zeroizing::new(random::<KEY_LEN>()?);
+        Ok((Self::new(&bytes), bytes))
+    }
+
+    /// Reads the bytes of a stored key; `None` when they are not 32.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self::new)
+    }
+
+    fn new(bytes: &[u8; KEY_LEN]) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        let name = hmac::sign(&key, b"grantd tag key id");
+        let mut kid = [0; 8];
+        kid.iter_mut().zip(name.as_ref()).for_each(|(to, from)| *to = *from);
+        Self { kid: TagKid(kid), key }
+    }
+
+    /// The key's name.
+    #[must_use]
+    pub fn kid(&self) -> TagKid {
+        self.kid
+    }
+
+    /// The tag of a secret of `client_id`: 72 bits, so that a guess passes once in 4 · 10²¹.
+    pub(super) fn tag(&self, client_id: &str, untagged: &str) -> String {
+        let mut text = String::with_capacity(TAG_LEN);
+        BASE64_URL_SAFE_NO_PAD.encode_string(self.mac(client_id, untagged), &mut text);
+        text
+    }
+
+    /// Whether this key made `tag` for a secret of `client_id`.
+    pub(super) fn verifies(&self, client_id: &str, untagged: &str, tag: &str) -> bool {
+        let mut decoded = [0; TAG_BYTES];
+        let decoded = BASE64_URL_SAFE_NO_PAD.decode_slice(tag, &mut decoded).ok().map(|_| decoded);
+        decoded.is_some_and(|decoded| equal(&decoded, &self.mac(client_id, untagged)))
+    }
+
+    fn mac(&self, client_id: &str, untagged: &str) -> [u8; TAG_BYTES] {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(client_id.as_bytes());
+        // No client id holds NUL, so what is before it and what is behind it cannot change places.
+        context.update(b"\0");
+        context.update(untagged.as_bytes());
+        let mut mac = [0; TAG_BYTES];
+        mac.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
+        mac
+    }
+}
+
+impl fmt::Debug for TagKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TagKey({})", self.kid)
+    }
+}
+
+impl fmt::Display for TagKid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for TagKid {
+    type Err = TagKidError;
+
+    fn from_str(text: &str) -> Result<Self, TagKidError> {
+        let lower_case = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16 && lower_case);
+        number.map(|number| Self(number.to_be_bytes())).ok_or(TagKidError)
+    }
+}
+
+/// How many characters a tag adds to a secret.
+pub(super) const TAG_LEN: usize = 12;
+const TAG_BYTES: usize = 9;
+const KEY_LEN: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_for_one_key_one_client_and_one_secret() {
+        let (key, bytes) = TagKey::generate().unwrap();
+        let tag = key.tag("billing", "gds_a_x");
+        assert_eq!(tag.len(), TAG_LEN);
+        assert!(TagKey::from_bytes(&*bytes).unwrap().verifies("billing", "gds_a_x", &tag), "it survives storage");
+        assert!(!key.verifies("billin", "ggds_a_x", &tag));
+        assert!(!key.verifies("billing", "gds_a_y", &tag));
+        assert!(!TagKey::generate().unwrap().0.verifies("billing", "gds_a_x", &tag));
+        for wrong in ["", "AAAAAAAAAAA", "AAAAAAAAAAAA", "AAAAAAAAAAAAA", "!!!!!!!!!!!!", &"A".repeat(100)] {
+            assert!(!key.verifies("billing", "gds_a_x", wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_tag_key_is_named_by_16_hexadecimal_digits() {
+        let (key, bytes) = TagKey::generate().unwrap();
+        assert_eq!(key.kid().to_string().parse(), Ok(key.kid()));
+        assert_eq!(TagKey::from_bytes(&*bytes).unwrap().kid(), key.kid());
+        for wrong in ["", "0", "+123456789abcdef", "0123456789ABCDEF", "0123456789abcdef0"] {
+            assert_eq!(wrong.parse::<TagKid>(), Err(TagKidError), "{wrong}");
+        }
+    }
+}

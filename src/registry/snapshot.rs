@@ -1,0 +1,271 @@
+//! What the database held at one revision, as requests look it up.
+//!
+//! Clients are spread over shards, so that the next snapshot copies those that changed and shares the others.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::crypto::jwk::Alg;
+use crate::crypto::secret::HashParams;
+use crate::crypto::secret_tag::{TagKey, TagKid};
+use crate::model::client::Client;
+use crate::model::client_id::ClientId;
+use crate::model::credential::Origin;
+use crate::model::resource::{Resource, ResourceId};
+use crate::store::StoreError;
+use crate::store::changes::Changes;
+use crate::store::secrets::MAX_IMPORTED;
+
+/// Every client and resource, immutable.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The database's revision; 0 before anything was read.
+    pub revision: i64,
+    clients: Vec<Arc<Shard>>,
+    resources: HashMap<ResourceId, Arc<Resource>>,
+    /// Rows that cannot be understood, with the reason.
+    broken: BTreeMap<String, String>,
+    tag_keys: Arc<[TagKey]>,
+    guess: Guess,
+    /// How often each cost of hashing occurs, so that an unknown client costs what some known one would.
+    costs: Vec<(HashParams, usize)>,
+}
+
+/// How many hashes a wrong guess is held against, for every client alike, whether or not it exists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Guess {
+    /// A guess that names no row: as many as any client has imported secrets.
+    pub imported: usize,
+    /// A guess that names a row and has no tag of ours: one when there is any secret whose tag cannot be told.
+    pub named: usize,
+}
+
+impl Snapshot {
+    /// The client of that id.
+    #[must_use]
+    pub fn client(&self, client_id: &str) -> Option<&Arc<Client>> {
+        self.clients.get(shard_of(client_id))?.clients.get(client_id)
+    }
+
+    /// The resource of that identifier, compared to the letter.
+    #[must_use]
+    pub fn resource(&self, identifier: &str) -> Option<&Arc<Resource>> {
+        self.resources.get(identifier)
+    }
+
+    /// All clients, in no order.
+    pub fn clients(&self) -> impl Iterator<Item = &Arc<Client>> {
+        self.clients.iter().flat_map(|shard| shard.clients.values())
+    }
+
+    /// How many clients there are.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        self.clients.iter().map(|shard| shard.clients.len()).sum()
+    }
+
+    /// All resources, in no order.
+    #[must_use]
+    pub fn resources(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
+        self.resources.values()
+    }
+
+    /// Rows that cannot be understood, with the reason.
+    #[must_use]
+    pub fn broken(&self) -> &BTreeMap<String, String> {
+        &self.broken
+    }
+
+    /// The keys that tell a secret of ours by its tag.
+    #[must_use]
+    pub fn tag_keys(&self) -> &[TagKey] {
+        &self.tag_keys
+    }
+
+    /// What a wrong guess costs.
+    #[must_use]
+    pub fn guess(&self) -> Guess {
+        self.guess
+    }
+
+    /// The cost of a hash that does not exist: that of the `nth` of those that do, counting round.
+    #[must_use]
+    pub fn decoy_cost(&self, nth: u64) -> HashParams {
+        let total: usize = self.costs.iter().map(|(_, count)| count).sum();
+        let mut nth = usize::try_from(nth % u64::try_from(total.max(1)).unwrap_or(1)).unwrap_or(0);
+        for (cost, count) in &self.costs {
+            match nth.checked_sub(*count) {
+                Some(rest) => nth = rest,
+                None => return *cost,
+            }
+        }
+        HashParams::default()
+    }
+
+    /// The algorithms that resources ask for.
+    pub fn algs(&self) -> impl Iterator<Item = Alg> {
+        self.resources.values().filter_map(|resource| resource.alg)
+    }
+
+    /// The next snapshot.
+    pub(super) fn with(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) -> Self {
+        let mut next = Self {
+            revision: changes.revision,
+            clients: self.clients.clone(),
+            resources: self.resources.clone(),
+            broken: self.broken.clone(),
+            tag_keys: tag_keys.map_or_else(|| Arc::clone(&self.tag_keys), Into::into),
+            ..Self::default()
+        };
+        if changes.complete || next.clients.is_empty() {
+            next.clients = (0..SHARDS).map(|_| Arc::default()).collect();
+            next.broken.clear();
+        }
+        next.take_clients(self, changes.clients, changes.complete, changes.revision);
+        if let Some(rows) = changes.resources {
+            next.take_resources(rows);
+        }
+        next.survey();
+        next
+    }
+
+    fn take_clients(
+        &mut self,
+        before: &Self,
+        changed: HashMap<String, Option<Result<Client, StoreError>>>,
+        complete: bool,
+        revision: i64,
+    ) {
+        let mut by_shard: HashMap<usize, Vec<_>> = HashMap::new();
+        for (id, client) in changed {
+            by_shard.entry(shard_of(&id)).or_default().push((id, client));
+        }
+        for (number, changed) in by_shard {
+            let Some(shard) = self.clients.get_mut(number) else { continue };
+            let shard = Arc::make_mut(shard);
+            for (id, client) in changed {
+                if !complete {
+                    let what = if client.is_some() { "loaded" } else { "gone" };
+                    tracing::info!(event = "client.changed", client_id = id, revision, what);
+                }
+                let name = format!("client {id}");
+                shard.clients.remove(id.as_str());
+                self.broken.remove(&name);
+                match client {
+                    Some(Ok(client)) => {
+                        let client = keep_what_was_seen(client, before.client(&id));
+                        shard.clients.insert(client.client_id.clone(), Arc::new(client));
+                    }
+                    Some(Err(fault)) => {
+                        tracing::error!(event = "client.malformed", client_id = id, reason = %fault, "this client cannot authenticate until its row is mended");
+                        self.broken.insert(name, fault.to_string());
+                    }
+                    None => {}
+                }
+            }
+            shard.clients.shrink_to_fit();
+            shard.survey = Survey::of(shard.clients.values());
+        }
+    }
+
+    fn take_resources(&mut self, rows: Vec<Result<Resource, StoreError>>) {
+        self.broken.retain(|name, _| !name.starts_with("resource "));
+        self.resources = HashMap::with_capacity(rows.len());
+        for row in rows {
+            match row {
+                Ok(resource) => {
+                    self.resources.insert(resource.identifier.clone(), Arc::new(resource));
+                }
+                Err(fault) => {
+                    tracing::error!(event = "resource.malformed", reason = %fault, "no token is issued for this resource until its row is mended");
+                    self.broken.insert(format!("resource {}", self.broken.len()), fault.to_string());
+                }
+            }
+        }
+    }
+
+    /// What a wrong guess has to cost, over all clients.
+    fn survey(&mut self) {
+        let known: Vec<TagKid> = self.tag_keys.iter().map(TagKey::kid).collect();
+        let mut costs: HashMap<HashParams, usize> = HashMap::new();
+        for survey in self.clients.iter().map(|shard| &shard.survey) {
+            self.guess.imported = self.guess.imported.max(survey.imported);
+            if survey.named.iter().any(|kid| kid.is_none_or(|kid| !known.contains(&kid))) {
+                self.guess.named = 1;
+            }
+            for (cost, count) in &survey.costs {
+                *costs.entry(*cost).or_default() += count;
+            }
+        }
+        self.costs = costs.into_iter().collect();
+        self.costs.sort_by_key(|(cost, _)| (cost.m, cost.t, cost.p));
+    }
+}
+
+/// A part of the clients, with what they say about the cost of guesses.
+#[derive(Debug, Default, Clone)]
+struct Shard {
+    clients: HashMap<ClientId, Arc<Client>>,
+    survey: Survey,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Survey {
+    /// The most imported secrets that one client has, as far as they are tried.
+    imported: usize,
+    /// The tag keys of secrets that carry their row's id; `None` for those without a tag.
+    named: Vec<Option<TagKid>>,
+    costs: Vec<(HashParams, usize)>,
+}
+
+impl Survey {
+    fn of<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> Self {
+        let mut survey = Self::default();
+        for client in clients {
+            let mut imported = 0;
+            for secret in &client.secrets {
+                let kid = match secret.origin {
+                    Origin::Imported => {
+                        imported += 1;
+                        continue;
+                    }
+                    Origin::Named => None,
+                    Origin::Tagged(kid) => Some(kid),
+                };
+                if !survey.named.contains(&kid) {
+                    survey.named.push(kid);
+                }
+            }
+            survey.imported = survey.imported.max(imported.min(usize::try_from(MAX_IMPORTED).unwrap_or(1)));
+            for cost in client.secrets.iter().map(|secret| secret.hash.params()) {
+                match survey.costs.iter_mut().find(|(known, _)| *known == cost) {
+                    Some((_, count)) => *count += 1,
+                    None => survey.costs.push((cost, 1)),
+                }
+            }
+        }
+        survey
+    }
+}
+
+/// A secret that is loaded again keeps what this process has seen of it, as far as it is about the same hash.
+fn keep_what_was_seen(mut client: Client, before: Option<&Arc<Client>>) -> Client {
+    for secret in &mut client.secrets {
+        let known = before.and_then(|before| before.secrets.iter().find(|known| known.secret_id == secret.secret_id));
+        match known {
+            Some(known) if known.hash == secret.hash => secret.seen = Arc::clone(&known.seen),
+            Some(known) => secret.seen = Arc::new(known.seen.unverified()),
+            None => {}
+        }
+    }
+    client
+}
+
+/// FNV-1a. Who may insert here is an administrator, so a hash that everybody can compute does no harm.
+fn shard_of(client_id: &str) -> usize {
+    let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = client_id.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    usize::try_from(hash >> 56).unwrap_or(0) % SHARDS
+}
+
+const SHARDS: usize = 256;

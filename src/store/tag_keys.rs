@@ -1,0 +1,113 @@
+//! Keys that tag client secrets, at rest, sealed.
+
+use super::{Pool, Session, Store, StoreError, begin, on, within};
+use crate::crypto::seal::SealingKey;
+use crate::crypto::secret_tag::TagKey;
+use crate::model::time::UnixTime;
+
+/// A tag key as the database has it.
+#[derive(Debug, Clone)]
+pub struct SealedTagKey {
+    /// Its name.
+    pub kid: String,
+    /// Its bytes, sealed.
+    pub sealed: Vec<u8>,
+    /// When it was made.
+    pub created_at: UnixTime,
+}
+
+pub(super) type TagKeyRow = (String, Vec<u8>, i64);
+
+impl From<TagKeyRow> for SealedTagKey {
+    fn from((kid, sealed, created_at): TagKeyRow) -> Self {
+        Self { kid, sealed, created_at: UnixTime(created_at) }
+    }
+}
+
+impl SealedTagKey {
+    /// Makes a key, sealed for its row.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] when it cannot be made or sealed.
+    pub fn generate(under: &SealingKey, now: UnixTime) -> Result<Self, StoreError> {
+        let (key, bytes) = TagKey::generate().map_err(|error| malformed("new", &error))?;
+        let kid = key.kid().to_string();
+        let sealed = under.seal(&context(&kid), &*bytes).map_err(|error| malformed(&kid, &error))?;
+        Ok(Self { kid, sealed, created_at: now })
+    }
+
+    /// Opens the key and checks that it is the one its row says.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] with the exact reason.
+    pub fn open(&self, under: &SealingKey) -> Result<TagKey, StoreError> {
+        let bytes = under.open(&context(&self.kid), &self.sealed).map_err(|error| malformed(&self.kid, &error))?;
+        TagKey::from_bytes(&bytes)
+            .filter(|key| key.kid().to_string() == self.kid)
+            .ok_or_else(|| malformed(&self.kid, &"the key in this row has another name"))
+    }
+}
+
+impl Store {
+    /// All tag keys, sealed, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tag_keys(&self) -> Result<Vec<SealedTagKey>, StoreError> {
+        self.queries.inc();
+        let rows: Vec<TagKeyRow> =
+            on!(Pool, &self.pool, pool => within(sqlx::query_as(SELECT_TAG_KEYS).fetch_all(pool)).await)?;
+        Ok(rows.into_iter().map(SealedTagKey::from).collect())
+    }
+
+    /// Adds a tag key; with `first`, only when there is none yet, so that replicas that start together make one and not
+    /// three. `Ok(false)` when another was faster.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn add_tag_key(&self, key: &SealedTagKey, first: bool) -> Result<bool, StoreError> {
+        let mut session = self.session().await?;
+        self.queries.inc_by(3);
+        let added = within(async {
+            on!(Session, &mut session, connection => {
+                let mut tx = begin!(connection).await?;
+                // The row lock makes the others wait until this is decided.
+                sqlx::query("update registry_revision set revision = revision").execute(&mut *tx).await?;
+                let (there,): (i64,) = sqlx::query_as("select count(*) from secret_tag_key").fetch_one(&mut *tx).await?;
+                let wanted = there == 0 || !first;
+                if wanted {
+                    sqlx::query("insert into secret_tag_key (kid, sealed, created_at) values ($1, $2, $3)")
+                        .bind(&key.kid).bind(&key.sealed).bind(key.created_at.0).execute(&mut *tx).await?;
+                }
+                tx.commit().await?;
+                Ok(wanted)
+            })
+        })
+        .await?;
+        session.close().await;
+        Ok(added)
+    }
+
+    /// Removes a tag key. `Ok(false)` when there is none of that name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remove_tag_key(&self, kid: &str) -> Result<bool, StoreError> {
+        let sql = "delete from secret_tag_key where kid = $1";
+        self.queries.inc();
+        on!(Pool, &self.pool, pool => within(async { Ok(sqlx::query(sql).bind(kid).execute(pool).await?.rows_affected()) }).await)
+            .map(|rows| rows > 0)
+    }
+}
+
+/// Binds sealed bytes to their row, so that they open in no other.
+fn context(kid: &str) -> String {
+    format!("secret_tag_key/{kid}")
+}
+
+fn malformed(kid: &str, reason: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Malformed { kind: "secret tag key", id: kid.to_owned(), reason: reason.to_string() }
+}
+
+pub(super) const SELECT_TAG_KEYS: &str =
+    "select kid, sealed, created_at from secret_tag_key order by created_at desc, kid";
