@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::generator::{Load, Seen, Until};
-use crate::process::Server;
+use crate::process::{Server, processor_time};
 use crate::report::{Figure, Goal, Report};
 
 /// How thoroughly.
@@ -51,6 +51,9 @@ pub struct Round {
     pub p50: f64,
     /// And 99 of 100.
     pub p99: f64,
+    /// Processor time of the generator for each answer, in microseconds. Near that of the server, it is the generator
+    /// that was measured.
+    pub generator: f64,
 }
 
 /// All rounds of one contender, in the order in which they were run.
@@ -61,6 +64,7 @@ pub type Rounds = Vec<Round>;
 /// # Errors
 /// When one does not start.
 pub fn run(plan: Plan, contenders: &[Contender<'_>], report: &mut Report) -> anyhow::Result<Vec<Rounds>> {
+    heading(report);
     let mut all = vec![Rounds::new(); contenders.len()];
     let (mut errors, mut first_error) = (0, None);
     for _ in 0..plan.instances {
@@ -84,11 +88,7 @@ pub fn run(plan: Plan, contenders: &[Contender<'_>], report: &mut Report) -> any
         }
     }
     for (contender, rounds) in contenders.iter().zip(&all) {
-        let name = &contender.name;
-        report.figure(&format!("{name}: requests/s"), &figure(rounds, |round| round.rate), "", Goal::None);
-        report.figure(&format!("{name}: server CPU per request"), &figure(rounds, |round| round.cpu), "µs", Goal::None);
-        report.figure(&format!("{name}: p50"), &figure(rounds, |round| round.p50), "µs", Goal::None);
-        report.figure(&format!("{name}: p99"), &figure(rounds, |round| round.p99), "µs", Goal::None);
+        row(report, &contender.name, rounds);
     }
     if errors > 0 {
         report.errors(errors, first_error.as_deref());
@@ -101,9 +101,10 @@ pub fn run(plan: Plan, contenders: &[Contender<'_>], report: &mut Report) -> any
 /// # Errors
 /// When /proc does not tell.
 pub fn measure(server: &Server, load: &Load) -> anyhow::Result<(Round, Seen)> {
-    let before = server.processor_time()?;
+    let before = (server.processor_time()?, processor_time(std::process::id())?);
     let seen = load.run();
-    let cpu = server.processor_time()?.saturating_sub(before);
+    let cpu = server.processor_time()?.saturating_sub(before.0);
+    let generator = processor_time(std::process::id())?.saturating_sub(before.1);
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     let answers = seen.answers.max(1) as f64;
     let round = Round {
@@ -111,17 +112,36 @@ pub fn measure(server: &Server, load: &Load) -> anyhow::Result<(Round, Seen)> {
         cpu: cpu.as_secs_f64() * 1e6 / answers,
         p50: seen.latencies.quantile_us(0.5),
         p99: seen.latencies.quantile_us(0.99),
+        generator: generator.as_secs_f64() * 1e6 / answers,
     };
     Ok((round, seen))
 }
 
-/// Sends each request once, so that every client has been seen, and then for half a second more.
+/// Sends each request once, so that every client has been seen, or a thousand of them; and then for half a second more.
 pub fn warm_up(load: &Load) {
-    let each = u64::try_from(load.requests.len()).unwrap_or(u64::MAX);
-    for until in [Until::Count(each, Duration::from_mins(2)), Until::Time(Duration::from_millis(500))] {
+    let each = u64::try_from(load.requests.len()).map_or(1000, |each| each.min(1000));
+    for until in [Until::Count(each, Duration::from_secs(30)), Until::Time(Duration::from_millis(500))] {
         // What fails here fails in the rounds too, and is told there.
         drop(Load { until, ..load.clone() }.run());
     }
+}
+
+/// The head of a table of [`row`]s.
+pub fn heading(report: &Report) {
+    report.row("", &["requests/s", "server CPU µs", "p50 µs", "p99 µs", "generator CPU µs"].map(str::to_owned));
+}
+
+/// What all rounds of one contender have shown, as a line of a table.
+pub fn row(report: &Report, name: &str, rounds: &[Round]) {
+    let figure = |of: fn(&Round) -> f64| figure(rounds, of).to_string();
+    let columns = [
+        figure(|round| round.rate),
+        figure(|round| round.cpu),
+        figure(|round| round.p50),
+        figure(|round| round.p99),
+        figure(|round| round.generator),
+    ];
+    report.row(name, &columns);
 }
 
 /// One number of each round.

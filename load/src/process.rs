@@ -106,16 +106,12 @@ impl Server {
         Ok(())
     }
 
-    /// Processor time that it has used: user and system time of all its threads, in steps of 10 ms.
+    /// Processor time that it has used.
     ///
     /// # Errors
     /// When /proc does not tell.
     pub fn processor_time(&self) -> anyhow::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // proc(5): the name in parentheses may hold anything; utime and stime are the 14th and 15th field.
-        let fields = stat.rsplit_once(')').context("/proc/PID/stat")?.1;
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
+        processor_time(self.child.id())
     }
 
     /// A field of /proc/PID/status in KiB, such as `VmRSS` or `VmHWM`.
@@ -146,6 +142,18 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// User and system time of all threads of a process so far, in steps of 10 ms.
+///
+/// # Errors
+/// When /proc does not tell.
+pub fn processor_time(pid: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // proc(5): the name in parentheses may hold anything; utime and stime are the 14th and 15th field.
+    let fields = stat.rsplit_once(')').context("/proc/PID/stat")?.1;
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Fetches a path over a connection of its own: the status and the whole answer.

@@ -1,5 +1,7 @@
 //! Figures with their spread, beside the goals that they are held against.
 
+use std::fmt;
+
 /// A figure that was taken several times.
 #[derive(Debug, Clone, Default)]
 pub struct Figure(Vec<f64>);
@@ -19,8 +21,10 @@ impl Figure {
         let half = self.0.len() / 2;
         if self.0.len() % 2 == 1 { at(half) } else { f64::midpoint(at(half.wrapping_sub(1)), at(half)) }
     }
+}
 
-    fn text(&self) -> String {
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = match self.median().abs() {
             large if large >= 1000.0 => 0,
             middling if middling >= 10.0 => 1,
@@ -28,8 +32,10 @@ impl Figure {
         };
         let median = format!("{:.digits$}", self.median());
         match (self.0.first(), self.0.last()) {
-            (Some(least), Some(most)) if self.0.len() > 1 => format!("{median} ({least:.digits$}..{most:.digits$})"),
-            _ => median,
+            (Some(least), Some(most)) if self.0.len() > 1 => {
+                write!(f, "{median} ({least:.digits$}..{most:.digits$})")
+            }
+            _ => f.write_str(&median),
         }
     }
 }
@@ -67,6 +73,12 @@ impl Report {
         println!("   {text}");
     }
 
+    /// A line of a table.
+    pub fn row(&self, name: &str, columns: &[String]) {
+        let columns: String = columns.iter().map(|column| format!(" {column:>24}")).collect();
+        println!("   {name:<20}{columns}");
+    }
+
     /// A run with errors does not count: until the next section, goals are neither met nor missed.
     pub fn errors(&mut self, count: u64, first: Option<&str>) {
         let text = format!("{count} errors, the first: {}", first.unwrap_or("unknown"));
@@ -87,10 +99,10 @@ impl Report {
             (Some(true), None) => "met",
             (Some(false), None) => "MISSED",
         };
-        let value = format!("{} {unit}", figure.text());
+        let value = format!("{figure} {unit}");
         let line = format!("   {name:<46} {value:<34} {wanted:<9} {verdict}");
         println!("{}", line.trim_end());
-        let told = || format!("{}: {name}: {}, goal {wanted}", self.section, value.trim_end());
+        let told = || format!("{name}: {}, goal {wanted} [{}]", value.trim_end(), self.section);
         match (met, &self.errors) {
             (Some(false), None) => self.missed.push(told()),
             (Some(_), Some(errors)) => self.void.push(format!("{} ({errors})", told())),
@@ -119,9 +131,9 @@ mod tests {
 
     #[test]
     fn a_figure_tells_its_middle_and_its_spread() {
-        assert_eq!(Figure::new(vec![3.0, 1.0, 2.0]).text(), "2.00 (1.00..3.00)");
-        assert_eq!(Figure::new(vec![1500.0, 1000.0]).text(), "1250 (1000..1500)");
-        assert_eq!(Figure::new(vec![20.5]).text(), "20.5");
+        assert_eq!(Figure::new(vec![3.0, 1.0, 2.0]).to_string(), "2.00 (1.00..3.00)");
+        assert_eq!(Figure::new(vec![1500.0, 1000.0]).to_string(), "1250 (1000..1500)");
+        assert_eq!(Figure::new(vec![20.5]).to_string(), "20.5");
     }
 
     #[test]

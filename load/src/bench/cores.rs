@@ -1,7 +1,7 @@
 //! P3: both processors against one, the generator included in the same way.
 
 use super::{Bench, REAL, load, requests};
-use crate::contest::{Round, figure, measure, ratio, warm_up};
+use crate::contest::{Round, heading, measure, ratio, row, warm_up};
 use crate::generator::{Load, Until};
 use crate::process::pin_self;
 use crate::report::{Goal, Report};
@@ -35,10 +35,9 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         }
     }
     pin_self(GENERATOR_CORE)?;
+    heading(report);
     for (name, rounds) in [("one", &on_one), ("both", &on_both)] {
-        report.figure(&format!("{name}: requests/s"), &figure(rounds, |round| round.rate), "", Goal::None);
-        report.figure(&format!("{name}: server CPU per request"), &figure(rounds, |round| round.cpu), "µs", Goal::None);
-        report.figure(&format!("{name}: p99"), &figure(rounds, |round| round.p99), "µs", Goal::None);
+        row(report, name, rounds);
     }
     report.figure("P3: both ÷ one", &ratio(&on_both, &on_one, |round| round.rate), "", Goal::AtLeast(1.8));
     Ok(())

@@ -21,7 +21,6 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let refused = |load: Load| Load { expected: 401, ..load };
     let start = |serve: &Serve<'_>| {
         let server = site.serve(serve)?;
-        // The warm-up would send each name once, and a name may not fail for ever.
         let load = refused(load(&server, &bogus));
         Ok((server, load))
     };
