@@ -1,2 +1,13 @@
 //! What the measuring programs share.
 #![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod contest;
+pub mod generator;
+pub mod histogram;
+pub mod limit;
+pub mod postgres;
+pub mod process;
+pub mod registrations;
+pub mod report;
+pub mod site;

@@ -1,0 +1,95 @@
+//! What each piece of a warm token request costs: `cargo bench --bench pieces`.
+
+#[path = "in_process/server.rs"]
+mod server;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws_lc_rs::hmac;
+use axum::http::{HeaderMap, HeaderValue, header};
+use criterion::{BatchSize, Criterion};
+use grantd::crypto::jwk::Alg;
+use grantd::crypto::jws::SigningKey;
+use grantd::http::credentials::{BasicReading, presented};
+use grantd::http::form::Form;
+use grantd::model::time::UnixTime;
+use grantd::protocol::access_token::mint;
+use grantd::protocol::grant::{self, Asked};
+use server::{CLIENT, ISSUER, InProcess};
+use tower::ServiceExt as _;
+
+fn main() -> anyhow::Result<()> {
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .configure_from_args();
+    let server = InProcess::new()?;
+    reading(&mut criterion, &server)?;
+    deciding(&mut criterion, &server)?;
+    whole(&mut criterion, &server);
+    criterion.final_summary();
+    Ok(())
+}
+
+/// All of it through the router, with a client that is known to be right.
+fn whole(criterion: &mut Criterion, server: &InProcess) {
+    let router = &server.assembled.router;
+    criterion.bench_function("token request", |bencher| {
+        bencher.iter_batched(
+            || server.request().unwrap_or_default(),
+            |request| server.runtime.block_on(router.clone().oneshot(request)),
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+/// From bytes to a credential.
+fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> {
+    const BODY: &[u8] = b"grant_type=client_credentials&scope=api%3Aread";
+    criterion.bench_function("form", |bencher| bencher.iter(|| Form::parse(black_box(BODY))));
+
+    let mut headers = HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&server.authorization)?);
+    let form = Form::parse(BODY).ok().context("the form does not parse")?;
+    criterion.bench_function("Basic credentials", |bencher| {
+        bencher.iter(|| presented(black_box(&headers), &form, BasicReading::Tolerant));
+    });
+
+    let registry = &server.assembled.server.registry;
+    criterion.bench_function("client among 10,000", |bencher| {
+        bencher.iter(|| registry.snapshot().client(black_box(CLIENT)).cloned());
+    });
+
+    // The floor for recognising a secret without hashing it: one MAC over as many bytes as a secret has.
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
+    let secret = [b's'; 60];
+    criterion.bench_function("HMAC of a secret", |bencher| {
+        bencher.iter(|| hmac::verify(&key, black_box(&secret), black_box(&[0; 32])));
+    });
+    Ok(())
+}
+
+/// From a client to a token.
+fn deciding(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> {
+    let snapshot = server.assembled.server.registry.snapshot();
+    let client = snapshot.client(CLIENT).context("the client is not known")?;
+    let defaults = &server.assembled.server.defaults;
+    let asked = Asked { scope: Some("api:read".into()), resources: Vec::new() };
+    criterion.bench_function("grant decision", |bencher| {
+        bencher.iter(|| grant::decide(client, &snapshot, defaults, black_box(&asked)));
+    });
+
+    let granted = grant::decide(client, &snapshot, defaults, &asked).ok().context("nothing is granted")?;
+    for alg in Alg::ALL {
+        let (key, _) = SigningKey::generate(alg)?;
+        let claims = [b'c'; 230];
+        criterion.bench_function(&format!("signature {alg}"), |bencher| bencher.iter(|| key.sign(black_box(&claims))));
+        criterion.bench_function(&format!("claims and signature {alg}"), |bencher| {
+            bencher.iter(|| mint(ISSUER, client, black_box(&granted), &key, UnixTime(1_800_000_000)));
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! The sections of `bench`, and what they share. A new one is a file here and a line in [`SECTIONS`].
+
+mod connections;
+mod cores;
+mod documents;
+mod memory;
+mod refuse;
+mod scale;
+mod sql;
+mod start;
+mod warm;
+
+use std::cell::OnceCell;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+
+use crate::contest::Plan;
+use crate::generator::{Load, Until};
+use crate::postgres::Postgres;
+use crate::process::{Room, Server, free_address, pin_self, pinned};
+use crate::registrations::{Registered, filler, register, token_requests};
+use crate::report::Report;
+use crate::site::{GENERATOR_CORE, SERVER_CORE, Serve, Site, beside_us};
+
+/// A section's name, what it answers, and the code that does.
+type Section = (&'static str, &'static str, fn(&Bench, &mut Report) -> anyhow::Result<()>);
+
+/// In the order in which they run. Sections to come: assertions (P9, and the second half of P10), mutual TLS, DPoP.
+pub const SECTIONS: [Section; 9] = [
+    ("warm", "P1 P2: warm tokens against the limit", warm::run),
+    ("connections", "new connections and TLS against the limit", connections::run),
+    ("cores", "P3: both cores against one", cores::run),
+    ("sql", "P4 P5: statements, rows and hashes for 100,000 tokens", sql::run),
+    ("memory", "P6: resident memory", memory::run),
+    ("start", "P7: start to first token", start::run),
+    ("refuse", "P8: a bogus secret refused", refuse::run),
+    ("scale", "P10: the cost of a token in a large registry", scale::run),
+    ("documents", "P11: key set and metadata against static bytes", documents::run),
+];
+
+/// What sections share.
+pub struct Bench {
+    plan: Plan,
+    quick: bool,
+    postgres: Postgres,
+    room: Room,
+    base: OnceCell<(Site, Vec<Registered>)>,
+}
+
+impl Bench {
+    /// Runs the named sections, all of them when none is named.
+    ///
+    /// # Errors
+    /// When a name is unknown, or a section cannot be carried out.
+    pub fn run(quick: bool, names: &[String]) -> anyhow::Result<()> {
+        if let Some(unknown) = names.iter().find(|name| !SECTIONS.iter().any(|section| section.0 == **name)) {
+            bail!("there is no section {unknown}; there are {}", SECTIONS.map(|section| section.0).join(" "));
+        }
+        let plan = if quick {
+            Plan { instances: 1, rounds: 2, round: Duration::from_secs(1) }
+        } else {
+            Plan { instances: 3, rounds: 2, round: Duration::from_secs(2) }
+        };
+        pin_self(GENERATOR_CORE)?;
+        let bench = Self {
+            plan,
+            quick,
+            postgres: Postgres::from_environment()?,
+            room: Room::new("grantd-bench")?,
+            base: OnceCell::new(),
+        };
+        let mut report = Report::default();
+        for (name, _, section) in SECTIONS {
+            if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+                section(&bench, &mut report)?;
+            }
+        }
+        report.sum_up();
+        Ok(())
+    }
+
+    /// A database with [`REAL`] clients whose secrets are known, and its clients. Sections copy it.
+    fn base(&self) -> anyhow::Result<&(Site, Vec<Registered>)> {
+        if self.base.get().is_none() {
+            let site = self.empty(BASE)?;
+            let clients = register(&site, REAL)?;
+            self.base.get_or_init(|| (site, clients));
+        }
+        let Some(base) = self.base.get() else { bail!("the base is missing") };
+        Ok(base)
+    }
+
+    /// A database with the schema and nothing else.
+    fn empty(&self, database: &str) -> anyhow::Result<Site> {
+        self.postgres.create(database, None)?;
+        let site = Site::new(&self.room, self.postgres.url(database, None))?;
+        site.migrate(None)?;
+        Ok(site)
+    }
+
+    /// A copy of the base that has `total` clients, and those of them whose secrets are known.
+    fn copy(&self, database: &str, total: usize) -> anyhow::Result<(Site, &[Registered])> {
+        let (_, clients) = self.base()?;
+        self.postgres.create(database, Some(BASE))?;
+        self.postgres.sql(database, &filler(total.saturating_sub(REAL)))?;
+        Ok((Site::new(&self.room, self.postgres.url(database, None))?, clients))
+    }
+}
+
+/// Starts the limit server.
+fn limit(alg: &str, arguments: &[&str]) -> anyhow::Result<Server> {
+    let address = free_address()?;
+    let mut command = pinned(SERVER_CORE, &beside_us("limit-server")?);
+    command.args([alg, "--listen", &address.to_string()]).args(arguments).stdout(Stdio::null());
+    Server::start(command, address, None)
+}
+
+/// A load of [`CONNECTIONS`] kept connections in cleartext.
+fn load(server: &Server, requests: &Arc<[Vec<u8>]>) -> Load {
+    Load {
+        address: server.address,
+        requests: Arc::clone(requests),
+        expected: 200,
+        connections: CONNECTIONS,
+        reconnect: false,
+        tls: None,
+        until: Until::Time(Duration::from_secs(1)),
+        threads: 1,
+    }
+}
+
+/// grantd on PostgreSQL, signing with `alg`, no line for tokens.
+fn quiet(alg: &str) -> Serve<'static> {
+    Serve { settings: vec![("token.alg", alg.to_owned())], ..Serve::default() }
+}
+
+/// Token requests of the first `count` clients, to be shared.
+fn requests(clients: &[Registered], count: usize) -> Arc<[Vec<u8>]> {
+    token_requests(clients, count).into()
+}
+
+/// Clients with a secret that is known.
+const REAL: usize = 100;
+const BASE: &str = "base";
+const CONNECTIONS: usize = 64;

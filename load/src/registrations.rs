@@ -1,0 +1,71 @@
+//! Clients to measure with: some with real secrets, made by `grantd client create`, and any number that fill the registry.
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::limit::SCOPE;
+use crate::site::Site;
+
+/// A client and its secret.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// `client_id`.
+    pub id: String,
+    /// `client_secret`.
+    pub secret: String,
+}
+
+/// Registers `count` clients with secrets that work. Each takes a hash, so have a thousand at most.
+///
+/// # Errors
+/// With what the command says.
+pub fn register(site: &Site, count: usize) -> anyhow::Result<Vec<Registered>> {
+    (0..count)
+        .map(|number| {
+            let id = format!("app-{number:04}");
+            let scopes = ["--scope", "api:read api:write", "--default-scope", SCOPE, "--json"];
+            let done = site.command(&["client", "create", &id]).args(scopes).output().context("grantd")?;
+            if !done.status.success() {
+                bail!("grantd client create: {}", String::from_utf8_lossy(&done.stderr));
+            }
+            let answer: serde_json::Value = serde_json::from_slice(&done.stdout)?;
+            let secret = answer.get("client_secret").and_then(serde_json::Value::as_str).context("no client_secret")?;
+            Ok(Registered { id, secret: secret.to_owned() })
+        })
+        .collect()
+}
+
+/// SQL, true on both databases, that registers `count` clients with hashes that no secret has.
+#[must_use]
+pub fn filler(count: usize) -> String {
+    let numbers = format!("with recursive n (i) as (select 1 union all select i + 1 from n where i < {count})");
+    format!(
+        "{numbers} insert into client (client_id, scope, default_scope)
+         select 'filler-' || i, 'api:read api:write', '{SCOPE}' from n;
+         {numbers} insert into client_secret (secret_id, client_id, hash, imported)
+         select 'filler' || i, 'filler-' || i, '{UNUSED_HASH}', 0 from n;\n"
+    )
+}
+
+/// `POST /token` by HTTP Basic, as bytes.
+#[must_use]
+pub fn token_request(id: &str, secret: &str) -> Vec<u8> {
+    let basic = BASE64_STANDARD.encode(format!("{id}:{secret}"));
+    let body = "grant_type=client_credentials";
+    format!(
+        "POST /token HTTP/1.1\r\nHost: auth.example.com\r\nAuthorization: Basic {basic}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// One for each of the first `count` clients.
+#[must_use]
+pub fn token_requests(clients: &[Registered], count: usize) -> Vec<Vec<u8>> {
+    clients.iter().take(count).map(|client| token_request(&client.id, &client.secret)).collect()
+}
+
+const UNUSED_HASH: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$4PTs6i9jvSbk26IegYamZi+9v3lOmSCppfpnmuUDP68";
