@@ -6,22 +6,22 @@ pub mod error;
 pub mod form;
 pub mod log;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::State;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::routing::get;
+use axum::{BoxError, Router};
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::set_header::SetResponseHeaderLayer;
+use tower::ServiceExt as _;
 
 use crate::keyring::Document;
 use crate::model::time::Span;
@@ -31,7 +31,7 @@ use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenRequest, metad
 
 use credentials::BasicReading;
 use form::{Form, FormError};
-use log::{Log, Record, Source};
+use log::Log;
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -46,17 +46,104 @@ pub struct Surface {
     pub openid_configuration: bool,
 }
 
-/// Every route of the public listener.
-pub fn router(surface: Surface, log: Log) -> Router {
-    let issuer = surface.server.issuer.clone();
+/// Who is at the far end of a connection.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Its address, or that of the proxy in front of it.
+    pub address: SocketAddr,
+}
+
+/// The public surface. Endpoints that clients post to are matched here, by hand, since a token should cost little more than
+/// its signature; documents are the router's.
+#[derive(Debug)]
+pub struct App {
+    surface: Surface,
+    documents: Router,
+    log: Log,
+    /// Header fields of every answer that does not say otherwise.
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl App {
+    /// Puts the surface together.
+    #[must_use]
+    pub fn new(surface: Surface, log: Log) -> Self {
+        let mut headers = vec![
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        ];
+        if surface.server.issuer.is_https() {
+            headers.push((header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000")));
+        }
+        Self { documents: documents(&surface), surface, log, headers }
+    }
+
+    /// The same with other documents, so that a test can put a fault there.
+    #[must_use]
+    pub fn with_documents(self, documents: Router) -> Self {
+        Self { documents, ..self }
+    }
+
+    /// Answers a request, writes its line, and counts it.
+    pub async fn answer<B>(&self, caller: &Caller, request: Request<B>) -> Response
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let arrival = self.log.arrival(caller, &request);
+        let (mut response, outcome) = AssertUnwindSafe(self.respond(arrival.source, request))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| ((&Error::Internal).into_response(), None));
+        self.log.write(&arrival, &response, outcome.as_ref());
+        let headers = response.headers_mut();
+        headers.reserve(self.headers.len() + 1);
+        for (name, value) in &self.headers {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
+        if let Ok(id) = HeaderValue::from_str(&arrival.request_id) {
+            headers.insert("x-request-id", id);
+        }
+        response
+    }
+
+    async fn respond<B>(&self, source: IpAddr, request: Request<B>) -> (Response, Option<Outcome>)
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        // RFC 9112 section 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message
+        // that lacks a Host header field and to any request message that contains more than one".
+        let hosts = request.headers().get_all(header::HOST).iter().count();
+        if request.version() == Version::HTTP_11 && hosts != 1 {
+            let refusal = error::plain(StatusCode::BAD_REQUEST, "HTTP/1.1 requests carry one Host header field");
+            return (refusal, None);
+        }
+        match request.uri().path().strip_prefix(self.surface.server.issuer.path()) {
+            Some("/token") if request.method() == Method::POST => {
+                let (response, outcome) = self.surface.token(source, request).await;
+                (response, Some(outcome))
+            }
+            Some("/token") => (not_by_this_method(), None),
+            _ => {
+                // A service that cannot fail.
+                let Ok(response) = self.documents.clone().oneshot(request.map(Body::new)).await;
+                (response, None)
+            }
+        }
+    }
+}
+
+/// What may be read.
+fn documents(surface: &Surface) -> Router {
+    let issuer = &surface.server.issuer;
     let below = |path: &str| format!("{}{path}", issuer.path());
     let mut router = Router::new()
-        // Clients
-        .route(&below("/token"), post(token))
         // Resource servers
         .route(&below("/jwks"), get(jwks))
         .route(&below("/.well-known/jwks.json"), get(jwks))
-        // Whoever configures either
+        // Whoever configures them, or clients
         .route(&issuer.well_known("oauth-authorization-server"), get(server_metadata));
     if surface.openid_configuration {
         router = router.route(&below("/.well-known/openid-configuration"), get(server_metadata));
@@ -64,40 +151,14 @@ pub fn router(surface: Surface, log: Log) -> Router {
             router = router.route(&issuer.well_known("openid-configuration"), get(server_metadata));
         }
     }
-    let https = issuer.is_https();
-    let router = router
+    router
         .fallback(async || error::plain(StatusCode::NOT_FOUND, "there is nothing here"))
-        .method_not_allowed_fallback(async || {
-            error::plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource")
-        })
-        .with_state(surface);
-    layers(router, https, log)
+        .method_not_allowed_fallback(async || not_by_this_method())
+        .with_state(surface.clone())
 }
 
-/// What every answer passes through, outermost last. Apart from the routes, so that a test can put a fault below it.
-pub fn layers(router: Router, https: bool, log: Log) -> Router {
-    let fixed = |name: HeaderName, value: &'static str| {
-        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
-    };
-    let router = router
-        .layer(CatchPanicLayer::custom(|_| (&Error::Internal).into_response()))
-        .layer(middleware::from_fn(host))
-        .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
-        .layer(fixed(header::CACHE_CONTROL, "no-store"));
-    let router =
-        if https { router.layer(fixed(header::STRICT_TRANSPORT_SECURITY, "max-age=63072000")) } else { router };
-    router.layer(middleware::from_fn_with_state(log, log::layer))
-}
-
-/// RFC 9112 section 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
-/// lacks a Host header field and to any request message that contains more than one".
-async fn host(request: Request, next: Next) -> Response {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    if request.version() == Version::HTTP_11 && hosts != 1 {
-        return error::plain(StatusCode::BAD_REQUEST, "HTTP/1.1 requests carry one Host header field");
-    }
-    next.run(request).await
+fn not_by_this_method() -> Response {
+    error::plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource")
 }
 
 /// RFC 6749 section 5.1.
@@ -109,60 +170,79 @@ struct TokenResponse<'a> {
     scope: &'a str,
 }
 
-async fn token(
-    State(surface): State<Surface>,
-    Extension(Source(source)): Extension<Source>,
-    request: Request,
-) -> Response {
-    let (parts, body) = request.into_parts();
-    let outcome = match read(&surface, &parts, body, source).await {
-        Ok(request) => surface.server.token(request).await,
-        Err(error) => Outcome { client_id: None, method: None, credential_id: None, result: Err(error.into()) },
-    };
-    let mut response = match &outcome.result {
-        Ok(granted) => token_response(granted),
-        Err(error) => error.into_response(),
-    };
-    response.extensions_mut().insert(Record(Arc::new(outcome)));
-    // RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response header field with a value of
-    // "no-cache"", on refusals too.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    response
-}
-
-async fn read(surface: &Surface, parts: &Parts, body: Body, source: IpAddr) -> Result<TokenRequest, RequestError> {
-    // RFC 6749 section 2.3.1: "The parameters can only be transmitted in the request-body and MUST NOT be included in the
-    // request URI." What else stands there is not looked at.
-    let query = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
-    if CREDENTIALS.iter().any(|name| query.has(name)) {
-        return Err(RequestError::CredentialsInUri);
+impl Surface {
+    async fn token<B>(&self, source: IpAddr, request: Request<B>) -> (Response, Outcome)
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        let outcome = match self.read(&parts, body, source).await {
+            Ok(request) => self.server.token(request).await,
+            Err(error) => Outcome { client_id: None, method: None, credential_id: None, result: Err(error.into()) },
+        };
+        let mut response = match &outcome.result {
+            Ok(granted) => token_response(granted),
+            Err(error) => error.into_response(),
+        };
+        // RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response header field with a value
+        // of "no-cache"", on refusals too.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+        (response, outcome)
     }
-    let form = read_form(parts, body, surface.body_deadline).await?;
-    let one = |name| form.one(name).map(|value| value.map(str::to_owned)).map_err(|_| RequestError::Repeated);
-    Ok(TokenRequest {
-        grant_type: one("grant_type")?,
-        asked: Asked {
-            scope: one("scope")?,
-            resources: form.all("resource").chain(form.all("audience")).map(str::to_owned).collect(),
-        },
-        presented: credentials::presented(&parts.headers, &form, surface.basic),
-        source,
-    })
+
+    async fn read<B>(&self, parts: &Parts, body: B, source: IpAddr) -> Result<TokenRequest, RequestError>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        // RFC 6749 section 2.3.1: "The parameters can only be transmitted in the request-body and MUST NOT be included in
+        // the request URI." What else stands there is not looked at.
+        if let Some(query) = parts.uri.query() {
+            let query = Form::parse(query.as_bytes()).unwrap_or_default();
+            if CREDENTIALS.iter().any(|name| query.has(name)) {
+                return Err(RequestError::CredentialsInUri);
+            }
+        }
+        let form = read_form(parts, body, self.body_deadline).await?;
+        let one = |name| form.one(name).map(|value| value.map(str::to_owned)).map_err(|_| RequestError::Repeated);
+        Ok(TokenRequest {
+            grant_type: one("grant_type")?,
+            asked: Asked {
+                scope: one("scope")?,
+                resources: form.all("resource").chain(form.all("audience")).map(str::to_owned).collect(),
+            },
+            presented: credentials::presented(&parts.headers, &form, self.basic),
+            source,
+        })
+    }
 }
 
 fn token_response(granted: &Granted) -> Response {
-    Json(TokenResponse {
+    let answer = TokenResponse {
         access_token: &granted.access_token.token,
         token_type: "Bearer",
         expires_in: granted.expires_in.seconds(),
         scope: granted.scope.as_str(),
-    })
-    .into_response()
+    };
+    let mut body = Vec::with_capacity(granted.access_token.token.len() + granted.scope.as_str().len() + 128);
+    // What there is to serialize is text and a number.
+    if serde_json::to_writer(&mut body, &answer).is_err() {
+        return (&Error::Internal).into_response();
+    }
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().reserve(HEADERS);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// Reads the body as a form: RFC 6749 section 3.2, "using the "application/x-www-form-urlencoded" format".
-async fn read_form(parts: &Parts, body: Body, deadline: Duration) -> Result<Form, RequestError> {
+async fn read_form<B>(parts: &Parts, body: B, deadline: Duration) -> Result<Form, RequestError>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
     let mut media_types = parts.headers.get_all(header::CONTENT_TYPE).iter();
     let media_type = media_types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
@@ -234,3 +314,5 @@ pub const PUBLISH_AHEAD: Span = Span::from_secs(300 + 60);
 const DOCUMENT_CACHING: &str = "public, max-age=300";
 const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
 const MAX_BODY: usize = 16 * 1024;
+/// Room for the header fields of a token response, so that none has to move.
+const HEADERS: usize = 16;

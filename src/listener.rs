@@ -2,6 +2,7 @@
 //!
 //! `axum::serve` has none of these, and a silent or half-sent connection would hold up a stop for ever.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,9 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
-use tower::ServiceExt as _;
 
-use crate::http::log::Peer;
+use crate::http::Caller;
 use crate::tls::Tls;
 
 /// How long each part of a connection may take.
@@ -56,9 +56,14 @@ pub struct Listener {
 
 impl Listener {
     /// Accepts until `stop` turns true, then lets requests in flight finish, until the deadline at the latest.
-    pub async fn run(self, router: Router, mut stop: watch::Receiver<bool>) {
+    pub async fn run<A, F>(self, answer: A, mut stop: watch::Receiver<bool>)
+    where
+        A: Fn(Caller, Request<Incoming>) -> F + Send + Sync + 'static,
+        F: Future<Output = Response> + Send + 'static,
+    {
         let slots = Arc::new(Semaphore::new(self.max_connections as usize));
-        let connection = Arc::new(Connection { router, tls: self.tls, deadlines: self.deadlines, stop: stop.clone() });
+        let connections =
+            Arc::new(Connections { answer, tls: self.tls, deadlines: self.deadlines, stop: stop.clone() });
         while !*stop.borrow() {
             let accepted = tokio::select! {
                 accepted = accept(&self.socket, &slots) => accepted,
@@ -66,9 +71,9 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, address, slot)) => {
-                    let connection = Arc::clone(&connection);
+                    let connections = Arc::clone(&connections);
                     tokio::spawn(async move {
-                        connection.serve(stream, address).await;
+                        connections.serve(stream, address).await;
                         drop(slot);
                     });
                 }
@@ -98,14 +103,18 @@ async fn accept(
     Ok((stream, address, slot))
 }
 
-struct Connection {
-    router: Router,
+struct Connections<A> {
+    answer: A,
     tls: Option<Arc<Tls>>,
     deadlines: Deadlines,
     stop: watch::Receiver<bool>,
 }
 
-impl Connection {
+impl<A, F> Connections<A>
+where
+    A: Fn(Caller, Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
     async fn serve(&self, stream: TcpStream, address: SocketAddr) {
         // Answers are written at once: with TLS, Nagle's algorithm would hold them back for milliseconds.
         if let Err(error) = stream.set_nodelay(true) {
@@ -143,15 +152,14 @@ impl Connection {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let turns = Arc::new(Turns::default());
-        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        let service = service_fn(|request| {
             turns.begin();
-            request.extensions_mut().insert(Peer(address));
-            let answer = self.router.clone().oneshot(request.map(Body::new));
+            let answer = (self.answer)(Caller { address }, request);
             let turns = Arc::clone(&turns);
             async move {
                 let answer = answer.await;
                 turns.end();
-                answer
+                Ok::<_, Infallible>(answer)
             }
         });
         let stream = Timed::new(stream, Arc::clone(&turns), self.deadlines, connected_at);

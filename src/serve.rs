@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
-use axum::Router;
 use sqlx::postgres::PgSslMode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,8 +19,8 @@ use crate::config::{Config, ConfigError, read_secret};
 use crate::crypto::seal::SealingKey;
 use crate::hashing::Lane;
 use crate::http::admin::{self, Admin};
-use crate::http::log::{Counts, Log};
-use crate::http::{Surface, router};
+use crate::http::log::{Counts, Log, RequestIds};
+use crate::http::{App, Surface};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
 use crate::model::time::Clock;
@@ -44,7 +43,7 @@ pub struct Assembled {
     /// Keeps it current.
     pub feed: Feed,
     /// The public surface.
-    pub router: Router,
+    pub app: Arc<App>,
     /// What is counted.
     pub counts: Counts,
     /// Secrets whose hashes should cost more; for [`raise_costs`].
@@ -101,8 +100,9 @@ pub fn assemble(
         body_deadline: config.body_deadline,
         openid_configuration: config.openid_configuration,
     };
-    let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone() };
-    Ok(Assembled { server, feed, router: router(surface, log), counts, outdated: to_raise })
+    let request_ids = RequestIds::new().context("making request ids")?;
+    let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone(), request_ids };
+    Ok(Assembled { server, feed, app: Arc::new(App::new(surface, log)), counts, outdated: to_raise })
 }
 
 /// What the daemon does once it listens.
@@ -133,7 +133,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         None => config.issuer.clone().unwrap_or_default(),
     };
 
-    let Assembled { server, feed, router, counts, outdated } =
+    let Assembled { server, feed, app, counts, outdated } =
         assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
     let (stop, stopped) = watch::channel(false);
     let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
@@ -150,8 +150,12 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
-    let public = tokio::spawn(public.run(router, stopped.clone()));
-    let private = tokio::spawn(private.run(admin, stopped));
+    let answer = move |caller, request| {
+        let app = Arc::clone(&app);
+        async move { app.answer(&caller, request).await }
+    };
+    let public = tokio::spawn(public.run(answer, stopped.clone()));
+    let private = tokio::spawn(private.run(move |_, request| admin::answer(&admin, request), stopped));
     tracing::info!(event = "listening", listener = "admin", address = %private_address);
     tracing::info!(event = "listening", listener = "public", address = %public_address, tls = tls.is_some(), issuer = %server.issuer);
     if let Some(announce) = announce {

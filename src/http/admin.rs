@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::Json;
-use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{BoxError, Json, Router};
 use serde_json::{Map, Value, json};
+use tower::ServiceExt as _;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::protocol::AuthorizationServer;
+use crate::protocol::error::Error;
 
 /// What the admin listener shows.
 #[derive(Clone)]
@@ -31,6 +35,26 @@ pub fn router(admin: Admin) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(admin)
+        .layer(CatchPanicLayer::custom(|_| (&Error::Internal).into_response()))
+        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
+}
+
+/// Answers a request of the admin listener.
+pub fn answer<B>(router: &Router, request: Request<B>) -> impl Future<Output = Response> + Send + use<B>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let answer = router.clone().oneshot(request.map(Body::new));
+    async move {
+        // A service that cannot fail.
+        let Ok(response) = answer.await;
+        response
+    }
 }
 
 /// 200 when every item is, else 503; each item with its reason.

@@ -1,12 +1,11 @@
 //! One line and one count per request, written here and nowhere else.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue};
-use axum::middleware::Next;
+use axum::http::{HeaderMap, Method, Request, Uri};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -16,20 +15,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
-use crate::crypto::random;
+use super::Caller;
+use crate::crypto::{NoEntropy, random};
 use crate::protocol::Outcome;
-
-/// The far end of a connection, put into each request by the listener.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
-
-/// Where a request came from, the proxies that we trust taken off.
-#[derive(Debug, Clone, Copy)]
-pub struct Source(pub IpAddr);
-
-/// What a handler wants said of its request, in place of the bare line.
-#[derive(Debug, Clone)]
-pub struct Record(pub Arc<Outcome>);
 
 /// What is counted.
 #[derive(Debug, Clone)]
@@ -71,47 +59,82 @@ impl Default for Counts {
     }
 }
 
-/// What the layer needs.
+/// Writes lines, and counts.
 #[derive(Debug, Clone)]
 pub struct Log {
     /// Proxies whose word on where a request came from is taken.
     pub trusted_proxies: Arc<[IpNet]>,
     /// What is counted.
     pub counts: Counts,
+    /// Makes request ids.
+    pub request_ids: RequestIds,
 }
 
-/// Gives the request an id and a source, and writes its line when it has been answered.
-pub async fn layer(State(log): State<Log>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let peer =
-        request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| address.ip());
-    let source = source(peer, request.headers(), &log.trusted_proxies);
-    request.extensions_mut().insert(Source(source));
-    // Chosen by us: an id from outside could make two requests look like one.
-    let request_id = random::<9>().map_or_else(|_| "none".to_owned(), |bytes| BASE64_URL_SAFE_NO_PAD.encode(bytes));
-    let (method, path) = (request.method().clone(), cut(request.uri().path()).to_owned());
+/// A request that has come, as the log names it.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Where it came from, the proxies that we trust taken off.
+    pub source: IpAddr,
+    /// Chosen by us: an id from outside could make two requests look like one.
+    pub request_id: String,
+    started: Instant,
+    method: Method,
+    uri: Uri,
+}
 
-    let mut response = next.run(request).await;
-    let seconds = started.elapsed().as_secs_f64();
-    match response.extensions_mut().remove::<Record>() {
-        Some(Record(outcome)) => log.token(&outcome, source, &request_id, seconds),
-        None => tracing::info!(
-            event = "request",
-            method = %cut(method.as_str()),
-            path,
-            status = response.status().as_u16(),
-            remote_addr = %source,
-            request_id,
-            duration_us = micros(seconds),
-        ),
+/// Ids that no other request has: chance that is this process's own, and a number.
+#[derive(Debug, Clone)]
+pub struct RequestIds {
+    process: [u8; 6],
+    next: Arc<AtomicU64>,
+}
+
+impl RequestIds {
+    /// Ids of this process.
+    ///
+    /// # Errors
+    /// [`NoEntropy`].
+    pub fn new() -> Result<Self, NoEntropy> {
+        Ok(Self { process: random()?, next: Arc::default() })
     }
-    if let Ok(id) = HeaderValue::from_str(&request_id) {
-        response.headers_mut().insert("x-request-id", id);
+
+    fn next(&self) -> String {
+        let number = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mut id = [0; 12];
+        id.iter_mut().zip(self.process.iter().chain(number.iter().skip(2))).for_each(|(to, from)| *to = *from);
+        BASE64_URL_SAFE_NO_PAD.encode(id)
     }
-    response
 }
 
 impl Log {
+    /// Notes that a request has come.
+    pub fn arrival<B>(&self, caller: &Caller, request: &Request<B>) -> Arrival {
+        Arrival {
+            source: source(caller.address.ip(), request.headers(), &self.trusted_proxies),
+            request_id: self.request_ids.next(),
+            started: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+        }
+    }
+
+    /// Writes the line of a request that has been answered, and counts it.
+    pub fn write(&self, arrival: &Arrival, response: &Response, outcome: Option<&Outcome>) {
+        let seconds = arrival.started.elapsed().as_secs_f64();
+        match outcome {
+            Some(outcome) => self.token(outcome, arrival.source, &arrival.request_id, seconds),
+            None => tracing::info!(
+                event = "request",
+                method = cut(arrival.method.as_str()),
+                path = cut(arrival.uri.path()),
+                status = response.status().as_u16(),
+                remote_addr = %arrival.source,
+                request_id = arrival.request_id,
+                duration_us = micros(seconds),
+            ),
+        }
+    }
+
     fn token(&self, outcome: &Outcome, source: IpAddr, request_id: &str, seconds: f64) {
         let method = outcome.method.map_or("none", |method| method.as_str());
         let client_id = outcome.client_id.as_deref().map(cut);

@@ -2,21 +2,19 @@
 
 use std::collections::HashSet;
 
+use std::sync::Arc;
+
 use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::StatusCode;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use grantd::crypto::jwk::Alg;
-use grantd::http::layers;
-use grantd::http::log::{Counts, Log};
 use grantd::model::client::Client;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, Span};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode};
-use tower::ServiceExt as _;
 
 use crate::harness::{Db, ISS, Setup, client};
 
@@ -249,13 +247,12 @@ async fn l108_registered_claims_reach_the_token(db: Db) {
 #[tokio::test]
 async fn err_09_a_panic_is_a_500_in_json_and_the_process_lives() {
     let faulty = Router::new().route("/panic", get(async || -> &'static str { panic!("secret detail") }));
-    let log = Log { trusted_proxies: [].into(), counts: Counts::default() };
-    let router = layers(faulty, true, log);
+    let (mut server, secret) = Setup::with_cb(Db::sqlite()).await;
+    server.app = Arc::new(Arc::into_inner(server.app).unwrap().with_documents(faulty));
     for _ in 0..2 {
-        let request = Request::get("/panic").header("host", "as.test").body(Body::empty()).unwrap();
-        let response = router.clone().oneshot(request).await.unwrap();
-        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
-        assert_eq!(&body[..], br#"{"error":"server_error","error_description":"the server failed"}"#);
+        let answer = server.get("/panic").await;
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(answer.body, r#"{"error":"server_error","error_description":"the server failed"}"#);
+        server.basic("cb", &secret, "").await.ok();
     }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use base64::Engine as _;
@@ -14,7 +13,8 @@ use grantd::config::{Config, Settings, Sources};
 use grantd::crypto::seal::SealingKey;
 use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash, new_secret_id};
 use grantd::crypto::secret_tag::TagKey;
-use grantd::http::log::{Counts, Peer};
+use grantd::http::log::Counts;
+use grantd::http::{App, Caller};
 use grantd::model::client::Client;
 use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
@@ -28,7 +28,6 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use tokio::sync::watch;
-use tower::ServiceExt as _;
 
 /// Stamps async functions that take a [`Db`] into tests on both databases.
 macro_rules! on_both {
@@ -178,14 +177,14 @@ impl Setup {
         let config = Config::parse(&self.settings, &sources).unwrap();
         let sealing_key = SealingKey::from_base64(&self.sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
-        let Assembled { server, mut feed, router, counts, outdated } =
+        let Assembled { server, mut feed, app, counts, outdated } =
             assemble(&config, &self.store, sealing_key, issuer, self.clock.clone(), None).unwrap();
         feed.step().await.unwrap();
         feed.step().await.unwrap();
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(feed.run(stopped));
         tokio::spawn(raise_costs(outdated, Arc::clone(&server), self.store.clone()));
-        Server { db: self.db, store: self.store, sealing_key: self.sealing_key, server, router, counts, _stop: stop }
+        Server { db: self.db, store: self.store, sealing_key: self.sealing_key, server, app, counts, _stop: stop }
     }
 }
 
@@ -214,7 +213,7 @@ pub struct Server {
     pub store: Store,
     pub sealing_key: String,
     pub server: Arc<AuthorizationServer>,
-    pub router: Router,
+    pub app: Arc<App>,
     pub counts: Counts,
     _stop: watch::Sender<bool>,
 }
@@ -232,10 +231,13 @@ impl Server {
         feed.close().await;
     }
 
-    pub async fn send(&self, mut request: Request<Body>) -> Answer {
-        request.extensions_mut().insert(Peer(SocketAddr::from(([192, 0, 2, 1], 4711))));
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        self.send_from(([192, 0, 2, 1], 4711), request).await
+    }
+
+    pub async fn send_from(&self, from: impl Into<SocketAddr>, mut request: Request<Body>) -> Answer {
         request.headers_mut().entry(header::HOST).or_insert_with(|| "as.test".parse().unwrap());
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.app.answer(&Caller { address: from.into() }, request).await;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }

@@ -2,11 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::Request;
+use axum::response::Response;
+use grantd::http::Caller;
 use grantd::listener::{Deadlines, Listener};
 use grantd::tls::{Files, Tls};
+use hyper::body::Incoming;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -40,8 +45,19 @@ async fn listen_with(tls: Option<Arc<Tls>>, max_connections: u32) -> Listening {
     let address = socket.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
     let listener = Listener { socket, tls, deadlines: SHORT, max_connections };
-    let task = tokio::spawn(listener.run(server.router.clone(), stopped));
+    let task = tokio::spawn(listener.run(answering(&server), stopped));
     Listening { address, stop, task, secret, _server: server }
+}
+
+/// How the daemon hands requests to its surface.
+fn answering(
+    server: &crate::harness::Server,
+) -> impl Fn(Caller, Request<Incoming>) -> Pin<Box<dyn Future<Output = Response> + Send>> + Send + Sync + use<> {
+    let app = Arc::clone(&server.app);
+    move |caller, request| {
+        let app = Arc::clone(&app);
+        Box::pin(async move { app.answer(&caller, request).await })
+    }
 }
 
 async fn listen() -> Listening {
@@ -154,7 +170,7 @@ async fn htp_08_a_body_that_does_not_come_is_refused_and_the_connection_closed()
     let address = socket.local_addr().unwrap();
     let (_stop, stopped) = watch::channel(false);
     tokio::spawn(
-        Listener { socket, tls: None, deadlines: SHORT, max_connections: 10 }.run(server.router.clone(), stopped),
+        Listener { socket, tls: None, deadlines: SHORT, max_connections: 10 }.run(answering(&server), stopped),
     );
     let mut stream = TcpStream::connect(address).await.unwrap();
     let started = Instant::now();
