@@ -1,9 +1,13 @@
 //! Floor 0: bytes in, bytes out. Secrets, signatures, public keys, sealing; nothing here knows a disk or a request.
 
+pub mod jose;
+pub mod json;
 pub mod jwk;
+pub mod jwk_set;
 pub mod jws;
 pub mod seal;
 pub mod secret;
+pub mod verifying_key;
 
 use aws_lc_rs::rand;
 
