@@ -133,7 +133,7 @@ impl<'a> Unverified<'a> {
         &self,
         keys: impl IntoIterator<Item = &'k VerifyingKey>,
     ) -> Result<(&Claims, &'k VerifyingKey), JoseError> {
-        let named = keys.into_iter().filter(|key| self.header.kid().is_none_or(|kid| kid == key.kid()));
+        let named = keys.into_iter().filter(|key| self.header.kid().is_none_or(|kid| key.is_called(kid)));
         let (mut fault, mut tried) = (JoseError::NoKey, 0);
         for key in named {
             if key.alg() != self.header.alg() {

@@ -85,7 +85,7 @@ mod tests {
         let set = read(&[ec.clone(), other, encrypts, ed.clone()]).unwrap();
         assert_eq!(
             set.keys.iter().map(VerifyingKey::kid).collect::<Vec<_>>(),
-            [ec["kid"].as_str().unwrap(), ed["kid"].as_str().unwrap()]
+            [ec["kid"].as_str(), ed["kid"].as_str()]
         );
         assert_eq!(set.skipped, [Skipped { at: 1, why: JwkError::Kty }, Skipped { at: 2, why: JwkError::Use }]);
         assert!(read(&[]).unwrap().keys.is_empty());

@@ -2,22 +2,18 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
-    RsaPublicKeyComponents,
-};
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, CommonParameters, EllipticCurve, EllipticCurveKeyParameters, EllipticCurveKeyType, Jwk,
-    OctetKeyPairParameters, OctetKeyPairType, RSAKeyParameters, RSAKeyType, ThumbprintHash,
-};
+use aws_lc_rs::signature::ParsedPublicKey;
+use jsonwebtoken::jwk::{CommonParameters, Jwk, ThumbprintHash};
 use serde_json::Value;
 
 use super::json::{self, JsonError, Object};
 use super::jwk::Alg;
 
+mod material;
+mod pem;
 mod weak;
+
+use material::text;
 
 /// A public key with the one algorithm it verifies: "each key MUST be used with exactly one algorithm" (RFC 8725 section 3.1).
 pub struct VerifyingKey {
@@ -40,6 +36,12 @@ pub enum JwkError {
     /// RFC 9449 section 4.3: "does not contain a private key". No key that we are sent may.
     #[error("the JWK has the private or secret member {0}: send the public key only, and replace the one you sent")]
     Private(&'static str),
+    /// As [`JwkError::Private`], in PEM.
+    #[error("this is a private key: send the public key only, and replace the one you sent")]
+    PrivatePem,
+    /// Not one public key in PEM.
+    #[error("no public key found; expected one in PEM, as `openssl pkey -pubout` writes it")]
+    Pem,
     /// `oct` among them: nothing here verifies with a shared secret.
     #[error("kty is one of EC, OKP, RSA")]
     Kty,
@@ -93,6 +95,14 @@ impl VerifyingKey {
         Self::from_jwk(&json::object(text)?, registered)
     }
 
+    /// Reads a public key in PEM. It has no `kid`, and `registered` decides between PS256 and RS256.
+    ///
+    /// # Errors
+    /// [`JwkError`], saying what to send instead.
+    pub fn from_pem(pem: &[u8], registered: Option<Alg>) -> Result<Self, JwkError> {
+        Self::from_jwk(&pem::jwk(pem)?, registered)
+    }
+
     /// Reads a JWK that the strict reader has read. The algorithm is the JWK's own, else the one registered, else the
     /// first that goes with the key; RS256 is never a guess.
     ///
@@ -120,9 +130,9 @@ impl VerifyingKey {
         let alg = named.or(registered).or(fitting.first().copied()).ok_or(JwkError::Alg)?;
         let (parsed, algorithm) = match alg {
             _ if !fitting.contains(&alg) => return Err(JwkError::Alg),
-            Alg::Es256 => ec(jwk)?,
-            Alg::EdDsa => okp(jwk)?,
-            Alg::Ps256 | Alg::Rs256 => rsa(jwk, alg)?,
+            Alg::Es256 => material::ec(jwk)?,
+            Alg::EdDsa => material::okp(jwk)?,
+            Alg::Ps256 | Alg::Rs256 => material::rsa(jwk, alg)?,
         };
         let public = Jwk { common: CommonParameters::default(), algorithm };
         let jkt = public.thumbprint(ThumbprintHash::SHA256).map_err(|_| JwkError::Kty)?;
@@ -145,10 +155,16 @@ impl VerifyingKey {
         self.alg
     }
 
-    /// The id that its owner calls it by; the thumbprint when it came without one.
+    /// The id that its owner gave it.
     #[must_use]
-    pub fn kid(&self) -> &str {
-        self.kid.as_deref().unwrap_or(&self.jkt)
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// Whether a header's `kid` can mean this key: by its own id, by its thumbprint, or because it came without an id.
+    #[must_use]
+    pub fn is_called(&self, kid: &str) -> bool {
+        self.kid.as_deref().is_none_or(|own| own == kid) || self.jkt == kid
     }
 
     /// The RFC 7638 SHA-256 thumbprint, as in `cnf.jkt` of a token bound to this key.
@@ -157,7 +173,7 @@ impl VerifyingKey {
         &self.jkt
     }
 
-    /// The key as we store it: its own members, `use`, `alg` and its `kid`. Reads as the same key again.
+    /// The key as we store it: its own members, `use`, `alg` and its `kid`, if it has one. Reads as the same key again.
     #[must_use]
     pub fn jwk(&self) -> Object {
         let mut members = match serde_json::to_value(&self.public) {
@@ -166,7 +182,9 @@ impl VerifyingKey {
         };
         members.insert("use".into(), "sig".into());
         members.insert("alg".into(), self.alg.as_str().into());
-        members.insert("kid".into(), self.kid().into());
+        if let Some(kid) = &self.kid {
+            members.insert("kid".into(), kid.as_str().into());
+        }
         members
     }
 }
@@ -206,83 +224,208 @@ fn honours_use(jwk: &Object) -> Result<(), JwkError> {
     }
 }
 
-fn ec(jwk: &Object) -> Result<(ParsedPublicKey, AlgorithmParameters), JwkError> {
-    if text(jwk, "crv")? != "P-256" {
-        return Err(JwkError::Crv);
-    }
-    // RFC 7518 section 6.2.1.2: "The length of this octet string MUST be the full size of a coordinate for the curve"
-    let mut point = [4; 65];
-    let (_, coordinates) = point.split_at_mut(1);
-    let (x, y) = coordinates.split_at_mut(32);
-    x.copy_from_slice(&octets::<32>(jwk, "x")?);
-    y.copy_from_slice(&octets::<32>(jwk, "y")?);
-    let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).map_err(|_| JwkError::Point)?;
-    let (key_type, curve) = (EllipticCurveKeyType::EC, EllipticCurve::P256);
-    let (x, y) = (text(jwk, "x")?.to_owned(), text(jwk, "y")?.to_owned());
-    Ok((parsed, AlgorithmParameters::EllipticCurve(EllipticCurveKeyParameters { key_type, curve, x, y })))
-}
-
-fn okp(jwk: &Object) -> Result<(ParsedPublicKey, AlgorithmParameters), JwkError> {
-    if text(jwk, "crv")? != "Ed25519" {
-        return Err(JwkError::Crv);
-    }
-    let point = octets::<32>(jwk, "x")?;
-    if weak::is_weak_ed25519(&point) {
-        return Err(JwkError::Ed25519Weak);
-    }
-    let parsed = ParsedPublicKey::new(&ED25519, point).map_err(|_| JwkError::Member("x"))?;
-    let (key_type, curve) = (OctetKeyPairType::OctetKeyPair, EllipticCurve::Ed25519);
-    let x = text(jwk, "x")?.to_owned();
-    Ok((parsed, AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters { key_type, curve, x })))
-}
-
-fn rsa(jwk: &Object, alg: Alg) -> Result<(ParsedPublicKey, AlgorithmParameters), JwkError> {
-    // Bounds before anything is computed: a modulus of a million bits is not even decoded.
-    if text(jwk, "n")?.len() > MODULUS_TEXT_MAX {
-        return Err(JwkError::RsaSize);
-    }
-    if text(jwk, "e")? != "AQAB" {
-        return Err(JwkError::RsaExponent);
-    }
-    let n = BASE64_URL_SAFE_NO_PAD.decode(text(jwk, "n")?).map_err(|_| JwkError::Member("n"))?;
-    let Some(first) = n.first().filter(|&&first| first != 0) else {
-        // RFC 7518 section 2, Base64urlUInt: "the minimum number of octets necessary"
-        return Err(JwkError::Member("n"));
-    };
-    let bits = n.len() * 8 - first.leading_zeros() as usize;
-    if !(2048..=4096).contains(&bits) {
-        return Err(JwkError::RsaSize);
-    }
-    if weak::is_weak_modulus(&n) {
-        return Err(JwkError::RsaWeak);
-    }
-    let padding = if alg == Alg::Ps256 { &RSA_PSS_2048_8192_SHA256 } else { &RSA_PKCS1_2048_8192_SHA256 };
-    let components = RsaPublicKeyComponents { n: &n[..], e: &[1, 0, 1][..] };
-    let parsed = components.to_parsed_public_key(padding).map_err(|_| JwkError::Member("n"))?;
-    let (key_type, n, e) = (RSAKeyType::RSA, text(jwk, "n")?.to_owned(), "AQAB".to_owned());
-    Ok((parsed, AlgorithmParameters::RSA(RSAKeyParameters { key_type, n, e })))
-}
-
-fn text<'a>(jwk: &'a Object, member: &'static str) -> Result<&'a str, JwkError> {
-    jwk.get(member).and_then(Value::as_str).ok_or(JwkError::Member(member))
-}
-
-/// Exactly `N` octets in base64url, in their one spelling.
-fn octets<const N: usize>(jwk: &Object, member: &'static str) -> Result<[u8; N], JwkError> {
-    let mut octets = [0; N];
-    match BASE64_URL_SAFE_NO_PAD.decode_slice(text(jwk, member)?, &mut octets) {
-        Ok(length) if length == N => Ok(octets),
-        _ => Err(JwkError::Member(member)),
-    }
-}
-
 /// RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1.
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 const KID_MAX: usize = 256;
 
-/// 4096 bits in base64url.
-const MODULUS_TEXT_MAX: usize = 683;
-
 /// The signature of an RSA key of 4096 bits, the longest there is.
 pub(super) const SIGNATURE_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::crypto::jws::SigningKey;
+
+    fn read(jwk: &Value) -> Result<VerifyingKey, JwkError> {
+        VerifyingKey::from_text(jwk.to_string().as_bytes(), None)
+    }
+
+    fn refused(jwk: &Value) -> JwkError {
+        read(jwk).expect_err(&jwk.to_string())
+    }
+
+    fn with(jwk: &Value, member: &str, value: impl Into<Value>) -> Value {
+        let mut jwk = jwk.clone();
+        jwk[member] = value.into();
+        jwk
+    }
+
+    /// RFC 9449 section 4.1, RFC 8037 appendix A.2, RFC 7638 section 3.1.
+    fn ec() -> Value {
+        json!({"kty": "EC", "crv": "P-256", "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
+               "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"})
+    }
+    fn ed() -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
+    }
+    fn rsa() -> Value {
+        json!({"kty": "RSA", "e": "AQAB", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"})
+    }
+
+    #[test]
+    fn jos_19_thumbprints_match_the_vectors_whatever_else_a_key_says() {
+        for (jwk, alg, jkt) in [
+            (ec(), Alg::Es256, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"),
+            (ed(), Alg::EdDsa, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
+            (rsa(), Alg::Ps256, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
+        ] {
+            let key = read(&jwk).unwrap();
+            assert_eq!((key.jkt(), key.alg(), key.kid()), (jkt, alg, None));
+            let named = read(&with(&with(&jwk, "kid", "2011-04-29"), "anything", json!({"a": [1]}))).unwrap();
+            assert_eq!((named.jkt(), named.kid()), (jkt, Some("2011-04-29")));
+            assert!(
+                named.is_called("2011-04-29") && named.is_called(jkt) && !named.is_called("x") && key.is_called("x")
+            );
+            let stored = read(&Value::Object(named.jwk())).unwrap();
+            assert_eq!((stored.jkt(), stored.kid(), stored.alg()), (named.jkt(), named.kid(), named.alg()));
+            assert_eq!(stored.jwk(), named.jwk());
+        }
+    }
+
+    #[test]
+    fn jos_06_a_key_has_one_algorithm() {
+        let text = |jwk: &Value| jwk.to_string().into_bytes();
+        let alg = |jwk: &Value, registered| VerifyingKey::from_text(&text(jwk), registered).map(|key| key.alg());
+        assert_eq!(alg(&rsa(), None), Ok(Alg::Ps256), "RS256 is no guess");
+        assert_eq!(alg(&rsa(), Some(Alg::Rs256)), Ok(Alg::Rs256));
+        assert_eq!(alg(&with(&rsa(), "alg", "RS256"), None), Ok(Alg::Rs256));
+        assert_eq!(alg(&with(&rsa(), "alg", "RS256"), Some(Alg::Ps256)), Err(JwkError::OtherAlg));
+        assert_eq!(alg(&with(&ed(), "alg", "Ed25519"), Some(Alg::EdDsa)), Ok(Alg::EdDsa));
+        for (jwk, registered) in [(ec(), Alg::EdDsa), (ec(), Alg::Ps256), (ed(), Alg::Es256), (rsa(), Alg::Es256)] {
+            assert_eq!(alg(&jwk, Some(registered)), Err(JwkError::Alg), "{jwk} {registered}");
+        }
+        for alg in ["ES384", "ES521", "ES224", "HS256", "none", "es256", "PS256", "EdDSA", "RSA1_5", ""] {
+            assert_eq!(refused(&with(&ec(), "alg", alg)), JwkError::Alg, "{alg}");
+        }
+        assert_eq!(refused(&with(&ec(), "alg", Value::Null)), JwkError::Alg);
+    }
+
+    #[test]
+    fn jos_08_l105_h70_rsa_keys_have_a_size_that_is_safe_and_cheap() {
+        let bits = |bits: usize| {
+            let mut n = vec![0xff; bits.div_ceil(8)];
+            n[0] = if bits % 8 == 0 { 0xff } else { (1 << (bits % 8)) - 1 };
+            with(&rsa(), "n", BASE64_URL_SAFE_NO_PAD.encode(n))
+        };
+        for size in [8, 512, 1024, 2047, 4097, 8192, 16_384, 1_000_000] {
+            assert_eq!(refused(&bits(size)), JwkError::RsaSize, "{size}");
+        }
+        assert!(read(&bits(2048)).is_ok() && read(&bits(4096)).is_ok());
+        for e in ["AQ", "Aw", "AAEAAQ", "AQAA", "AQABAQ", "", "AQAB=", &"_".repeat(683)] {
+            assert_eq!(refused(&with(&rsa(), "e", e)), JwkError::RsaExponent, "{e}");
+        }
+        let n = rsa()["n"].as_str().unwrap().to_owned();
+        assert_eq!(refused(&with(&rsa(), "n", format!("{}g", &n[..n.len() - 1]))), JwkError::RsaWeak, "even");
+        assert_eq!(refused(&with(&rsa(), "n", format!("AAAA{n}"))), JwkError::Member("n"), "leading zeros");
+        assert_eq!(refused(&with(&rsa(), "n", "")), JwkError::Member("n"));
+        // Two primes made as the broken generator made them.
+        let roca = "5Rfn4gGvw7SNihmMKZFrGY9fFNp-Gcms6LMB3bnG8jEJpK-VWkCF_mqYLzEqTr3oX3BF46KvWor1IvDm1opNhv6P3Thqn7omy9Jejbh5jj09z3MBRms2UDkqQY8VFOjxrr8HYS0DBxv6oYyvZrr3A2iDaXW12BmRyME0tLrPBd3hxHatzhl_r7SnjbYIgox87FhEVllFHefQj_vVY1_f_q_-GN9-DZ8G2fF_R7c8dvd4HI3MPmxWf98OV9WxL0pax1DY_KAPLRy9zwmq3ZxsxjhjYQuOmdibCnT7mCju9W7QCp81pXbNkii427LmffW8Tm3noFw70MRmeNU3JkEvFw";
+        assert_eq!(refused(&with(&rsa(), "n", roca)), JwkError::RsaWeak, "ROCA");
+    }
+
+    #[test]
+    fn jos_11_l105_coordinates_are_a_point_of_the_named_curve() {
+        for crv in [json!("P-384"), json!("secp256k1"), json!("p-256"), json!("Ed25519")] {
+            assert_eq!(refused(&with(&ec(), "crv", crv)), JwkError::Crv);
+        }
+        for crv in ["Ed448", "X25519", "P-256"] {
+            assert_eq!(refused(&with(&ed(), "crv", crv)), JwkError::Crv, "{crv}");
+        }
+        let (zero, order) = ("A".repeat(43), "_____wAAAAEAAAAAAAAAAAAAAAD_______________8");
+        for (x, y) in [(&*zero, &*zero), (order, &*zero), (ec()["y"].as_str().unwrap(), ec()["x"].as_str().unwrap())] {
+            assert_eq!(refused(&with(&with(&ec(), "x", x), "y", y)), JwkError::Point, "{x} {y}");
+        }
+        for x in [
+            "",
+            "AA",
+            &"A".repeat(44),
+            "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFt",
+            "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs=",
+        ] {
+            assert_eq!(refused(&with(&ec(), "x", x)), JwkError::Member("x"), "{x}");
+            assert_eq!(refused(&with(&ed(), "x", x)), JwkError::Member("x"), "{x}");
+        }
+        // Order 1, 2, 4, 8, and 1 in a spelling that is beyond p.
+        let ff = |first: u8, last: u8| {
+            let mut y = [0xff; 32];
+            (y[0], y[31]) = (first, last);
+            y
+        };
+        let one = |sign: u8| {
+            let mut y = [0; 32];
+            (y[0], y[31]) = (1, sign);
+            y
+        };
+        for y in
+            [one(0), one(0x80), ff(0xec, 0x7f), ff(0xec, 0xff), [0; 32], ff(0xee, 0x7f), ff(0xed, 0x7f), ff(0xff, 0xff)]
+        {
+            assert_eq!(refused(&with(&ed(), "x", BASE64_URL_SAFE_NO_PAD.encode(y))), JwkError::Ed25519Weak, "{y:?}");
+        }
+    }
+
+    #[test]
+    fn jos_12_use_and_key_ops_are_honoured() {
+        for what in [json!("enc"), json!("SIG"), json!(""), json!(null), json!(["sig"])] {
+            assert_eq!(refused(&with(&ec(), "use", what)), JwkError::Use);
+        }
+        for ops in [
+            json!(["encrypt"]),
+            json!([]),
+            json!(["sign"]),
+            json!("verify"),
+            json!(null),
+            json!(["verify", "verify"]),
+            json!(["verify", 1]),
+            json!(["verify", "sign", "sign"]),
+        ] {
+            assert_eq!(refused(&with(&ec(), "key_ops", ops.clone())), JwkError::KeyOps, "{ops}");
+        }
+        assert!(read(&with(&with(&ec(), "use", "sig"), "key_ops", json!(["sign", "verify"]))).is_ok());
+    }
+
+    #[test]
+    fn l105_private_and_secret_keys_are_refused() {
+        for member in PRIVATE {
+            for jwk in [ec(), ed(), rsa(), json!({"kty": "oct"})] {
+                assert_eq!(refused(&with(&jwk, member, "AA")), JwkError::Private(member));
+                assert_eq!(refused(&with(&jwk, member, Value::Null)), JwkError::Private(member));
+            }
+        }
+        assert_eq!(refused(&json!({"kty": "oct"})), JwkError::Kty);
+        for kid in [json!(""), json!(1), json!("a\nb"), json!("x".repeat(257))] {
+            assert_eq!(refused(&with(&ec(), "kid", kid)), JwkError::Kid);
+        }
+        assert_eq!(refused(&json!({})), JwkError::Member("kty"));
+        assert_eq!(
+            VerifyingKey::from_text(br#"{"kty":"EC","kty":"RSA"}"#, None).unwrap_err(),
+            JwkError::Json(JsonError::Duplicate)
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_key_of_ours_is_taken_for_a_weak_one(_ in 0..1) {
+            for alg in [Alg::Es256, Alg::EdDsa] {
+                let (key, _) = SigningKey::generate(alg).unwrap();
+                let read = read(&key.public().published(alg.as_str())).unwrap();
+                prop_assert_eq!((read.jkt(), read.alg()), (key.kid(), alg));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(member in "kty|crv|x|y|n|e|alg|use|key_ops|kid", value in any::<String>()) {
+            for jwk in [ec(), ed(), rsa()] {
+                if let Ok(key) = read(&with(&jwk, &member, value.clone())) {
+                    prop_assert!(read(&Value::Object(key.jwk())).is_ok());
+                }
+            }
+        }
+    }
+}
