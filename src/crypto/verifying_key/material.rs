@@ -88,3 +88,100 @@ fn octets<const N: usize>(jwk: &Object, member: &'static str) -> Result<[u8; N],
 
 /// 4096 bits in base64url.
 const MODULUS_TEXT_MAX: usize = 683;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::crypto::verifying_key::VerifyingKey;
+
+    fn read(jwk: &Value) -> Result<VerifyingKey, JwkError> {
+        VerifyingKey::from_text(jwk.to_string().as_bytes(), None)
+    }
+
+    fn refused(jwk: &Value) -> JwkError {
+        read(jwk).expect_err(&jwk.to_string())
+    }
+
+    fn with(jwk: &Value, member: &str, value: impl Into<Value>) -> Value {
+        let mut jwk = jwk.clone();
+        jwk[member] = value.into();
+        jwk
+    }
+
+    /// RFC 9449 section 4.1, RFC 8037 appendix A.2, RFC 7638 section 3.1.
+    fn ec() -> Value {
+        json!({"kty": "EC", "crv": "P-256", "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
+               "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"})
+    }
+    fn ed() -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
+    }
+    fn rsa() -> Value {
+        json!({"kty": "RSA", "e": "AQAB", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"})
+    }
+
+    #[test]
+    fn jos_08_l105_h70_rsa_keys_have_a_size_that_is_safe_and_cheap() {
+        let bits = |bits: usize| {
+            let mut n = vec![0xff; bits.div_ceil(8)];
+            n[0] = if bits % 8 == 0 { 0xff } else { (1 << (bits % 8)) - 1 };
+            with(&rsa(), "n", BASE64_URL_SAFE_NO_PAD.encode(n))
+        };
+        for size in [8, 512, 1024, 2047, 4097, 8192, 16_384, 1_000_000] {
+            assert_eq!(refused(&bits(size)), JwkError::RsaSize, "{size}");
+        }
+        assert!(read(&bits(2048)).is_ok() && read(&bits(4096)).is_ok());
+        for e in ["AQ", "Aw", "AAEAAQ", "AQAA", "AQABAQ", "", "AQAB=", &"_".repeat(683)] {
+            assert_eq!(refused(&with(&rsa(), "e", e)), JwkError::RsaExponent, "{e}");
+        }
+        let n = rsa()["n"].as_str().unwrap().to_owned();
+        assert_eq!(refused(&with(&rsa(), "n", format!("{}g", &n[..n.len() - 1]))), JwkError::RsaWeak, "even");
+        assert_eq!(refused(&with(&rsa(), "n", format!("AAAA{n}"))), JwkError::Member("n"), "leading zeros");
+        assert_eq!(refused(&with(&rsa(), "n", "")), JwkError::Member("n"));
+        // Two primes made as the broken generator made them.
+        let roca = "5Rfn4gGvw7SNihmMKZFrGY9fFNp-Gcms6LMB3bnG8jEJpK-VWkCF_mqYLzEqTr3oX3BF46KvWor1IvDm1opNhv6P3Thqn7omy9Jejbh5jj09z3MBRms2UDkqQY8VFOjxrr8HYS0DBxv6oYyvZrr3A2iDaXW12BmRyME0tLrPBd3hxHatzhl_r7SnjbYIgox87FhEVllFHefQj_vVY1_f_q_-GN9-DZ8G2fF_R7c8dvd4HI3MPmxWf98OV9WxL0pax1DY_KAPLRy9zwmq3ZxsxjhjYQuOmdibCnT7mCju9W7QCp81pXbNkii427LmffW8Tm3noFw70MRmeNU3JkEvFw";
+        assert_eq!(refused(&with(&rsa(), "n", roca)), JwkError::RsaWeak, "ROCA");
+    }
+
+    #[test]
+    fn jos_11_l105_coordinates_are_a_point_of_the_named_curve() {
+        for crv in [json!("P-384"), json!("secp256k1"), json!("p-256"), json!("Ed25519")] {
+            assert_eq!(refused(&with(&ec(), "crv", crv)), JwkError::Crv);
+        }
+        for crv in ["Ed448", "X25519", "P-256"] {
+            assert_eq!(refused(&with(&ed(), "crv", crv)), JwkError::Crv, "{crv}");
+        }
+        let (zero, order) = ("A".repeat(43), "_____wAAAAEAAAAAAAAAAAAAAAD_______________8");
+        for (x, y) in [(&*zero, &*zero), (order, &*zero), (ec()["y"].as_str().unwrap(), ec()["x"].as_str().unwrap())] {
+            assert_eq!(refused(&with(&with(&ec(), "x", x), "y", y)), JwkError::Point, "{x} {y}");
+        }
+        for x in [
+            "",
+            "AA",
+            &"A".repeat(44),
+            "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFt",
+            "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs=",
+        ] {
+            assert_eq!(refused(&with(&ec(), "x", x)), JwkError::Member("x"), "{x}");
+            assert_eq!(refused(&with(&ed(), "x", x)), JwkError::Member("x"), "{x}");
+        }
+        // Order 1, 2, 4, 8, and 1 in a spelling that is beyond p.
+        let ff = |first: u8, last: u8| {
+            let mut y = [0xff; 32];
+            (y[0], y[31]) = (first, last);
+            y
+        };
+        let one = |sign: u8| {
+            let mut y = [0; 32];
+            (y[0], y[31]) = (1, sign);
+            y
+        };
+        for y in
+            [one(0), one(0x80), ff(0xec, 0x7f), ff(0xec, 0xff), [0; 32], ff(0xee, 0x7f), ff(0xed, 0x7f), ff(0xff, 0xff)]
+        {
+            assert_eq!(refused(&with(&ed(), "x", BASE64_URL_SAFE_NO_PAD.encode(y))), JwkError::Ed25519Weak, "{y:?}");
+        }
+    }
+}
