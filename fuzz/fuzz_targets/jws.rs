@@ -35,7 +35,10 @@ fn read(jwt: &str) {
         // The fuzzer cannot sign for this key; RFC 8037 has its private half, and nothing that signs here.
         let verified = jwt.verify(&KEY);
         assert!(matches!(verified, Ok(_) | Err(JoseError::OtherAlg | JoseError::Signature)));
-        assert_eq!(jwt.verify_with_one_of([&*KEY]).is_ok(), verified.is_ok() && kid.is_none_or(|kid| KEY.is_called(kid)));
+        assert_eq!(
+            jwt.verify_with_one_of([&*KEY]).is_ok(),
+            verified.is_ok() && kid.is_none_or(|kid| KEY.is_called(kid))
+        );
         let own = jwt.verify_with_own_key();
         assert!(own.is_err() || kind == Kind::DpopProof, "a key out of a header");
     }
