@@ -300,11 +300,11 @@ mod tests {
     fn jos_09_l104_an_ecdsa_signature_is_r_and_s_in_range_and_64_octets() {
         let signer = Signer::new(Alg::Es256);
         let jwt = signer.sign(&json!({"alg": "ES256"}), "{}");
-        let (signed, good) = jwt.rsplit_once('.').unwrap();
+        let (input, good) = jwt.rsplit_once('.').unwrap();
         let good = BASE64_URL_SAFE_NO_PAD.decode(good).unwrap();
         let der = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &signer.0)
             .unwrap()
-            .sign(&SystemRandom::new(), signed.as_bytes())
+            .sign(&SystemRandom::new(), input.as_bytes())
             .unwrap();
         let order = BASE64_URL_SAFE_NO_PAD.decode("_____wAAAAD__________7zm-q2nF56E87nKwvxjJVE").unwrap();
         let (r, s, zero, ones) = (&good[..32], &good[32..], [0; 32], [0xff; 32]);
@@ -329,7 +329,7 @@ mod tests {
             [&zero[..], r, &zero, s].concat(),
         ];
         for signature in hostile {
-            let jwt = format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(&signature));
+            let jwt = format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(&signature));
             assert_eq!(verdict(&jwt, &signer.key()), Err(JoseError::Signature), "{signature:?}");
         }
         assert_eq!(verdict(&jwt, &signer.key()), Ok(()));

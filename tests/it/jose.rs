@@ -81,7 +81,7 @@ fn dpo_06_dpo_08_h70_a_proof_carries_a_public_key_of_its_own_algorithm() {
     assert_eq!(refusal("ES256", &with("y", x.into())), Err(JwkError::Point.into()));
     assert_eq!(refusal("ES256", &with("use", "enc".into())), Err(JwkError::Use.into()));
     for (n, e) in
-        [("_".repeat(683), "AQ"), ("_".repeat(683), "____"), ("_".repeat(2731), "AQAB"), ("_".repeat(171), "AQAB")]
+        [("_".repeat(683), "AQ"), ("_".repeat(683), "____"), ("_".repeat(2731), "AQAB"), ("_".repeat(172), "AQAB")]
     {
         let refused = refusal("PS256", &json!({"kty": "RSA", "n": n, "e": e})).unwrap_err();
         assert!(matches!(refused, JoseError::Jwk(JwkError::RsaSize | JwkError::RsaExponent)), "{refused}");

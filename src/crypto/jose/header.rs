@@ -44,7 +44,7 @@ impl Header {
             Some(Value::String(typ)) if kind.accepts(typ) => {}
             Some(_) => return Err(JoseError::Typ),
         }
-        let kid = kid(&members).map_err(|_| JoseError::Kid)?.map(str::to_owned);
+        let key_id = kid(&members).map_err(|_| JoseError::Kid)?.map(str::to_owned);
         let jwk = match (members.remove("jwk"), kind) {
             (Some(Value::Object(jwk)), Kind::DpopProof) => Some(jwk),
             (_, Kind::DpopProof) => return Err(JoseError::Member("jwk")),
@@ -52,7 +52,7 @@ impl Header {
             (None, _) => None,
         };
         // RFC 7515 section 4: "Header Parameters … not understood … MUST be ignored". What is left decides nothing.
-        Ok(Self { alg, kid, jwk })
+        Ok(Self { alg, kid: key_id, jwk })
     }
 
     /// The algorithm it claims. A key says whether that is right.

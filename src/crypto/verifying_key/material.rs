@@ -126,7 +126,7 @@ mod tests {
     fn jos_08_l105_h70_rsa_keys_have_a_size_that_is_safe_and_cheap() {
         let bits = |bits: usize| {
             let mut n = vec![0xff; bits.div_ceil(8)];
-            n[0] = if bits % 8 == 0 { 0xff } else { (1 << (bits % 8)) - 1 };
+            n[0] = if bits.is_multiple_of(8) { 0xff } else { (1 << (bits % 8)) - 1 };
             with(&rsa(), "n", BASE64_URL_SAFE_NO_PAD.encode(n))
         };
         for size in [8, 512, 1024, 2047, 4097, 8192, 16_384, 1_000_000] {

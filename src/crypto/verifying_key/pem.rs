@@ -56,11 +56,12 @@ mod tests {
         let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let ed = Ed25519KeyPair::generate().unwrap();
         let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        let ec_der: PublicKeyX509Der<'_> = ec.public_key().as_der().unwrap();
+        let p256_der: PublicKeyX509Der<'_> = ec.public_key().as_der().unwrap();
         let ed_der: PublicKeyX509Der<'_> = ed.public_key().as_der().unwrap();
         let rsa_der: PublicKeyX509Der<'_> = rsa.public_key().as_der().unwrap();
         let signature = ed.sign(b"text");
-        for (der, alg) in [(ec_der.as_ref(), Alg::Es256), (ed_der.as_ref(), Alg::EdDsa), (rsa_der.as_ref(), Alg::Ps256)]
+        for (der, alg) in
+            [(p256_der.as_ref(), Alg::Es256), (ed_der.as_ref(), Alg::EdDsa), (rsa_der.as_ref(), Alg::Ps256)]
         {
             let text = pem(der);
             let key = VerifyingKey::from_pem(text.as_bytes(), None).unwrap();
