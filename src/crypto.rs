@@ -1,4 +1,4 @@
-//! Floor 0: bytes in, bytes out. Secrets, signatures, public keys, JWTs of others, sealing; nothing here knows a disk or a request.
+//! Floor 0: bytes in, bytes out. Secrets, signatures, keys, JWTs, sealing; nothing here knows a disk or a request.
 
 pub mod jose;
 pub mod json;
