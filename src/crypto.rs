@@ -1,10 +1,14 @@
-//! Floor 0: bytes in, bytes out. Secrets, signatures, public keys, sealing; nothing here knows a disk or a request.
+//! Floor 0: bytes in, bytes out. Secrets, signatures, keys, JWTs, sealing; nothing here knows a disk or a request.
 
+pub mod jose;
+pub mod json;
 pub mod jwk;
+pub mod jwk_set;
 pub mod jws;
 pub mod seal;
 pub mod secret;
 pub mod secret_tag;
+pub mod verifying_key;
 
 use aws_lc_rs::rand;
 

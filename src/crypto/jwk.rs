@@ -38,6 +38,16 @@ impl Alg {
         }
     }
 
+    /// The algorithm that a JOSE header or a JWK of somebody else names, "case-sensitive" (RFC 7515 section 4.1.1).
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            // RFC 9864 section 2.2 gives Ed25519 a name of its own. It is the only curve that we take under the old one.
+            "Ed25519" => Some(Self::EdDsa),
+            _ => Self::ALL.into_iter().find(|alg| alg.as_str() == name),
+        }
+    }
+
     pub(super) fn library(self) -> Algorithm {
         match self {
             Self::Es256 => Algorithm::ES256,

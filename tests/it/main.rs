@@ -15,6 +15,9 @@
 #[macro_use]
 mod harness;
 
+/// A6: JWTs and keys of others.
+mod jose;
+
 /// The architecture as a test.
 mod tidy;
 

@@ -1,0 +1,42 @@
+//! Public keys of others, as a JWK, a JWK Set and in PEM: what is read is public, fits its algorithm, and prints as it reads.
+
+#![no_main]
+
+use grantd::crypto::jwk::Alg;
+use grantd::crypto::jwk_set::JwkSet;
+use grantd::crypto::verifying_key::VerifyingKey;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &[u8]| {
+    for registered in [None].into_iter().chain(Alg::ALL.map(Some)) {
+        if let Ok(key) = VerifyingKey::from_text(text, registered) {
+            assert!(registered.is_none_or(|alg| alg == key.alg()));
+            holds(&key);
+        }
+        if let Ok(key) = VerifyingKey::from_pem(text, registered) {
+            assert!(key.kid().is_none() && registered.is_none_or(|alg| alg == key.alg()));
+            holds(&key);
+        }
+    }
+    if let Ok(set) = JwkSet::parse(text, None, MOST) {
+        assert!(set.keys.len() + set.skipped.len() <= MOST);
+        set.keys.iter().for_each(holds);
+        for (at, key) in set.keys.iter().enumerate() {
+            let mut others = set.keys.iter().skip(at + 1);
+            assert!(key.kid().is_none() || others.all(|other| other.kid() != key.kid()), "two keys with one kid");
+        }
+    }
+});
+
+fn holds(key: &VerifyingKey) {
+    assert_eq!(key.jkt().len(), 43);
+    let stored = serde_json::Value::Object(key.jwk());
+    for private in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
+        assert!(stored.get(private).is_none());
+    }
+    let again = VerifyingKey::from_text(stored.to_string().as_bytes(), None).expect("what we print, we read");
+    assert_eq!((again.jkt(), again.alg(), again.kid()), (key.jkt(), key.alg(), key.kid()));
+    assert!(!key.verifies(b"", b"") && !key.verifies(b"", &[0; 64]) && !key.verifies(b"", &[0xff; 512]));
+}
+
+const MOST: usize = 16;

@@ -1,0 +1,121 @@
+//! JWK Sets of others (RFC 7517 section 5): which keys of a set can be used, why the rest cannot, and which to try.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::json;
+use super::jwk::Alg;
+use super::verifying_key::{JwkError, VerifyingKey, kid};
+
+/// The keys of a set that can be used, and what became of the others.
+#[derive(Debug)]
+pub struct JwkSet {
+    /// Those that can be used, in the order of the set.
+    pub keys: Vec<VerifyingKey>,
+    /// Those that cannot.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A key of a set that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its place in the set, from 0.
+    pub at: usize,
+    /// Why.
+    pub why: JwkError,
+}
+
+impl JwkSet {
+    /// Reads a set of at most `most` keys.
+    ///
+    /// RFC 7517 section 5: "Implementations SHOULD ignore JWKs within a JWK Set that use "kty" (key type) values that
+    /// are not understood by them, that are missing required members, or for which values are out of the supported
+    /// ranges." They are [`Skipped`]; whoever registers keys by hand asks for a set in which none is.
+    ///
+    /// # Errors
+    /// [`JwkError`] when the set as a whole is not to be trusted: it is no set, too large, holds a private or a secret
+    /// key, or two keys with one `kid`.
+    pub fn parse(text: &[u8], registered: Option<Alg>, most: usize) -> Result<Self, JwkError> {
+        let set = json::object(text)?;
+        let Some(Value::Array(members)) = set.get("keys") else { return Err(JwkError::Member("keys")) };
+        if members.len() > most {
+            return Err(JwkError::SetSize);
+        }
+        let (mut keys, mut skipped, mut kids) = (Vec::new(), Vec::new(), HashSet::new());
+        for (at, member) in members.iter().enumerate() {
+            let Value::Object(jwk) = member else { return Err(JwkError::Member("keys")) };
+            // RFC 7517 section 4.5: "different keys within the JWK Set SHOULD use distinct "kid" values". Here they must.
+            if let Ok(Some(kid)) = kid(jwk)
+                && !kids.insert(kid)
+            {
+                return Err(JwkError::SetKid);
+            }
+            match VerifyingKey::from_jwk(jwk, registered) {
+                Ok(key) => keys.push(key),
+                Err(why @ JwkError::Private(_)) => return Err(why),
+                Err(why) => skipped.push(Skipped { at, why }),
+            }
+        }
+        Ok(Self { keys, skipped })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::crypto::jws::SigningKey;
+
+    fn public(alg: Alg) -> Value {
+        SigningKey::generate(alg).unwrap().0.public().published(alg.as_str())
+    }
+
+    fn read(keys: &[Value]) -> Result<JwkSet, JwkError> {
+        JwkSet::parse(json!({"keys": keys, "also": 1}).to_string().as_bytes(), None, 4)
+    }
+
+    #[test]
+    fn what_can_be_used_is_used_and_the_rest_is_told() {
+        let (ec, ed) = (public(Alg::Es256), public(Alg::EdDsa));
+        let other = json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"});
+        let mut encrypts = public(Alg::Es256);
+        encrypts["use"] = "enc".into();
+        let set = read(&[ec.clone(), other, encrypts, ed.clone()]).unwrap();
+        assert_eq!(
+            set.keys.iter().map(VerifyingKey::kid).collect::<Vec<_>>(),
+            [ec["kid"].as_str(), ed["kid"].as_str()]
+        );
+        assert_eq!(set.skipped, [Skipped { at: 1, why: JwkError::Kty }, Skipped { at: 2, why: JwkError::Use }]);
+        assert!(read(&[]).unwrap().keys.is_empty());
+    }
+
+    #[test]
+    fn l105_a_set_with_a_private_key_or_one_kid_twice_is_refused_whole() {
+        let (ec, mut ed) = (public(Alg::Es256), public(Alg::EdDsa));
+        let secret = json!({"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"});
+        assert_eq!(read(&[ec.clone(), secret]).unwrap_err(), JwkError::Private("k"));
+        let mut private = public(Alg::Es256);
+        private["d"] = "yy49oPcINGK2ps0LmtxpB6UTEOiITghHBif6wDqmJ3c".into();
+        assert_eq!(read(&[ec.clone(), private]).unwrap_err(), JwkError::Private("d"));
+        ed["kid"] = ec["kid"].clone();
+        assert_eq!(read(&[ec.clone(), ed.clone()]).unwrap_err(), JwkError::SetKid);
+        // Also when one of the two would be skipped: which one is meant is not ours to guess.
+        ed["use"] = "enc".into();
+        assert_eq!(read(&[ec, ed]).unwrap_err(), JwkError::SetKid);
+    }
+
+    #[test]
+    fn what_is_no_set_or_too_large_is_refused() {
+        for text in ["{}", r#"{"keys":{}}"#, r#"{"keys":[1]}"#, r#"{"keys":null}"#] {
+            assert_eq!(JwkSet::parse(text.as_bytes(), None, 4).unwrap_err(), JwkError::Member("keys"), "{text}");
+        }
+        assert!(matches!(JwkSet::parse(b"[]", None, 4), Err(JwkError::Json(_))));
+        assert!(matches!(JwkSet::parse(br#"{"keys":[],"keys":[]}"#, None, 4), Err(JwkError::Json(_))));
+        assert!(matches!(JwkSet::parse(br#"{"keys":[{"kty":"EC","kty":"RSA"}]}"#, None, 4), Err(JwkError::Json(_))));
+        let five: Vec<Value> = (0..5).map(|_| public(Alg::EdDsa)).collect();
+        assert_eq!(read(&five).unwrap_err(), JwkError::SetSize);
+        assert_eq!(read(five.get(..4).unwrap()).unwrap().keys.len(), 4);
+    }
+}

@@ -1,0 +1,366 @@
+//! Public keys of others, to verify with: a JWK (RFC 7517, RFC 7518 section 6, RFC 8037) read strictly, parsed once, held.
+
+use std::fmt;
+
+use aws_lc_rs::signature::ParsedPublicKey;
+use jsonwebtoken::jwk::{CommonParameters, Jwk, ThumbprintHash};
+use serde_json::Value;
+
+use super::json::{self, JsonError, Object};
+use super::jwk::Alg;
+
+mod material;
+mod pem;
+mod weak;
+
+use material::text;
+
+/// A public key with the one algorithm it verifies: "each key MUST be used with exactly one algorithm" (RFC 8725 section 3.1).
+pub struct VerifyingKey {
+    alg: Alg,
+    kid: Option<String>,
+    jkt: String,
+    public: Jwk,
+    parsed: ParsedPublicKey,
+}
+
+/// Why a key was not taken. Nothing of the key is repeated.
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+pub enum JwkError {
+    /// Not JSON as we read it.
+    #[error("the JWK is {0}")]
+    Json(#[from] JsonError),
+    /// A member is missing, has the wrong type, or is not base64url of the right length.
+    #[error("the JWK's member {0} is missing or malformed")]
+    Member(&'static str),
+    /// RFC 9449 section 4.3: "does not contain a private key". No key that we are sent may.
+    #[error("the JWK has the private or secret member {0}: send the public key only, and replace the one you sent")]
+    Private(&'static str),
+    /// As [`JwkError::Private`], in PEM.
+    #[error("this is a private key: send the public key only, and replace the one you sent")]
+    PrivatePem,
+    /// Not one public key in PEM.
+    #[error("no public key found; expected one in PEM, as `openssl pkey -pubout` writes it")]
+    Pem,
+    /// `oct` among them: nothing here verifies with a shared secret.
+    #[error("kty is one of EC, OKP, RSA")]
+    Kty,
+    /// The curve is none of ours, or of another kty.
+    #[error("crv is P-256 for EC and Ed25519 for OKP")]
+    Crv,
+    /// `alg` is none of ours, or does not go with the key.
+    #[error("alg is ES256 for EC, EdDSA or Ed25519 for OKP, PS256 or RS256 for RSA")]
+    Alg,
+    /// The algorithm that was registered is another than the key names.
+    #[error("the JWK's alg is another than the one registered")]
+    OtherAlg,
+    /// RFC 7517 section 4.2.
+    #[error("use is another than sig")]
+    Use,
+    /// RFC 7517 section 4.3.
+    #[error("key_ops does not hold verify, or repeats a value")]
+    KeyOps,
+    /// Empty, too long, or with control characters.
+    #[error("kid is a text of 1 to 256 bytes without control characters")]
+    Kid,
+    /// RFC 7518 section 3.3: "A key of size 2048 bits or larger MUST be used". Larger than 4096 costs too much.
+    #[error("an RSA key has 2048 to 4096 bits")]
+    RsaSize,
+    /// Every exponent but 65537 is refused.
+    #[error("an RSA key has the public exponent 65537")]
+    RsaExponent,
+    /// An even modulus, or one from a generator that is known to be broken (ROCA, CVE-2017-15361).
+    #[error("the RSA modulus is even or comes from a broken generator (ROCA)")]
+    RsaWeak,
+    /// RFC 7518 section 6.2.1: the coordinates are no point of the curve.
+    #[error("the coordinates are no point of P-256")]
+    Point,
+    /// A point of small order: everyone can sign for it.
+    #[error("the Ed25519 key is a point of small order or not in its one encoding")]
+    Ed25519Weak,
+    /// More keys than we read.
+    #[error("the JWK Set has too many keys")]
+    SetSize,
+    /// Two keys of a set share a `kid`.
+    #[error("two keys of the JWK Set have the same kid")]
+    SetKid,
+}
+
+impl VerifyingKey {
+    /// Reads a JWK from its text.
+    ///
+    /// # Errors
+    /// [`JwkError`], saying what to send instead.
+    pub fn from_text(text: &[u8], registered: Option<Alg>) -> Result<Self, JwkError> {
+        Self::from_jwk(&json::object(text)?, registered)
+    }
+
+    /// Reads a public key in PEM. It has no `kid`, and `registered` decides between PS256 and RS256.
+    ///
+    /// # Errors
+    /// [`JwkError`], saying what to send instead.
+    pub fn from_pem(pem: &[u8], registered: Option<Alg>) -> Result<Self, JwkError> {
+        Self::from_jwk(&pem::jwk(pem)?, registered)
+    }
+
+    /// Reads a JWK that the strict reader has read. The algorithm is the JWK's own, else the one registered, else the
+    /// first that goes with the key; RS256 is never a guess.
+    ///
+    /// # Errors
+    /// [`JwkError`], saying what to send instead.
+    pub fn from_jwk(jwk: &Object, registered: Option<Alg>) -> Result<Self, JwkError> {
+        if let Some(member) = PRIVATE.into_iter().find(|member| jwk.contains_key(*member)) {
+            return Err(JwkError::Private(member));
+        }
+        let kid = kid(jwk)?;
+        honours_use(jwk)?;
+        let fitting: &[Alg] = match text(jwk, "kty")? {
+            "EC" => &[Alg::Es256],
+            "OKP" => &[Alg::EdDsa],
+            "RSA" => &[Alg::Ps256, Alg::Rs256],
+            _ => return Err(JwkError::Kty),
+        };
+        let named = match jwk.get("alg") {
+            None => None,
+            Some(alg) => Some(alg.as_str().and_then(Alg::named).ok_or(JwkError::Alg)?),
+        };
+        if named.is_some() && registered.is_some() && named != registered {
+            return Err(JwkError::OtherAlg);
+        }
+        let alg = named.or(registered).or(fitting.first().copied()).ok_or(JwkError::Alg)?;
+        let (parsed, algorithm) = match alg {
+            _ if !fitting.contains(&alg) => return Err(JwkError::Alg),
+            Alg::Es256 => material::ec(jwk)?,
+            Alg::EdDsa => material::okp(jwk)?,
+            Alg::Ps256 | Alg::Rs256 => material::rsa(jwk, alg)?,
+        };
+        let public = Jwk { common: CommonParameters::default(), algorithm };
+        let jkt = public.thumbprint(ThumbprintHash::SHA256).map_err(|_| JwkError::Kty)?;
+        Ok(Self { alg, kid: kid.map(str::to_owned), jkt, public, parsed })
+    }
+
+    /// Whether this key's owner signed `message`. RFC 7518 section 3.4: an ECDSA signature is R and S, 64 octets, no DER.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let length_fits = match self.alg {
+            Alg::Es256 | Alg::EdDsa => signature.len() == 64,
+            Alg::Ps256 | Alg::Rs256 => signature.len() <= SIGNATURE_MAX,
+        };
+        length_fits && self.parsed.verify_sig(message, signature).is_ok()
+    }
+
+    /// The key's one algorithm.
+    #[must_use]
+    pub fn alg(&self) -> Alg {
+        self.alg
+    }
+
+    /// The id that its owner gave it.
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// Whether a header's `kid` can mean this key: by its own id, by its thumbprint, or because it came without an id.
+    #[must_use]
+    pub fn is_called(&self, kid: &str) -> bool {
+        self.kid.as_deref().is_none_or(|own| own == kid) || self.jkt == kid
+    }
+
+    /// The RFC 7638 SHA-256 thumbprint, as in `cnf.jkt` of a token bound to this key.
+    #[must_use]
+    pub fn jkt(&self) -> &str {
+        &self.jkt
+    }
+
+    /// The key as we store it: its own members, `use`, `alg` and its `kid`, if it has one. Reads as the same key again.
+    #[must_use]
+    pub fn jwk(&self) -> Object {
+        let mut members = match serde_json::to_value(&self.public) {
+            Ok(Value::Object(members)) => members,
+            _ => Object::new(),
+        };
+        members.insert("use".into(), "sig".into());
+        members.insert("alg".into(), self.alg.as_str().into());
+        if let Some(kid) = &self.kid {
+            members.insert("kid".into(), kid.as_str().into());
+        }
+        members
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerifyingKey({} {})", self.alg, self.jkt)
+    }
+}
+
+/// A key id within its bounds; hostile input until it is compared (RFC 8725 section 3.10).
+pub(super) fn kid(members: &Object) -> Result<Option<&str>, JwkError> {
+    match members.get("kid") {
+        None => Ok(None),
+        Some(Value::String(kid)) if (1..=KID_MAX).contains(&kid.len()) && !kid.contains(char::is_control) => {
+            Ok(Some(kid))
+        }
+        Some(_) => Err(JwkError::Kid),
+    }
+}
+
+fn honours_use(jwk: &Object) -> Result<(), JwkError> {
+    if jwk.get("use").is_some_and(|what| what != "sig") {
+        return Err(JwkError::Use);
+    }
+    // RFC 7517 section 4.3: "Duplicate key operation values MUST NOT be present in the array."
+    match jwk.get("key_ops") {
+        None => Ok(()),
+        Some(Value::Array(ops)) if ops.iter().filter(|op| *op == "verify").count() == 1 => {
+            let distinct = ops
+                .iter()
+                .enumerate()
+                .all(|(at, op)| op.is_string() && !ops.iter().skip(at + 1).any(|other| other == op));
+            if distinct { Ok(()) } else { Err(JwkError::KeyOps) }
+        }
+        Some(_) => Err(JwkError::KeyOps),
+    }
+}
+
+/// RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1.
+const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+const KID_MAX: usize = 256;
+
+/// The signature of an RSA key of 4096 bits, the longest there is.
+pub(super) const SIGNATURE_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::crypto::jws::SigningKey;
+
+    fn read(jwk: &Value) -> Result<VerifyingKey, JwkError> {
+        VerifyingKey::from_text(jwk.to_string().as_bytes(), None)
+    }
+
+    fn refused(jwk: &Value) -> JwkError {
+        read(jwk).expect_err(&jwk.to_string())
+    }
+
+    fn with(jwk: &Value, member: &str, value: impl Into<Value>) -> Value {
+        let mut jwk = jwk.clone();
+        jwk[member] = value.into();
+        jwk
+    }
+
+    /// RFC 9449 section 4.1, RFC 8037 appendix A.2, RFC 7638 section 3.1.
+    fn ec() -> Value {
+        json!({"kty": "EC", "crv": "P-256", "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
+               "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"})
+    }
+    fn ed() -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
+    }
+    fn rsa() -> Value {
+        json!({"kty": "RSA", "e": "AQAB", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"})
+    }
+
+    #[test]
+    fn jos_19_thumbprints_match_the_vectors_whatever_else_a_key_says() {
+        for (jwk, alg, jkt) in [
+            (ec(), Alg::Es256, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"),
+            (ed(), Alg::EdDsa, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
+            (rsa(), Alg::Ps256, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
+        ] {
+            let key = read(&jwk).unwrap();
+            assert_eq!((key.jkt(), key.alg(), key.kid()), (jkt, alg, None));
+            let named = read(&with(&with(&jwk, "kid", "2011-04-29"), "anything", json!({"a": [1]}))).unwrap();
+            assert_eq!((named.jkt(), named.kid()), (jkt, Some("2011-04-29")));
+            assert!(
+                named.is_called("2011-04-29") && named.is_called(jkt) && !named.is_called("x") && key.is_called("x")
+            );
+            let stored = read(&Value::Object(named.jwk())).unwrap();
+            assert_eq!((stored.jkt(), stored.kid(), stored.alg()), (named.jkt(), named.kid(), named.alg()));
+            assert_eq!(stored.jwk(), named.jwk());
+        }
+    }
+
+    #[test]
+    fn jos_06_a_key_has_one_algorithm() {
+        let text = |jwk: &Value| jwk.to_string().into_bytes();
+        let alg = |jwk: &Value, registered| VerifyingKey::from_text(&text(jwk), registered).map(|key| key.alg());
+        assert_eq!(alg(&rsa(), None), Ok(Alg::Ps256), "RS256 is no guess");
+        assert_eq!(alg(&rsa(), Some(Alg::Rs256)), Ok(Alg::Rs256));
+        assert_eq!(alg(&with(&rsa(), "alg", "RS256"), None), Ok(Alg::Rs256));
+        assert_eq!(alg(&with(&rsa(), "alg", "RS256"), Some(Alg::Ps256)), Err(JwkError::OtherAlg));
+        assert_eq!(alg(&with(&ed(), "alg", "Ed25519"), Some(Alg::EdDsa)), Ok(Alg::EdDsa));
+        for (jwk, registered) in [(ec(), Alg::EdDsa), (ec(), Alg::Ps256), (ed(), Alg::Es256), (rsa(), Alg::Es256)] {
+            assert_eq!(alg(&jwk, Some(registered)), Err(JwkError::Alg), "{jwk} {registered}");
+        }
+        for alg in ["ES384", "ES521", "ES224", "HS256", "none", "es256", "PS256", "EdDSA", "RSA1_5", ""] {
+            assert_eq!(refused(&with(&ec(), "alg", alg)), JwkError::Alg, "{alg}");
+        }
+        assert_eq!(refused(&with(&ec(), "alg", Value::Null)), JwkError::Alg);
+    }
+
+    #[test]
+    fn jos_12_use_and_key_ops_are_honoured() {
+        for what in [json!("enc"), json!("SIG"), json!(""), json!(null), json!(["sig"])] {
+            assert_eq!(refused(&with(&ec(), "use", what)), JwkError::Use);
+        }
+        for ops in [
+            json!(["encrypt"]),
+            json!([]),
+            json!(["sign"]),
+            json!("verify"),
+            json!(null),
+            json!(["verify", "verify"]),
+            json!(["verify", 1]),
+            json!(["verify", "sign", "sign"]),
+        ] {
+            assert_eq!(refused(&with(&ec(), "key_ops", ops.clone())), JwkError::KeyOps, "{ops}");
+        }
+        assert!(read(&with(&with(&ec(), "use", "sig"), "key_ops", json!(["sign", "verify"]))).is_ok());
+    }
+
+    #[test]
+    fn l105_private_and_secret_keys_are_refused() {
+        for member in PRIVATE {
+            for jwk in [ec(), ed(), rsa(), json!({"kty": "oct"})] {
+                assert_eq!(refused(&with(&jwk, member, "AA")), JwkError::Private(member));
+                assert_eq!(refused(&with(&jwk, member, Value::Null)), JwkError::Private(member));
+            }
+        }
+        assert_eq!(refused(&json!({"kty": "oct"})), JwkError::Kty);
+        for kid in [json!(""), json!(1), json!("a\nb"), json!("x".repeat(257))] {
+            assert_eq!(refused(&with(&ec(), "kid", kid)), JwkError::Kid);
+        }
+        assert_eq!(refused(&json!({})), JwkError::Member("kty"));
+        assert_eq!(
+            VerifyingKey::from_text(br#"{"kty":"EC","kty":"RSA"}"#, None).unwrap_err(),
+            JwkError::Json(JsonError::Duplicate)
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_key_of_ours_is_taken_for_a_weak_one(_ in 0..1) {
+            for alg in [Alg::Es256, Alg::EdDsa] {
+                let (key, _) = SigningKey::generate(alg).unwrap();
+                let read = read(&key.public().published(alg.as_str())).unwrap();
+                prop_assert_eq!((read.jkt(), read.alg()), (key.kid(), alg));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(member in "kty|crv|x|y|n|e|alg|use|key_ops|kid", value in any::<String>()) {
+            for jwk in [ec(), ed(), rsa()] {
+                if let Ok(key) = read(&with(&jwk, &member, value.clone())) {
+                    prop_assert!(read(&Value::Object(key.jwk())).is_ok());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What a key consists of (RFC 7518 section 6, RFC 8037 section 2), checked for being what it should be, and parsed.
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
+    RsaPublicKeyComponents,
+};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, EllipticCurveKeyType, OctetKeyPairParameters,
+    OctetKeyPairType, RSAKeyParameters, RSAKeyType,
+};
+use serde_json::Value;
+
+use super::{JwkError, weak};
+use crate::crypto::json::Object;
+use crate::crypto::jwk::Alg;
+
+pub(super) fn ec(jwk: &Object) -> Result<(ParsedPublicKey, AlgorithmParameters), JwkError> {
+    if text(jwk, "crv")? != "P-256" {
+        return Err(JwkError::Crv);
+    }
+    // RFC 7518 section 6.2.1.2: "The length of this octet string MUST be the full size of a coordinate for the curve"
+    let mut point = [4; 65];
+    let (_, coordinates) = point.split_at_mut(1);
+    let (x, y) = coordinates.split_at_mut(32);
+    x.copy_from_slice(&octets::<32>(jwk, "x")?);
+    y.copy_from_slice(&octets::<32>(jwk, "y")?);
+    let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).map_err(|_| JwkError::Point)?;
+    let (key_type, curve) = (EllipticCurveKeyType::EC, EllipticCurve::P256);
+    let (x, y) = (text(jwk, "x")?.to_owned(), text(jwk, "y")?.to_owned());
+    Ok((parsed, AlgorithmParameters::EllipticCurve(EllipticCurveKeyParameters { key_type, curve, x, y })))
+}
+
+pub(super) fn okp(jwk: &Object) -> Result<(ParsedPublicKey, AlgorithmParameters), JwkError> {
+    if text(jwk, "crv")? != "Ed25519" {
+        return Err(JwkError::Crv);
+    }
+    let point = octets::<32>(jwk, "x")?;
+    if weak::is_weak_ed25519(&point) {
+        return Err(JwkError::Ed25519Weak);
+    }
+    let parsed = ParsedPublicKey::new(&ED25519, point).map_err(|_| JwkError::Member("x"))?;
+    let (key_type, curve) = (OctetKeyPairType::OctetKeyPair, EllipticCurve::Ed25519);
+    let x = text(jwk, "x")?.to_owned();
+    Ok((parsed, AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters { key_type, curve, x })))
+}
+
+pub(super) fn rsa(jwk: &Object, alg: Alg) -> Result<(ParsedPublicKey, AlgorithmParameters), JwkError> {
+    // Bounds before anything is computed: a modulus of a million bits is not even decoded.
+    if text(jwk, "n")?.len() > MODULUS_TEXT_MAX {
+        return Err(JwkError::RsaSize);
+    }
+    if text(jwk, "e")? != "AQAB" {
+        return Err(JwkError::RsaExponent);
+    }
+    let n = BASE64_URL_SAFE_NO_PAD.decode(text(jwk, "n")?).map_err(|_| JwkError::Member("n"))?;
+    let Some(first) = n.first().filter(|&&first| first != 0) else {
+        // RFC 7518 section 2, Base64urlUInt: "the minimum number of octets necessary"
+        return Err(JwkError::Member("n"));
+    };
+    let bits = n.len() * 8 - first.leading_zeros() as usize;
+    if !(2048..=4096).contains(&bits) {
+        return Err(JwkError::RsaSize);
+    }
+    if weak::is_weak_modulus(&n) {
+        return Err(JwkError::RsaWeak);
+    }
+    let padding = if alg == Alg::Ps256 { &RSA_PSS_2048_8192_SHA256 } else { &RSA_PKCS1_2048_8192_SHA256 };
+    let components = RsaPublicKeyComponents { n: &n[..], e: &[1, 0, 1][..] };
+    let parsed = components.to_parsed_public_key(padding).map_err(|_| JwkError::Member("n"))?;
+    let (key_type, n, e) = (RSAKeyType::RSA, text(jwk, "n")?.to_owned(), "AQAB".to_owned());
+    Ok((parsed, AlgorithmParameters::RSA(RSAKeyParameters { key_type, n, e })))
+}
+
+pub(super) fn text<'a>(jwk: &'a Object, member: &'static str) -> Result<&'a str, JwkError> {
+    jwk.get(member).and_then(Value::as_str).ok_or(JwkError::Member(member))
+}
+
+/// Exactly `N` octets in base64url, in their one spelling.
+fn octets<const N: usize>(jwk: &Object, member: &'static str) -> Result<[u8; N], JwkError> {
+    let mut octets = [0; N];
+    match BASE64_URL_SAFE_NO_PAD.decode_slice(text(jwk, member)?, &mut octets) {
+        Ok(length) if length == N => Ok(octets),
+        _ => Err(JwkError::Member(member)),
+    }
+}
+
+/// 4096 bits in base64url.
+const MODULUS_TEXT_MAX: usize = 683;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::crypto::verifying_key::VerifyingKey;
+
+    fn read(jwk: &Value) -> Result<VerifyingKey, JwkError> {
+        VerifyingKey::from_text(jwk.to_string().as_bytes(), None)
+    }
+
+    fn refused(jwk: &Value) -> JwkError {
+        read(jwk).expect_err(&jwk.to_string())
+    }
+
+    fn with(jwk: &Value, member: &str, value: impl Into<Value>) -> Value {
+        let mut jwk = jwk.clone();
+        jwk[member] = value.into();
+        jwk
+    }
+
+    /// RFC 9449 section 4.1, RFC 8037 appendix A.2, RFC 7638 section 3.1.
+    fn ec() -> Value {
+        json!({"kty": "EC", "crv": "P-256", "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
+               "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"})
+    }
+    fn ed() -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
+    }
+    fn rsa() -> Value {
+        json!({"kty": "RSA", "e": "AQAB", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"})
+    }
+
+    #[test]
+    fn jos_08_l105_h70_rsa_keys_have_a_size_that_is_safe_and_cheap() {
+        let bits = |bits: usize| {
+            let mut n = vec![0xff; bits.div_ceil(8)];
+            n[0] = if bits.is_multiple_of(8) { 0xff } else { (1 << (bits % 8)) - 1 };
+            with(&rsa(), "n", BASE64_URL_SAFE_NO_PAD.encode(n))
+        };
+        for size in [8, 512, 1024, 2047, 4097, 8192, 16_384, 1_000_000] {
+            assert_eq!(refused(&bits(size)), JwkError::RsaSize, "{size}");
+        }
+        assert!(read(&bits(2048)).is_ok() && read(&bits(4096)).is_ok());
+        for e in ["AQ", "Aw", "AAEAAQ", "AQAA", "AQABAQ", "", "AQAB=", &"_".repeat(683)] {
+            assert_eq!(refused(&with(&rsa(), "e", e)), JwkError::RsaExponent, "{e}");
+        }
+        let n = rsa()["n"].as_str().unwrap().to_owned();
+        assert_eq!(refused(&with(&rsa(), "n", format!("{}g", &n[..n.len() - 1]))), JwkError::RsaWeak, "even");
+        assert_eq!(refused(&with(&rsa(), "n", format!("AAAA{n}"))), JwkError::Member("n"), "leading zeros");
+        assert_eq!(refused(&with(&rsa(), "n", "")), JwkError::Member("n"));
+        // Two primes made as the broken generator made them.
+        let roca = "5Rfn4gGvw7SNihmMKZFrGY9fFNp-Gcms6LMB3bnG8jEJpK-VWkCF_mqYLzEqTr3oX3BF46KvWor1IvDm1opNhv6P3Thqn7omy9Jejbh5jj09z3MBRms2UDkqQY8VFOjxrr8HYS0DBxv6oYyvZrr3A2iDaXW12BmRyME0tLrPBd3hxHatzhl_r7SnjbYIgox87FhEVllFHefQj_vVY1_f_q_-GN9-DZ8G2fF_R7c8dvd4HI3MPmxWf98OV9WxL0pax1DY_KAPLRy9zwmq3ZxsxjhjYQuOmdibCnT7mCju9W7QCp81pXbNkii427LmffW8Tm3noFw70MRmeNU3JkEvFw";
+        assert_eq!(refused(&with(&rsa(), "n", roca)), JwkError::RsaWeak, "ROCA");
+    }
+
+    #[test]
+    fn jos_11_l105_coordinates_are_a_point_of_the_named_curve() {
+        for crv in [json!("P-384"), json!("secp256k1"), json!("p-256"), json!("Ed25519")] {
+            assert_eq!(refused(&with(&ec(), "crv", crv)), JwkError::Crv);
+        }
+        for crv in ["Ed448", "X25519", "P-256"] {
+            assert_eq!(refused(&with(&ed(), "crv", crv)), JwkError::Crv, "{crv}");
+        }
+        let (zero, order) = ("A".repeat(43), "_____wAAAAEAAAAAAAAAAAAAAAD_______________8");
+        for (x, y) in [(&*zero, &*zero), (order, &*zero), (ec()["y"].as_str().unwrap(), ec()["x"].as_str().unwrap())] {
+            assert_eq!(refused(&with(&with(&ec(), "x", x), "y", y)), JwkError::Point, "{x} {y}");
+        }
+        for x in [
+            "",
+            "AA",
+            &"A".repeat(44),
+            "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFt",
+            "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs=",
+        ] {
+            assert_eq!(refused(&with(&ec(), "x", x)), JwkError::Member("x"), "{x}");
+            assert_eq!(refused(&with(&ed(), "x", x)), JwkError::Member("x"), "{x}");
+        }
+        // Order 1, 2, 4, 8, and 1 in a spelling that is beyond p.
+        let ff = |first: u8, last: u8| {
+            let mut y = [0xff; 32];
+            (y[0], y[31]) = (first, last);
+            y
+        };
+        let one = |sign: u8| {
+            let mut y = [0; 32];
+            (y[0], y[31]) = (1, sign);
+            y
+        };
+        for y in
+            [one(0), one(0x80), ff(0xec, 0x7f), ff(0xec, 0xff), [0; 32], ff(0xee, 0x7f), ff(0xed, 0x7f), ff(0xff, 0xff)]
+        {
+            assert_eq!(refused(&with(&ed(), "x", BASE64_URL_SAFE_NO_PAD.encode(y))), JwkError::Ed25519Weak, "{y:?}");
+        }
+    }
+}

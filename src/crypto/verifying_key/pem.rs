@@ -1,0 +1,104 @@
+//! A public key in PEM (RFC 7468 section 13), as administrators have it, turned into the JWK that it is.
+
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::jwk::Jwk;
+use serde_json::Value;
+
+use super::JwkError;
+use crate::crypto::json::Object;
+
+/// The JWK of one key. White space and comment lines around it do not matter; its label does, and what it holds.
+pub(super) fn jwk(pem: &[u8]) -> Result<Object, JwkError> {
+    let text = std::str::from_utf8(pem).map_err(|_| JwkError::Pem)?;
+    if text.contains("PRIVATE KEY-----") {
+        return Err(JwkError::PrivatePem);
+    }
+    // The library would take a certificate too, and of several blocks the first.
+    let labelled = LABELS.into_iter().any(|label| text.contains(label)) && text.matches("-----BEGIN ").count() == 1;
+    if !labelled || text.len() > PEM_MAX {
+        return Err(JwkError::Pem);
+    }
+    [DecodingKey::from_ec_pem, DecodingKey::from_ed_pem, DecodingKey::from_rsa_pem]
+        .into_iter()
+        .filter_map(|read| Jwk::from_decoding_key(&read(pem).ok()?, None).ok())
+        .find_map(|jwk| match serde_json::to_value(jwk) {
+            Ok(Value::Object(members)) => Some(members),
+            _ => None,
+        })
+        .ok_or(JwkError::Pem)
+}
+
+const LABELS: [&str; 2] = ["-----BEGIN PUBLIC KEY-----", "-----BEGIN RSA PUBLIC KEY-----"];
+
+const PEM_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+        RsaKeyPair,
+    };
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+
+    use super::*;
+    use crate::crypto::jwk::Alg;
+    use crate::crypto::verifying_key::VerifyingKey;
+
+    fn pem(der: &[u8]) -> String {
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64_STANDARD.encode(der))
+    }
+
+    #[test]
+    fn c4_a_key_in_pem_is_the_same_key_however_it_is_wrapped() {
+        let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let ed = Ed25519KeyPair::generate().unwrap();
+        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let p256_der: PublicKeyX509Der<'_> = ec.public_key().as_der().unwrap();
+        let ed_der: PublicKeyX509Der<'_> = ed.public_key().as_der().unwrap();
+        let rsa_der: PublicKeyX509Der<'_> = rsa.public_key().as_der().unwrap();
+        let signature = ed.sign(b"text");
+        for (der, alg) in
+            [(p256_der.as_ref(), Alg::Es256), (ed_der.as_ref(), Alg::EdDsa), (rsa_der.as_ref(), Alg::Ps256)]
+        {
+            let text = pem(der);
+            let key = VerifyingKey::from_pem(text.as_bytes(), None).unwrap();
+            assert_eq!((key.alg(), key.kid()), (alg, None));
+            assert_eq!(key.verifies(b"text", signature.as_ref()), alg == Alg::EdDsa);
+            let wrapped = [
+                format!("  \n{text}"),
+                text.replace('\n', "\r\n"),
+                format!("\u{feff}{text}"),
+                format!("# mine\n{text}# end\n"),
+            ];
+            for wrapped in wrapped {
+                // Another spelling is the same key or none; there is no third thing that it could be taken for.
+                if let Ok(again) = VerifyingKey::from_pem(wrapped.as_bytes(), None) {
+                    assert_eq!(again.jkt(), key.jkt(), "{wrapped}");
+                }
+            }
+            assert_eq!(VerifyingKey::from_pem(format!("{text}{text}").as_bytes(), None).unwrap_err(), JwkError::Pem);
+            assert_eq!(
+                VerifyingKey::from_pem(text.replace("PUBLIC", "PRIVATE").as_bytes(), None).unwrap_err(),
+                JwkError::PrivatePem
+            );
+            let certificate = text.replace("PUBLIC KEY", "CERTIFICATE");
+            assert_eq!(VerifyingKey::from_pem(certificate.as_bytes(), None).unwrap_err(), JwkError::Pem);
+        }
+        let rs256 = VerifyingKey::from_pem(pem(rsa_der.as_ref()).as_bytes(), Some(Alg::Rs256)).unwrap();
+        assert_eq!(rs256.alg(), Alg::Rs256);
+    }
+
+    #[test]
+    fn what_is_no_public_key_of_ours_is_refused() {
+        let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+        let p384: PublicKeyX509Der<'_> = p384.public_key().as_der().unwrap();
+        assert_eq!(VerifyingKey::from_pem(pem(p384.as_ref()).as_bytes(), None).unwrap_err(), JwkError::Crv);
+        for text in ["", "hello", &pem(b""), &pem(b"hello"), &pem(&[0x30; 2000]), &pem(&[0; 4000])] {
+            assert_eq!(VerifyingKey::from_pem(text.as_bytes(), None).unwrap_err(), JwkError::Pem, "{text}");
+        }
+        assert_eq!(VerifyingKey::from_pem(b"\xff", None).unwrap_err(), JwkError::Pem);
+    }
+}
