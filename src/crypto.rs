@@ -1,5 +1,6 @@
-//! Floor 0: bytes in, bytes out. Secrets, signatures, public keys, sealing; nothing here knows a disk or a request.
+//! Floor 0: bytes in, bytes out. Secrets, signatures, public keys, certificates, sealing; nothing here knows a disk or a request.
 
+pub mod certificate;
 pub mod jwk;
 pub mod jws;
 pub mod seal;

@@ -1,6 +1,7 @@
 //! The surface: every route of the public listener, grouped by who calls it.
 
 pub mod admin;
+pub mod client_cert;
 pub mod credentials;
 pub mod error;
 pub mod form;

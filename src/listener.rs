@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 
 use crate::http::log::Peer;
 use crate::tls::Tls;
+use crate::tls::clients::Shown;
 
 /// How long each part of a connection may take.
 #[derive(Debug, Clone, Copy)]
@@ -114,14 +115,17 @@ impl Connection {
         let connected_at = Instant::now();
         let mut stop = self.stop.clone();
         let served = match &self.tls {
-            None => self.serve_http(stream, address, connected_at).await,
+            None => self.serve_http(stream, address, None, connected_at).await,
             Some(tls) => {
                 let shaken = tokio::select! {
                     shaken = timeout(self.deadlines.first_byte, tls.accept(stream)) => Some(shaken),
                     () = async { drop(stop.wait_for(|stop| *stop).await) } => None,
                 };
                 match shaken {
-                    Some(Ok(Ok(stream))) => self.serve_http(stream, address, connected_at).await,
+                    Some(Ok(Ok(stream))) => {
+                        let shown = tls.shown(&stream);
+                        self.serve_http(stream, address, shown, connected_at).await
+                    }
                     Some(Ok(Err(error))) => Err(error.into()),
                     Some(Err(_)) => Err("the TLS handshake did not finish in time".into()),
                     None => Err("stopped before the TLS handshake was done".into()),
@@ -137,6 +141,7 @@ impl Connection {
         &self,
         stream: T,
         address: SocketAddr,
+        shown: Option<Shown>,
         connected_at: Instant,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
@@ -146,6 +151,9 @@ impl Connection {
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             turns.begin();
             request.extensions_mut().insert(Peer(address));
+            if let Some(shown) = &shown {
+                request.extensions_mut().insert(shown.peer_certificate());
+            }
             let answer = self.router.clone().oneshot(request.map(Body::new));
             let turns = Arc::clone(&turns);
             async move {
