@@ -39,6 +39,9 @@ mod transport;
 /// The program as a process: commands, start, stop, outages.
 mod process;
 
+/// A16: certificates, their names, what is registered of them.
+mod certificates;
+
 /// Real clients and a run with canary secrets.
 mod real_clients;
 
