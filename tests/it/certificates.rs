@@ -15,7 +15,7 @@ use grantd::model::time::UnixTime;
 use std::sync::Arc;
 
 /// Tag, length, value.
-fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let length = match content.len() {
         short @ 0..=127 => vec![u8::try_from(short).unwrap()],
