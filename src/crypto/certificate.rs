@@ -13,6 +13,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use x509_cert::TbsCertificate;
 use x509_cert::der::asn1::{Any, ObjectIdentifier, Uint};
 use x509_cert::der::{Decode as _, Encode as _, Tag, Tagged as _};
+use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
@@ -88,7 +89,9 @@ impl Certificate {
         let tbs = parsed.tbs_certificate();
         // RFC 5280 section 4.2: "A certificate MUST NOT include more than one instance of a particular extension."
         let mut seen = HashSet::new();
-        if !tbs.extensions().into_iter().flatten().all(|extension| seen.insert(extension.extn_id)) {
+        let fits = |extension: &Extension| is_minimal(&extension.extn_id) && seen.insert(extension.extn_id);
+        let types_fit = tbs.subject().iter().all(|attribute| is_minimal(&attribute.oid));
+        if !types_fit || !tbs.extensions().into_iter().flatten().all(fits) {
             return Err(CertificateError::Malformed);
         }
         let key_info = tbs.subject_public_key_info();
@@ -260,6 +263,17 @@ fn key(info: &SubjectPublicKeyInfoOwned) -> Option<PublicKeyKind> {
         ED25519 if parameters.is_none() && key.len() == 32 => Some(PublicKeyKind::Ed25519),
         _ => None,
     }
+}
+
+/// X.690 section 8.19.2: "the leading octet of the subidentifier shall not have the value 80". The library lets it pass,
+/// and one type could be written in several ways.
+fn is_minimal(identifier: &ObjectIdentifier) -> bool {
+    let mut leads = true;
+    identifier.as_bytes().iter().all(|&byte| {
+        let fits = !(leads && byte == 0x80);
+        leads = byte < 0x80;
+        fits
+    })
 }
 
 fn seconds(time: x509_cert::time::Time) -> i64 {

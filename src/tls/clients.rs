@@ -170,4 +170,4 @@ fn verdict(current: &Arc<Current>, chain: &[CertificateDer<'_>]) -> Verdict {
 const MAX_INTERMEDIATES: usize = 8;
 
 /// A connection may outlive a certificate of its chain, or a list of revoked ones.
-const VERDICT_LASTS: Duration = Duration::from_secs(60);
+const VERDICT_LASTS: Duration = Duration::from_mins(1);

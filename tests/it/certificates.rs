@@ -1,5 +1,6 @@
 //! A16 without sockets: certificates, their names, what is registered of them, and the header field that carries them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
@@ -12,7 +13,6 @@ use grantd::model::certificate::{
     CertificateMismatch, PeerCertificate, RegisteredCertificate, RegisteredCertificateError,
 };
 use grantd::model::time::UnixTime;
-use std::sync::Arc;
 
 /// Tag, length, value.
 pub(crate) fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -127,10 +127,9 @@ fn mtl_05_a_name_reads_as_openssl_prints_it_and_prints_so_that_it_reads() {
     for same in [
         printed,
         "emailaddress=OPS@example.com , ou=Pay \\22NOW\\22 + cn=Billing  #1, o=M\\C3\\BCller\\2C Söhne & Co. ,c=de",
-        "1.2.840.113549.1.9.1=#160F6F7073406578616D706C652E636F6D,OID.2.5.4.11=#0c09506179 206e6f7722+CN=billing #1,O=Müller\\, Söhne & Co.,C=#13024445",
+        "1.2.840.113549.1.9.1=#160F6F7073406578616D706C652E636F6D,OID.2.5.4.11=#0c0950617920226e6f7722+CN=billing #1,O=Müller\\, Söhne & Co.,C=#13024445",
     ] {
-        let same = same.replace("#0c09506179 206e6f7722", "#0c0950617920226e6f7722");
-        assert!(registered("subject_dn", &same).matches(&certificate), "{same}");
+        assert!(registered("subject_dn", same).matches(&certificate), "{same}");
     }
     for other in [
         "C=DE,O=Müller\\, Söhne & Co.,CN=billing #1+OU=Pay \\\"now\\\",emailAddress=ops@example.com",
@@ -425,6 +424,10 @@ fn m99_what_is_no_certificate_is_refused_and_fast() {
     assert_eq!(Certificate::parse(&twice).unwrap_err(), CertificateError::Malformed, "an extension twice");
     let broken = certificate_of(b"svc", &[extension(17, &[0x30, 5, 0x82])]);
     assert_eq!(Certificate::parse(&broken).unwrap_err(), CertificateError::Malformed, "names that do not end");
+    for odd in [&[0x55, 0x80, 4, 3][..], &[0x55, 4, 0x80, 0x80, 3]] {
+        let odd = certificate(&name(&[&[(odd, UTF8, b"svc")]]), &p256(), &[]);
+        assert_eq!(Certificate::parse(&odd).unwrap_err(), CertificateError::Malformed, "a type in another spelling");
+    }
     // Names of kinds that we do not use, x400Address among them, stand in nobody's way.
     let rich = certificate_of(b"svc", &[san(&[(2, b"svc.example"), (8, &[0x2a, 3])])]);
     assert!(registered("san_dns", "svc.example").matches(&Certificate::parse(&rich).unwrap()));
@@ -451,7 +454,7 @@ fn c19_mtl_13_client_cert_is_one_strict_byte_sequence() {
     assert_eq!(read(&["", &right]), Err(ClientCertError::Repeated));
     let unpadded = BASE64_STANDARD_NO_PAD.encode(BASE64_STANDARD.decode(V5).unwrap());
     for malformed in [
-        "".to_owned(),
+        String::new(),
         ":".to_owned(),
         V5.to_owned(),
         format!(":{V5}"),
@@ -460,7 +463,7 @@ fn c19_mtl_13_client_cert_is_one_strict_byte_sequence() {
         format!("{right};a=1"),
         format!(":{unpadded}:"),
         format!(":{}:", V5.replace('+', "-")),
-        format!(":{} :", V5),
+        format!(":{V5} :"),
         format!("-----BEGIN CERTIFICATE----- {V5} -----END CERTIFICATE-----"),
     ] {
         assert_eq!(read(&[&malformed]), Err(ClientCertError::Malformed), "{malformed}");
