@@ -10,6 +10,8 @@ use std::net::IpAddr;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use x509_cert::TbsCertificate;
 use x509_cert::der::asn1::{Any, ObjectIdentifier, Uint};
 use x509_cert::der::{Decode as _, Encode as _, Tag, Tagged as _};
@@ -68,6 +70,9 @@ pub enum CertificateError {
     /// Not DER, not X.509, or against RFC 5280 in a way that could be read in two ways.
     #[error("not a well-formed X.509 certificate in DER")]
     Malformed,
+    /// A file with none, or with a chain.
+    #[error("expected one certificate, in PEM or DER")]
+    NotOne,
     /// A key that is weak, slow to verify with, or unknown.
     #[error("a client certificate has a key of RSA (2048 to 4096 bits, exponent 65537), P-256, P-384 or Ed25519")]
     Key,
@@ -107,6 +112,21 @@ impl Certificate {
             is_ca,
             for_client_auth,
         })
+    }
+
+    /// Reads the one certificate of a file, in PEM or DER.
+    ///
+    /// # Errors
+    /// [`CertificateError`].
+    pub fn read(file: &[u8]) -> Result<Self, CertificateError> {
+        if file.first() == Some(&0x30) {
+            return Self::parse(file);
+        }
+        let mut found = CertificateDer::pem_slice_iter(file);
+        match (found.next(), found.next()) {
+            (Some(Ok(der)), None) => Self::parse(&der),
+            _ => Err(CertificateError::NotOne),
+        }
     }
 
     /// The certificate itself.

@@ -344,6 +344,20 @@ fn c20_mtl_06_self_signed_means_this_very_certificate() {
     assert_eq!(peer(&certificate, false).proves(&pinned, before), Err(CertificateMismatch::Expired));
     assert_eq!(peer(&certificate, false).proves(&pinned, after), Err(CertificateMismatch::Expired));
 
+    // A file holds it in PEM or DER, and no chain.
+    let made = rcgen::generate_simple_self_signed(["svc.example".to_owned()]).unwrap();
+    let (pem, der) = (made.cert.pem(), made.cert.der());
+    let hash = Certificate::parse(der).unwrap().x5t_s256();
+    assert_eq!(Certificate::read(der).unwrap().x5t_s256(), hash);
+    assert_eq!(Certificate::read(pem.as_bytes()).unwrap().x5t_s256(), hash);
+    let with_key = made.signing_key.serialize_pem() + &pem;
+    assert_eq!(Certificate::read(with_key.as_bytes()).unwrap().x5t_s256(), hash);
+    for none in
+        [pem.repeat(2), String::new(), made.signing_key.serialize_pem(), "-----BEGIN CERTIFICATE-----".to_owned()]
+    {
+        assert_eq!(Certificate::read(none.as_bytes()).unwrap_err(), CertificateError::NotOne);
+    }
+
     // The same subject, serial number and key.
     let again = |extensions: &[Vec<u8>]| Certificate::parse(&certificate_of(b"svc", extensions)).unwrap();
     let (one, other) = (again(&[]), again(&[san(&[(2, b"svc.example")])]));
