@@ -1,5 +1,7 @@
-//! Floor 0: bytes in, bytes out. Secrets, signatures, keys, JWTs, sealing; nothing here knows a disk or a request.
+//! Floor 0: bytes in, bytes out. Secrets, signatures, keys, certificates, JWTs, sealing; nothing here knows a disk or a
+//! request.
 
+pub mod certificate;
 pub mod jose;
 pub mod json;
 pub mod jwk;

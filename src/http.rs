@@ -1,6 +1,7 @@
 //! The surface: every route of the public listener, grouped by who calls it.
 
 pub mod admin;
+pub mod client_cert;
 pub mod credentials;
 pub mod error;
 pub mod form;
@@ -24,6 +25,7 @@ use serde::Serialize;
 use tower::ServiceExt as _;
 
 use crate::keyring::Document;
+use crate::model::certificate::PeerCertificate;
 use crate::model::time::Span;
 use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
@@ -51,6 +53,8 @@ pub struct Surface {
 pub struct Caller {
     /// Its address, or that of the proxy in front of it.
     pub address: SocketAddr,
+    /// The certificate that it showed in the handshake, with what was found of it.
+    pub certificate: Option<PeerCertificate>,
 }
 
 /// The public surface. Endpoints that clients post to are matched here, by hand, since a token should cost little more than

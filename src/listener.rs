@@ -25,6 +25,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
 use crate::http::Caller;
 use crate::tls::Tls;
+use crate::tls::clients::Shown;
 
 /// How long each part of a connection may take.
 #[derive(Debug, Clone, Copy)]
@@ -123,14 +124,17 @@ where
         let connected_at = Instant::now();
         let mut stop = self.stop.clone();
         let served = match &self.tls {
-            None => self.serve_http(stream, address, connected_at).await,
+            None => self.serve_http(stream, address, None, connected_at).await,
             Some(tls) => {
                 let shaken = tokio::select! {
                     shaken = timeout(self.deadlines.first_byte, tls.accept(stream)) => Some(shaken),
                     () = async { drop(stop.wait_for(|stop| *stop).await) } => None,
                 };
                 match shaken {
-                    Some(Ok(Ok(stream))) => self.serve_http(stream, address, connected_at).await,
+                    Some(Ok(Ok(stream))) => {
+                        let shown = tls.shown(&stream);
+                        self.serve_http(stream, address, shown, connected_at).await
+                    }
                     Some(Ok(Err(error))) => Err(error.into()),
                     Some(Err(_)) => Err("the TLS handshake did not finish in time".into()),
                     None => Err("stopped before the TLS handshake was done".into()),
@@ -146,6 +150,7 @@ where
         &self,
         stream: T,
         address: SocketAddr,
+        shown: Option<Shown>,
         connected_at: Instant,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
@@ -154,7 +159,8 @@ where
         let turns = Arc::new(Turns::default());
         let service = service_fn(|request| {
             turns.begin();
-            let answer = (self.answer)(Caller { address }, request);
+            let certificate = shown.as_ref().map(Shown::peer_certificate);
+            let answer = (self.answer)(Caller { address, certificate }, request);
             let turns = Arc::clone(&turns);
             async move {
                 let answer = answer.await;

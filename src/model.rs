@@ -1,5 +1,6 @@
 //! Floor 1: the nouns. Each can only be made in a form that is right, so nobody above checks again.
 
+pub mod certificate;
 pub mod client;
 pub mod client_id;
 pub mod credential;

@@ -1,17 +1,22 @@
 //! TLS in process (rustls, aws-lc-rs): TLS 1.2 and 1.3, no early data, certificates reloaded while connections go on.
 
+pub mod clients;
+
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::server::NoServerSessionStorage;
+use rustls::{CipherSuite, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use clients::{AnyCertificate, ClientFiles, Judge, Shown};
 
 /// Where certificate and key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +27,28 @@ pub struct Files {
     pub key: PathBuf,
 }
 
+/// What a listener does beyond having a certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether it keeps to the cipher suites of FAPI 2.0.
+    pub fapi: bool,
+    /// Whether it asks for certificates, and whose word on them it takes.
+    pub clients: Option<ClientFiles>,
+}
+
 /// A certificate in use.
 #[derive(Debug)]
 pub struct Tls {
     files: Files,
-    config: ArcSwap<ServerConfig>,
+    terms: Terms,
+    current: ArcSwap<Current>,
+}
+
+/// What was read together and is used together.
+#[derive(Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    judge: Option<Judge>,
 }
 
 /// Why TLS cannot be offered.
@@ -46,21 +68,29 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// Reads certificate and key.
+    /// Reads certificate and key, for a listener that never asks for a certificate.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn load(files: Files) -> Result<Self, TlsError> {
-        let config = read(&files)?;
-        Ok(Self { files, config: ArcSwap::from_pointee(config) })
+        Self::load_on(files, Terms::default())
     }
 
-    /// Reads them again. When they cannot be used, those in use stay.
+    /// Reads certificate and key, and what else the terms name.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load_on(files: Files, terms: Terms) -> Result<Self, TlsError> {
+        let current = read(&files, &terms)?;
+        Ok(Self { files, terms, current: ArcSwap::from_pointee(current) })
+    }
+
+    /// Reads everything again. When any of it cannot be used, all that is in use stays.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.config.store(Arc::new(read(&self.files)?));
+        self.current.store(Arc::new(read(&self.files, &self.terms)?));
         Ok(())
     }
 
@@ -69,29 +99,65 @@ impl Tls {
     /// # Errors
     /// What the far end did wrong, or that it left.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        TlsAcceptor::from(self.config.load_full()).accept(stream).await
+        let config = Arc::clone(&self.current.load().config);
+        TlsAcceptor::from(config).accept(stream).await
+    }
+
+    /// The certificate that the far end has shown and proved to have the key of.
+    #[must_use]
+    pub fn shown(self: &Arc<Self>, stream: &TlsStream<TcpStream>) -> Option<Shown> {
+        Shown::new(Arc::clone(self), stream.get_ref().1.peer_certificates()?)
     }
 }
 
-fn read(files: &Files) -> Result<ServerConfig, TlsError> {
-    let fault = |path: &PathBuf, error: rustls::pki_types::pem::Error| TlsError::File {
-        path: path.clone(),
-        reason: error.to_string(),
-    };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.cert)
-        .and_then(Iterator::collect)
-        .map_err(|error| fault(&files.cert, error))?;
-    if chain.is_empty() {
-        return Err(TlsError::File { path: files.cert.clone(), reason: "no certificate in it".into() });
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| fault(&files.key, error))?;
+fn read(files: &Files, terms: &Terms) -> Result<Current, TlsError> {
+    let chain = pem_items::<CertificateDer<'static>>(&files.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| fault(&files.key, &error.to_string()))?;
+    let provider = Arc::new(provider(terms.fapi));
+    let judge = terms.clients.as_ref().map(|clients| Judge::read(clients, &provider)).transpose()?;
     // RFC 8446 section 8: early data can be replayed; rustls takes none unless told to (max_early_data_size is 0).
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(TlsError::Pair)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
         .map_err(TlsError::Pair)?;
+    let builder = match judge {
+        Some(_) => builder.with_client_cert_verifier(Arc::new(AnyCertificate::new(&provider))),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    if judge.is_some() {
+        // C23: a resumed session would bring along a certificate that nobody has looked at since. There are none.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
+    Ok(Current { config: Arc::new(config), judge })
+}
+
+/// FAPI 2.0 section 5.2.2 permits four suites with TLS 1.2, and rustls has two more. For TLS 1.3 all are permitted.
+fn provider(fapi: bool) -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    if fapi {
+        provider.cipher_suites.retain(|suite| {
+            suite.tls13().is_some()
+                || matches!(
+                    suite.suite(),
+                    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+                        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+                        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+                )
+        });
+    }
+    provider
+}
+
+/// What a file in PEM holds of one kind: one at least.
+fn pem_items<T: PemObject>(path: &Path) -> Result<Vec<T>, TlsError> {
+    let items: Result<Vec<T>, pem::Error> = T::pem_file_iter(path).and_then(Iterator::collect);
+    let items = items.map_err(|error| fault(path, &error.to_string()))?;
+    if items.is_empty() { Err(fault(path, "nothing of that kind in it")) } else { Ok(items) }
+}
+
+fn fault(path: &Path, reason: &str) -> TlsError {
+    TlsError::File { path: path.to_owned(), reason: reason.to_owned() }
 }

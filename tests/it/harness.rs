@@ -237,7 +237,7 @@ impl Server {
 
     pub async fn send_from(&self, from: impl Into<SocketAddr>, mut request: Request<Body>) -> Answer {
         request.headers_mut().entry(header::HOST).or_insert_with(|| "as.test".parse().unwrap());
-        let response = self.app.answer(&Caller { address: from.into() }, request).await;
+        let response = self.app.answer(&Caller { address: from.into(), certificate: None }, request).await;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }

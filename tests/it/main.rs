@@ -45,6 +45,12 @@ mod transport;
 /// The program as a process: commands, start, stop, outages.
 mod process;
 
+/// A16: certificates, their names, what is registered of them.
+mod certificates;
+
+/// A16 and A18 on sockets: who is asked for a certificate, and what becomes of it.
+mod mutual_tls;
+
 /// Real clients and a run with canary secrets.
 mod real_clients;
 

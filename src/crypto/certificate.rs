@@ -1,0 +1,309 @@
+//! Certificates that clients present (RFC 5280), read strictly and within bounds. Nothing here says whom to trust.
+
+pub mod attribute;
+pub mod distinguished_name;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use x509_cert::TbsCertificate;
+use x509_cert::der::asn1::{Any, ObjectIdentifier, Uint};
+use x509_cert::der::{Decode as _, Encode as _, Tag, Tagged as _};
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
+
+use distinguished_name::DistinguishedName;
+
+/// What a certificate says. That its issuer is to be believed, or that whoever sent it has the key, is decided elsewhere.
+#[derive(Clone)]
+pub struct Certificate {
+    der: Box<[u8]>,
+    subject: DistinguishedName,
+    alternative_names: Vec<AlternativeName>,
+    spki: Box<[u8]>,
+    key: PublicKeyKind,
+    not_before: i64,
+    not_after: i64,
+    is_ca: bool,
+    for_client_auth: bool,
+}
+
+/// A name of the subject alternative name extension (RFC 5280 section 4.2.1.6), of a kind that clients are known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AlternativeName {
+    /// `dNSName`.
+    Dns(Box<str>),
+    /// `uniformResourceIdentifier`.
+    Uri(Box<str>),
+    /// `iPAddress`: four octets or sixteen, and never one for the other.
+    Ip(IpAddr),
+    /// `rfc822Name`.
+    Email(Box<str>),
+}
+
+/// The keys that clients may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublicKeyKind {
+    /// RSA of that many bits.
+    Rsa(usize),
+    /// ECDSA over P-256.
+    P256,
+    /// ECDSA over P-384.
+    P384,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// Why a certificate was not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CertificateError {
+    /// Longer than any client needs.
+    #[error("a client certificate has at most {} bytes of DER", Certificate::MAX_DER)]
+    TooLarge,
+    /// Not DER, not X.509, or against RFC 5280 in a way that could be read in two ways.
+    #[error("not a well-formed X.509 certificate in DER")]
+    Malformed,
+    /// A file with none, or with a chain.
+    #[error("expected one certificate, in PEM or DER")]
+    NotOne,
+    /// A key that is weak, slow to verify with, or unknown.
+    #[error("a client certificate has a key of RSA (2048 to 4096 bits, exponent 65537), P-256, P-384 or Ed25519")]
+    Key,
+}
+
+impl Certificate {
+    /// Most bytes that a certificate may have.
+    pub const MAX_DER: usize = 16 << 10;
+
+    /// Reads a certificate: all of `der`, in strict DER.
+    ///
+    /// # Errors
+    /// [`CertificateError`].
+    pub fn parse(der: &[u8]) -> Result<Self, CertificateError> {
+        if der.len() > Self::MAX_DER {
+            return Err(CertificateError::TooLarge);
+        }
+        let parsed = x509_cert::Certificate::from_der(der).map_err(|_| CertificateError::Malformed)?;
+        let tbs = parsed.tbs_certificate();
+        // RFC 5280 section 4.2: "A certificate MUST NOT include more than one instance of a particular extension."
+        let mut seen = HashSet::new();
+        let fits = |extension: &Extension| is_minimal(&extension.extn_id) && seen.insert(extension.extn_id);
+        let types_fit = tbs.subject().iter().all(|attribute| is_minimal(&attribute.oid));
+        if !types_fit || !tbs.extensions().into_iter().flatten().all(fits) {
+            return Err(CertificateError::Malformed);
+        }
+        let key_info = tbs.subject_public_key_info();
+        let (is_ca, for_client_auth) = usage(tbs).ok_or(CertificateError::Malformed)?;
+        Ok(Self {
+            der: der.into(),
+            subject: DistinguishedName::of(tbs.subject()),
+            alternative_names: alternative_names(tbs).ok_or(CertificateError::Malformed)?,
+            spki: key_info.to_der().map_err(|_| CertificateError::Malformed)?.into(),
+            key: key(key_info).ok_or(CertificateError::Key)?,
+            not_before: seconds(tbs.validity().not_before),
+            not_after: seconds(tbs.validity().not_after),
+            is_ca,
+            for_client_auth,
+        })
+    }
+
+    /// Reads the one certificate of a file, in PEM or DER.
+    ///
+    /// # Errors
+    /// [`CertificateError`].
+    pub fn read(file: &[u8]) -> Result<Self, CertificateError> {
+        if file.first() == Some(&0x30) {
+            return Self::parse(file);
+        }
+        let mut found = CertificateDer::pem_slice_iter(file);
+        match (found.next(), found.next()) {
+            (Some(Ok(der)), None) => Self::parse(&der),
+            _ => Err(CertificateError::NotOne),
+        }
+    }
+
+    /// The certificate itself.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// Whom it is about.
+    #[must_use]
+    pub fn subject(&self) -> &DistinguishedName {
+        &self.subject
+    }
+
+    /// The further names of whom it is about, in their order. Names of other kinds, and names that are none, are left out.
+    #[must_use]
+    pub fn alternative_names(&self) -> &[AlternativeName] {
+        &self.alternative_names
+    }
+
+    /// The `SubjectPublicKeyInfo` in DER.
+    #[must_use]
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// What kind of key it is about.
+    #[must_use]
+    pub fn key(&self) -> PublicKeyKind {
+        self.key
+    }
+
+    /// From when on it is valid, in seconds.
+    #[must_use]
+    pub fn not_before(&self) -> i64 {
+        self.not_before
+    }
+
+    /// Until when it is valid, in seconds.
+    #[must_use]
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
+    /// RFC 5280 section 4.1.2.5: "the period of time from notBefore through notAfter, inclusive."
+    #[must_use]
+    pub fn is_valid_at(&self, now: i64) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+
+    /// Whether it may issue certificates, so that it belongs to nobody's client.
+    #[must_use]
+    pub fn is_ca(&self) -> bool {
+        self.is_ca
+    }
+
+    /// Whether its key may sign, and sign as a TLS client, as far as it says what its key is for.
+    #[must_use]
+    pub fn is_for_client_auth(&self) -> bool {
+        self.for_client_auth
+    }
+
+    /// SHA-256 over the DER.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        digest(&SHA256, &self.der).as_ref().try_into().unwrap_or_default()
+    }
+
+    /// RFC 8705 section 3.1, `x5t#S256`: "the base64url-encoded SHA-256 hash … of the DER encoding of the X.509
+    /// certificate", without padding.
+    #[must_use]
+    pub fn x5t_s256(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.sha256())
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Certificate({})", self.x5t_s256())
+    }
+}
+
+/// Whether `der` is a certificate that may issue others (RFC 5280 section 4.2.1.9), whatever its key.
+#[must_use]
+pub fn is_ca(der: &[u8]) -> bool {
+    let Ok(parsed) = x509_cert::Certificate::from_der(der) else { return false };
+    usage(parsed.tbs_certificate()).is_some_and(|(is_ca, _)| is_ca)
+}
+
+/// Names of the kinds that clients are known by. `None` when the extension cannot be read.
+fn alternative_names(tbs: &TbsCertificate) -> Option<Vec<AlternativeName>> {
+    let extension = tbs.extensions().into_iter().flatten().find(|extension| extension.extn_id == SUBJECT_ALT_NAME);
+    let Some(extension) = extension else { return Some(Vec::new()) };
+    let names = Vec::<Any>::from_der(extension.extn_value.as_bytes()).ok()?;
+    Some(names.iter().filter_map(alternative_name).collect())
+}
+
+fn alternative_name(name: &Any) -> Option<AlternativeName> {
+    let Tag::ContextSpecific { constructed: false, number } = name.tag() else { return None };
+    // An IA5String that holds something else matches nothing: a NUL, say, that hides what stands behind it.
+    let text = || {
+        let text = std::str::from_utf8(name.value()).ok()?;
+        text.bytes().all(|byte| matches!(byte, 0x21..=0x7e)).then(|| text.into())
+    };
+    match number.value() {
+        1 => text().map(AlternativeName::Email),
+        2 => text().map(AlternativeName::Dns),
+        6 => text().map(AlternativeName::Uri),
+        // RFC 5280 section 4.2.1.6: for IPv4 "the octet string MUST contain exactly four octets", for IPv6 sixteen.
+        7 => match (<[u8; 4]>::try_from(name.value()), <[u8; 16]>::try_from(name.value())) {
+            (Ok(four), _) => Some(AlternativeName::Ip(four.into())),
+            (_, Ok(sixteen)) => Some(AlternativeName::Ip(sixteen.into())),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether it is a CA's, and whether it is for authenticating clients. `None` when an extension cannot be read.
+fn usage(tbs: &TbsCertificate) -> Option<(bool, bool)> {
+    let is_ca = tbs.get_extension::<BasicConstraints>().ok()?.is_some_and(|(_, constraints)| constraints.ca);
+    // RFC 5280 section 4.2.1.3: digitalSignature "is asserted when the subject public key is used for verifying
+    // digital signatures", as it is in a handshake.
+    let may_sign = tbs.get_extension::<KeyUsage>().ok()?.is_none_or(|(_, usage)| usage.digital_signature());
+    // RFC 5280 section 4.2.1.12: "If the extension is present, then the certificate MUST only be used for one of the
+    // purposes indicated." As webpki does, we ask for this one, not for any.
+    let purposes = tbs.get_extension::<ExtendedKeyUsage>().ok()?;
+    let purpose_fits = purposes.is_none_or(|(_, purposes)| purposes.0.contains(&CLIENT_AUTH));
+    Some((is_ca, may_sign && purpose_fits))
+}
+
+/// H70: a key whose signatures are slow to verify is refused before one is.
+fn key(info: &SubjectPublicKeyInfoOwned) -> Option<PublicKeyKind> {
+    let key = info.subject_public_key.as_bytes()?;
+    let parameters = info.algorithm.parameters.as_ref();
+    match info.algorithm.oid {
+        RSA_ENCRYPTION => {
+            parameters.filter(|parameters| parameters.is_null())?;
+            let numbers = Vec::<Uint>::from_der(key).ok()?;
+            let [modulus, exponent] = numbers.as_slice() else { return None };
+            let modulus = modulus.as_bytes();
+            let bits = modulus.len() * 8 - usize::try_from(modulus.first()?.leading_zeros()).ok()?;
+            let fits = (2048..=4096).contains(&bits) && exponent.as_bytes() == [1, 0, 1];
+            fits.then_some(PublicKeyKind::Rsa(bits))
+        }
+        EC_PUBLIC_KEY => match (parameters?.decode_as::<ObjectIdentifier>().ok()?, key) {
+            // RFC 5480 section 2.2: "The first octet of the OCTET STRING indicates whether the key is compressed or
+            // uncompressed", and compressed ones are optional.
+            (PRIME256V1, [4, point @ ..]) if point.len() == 64 => Some(PublicKeyKind::P256),
+            (SECP384R1, [4, point @ ..]) if point.len() == 96 => Some(PublicKeyKind::P384),
+            _ => None,
+        },
+        // RFC 8410 section 3: "For all of the OIDs, the parameters MUST be absent."
+        ED25519 if parameters.is_none() && key.len() == 32 => Some(PublicKeyKind::Ed25519),
+        _ => None,
+    }
+}
+
+/// X.690 section 8.19.2: "the leading octet of the subidentifier shall not have the value 80". The library lets it pass,
+/// and one type could be written in several ways.
+fn is_minimal(identifier: &ObjectIdentifier) -> bool {
+    let mut leads = true;
+    identifier.as_bytes().iter().all(|&byte| {
+        let fits = !(leads && byte == 0x80);
+        leads = byte < 0x80;
+        fits
+    })
+}
+
+fn seconds(time: x509_cert::time::Time) -> i64 {
+    i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX)
+}
+
+const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
+const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const PRIME256V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
