@@ -17,6 +17,9 @@ mod shell;
 mod stats;
 mod tally;
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,7 +52,9 @@ async fn set_up(options: &Options) -> anyhow::Result<Rig> {
     let (room, lengths) = (&options.room, &options.lengths);
     let sealing_key = room.join("sealing.key");
     std::fs::write(room.join("empty.toml"), "").context("writing to --room")?;
-    std::fs::write(&sealing_key, grantd::crypto::seal::SealingKey::generate_base64()?.as_bytes())?;
+    let text = grantd::crypto::seal::SealingKey::generate_base64()?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&sealing_key)?;
+    file.write_all(text.as_bytes())?;
     if let Some(directory) = &options.record {
         std::fs::create_dir_all(directory).context("--record")?;
     }
@@ -63,8 +68,13 @@ async fn set_up(options: &Options) -> anyhow::Result<Rig> {
     let mut rig = Rig::start(cli, options.postgres.clone(), registrations.into()).await?;
     rig.record.clone_from(&options.record);
     rig.registrations.warm_up(&rig.addresses()).await?;
-    eprintln!("== the ramp");
-    rig.capacity = capacity::find(&mut rig, lengths.ramp_step, lengths.refinements).await?;
+    rig.capacity = match options.capacity {
+        Some(capacity) => capacity,
+        None => {
+            eprintln!("== the ramp");
+            capacity::find(&mut rig, lengths.ramp_step, lengths.refinements).await?
+        }
+    };
     anyhow::ensure!(rig.capacity > 0.0, "not even a slow ramp was borne; is the machine busy?");
     rig.honest_rate = (rig.capacity / 2.0).min(options.honest_cap);
     eprintln!("   C0 {:.0}/s, honest load {:.0}/s", rig.capacity, rig.honest_rate);

@@ -13,6 +13,11 @@ pub fn scatter(n: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// A start that no other stream has, so that a second flood does not look like the first.
+pub fn salt() -> u64 {
+    grantd::crypto::random::<8>().map_or(0, u64::from_le_bytes)
+}
+
 /// A number below `bound`.
 #[expect(clippy::cast_possible_truncation, reason = "the remainder is below a usize")]
 pub fn below(n: u64, bound: usize) -> usize {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::chance::scatter;
+use super::chance::{salt, scatter};
 use super::connection::{Connection, Failure, KeptAlive};
 
 /// What a request is, for those who count.
@@ -116,13 +116,17 @@ pub async fn drive(origin: Instant, stream: Stream, replicas: &[SocketAddr]) -> 
     let start = Instant::now();
     let total = super::stats::count(stream.rate * stream.lasts.as_secs_f64()) as u64;
     let kept: Vec<KeptAlive> = replicas.iter().map(|_| KeptAlive::new(stream.connections)).collect();
-    let shared = Arc::new(Shared { origin, stream, kept, replicas: replicas.to_vec(), records: Mutex::default() });
+    let (salt, records) = (salt(), Mutex::default());
+    let shared = Arc::new(Shared { origin, stream, salt, kept, replicas: replicas.to_vec(), records });
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..total {
         #[expect(clippy::cast_precision_loss, reason = "counts of requests are far below 2^52")]
         let scheduled = start + Duration::from_secs_f64(n as f64 / shared.stream.rate);
         if scheduled > Instant::now() {
             sleep_until(scheduled).await;
+        } else if n.is_multiple_of(32) {
+            // Late already: the requests themselves must get their turn.
+            tokio::task::yield_now().await;
         }
         let shared = Arc::clone(&shared);
         tasks.spawn(async move { shared.send(n, scheduled).await });
@@ -136,6 +140,8 @@ pub async fn drive(origin: Instant, stream: Stream, replicas: &[SocketAddr]) -> 
 struct Shared {
     origin: Instant,
     stream: Stream,
+    /// Makes this stream's sources its own.
+    salt: u64,
     kept: Vec<KeptAlive>,
     replicas: Vec<SocketAddr>,
     records: Mutex<Vec<Record>>,
@@ -169,7 +175,7 @@ impl Shared {
         let kept_alive = if scatter(n ^ 0x00c0_ffee).is_multiple_of(10) { None } else { kept.take() };
         let mut connection = match kept_alive {
             Some(connection) => connection,
-            None => match Connection::open((self.stream.source)(n), *address).await {
+            None => match Connection::open((self.stream.source)(n.wrapping_add(self.salt)), *address).await {
                 Ok(connection) => connection,
                 Err(_) => return End::NotConnected,
             },

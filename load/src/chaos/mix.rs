@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::chance::{below, scatter, tagged_secret, untagged_secret};
+use super::chance::{below, salt, scatter, tagged_secret, untagged_secret};
 use super::driver::{Ask, Kind};
 use super::http::token_request;
 use super::registrations::{Known, Registrations};
@@ -12,23 +12,30 @@ pub type Asks = Box<dyn Fn(u64) -> Ask + Send + Sync>;
 
 /// A flood in thirds: a known client with a wrong secret, an unknown client, and the one client that is meant.
 pub fn flood(registrations: &Arc<Registrations>, victim: &str) -> Asks {
-    let (registrations, victim) = (Arc::clone(registrations), victim.to_owned());
-    Box::new(move |n| match n % 3 {
-        0 => bogus(Kind::WrongSecret, n, &registrations.any_id(n)),
-        1 => bogus(Kind::UnknownClient, n, &unknown_id(n)),
-        _ => bogus(Kind::Victim, n, &victim),
+    let (registrations, victim, salt) = (Arc::clone(registrations), victim.to_owned(), salt());
+    Box::new(move |n| {
+        let n = n.wrapping_add(salt);
+        match n % 3 {
+            0 => bogus(Kind::WrongSecret, n, &registrations.any_id(n)),
+            1 => bogus(Kind::UnknownClient, n, &unknown_id(n)),
+            _ => bogus(Kind::Victim, n, &victim),
+        }
     })
 }
 
 /// Clients that do not exist.
 pub fn unknown() -> Asks {
-    Box::new(|n| bogus(Kind::UnknownClient, n ^ 0xabcd_0000, &unknown_id(n)))
+    let salt = salt();
+    Box::new(move |n| bogus(Kind::UnknownClient, n.wrapping_add(salt), &unknown_id(n.wrapping_add(salt))))
 }
 
 /// Clients that exist, with secrets that are not theirs.
 pub fn wrong_secrets(registrations: &Arc<Registrations>) -> Asks {
-    let registrations = Arc::clone(registrations);
-    Box::new(move |n| bogus(Kind::WrongSecret, n ^ 0x1234_0000, &registrations.any_id(n)))
+    let (registrations, salt) = (Arc::clone(registrations), salt());
+    Box::new(move |n| {
+        let n = n.wrapping_add(salt);
+        bogus(Kind::WrongSecret, n, &registrations.any_id(n))
+    })
 }
 
 /// One client with its right secret, to all replicas in turn.

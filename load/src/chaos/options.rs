@@ -18,6 +18,8 @@ pub struct Options {
     pub database_host: String,
     pub postgres: Postgres,
     pub record: Option<PathBuf>,
+    /// C0 when it is known already; else the ramp finds it.
+    pub capacity: Option<f64>,
     /// Most that honest clients ask a second, whatever the capacity.
     pub honest_cap: f64,
     /// Most that is ever asked a second.
@@ -112,7 +114,7 @@ impl Options {
     pub fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
         let mut arguments = arguments.peekable();
         let (mut figures, mut runs, mut record, mut lengths) = (Vec::new(), 1, None, Lengths::USUAL);
-        let (mut honest_cap, mut rate_cap) = (500.0, 20_000.0);
+        let (mut capacity, mut honest_cap, mut rate_cap) = (None, 500.0, 20_000.0);
         let (mut grantd, mut room, mut host, mut port) = (None, None, None, 5432);
         let (mut bin, mut data, mut owner, mut namespace) = (None, None, None, None);
         while let Some(argument) = arguments.next() {
@@ -126,6 +128,7 @@ impl Options {
                 "--clients" => lengths.clients = value()?.parse().context("--clients")?,
                 "--active" => lengths.active = value()?.parse().context("--active")?,
                 "--connections" => lengths.connections = value()?.parse().context("--connections")?,
+                "--capacity" => capacity = Some(value()?.parse().context("--capacity")?),
                 "--honest-cap" => honest_cap = value()?.parse().context("--honest-cap")?,
                 "--rate-cap" => rate_cap = value()?.parse().context("--rate-cap")?,
                 "--record" => record = Some(PathBuf::from(value()?)),
@@ -154,6 +157,18 @@ impl Options {
             port,
         };
         let (grantd, database_host) = (grantd.context("--grantd is missing")?, host.context("--pg-host is missing")?);
-        Ok(Self { figures, runs, grantd, room, database_host, postgres, record, honest_cap, rate_cap, lengths })
+        Ok(Self {
+            figures,
+            runs,
+            grantd,
+            room,
+            database_host,
+            postgres,
+            record,
+            capacity,
+            honest_cap,
+            rate_cap,
+            lengths,
+        })
     }
 }

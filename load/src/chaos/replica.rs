@@ -150,7 +150,8 @@ fn read_log(
                     _ => {}
                 }
             }
-            if lines_kept < 10_000 && !line.windows(14).any(|window| window == b"\"level\":\"INFO\"") {
+            let is_daily = |text: &[u8]| line.windows(text.len()).any(|window| window == text);
+            if lines_kept < 10_000 && !is_daily(b"\"level\":\"INFO\"") && !is_daily(b"\"event\":\"token.refused\"") {
                 lines_kept += 1;
                 // A log that cannot be kept does not end the run.
                 let _ = kept.write_all(&line);

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use super::{Base, about};
@@ -59,13 +60,25 @@ async fn locked(rig: &mut Rig, options: &Options, report: &mut Report, client: &
     Ok(())
 }
 
-/// Kills commands 0 to 20 ms after they were started, two at a time.
+/// Kills commands at any moment of their lives, two at a time: half of them commands that hash first and write then, half
+/// ones that write at once.
 async fn cancelled(rig: &mut Rig, options: &Options, report: &mut Report, client: &str) -> anyhow::Result<()> {
+    let commands =
+        [vec!["client", "secret", "add", client, "--json"], vec!["client", "set", client, "--token-ttl", "10m"]];
+    let mut lives = Vec::new();
+    for command in &commands {
+        lives.push(rig.cli.must(command, "").await?.took.max(Duration::from_millis(20)));
+    }
     let total = options.lengths.cancelled;
     let mut finished = 0;
-    for pair in 0..total.div_ceil(2) {
-        let (first, second) = tokio::join!(one(rig, client, 2 * pair), one(rig, client, 2 * pair + 1));
-        finished += usize::from(first?) + usize::from(second?);
+    for n in 0..total.div_ceil(2) as u64 {
+        let mut pair = tokio::task::JoinSet::new();
+        for (command, life) in commands.iter().zip(&lives) {
+            pair.spawn(kill_early(rig.cli.command(command), life.mul_f64(number(below(n ^ 0xdead, 1000)) / 1000.0)));
+        }
+        while let Some(ended) = pair.join_next().await {
+            finished += usize::from(ended??);
+        }
     }
     sleep(Duration::from_millis(1500)).await;
     let idle = rig
@@ -75,7 +88,9 @@ async fn cancelled(rig: &mut Rig, options: &Options, report: &mut Report, client
              and state_change < now() - interval '1 second'",
         )
         .await?;
-    let told = format!("{total} commands killed after 0 to 20 ms, {finished} had ended by then");
+    let told = format!(
+        "{total} commands, half `secret add` and half `client set`, killed at random within their usual lives of {lives:.0?}; {finished} had ended by then"
+    );
     report.add(
         "11",
         "idle in transaction for more than 1 s after cancelled commands",
@@ -94,11 +109,10 @@ async fn cancelled(rig: &mut Rig, options: &Options, report: &mut Report, client
 }
 
 /// Whether it had ended before it was killed.
-async fn one(rig: &Rig, client: &str, n: usize) -> anyhow::Result<bool> {
-    let mut command = rig.cli.command(&["client", "secret", "add", client, "--json"]);
+async fn kill_early(mut command: Command, after: Duration) -> anyhow::Result<bool> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn()?;
-    sleep(Duration::from_micros(below(n as u64 ^ 0xdead, 20_000) as u64)).await;
+    sleep(after).await;
     let ended = child.try_wait()?.is_some();
     child.kill().await?;
     Ok(ended)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::chaos::chance::{any_loopback, below, scatter, tagged_secret, untagged_secret};
+use crate::chaos::chance::{any_loopback, below, salt, scatter, tagged_secret, untagged_secret};
 use crate::chaos::connection::Connection;
 use crate::chaos::driver::Stream;
 use crate::chaos::http::token_request;
@@ -45,10 +45,10 @@ const CLASSES: [&str; 3] = ["unknown", "generated", "imported"];
 async fn compare(rig: &Rig, options: &Options, secret: fn(u64) -> String, flooded: bool) -> [Class; 3] {
     let lasts = options.lengths.comparison;
     let mut samplers = JoinSet::new();
-    for (sampler, address) in (0_u64..).zip(rig.addresses().into_iter().take(2)) {
+    for address in rig.addresses().into_iter().take(2) {
         let registrations = Arc::clone(&rig.registrations);
         let (until, most) = (Instant::now() + lasts, options.lengths.samples / 2);
-        samplers.spawn(async move { sample(&registrations, address, secret, sampler, most, until).await });
+        samplers.spawn(async move { sample(&registrations, address, secret, most, until).await });
     }
     let mut flood = JoinSet::new();
     if flooded && let Some(victim) = rig.registrations.warm.get(1) {
@@ -77,7 +77,6 @@ async fn sample(
     registrations: &Registrations,
     replica: SocketAddr,
     secret: fn(u64) -> String,
-    sampler: u64,
     most: usize,
     until: Instant,
 ) -> [Class; 3] {
@@ -90,14 +89,14 @@ async fn sample(
             .take(20)
             .collect()
     };
-    let (generated, imported) = (ids(false), ids(true));
+    let (generated, imported, salt) = (ids(false), ids(true), salt());
     let mut classes: [Class; 3] = Default::default();
     let mut kept: Option<Connection> = None;
     for round in 0..most as u64 {
         if Instant::now() >= until {
             break;
         }
-        let n = scatter(round << 8 ^ sampler) ^ u64::from(until.elapsed().subsec_nanos());
+        let n = scatter(round.wrapping_add(salt));
         // Another address after five rounds: ten failures of a client from one address would be slowed down.
         if round % 5 == 0 {
             kept = None;
