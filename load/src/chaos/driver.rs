@@ -199,3 +199,64 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each request on each connection after `pause`.
+    async fn slow_server(pause: Duration) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut bytes = [0; 64];
+                    while matches!(stream.read(&mut bytes).await, Ok(1..)) {
+                        tokio::time::sleep(pause).await;
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    fn stream(rate: f64, lasts: Duration) -> Stream {
+        Stream::honest(rate, lasts, Box::new(|_| Ask { kind: Kind::Warm, replica: 0, bytes: Arc::from(*b"x") }))
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stalls_does_not_slow_the_schedule_and_waiting_counts() {
+        let address = slow_server(Duration::from_millis(30)).await;
+        let mut stream = stream(100.0, Duration::from_millis(200));
+        stream.connections = 1;
+        let records = drive(Instant::now(), stream, &[address]).await;
+        assert_eq!(records.len(), 20);
+        assert!(records.iter().all(Record::is_ok));
+        let last = records.iter().max_by_key(|record| record.scheduled).unwrap();
+        assert!(last.scheduled < Duration::from_millis(400), "scheduled at {:?}", last.scheduled);
+        // Twenty turns of 30 ms on the one connection, of which 190 ms had passed.
+        let slowest = records.iter().map(|record| record.latency).max().unwrap();
+        assert!(slowest >= Duration::from_millis(400), "{slowest:?}");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_and_who_gives_up_are_told_apart() {
+        let address = slow_server(Duration::from_millis(300)).await;
+        let mut rude = stream(50.0, Duration::from_millis(100));
+        rude.hang_up = Some(Duration::from_millis(5));
+        let mut hasty = stream(50.0, Duration::from_millis(100));
+        hasty.time_out = Duration::from_millis(40);
+        let rude = drive(Instant::now(), rude, &[address]).await;
+        let hasty = drive(Instant::now(), hasty, &[address]).await;
+        assert!(rude.iter().all(|record| record.end == End::HungUp), "{rude:?}");
+        assert!(hasty.iter().all(|record| record.end == End::Late), "{hasty:?}");
+        let nobody =
+            drive(Instant::now(), stream(50.0, Duration::from_millis(40)), &[([127, 0, 0, 1], 1).into()]).await;
+        assert!(nobody.iter().all(|record| record.end == End::NotConnected), "{nobody:?}");
+    }
+}

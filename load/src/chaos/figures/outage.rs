@@ -22,7 +22,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
         ("refused", Outage::Refused),
         ("read-only", Outage::ReadOnly),
     ] {
-        let seen = through(rig, options, outage, lasts, async { Ok(()) }).await?.0;
+        let seen = through(rig, options, outage, lasts, async { Ok(()) }, async { Ok(()) }).await?.0;
         rig.keep(&format!("outage-{name}"), &seen.tally)?;
         seen.tell(report, "2", name, 2.0);
     }
@@ -41,12 +41,13 @@ pub struct Seen {
     pub recovery: Duration,
 }
 
-/// Lets the load run through an outage of `lasts`, with `meanwhile` at its side.
+/// Lets the load run through an outage of `lasts`, with `just_before` done when it begins and `meanwhile` at its side.
 pub async fn through<T>(
     rig: &mut Rig,
     options: &Options,
     outage: Outage,
     lasts: Duration,
+    just_before: impl Future<Output = anyhow::Result<()>>,
     meanwhile: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<(Seen, T)> {
     let (before, after) = (options.lengths.base, options.lengths.base);
@@ -60,6 +61,7 @@ pub async fn through<T>(
     let load = drive_all(origin, streams, &addresses);
     let fault = async {
         sleep(before).await;
+        just_before.await?;
         rig.postgres.leave(outage).await?;
         let from = origin.elapsed();
         let (met, ()) = tokio::join!(meanwhile, sleep(lasts));
