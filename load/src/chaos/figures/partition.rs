@@ -27,7 +27,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
             let (cli, client) = (cli.clone(), client.clone());
             in_flight.spawn(async move { add(&cli, &client).await });
         }
-        sleep(Duration::from_millis(700)).await;
+        sleep(HEAD_START).await;
         Ok(())
     };
     let (cli, lasts) = (rig.cli.clone(), options.lengths.partition);
@@ -48,14 +48,21 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     seen.tell(report, "3", "silent partition", 1.5);
 
     let caught = in_flight.join_all().await.into_iter().collect::<anyhow::Result<Vec<Ended>>>()?;
-    let slowest = asked.iter().chain(&caught).map(|ended| ended.took.as_secs_f64()).fold(0.0, f64::max);
+    let caught_for = caught.iter().map(|ended| ended.took.saturating_sub(HEAD_START));
+    let slowest = asked.iter().map(|ended| ended.took).chain(caught_for).max().unwrap_or_default().as_secs_f64();
     let told = format!(
         "{} commands begun meanwhile, exit codes {:?}; 5 in flight, {:?}",
         asked.len(),
         codes(&asked),
         codes(&caught)
     );
-    report.add("3", "silent partition: slowest admin command, s", Target::AtMost(3.5), slowest, told);
+    report.add(
+        "3",
+        "silent partition: slowest admin command, s from its start or the partition's",
+        Target::AtMost(3.5),
+        slowest,
+        told,
+    );
     let odd = asked.iter().filter(|ended| ended.code != Some(69)).count();
     let odd = odd + caught.iter().filter(|ended| ended.code != Some(69)).count();
     let told = "one that was in flight may have been done or not; it must not hang".to_owned();
@@ -86,3 +93,6 @@ async fn add(cli: &Cli, client: &str) -> anyhow::Result<Ended> {
 fn codes(ended: &[Ended]) -> Vec<Option<i32>> {
     ended.iter().map(|ended| ended.code).collect()
 }
+
+/// So long before the partition the five commands start: they hash first.
+const HEAD_START: Duration = Duration::from_millis(700);
