@@ -151,7 +151,13 @@ fn tell(report: &mut Report, case: &str, classes: &[Class; 3]) {
         let chance = if (told.value - 0.5).abs() < 2.0 * told.standard_error { "; within chance of 0.5" } else { "" };
         let conditions =
             format!("standard error {:.4}{chance}; {}; {}", told.standard_error, about(a, first), about(b, second));
-        report.add("M80", &format!("AUC {a} / {b}, {case}"), Target::Between(0.48, 0.52), told.value, conditions);
+        report.add(
+            "M80",
+            &format!("AUC {a} / {b}, {case}"),
+            Target::Between(0.48, 0.52, told.standard_error),
+            told.value,
+            conditions,
+        );
         // Refused by another status is told apart without a clock.
         let shares = |class: &Class| number(class.refused) / number(class.micros.len().max(1));
         let apart = 100.0 * (shares(first) - shares(second)).abs();
