@@ -109,12 +109,13 @@ fn conditions(rig: &Rig, options: &Options) -> String {
     let lengths = &options.lengths;
     format!(
         "Three replicas, PostgreSQL (fsync on) and the driver share {} processors, without cgroups; {} clients, {} of them active; \
-         C0 {:.0}/s over all replicas (ramp, p99 < 50 ms, no errors); honest load {:.0}/s, open loop, a tenth of requests on new \
+         C0 {:.0}/s over all replicas ({}); honest load {:.0}/s, open loop, a tenth of requests on new \
          connections, time-out 2 s, no retries; {} run(s), the worst counts. Goodput is tokens within 250 ms.",
         std::thread::available_parallelism().map_or(0, usize::from),
         lengths.clients,
         lengths.active,
         rig.capacity,
+        if options.capacity.is_some() { "given" } else { "ramp, p99 < 50 ms, no errors" },
         rig.honest_rate,
         options.runs,
     )

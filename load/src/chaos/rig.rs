@@ -27,7 +27,7 @@ pub struct Rig {
     pub honest_rate: f64,
     /// Where a line for each request goes.
     pub record: Option<PathBuf>,
-    /// How many recordings there are.
+    /// How many measurements there were; makes names that nobody has yet.
     pub recorded: usize,
 }
 

@@ -16,6 +16,8 @@ use crate::chaos::rig::Rig;
 use crate::chaos::stats::percentile;
 
 pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    // Names of clients are made from it, and a second run needs others.
+    rig.recorded += 1;
     let (mut added, mut removed, mut listeners) = (Vec::new(), Vec::new(), 0);
     for n in 0..options.lengths.trials {
         let trial = Trial { n, by_sql: n % 4 >= 2, revoke: n % 2 == 1, cut: n / 4 % 2 == 1 };
