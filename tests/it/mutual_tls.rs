@@ -60,12 +60,13 @@ async fn listen(directory: TempDir, terms: Terms) -> Listening {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let router = Router::new().fallback(async |peer: Option<Extension<PeerCertificate>>| match peer {
+    let told = |peer: Option<PeerCertificate>| match peer {
         None => "none".to_owned(),
-        Some(Extension(peer)) => format!("{} {}", peer.certificate.subject(), peer.ca_verified),
-    });
+        Some(peer) => format!("{} {}", peer.certificate.subject(), peer.ca_verified),
+    };
+    let answer = move |caller: Caller, _| std::future::ready(told(caller.certificate).into_response());
     let listener = Listener { socket, tls: Some(Arc::clone(&tls)), deadlines: DEADLINES, max_connections: 100 };
-    tokio::spawn(listener.run(router, stopped));
+    tokio::spawn(listener.run(answer, stopped));
     Listening { address, tls, directory, server: made.cert.der().clone(), _stop: stop }
 }
 

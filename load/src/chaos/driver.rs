@@ -1,0 +1,262 @@
+//! The open-loop driver: requests leave on a fixed schedule, whatever became of those before, and each latency counts
+//! from the moment it was scheduled for. Nothing is tried again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::chance::{salt, scatter};
+use super::connection::{Connection, Failure, KeptAlive};
+
+/// What a request is, for those who count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A right secret that its replica has seen before.
+    Warm,
+    /// A right secret that its replica has not seen.
+    Cold,
+    /// A known client, chosen at random, with a wrong secret.
+    WrongSecret,
+    /// A client that does not exist.
+    UnknownClient,
+    /// The one client that is attacked, with a wrong secret.
+    Victim,
+    /// That client itself, with its right secret.
+    VictimItself,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// An answer, with or without `Retry-After`.
+    Status(u16, bool),
+    /// No whole answer in time.
+    Late,
+    /// No connection could be made.
+    NotConnected,
+    /// The connection ended first.
+    Closed,
+    /// Not HTTP.
+    Malformed,
+    /// We hung up, on purpose.
+    HungUp,
+}
+
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub struct Record {
+    /// Since the origin of the run.
+    pub scheduled: Duration,
+    pub replica: usize,
+    pub kind: Kind,
+    pub end: End,
+    /// From the moment it was scheduled for.
+    pub latency: Duration,
+    /// How late the driver itself was.
+    pub lag: Duration,
+}
+
+impl Record {
+    /// A token within 250 ms.
+    pub fn is_good(&self) -> bool {
+        self.is_ok() && self.latency <= Duration::from_millis(250)
+    }
+
+    pub fn is_ok(&self) -> bool {
+        matches!(self.end, End::Status(200, _))
+    }
+
+    /// 429 or 503 that say when to come back.
+    pub fn is_polite_refusal(&self) -> bool {
+        matches!(self.end, End::Status(429 | 503, true))
+    }
+
+    pub fn millis(&self) -> f64 {
+        self.latency.as_secs_f64() * 1000.0
+    }
+}
+
+/// A request to be sent.
+pub struct Ask {
+    pub kind: Kind,
+    /// 0, 1, 2.
+    pub replica: usize,
+    pub bytes: Arc<[u8]>,
+}
+
+/// A stream of requests.
+pub struct Stream {
+    /// A second.
+    pub rate: f64,
+    pub lasts: Duration,
+    /// Makes the n-th.
+    pub ask: Box<dyn Fn(u64) -> Ask + Send + Sync>,
+    /// Where the n-th connection comes from.
+    pub source: fn(u64) -> IpAddr,
+    /// From the scheduled moment to giving up.
+    pub time_out: Duration,
+    /// How long after sending to hang up without waiting for the answer.
+    pub hang_up: Option<Duration>,
+    /// Most connections to each replica.
+    pub connections: usize,
+}
+
+impl Stream {
+    /// A stream of honest requests with the usual bounds.
+    pub fn honest(rate: f64, lasts: Duration, ask: Box<dyn Fn(u64) -> Ask + Send + Sync>) -> Self {
+        let time_out = Duration::from_secs(2);
+        Self { rate, lasts, ask, source: super::chance::honest_loopback, time_out, hang_up: None, connections: 128 }
+    }
+}
+
+/// Runs a stream to its end, and until each of its requests has ended. Times count from `origin`.
+pub async fn drive(origin: Instant, stream: Stream, replicas: &[SocketAddr]) -> Vec<Record> {
+    let start = Instant::now();
+    let total = super::stats::count(stream.rate * stream.lasts.as_secs_f64()) as u64;
+    let kept: Vec<KeptAlive> = replicas.iter().map(|_| KeptAlive::new(stream.connections)).collect();
+    let (salt, records) = (salt(), Mutex::default());
+    let shared = Arc::new(Shared { origin, stream, salt, kept, replicas: replicas.to_vec(), records });
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..total {
+        #[expect(clippy::cast_precision_loss, reason = "counts of requests are far below 2^52")]
+        let scheduled = start + Duration::from_secs_f64(n as f64 / shared.stream.rate);
+        if scheduled > Instant::now() {
+            sleep_until(scheduled).await;
+        } else if n.is_multiple_of(32) {
+            // Late already: the requests themselves must get their turn.
+            tokio::task::yield_now().await;
+        }
+        let shared = Arc::clone(&shared);
+        tasks.spawn(async move { shared.send(n, scheduled).await });
+        while tasks.try_join_next().is_some() {}
+    }
+    while tasks.join_next().await.is_some() {}
+    let mut records = shared.records.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *records)
+}
+
+struct Shared {
+    origin: Instant,
+    stream: Stream,
+    /// Makes this stream's sources its own.
+    salt: u64,
+    kept: Vec<KeptAlive>,
+    replicas: Vec<SocketAddr>,
+    records: Mutex<Vec<Record>>,
+}
+
+impl Shared {
+    async fn send(&self, n: u64, scheduled: Instant) {
+        let ask = (self.stream.ask)(n);
+        let lag = scheduled.elapsed();
+        let end = match timeout_at(scheduled + self.stream.time_out, self.end_of(n, &ask)).await {
+            Ok(end) => end,
+            Err(_) => End::Late,
+        };
+        let record = Record {
+            scheduled: scheduled.duration_since(self.origin),
+            replica: ask.replica,
+            kind: ask.kind,
+            end,
+            latency: scheduled.elapsed(),
+            lag,
+        };
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+    }
+
+    async fn end_of(&self, n: u64, ask: &Ask) -> End {
+        let (Some(kept), Some(address)) = (self.kept.get(ask.replica), self.replicas.get(ask.replica)) else {
+            return End::NotConnected;
+        };
+        let Ok(_place) = kept.places.acquire().await else { return End::NotConnected };
+        // A tenth of all requests come on new connections.
+        let kept_alive = if scatter(n ^ 0x00c0_ffee).is_multiple_of(10) { None } else { kept.take() };
+        let mut connection = match kept_alive {
+            Some(connection) => connection,
+            None => match Connection::open((self.stream.source)(n.wrapping_add(self.salt)), *address).await {
+                Ok(connection) => connection,
+                Err(_) => return End::NotConnected,
+            },
+        };
+        let exchanged = match self.stream.hang_up {
+            None => connection.exchange(&ask.bytes).await,
+            Some(patience) => match timeout(patience, connection.exchange(&ask.bytes)).await {
+                Ok(exchanged) => exchanged,
+                Err(_) => return End::HungUp,
+            },
+        };
+        match exchanged {
+            Ok(answer) => {
+                if !answer.close {
+                    kept.give_back(connection);
+                }
+                End::Status(answer.status, answer.retry_after.is_some())
+            }
+            Err(Failure::Closed) => End::Closed,
+            Err(Failure::Malformed) => End::Malformed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each request on each connection after `pause`.
+    async fn slow_server(pause: Duration) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut bytes = [0; 64];
+                    while matches!(stream.read(&mut bytes).await, Ok(1..)) {
+                        tokio::time::sleep(pause).await;
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    fn stream(rate: f64, lasts: Duration) -> Stream {
+        Stream::honest(rate, lasts, Box::new(|_| Ask { kind: Kind::Warm, replica: 0, bytes: Arc::from(*b"x") }))
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stalls_does_not_slow_the_schedule_and_waiting_counts() {
+        let address = slow_server(Duration::from_millis(30)).await;
+        let mut stream = stream(100.0, Duration::from_millis(200));
+        stream.connections = 1;
+        let records = drive(Instant::now(), stream, &[address]).await;
+        assert_eq!(records.len(), 20);
+        assert!(records.iter().all(Record::is_ok));
+        let last = records.iter().max_by_key(|record| record.scheduled).unwrap();
+        assert!(last.scheduled < Duration::from_millis(400), "scheduled at {:?}", last.scheduled);
+        // Twenty turns of 30 ms on the one connection, of which 190 ms had passed.
+        let slowest = records.iter().map(|record| record.latency).max().unwrap();
+        assert!(slowest >= Duration::from_millis(400), "{slowest:?}");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_and_who_gives_up_are_told_apart() {
+        let address = slow_server(Duration::from_millis(300)).await;
+        let mut rude = stream(50.0, Duration::from_millis(100));
+        rude.hang_up = Some(Duration::from_millis(5));
+        let mut hasty = stream(50.0, Duration::from_millis(100));
+        hasty.time_out = Duration::from_millis(40);
+        let rude = drive(Instant::now(), rude, &[address]).await;
+        let hasty = drive(Instant::now(), hasty, &[address]).await;
+        assert!(rude.iter().all(|record| record.end == End::HungUp), "{rude:?}");
+        assert!(hasty.iter().all(|record| record.end == End::Late), "{hasty:?}");
+        let nobody =
+            drive(Instant::now(), stream(50.0, Duration::from_millis(40)), &[([127, 0, 0, 1], 1).into()]).await;
+        assert!(nobody.iter().all(|record| record.end == End::NotConnected), "{nobody:?}");
+    }
+}

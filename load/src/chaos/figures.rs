@@ -1,0 +1,55 @@
+//! The figures, a file for each.
+
+pub mod cold;
+pub mod flood;
+pub mod hostile;
+pub mod outage;
+pub mod overload;
+pub mod partition;
+pub mod starvation;
+pub mod timing;
+pub mod visibility;
+
+use super::stats::number;
+use super::tally::Tally;
+
+/// The honest load without a fault, measured before and after; the lower of both is what counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Base {
+    /// Percent within 250 ms.
+    pub goodput: f64,
+    /// In milliseconds.
+    pub p99: f64,
+}
+
+impl Base {
+    pub fn of(before: &Tally, after: &Tally) -> Self {
+        Self { goodput: before.goodput().min(after.goodput()), p99: before.p(0.99).min(after.p(0.99)) }
+    }
+
+    /// Goodput in percent of the base.
+    pub fn share(&self, tally: &Tally) -> f64 {
+        if self.goodput > 0.0 { 100.0 * tally.goodput() / self.goodput } else { f64::NAN }
+    }
+
+    /// The p99 as a multiple of the base's.
+    pub fn times(&self, tally: &Tally) -> f64 {
+        tally.p(0.99) / self.p99
+    }
+}
+
+/// What a row of the table says about the load that it stands on.
+pub fn about(tally: &Tally) -> String {
+    format!(
+        "{}; p50 {:.1} ms, p99 {:.1} ms, driver late by {:.1} ms at p99",
+        tally.ends(),
+        tally.p(0.5),
+        tally.p(0.99),
+        tally.lag_p99()
+    )
+}
+
+/// Some that broke a rule, as a number for the table.
+pub fn broke(tally: &Tally, keeps: impl Fn(&super::driver::Record) -> bool) -> f64 {
+    number(tally.count(|record| !keeps(record)))
+}
