@@ -292,4 +292,31 @@ mod tests {
         assert!(Head::parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
         assert!(Head::parse(b"SSH-2.0\r\n\r\n").is_err());
     }
+
+    #[test]
+    fn it_sends_what_it_was_told_and_counts_every_answer() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let socket = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = socket.local_addr().unwrap();
+        let signer = Arc::new(crate::limit::Signer::generate("EdDSA").unwrap());
+        runtime.spawn(async { axum::serve(socket, crate::limit::router(signer)).await });
+        let right = crate::registrations::token_request("a", "b");
+        let wrong = b"POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_vec();
+        let load = Load {
+            address,
+            requests: [right].into(),
+            expected: 200,
+            connections: 3,
+            reconnect: false,
+            tls: None,
+            until: Until::Count(100, Duration::from_secs(20)),
+            threads: 2,
+        };
+        let seen = load.run();
+        assert_eq!((seen.answers, seen.errors, seen.first_error), (100, 0, None));
+        let seen = Load { reconnect: true, ..load.clone() }.run();
+        assert_eq!((seen.answers, seen.errors), (100, 0));
+        let seen = Load { requests: [wrong].into(), until: Until::Count(5, Duration::from_secs(20)), ..load }.run();
+        assert_eq!((seen.answers, seen.errors, seen.first_error.as_deref()), (0, 5, Some("status 400")));
+    }
 }
