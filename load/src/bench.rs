@@ -4,6 +4,7 @@ mod connections;
 mod cores;
 mod documents;
 mod memory;
+mod noise;
 mod refuse;
 mod scale;
 mod sql;
@@ -29,7 +30,8 @@ use crate::site::{GENERATOR_CORE, SERVER_CORE, Serve, Site, beside_us};
 type Section = (&'static str, &'static str, fn(&Bench, &mut Report) -> anyhow::Result<()>);
 
 /// In the order in which they run. Sections to come: assertions (P9, and the second half of P10), mutual TLS, DPoP.
-pub const SECTIONS: [Section; 9] = [
+pub const SECTIONS: [Section; 10] = [
+    ("noise", "the limit server against itself: ratios this near to 1 mean nothing", noise::run),
     ("warm", "P1 P2: warm tokens against the limit", warm::run),
     ("connections", "new connections and TLS against the limit", connections::run),
     ("cores", "P3: both cores against one", cores::run),

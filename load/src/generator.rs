@@ -27,7 +27,8 @@ pub struct Load {
     pub expected: u16,
     /// Connections at once.
     pub connections: usize,
-    /// Whether a connection is used for one request only.
+    /// Whether a connection is used for one request only. The requests then say `Connection: close`, so that it is the
+    /// server that closes first and we that do not run out of ports.
     pub reconnect: bool,
     /// TLS towards a server of that name.
     pub tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -198,7 +199,8 @@ impl Shared {
                 seen.failed(&io::Error::other(format!("status {status}")));
             }
             if self.load.reconnect {
-                // Without close_notify, as most clients end.
+                // The answer is counted; how the server ends, with close_notify or without, is its affair.
+                while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
                 return Ok(());
             }
             if now >= self.until {
@@ -291,5 +293,33 @@ mod tests {
         assert_eq!(Head::parse(&answer[..40]).unwrap(), None);
         assert!(Head::parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
         assert!(Head::parse(b"SSH-2.0\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn it_sends_what_it_was_told_and_counts_every_answer() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let socket = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = socket.local_addr().unwrap();
+        let signer = Arc::new(crate::limit::Signer::generate("EdDSA").unwrap());
+        runtime.spawn(async { axum::serve(socket, crate::limit::router(signer)).await });
+        let right = crate::registrations::token_request("a", "b");
+        let wrong = b"POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_vec();
+        let load = Load {
+            address,
+            requests: [right].into(),
+            expected: 200,
+            connections: 3,
+            reconnect: false,
+            tls: None,
+            until: Until::Count(100, Duration::from_secs(20)),
+            threads: 2,
+        };
+        let seen = load.run();
+        assert_eq!((seen.answers, seen.errors, seen.first_error), (100, 0, None));
+        let closing = crate::registrations::closing(&load.requests);
+        let seen = Load { reconnect: true, requests: closing, ..load.clone() }.run();
+        assert_eq!((seen.answers, seen.errors), (100, 0));
+        let seen = Load { requests: [wrong].into(), until: Until::Count(5, Duration::from_secs(20)), ..load }.run();
+        assert_eq!((seen.answers, seen.errors, seen.first_error.as_deref()), (0, 5, Some("status 400")));
     }
 }

@@ -1,5 +1,7 @@
 //! Clients to measure with: some with real secrets, made by `grantd client create`, and any number that fill the registry.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -65,6 +67,17 @@ pub fn token_request(id: &str, secret: &str) -> Vec<u8> {
 #[must_use]
 pub fn token_requests(clients: &[Registered], count: usize) -> Vec<Vec<u8>> {
     clients.iter().take(count).map(|client| token_request(&client.id, &client.secret)).collect()
+}
+
+/// The same requests, each the last of its connection.
+#[must_use]
+pub fn closing(requests: &[Vec<u8>]) -> Arc<[Vec<u8>]> {
+    let close = |request: &Vec<u8>| {
+        let line = request.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let (line, rest) = request.split_at(line);
+        [line, b"Connection: close\r\n", rest].concat()
+    };
+    requests.iter().map(close).collect()
 }
 
 const UNUSED_HASH: &str =

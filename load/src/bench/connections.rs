@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::{Bench, REAL, load, quiet, requests};
 use crate::contest::{Contender, compare, run as contest};
 use crate::generator::Load;
+use crate::registrations::closing;
 use crate::report::{Goal, Report};
 use crate::site::Serve;
 
@@ -24,6 +25,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         ("TLS 1.3 on kept connections", true, false),
         ("a full TLS 1.3 handshake for each request", true, true),
     ] {
+        let asked = if reconnect { closing(&asked) } else { Arc::clone(&asked) };
         let shaped = |load: Load| Load { reconnect, tls: with_tls.then(|| tls.clone()), ..load };
         let mut serve: Serve<'_> = quiet("ES256");
         let mut options: Vec<&str> = Vec::new();
