@@ -7,7 +7,6 @@ use anyhow::ensure;
 use axum::http::StatusCode;
 use axum::response::Response;
 use server::InProcess;
-use tower::ServiceExt as _;
 
 fn main() -> anyhow::Result<()> {
     let server = InProcess::new()?;
@@ -16,7 +15,7 @@ fn main() -> anyhow::Result<()> {
     let (answers, seen) = ask(&server, REQUESTS)?;
     ensure!(answers.iter().all(|answer| answer.status() == StatusCode::OK), "not every answer is a token");
     let each = |count: u64| count / u64::from(REQUESTS);
-    println!("{REQUESTS} warm token requests through the router, no log line, the listener left out:");
+    println!("{REQUESTS} warm token requests through the surface, no log line, the listener left out:");
     println!("  {:>6} allocations a request", each(seen.count_total));
     println!("  {:>6} bytes a request", each(seen.bytes_total));
     println!("  {:>6} bytes at once, at most, for all of them with their answers", seen.bytes_max);
@@ -27,13 +26,11 @@ fn main() -> anyhow::Result<()> {
 fn ask(server: &InProcess, count: u32) -> anyhow::Result<(Vec<Response>, allocation_counter::AllocationInfo)> {
     let requests = (0..count).map(|_| server.request()).collect::<Result<Vec<_>, _>>()?;
     let mut answers = Vec::with_capacity(requests.len());
-    let router = &server.assembled.router;
+    let (app, caller) = (&server.assembled.app, InProcess::caller());
     let seen = allocation_counter::measure(|| {
         server.runtime.block_on(async {
             for request in requests {
-                // A service that cannot fail.
-                let Ok(answer) = router.clone().oneshot(request).await;
-                answers.push(answer);
+                answers.push(app.answer(&caller, request).await);
             }
         });
     });

@@ -145,7 +145,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let denied = error.chain().any(|cause| matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Denied(_))));
     ExitCode::from(if denied || error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
         78
-    } else if serve::unreachable(error) {
+    } else if serve::prepare::unreachable(error) {
         69
     } else {
         1
@@ -173,12 +173,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Dev => dev::run(shell).await,
         Command::Serve => {
             let config = shell.config()?;
-            let logging = telemetry::start(config.log_format, true, "info");
+            let logging = telemetry::start(config.log_format, true, "info").context("starting the log")?;
             let store = Store::open(&config.database, config.database_max_connections);
             serve::run(config, store, &logging, None).await
         }
         command => {
-            let _logging = telemetry::start(LogFormat::Text, false, "warn");
+            let _logging = telemetry::start(LogFormat::Text, false, "warn").context("starting the log")?;
             shell.command(command).await
         }
     }
@@ -220,11 +220,13 @@ impl Shell {
     /// The store, ready to work on: the embedded database is brought up to date, PostgreSQL has to be.
     async fn store(&self) -> anyhow::Result<(Config, Store)> {
         let config = self.config()?;
-        serve::make_room(&config.database)?;
+        serve::prepare::make_room(&config.database)?;
         let store = Store::open(&config.database, 2);
         match (&config.database, store.schema().await?) {
             (_, Schema::Usable) => {}
-            (Database::Sqlite(_), Schema::Older { .. }) => drop(serve::prepare_database(&config, &store).await?),
+            (Database::Sqlite(_), Schema::Older { .. }) => {
+                drop(serve::prepare::prepare_database(&config, &store).await?);
+            }
             (Database::Postgres(_), Schema::Older { pending }) => {
                 bail!("the database lacks {pending} schema migrations: run `grantd migrate`")
             }
@@ -246,7 +248,7 @@ impl Shell {
 
     async fn migrate(&self, status: bool) -> anyhow::Result<()> {
         let config = self.config()?;
-        serve::make_room(&config.database)?;
+        serve::prepare::make_room(&config.database)?;
         let store = Store::open(&config.database, 2);
         if !status {
             store.migrate(&config.database, config.seeds.as_deref()).await?;

@@ -231,8 +231,8 @@ impl Config {
     /// What tokens are like when nothing else says.
     #[must_use]
     pub fn defaults(&self, issuer: &Issuer) -> Defaults {
-        let audience = self.token_audience.clone().unwrap_or_else(|| issuer.as_str().to_owned());
-        Defaults { audience, ttl: self.token_ttl, alg: self.token_alg }
+        let audience = self.token_audience.as_deref().unwrap_or(issuer.as_str());
+        Defaults { audience: audience.into(), ttl: self.token_ttl, alg: self.token_alg }
     }
 }
 

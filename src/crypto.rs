@@ -12,6 +12,8 @@ pub mod secret;
 pub mod secret_tag;
 pub mod verifying_key;
 
+use std::cell::RefCell;
+
 use aws_lc_rs::rand;
 
 /// The system's random generator failed. Nothing that needs chance may go on.
@@ -27,6 +29,24 @@ pub fn random<const N: usize>() -> Result<[u8; N], NoEntropy> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| NoEntropy)?;
     Ok(bytes)
+}
+
+/// Sixteen random bytes that tell one thing from another. They need not stay secret, so many are drawn at once: asking the
+/// generator for each costs more than the MAC of a secret.
+///
+/// # Errors
+/// [`NoEntropy`].
+pub fn random_id() -> Result<[u8; 16], NoEntropy> {
+    thread_local! {
+        static DRAWN: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) };
+    }
+    DRAWN.with_borrow_mut(|drawn| {
+        if drawn.is_empty() {
+            let bytes = random::<1024>()?;
+            drawn.extend_from_slice(bytes.as_chunks().0);
+        }
+        drawn.pop().ok_or(NoEntropy)
+    })
 }
 
 /// Compares without telling by its time where two byte strings differ.

@@ -29,7 +29,7 @@ use crate::model::certificate::PeerCertificate;
 use crate::model::time::Span;
 use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
-use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenRequest, metadata};
+use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenRequest};
 
 use credentials::BasicReading;
 use form::{Form, FormError};
@@ -106,7 +106,7 @@ impl App {
         for (name, value) in &self.headers {
             headers.entry(name).or_insert_with(|| value.clone());
         }
-        if let Ok(id) = HeaderValue::from_str(&arrival.request_id) {
+        if let Ok(id) = HeaderValue::from_str(arrival.request_id.as_str()) {
             headers.insert("x-request-id", id);
         }
         response
@@ -129,7 +129,11 @@ impl App {
                 let (response, outcome) = self.surface.token(source, request).await;
                 (response, Some(outcome))
             }
-            Some("/token") => (not_by_this_method(), None),
+            Some("/token") => {
+                let mut refusal = not_by_this_method();
+                refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+                (refusal, None)
+            }
             _ => {
                 // A service that cannot fail.
                 let Ok(response) = self.documents.clone().oneshot(request.map(Body::new)).await;
@@ -181,9 +185,9 @@ impl Surface {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
-        let outcome = match self.read(&parts, body, source).await {
-            Ok(request) => self.server.token(request).await,
-            Err(error) => Outcome { client_id: None, method: None, credential_id: None, result: Err(error.into()) },
+        let outcome = match read_body(&parts, body, self.body_deadline).await {
+            Ok(body) => self.outcome(&parts, &body, source).await,
+            Err(error) => Outcome::of(error),
         };
         let mut response = match &outcome.result {
             Ok(granted) => token_response(granted),
@@ -196,28 +200,27 @@ impl Surface {
         (response, outcome)
     }
 
-    async fn read<B>(&self, parts: &Parts, body: B, source: IpAddr) -> Result<TokenRequest, RequestError>
-    where
-        B: HttpBody<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        // RFC 6749 section 2.3.1: "The parameters can only be transmitted in the request-body and MUST NOT be included in
-        // the request URI." What else stands there is not looked at.
-        if let Some(query) = parts.uri.query() {
-            let query = Form::parse(query.as_bytes()).unwrap_or_default();
-            if CREDENTIALS.iter().any(|name| query.has(name)) {
-                return Err(RequestError::CredentialsInUri);
-            }
+    async fn outcome(&self, parts: &Parts, body: &[u8], source: IpAddr) -> Outcome {
+        let form = match Form::parse(body) {
+            Ok(form) => form,
+            Err(FormError::Malformed) => return Outcome::of(RequestError::Form),
+            Err(FormError::TooMany) => return Outcome::of(RequestError::TooManyParameters),
+        };
+        match self.read(parts, &form, source) {
+            Ok(request) => self.server.token(request).await,
+            Err(error) => Outcome::of(error),
         }
-        let form = read_form(parts, body, self.body_deadline).await?;
-        let one = |name| form.one(name).map(|value| value.map(str::to_owned)).map_err(|_| RequestError::Repeated);
+    }
+
+    fn read<'a>(&self, parts: &Parts, form: &'a Form<'_>, source: IpAddr) -> Result<TokenRequest<'a>, RequestError> {
+        let one = |name| form.one(name).map_err(|_| RequestError::Repeated);
         Ok(TokenRequest {
             grant_type: one("grant_type")?,
             asked: Asked {
                 scope: one("scope")?,
-                resources: form.all("resource").chain(form.all("audience")).map(str::to_owned).collect(),
+                resources: form.all("resource").chain(form.all("audience")).collect(),
             },
-            presented: credentials::presented(&parts.headers, &form, self.basic),
+            presented: credentials::presented(&parts.headers, form, self.basic),
             source,
         })
     }
@@ -241,12 +244,21 @@ fn token_response(granted: &Granted) -> Response {
     response
 }
 
-/// Reads the body as a form: RFC 6749 section 3.2, "using the "application/x-www-form-urlencoded" format".
-async fn read_form<B>(parts: &Parts, body: B, deadline: Duration) -> Result<Form, RequestError>
+/// Reads the body of a request that carries a form: RFC 6749 section 3.2, "using the "application/x-www-form-urlencoded"
+/// format".
+async fn read_body<B>(parts: &Parts, body: B, deadline: Duration) -> Result<Bytes, RequestError>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    // RFC 6749 section 2.3.1: "The parameters can only be transmitted in the request-body and MUST NOT be included in the
+    // request URI." What else stands there is not looked at.
+    if let Some(query) = parts.uri.query() {
+        let query = Form::parse(query.as_bytes()).unwrap_or_default();
+        if CREDENTIALS.iter().any(|name| query.has(name)) {
+            return Err(RequestError::CredentialsInUri);
+        }
+    }
     let mut media_types = parts.headers.get_all(header::CONTENT_TYPE).iter();
     let media_type = media_types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
@@ -266,25 +278,21 @@ where
     if !body.is_empty() && !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Err(RequestError::MediaType);
     }
-    Form::parse(&body).map_err(|error| match error {
-        FormError::Malformed => RequestError::Form,
-        FormError::TooMany => RequestError::TooManyParameters,
-    })
+    Ok(body)
 }
 
-async fn jwks(State(surface): State<Surface>, headers: HeaderMap) -> Response {
+async fn jwks(State(surface): State<Surface>, request: Request<Body>) -> Response {
     if !surface.server.knows_anything() {
         return unknown_yet();
     }
-    document(&surface.server.keyring.jwks(), "application/jwk-set+json", &headers)
+    document(&surface.server.keyring.jwks(), "application/jwk-set+json", request.headers())
 }
 
-async fn server_metadata(State(surface): State<Surface>, headers: HeaderMap) -> Response {
+async fn server_metadata(State(surface): State<Surface>, request: Request<Body>) -> Response {
     if !surface.server.knows_anything() {
         return unknown_yet();
     }
-    let document_now = metadata::document(&surface.server.issuer, &surface.server.registry.snapshot());
-    document(&document_now, "application/json", &headers)
+    document(&surface.server.metadata(), "application/json", request.headers())
 }
 
 /// An empty document would be kept for minutes by whoever fetched it.
@@ -300,15 +308,20 @@ fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) 
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','));
     let matches = |tag: &str| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == document.etag;
-    let (status, body) = if known.into_iter().any(matches) {
-        (StatusCode::NOT_MODIFIED, String::new())
+    let mut response = Response::new(Body::empty());
+    if known.into_iter().any(matches) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
-        (StatusCode::OK, document.body.clone())
-    };
-    let mut response =
-        (status, [(header::CACHE_CONTROL, DOCUMENT_CACHING), (header::ETAG, document.etag.as_str())], body)
-            .into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        *response.body_mut() = Body::from(document.body.clone());
+    }
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(DOCUMENT_CACHING));
+    // Hexadecimal between quotes.
+    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
 

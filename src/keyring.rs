@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
+use bytes::Bytes;
 use serde_json::json;
 
 use crate::crypto::jwk::Alg;
@@ -81,7 +82,7 @@ impl<K> Timeline<K> {
 #[derive(Debug)]
 pub struct Document {
     /// JSON.
-    pub body: String,
+    pub body: Bytes,
     /// Quoted.
     pub etag: String,
 }
@@ -90,8 +91,8 @@ impl Document {
     /// Serialises a value once, for every request to come.
     #[must_use]
     pub fn new(value: &serde_json::Value) -> Self {
-        let body = value.to_string();
-        let tag = digest::digest(&digest::SHA256, body.as_bytes());
+        let body = Bytes::from(value.to_string());
+        let tag = digest::digest(&digest::SHA256, &body);
         let etag = tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
         Self { body, etag: format!("\"{etag}\"") }
     }

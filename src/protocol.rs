@@ -11,10 +11,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::crypto::secret::ClientSecret;
-use crate::keyring::Keyring;
+use crate::keyring::{Document, Keyring};
 use crate::model::client::AuthMethod;
 use crate::model::scope::Scope;
 use crate::model::time::{Clock, Span};
@@ -41,19 +42,28 @@ pub struct AuthorizationServer {
     pub authenticator: Authenticator,
     /// The time.
     pub clock: Clock,
+    /// The metadata, made once for each revision of the registry.
+    pub metadata: ArcSwap<Described>,
     /// How long signing takes, for `grantd_signing_seconds`.
     pub signing_seconds: Histogram,
 }
 
+/// The metadata as of a revision.
+#[derive(Debug, Default)]
+pub struct Described {
+    revision: i64,
+    document: Option<Arc<Document>>,
+}
+
 /// A token request, parsed.
 #[derive(Debug)]
-pub struct TokenRequest {
+pub struct TokenRequest<'a> {
     /// `grant_type`.
-    pub grant_type: Option<String>,
+    pub grant_type: Option<&'a str>,
     /// The one credential, or why there is none.
     pub presented: Result<Presented, Error>,
     /// What is asked for.
-    pub asked: Asked,
+    pub asked: Asked<'a>,
     /// Where it came from.
     pub source: IpAddr,
 }
@@ -68,7 +78,7 @@ pub struct Granted {
     /// How long, in seconds.
     pub expires_in: Span,
     /// Its audience.
-    pub aud: String,
+    pub aud: Arc<str>,
     /// Whether a Basic secret was right only without form-decoding.
     pub raw_reading: bool,
 }
@@ -81,42 +91,53 @@ pub struct Outcome {
     /// How it authenticates.
     pub method: Option<AuthMethod>,
     /// The secret that was right, even when it may no longer be used.
-    pub credential_id: Option<Box<str>>,
+    pub credential_id: Option<Arc<str>>,
     /// What came of it.
     pub result: Result<Granted, Error>,
 }
 
+impl Outcome {
+    /// What came of a request that could not be read.
+    #[must_use]
+    pub fn of(error: RequestError) -> Self {
+        Self { client_id: None, method: None, credential_id: None, result: Err(error.into()) }
+    }
+}
+
 impl AuthorizationServer {
     /// Answers a token request (RFC 6749 section 4.4).
-    pub async fn token(&self, request: TokenRequest) -> Outcome {
-        let presented = request.presented.as_ref().ok();
-        let (client_id, method) =
-            (presented.map(|presented| presented.client_id.clone()), presented.map(|presented| presented.method));
+    pub async fn token(&self, request: TokenRequest<'_>) -> Outcome {
         let mut credential_id = None;
-        let result = self.grant_token(request, &mut credential_id).await;
+        let result = self.grant_token(&request, &mut credential_id).await;
+        let (client_id, method) =
+            request.presented.ok().map(|presented| (presented.client_id, presented.method)).unzip();
         Outcome { client_id, method, credential_id, result }
     }
 
-    async fn grant_token(&self, request: TokenRequest, credential_id: &mut Option<Box<str>>) -> Result<Granted, Error> {
+    async fn grant_token(
+        &self,
+        request: &TokenRequest<'_>,
+        credential_id: &mut Option<Arc<str>>,
+    ) -> Result<Granted, Error> {
         // A request that carries several credentials is malformed before anything is checked.
-        if let Err(error @ Error::Request(_)) = request.presented {
-            return Err(error);
+        if let Err(error @ Error::Request(_)) = &request.presented {
+            return Err(error.clone());
         }
         // Cheap, so before any secret is hashed.
-        match request.grant_type.as_deref() {
+        match request.grant_type {
             None => return Err(RequestError::NoGrantType.into()),
             Some("client_credentials") => {}
             Some(_) => return Err(GrantError::UnsupportedGrantType.into()),
         }
         let now = self.clock.now();
-        let authenticated =
-            self.authenticator.authenticate(request.presented?, request.source, now, credential_id).await?;
+        let presented = request.presented.as_ref().map_err(Error::clone)?;
+        let authenticated = self.authenticator.authenticate(presented, request.source, now, credential_id).await?;
         let client = &authenticated.client;
         let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked)?;
 
         let key = self.keyring.signing(grant.alg, now).ok_or(Unavailable::NoKey)?;
         let started = Instant::now();
-        let access_token = access_token::mint(self.issuer.as_str(), client, &grant, &key, now)?;
+        let access_token = access_token::mint(self.issuer.as_str(), client, &grant, key, now)?;
         self.signing_seconds.observe(started.elapsed().as_secs_f64());
         Ok(Granted {
             access_token,
@@ -125,6 +146,22 @@ impl AuthorizationServer {
             aud: grant.aud,
             raw_reading: authenticated.raw_reading,
         })
+    }
+
+    /// The metadata as the registry stands.
+    #[must_use]
+    pub fn metadata(&self) -> Arc<Document> {
+        let snapshot = self.registry.snapshot();
+        let described = self.metadata.load();
+        if described.revision == snapshot.revision
+            && let Some(document) = &described.document
+        {
+            return Arc::clone(document);
+        }
+        let document = Arc::new(metadata::document(&self.issuer, &snapshot));
+        let described = Described { revision: snapshot.revision, document: Some(Arc::clone(&document)) };
+        self.metadata.store(Arc::new(described));
+        document
     }
 
     /// Whether anything has been read from the database since the start.

@@ -1,21 +1,19 @@
 //! The daemon: assemble, bind, run, drain.
 
-use std::fs::{self, OpenOptions};
+pub mod prepare;
+
 use std::hash::RandomState;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
-use sqlx::postgres::PgSslMode;
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, ConfigError, read_secret};
+use crate::config::Config;
 use crate::crypto::seal::SealingKey;
 use crate::hashing::Lane;
 use crate::http::admin::{self, Admin};
@@ -30,11 +28,11 @@ use crate::protocol::metadata::Issuer;
 use crate::protocol::{AuthorizationServer, signing_histogram};
 use crate::registry::Registry;
 use crate::registry::feed::{Feed, Owed, Parts};
-use crate::store::migrations::Schema;
-use crate::store::{Database, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::Tls;
+use prepare::{config_error, prepare_database, sealing_key};
 
 /// The pieces of a server, put together but not listening.
 pub struct Assembled {
@@ -91,6 +89,7 @@ pub fn assemble(
             outdated,
         },
         clock,
+        metadata: ArcSwap::default(),
         signing_seconds: signing_histogram(),
     });
     let counts = Counts::default();
@@ -244,116 +243,6 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
     Ok(())
 }
 
-/// Brings schema and seeds up to date, or refuses to run on what is not. Returns what is still to be done when the
-/// database cannot be reached.
-///
-/// # Errors
-/// When the schema is older and may not be migrated here, or migrating fails.
-pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<Option<Owed>> {
-    make_room(&config.database)?;
-    if let Database::Sqlite(path) = &config.database {
-        if config.database_by_default {
-            tracing::warn!(event = "database.embedded", path = %path.display(), "no database is configured: using the embedded one. For production set database.url to PostgreSQL");
-        }
-    } else if let Database::Postgres(options) = &config.database
-        && !matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1")
-        && !options.get_host().starts_with('/')
-        && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
-    {
-        tracing::warn!(
-            event = "database.unverified",
-            "the connection to PostgreSQL does not verify who answers; add sslmode=verify-full&sslrootcert=… to database.url"
-        );
-    }
-    let migrated = if config.auto_migrate {
-        store.migrate(&config.database, config.seeds.as_deref()).await.map_err(anyhow::Error::from)
-    } else {
-        match store.schema().await {
-            Ok(Schema::Usable) => Ok(()),
-            Ok(Schema::Older { pending }) => bail!(
-                "the database lacks {pending} schema migrations: run `grantd migrate`, or set database.auto_migrate = true"
-            ),
-            Err(error) => Err(error.into()),
-        }
-    };
-    match migrated {
-        Err(error) if unreachable(&error) => {
-            tracing::error!(event = "registry.trouble", reason = %error, "starting without the database; not ready until it is there");
-            Ok(config.auto_migrate.then(|| Owed { database: config.database.clone(), seeds: config.seeds.clone() }))
-        }
-        other => other.map(|()| None),
-    }
-}
-
-/// Whether an error says no more than that the database is away.
-#[must_use]
-pub fn unreachable(error: &anyhow::Error) -> bool {
-    let away =
-        |error: &StoreError| matches!(error, StoreError::Unavailable(_) | StoreError::Late(_) | StoreError::ReadOnly);
-    error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(away))
-}
-
-/// Reads the sealing key; beside an embedded database that has none, makes one and says so.
-///
-/// # Errors
-/// When it cannot be read, or made.
-pub fn sealing_key(config: &Config) -> anyhow::Result<SealingKey> {
-    let path = &config.sealing_key_file;
-    if config.make_sealing_key && !path.exists() {
-        make_directory(path.parent().unwrap_or(Path::new(".")))?;
-        let text = SealingKey::generate_base64()?;
-        // Written whole under another name, then linked: a process that starts beside us reads all of it or finds nothing.
-        let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .with_context(|| unfinished.display().to_string())?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .with_context(|| unfinished.display().to_string())?;
-        match fs::hard_link(&unfinished, path) {
-            Ok(()) => {
-                tracing::warn!(event = "key.sealing_key_made", path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it");
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        }
-        fs::remove_file(&unfinished).with_context(|| unfinished.display().to_string())?;
-    }
-    let wrong =
-        |error: &dyn std::fmt::Display| config_error("keys.sealing_key_file", &format!("{}: {error}", path.display()));
-    let text = zeroize::Zeroizing::new(read_secret(path).map_err(|error| wrong(&error))?);
-    Ok(SealingKey::from_base64(&text).map_err(|error| wrong(&error))?)
-}
-
-/// Makes the file of an embedded database, readable by its owner alone, and its directory.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn make_room(database: &Database) -> anyhow::Result<()> {
-    let Database::Sqlite(path) = database else { return Ok(()) };
-    make_directory(path.parent().unwrap_or(Path::new(".")))?;
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(error).with_context(|| path.display().to_string())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn make_directory(path: &Path) -> anyhow::Result<()> {
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Ok(());
-    }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("making the data directory {}", path.display()))
-}
-
 fn reload(tls: Option<&Tls>) {
     match tls.map(Tls::reload) {
         None => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
@@ -368,10 +257,6 @@ fn bind_failed(key: &str, address: std::net::SocketAddr) -> String {
     format!(
         "cannot listen on {address}; is another process there? Set {key} to a free address (port 0 picks a free port)"
     )
-}
-
-fn config_error(key: &str, remedy: &dyn std::fmt::Display) -> ConfigError {
-    ConfigError { key: key.to_owned(), origin: "as configured".to_owned(), remedy: remedy.to_string() }
 }
 
 enum Asked {

@@ -1,5 +1,8 @@
 //! What operators see: structured events as JSON or text, and metrics.
 
+mod json;
+mod lines;
+
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -7,49 +10,49 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogFormat;
 use crate::http::log::Counts;
 use crate::protocol::AuthorizationServer;
 use crate::store::Store;
+use json::Json;
+use lines::{Lines, Writer};
 
 /// Logging in progress. Dropping it writes the last lines.
 pub struct Logging {
-    _worker: WorkerGuard,
-    dropped: ErrorCounter,
+    _writer: Writer,
+    lines: Lines,
 }
 
 /// Starts logging: to stdout for a daemon, to stderr for a command whose stdout is data. `RUST_LOG` chooses the level over
 /// `level`. No level shows a secret: types that hold one do not print it.
 ///
-/// Lines are written by a thread of their own, so that a reader that has stalled costs lines and not tokens; lines that
-/// had to be dropped are counted.
-#[must_use]
-pub fn start(format: LogFormat, daemon: bool, level: &str) -> Logging {
+/// # Errors
+/// When the system gives no thread to write with.
+pub fn start(format: LogFormat, daemon: bool, level: &str) -> io::Result<Logging> {
     let terminal = if daemon { io::stdout().is_terminal() } else { io::stderr().is_terminal() };
     let json = match format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => daemon && !terminal,
     };
-    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(65_536).thread_name("log");
-    let (writer, worker) = if daemon { builder.finish(io::stdout()) } else { builder.finish(io::stderr()) };
-    let dropped = writer.error_counter();
+    let (lines, writer) = if daemon { Lines::to(io::stdout())? } else { Lines::to(io::stderr())? };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     if json {
-        subscriber.json().flatten_event(true).init();
+        tracing_subscriber::registry().with(filter).with(Json(lines.clone())).init();
     } else {
-        subscriber.with_ansi(terminal).init();
+        let text = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
+        text.with_target(false).with_ansi(terminal).init();
     }
     // A panic is an event like any other. Its message may quote input, so only its place is told.
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
         tracing::error!(event = "internal", reason = "panic", at);
     }));
-    Logging { _worker: worker, dropped }
+    Ok(Logging { _writer: writer, lines })
 }
 
 /// A function that writes all metrics in the text format of OpenMetrics.
@@ -89,9 +92,9 @@ pub fn metrics(
     registry.register("registry_clients", "Clients in memory", clients.clone());
     registry.register("registry_malformed", "Rows that cannot be understood; grantd doctor names them", broken.clone());
     registry.register("log_lines_dropped", "Log lines lost because their reader stalled", dropped.clone());
-    let (server, lost) = (Arc::clone(server), logging.dropped.clone());
+    let (server, lines) = (Arc::clone(server), logging.lines.clone());
     Arc::new(move || {
-        dropped.set(i64::try_from(lost.dropped_lines()).unwrap_or(i64::MAX));
+        dropped.set(i64::try_from(lines.dropped()).unwrap_or(i64::MAX));
         age.set(server.registry.age().map_or(-1.0, |age| age.as_secs_f64()));
         let snapshot = server.registry.snapshot();
         clients.set(i64::try_from(snapshot.client_count()).unwrap_or(i64::MAX));

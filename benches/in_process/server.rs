@@ -10,9 +10,10 @@ use axum::http::{Request, header};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use grantd::config::{Config, Settings, Sources};
-use grantd::http::log::Peer;
+use grantd::http::Caller;
 use grantd::model::time::Clock;
-use grantd::serve::{Assembled, assemble, make_room, sealing_key};
+use grantd::serve::prepare::{make_room, sealing_key};
+use grantd::serve::{Assembled, assemble};
 use grantd::store::Store;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -58,13 +59,16 @@ impl InProcess {
 
     /// A token request as it comes from the listener.
     pub fn request(&self) -> anyhow::Result<Request<Body>> {
-        let mut request = Request::post("/token")
+        Ok(Request::post("/token")
             .header(header::HOST, "auth.example.com")
             .header(header::AUTHORIZATION, &self.authorization)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Body::from("grant_type=client_credentials"))?;
-        request.extensions_mut().insert(Peer(SocketAddr::from(([127, 0, 0, 1], 4711))));
-        Ok(request)
+            .body(Body::from("grant_type=client_credentials"))?)
+    }
+
+    /// Where it comes from.
+    pub fn caller() -> Caller {
+        Caller { address: SocketAddr::from(([127, 0, 0, 1], 4711)), certificate: None }
     }
 }
 

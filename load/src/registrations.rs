@@ -45,8 +45,8 @@ pub fn filler(count: usize) -> String {
     format!(
         "{numbers} insert into client (client_id, scope, default_scope)
          select 'filler-' || i, 'api:read api:write', '{SCOPE}' from n;
-         {numbers} insert into client_secret (secret_id, client_id, hash, imported)
-         select 'filler' || i, 'filler-' || i, '{UNUSED_HASH}', 0 from n;\n"
+         {numbers} insert into client_secret (secret_id, client_id, hash, imported, tag_key)
+         select 'filler' || i, 'filler-' || i, '{UNUSED_HASH}', 0, (select max(kid) from secret_tag_key) from n;\n"
     )
 }
 

@@ -8,7 +8,7 @@ use sqlx::postgres::PgSslMode;
 
 use super::Shell;
 use crate::config::{Config, ConfigError};
-use crate::serve::sealing_key;
+use crate::serve::prepare::sealing_key;
 use crate::store::Database;
 use crate::tls::Tls;
 

@@ -29,9 +29,9 @@ pub(super) async fn run(mut shell: Shell) -> anyhow::Result<()> {
     }
     config.drain_delay = std::time::Duration::ZERO;
 
-    let logging = telemetry::start(config.log_format, false, "info");
+    let logging = telemetry::start(config.log_format, false, "info")?;
     let store = Store::open(&config.database, config.database_max_connections);
-    serve::prepare_database(&config, &store).await?;
+    serve::prepare::prepare_database(&config, &store).await?;
     let client_id: ClientId = CLIENT.parse()?;
     let tag_keys = tag_key::usable(&shell, &config, &store).await?;
     let (secret, stored) = shell.new_secret(&config, &client_id, &tag_keys, LABEL.to_owned(), None)?;

@@ -7,7 +7,7 @@ use super::Shell;
 use super::client::everything;
 use crate::config::Config;
 use crate::model::credential::Origin;
-use crate::serve::sealing_key;
+use crate::serve::prepare::sealing_key;
 use crate::store::migrations::Schema;
 use crate::store::secrets::MAX_IMPORTED;
 use crate::store::{Database, Store};

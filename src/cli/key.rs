@@ -14,7 +14,7 @@ use crate::crypto::jws::SigningKey;
 use crate::http::PUBLISH_AHEAD;
 use crate::keyring::{KeyState, Timeline};
 use crate::model::time::{Span, UnixTime};
-use crate::serve::sealing_key;
+use crate::serve::prepare::sealing_key;
 use crate::store::Store;
 use crate::store::keys::{SealedKey, new_key};
 

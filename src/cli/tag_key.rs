@@ -8,7 +8,7 @@ use super::Shell;
 use crate::config::Config;
 use crate::crypto::seal::SealingKey;
 use crate::crypto::secret_tag::{TagKey, TagKid};
-use crate::serve::sealing_key;
+use crate::serve::prepare::sealing_key;
 use crate::store::tag_keys::SealedTagKey;
 use crate::store::{Database, Store};
 

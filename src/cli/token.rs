@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Shell;
 use crate::crypto::jws::SigningKey;
 use crate::model::time::UnixTime;
-use crate::serve::sealing_key;
+use crate::serve::prepare::sealing_key;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

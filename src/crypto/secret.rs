@@ -178,8 +178,9 @@ pub enum HashError {
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretHash {
     params: HashParams,
-    salt: Box<[u8]>,
-    output: Box<[u8]>,
+    /// Salt, then output: a hundred thousand of these are kept.
+    bytes: Box<[u8]>,
+    salt_len: u8,
 }
 
 impl SecretHash {
@@ -192,21 +193,31 @@ impl SecretHash {
         let salt = random::<16>()?;
         let mut output = [0; 32];
         memory.run(params, secret.as_bytes(), &salt, &mut output)?;
-        Ok(Self { params, salt: salt.into(), output: output.into() })
+        Ok(Self::of(params, &salt, &output))
     }
 
     /// Whether `secret` is the one that was hashed; compares in constant time.
     #[must_use]
     pub fn verify(&self, secret: &str, memory: &mut Memory) -> bool {
         let mut output = [0; MAX_OUTPUT];
-        let Some(output) = output.get_mut(..self.output.len()) else { return false };
-        memory.run(self.params, secret.as_bytes(), &self.salt, output).is_ok() && equal(output, &self.output)
+        let (salt, expected) = self.parts();
+        let Some(output) = output.get_mut(..expected.len()) else { return false };
+        memory.run(self.params, secret.as_bytes(), salt, output).is_ok() && equal(output, expected)
     }
 
     /// A hash that no secret has: verifying against it costs what a real one of these parameters costs.
     #[must_use]
     pub fn decoy(params: HashParams) -> Self {
-        Self { params, salt: [0x5a; 16].into(), output: [0; 32].into() }
+        Self::of(params, &[0x5a; 16], &[0; 32])
+    }
+
+    fn of(params: HashParams, salt: &[u8], output: &[u8]) -> Self {
+        // A PHC string holds no salt longer than 64 bytes.
+        Self { params, salt_len: u8::try_from(salt.len()).unwrap_or(0), bytes: [salt, output].concat().into() }
+    }
+
+    fn parts(&self) -> (&[u8], &[u8]) {
+        self.bytes.split_at_checked(usize::from(self.salt_len)).unwrap_or_default()
     }
 
     /// What verifying costs.
@@ -232,15 +243,16 @@ impl FromStr for SecretHash {
         if salt.as_ref().len() < 16 || output.as_bytes().len() < 32 {
             return Err(HashError::TooWeak);
         }
-        Ok(Self { params, salt: salt.as_ref().into(), output: output.as_bytes().into() })
+        Ok(Self::of(params, salt.as_ref(), output.as_bytes()))
     }
 }
 
 impl fmt::Display for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let params = self.params.to_string().parse::<ParamsString>().map_err(|_| fmt::Error)?;
-        let salt = Salt::new(&self.salt).map_err(|_| fmt::Error)?;
-        let output = Output::new(&self.output).map_err(|_| fmt::Error)?;
+        let (salt, output) = self.parts();
+        let salt = Salt::new(salt).map_err(|_| fmt::Error)?;
+        let output = Output::new(output).map_err(|_| fmt::Error)?;
         write!(f, "$argon2id$v=19${params}${salt}${output}")
     }
 }

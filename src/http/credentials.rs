@@ -70,19 +70,25 @@ fn from_basic(authorization: &HeaderValue, reading: BasicReading) -> Result<Pres
     let colon = decoded.iter().position(|&byte| byte == b':').ok_or(ClientAuthError::Malformed)?;
     let (user, password) = (decoded.get(..colon).unwrap_or_default(), decoded.get(colon + 1..).unwrap_or_default());
     // A client id has no character that a form would encode in two ways, so its decoded reading is the only one.
-    let client_id = decode(user).filter(|id| !id.is_empty()).ok_or(ClientAuthError::Malformed)?;
+    let client_id = decode(user).filter(|id| !id.is_empty()).ok_or(ClientAuthError::Malformed)?.into_owned();
 
+    // Most secrets read the same both ways.
+    if !password.contains(&b'%') && !password.contains(&b'+') {
+        let secret = decode(password).filter(|secret| !secret.is_empty()).ok_or(ClientAuthError::Malformed)?;
+        return Ok(Presented {
+            client_id,
+            method: AuthMethod::ClientSecretBasic,
+            readings: readings(secret.into_owned(), None),
+        });
+    }
     let form_decoded = decode(password);
     let raw = std::str::from_utf8(password).ok().filter(|raw| !raw.contains('\0') && reading == BasicReading::Tolerant);
     let readings = match (form_decoded, raw) {
-        (Some(decoded), Some(raw)) if decoded != raw => readings(decoded, Some(raw.to_owned())),
-        (Some(decoded), _) => readings(decoded, None),
+        (Some(decoded), Some(raw)) if decoded != raw => readings(decoded.into_owned(), Some(raw.to_owned())),
+        (Some(decoded), _) => readings(decoded.into_owned(), None),
         (None, Some(raw)) => readings(raw.to_owned(), None),
         (None, None) => return Err(ClientAuthError::Malformed),
     };
-    if password.is_empty() {
-        return Err(ClientAuthError::Malformed);
-    }
     Ok(Presented { client_id, method: AuthMethod::ClientSecretBasic, readings })
 }
 

@@ -1,14 +1,15 @@
 //! The request body as a form (RFC 6749 section 3.2 and appendix B): strict, so that no two readings of it exist.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Parameters in the order they came, decoded. One of them may be a secret, so `Debug` shows names only.
 #[derive(Default)]
-pub struct Form {
-    pairs: Vec<(String, String)>,
+pub struct Form<'a> {
+    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-impl fmt::Debug for Form {
+impl fmt::Debug for Form<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.pairs.iter().map(|(name, _)| name)).finish()
     }
@@ -27,13 +28,13 @@ pub enum FormError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeated;
 
-impl Form {
+impl<'a> Form<'a> {
     /// Reads `name=value&name=value`. `+` and `%20` are spaces, `;` is no separator.
     ///
     /// # Errors
     /// [`FormError`]. Nothing is repaired: an escape that does not parse, bytes that are not UTF-8 and NUL are refused,
     /// since two different requests would otherwise read the same.
-    pub fn parse(body: &[u8]) -> Result<Self, FormError> {
+    pub fn parse(body: &'a [u8]) -> Result<Self, FormError> {
         let mut pairs = Vec::new();
         for pair in body.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
             if pairs.len() == MAX_PARAMETERS {
@@ -55,7 +56,7 @@ impl Form {
     /// # Errors
     /// [`Repeated`], also when the values are equal or empty.
     pub fn one(&self, name: &str) -> Result<Option<&str>, Repeated> {
-        let mut values = self.pairs.iter().filter(|(mine, _)| mine == name).map(|(_, value)| value.as_str());
+        let mut values = self.pairs.iter().filter(|(mine, _)| mine == name).map(|(_, value)| &**value);
         match (values.next(), values.next()) {
             (_, Some(_)) => Err(Repeated),
             (value, None) => Ok(value.filter(|value| !value.is_empty())),
@@ -64,10 +65,7 @@ impl Form {
 
     /// Every value of a parameter that may be repeated (RFC 8707 section 2), empty ones left out.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.pairs
-            .iter()
-            .filter(move |(mine, value)| mine == name && !value.is_empty())
-            .map(|(_, value)| value.as_str())
+        self.pairs.iter().filter(move |(mine, value)| mine == name && !value.is_empty()).map(|(_, value)| &**value)
     }
 
     /// Whether a parameter stands in the form, with or without a value.
@@ -79,7 +77,11 @@ impl Form {
 
 /// Decodes one form-urlencoded name or value (appendix B).
 #[must_use]
-pub fn decode(encoded: &[u8]) -> Option<String> {
+pub fn decode(encoded: &[u8]) -> Option<Cow<'_, str>> {
+    // What has nothing to decode stays where it is.
+    if !encoded.iter().any(|byte| matches!(byte, b'+' | b'%')) {
+        return std::str::from_utf8(encoded).ok().filter(|text| !text.contains('\0')).map(Cow::Borrowed);
+    }
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut bytes = encoded.iter().copied();
     while let Some(byte) = bytes.next() {
@@ -89,7 +91,7 @@ pub fn decode(encoded: &[u8]) -> Option<String> {
             other => other,
         });
     }
-    String::from_utf8(decoded).ok().filter(|text| !text.contains('\0'))
+    String::from_utf8(decoded).ok().filter(|text| !text.contains('\0')).map(Cow::Owned)
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -146,7 +148,7 @@ mod tests {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
                 other => format!("%{other:02X}"),
             }).collect();
-            prop_assert_eq!(decode(encoded.as_bytes()), Some(text));
+            prop_assert_eq!(decode(encoded.as_bytes()).map(Cow::into_owned), Some(text));
         }
 
         #[test]

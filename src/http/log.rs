@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::Caller;
 use crate::crypto::{NoEntropy, random};
+use crate::model::client::AuthMethod;
 use crate::protocol::Outcome;
 
 /// What is counted.
@@ -28,6 +29,9 @@ pub struct Counts {
     pub token_seconds: Histogram,
     /// `grantd_basic_reading_total`: how Basic secrets that matched were encoded.
     pub basic_readings: Family<ReadingLabels, Counter>,
+    /// Those of both that count tokens, looked up once: by method, and by reading.
+    issued: [Counter; AuthMethod::ALL.len()],
+    read: [Counter; 2],
 }
 
 /// Labels of `grantd_token_requests_total`; each value is from a closed list.
@@ -50,11 +54,16 @@ pub struct ReadingLabels {
 
 impl Default for Counts {
     fn default() -> Self {
+        let token_requests = Family::<TokenLabels, Counter>::default();
+        let basic_readings = Family::<ReadingLabels, Counter>::default();
+        let issued = |method: AuthMethod| TokenLabels { result: "issued", reason: "ok", method: method.as_str() };
         Self {
-            token_requests: Family::default(),
+            issued: AuthMethod::ALL.map(|method| token_requests.get_or_create_owned(&issued(method))),
+            read: ["form", "raw"].map(|reading| basic_readings.get_or_create_owned(&ReadingLabels { reading })),
+            token_requests,
             // From 50 µs to 13 s, each bound the double of the one before.
             token_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 19)),
-            basic_readings: Family::default(),
+            basic_readings,
         }
     }
 }
@@ -76,7 +85,7 @@ pub struct Arrival {
     /// Where it came from, the proxies that we trust taken off.
     pub source: IpAddr,
     /// Chosen by us: an id from outside could make two requests look like one.
-    pub request_id: String,
+    pub request_id: RequestId,
     started: Instant,
     method: Method,
     uri: Uri,
@@ -98,11 +107,26 @@ impl RequestIds {
         Ok(Self { process: random()?, next: Arc::default() })
     }
 
-    fn next(&self) -> String {
+    fn next(&self) -> RequestId {
         let number = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let mut id = [0; 12];
         id.iter_mut().zip(self.process.iter().chain(number.iter().skip(2))).for_each(|(to, from)| *to = *from);
-        BASE64_URL_SAFE_NO_PAD.encode(id)
+        let mut text = [b'-'; 16];
+        // Twelve bytes are sixteen characters.
+        BASE64_URL_SAFE_NO_PAD.encode_slice(id, &mut text).unwrap_or_default();
+        RequestId(text)
+    }
+}
+
+/// An id, in base64url.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId([u8; 16]);
+
+impl RequestId {
+    /// As the log and a header field have it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -122,14 +146,14 @@ impl Log {
     pub fn write(&self, arrival: &Arrival, response: &Response, outcome: Option<&Outcome>) {
         let seconds = arrival.started.elapsed().as_secs_f64();
         match outcome {
-            Some(outcome) => self.token(outcome, arrival.source, &arrival.request_id, seconds),
+            Some(outcome) => self.token(outcome, arrival.source, arrival.request_id.as_str(), seconds),
             None => tracing::info!(
                 event = "request",
                 method = cut(arrival.method.as_str()),
                 path = cut(arrival.uri.path()),
                 status = response.status().as_u16(),
                 remote_addr = %arrival.source,
-                request_id = arrival.request_id,
+                request_id = arrival.request_id.as_str(),
                 duration_us = micros(seconds),
             ),
         }
@@ -138,45 +162,49 @@ impl Log {
     fn token(&self, outcome: &Outcome, source: IpAddr, request_id: &str, seconds: f64) {
         let method = outcome.method.map_or("none", |method| method.as_str());
         let client_id = outcome.client_id.as_deref().map(cut);
-        let (result, reason) = match &outcome.result {
-            Ok(_) => ("issued", "ok"),
-            Err(error) => ("refused", error.reason()),
-        };
-        self.counts.token_requests.get_or_create(&TokenLabels { result, reason, method }).inc();
         self.counts.token_seconds.observe(seconds);
         match &outcome.result {
             Ok(granted) => {
-                if method == "client_secret_basic" {
-                    let reading = if granted.raw_reading { "raw" } else { "form" };
-                    self.counts.basic_readings.get_or_create(&ReadingLabels { reading }).inc();
+                if let Some(issued) = outcome.method.and_then(|method| self.counts.issued.get(method as usize)) {
+                    issued.inc();
+                }
+                if outcome.method == Some(AuthMethod::ClientSecretBasic)
+                    && let Some(read) = self.counts.read.get(usize::from(granted.raw_reading))
+                {
+                    read.inc();
                 }
                 tracing::info!(
                     event = "token.issued",
-                    reason,
+                    reason = "ok",
                     client_id,
                     auth_method = method,
                     credential_id = outcome.credential_id.as_deref(),
                     basic_reading = granted.raw_reading.then_some("raw"),
                     scope = granted.scope.as_str(),
-                    aud = granted.aud,
+                    aud = &*granted.aud,
                     jti = granted.access_token.jti,
-                    kid = granted.access_token.kid,
+                    kid = granted.access_token.key.kid(),
                     remote_addr = %source,
                     request_id,
                     duration_us = micros(seconds),
                 );
             }
-            Err(error) => tracing::warn!(
-                event = "token.refused",
-                reason,
-                detail = %error,
-                client_id,
-                auth_method = method,
-                credential_id = outcome.credential_id.as_deref(),
-                remote_addr = %source,
-                request_id,
-                duration_us = micros(seconds),
-            ),
+            Err(error) => {
+                let reason = error.reason();
+                let labels = TokenLabels { result: "refused", reason, method };
+                self.counts.token_requests.get_or_create(&labels).inc();
+                tracing::warn!(
+                    event = "token.refused",
+                    reason,
+                    detail = %error,
+                    client_id,
+                    auth_method = method,
+                    credential_id = outcome.credential_id.as_deref(),
+                    remote_addr = %source,
+                    request_id,
+                    duration_us = micros(seconds),
+                );
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::crypto::secret_tag::TagKid;
 #[derive(Debug, Clone)]
 pub struct StoredSecret {
     /// Names this secret in commands and logs.
-    pub secret_id: Box<str>,
+    pub secret_id: Arc<str>,
     /// argon2id, within the bounds of cost.
     pub hash: SecretHash,
     /// Where it comes from.

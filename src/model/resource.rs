@@ -33,6 +33,14 @@ impl ResourceId {
     }
 }
 
+impl ResourceId {
+    /// The URI, for a token that carries it.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+}
+
 impl FromStr for ResourceId {
     type Err = ResourceIdError;
 

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A set of scope tokens in the order they were first named. May be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// The wire form; tokens are its slices between spaces.
-    text: Box<str>,
+    /// The wire form; tokens are its slices between spaces. Shared: grants and clients have the same few.
+    text: Arc<str>,
 }
 
 /// Not a scope by the grammar of RFC 6749 section 3.3, or longer than any real one.

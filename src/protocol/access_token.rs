@@ -1,6 +1,7 @@
 //! Access tokens (RFC 9068): claims from a grant, signed.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value};
 use super::error::Error;
 use super::grant::Grant;
 use crate::crypto::jws::SigningKey;
-use crate::crypto::random;
+use crate::crypto::random_id;
 use crate::model::client::Client;
 use crate::model::time::UnixTime;
 
@@ -21,7 +22,7 @@ pub struct AccessToken {
     /// Its id: 128 random bits (RFC 9068 section 2.2; RFC 6749 section 10.10).
     pub jti: String,
     /// The key that signed it.
-    pub kid: String,
+    pub key: Arc<SigningKey>,
 }
 
 impl fmt::Debug for AccessToken {
@@ -41,8 +42,6 @@ struct Claims<'a> {
     iat: UnixTime,
     exp: UnixTime,
     jti: &'a str,
-    #[serde(flatten)]
-    further: &'a Map<String, Value>,
 }
 
 /// Signs the token that `grant` describes.
@@ -53,10 +52,10 @@ pub fn mint(
     issuer: &str,
     client: &Client,
     grant: &Grant,
-    key: &SigningKey,
+    key: Arc<SigningKey>,
     now: UnixTime,
 ) -> Result<AccessToken, Error> {
-    let jti = BASE64_URL_SAFE_NO_PAD.encode(random::<16>().map_err(|_| Error::Internal)?);
+    let jti = BASE64_URL_SAFE_NO_PAD.encode(random_id().map_err(|_| Error::Internal)?);
     let claims = Claims {
         iss: issuer,
         // RFC 9068 section 2.2: without a resource owner, sub is "an identifier the authorization server uses to
@@ -68,9 +67,23 @@ pub fn mint(
         iat: now,
         exp: now.plus(grant.ttl),
         jti: &jti,
-        further: &client.claims,
     };
-    let claims = serde_json::to_vec(&claims).map_err(|_| Error::Internal)?;
+    let claims = with_further(&claims, &client.claims).map_err(|_| Error::Internal)?;
     let token = key.sign(&claims).ok_or(Error::Internal)?;
-    Ok(AccessToken { token, jti, kid: key.kid().to_owned() })
+    Ok(AccessToken { token, jti, key })
+}
+
+/// The claims, and behind them those that are registered for the client: two objects made one.
+fn with_further(claims: &Claims<'_>, further: &Map<String, Value>) -> serde_json::Result<Vec<u8>> {
+    let mut json = Vec::with_capacity(512);
+    serde_json::to_writer(&mut json, claims)?;
+    if !further.is_empty() {
+        json.pop();
+        let at = json.len();
+        serde_json::to_writer(&mut json, further)?;
+        if let Some(brace) = json.get_mut(at) {
+            *brace = b',';
+        }
+    }
+    Ok(json)
 }

@@ -81,16 +81,16 @@ impl Authenticator {
     /// [`Error`].
     pub async fn authenticate(
         &self,
-        presented: Presented,
+        presented: &Presented,
         source: IpAddr,
         now: UnixTime,
-        credential_id: &mut Option<Box<str>>,
+        credential_id: &mut Option<Arc<str>>,
     ) -> Result<Authenticated, Error> {
         let freshness = self.registry.freshness();
         if freshness == Freshness::Unusable {
             return Err(Unavailable::Registry.into());
         }
-        let attempt = Attempt { presented: &presented, source, now };
+        let attempt = Attempt { presented, source, now };
         let decided = match self.by_memory(&attempt, credential_id) {
             Some(decided) => decided,
             None => self.by_hash(&attempt, freshness, credential_id).await,
@@ -107,7 +107,7 @@ impl Authenticator {
     fn by_memory(
         &self,
         attempt: &Attempt<'_>,
-        credential_id: &mut Option<Box<str>>,
+        credential_id: &mut Option<Arc<str>>,
     ) -> Option<Result<Authenticated, Error>> {
         let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
         let snapshot = self.registry.snapshot();
@@ -126,7 +126,7 @@ impl Authenticator {
         &self,
         attempt: &Attempt<'_>,
         freshness: Freshness,
-        credential_id: &mut Option<Box<str>>,
+        credential_id: &mut Option<Arc<str>>,
     ) -> Result<Authenticated, Error> {
         let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
         let snapshot = self.registry.snapshot().clone();
@@ -213,7 +213,7 @@ impl Authenticator {
 #[derive(Debug)]
 pub struct Outdated {
     /// Which.
-    pub secret_id: Box<str>,
+    pub secret_id: Arc<str>,
     /// The hash it has.
     pub hash: SecretHash,
     /// The secret.

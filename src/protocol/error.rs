@@ -45,7 +45,7 @@ impl ErrorCode {
 }
 
 /// Why a request got no token.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// The request itself.
     #[error(transparent)]

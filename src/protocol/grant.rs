@@ -1,5 +1,7 @@
 //! The decision (RFC 6749 sections 3.3 and 4.4, RFC 8707, RFC 9068 section 3): pure, from the registry and the request.
 
+use std::sync::Arc;
+
 use super::error::GrantError;
 use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
@@ -10,18 +12,18 @@ use crate::registry::snapshot::Snapshot;
 
 /// What is asked for, unread.
 #[derive(Debug, Default)]
-pub struct Asked {
+pub struct Asked<'a> {
     /// `scope`.
-    pub scope: Option<String>,
+    pub scope: Option<&'a str>,
     /// Every `resource` (RFC 8707) and its alias `audience`.
-    pub resources: Vec<String>,
+    pub resources: Vec<&'a str>,
 }
 
 /// What tokens are like when neither client nor resource says.
 #[derive(Debug, Clone)]
 pub struct Defaults {
     /// `aud` for clients without resources.
-    pub audience: String,
+    pub audience: Arc<str>,
     /// How long tokens live.
     pub ttl: Span,
     /// How they are signed.
@@ -34,7 +36,7 @@ pub struct Grant {
     /// Never more than the client may ask for, and nothing that `aud` does not understand.
     pub scope: Scope,
     /// One token, one audience (RFC 9700 section 2.3).
-    pub aud: String,
+    pub aud: Arc<str>,
     /// How long it lives.
     pub ttl: Span,
     /// How it is signed.
@@ -45,7 +47,12 @@ pub struct Grant {
 ///
 /// # Errors
 /// [`GrantError`]; scope faults are named before resource faults.
-pub fn decide(client: &Client, snapshot: &Snapshot, defaults: &Defaults, asked: &Asked) -> Result<Grant, GrantError> {
+pub fn decide(
+    client: &Client,
+    snapshot: &Snapshot,
+    defaults: &Defaults,
+    asked: &Asked<'_>,
+) -> Result<Grant, GrantError> {
     if !client.client_credentials {
         return Err(GrantError::GrantNotAllowed);
     }
@@ -57,11 +64,8 @@ pub fn decide(client: &Client, snapshot: &Snapshot, defaults: &Defaults, asked: 
     }
 
     // RFC 6749 section 3.3: a scope outside what is allowed is refused, never silently narrowed.
-    let asked_scope = asked
-        .scope
-        .as_deref()
-        .map(|scope| scope.parse::<Scope>().map_err(|_| GrantError::ScopeMalformed))
-        .transpose()?;
+    let asked_scope =
+        asked.scope.map(|scope| scope.parse::<Scope>().map_err(|_| GrantError::ScopeMalformed)).transpose()?;
     if asked_scope.as_ref().is_some_and(|scope| !scope.is_subset_of(&client.scope)) {
         return Err(GrantError::ScopeNotAllowed);
     }
@@ -92,7 +96,7 @@ pub fn decide(client: &Client, snapshot: &Snapshot, defaults: &Defaults, asked: 
     let limits = [client.token_ttl, resource.and_then(|resource| resource.token_ttl)];
     Ok(Grant {
         scope,
-        aud: resource.map_or_else(|| defaults.audience.clone(), |resource| resource.identifier.as_str().to_owned()),
+        aud: resource.map_or_else(|| Arc::clone(&defaults.audience), |resource| resource.identifier.shared()),
         ttl: limits.into_iter().flatten().min().unwrap_or(defaults.ttl),
         alg: resource.and_then(|resource| resource.alg).unwrap_or(defaults.alg),
     })
@@ -108,13 +112,13 @@ fn named_resource<'a>(
     client: &Client,
     snapshot: &'a Snapshot,
     defaults: &Defaults,
-    asked: &Asked,
+    asked: &Asked<'_>,
 ) -> Result<Named<'a>, GrantError> {
     let Some((first, others)) = asked.resources.split_first() else { return Ok(Named::None) };
     if others.iter().any(|other| other != first) {
         return Err(GrantError::SeveralResources);
     }
-    if client.resources.is_empty() && *first == defaults.audience {
+    if client.resources.is_empty() && **first == *defaults.audience {
         return Ok(Named::DefaultAudience);
     }
     let identifier: ResourceId = first.parse().map_err(|_| GrantError::ResourceMalformed)?;

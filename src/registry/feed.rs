@@ -270,7 +270,7 @@ impl Feed {
         }
         self.uses_written_at = Instant::now();
         let since = std::mem::replace(&mut self.uses_written_until, self.with.clock.now());
-        let mut uses: Vec<(Box<str>, UnixTime)> = {
+        let mut uses: Vec<(Arc<str>, UnixTime)> = {
             let snapshot = self.with.registry.snapshot();
             let secrets = snapshot.clients().flat_map(|client| &client.secrets);
             // The present second may see another use, so it is looked at again.

@@ -8,6 +8,7 @@ use super::{Pool, Session, Store, StoreError, begin, on, within};
 use crate::model::client::{Client, RESERVED_CLAIMS};
 use crate::model::credential::{Origin, StoredSecret};
 use crate::model::resource::ResourceId;
+use crate::model::scope::{Scope, ScopeError};
 use crate::model::time::{Span, UnixTime};
 
 pub(super) type ClientRow = (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64);
@@ -141,11 +142,12 @@ pub(super) fn assemble(
     for secret in secrets {
         secrets_of.entry(secret.0.clone()).or_default().push(secret);
     }
+    let mut scopes = Scopes::default();
     rows.into_iter().map(move |row| {
         let client_id = row.0.clone();
         let resources = resources_of.remove(&client_id).unwrap_or_default();
         let secrets = secrets_of.remove(&client_id).unwrap_or_default();
-        let client = client_of(row, &resources, secrets).map_err(|reason| StoreError::Malformed {
+        let client = client_of(row, &resources, secrets, &mut scopes).map_err(|reason| StoreError::Malformed {
             kind: "client",
             id: client_id.clone(),
             reason,
@@ -154,7 +156,29 @@ pub(super) fn assemble(
     })
 }
 
-fn client_of(row: ClientRow, resources: &[String], secrets: Vec<SecretRow>) -> Result<Client, String> {
+/// Scopes that have been read: many clients have the same, and share it.
+#[derive(Default)]
+struct Scopes(HashMap<String, Scope>);
+
+impl Scopes {
+    fn read(&mut self, text: String) -> Result<Scope, ScopeError> {
+        match self.0.get(&text) {
+            Some(scope) => Ok(scope.clone()),
+            None => {
+                let scope: Scope = text.parse()?;
+                self.0.insert(text, scope.clone());
+                Ok(scope)
+            }
+        }
+    }
+}
+
+fn client_of(
+    row: ClientRow,
+    resources: &[String],
+    secrets: Vec<SecretRow>,
+    scopes: &mut Scopes,
+) -> Result<Client, String> {
     let (
         client_id,
         scope,
@@ -175,8 +199,8 @@ fn client_of(row: ClientRow, resources: &[String], secrets: Vec<SecretRow>) -> R
     }
     let client = Client {
         client_id: client_id.parse().map_err(|error| at("client_id")(&error))?,
-        scope: scope.parse().map_err(|error| at("scope")(&error))?,
-        default_scope: default_scope.parse().map_err(|error| at("default_scope")(&error))?,
+        scope: scopes.read(scope).map_err(|error| at("scope")(&error))?,
+        default_scope: scopes.read(default_scope).map_err(|error| at("default_scope")(&error))?,
         resources: resources
             .iter()
             .map(|identifier| identifier.parse::<ResourceId>())

@@ -1,5 +1,7 @@
 //! Client secrets at rest, and when each was last used.
 
+use std::sync::Arc;
+
 use sqlx::QueryBuilder;
 
 use super::{Pool, Session, Store, StoreError, begin, on, within};
@@ -162,7 +164,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; what was written before it stays written, and writing again is harmless.
-    pub async fn note_secret_use(&self, used: &[(Box<str>, UnixTime)]) -> Result<(), StoreError> {
+    pub async fn note_secret_use(&self, used: &[(Arc<str>, UnixTime)]) -> Result<(), StoreError> {
         for batch in used.chunks(USE_BATCH) {
             self.queries.inc();
             // Joining client_secret skips a secret that was deleted meanwhile.

@@ -68,7 +68,7 @@ async fn rsp_07_tokens_are_unguessable_and_distinct(db: Db) {
     let key = server.server.keyring.signing(Alg::Es256, now).unwrap();
     let mut seen = HashSet::new();
     for _ in 0..1000 {
-        let token = grantd::protocol::access_token::mint(ISS, client, &grant, &key, now).unwrap();
+        let token = grantd::protocol::access_token::mint(ISS, client, &grant, Arc::clone(&key), now).unwrap();
         assert_eq!(BASE64_URL_SAFE_NO_PAD.decode(&token.jti).unwrap().len(), 16, "128 bits");
         assert!(seen.insert(token.jti) && seen.insert(token.token));
     }

@@ -369,7 +369,7 @@ async fn ops_04_a_cheaper_hash_is_raised_after_its_use(db: Db) {
 async fn rot_04_uses_are_written_down(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     server.basic("cb", &secret, "").await.ok();
-    let id: Box<str> = secret.split('_').nth(1).unwrap().into();
+    let id: std::sync::Arc<str> = secret.split('_').nth(1).unwrap().into();
     let used: Vec<_> = server
         .server
         .registry

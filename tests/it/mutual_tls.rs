@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::{Extension, Router};
+use axum::response::IntoResponse as _;
+use grantd::http::Caller;
 use grantd::listener::{Deadlines, Listener};
 use grantd::model::certificate::PeerCertificate;
 use grantd::tls::clients::ClientFiles;

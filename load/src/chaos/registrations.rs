@@ -170,8 +170,9 @@ fn bulk(idle: usize) -> String {
         "begin;
          insert into client (client_id, scope, default_scope)
              select 'idle-' || lpad(i::text, 5, '0'), 'a b', 'a' from generate_series(1, {idle}) as i;
-         insert into client_secret (client_id, imported, hash)
+         insert into client_secret (client_id, imported, tag_key, hash)
              select 'idle-' || lpad(i::text, 5, '0'), case when i % 10 = 0 then 1 else 0 end,
+                 case when i % 10 = 0 then null else (select max(kid) from secret_tag_key) end,
                  '$argon2id$v=19$m=19456,t=2,p=1$'
                  || rtrim(encode(substring(sha256(('salt' || i)::bytea) from 1 for 16), 'base64'), '=')
                  || '$' || rtrim(encode(sha256(('hash' || i)::bytea), 'base64'), '=')

@@ -1,0 +1,211 @@
+//! Events as JSON, one object a line. One is written for every token, so they are written without a detour through values.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::{self, Write as _};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+use super::lines::Lines;
+use crate::model::time::UnixTime;
+
+/// The layer that writes them.
+#[derive(Debug)]
+pub struct Json(pub Lines);
+
+impl<S: Subscriber> Layer<S> for Json {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        thread_local! {
+            static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        // Taken, not borrowed: writing a field may be an event itself.
+        let mut line = Object(LINE.take());
+        line.0.clear();
+        line.0.extend_from_slice(b"{\"timestamp\":\"");
+        line.timestamp();
+        line.0.extend_from_slice(b"\",\"level\":\"");
+        line.0.extend_from_slice(event.metadata().level().as_str().as_bytes());
+        line.0.push(b'"');
+        event.record(&mut line);
+        line.0.extend_from_slice(b"}\n");
+        self.0.put(&line.0);
+        LINE.set(line.0);
+    }
+}
+
+/// A JSON object that lacks its last brace.
+struct Object(Vec<u8>);
+
+impl Object {
+    /// RFC 3339 in UTC to the microsecond.
+    fn timestamp(&mut self) {
+        thread_local! {
+            static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+        }
+        #[expect(clippy::disallowed_methods, reason = "a line tells the machine's time, and nothing is decided by it")]
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        SECOND.with_borrow_mut(|(second, text)| {
+            if *second != now.as_secs() {
+                *second = now.as_secs();
+                *text = UnixTime(i64::try_from(*second).unwrap_or(i64::MAX)).to_string();
+            }
+            self.0.extend_from_slice(text.trim_end_matches('Z').as_bytes());
+        });
+        let micros = now.subsec_micros();
+        self.0.push(b'.');
+        for place in [100_000, 10_000, 1000, 100, 10, 1] {
+            self.0.push(b'0' + u8::try_from(micros / place % 10).unwrap_or(0));
+        }
+        self.0.push(b'Z');
+    }
+
+    fn name(&mut self, field: &Field) {
+        self.0.extend_from_slice(b",\"");
+        // Names are ours.
+        self.0.extend_from_slice(field.name().as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+
+    fn bare(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        self.name(field);
+        // Writing into memory does not fail.
+        self.write_fmt(value).unwrap_or_default();
+    }
+}
+
+impl Visit for Object {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.name(field);
+        self.0.push(b'"');
+        self.write_str(value).unwrap_or_default();
+        self.0.push(b'"');
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.name(field);
+        self.0.push(b'"');
+        self.write_fmt(format_args!("{value:?}")).unwrap_or_default();
+        self.0.push(b'"');
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.bare(field, format_args!("{value}"));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.bare(field, format_args!("{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.bare(field, format_args!("{value}"));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if value.is_finite() {
+            self.bare(field, format_args!("{value}"));
+        } else {
+            self.bare(field, format_args!("null"));
+        }
+    }
+}
+
+/// Writes what may stand between quotes in JSON (RFC 8259 section 7), and nothing that a terminal or a reader of lines could
+/// take for something else.
+impl fmt::Write for Object {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\') {
+            self.0.extend_from_slice(text.as_bytes());
+            return Ok(());
+        }
+        for character in text.chars() {
+            match character {
+                '"' | '\\' => self.0.extend_from_slice(&[b'\\', u8::try_from(character).unwrap_or(b'?')]),
+                '\n' => self.0.extend_from_slice(b"\\n"),
+                '\u{2028}' | '\u{2029}' => self.escape(character),
+                control if control.is_control() => self.escape(control),
+                other => self.0.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Object {
+    /// All that is escaped so stands in the first plane.
+    fn escape(&mut self, character: char) {
+        let code = u32::from(character);
+        self.0.extend_from_slice(b"\\u");
+        for shift in [12, 8, 4, 0] {
+            let digit = char::from_digit(code >> shift & 0xf, 16).unwrap_or('0');
+            self.0.push(u8::try_from(digit).unwrap_or(b'0'));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc;
+
+    use proptest::prelude::*;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    struct Channel(mpsc::Sender<Vec<u8>>);
+
+    impl io::Write for Channel {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(events: impl FnOnce()) -> String {
+        let (sender, receiver) = mpsc::channel();
+        let (lines, writer) = Lines::to(Channel(sender)).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(Json(lines)), events);
+        drop(writer);
+        String::from_utf8(receiver.try_iter().flatten().collect()).unwrap()
+    }
+
+    #[test]
+    fn m83_an_event_is_one_json_object_on_one_line_whatever_is_in_it() {
+        let hostile = "a\"\\\r\n\t\u{1b}[2J\u{7f}\u{85}\u{2028}é\u{1f600}";
+        let text = written(|| {
+            tracing::warn!(event = "x", client_id = hostile, n = 1_u64, i = -1_i64, b = true, f = 0.5, nan = f64::NAN, absent = None::<&str>, shown = %hostile, "said {}", "so");
+        });
+        assert!(text.ends_with('\n') && text.lines().count() == 1);
+        assert!(!text.trim_end().contains(|c: char| c.is_control() || c == '\u{2028}'), "{text:?}");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&line["client_id"], &line["shown"]), (&hostile.into(), &hostile.into()));
+        assert_eq!(
+            (&line["n"], &line["i"], &line["b"], &line["f"]),
+            (&1.into(), &(-1).into(), &true.into(), &0.5.into())
+        );
+        assert!(line["nan"].is_null() && line.get("absent").is_none());
+        assert_eq!(
+            (&line["message"], &line["level"], &line["event"]),
+            (&"said so".into(), &"WARN".into(), &"x".into())
+        );
+        let timestamp = line["timestamp"].as_str().unwrap();
+        assert!(humantime::parse_rfc3339(timestamp).is_ok() && timestamp.len() == 27, "{timestamp}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_reads_back(text in any::<String>()) {
+            let line = written(|| tracing::info!(text));
+            prop_assert_eq!(line.lines().count(), 1);
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(line["text"].as_str(), Some(text.as_str()));
+        }
+    }
+}
