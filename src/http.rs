@@ -25,6 +25,7 @@ use serde::Serialize;
 use crate::keyring::Document;
 use crate::model::certificate::PeerCertificate;
 use crate::model::time::Span;
+use crate::pressure::Pressure;
 use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
 use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenRequest};
@@ -42,6 +43,8 @@ pub struct Surface {
     pub basic: BasicReading,
     /// How long a body may take.
     pub body_deadline: Duration,
+    /// Whether more comes than can be answered in time.
+    pub pressure: Arc<Pressure>,
     /// Whether the metadata also stands where OpenID Connect clients look (RFC 8414 section 5).
     pub openid_configuration: bool,
 }
@@ -196,6 +199,8 @@ impl Surface {
     {
         let (parts, body) = request.into_parts();
         let outcome = match read_body(&parts, body, self.body_deadline).await {
+            // Before anything costs more than the refusal does.
+            Ok(_) if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
             Ok(body) => self.outcome(&parts, &body, source).await,
             Err(error) => Outcome::of(error),
         };
