@@ -5,6 +5,8 @@
 
 pub mod queue;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -49,12 +51,18 @@ struct Shared {
 #[derive(Debug)]
 struct Waiting {
     jobs: Queue<Job>,
+    /// Who waits for each attempt that is queued or under way.
+    callers: HashMap<AttemptId, Vec<oneshot::Sender<Option<usize>>>>,
     closed: bool,
 }
 
+/// Tells an attempt from every other: a MAC of the client's id and all that was shown, since who joins an attempt gets its
+/// answer.
+pub type AttemptId = [u8; 32];
+
 #[derive(Debug)]
 enum Job {
-    Try { trials: Vec<Trial>, answer: oneshot::Sender<Option<usize>> },
+    Try { attempt: AttemptId, trials: Vec<Trial> },
     Hash { secret: Arc<ClientSecret>, cost: HashParams, answer: oneshot::Sender<Option<SecretHash>> },
 }
 
@@ -64,7 +72,7 @@ impl Lane {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
-        let waiting = Mutex::new(Waiting { jobs: Queue::new(capacity), closed: false });
+        let waiting = Mutex::new(Waiting { jobs: Queue::new(capacity), callers: HashMap::new(), closed: false });
         let shared = Arc::new(Shared { waiting, filled: Condvar::new() });
         let lane = Self { shared, verifications: Counter::default(), depth: Gauge::default() };
         for number in 0..threads {
@@ -79,13 +87,28 @@ impl Lane {
 
     /// Tries each in turn until one matches, and returns its position. Failing runs all of them.
     ///
-    /// Dropping the future before its turn comes costs nothing.
+    /// Whoever makes an attempt that is queued or under way already waits for the same hashes. Dropping the future before its
+    /// turn comes costs nothing.
     ///
     /// # Errors
     /// [`Busy`] when the queue has no room for it, or makes room for another.
-    pub async fn first_match(&self, place: Place, trials: Vec<Trial>) -> Result<Option<usize>, Busy> {
+    pub async fn first_match(
+        &self,
+        place: Place,
+        attempt: AttemptId,
+        trials: Vec<Trial>,
+    ) -> Result<Option<usize>, Busy> {
         let (answer, answered) = oneshot::channel();
-        self.enqueue(place, Job::Try { trials, answer });
+        {
+            let mut waiting = self.shared.lock();
+            match waiting.callers.entry(attempt) {
+                Entry::Occupied(mut callers) => callers.get_mut().push(answer),
+                Entry::Vacant(callers) => {
+                    callers.insert(vec![answer]);
+                    self.enqueue(waiting, place, Job::Try { attempt, trials });
+                }
+            }
+        }
         answered.await.map_err(|_| Busy)
     }
 
@@ -96,44 +119,70 @@ impl Lane {
     pub async fn hash(&self, secret: Arc<ClientSecret>, cost: HashParams) -> Result<SecretHash, Busy> {
         let (answer, answered) = oneshot::channel();
         let place = Place { standing: Standing::KnownSource, client: 0, source: 0 };
-        self.enqueue(place, Job::Hash { secret, cost, answer });
+        self.enqueue(self.shared.lock(), place, Job::Hash { secret, cost, answer });
         answered.await.ok().flatten().ok_or(Busy)
     }
 
     /// Whoever waits for a job that finds no room is told by its being dropped.
-    fn enqueue(&self, place: Place, job: Job) {
-        let mut waiting = self.shared.lock();
+    fn enqueue(&self, mut waiting: MutexGuard<'_, Waiting>, place: Place, job: Job) {
         if waiting.jobs.is_full() {
-            waiting.jobs.retain(|job| !job.is_abandoned());
+            waiting.forget_the_abandoned();
         }
-        let evicted = waiting.jobs.push(place, job);
+        if let Some(Job::Try { attempt, .. }) = waiting.jobs.push(place, job) {
+            waiting.callers.remove(&attempt);
+        }
         self.depth.set(i64::try_from(waiting.jobs.len()).unwrap_or(i64::MAX));
         drop(waiting);
-        drop(evicted);
         self.shared.filled.notify_one();
     }
 }
 
+impl Waiting {
+    fn forget_the_abandoned(&mut self) {
+        let Self { jobs, callers, .. } = self;
+        jobs.retain(|job| !job.is_abandoned(callers));
+        callers.retain(|_, callers| callers.iter().any(|caller| !caller.is_closed()));
+    }
+}
+
 impl Job {
-    /// Whether the caller has left.
-    fn is_abandoned(&self) -> bool {
+    /// Whether everybody who waited has left.
+    fn is_abandoned(&self, callers: &HashMap<AttemptId, Vec<oneshot::Sender<Option<usize>>>>) -> bool {
         match self {
-            Self::Try { answer, .. } => answer.is_closed(),
+            Self::Try { attempt, .. } => {
+                callers.get(attempt).is_none_or(|callers| callers.iter().all(oneshot::Sender::is_closed))
+            }
             Self::Hash { answer, .. } => answer.is_closed(),
         }
     }
+}
 
-    /// Does the work and tells the caller, who may have left meanwhile.
-    fn run(self, verifications: &Counter, memory: &mut Memory) {
-        match self {
-            Self::Try { trials, answer } => {
-                let matched = trials.iter().position(|trial| {
-                    verifications.inc();
-                    trial.hash.verify(trial.secret.expose(), memory)
-                });
-                answer.send(matched).unwrap_or_default();
+impl Shared {
+    /// Does the work and tells who waits, and may have left meanwhile.
+    fn run(&self, job: Job, verifications: &Counter, memory: &mut Memory) {
+        match job {
+            Job::Try { attempt, trials } => {
+                let matched = catch_unwind(AssertUnwindSafe(|| {
+                    trials.iter().position(|trial| {
+                        verifications.inc();
+                        trial.hash.verify(trial.secret.expose(), memory)
+                    })
+                }));
+                let callers = self.lock().callers.remove(&attempt).unwrap_or_default();
+                match matched {
+                    Ok(matched) => {
+                        for caller in callers {
+                            caller.send(matched).unwrap_or_default();
+                        }
+                    }
+                    Err(_) => tracing::error!(
+                        event = "internal",
+                        reason = "panic",
+                        "a hash panicked; whoever waits is told to try again"
+                    ),
+                }
             }
-            Self::Hash { secret, cost, answer } => {
+            Job::Hash { secret, cost, answer } => {
                 let hash = SecretHash::new(secret.expose(), cost, memory);
                 if let Err(error) = &hash {
                     tracing::error!(event = "internal", reason = %error, "a secret was not hashed anew");
@@ -143,9 +192,7 @@ impl Job {
             }
         }
     }
-}
 
-impl Shared {
     fn work(&self, verifications: &Counter, depth: &Gauge) {
         // A hash can wait for a few milliseconds; the clients whose secrets are known should not notice it. On Linux the
         // number is the thread's, and where it cannot be set, hashes are as important as all else.
@@ -154,16 +201,7 @@ impl Shared {
         }
         let mut memory = Memory::default();
         while let Some(job) = self.next(depth) {
-            if job.is_abandoned() {
-                continue;
-            }
-            if catch_unwind(AssertUnwindSafe(|| job.run(verifications, &mut memory))).is_err() {
-                tracing::error!(
-                    event = "internal",
-                    reason = "panic",
-                    "a hash panicked; its caller is told to try again"
-                );
-            }
+            self.run(job, verifications, &mut memory);
         }
     }
 
@@ -172,7 +210,13 @@ impl Shared {
         loop {
             if let Some(job) = waiting.jobs.pop() {
                 depth.set(i64::try_from(waiting.jobs.len()).unwrap_or(i64::MAX));
-                return Some(job);
+                if !job.is_abandoned(&waiting.callers) {
+                    return Some(job);
+                }
+                if let Job::Try { attempt, .. } = job {
+                    waiting.callers.remove(&attempt);
+                }
+                continue;
             }
             if waiting.closed {
                 return None;
@@ -201,6 +245,8 @@ const YIELDING: i32 = 10;
 mod tests {
     use super::*;
 
+    use crate::crypto::random;
+
     const PLACE: Place = Place { standing: Standing::Unknown, client: 1, source: 1 };
 
     fn trial(secret: &str) -> Trial {
@@ -213,16 +259,17 @@ mod tests {
         let hash = SecretHash::new("right", HashParams::default(), &mut Memory::default()).unwrap();
         let secret = Arc::new(ClientSecret::new("right".to_owned()));
         let trials = vec![trial("right"), Trial { secret, hash }, trial("right")];
-        assert_eq!(lane.first_match(PLACE, trials).await, Ok(Some(1)));
+        assert_eq!(lane.first_match(PLACE, random().unwrap(), trials).await, Ok(Some(1)));
         assert_eq!(lane.verifications.get(), 2);
-        assert_eq!(lane.first_match(PLACE, vec![trial("wrong"), trial("wrong")]).await, Ok(None));
+        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![trial("wrong"), trial("wrong")]).await, Ok(None));
         assert_eq!(lane.verifications.get(), 4);
     }
 
     #[tokio::test]
     async fn h59_a_full_queue_refuses_at_once_and_jobs_of_callers_who_left_cost_nothing() {
         let lane = Lane::start(1, 4).unwrap();
-        let mut callers: Vec<_> = (0..50).map(|_| Box::pin(lane.first_match(PLACE, vec![trial("wrong")]))).collect();
+        let mut callers: Vec<_> =
+            (0..50).map(|_| Box::pin(lane.first_match(PLACE, random().unwrap(), vec![trial("wrong")]))).collect();
         let mut refused = 0;
         for caller in &mut callers {
             if let Some(Err(Busy)) = futures_poll(caller.as_mut()) {
@@ -232,8 +279,25 @@ mod tests {
         assert!(refused >= 45, "{refused}");
         let ran_before = lane.verifications.get();
         drop(callers);
-        assert_eq!(lane.first_match(PLACE, vec![trial("wrong")]).await, Ok(None));
+        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![trial("wrong")]).await, Ok(None));
         assert!(lane.verifications.get() - ran_before <= 2, "abandoned jobs were hashed");
+    }
+
+    #[tokio::test]
+    async fn the_same_attempt_at_the_same_time_is_hashed_once_and_every_caller_is_told() {
+        let lane = Lane::start(2, 8).unwrap();
+        let hash = SecretHash::new("right", HashParams::default(), &mut Memory::default()).unwrap();
+        let right = || {
+            let secret = Arc::new(ClientSecret::new("right".to_owned()));
+            lane.first_match(PLACE, [1; 32], vec![Trial { secret, hash: hash.clone() }])
+        };
+        let (a, b, c, other) =
+            tokio::join!(right(), right(), right(), lane.first_match(PLACE, [2; 32], vec![trial("x")]));
+        assert_eq!([a, b, c, other], [Ok(Some(0)), Ok(Some(0)), Ok(Some(0)), Ok(None)]);
+        assert_eq!(lane.verifications.get(), 2);
+        assert!(lane.shared.lock().callers.is_empty());
+        assert_eq!(right().await, Ok(Some(0)), "later ones are attempts of their own");
+        assert_eq!(lane.verifications.get(), 3);
     }
 
     fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {

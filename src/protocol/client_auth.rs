@@ -166,6 +166,7 @@ impl Authenticator {
             None => Standing::Unknown,
         };
         let trial = client_secret::Unverified {
+            client_id,
             readings,
             tagged_by,
             place: Place {
@@ -176,7 +177,7 @@ impl Authenticator {
             now,
         };
         let client = snapshot.client(client_id).map(|client| &**client);
-        let matched = match client_secret::verify(&snapshot, &self.lane, client, &trial).await {
+        let matched = match client_secret::verify(&snapshot, &self.memory, &self.lane, client, &trial).await {
             Err(error @ Error::Unavailable(_)) => return Err(error),
             matched => matched.ok(),
         };

@@ -10,7 +10,7 @@ use crate::crypto::secret::{ClientSecret, SecretHash};
 use crate::crypto::secret_tag::TagKid;
 use crate::crypto::{NoEntropy, equal, random};
 use crate::hashing::queue::Place;
-use crate::hashing::{Lane, Trial};
+use crate::hashing::{AttemptId, Lane, Trial};
 use crate::model::client::Client;
 use crate::model::credential::{Origin, SecretState, StoredSecret};
 use crate::model::time::UnixTime;
@@ -47,6 +47,24 @@ impl Memory {
             }
         }
         None
+    }
+
+    /// Tells an attempt from every other: who shows what, and what it is held against.
+    fn attempt(&self, client_id: &str, trials: &[Trial]) -> AttemptId {
+        let mut context = hmac::Context::with_key(&self.0);
+        // Neither ids nor secrets nor hashes hold NUL, so parts cannot be shifted into each other.
+        let mut part = |text: &str| {
+            context.update(text.as_bytes());
+            context.update(b"\0");
+        };
+        part(client_id);
+        for trial in trials {
+            part(trial.secret.expose());
+            part(&trial.hash.to_string());
+        }
+        let mut id = [0; 32];
+        id.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
+        id
     }
 
     /// Remembers that `presented` is `secret`.
@@ -98,6 +116,8 @@ pub fn needs_hashes(snapshot: &Snapshot, readings: &[Arc<ClientSecret>], tagged:
 /// A secret that is not known again.
 #[derive(Debug)]
 pub struct Unverified<'a> {
+    /// The client that it is said to be of, known or not.
+    pub client_id: &'a str,
     /// It, in each way that it can be read.
     pub readings: &'a [Arc<ClientSecret>],
     /// The tag key that it was made under, if it was made by us.
@@ -115,11 +135,12 @@ pub struct Unverified<'a> {
 /// [`ClientAuthError::WrongSecret`], or [`Unavailable::Hashing`].
 pub async fn verify<'a>(
     snapshot: &Snapshot,
+    memory: &Memory,
     lane: &Lane,
     client: Option<&'a Client>,
     unverified: &Unverified<'_>,
 ) -> Result<Matched<'a>, Error> {
-    let Unverified { readings, tagged_by, place, now } = *unverified;
+    let Unverified { client_id, readings, tagged_by, place, now } = *unverified;
     let secrets = client.map_or(&[][..], |client| &client.secrets);
     let mut trials = Vec::new();
     let mut positions = Vec::new();
@@ -144,7 +165,8 @@ pub async fn verify<'a>(
             positions.push((candidate, reading));
         }
     }
-    let matched = lane.first_match(place, trials).await.map_err(|_| Unavailable::Hashing)?;
+    let matched =
+        lane.first_match(place, memory.attempt(client_id, &trials), trials).await.map_err(|_| Unavailable::Hashing)?;
     match matched.and_then(|trial| positions.get(trial).copied()) {
         Some((Some(secret), reading)) => Ok(Matched { secret, reading }),
         _ => Err(ClientAuthError::WrongSecret.into()),
