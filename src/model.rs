@@ -7,3 +7,4 @@ pub mod credential;
 pub mod resource;
 pub mod scope;
 pub mod time;
+pub mod token_id;

@@ -3,6 +3,7 @@
 pub mod access_token;
 pub mod client_auth;
 pub mod client_secret;
+pub mod dpop;
 pub mod error;
 pub mod grant;
 pub mod metadata;
@@ -133,7 +134,7 @@ impl AuthorizationServer {
         let presented = request.presented.as_ref().map_err(Error::clone)?;
         let authenticated = self.authenticator.authenticate(presented, request.source, now, credential_id).await?;
         let client = &authenticated.client;
-        let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked)?;
+        let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked, grant::Binding::default())?;
 
         let key = self.keyring.signing(grant.alg, now).ok_or(Unavailable::NoKey)?;
         let started = Instant::now();
