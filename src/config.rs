@@ -70,6 +70,8 @@ pub struct Config {
     pub token_alg: Alg,
     /// Tokens.
     pub token_audience: Option<String>,
+    /// Whether a DPoP proof needs a nonce of ours.
+    pub dpop_require_nonce: bool,
     /// The key under which private keys are sealed.
     pub sealing_key_file: PathBuf,
     /// Whether a missing sealing key may be made.
@@ -200,6 +202,7 @@ impl Config {
                 .parse()
                 .map_err(|error: KeyError| at("token.alg").wrong(&error.to_string()))?,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
+            dpop_require_nonce: settings.dpop.require_nonce,
             sealing_key_file,
             make_sealing_key: embedded,
             argon2: HashParams::from_str(&settings.secrets.argon2)

@@ -3,8 +3,10 @@
 pub mod admin;
 pub mod client_cert;
 pub mod credentials;
+mod documents;
 pub mod error;
 pub mod form;
+mod introspection;
 pub mod log;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,27 +15,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{BoxError, Router};
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use tower::ServiceExt as _;
 
-use crate::keyring::Document;
 use crate::model::certificate::PeerCertificate;
-use crate::model::time::Span;
-use crate::protocol::error::{Error, RequestError, Unavailable};
+use crate::protocol::error::{Error, RequestError};
 use crate::protocol::grant::Asked;
-use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenRequest};
+use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenQuery, TokenRequest};
 
 use credentials::BasicReading;
 use form::{Form, FormError};
-use log::Log;
+use log::{Answered, Log};
+
+pub use documents::PUBLISH_AHEAD;
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -80,7 +80,8 @@ impl App {
         if surface.server.issuer.is_https() {
             headers.push((header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000")));
         }
-        Self { documents: documents(&surface), surface, log, headers }
+        let documents = documents::router(&surface.server, surface.openid_configuration);
+        Self { documents, surface, log, headers }
     }
 
     /// The same with other documents, so that a test can put a fault there.
@@ -96,11 +97,11 @@ impl App {
         B::Error: Into<BoxError>,
     {
         let arrival = self.log.arrival(caller, &request);
-        let (mut response, outcome) = AssertUnwindSafe(self.respond(arrival.source, request))
+        let (mut response, answered) = AssertUnwindSafe(self.respond(caller, arrival.source, request))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| ((&Error::Internal).into_response(), None));
-        self.log.write(&arrival, &response, outcome.as_ref());
+        self.log.write(&arrival, &response, answered.as_ref());
         let headers = response.headers_mut();
         headers.reserve(self.headers.len() + 1);
         for (name, value) in &self.headers {
@@ -112,7 +113,7 @@ impl App {
         response
     }
 
-    async fn respond<B>(&self, source: IpAddr, request: Request<B>) -> (Response, Option<Outcome>)
+    async fn respond<B>(&self, caller: &Caller, source: IpAddr, request: Request<B>) -> (Response, Option<Answered>)
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -124,49 +125,25 @@ impl App {
             let refusal = error::plain(StatusCode::BAD_REQUEST, "HTTP/1.1 requests carry one Host header field");
             return (refusal, None);
         }
-        match request.uri().path().strip_prefix(self.surface.server.issuer.path()) {
-            Some("/token") if request.method() == Method::POST => {
-                let (response, outcome) = self.surface.token(source, request).await;
-                (response, Some(outcome))
+        let path = request.uri().path().strip_prefix(self.surface.server.issuer.path());
+        match path.and_then(Endpoint::at) {
+            Some(endpoint) if request.method() == Method::POST => {
+                let certificate = caller.certificate.as_ref();
+                let (response, answered) = self.surface.post(endpoint, source, certificate, request).await;
+                (response, Some(answered))
             }
-            Some("/token") => {
-                let mut refusal = not_by_this_method();
+            Some(_) => {
+                let mut refusal = error::not_by_this_method();
                 refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
                 (refusal, None)
             }
-            _ => {
+            None => {
                 // A service that cannot fail.
                 let Ok(response) = self.documents.clone().oneshot(request.map(Body::new)).await;
                 (response, None)
             }
         }
     }
-}
-
-/// What may be read.
-fn documents(surface: &Surface) -> Router {
-    let issuer = &surface.server.issuer;
-    let below = |path: &str| format!("{}{path}", issuer.path());
-    let mut router = Router::new()
-        // Resource servers
-        .route(&below("/jwks"), get(jwks))
-        .route(&below("/.well-known/jwks.json"), get(jwks))
-        // Whoever configures them, or clients
-        .route(&issuer.well_known("oauth-authorization-server"), get(server_metadata));
-    if surface.openid_configuration {
-        router = router.route(&below("/.well-known/openid-configuration"), get(server_metadata));
-        if !issuer.path().is_empty() {
-            router = router.route(&issuer.well_known("openid-configuration"), get(server_metadata));
-        }
-    }
-    router
-        .fallback(async || error::plain(StatusCode::NOT_FOUND, "there is nothing here"))
-        .method_not_allowed_fallback(async || not_by_this_method())
-        .with_state(surface.clone())
-}
-
-fn not_by_this_method() -> Response {
-    error::plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource")
 }
 
 /// RFC 6749 section 5.1.
@@ -178,41 +155,112 @@ struct TokenResponse<'a> {
     scope: &'a str,
 }
 
+/// The endpoints that clients and resource servers post to.
+#[derive(Clone, Copy)]
+enum Endpoint {
+    Token,
+    Introspect,
+    Revoke,
+}
+
+impl Endpoint {
+    fn at(path: &str) -> Option<Self> {
+        match path {
+            "/token" => Some(Self::Token),
+            "/introspect" => Some(Self::Introspect),
+            "/revoke" => Some(Self::Revoke),
+            _ => None,
+        }
+    }
+}
+
+/// A request that was posted, with its form or why it has none.
+struct Posted<'a> {
+    headers: &'a HeaderMap,
+    form: &'a Result<Form<'a>, RequestError>,
+    certificate: Option<&'a PeerCertificate>,
+    source: IpAddr,
+}
+
 impl Surface {
-    async fn token<B>(&self, source: IpAddr, request: Request<B>) -> (Response, Outcome)
+    async fn post<B>(
+        &self,
+        endpoint: Endpoint,
+        source: IpAddr,
+        certificate: Option<&PeerCertificate>,
+        request: Request<B>,
+    ) -> (Response, Answered)
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
-        let outcome = match read_body(&parts, body, self.body_deadline).await {
-            Ok(body) => self.outcome(&parts, &body, source).await,
+        let body = read_body(&parts, body, self.body_deadline).await;
+        let form = match &body {
+            Ok(body) => Form::parse(body).map_err(|error| match error {
+                FormError::Malformed => RequestError::Form,
+                FormError::TooMany => RequestError::TooManyParameters,
+            }),
+            Err(error) => Err(*error),
+        };
+        let posted = Posted { headers: &parts.headers, form: &form, certificate, source };
+        let (mut response, answered) = match endpoint {
+            Endpoint::Token => self.token(&posted).await,
+            Endpoint::Introspect => self.introspect(&posted).await,
+            Endpoint::Revoke => self.revoke(&posted).await,
+        };
+        // RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response header field with a value
+        // of "no-cache"", on refusals too.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+        (response, answered)
+    }
+
+    async fn token(&self, posted: &Posted<'_>) -> (Response, Answered) {
+        let outcome = match self.token_request(posted) {
+            Ok(request) => self.server.token(request).await,
             Err(error) => Outcome::of(error),
         };
         let mut response = match &outcome.result {
             Ok(granted) => token_response(granted),
             Err(error) => error.into_response(),
         };
-        // RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response header field with a value
-        // of "no-cache"", on refusals too.
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-        (response, outcome)
-    }
-
-    async fn outcome(&self, parts: &Parts, body: &[u8], source: IpAddr) -> Outcome {
-        let form = match Form::parse(body) {
-            Ok(form) => form,
-            Err(FormError::Malformed) => return Outcome::of(RequestError::Form),
-            Err(FormError::TooMany) => return Outcome::of(RequestError::TooManyParameters),
-        };
-        match self.read(parts, &form, source) {
-            Ok(request) => self.server.token(request).await,
-            Err(error) => Outcome::of(error),
+        // RFC 9449 section 8: "The authorization server MAY supply a nonce value", with the demand for one and when the one
+        // that was used will soon be over (section 8.2).
+        if outcome.nonce_due
+            && let Ok(nonce) = self.server.dpop.nonce(self.server.clock.now())
+            && let Ok(nonce) = HeaderValue::from_str(&nonce)
+        {
+            response.headers_mut().insert("dpop-nonce", nonce);
         }
+        (response, Answered::Token(outcome))
     }
 
-    fn read<'a>(&self, parts: &Parts, form: &'a Form<'_>, source: IpAddr) -> Result<TokenRequest<'a>, RequestError> {
+    async fn introspect(&self, posted: &Posted<'_>) -> (Response, Answered) {
+        let outcome = match self.token_query(posted) {
+            Ok(request) => self.server.introspect(request).await,
+            Err(error) => Outcome::of(error),
+        };
+        let response = introspection::response(&self.server, outcome.result.as_ref(), posted.headers);
+        (response, Answered::Introspection(outcome))
+    }
+
+    async fn revoke(&self, posted: &Posted<'_>) -> (Response, Answered) {
+        let outcome = match self.token_query(posted) {
+            Ok(request) => self.server.revoke(request).await,
+            Err(error) => Outcome::of(error),
+        };
+        let response = match &outcome.result {
+            // RFC 7009 section 2.2: "The content of the response body is ignored by the client as all necessary information
+            // is conveyed in the response code."
+            Ok(_) => Response::new(Body::empty()),
+            Err(error) => error.into_response(),
+        };
+        (response, Answered::Revocation(outcome))
+    }
+
+    fn token_request<'a>(&self, posted: &Posted<'a>) -> Result<TokenRequest<'a>, RequestError> {
+        let form = posted.form.as_ref().map_err(|error| *error)?;
         let one = |name| form.one(name).map_err(|_| RequestError::Repeated);
         Ok(TokenRequest {
             grant_type: one("grant_type")?,
@@ -220,8 +268,20 @@ impl Surface {
                 scope: one("scope")?,
                 resources: form.all("resource").chain(form.all("audience")).collect(),
             },
-            presented: credentials::presented(&parts.headers, form, self.basic),
-            source,
+            presented: credentials::presented(posted.headers, form, self.basic),
+            // What is not text is no proof, as nothing is.
+            proofs: posted.headers.get_all("dpop").iter().map(|proof| proof.to_str().unwrap_or_default()).collect(),
+            certificate: posted.certificate,
+            source: posted.source,
+        })
+    }
+
+    fn token_query<'a>(&self, posted: &Posted<'a>) -> Result<TokenQuery<'a>, RequestError> {
+        let form = posted.form.as_ref().map_err(|error| *error)?;
+        Ok(TokenQuery {
+            presented: credentials::presented(posted.headers, form, self.basic),
+            token: form.one("token").map_err(|_| RequestError::Repeated)?,
+            source: posted.source,
         })
     }
 }
@@ -229,7 +289,7 @@ impl Surface {
 fn token_response(granted: &Granted) -> Response {
     let answer = TokenResponse {
         access_token: &granted.access_token.token,
-        token_type: "Bearer",
+        token_type: granted.token_type,
         expires_in: granted.expires_in.seconds(),
         scope: granted.scope.as_str(),
     };
@@ -281,54 +341,6 @@ where
     Ok(body)
 }
 
-async fn jwks(State(surface): State<Surface>, request: Request<Body>) -> Response {
-    if !surface.server.knows_anything() {
-        return unknown_yet();
-    }
-    document(&surface.server.keyring.jwks(), "application/jwk-set+json", request.headers())
-}
-
-async fn server_metadata(State(surface): State<Surface>, request: Request<Body>) -> Response {
-    if !surface.server.knows_anything() {
-        return unknown_yet();
-    }
-    document(&surface.server.metadata(), "application/json", request.headers())
-}
-
-/// An empty document would be kept for minutes by whoever fetched it.
-fn unknown_yet() -> Response {
-    (&Error::Unavailable(Unavailable::Registry)).into_response()
-}
-
-/// A document that may be cached, or 304 when the asker has it (RFC 9110 section 13.1.2).
-fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) -> Response {
-    let known = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    let matches = |tag: &str| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == document.etag;
-    let mut response = Response::new(Body::empty());
-    if known.into_iter().any(matches) {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    } else {
-        *response.body_mut() = Body::from(document.body.clone());
-    }
-    let headers = response.headers_mut();
-    headers.reserve(HEADERS);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(DOCUMENT_CACHING));
-    // Hexadecimal between quotes.
-    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
-        headers.insert(header::ETAG, etag);
-    }
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response
-}
-
-/// A new key is published this long before it signs: the longest that a verifier may keep the key set (the `max-age` below)
-/// and a minute for clocks.
-pub const PUBLISH_AHEAD: Span = Span::from_secs(300 + 60);
-const DOCUMENT_CACHING: &str = "public, max-age=300";
 const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
 const MAX_BODY: usize = 16 * 1024;
 /// Room for the header fields of a token response, so that none has to move.

@@ -24,6 +24,7 @@ use crate::listener::Listener;
 use crate::model::time::Clock;
 use crate::protocol::client_auth::{Authenticator, Outdated};
 use crate::protocol::client_secret::Memory;
+use crate::protocol::dpop::Dpop;
 use crate::protocol::metadata::Issuer;
 use crate::protocol::{AuthorizationServer, signing_histogram};
 use crate::registry::Registry;
@@ -61,6 +62,7 @@ pub fn assemble(
     owed: Option<Owed>,
 ) -> anyhow::Result<Assembled> {
     let registry = Arc::new(Registry::new(config.max_stale));
+    let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &issuer.endpoint("/token"));
     let keyring = Arc::new(Keyring::default());
     let feed = Feed::new(Parts {
         store: store.clone(),
@@ -88,6 +90,8 @@ pub fn assemble(
             cost: config.argon2,
             outdated,
         },
+        dpop,
+        store: store.clone(),
         clock,
         metadata: ArcSwap::default(),
         signing_seconds: signing_histogram(),

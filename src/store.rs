@@ -9,6 +9,7 @@ pub mod hints;
 pub mod keys;
 pub mod migrations;
 pub mod resources;
+pub mod revoked;
 pub mod secrets;
 pub mod tag_keys;
 

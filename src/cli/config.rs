@@ -64,6 +64,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         },
         "registry": {"max_stale": config.max_stale.to_string()},
         "token": {"ttl": config.token_ttl.to_string(), "alg": config.token_alg.as_str(), "audience": config.defaults(&issuer).audience},
+        "dpop": {"require_nonce": config.dpop_require_nonce},
         "keys": {"sealing_key_file": config.sealing_key_file},
         "secrets": {
             "argon2": config.argon2.to_string(), "threads": config.hashing_threads, "queue": config.hashing_queue,

@@ -23,6 +23,7 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub registry: RegistrySettings,
     pub token: Token,
+    pub dpop: DpopSettings,
     pub keys: Keys,
     pub secrets: Secrets,
     pub log: Log,
@@ -98,6 +99,10 @@ section!(
     Token { ttl: String = "1h".into(), alg: String = "ES256".into(), audience: String = String::new() }
 );
 section!(
+    /// `[dpop]`.
+    DpopSettings { require_nonce: bool = false }
+);
+section!(
     /// `[keys]`.
     Keys { sealing_key_file: PathBuf = PathBuf::new() }
 );
@@ -127,6 +132,7 @@ impl Default for Settings {
             database: DatabaseSettings::default(),
             registry: RegistrySettings::default(),
             token: Token::default(),
+            dpop: DpopSettings::default(),
             keys: Keys::default(),
             secrets: Secrets::default(),
             log: Log::default(),

@@ -58,6 +58,8 @@ pub struct Client {
     pub enabled: bool,
     /// When it was made.
     pub created_at: UnixTime,
+    /// Tokens that it was issued then or before count for nothing.
+    pub not_before: UnixTime,
     /// Its secrets, dead ones included, so that a log can say which was used.
     pub secrets: Vec<StoredSecret>,
 }
@@ -79,6 +81,7 @@ impl Client {
             require_mtls_binding: false,
             enabled: true,
             created_at,
+            not_before: UnixTime(0),
             secrets: Vec::new(),
         }
     }

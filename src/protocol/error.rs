@@ -29,7 +29,7 @@ pub enum ErrorCode {
     InvalidDpopProof,
     /// "Authorization server requires nonce in DPoP proof".
     UseDpopNonce,
-    /// "The provided … grant … was issued to another client": what is to be revoked is somebody else's.
+    /// "… or was issued to another client": what is to be revoked is somebody else's.
     InvalidGrant,
     /// Not the client's fault: try again later (503, or 429 when this caller failed too often).
     TemporarilyUnavailable,

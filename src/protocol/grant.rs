@@ -14,8 +14,7 @@ use crate::registry::snapshot::Snapshot;
 
 /// What a token is bound to, as it stands in `cnf` (RFC 7800): nothing, a key, a certificate, or both.
 ///
-/// RFC 9449 and RFC 8705 have a member each, and "the confirmation … MUST be checked" by whoever honours it, so one who
-/// proves both gets a token that needs both.
+/// RFC 9449 and RFC 8705 have a member each. Who proves both gets a token that needs both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Binding {
     /// RFC 9449 section 6.1: the thumbprint of the DPoP key.
@@ -84,8 +83,8 @@ pub fn admit(client: &Client, binding: &Binding) -> Result<(), GrantError> {
     if !client.client_credentials {
         return Err(GrantError::GrantNotAllowed);
     }
-    // RFC 9449 section 5.2: "If the dpop_bound_access_tokens … value is true, the authorization server MUST reject token
-    // requests from the client that do not contain the DPoP header."
+    // RFC 9449 section 5.2: "If the value is true, the authorization server MUST reject token requests from the client that
+    // do not contain the DPoP header."
     if client.require_dpop && binding.jkt.is_none() {
         return Err(GrantError::DpopRequired);
     }

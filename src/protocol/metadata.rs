@@ -7,6 +7,7 @@ use std::str::FromStr;
 use fluent_uri::Uri;
 use serde_json::{Value, json};
 
+use crate::crypto::jwk::Alg;
 use crate::keyring::Document;
 use crate::model::client::AuthMethod;
 use crate::registry::snapshot::Snapshot;
@@ -96,12 +97,12 @@ impl fmt::Display for Issuer {
     }
 }
 
-/// The metadata document as the registry stands.
+/// The metadata document as the registry stands; `alg` signs what is not for one resource.
 ///
 /// `response_types_supported` is left out although section 2 calls it required: it would be empty, and section 3.2 says
 /// "Claims with zero elements MUST be omitted".
 #[must_use]
-pub fn document(issuer: &Issuer, snapshot: &Snapshot) -> Document {
+pub fn document(issuer: &Issuer, alg: Alg, snapshot: &Snapshot) -> Document {
     let methods: Vec<&str> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
     let fixed = json!({
         "issuer": issuer.as_str(),
@@ -109,6 +110,12 @@ pub fn document(issuer: &Issuer, snapshot: &Snapshot) -> Document {
         "jwks_uri": issuer.endpoint("/jwks"),
         "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint": issuer.endpoint("/introspect"),
+        "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_signing_alg_values_supported": [alg.as_str()],
+        "revocation_endpoint": issuer.endpoint("/revoke"),
+        "revocation_endpoint_auth_methods_supported": methods,
+        "dpop_signing_alg_values_supported": Alg::NAMES,
     });
     let Value::Object(mut members) = fixed else { return Document::new(&fixed) };
     let scopes: BTreeSet<&str> = snapshot.resources().flat_map(|resource| resource.scope.tokens()).collect();

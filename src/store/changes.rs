@@ -8,10 +8,12 @@ use sqlx::Connection as _;
 use super::clients::{ClientRow, ResourceLink, SecretRow, assemble, client_columns, secret_columns};
 use super::keys::{KeyRow, SealedKey};
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
+use super::revoked::RevokedRow;
 use super::tag_keys::{SELECT_TAG_KEYS, SealedTagKey, TagKeyRow};
 use super::{Session, Store, StoreError, on, within};
 use crate::model::client::Client;
 use crate::model::resource::Resource;
+use crate::model::time::UnixTime;
 
 /// A connection of the feed's own. It is dropped at the first error and another made.
 #[derive(Debug)]
@@ -35,6 +37,10 @@ pub struct Changes {
     pub keys: Option<Vec<SealedKey>>,
     /// Every key that tags secrets, when any changed.
     pub tag_keys: Option<Vec<SealedTagKey>>,
+    /// Tokens that were revoked, by id, with the moment they end; those that are new, or all.
+    pub revoked: Vec<(String, UnixTime)>,
+    /// Until when tokens count for nothing, whosever they are, when it changed.
+    pub not_before: Option<UnixTime>,
 }
 
 /// What a poll found.
@@ -152,8 +158,22 @@ impl Feed {
                     tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
                     queries.inc();
                 }
+                let mut revoked = Vec::new();
+                if includes("revoked") {
+                    let sql = "select jti, expires_at from revoked_token where revision > $1";
+                    let since = if complete { -1 } else { since.unwrap_or(-1) };
+                    let rows: Vec<RevokedRow> = sqlx::query_as(sql).bind(since).fetch_all(&mut *at).await?;
+                    revoked.extend(rows.into_iter().map(|(jti, expires_at)| (jti, UnixTime(expires_at))));
+                    queries.inc();
+                }
+                let mut not_before = None;
+                if includes("cutoff") {
+                    let (latest,): (Option<i64>,) = sqlx::query_as("select max(not_before) from token_cutoff").fetch_one(&mut *at).await?;
+                    not_before = Some(UnixTime(latest.unwrap_or(0)));
+                    queries.inc();
+                }
                 at.rollback().await?;
-                Ok(Changes { revision, complete, clients, resources, keys, tag_keys })
+                Ok(Changes { revision, complete, clients, resources, keys, tag_keys, revoked, not_before })
             })
         };
         match tokio::time::timeout(LOAD_DEADLINE, read).await {

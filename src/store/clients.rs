@@ -11,7 +11,7 @@ use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
 use crate::model::time::{Span, UnixTime};
 
-pub(super) type ClientRow = (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64);
+pub(super) type ClientRow = (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64, i64);
 pub(super) type ResourceLink = (String, String);
 pub(super) type SecretRow = (String, String, String, i64, Option<String>, Option<i64>, Option<i64>);
 
@@ -20,7 +20,7 @@ macro_rules! client_columns {
     ($rest:literal) => {
         concat!(
             "select c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims, ",
-            "c.require_dpop, c.require_mtls_binding, c.enabled, c.created_at ",
+            "c.require_dpop, c.require_mtls_binding, c.enabled, c.created_at, c.not_before ",
             $rest
         )
     };
@@ -191,6 +191,7 @@ fn client_of(
         mtls,
         enabled,
         created_at,
+        not_before,
     ) = row;
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
     let claims: serde_json::Map<_, _> = serde_json::from_str(&claims).map_err(|error| at("claims")(&error))?;
@@ -214,6 +215,7 @@ fn client_of(
         require_mtls_binding: flag("require_mtls_binding", mtls)?,
         enabled: flag("enabled", enabled)?,
         created_at: UnixTime(created_at),
+        not_before: UnixTime(not_before),
         secrets: secrets.into_iter().map(secret_of).collect::<Result<_, _>>()?,
     };
     if !client.default_scope.is_subset_of(&client.scope) {
