@@ -81,7 +81,7 @@ impl App {
             headers.push((header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000")));
         }
         let documents = documents::router(&surface.server, surface.openid_configuration);
-        Self { documents, surface, log, headers }
+        Self { surface, documents, log, headers }
     }
 
     /// The same with other documents, so that a test can put a fault there.

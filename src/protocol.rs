@@ -176,7 +176,8 @@ impl AuthorizationServer {
         }
         let now = self.clock.now();
         // Before anything is spent: who is asked for a nonce sends the same assertion again (DPO-23).
-        let proof = self.dpop.check(&request.proofs, now).inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
+        let proof =
+            self.dpop.check(&request.proofs, now).inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
         let authenticated = self.authenticated(&request.presented, request.source, now, credential_id).await?;
         let client = &authenticated.client;
         let binding = binding(&authenticated, proof.as_ref(), request.certificate);
@@ -332,11 +333,7 @@ impl AuthorizationServer {
 }
 
 /// What a token is bound to: the key of the proof, and the certificate where it authenticated the client or must be bound.
-fn binding(
-    authenticated: &Authenticated,
-    proof: Option<&Proof>,
-    certificate: Option<&PeerCertificate>,
-) -> Binding {
+fn binding(authenticated: &Authenticated, proof: Option<&Proof>, certificate: Option<&PeerCertificate>) -> Binding {
     let binds = authenticated.client.require_mtls_binding;
     Binding {
         jkt: proof.map(|proof| proof.jkt.clone()),

@@ -76,8 +76,16 @@ pub fn metrics(
         "Basic secrets that matched, by encoding: raw ones come from clients that do not form-encode",
         counts.basic_readings.clone(),
     );
-    registry.register("introspections", "Questions about tokens by result, reason and method", counts.introspections.clone());
-    registry.register("revocations", "Requests to revoke a token by result, reason and method", counts.revocations.clone());
+    registry.register(
+        "introspections",
+        "Questions about tokens by result, reason and method",
+        counts.introspections.clone(),
+    );
+    registry.register(
+        "revocations",
+        "Requests to revoke a token by result, reason and method",
+        counts.revocations.clone(),
+    );
     registry.register(
         "argon2_verifications",
         "argon2 hashes computed",

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::secret::{self, found, secret_line};
+use super::token::WHERE;
 use super::{Shell, key_value, seed, tag_key};
 use crate::model::client::{Client, RESERVED_CLAIMS};
 use crate::model::client_id::ClientId;
@@ -34,6 +35,11 @@ pub(super) enum Command {
     },
     /// Let a client authenticate no more, keeping its registration
     Disable {
+        /// The client id
+        id: ClientId,
+    },
+    /// Revoke all tokens that a client was issued until now; it may ask for new ones
+    RevokeTokens {
         /// The client id
         id: ClientId,
     },
@@ -129,10 +135,15 @@ impl Command {
             Self::Show { id } => show(shell, &id).await,
             Self::Enable { id } => switch(shell, &id, true).await,
             Self::Disable { id } => switch(shell, &id, false).await,
+            Self::RevokeTokens { id } => {
+                let (_, store) = shell.store().await?;
+                found(store.revoke_tokens_of(id.as_str(), shell.clock.now()).await?, &id)?;
+                shell.say(&format!("the tokens of client {id} are revoked{WHERE}"))
+            }
             Self::Delete { id } => {
                 let (_, store) = shell.store().await?;
                 found(store.delete_client(id.as_str()).await?, &id)?;
-                shell.say(&format!("client {id} is deleted; tokens it has live until they expire"))
+                shell.say(&format!("client {id} is deleted and its tokens are revoked{WHERE}"))
             }
             Self::Set(set) => set.run(shell).await,
             Self::Secret(command) => command.run(shell).await,
@@ -230,7 +241,7 @@ impl Set {
 async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<()> {
     let (_, store) = shell.store().await?;
     found(store.set_client_enabled(id.as_str(), enabled).await?, id)?;
-    let done = if enabled { "enabled" } else { "disabled; tokens it has live until they expire" };
+    let done = if enabled { "enabled".to_owned() } else { format!("disabled and its tokens count for nothing{WHERE}") };
     shell.say(&format!("client {id} is {done}"))
 }
 
@@ -286,6 +297,7 @@ fn summary(client: &Client) -> Value {
         "client_id": client.client_id,
         "enabled": client.enabled,
         "created_at": client.created_at,
+        "not_before": Some(client.not_before).filter(|at| at.0 > 0),
         "scope": client.scope.as_str(),
         "default_scope": client.default_scope.as_str(),
         "resources": client.resources.iter().map(ResourceId::as_str).collect::<Vec<_>>(),

@@ -1,4 +1,6 @@
-//! `grantd token inspect`: what a token is, or exactly what is wrong with it.
+//! `grantd token`: what a token is, or exactly what is wrong with it; and the end of a token, or of all.
+//!
+//! A resource server that does not introspect takes a token until its `exp`, whatever is done here.
 
 use std::io::{self, Read as _};
 
@@ -10,21 +12,66 @@ use serde_json::{Map, Value, json};
 
 use super::Shell;
 use crate::crypto::jws::SigningKey;
+use crate::keyring::Keyring;
 use crate::model::time::UnixTime;
+use crate::protocol::access_token::verify;
 use crate::serve::prepare::sealing_key;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Read a token from stdin, verify it against the server's keys, and explain it
     Inspect,
+    /// Read a token from stdin and revoke it, whosever it is
+    Revoke,
+    /// Revoke all tokens of all clients that were issued until now
+    RevokeAll {
+        /// Yes, all, now
+        #[arg(long, required = true)]
+        now: bool,
+    },
 }
 
 impl Command {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let Self::Inspect = self;
-        let mut token = String::new();
-        io::stdin().take(65_536).read_to_string(&mut token).context("reading the token from stdin")?;
-        let token = token.trim();
+        match self {
+            Self::Inspect => inspect(shell).await,
+            Self::Revoke => revoke(shell).await,
+            Self::RevokeAll { now: _ } => {
+                let (_, store) = shell.store().await?;
+                store.revoke_all_tokens(shell.clock.now()).await?;
+                shell.say(&format!("all tokens issued until now are revoked{WHERE}"))
+            }
+        }
+    }
+}
+
+/// What every revocation has to say for itself.
+pub(super) const WHERE: &str = ", within a second on every replica; resource servers that do not introspect take them until they expire";
+
+fn token_from_stdin() -> anyhow::Result<String> {
+    let mut token = String::new();
+    io::stdin().take(65_536).read_to_string(&mut token).context("reading the token from stdin")?;
+    Ok(token.trim().to_owned())
+}
+
+async fn revoke(shell: &Shell) -> anyhow::Result<()> {
+    let token = token_from_stdin()?;
+    let (config, store) = shell.store().await?;
+    let (issuer, now) = (config.issuer.clone().unwrap_or_default(), shell.clock.now());
+    let keyring = Keyring::default();
+    // A key that does not open has signed nothing that could be revoked by it.
+    drop(keyring.load(&store.keys().await?, &sealing_key(&config)?));
+    let issued = match verify(&token, issuer.as_str(), &keyring, now) {
+        Ok(issued) => issued,
+        Err(inactive) => bail!("there is nothing to revoke: {inactive}"),
+    };
+    store.revoke_token(&issued.jti, &issued.client_id, issued.exp, now).await?;
+    shell.say(&format!("token {} of client {} is revoked{WHERE}", issued.jti, issued.client_id))
+}
+
+async fn inspect(shell: &Shell) -> anyhow::Result<()> {
+        let token = token_from_stdin()?;
+        let token = token.as_str();
         let (header, claims) = parts(token)?;
         let (config, store) = shell.store().await?;
         let sealing_key = sealing_key(&config)?;
@@ -43,7 +90,6 @@ impl Command {
         let value = json!({"valid": faults.is_empty(), "faults": faults, "header": header, "claims": claims});
         shell.print(&value, || explain(&header, &claims, &faults))?;
         if faults.is_empty() { Ok(()) } else { bail!("the token is not valid: {}", faults.join("; ")) }
-    }
 }
 
 /// Header and claims of a JWT in compact form.

@@ -104,7 +104,8 @@ fn required<T>(claim: Result<Option<T>, JoseError>, name: &'static str) -> Resul
 fn is_timely(claims: &Claims, iat: UnixTime, now: UnixTime) -> Result<(), DpopError> {
     let (exp, nbf) = (claims.numeric_date("exp")?.map(UnixTime), claims.numeric_date("nbf")?.map(UnixTime));
     let ahead = now.plus(AHEAD);
-    let timely = now <= iat.plus(PAST) && iat <= ahead && exp.is_none_or(|exp| now < exp) && nbf.is_none_or(|nbf| nbf <= ahead);
+    let timely =
+        now <= iat.plus(PAST) && iat <= ahead && exp.is_none_or(|exp| now < exp) && nbf.is_none_or(|nbf| nbf <= ahead);
     if timely { Ok(()) } else { Err(DpopError::Time) }
 }
 
@@ -167,3 +168,223 @@ const HTM_MAX: usize = 32;
 const HTU_MAX: usize = 2048;
 const JTI_MAX: usize = 256;
 const NONCE_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: UnixTime = UnixTime(1_700_000_000);
+
+    struct Prover(EcdsaKeyPair);
+
+    impl Prover {
+        fn new() -> Self {
+            Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+        }
+
+        fn jwk(&self) -> Value {
+            let point = self.0.public_key().as_ref();
+            let [x, y] = [&point[1..33], &point[33..]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
+            json!({"kty": "EC", "crv": "P-256", "x": x, "y": y})
+        }
+
+        fn sign(&self, claims: &Value) -> String {
+            let header = json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()}).to_string();
+            let [header, claims] = [header, claims.to_string()].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
+            let signed = format!("{header}.{claims}");
+            let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+            format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+        }
+    }
+
+    fn dpop(require_nonce: bool) -> Dpop {
+        Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), require_nonce, "https://as.test/token")
+    }
+
+    fn claims() -> Value {
+        json!({"htm": "POST", "htu": "https://as.test/token", "jti": "a", "iat": NOW.0})
+    }
+
+    fn with(name: &str, value: impl Into<Value>) -> Value {
+        let mut claims = claims();
+        claims[name] = value.into();
+        claims
+    }
+
+    fn verdict(claims: &Value) -> Result<(), DpopError> {
+        dpop(false).check(&[&Prover::new().sign(claims)], NOW).map(|proof| assert!(proof.is_some()))
+    }
+
+    #[test]
+    fn dpo_01_dpo_02_a_proof_names_the_key_of_its_sender_and_stands_alone() {
+        let (prover, dpop) = (Prover::new(), dpop(false));
+        let proof = prover.sign(&claims());
+        let taken = dpop.check(&[&proof], NOW).unwrap().unwrap();
+        let jwk = prover.jwk().to_string();
+        let key = crate::crypto::verifying_key::VerifyingKey::from_text(jwk.as_bytes(), None).unwrap();
+        assert_eq!(taken.jkt, key.jkt());
+        assert_eq!(dpop.check(&[], NOW), Ok(None));
+        assert_eq!(dpop.check(&[&proof, &proof], NOW), Err(DpopError::Repeated));
+        for malformed in
+            [format!("{proof},{proof}"), format!("{proof}, {proof}"), "x".into(), String::new(), "a.b".into()]
+        {
+            let refused = dpop.check(&[&malformed], NOW);
+            assert_eq!(refused, Err(DpopError::Proof(JoseError::NotCompact)), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn dpo_04_each_required_claim_is_there_and_has_its_type() {
+        for name in ["jti", "htm", "htu", "iat"] {
+            let mut without = claims();
+            without.as_object_mut().unwrap().remove(name);
+            assert_eq!(verdict(&without), Err(DpopError::Proof(JoseError::Claim(name))), "{name}");
+            for wrong in [json!(["a"]), json!({}), json!(null), json!(true), json!(""), json!(-1)] {
+                assert_eq!(
+                    verdict(&with(name, wrong.clone())),
+                    Err(DpopError::Proof(JoseError::Claim(name))),
+                    "{name} {wrong}"
+                );
+            }
+        }
+        assert_eq!(verdict(&with("jti", "x".repeat(257))), Err(DpopError::Proof(JoseError::Claim("jti"))), "DPO-12");
+        assert_eq!(verdict(&with("jti", "x".repeat(65_536))), Err(DpopError::Proof(JoseError::TooLong)), "DPO-12");
+    }
+
+    #[test]
+    fn dpo_09_dpo_10_h47_method_and_url_are_those_of_this_endpoint() {
+        for htm in ["GET", "post", "Post", "PUT", "POST "] {
+            assert_eq!(verdict(&with("htm", htm)), Err(DpopError::Htm), "{htm}");
+        }
+        for same in [
+            "https://as.test/token?a=b#c",
+            "https://as.test/token?",
+            "HTTPS://AS.TEST:443/token",
+            "https://as.test:/token",
+            "https://as.test/%74oken",
+            "https://as.test/./token",
+            "https://as.test/x/../token",
+            "https://as.test/%2e/token",
+        ] {
+            assert_eq!(verdict(&with("htu", same)), Ok(()), "{same}");
+        }
+        for other in [
+            "http://as.test/token",
+            "https://as.test:8443/token",
+            "https://evil.test/token",
+            "https://as.test.evil.test/token",
+            "https://as.test@evil.test/token",
+            "https://user@as.test/token",
+            "https://as.test/Token",
+            "https://as.test/token/",
+            "https://as.test/t1/token",
+            "https://as.test/introspect",
+            "https://as.test/%2Ftoken",
+            "https://as.test",
+            "//as.test/token",
+            "/token",
+            "as.test/token",
+            "https:///token",
+            "https://as.test/tok en",
+            "https://mtls.as.test/token",
+        ] {
+            assert_eq!(verdict(&with("htu", other)), Err(DpopError::Htu), "{other}");
+        }
+    }
+
+    #[test]
+    fn dpo_11_h39_a_proof_is_of_now_and_is_remembered_for_longer() {
+        for near in [-60, -10, 0, 10, 30] {
+            assert_eq!(verdict(&with("iat", NOW.0 + near)), Ok(()), "{near}");
+        }
+        for far in [-3600, -61, 31, 3600] {
+            assert_eq!(verdict(&with("iat", NOW.0 + far)), Err(DpopError::Time), "{far}");
+        }
+        let (prover, dpop) = (Prover::new(), dpop(false));
+        let proof = prover.sign(&with("iat", NOW.0 + 30));
+        let remembered_until = dpop.check(&[&proof], NOW).unwrap().unwrap().expires_at;
+        for later in 0..200 {
+            let later = UnixTime(NOW.0 + later);
+            assert!(dpop.check(&[&proof], later).is_err() || later < remembered_until, "{later}");
+        }
+    }
+
+    #[test]
+    fn dpo_13_what_else_stands_in_a_proof_is_ignored_or_holds() {
+        assert_eq!(verdict(&with("ath", "x")), Ok(()));
+        assert_eq!(verdict(&with("nonce", "of somebody else")), Ok(()), "none is demanded");
+        let mut valid = with("nbf", NOW.0);
+        valid["exp"] = (NOW.0 + 300).into();
+        assert_eq!(verdict(&valid), Ok(()));
+        assert_eq!(verdict(&with("exp", NOW.0)), Err(DpopError::Time));
+        assert_eq!(verdict(&with("nbf", NOW.0 + 60)), Err(DpopError::Time));
+        assert_eq!(verdict(&with("exp", "soon")), Err(DpopError::Proof(JoseError::Claim("exp"))));
+    }
+
+    #[test]
+    fn dpo_14_to_dpo_18_a_demanded_nonce_is_ours_and_young() {
+        let (here, there, prover) = (dpop(true), dpop(true), Prover::new());
+        let age = |nonce: &str, seconds: i64| {
+            let now = UnixTime(NOW.0 + seconds);
+            let mut claims = with("iat", now.0);
+            claims["nonce"] = nonce.into();
+            there.check(&[&prover.sign(&claims)], now).map(|proof| proof.unwrap().nonce_due)
+        };
+        let nonce = here.nonce(NOW).unwrap();
+        let begun = NOW.0 % WINDOW;
+        assert_eq!(age(&nonce, 0), Ok(false), "another replica takes it");
+        assert_eq!(age(&nonce, WINDOW - begun - 1), Ok(false));
+        assert_eq!(age(&nonce, WINDOW - begun), Ok(true), "a new one is due");
+        assert_eq!(age(&nonce, 2 * WINDOW - begun - 1), Ok(true));
+        assert_eq!(age(&nonce, 2 * WINDOW - begun), Err(DpopError::Nonce));
+        assert_eq!(age(&nonce, -begun - 1), Ok(true), "the clock of the replica that made it is ahead");
+        assert_eq!(age(&nonce, -begun - 1 - WINDOW), Err(DpopError::Nonce));
+        for wrong in ["", "x", &nonce[1..], &format!("{nonce}="), &nonce.to_uppercase()] {
+            assert_eq!(age(wrong, 0), Err(DpopError::Nonce), "{wrong}");
+        }
+        assert_eq!(there.check(&[&prover.sign(&claims())], NOW), Err(DpopError::Nonce), "DPO-17");
+        let other = Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]), true, "https://as.test/token");
+        assert_eq!(age(&other.nonce(NOW).unwrap(), 0), Err(DpopError::Nonce));
+
+        let nonces: std::collections::HashSet<String> = (0..1000).map(|_| here.nonce(NOW).unwrap()).collect();
+        assert_eq!(nonces.len(), 1000, "DPO-15");
+        let nqchar = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        assert!(nonces.iter().all(|nonce| nonce.len() == 43 && nonce.bytes().all(nqchar)));
+    }
+
+    #[test]
+    fn v4_the_proof_of_rfc_9449_is_taken_at_its_time_and_place() {
+        let proof = concat!(
+            "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0Rs",
+            "cEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2",
+            "In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2Vu",
+            "IiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZ",
+            "T3Lg"
+        );
+        let at = |now, endpoint| {
+            Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), false, endpoint).check(&[proof], UnixTime(now))
+        };
+        let taken = at(1_562_262_616, "https://server.example.com/token").unwrap().unwrap();
+        assert_eq!(taken.jkt, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+        assert_eq!(at(1_562_262_616, "https://as.test/token"), Err(DpopError::Htu));
+        assert_eq!(at(1_700_000_000, "https://server.example.com/token"), Err(DpopError::Time));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_claim_makes_it_panic(name in "htm|htu|jti|iat|exp|nbf|nonce", value in any::<String>(), number in any::<f64>()) {
+            let prover = Prover::new();
+            for claims in [with(&name, value.clone()), with(&name, number)] {
+                for require_nonce in [false, true] {
+                    let _ = dpop(require_nonce).check(&[&prover.sign(&claims)], NOW);
+                }
+            }
+        }
+    }
+}

@@ -32,7 +32,7 @@ impl Binding {
         self.jkt.is_none() && self.x5t_s256.is_none()
     }
 
-    /// RFC 9449 section 5: "A token_type of DPoP MUST be included in the access token response to signal to the client that
+    /// RFC 9449 section 5: "A `token_type` of DPoP MUST be included in the access token response to signal to the client that
     /// the access token was bound to its DPoP key". A certificate changes nothing here (RFC 8705 section 3).
     #[must_use]
     pub fn token_type(&self) -> &'static str {

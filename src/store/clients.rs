@@ -11,7 +11,8 @@ use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
 use crate::model::time::{Span, UnixTime};
 
-pub(super) type ClientRow = (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64, i64);
+pub(super) type ClientRow =
+    (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64, i64);
 pub(super) type ResourceLink = (String, String);
 pub(super) type SecretRow = (String, String, String, i64, Option<String>, Option<i64>, Option<i64>);
 

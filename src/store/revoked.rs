@@ -48,7 +48,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn revoke_tokens_of(&self, client_id: &str, at: UnixTime) -> Result<bool, StoreError> {
-        let sql = "update client set not_before = case when not_before < $2 then $2 else not_before end where client_id = $1";
+        let sql =
+            "update client set not_before = case when not_before < $2 then $2 else not_before end where client_id = $1";
         self.queries.inc();
         on!(Pool, &self.pool, pool => {
             within(async { Ok(sqlx::query(sql).bind(client_id).bind(at.0).execute(pool).await?.rows_affected()) }).await

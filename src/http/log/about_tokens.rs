@@ -7,7 +7,13 @@ use crate::protocol::introspection::Introspected;
 use crate::protocol::{Outcome, Revocation};
 
 impl Log {
-    pub(super) fn introspection(&self, outcome: &Outcome<Introspected>, source: IpAddr, request_id: &str, seconds: f64) {
+    pub(super) fn introspection(
+        &self,
+        outcome: &Outcome<Introspected>,
+        source: IpAddr,
+        request_id: &str,
+        seconds: f64,
+    ) {
         let method = outcome.method.map_or("none", |method| method.as_str());
         let client_id = outcome.client_id.as_deref().map(cut);
         let (result, reason) = match &outcome.result {

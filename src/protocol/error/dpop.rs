@@ -19,7 +19,9 @@ pub enum DpopError {
     #[error("the proof's htu is not the URL of this endpoint")]
     Htu,
     /// DPO-11.
-    #[error("the proof's iat is too long ago or too far ahead, or its exp or nbf forbids it; is the client's clock right?")]
+    #[error(
+        "the proof's iat is too long ago or too far ahead, or its exp or nbf forbids it; is the client's clock right?"
+    )]
     Time,
     /// DPO-14.
     #[error("the proof has no nonce of this server, or one whose time is over")]
