@@ -96,10 +96,11 @@ impl App {
         B::Error: Into<BoxError>,
     {
         let arrival = self.log.arrival(caller, &request);
-        let (mut response, outcome) = AssertUnwindSafe(self.respond(arrival.source, request))
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| ((&Error::Internal).into_response(), None));
+        let (mut response, outcome) =
+            AssertUnwindSafe(self.respond(arrival.source, caller.certificate.as_ref(), request))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| ((&Error::Internal).into_response(), None));
         self.log.write(&arrival, &response, outcome.as_ref());
         let headers = response.headers_mut();
         headers.reserve(self.headers.len() + 1);
@@ -112,7 +113,12 @@ impl App {
         response
     }
 
-    async fn respond<B>(&self, source: IpAddr, request: Request<B>) -> (Response, Option<Outcome>)
+    async fn respond<B>(
+        &self,
+        source: IpAddr,
+        certificate: Option<&PeerCertificate>,
+        request: Request<B>,
+    ) -> (Response, Option<Outcome>)
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -126,7 +132,7 @@ impl App {
         }
         match request.uri().path().strip_prefix(self.surface.server.issuer.path()) {
             Some("/token") if request.method() == Method::POST => {
-                let (response, outcome) = self.surface.token(source, request).await;
+                let (response, outcome) = self.surface.token(source, certificate, request).await;
                 (response, Some(outcome))
             }
             Some("/token") => {
@@ -179,14 +185,19 @@ struct TokenResponse<'a> {
 }
 
 impl Surface {
-    async fn token<B>(&self, source: IpAddr, request: Request<B>) -> (Response, Outcome)
+    async fn token<B>(
+        &self,
+        source: IpAddr,
+        certificate: Option<&PeerCertificate>,
+        request: Request<B>,
+    ) -> (Response, Outcome)
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
         let outcome = match read_body(&parts, body, self.body_deadline).await {
-            Ok(body) => self.outcome(&parts, &body, source).await,
+            Ok(body) => self.outcome(&parts, &body, source, certificate).await,
             Err(error) => Outcome::of(error),
         };
         let mut response = match &outcome.result {
@@ -200,19 +211,31 @@ impl Surface {
         (response, outcome)
     }
 
-    async fn outcome(&self, parts: &Parts, body: &[u8], source: IpAddr) -> Outcome {
+    async fn outcome(
+        &self,
+        parts: &Parts,
+        body: &[u8],
+        source: IpAddr,
+        certificate: Option<&PeerCertificate>,
+    ) -> Outcome {
         let form = match Form::parse(body) {
             Ok(form) => form,
             Err(FormError::Malformed) => return Outcome::of(RequestError::Form),
             Err(FormError::TooMany) => return Outcome::of(RequestError::TooManyParameters),
         };
-        match self.read(parts, &form, source) {
+        match self.read(parts, &form, source, certificate) {
             Ok(request) => self.server.token(request).await,
             Err(error) => Outcome::of(error),
         }
     }
 
-    fn read<'a>(&self, parts: &Parts, form: &'a Form<'_>, source: IpAddr) -> Result<TokenRequest<'a>, RequestError> {
+    fn read<'a>(
+        &self,
+        parts: &Parts,
+        form: &'a Form<'_>,
+        source: IpAddr,
+        certificate: Option<&PeerCertificate>,
+    ) -> Result<TokenRequest<'a>, RequestError> {
         let one = |name| form.one(name).map_err(|_| RequestError::Repeated);
         Ok(TokenRequest {
             grant_type: one("grant_type")?,
@@ -220,7 +243,8 @@ impl Surface {
                 scope: one("scope")?,
                 resources: form.all("resource").chain(form.all("audience")).collect(),
             },
-            presented: credentials::presented(&parts.headers, form, self.basic),
+            presented: credentials::presented(&parts.headers, form, self.basic, certificate),
+            certificate: certificate.cloned(),
             source,
         })
     }

@@ -1,7 +1,9 @@
 //! The protocol: [`AuthorizationServer::token`] is the story of one token request, told in the RFCs' words.
 
 pub mod access_token;
+pub mod client_assertion;
 pub mod client_auth;
+pub mod client_certificate;
 pub mod client_secret;
 pub mod error;
 pub mod grant;
@@ -16,14 +18,17 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::crypto::secret::ClientSecret;
 use crate::keyring::{Document, Keyring};
+use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::scope::Scope;
 use crate::model::time::{Clock, Span};
 use crate::registry::{Freshness, Registry};
+use crate::store::Store;
+use crate::store::spent::{Spent, Use, UseKind};
 
 use access_token::AccessToken;
-use client_auth::{Authenticator, Presented};
-use error::{Error, GrantError, RequestError, Unavailable};
+use client_auth::{Authenticator, Noted, Presented};
+use error::{ClientAuthError, Error, GrantError, RequestError, Unavailable};
 use grant::{Asked, Defaults};
 use metadata::Issuer;
 
@@ -40,6 +45,8 @@ pub struct AuthorizationServer {
     pub keyring: Arc<Keyring>,
     /// Checks who asks.
     pub authenticator: Authenticator,
+    /// Remembers what may be used once.
+    pub store: Store,
     /// The time.
     pub clock: Clock,
     /// The metadata, made once for each revision of the registry.
@@ -61,7 +68,9 @@ pub struct TokenRequest<'a> {
     /// `grant_type`.
     pub grant_type: Option<&'a str>,
     /// The one credential, or why there is none.
-    pub presented: Result<Presented, Error>,
+    pub presented: Result<Presented<'a>, Error>,
+    /// The certificate of its connection, by whatever it authenticates: tokens can be bound to it.
+    pub certificate: Option<PeerCertificate>,
     /// What is asked for.
     pub asked: Asked<'a>,
     /// Where it came from.
@@ -90,7 +99,7 @@ pub struct Outcome {
     pub client_id: Option<String>,
     /// How it authenticates.
     pub method: Option<AuthMethod>,
-    /// The secret that was right, even when it may no longer be used.
+    /// The secret, key or certificate that was right, even when it may no longer be used.
     pub credential_id: Option<Arc<str>>,
     /// What came of it.
     pub result: Result<Granted, Error>,
@@ -107,18 +116,14 @@ impl Outcome {
 impl AuthorizationServer {
     /// Answers a token request (RFC 6749 section 4.4).
     pub async fn token(&self, request: TokenRequest<'_>) -> Outcome {
-        let mut credential_id = None;
-        let result = self.grant_token(&request, &mut credential_id).await;
+        let mut noted = Noted::default();
+        let result = self.grant_token(&request, &mut noted).await;
         let (client_id, method) =
             request.presented.ok().map(|presented| (presented.client_id, presented.method)).unzip();
-        Outcome { client_id, method, credential_id, result }
+        Outcome { client_id, method: noted.method.or(method), credential_id: noted.credential_id, result }
     }
 
-    async fn grant_token(
-        &self,
-        request: &TokenRequest<'_>,
-        credential_id: &mut Option<Arc<str>>,
-    ) -> Result<Granted, Error> {
+    async fn grant_token(&self, request: &TokenRequest<'_>, noted: &mut Noted) -> Result<Granted, Error> {
         // A request that carries several credentials is malformed before anything is checked.
         if let Err(error @ Error::Request(_)) = &request.presented {
             return Err(error.clone());
@@ -131,8 +136,9 @@ impl AuthorizationServer {
         }
         let now = self.clock.now();
         let presented = request.presented.as_ref().map_err(Error::clone)?;
-        let authenticated = self.authenticator.authenticate(presented, request.source, now, credential_id).await?;
+        let authenticated = self.authenticator.authenticate(presented, request.source, now, noted).await?;
         let client = &authenticated.client;
+        self.spend(authenticated.spend.clone().into_iter().collect()).await?;
         let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked)?;
 
         let key = self.keyring.signing(grant.alg, now).ok_or(Unavailable::NoKey)?;
@@ -146,6 +152,26 @@ impl AuthorizationServer {
             aud: grant.aud,
             raw_reading: authenticated.raw_reading,
         })
+    }
+
+    /// Spends what may be used once. One insert decides, after every other check of who asks and before what is asked
+    /// for is looked at: H40, a `jti` is spent by whoever proved to be its owner, whatever else is refused then.
+    ///
+    /// # Errors
+    /// That it was spent before, or [`Unavailable::SpentStore`]: without the database nobody can say.
+    pub async fn spend(&self, uses: Vec<Use>) -> Result<(), Error> {
+        if uses.is_empty() {
+            return Ok(());
+        }
+        match self.store.spend(uses).await {
+            Ok(Spent::New) => Ok(()),
+            Ok(Spent::Before(UseKind::Assertion)) => Err(ClientAuthError::AssertionReplayed.into()),
+            Ok(Spent::Before(UseKind::DpopProof)) => Err(GrantError::DpopReplayed.into()),
+            Err(error) => {
+                tracing::warn!(event = "spent.trouble", reason = %error, "what may be used once is refused until the database answers");
+                Err(Unavailable::SpentStore.into())
+            }
+        }
     }
 
     /// The metadata as the registry stands.

@@ -4,12 +4,15 @@
 //! since neither a dead peer nor a locked table would otherwise ever answer.
 
 pub mod changes;
+pub mod client_certs;
+pub mod client_keys;
 pub mod clients;
 pub mod hints;
 pub mod keys;
 pub mod migrations;
 pub mod resources;
 pub mod secrets;
+pub mod spent;
 pub mod tag_keys;
 
 use std::fmt;

@@ -1,7 +1,11 @@
 //! Every refusal. Each has two faces: what happened, for the log, and what the client may know, which cannot leak since
 //! it is made of `&'static str` alone.
 
+mod client_auth;
+
 use std::time::Duration;
+
+pub use client_auth::ClientAuthError;
 
 /// The `error` member of an answer (RFC 6749 section 5.2, RFC 8707 section 2, RFC 9449 section 12.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,44 +115,6 @@ pub enum RequestError {
     NoGrantType,
 }
 
-/// The client is not authenticated. All of these look the same from outside.
-#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
-pub enum ClientAuthError {
-    /// SEC-13.
-    #[error("no client authentication included")]
-    Absent,
-    /// SEC-09.
-    #[error("the authentication scheme is not Basic")]
-    Scheme,
-    /// SEC-08.
-    #[error("the Basic credentials are malformed")]
-    Malformed,
-    /// JCA: signed assertions are not accepted by this server.
-    #[error("client assertions are not supported")]
-    Assertion,
-    /// No such client.
-    #[error("unknown client")]
-    Unknown,
-    /// The client's row cannot be understood.
-    #[error("the client's row is malformed; `grantd doctor` says how")]
-    Broken,
-    /// The client is disabled.
-    #[error("client disabled")]
-    Disabled,
-    /// The client's `auth_methods` do not list this one.
-    #[error("authentication method not allowed for this client")]
-    MethodNotAllowed,
-    /// No secret matches.
-    #[error("wrong secret")]
-    WrongSecret,
-    /// The secret is right and its time is over.
-    #[error("secret expired")]
-    SecretExpired,
-    /// The secret is right and was revoked.
-    #[error("secret revoked")]
-    SecretRevoked,
-}
-
 /// The authenticated client does not get this.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum GrantError {
@@ -161,6 +127,9 @@ pub enum GrantError {
     /// DPO-19.
     #[error("the client requires DPoP and this server does not offer it")]
     DpopRequired,
+    /// DPO: a proof is good for one request.
+    #[error("the DPoP proof was used before")]
+    DpopReplayed,
     /// MTL-08.
     #[error("the client requires certificate-bound tokens and this server does not offer them")]
     MtlsBindingRequired,
@@ -202,6 +171,9 @@ pub enum Unavailable {
     /// The argon2 lane is full.
     #[error("the queue of secrets to check is full")]
     Hashing,
+    /// Whether something is used for the first time cannot be told.
+    #[error("the database cannot be asked whether this was used before")]
+    SpentStore,
     /// There is no key to sign with.
     #[error("no signing key of the algorithm; see `grantd key list`")]
     NoKey,
@@ -254,6 +226,7 @@ impl Error {
             Self::Unavailable(Unavailable::Registry) => "registry_unusable",
             Self::Unavailable(Unavailable::Unconfirmed) => "database_unavailable",
             Self::Unavailable(Unavailable::Hashing) => "hashing_busy",
+            Self::Unavailable(Unavailable::SpentStore) => "spent_store_unavailable",
             Self::Unavailable(Unavailable::NoKey) => "no_signing_key",
             Self::Throttled(_) => "throttled",
             Self::Internal => "internal",
@@ -298,30 +271,12 @@ impl RequestError {
     }
 }
 
-impl ClientAuthError {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Absent => "no_credentials",
-            Self::Scheme => "auth_scheme",
-            Self::Malformed => "credentials_malformed",
-            Self::Assertion => "assertion_unsupported",
-            Self::Unknown => "unknown_client",
-            Self::Broken => "client_malformed",
-            Self::Disabled => "client_disabled",
-            Self::MethodNotAllowed => "auth_method_not_allowed",
-            Self::WrongSecret => "wrong_secret",
-            Self::SecretExpired => "secret_expired",
-            Self::SecretRevoked => "secret_revoked",
-        }
-    }
-}
-
 impl GrantError {
     fn code(self) -> ErrorCode {
         match self {
             Self::UnsupportedGrantType => ErrorCode::UnsupportedGrantType,
             Self::GrantNotAllowed => ErrorCode::UnauthorizedClient,
-            Self::DpopRequired => ErrorCode::InvalidDpopProof,
+            Self::DpopRequired | Self::DpopReplayed => ErrorCode::InvalidDpopProof,
             Self::MtlsBindingRequired => ErrorCode::InvalidRequest,
             Self::ScopeMalformed | Self::ScopeNotAllowed | Self::ScopeMissing | Self::ScopeNotForResource => {
                 ErrorCode::InvalidScope
@@ -337,6 +292,7 @@ impl GrantError {
             Self::UnsupportedGrantType => "this server supports client_credentials",
             Self::GrantNotAllowed => "this client may not use this grant type",
             Self::DpopRequired => "this client must use DPoP",
+            Self::DpopReplayed => "the DPoP proof was used before",
             Self::MtlsBindingRequired => "this client must present a certificate",
             Self::ScopeMalformed => "scope is malformed",
             Self::ScopeNotAllowed => "a scope is not allowed for this client",
@@ -354,6 +310,7 @@ impl GrantError {
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::GrantNotAllowed => "grant_not_allowed",
             Self::DpopRequired => "dpop_required",
+            Self::DpopReplayed => "dpop_replayed",
             Self::MtlsBindingRequired => "mtls_binding_required",
             Self::ScopeMalformed => "scope_malformed",
             Self::ScopeNotAllowed => "scope_not_allowed",
