@@ -268,7 +268,7 @@ impl Surface {
                 scope: one("scope")?,
                 resources: form.all("resource").chain(form.all("audience")).collect(),
             },
-            presented: credentials::presented(posted.headers, form, self.basic),
+            presented: credentials::presented(posted.headers, form, self.basic, posted.certificate),
             // What is not text is no proof, as nothing is.
             proofs: posted.headers.get_all("dpop").iter().map(|proof| proof.to_str().unwrap_or_default()).collect(),
             certificate: posted.certificate,
@@ -279,7 +279,7 @@ impl Surface {
     fn token_query<'a>(&self, posted: &Posted<'a>) -> Result<TokenQuery<'a>, RequestError> {
         let form = posted.form.as_ref().map_err(|error| *error)?;
         Ok(TokenQuery {
-            presented: credentials::presented(posted.headers, form, self.basic),
+            presented: credentials::presented(posted.headers, form, self.basic, posted.certificate),
             token: form.one("token").map_err(|_| RequestError::Repeated)?,
             source: posted.source,
         })

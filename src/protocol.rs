@@ -2,7 +2,9 @@
 //! and `revoke` are about tokens that were issued.
 
 pub mod access_token;
+pub mod client_assertion;
 pub mod client_auth;
+pub mod client_certificate;
 pub mod client_secret;
 pub mod dpop;
 pub mod error;
@@ -25,13 +27,14 @@ use crate::model::scope::Scope;
 use crate::model::time::{Clock, Span, UnixTime};
 use crate::registry::{Freshness, Registry};
 use crate::store::Store;
+use crate::store::spent::{Spent, Use, UseKind};
 
 use access_token::AccessToken;
-use client_auth::{Authenticated, Authenticator, Presented};
+use client_auth::{Authenticated, Authenticator, Noted, Presented};
 use dpop::{Dpop, Proof};
 use error::dpop::DpopError;
 use error::inactive::Inactive;
-use error::{Error, GrantError, RequestError, Unavailable};
+use error::{ClientAuthError, Error, GrantError, RequestError, Unavailable};
 use grant::{Asked, Binding, Defaults};
 use introspection::Introspected;
 use metadata::Issuer;
@@ -74,7 +77,7 @@ pub struct TokenRequest<'a> {
     /// `grant_type`.
     pub grant_type: Option<&'a str>,
     /// The one credential, or why there is none.
-    pub presented: Result<Presented, Error>,
+    pub presented: Result<Presented<'a>, Error>,
     /// What is asked for.
     pub asked: Asked<'a>,
     /// Every `DPoP` header field.
@@ -89,7 +92,7 @@ pub struct TokenRequest<'a> {
 #[derive(Debug)]
 pub struct TokenQuery<'a> {
     /// The one credential, or why there is none.
-    pub presented: Result<Presented, Error>,
+    pub presented: Result<Presented<'a>, Error>,
     /// `token`. A `token_type_hint` decides nothing: there is one type.
     pub token: Option<&'a str>,
     /// Where it came from.
@@ -129,7 +132,7 @@ pub struct Outcome<T> {
     pub client_id: Option<String>,
     /// How it authenticates.
     pub method: Option<AuthMethod>,
-    /// The secret that was right, even when it may no longer be used.
+    /// The secret, key or certificate that was right, even when it may no longer be used.
     pub credential_id: Option<Arc<str>>,
     /// Whether the client is to have a new nonce for its next DPoP proof.
     pub nonce_due: bool,
@@ -144,24 +147,25 @@ impl<T> Outcome<T> {
         Self { client_id: None, method: None, credential_id: None, nonce_due: false, result: Err(error.into()) }
     }
 
-    fn new(presented: Result<Presented, Error>, credential_id: Option<Arc<str>>, result: Result<T, Error>) -> Self {
+    fn new(presented: Result<Presented<'_>, Error>, noted: Noted, result: Result<T, Error>) -> Self {
         let (client_id, method) = presented.ok().map(|presented| (presented.client_id, presented.method)).unzip();
-        Self { client_id, method, credential_id, nonce_due: false, result }
+        let method = noted.method.or(method);
+        Self { client_id, method, credential_id: noted.credential_id, nonce_due: false, result }
     }
 }
 
 impl AuthorizationServer {
     /// Answers a token request (RFC 6749 section 4.4).
     pub async fn token(&self, request: TokenRequest<'_>) -> Outcome<Granted> {
-        let (mut credential_id, mut nonce_due) = (None, false);
-        let result = self.grant_token(&request, &mut credential_id, &mut nonce_due).await;
-        Outcome { nonce_due, ..Outcome::new(request.presented, credential_id, result) }
+        let (mut noted, mut nonce_due) = (Noted::default(), false);
+        let result = self.grant_token(&request, &mut noted, &mut nonce_due).await;
+        Outcome { nonce_due, ..Outcome::new(request.presented, noted, result) }
     }
 
     async fn grant_token(
         &self,
         request: &TokenRequest<'_>,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
         nonce_due: &mut bool,
     ) -> Result<Granted, Error> {
         // A request that carries several credentials is malformed before anything is checked.
@@ -178,10 +182,12 @@ impl AuthorizationServer {
         // Before anything is spent: who is asked for a nonce sends the same assertion again (DPO-23).
         let proof =
             self.dpop.check(&request.proofs, now).inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
-        let authenticated = self.authenticated(&request.presented, request.source, now, credential_id).await?;
+        let authenticated = self.authenticated(&request.presented, request.source, now, noted).await?;
         let client = &authenticated.client;
         let binding = binding(&authenticated, proof.as_ref(), request.certificate);
         grant::admit(client, &binding)?;
+        let of_proof = proof.as_ref().map(Proof::spend);
+        self.spend(authenticated.spend.clone().into_iter().chain(of_proof).collect()).await?;
         *nonce_due = proof.as_ref().is_some_and(|proof| proof.nonce_due);
         let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked, binding)?;
 
@@ -201,30 +207,31 @@ impl AuthorizationServer {
 
     async fn authenticated(
         &self,
-        presented: &Result<Presented, Error>,
+        presented: &Result<Presented<'_>, Error>,
         source: IpAddr,
         now: UnixTime,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
         let presented = presented.as_ref().map_err(Error::clone)?;
-        self.authenticator.authenticate(presented, source, now, credential_id).await
+        self.authenticator.authenticate(presented, source, now, noted).await
     }
 
     /// Answers a resource server that asks about a token (RFC 7662).
     pub async fn introspect(&self, request: TokenQuery<'_>) -> Outcome<Introspected> {
-        let mut credential_id = None;
-        let result = self.introspected(&request, &mut credential_id).await;
-        Outcome::new(request.presented, credential_id, result)
+        let mut noted = Noted::default();
+        let result = self.introspected(&request, &mut noted).await;
+        Outcome::new(request.presented, noted, result)
     }
 
     async fn introspected(
         &self,
         request: &TokenQuery<'_>,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
     ) -> Result<Introspected, Error> {
         let token = request.token.ok_or(RequestError::NoToken)?;
         let now = self.clock.now();
-        let caller = self.authenticated(&request.presented, request.source, now, credential_id).await?;
+        let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
+        self.spend(caller.spend.clone().into_iter().collect()).await?;
         let issued = access_token::verify(token, self.issuer.as_str(), &self.keyring, now);
         let about = issued.as_ref().map_err(|inactive| *inactive);
         let introspected = Introspected::new(&caller.client.client_id, about, &self.registry);
@@ -244,19 +251,20 @@ impl AuthorizationServer {
 
     /// Revokes a token at the wish of the client that has it (RFC 7009).
     pub async fn revoke(&self, request: TokenQuery<'_>) -> Outcome<Revocation> {
-        let mut credential_id = None;
-        let result = self.revoked(&request, &mut credential_id).await;
-        Outcome::new(request.presented, credential_id, result)
+        let mut noted = Noted::default();
+        let result = self.revoked(&request, &mut noted).await;
+        Outcome::new(request.presented, noted, result)
     }
 
     async fn revoked(
         &self,
         request: &TokenQuery<'_>,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
     ) -> Result<Revocation, Error> {
         let token = request.token.ok_or(RequestError::NoToken)?;
         let now = self.clock.now();
-        let caller = self.authenticated(&request.presented, request.source, now, credential_id).await?;
+        let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
+        self.spend(caller.spend.clone().into_iter().collect()).await?;
         let issued = match access_token::verify(token, self.issuer.as_str(), &self.keyring, now) {
             Ok(issued) => issued,
             // RFC 7009 section 2.2: "The authorization server responds with HTTP status code 200 if the token has been
@@ -280,10 +288,27 @@ impl AuthorizationServer {
         let written = tokio::spawn(async move { store.revoke_token(&jti, &issued.client_id, exp, now).await }).await;
         if let Err(fault) = written.map_err(|_| Error::Internal)? {
             tracing::error!(event = "registry.trouble", reason = %fault, "a token was not revoked");
-            return Err(Unavailable::Store.into());
+            return Err(Unavailable::RevokedStore.into());
         }
         self.registry.revoked.add(jti, exp);
         Ok(done)
+    }
+
+    /// Spends what may be used once. One insert decides, after every other check of who asks and before what is asked
+    /// for is looked at: H40, a `jti` is spent by whoever proved to be its owner, whatever else is refused then.
+    async fn spend(&self, uses: Vec<Use>) -> Result<(), Error> {
+        if uses.is_empty() {
+            return Ok(());
+        }
+        match self.store.spend(uses).await {
+            Ok(Spent::New) => Ok(()),
+            Ok(Spent::Before(UseKind::Assertion)) => Err(ClientAuthError::AssertionReplayed.into()),
+            Ok(Spent::Before(UseKind::DpopProof)) => Err(DpopError::Replayed.into()),
+            Err(error) => {
+                tracing::warn!(event = "spent.trouble", reason = %error, "what may be used once is refused until the database answers");
+                Err(Unavailable::SpentStore.into())
+            }
+        }
     }
 
     /// What only the database can tell is not said while it cannot be asked.
@@ -334,7 +359,10 @@ impl AuthorizationServer {
 
 /// What a token is bound to: the key of the proof, and the certificate where it authenticated the client or must be bound.
 fn binding(authenticated: &Authenticated, proof: Option<&Proof>, certificate: Option<&PeerCertificate>) -> Binding {
-    let binds = authenticated.client.require_mtls_binding;
+    // RFC 8705 section 3 binds where the client is registered for it; one that authenticates by its certificate has it there
+    // at each request.
+    let by_certificate = matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
+    let binds = by_certificate || authenticated.client.require_mtls_binding;
     Binding {
         jkt: proof.map(|proof| proof.jkt.clone()),
         x5t_s256: certificate.filter(|_| binds).map(|peer| peer.certificate.x5t_s256()),

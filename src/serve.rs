@@ -5,6 +5,7 @@ pub mod prepare;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::hashing::Lane;
 use crate::http::admin::{self, Admin};
@@ -62,7 +64,8 @@ pub fn assemble(
     owed: Option<Owed>,
 ) -> anyhow::Result<Assembled> {
     let registry = Arc::new(Registry::new(config.max_stale));
-    let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &issuer.endpoint("/token"));
+    let token_endpoint = issuer.endpoint("/token");
+    let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &token_endpoint);
     let keyring = Arc::new(Keyring::default());
     let feed = Feed::new(Parts {
         store: store.clone(),
@@ -77,10 +80,10 @@ pub fn assemble(
     let (outdated, to_raise) = mpsc::channel(16);
     let server = Arc::new(AuthorizationServer {
         defaults: config.defaults(&issuer),
-        issuer,
         registry: Arc::clone(&registry),
         keyring,
         authenticator: Authenticator {
+            audience: issuer.as_str().into(),
             registry,
             memory: Memory::new().context("making the key that secrets are remembered under")?,
             lane,
@@ -90,6 +93,7 @@ pub fn assemble(
             cost: config.argon2,
             outdated,
         },
+        issuer,
         dpop,
         store: store.clone(),
         clock,
@@ -152,6 +156,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         max_connections: config.max_connections,
     };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
+    let sweeping = tokio::spawn(sweep_spent(store.clone(), Arc::clone(&server)));
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
     let answer = move |caller, request| {
         let app = Arc::clone(&app);
@@ -183,6 +188,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         task.await.context("a task failed while stopping")?;
     }
     raising.abort();
+    sweeping.abort();
     store.close().await;
     tracing::info!(event = "stopped");
     Ok(())
@@ -196,6 +202,21 @@ pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<Aut
             Ok(()) => tracing::info!(event = "secret.rehashed", credential_id = &*secret_id, cost = %raised.params()),
             Err(error) => {
                 tracing::warn!(event = "registry.trouble", reason = %error, "a hash was not raised; its next use will try again");
+            }
+        }
+    }
+}
+
+/// Forgets what has expired of what may be used once, every few seconds.
+async fn sweep_spent(store: Store, server: Arc<AuthorizationServer>) {
+    loop {
+        // Replicas that started together do not sweep together.
+        let jitter = random::<2>().map_or(0, |bytes| u64::from(u16::from_ne_bytes(bytes) % 5000));
+        tokio::time::sleep(SWEEP + Duration::from_millis(jitter)).await;
+        match store.sweep_spent(server.clock.now()).await {
+            Ok(swept) => tracing::debug!(event = "spent.swept", swept),
+            Err(error) => {
+                tracing::debug!(event = "spent.trouble", reason = %error, "expired uses are kept until the next sweep");
             }
         }
     }
@@ -262,6 +283,9 @@ fn bind_failed(key: &str, address: std::net::SocketAddr) -> String {
         "cannot listen on {address}; is another process there? Set {key} to a free address (port 0 picks a free port)"
     )
 }
+
+/// From one sweep to the next, a little more each time.
+const SWEEP: Duration = Duration::from_secs(5);
 
 enum Asked {
     Stop,

@@ -4,6 +4,8 @@
 //! since neither a dead peer nor a locked table would otherwise ever answer.
 
 pub mod changes;
+pub mod client_certs;
+pub mod client_keys;
 pub mod clients;
 pub mod hints;
 pub mod keys;
@@ -11,6 +13,7 @@ pub mod migrations;
 pub mod resources;
 pub mod revoked;
 pub mod secrets;
+pub mod spent;
 pub mod tag_keys;
 
 use std::fmt;

@@ -9,25 +9,49 @@ use tokio::sync::mpsc;
 
 use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
+use super::{client_assertion, client_certificate};
+use crate::crypto::jose::Unverified;
 use crate::crypto::secret::{ClientSecret, HashParams, SecretHash};
 use crate::hashing::Lane;
 use crate::hashing::queue::{Place, Standing};
+use crate::model::certificate::PeerCertificate;
 use crate::model::client::{AuthMethod, Client};
 use crate::model::credential::StoredSecret;
 use crate::model::time::UnixTime;
 use crate::registry::snapshot::Snapshot;
 use crate::registry::{Freshness, Registry};
+use crate::store::spent::Use;
 use crate::throttle::{KnownSources, Throttle, network};
 
 /// The credential that a request carries, read but not checked.
 #[derive(Debug)]
-pub struct Presented {
+pub struct Presented<'a> {
     /// Who it says it is.
     pub client_id: String,
-    /// How.
+    /// How. Which of the two kinds of certificates it is turns out when it matches.
     pub method: AuthMethod,
-    /// The secret, in each way that the bytes can be read: form-decoded and, where that differs, raw.
-    pub readings: Vec<Arc<ClientSecret>>,
+    /// With what.
+    pub credential: Credential<'a>,
+}
+
+/// What a client proves itself with.
+#[derive(Debug)]
+pub enum Credential<'a> {
+    /// A secret, in each way that the bytes can be read: form-decoded and, where that differs, raw.
+    Secret(Vec<Arc<ClientSecret>>),
+    /// A JWT that it signed.
+    Assertion(Box<Unverified<'a>>),
+    /// The certificate of its connection.
+    Certificate(PeerCertificate),
+}
+
+/// What the log may say of an attempt, whether or not it succeeds.
+#[derive(Debug, Default)]
+pub struct Noted {
+    /// The credential that was right, even when it may no longer be used.
+    pub credential_id: Option<Arc<str>>,
+    /// How the client authenticates, as far as it is known.
+    pub method: Option<AuthMethod>,
 }
 
 /// A client that has proved who it is.
@@ -39,12 +63,15 @@ pub struct Authenticated {
     pub method: AuthMethod,
     /// Whether the raw reading of a Basic secret was the right one: the client does not form-encode.
     pub raw_reading: bool,
+    /// What it proved itself with, if that may be used once. It has not been spent: that comes after every other check.
+    pub spend: Option<Use>,
 }
 
 /// What is decided on.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
-    presented: &'a Presented,
+    client_id: &'a str,
+    method: AuthMethod,
     source: IpAddr,
     now: UnixTime,
 }
@@ -52,6 +79,8 @@ struct Attempt<'a> {
 /// What authenticating takes.
 #[derive(Debug)]
 pub struct Authenticator {
+    /// Whom assertions are for: the issuer.
+    pub audience: Arc<str>,
     /// Every client.
     pub registry: Arc<Registry>,
     /// Knows secrets again.
@@ -71,8 +100,7 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// Authenticates the client of a request that came from `source`. `credential_id` is set when a secret of the client
-    /// is right, even when it may no longer be used.
+    /// Authenticates the client of a request that came from `source`, and notes what the log may say.
     ///
     /// A secret that is known again costs a MAC. Every other failure of a well-formed secret does the same work and has the
     /// same answer, whether or not the client exists.
@@ -81,19 +109,24 @@ impl Authenticator {
     /// [`Error`].
     pub async fn authenticate(
         &self,
-        presented: &Presented,
+        presented: &Presented<'_>,
         source: IpAddr,
         now: UnixTime,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
+        noted.method = Some(presented.method);
         let freshness = self.registry.freshness();
         if freshness == Freshness::Unusable {
             return Err(Unavailable::Registry.into());
         }
-        let attempt = Attempt { presented, source, now };
-        let decided = match self.by_memory(&attempt, credential_id) {
-            Some(decided) => decided,
-            None => self.by_hash(&attempt, freshness, credential_id).await,
+        let attempt = Attempt { client_id: &presented.client_id, method: presented.method, source, now };
+        let decided = match &presented.credential {
+            Credential::Secret(readings) => match self.by_memory(&attempt, readings, noted) {
+                Some(decided) => decided,
+                None => self.by_hash(&attempt, readings, freshness, noted).await,
+            },
+            Credential::Assertion(assertion) => self.by_assertion(&attempt, assertion, noted),
+            Credential::Certificate(certificate) => self.by_certificate(&attempt, certificate, noted),
         };
         match decided {
             // The credential may be newer than what we know: say so, rather than that it is wrong.
@@ -107,32 +140,35 @@ impl Authenticator {
     fn by_memory(
         &self,
         attempt: &Attempt<'_>,
-        credential_id: &mut Option<Arc<str>>,
+        readings: &[Arc<ClientSecret>],
+        noted: &mut Noted,
     ) -> Option<Result<Authenticated, Error>> {
-        let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
+        let Attempt { client_id, method, source, now } = *attempt;
         let snapshot = self.registry.snapshot();
         let client = snapshot.client(client_id);
         let matched = self.memory.recall(client.map(|client| &**client), readings)?;
-        *credential_id = Some(matched.secret.secret_id.clone());
-        if let Err(error) = usable(client?, *method, matched.secret, now) {
+        noted.credential_id = Some(matched.secret.secret_id.clone());
+        if let Err(error) = usable(client?, method, matched.secret, now) {
             return Some(Err(error.into()));
         }
         matched.secret.seen.used(now);
         self.known_sources.add(source);
-        Some(Ok(Authenticated { client: Arc::clone(client?), method: *method, raw_reading: matched.reading > 0 }))
+        let raw_reading = matched.reading > 0;
+        Some(Ok(Authenticated { client: Arc::clone(client?), method, raw_reading, spend: None }))
     }
 
     async fn by_hash(
         &self,
         attempt: &Attempt<'_>,
+        readings: &[Arc<ClientSecret>],
         freshness: Freshness,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
-        let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
+        let Attempt { client_id, method, source, now } = *attempt;
         let snapshot = self.registry.snapshot().clone();
         let tagged = client_secret::tagged(&snapshot, client_id, readings);
         // Who shows a secret that was made for this client is not slowed down by those who guess at it, only by itself.
-        let guesser = tagged.map_or(client_id.as_str(), |(_, secret_id)| secret_id);
+        let guesser = tagged.map_or(client_id, |(_, secret_id)| secret_id);
         self.throttle.check(guesser, source, Instant::now()).map_err(Error::Throttled)?;
 
         let standing = match tagged {
@@ -163,15 +199,14 @@ impl Authenticator {
         // The queue may have taken seconds: what counts is what is known now.
         let snapshot = self.registry.snapshot().clone();
         let decided = match (snapshot.client(client_id), matched) {
-            (None, _) if is_broken(&snapshot, client_id) => Err(ClientAuthError::Broken),
-            (None, _) => Err(ClientAuthError::Unknown),
+            (None, _) => Err(no_such(&snapshot, client_id)),
             (Some(_), None) => Err(ClientAuthError::WrongSecret),
             (Some(client), Some(matched)) => {
                 match client.secrets.iter().find(|secret| secret.is_still(matched.secret)) {
                     None => Err(ClientAuthError::WrongSecret),
                     Some(secret) => {
-                        *credential_id = Some(secret.secret_id.clone());
-                        usable(client, *method, secret, now).map(|()| (client, secret, matched.reading))
+                        noted.credential_id = Some(secret.secret_id.clone());
+                        usable(client, method, secret, now).map(|()| (client, secret, matched.reading))
                     }
                 }
             }
@@ -186,7 +221,7 @@ impl Authenticator {
                 {
                     self.raise_cost(secret, presented);
                 }
-                Ok(Authenticated { client: Arc::clone(client), method: *method, raw_reading: reading > 0 })
+                Ok(Authenticated { client: Arc::clone(client), method, raw_reading: reading > 0, spend: None })
             }
             Err(error) => {
                 // While the database is away, a client that is new is not to be blamed for our not knowing it.
@@ -196,6 +231,47 @@ impl Authenticator {
                 Err(error.into())
             }
         }
+    }
+
+    /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
+    fn by_assertion(
+        &self,
+        attempt: &Attempt<'_>,
+        assertion: &Unverified<'_>,
+        noted: &mut Noted,
+    ) -> Result<Authenticated, Error> {
+        let Attempt { client_id, method, source, now } = *attempt;
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(client_id);
+        let keys = client.map_or(&[][..], |client| &client.keys);
+        let vouched = client_assertion::verify(assertion, keys, client_id, &self.audience, now);
+        let client = client.ok_or_else(|| no_such(&snapshot, client_id))?;
+        let vouched = vouched?;
+        noted.credential_id = Some(vouched.kid);
+        may_authenticate(client, method)?;
+        if vouched.key_expired {
+            return Err(ClientAuthError::KeyExpired.into());
+        }
+        self.known_sources.add(source);
+        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
+    }
+
+    /// Decides on the certificate of the connection.
+    fn by_certificate(
+        &self,
+        attempt: &Attempt<'_>,
+        certificate: &PeerCertificate,
+        noted: &mut Noted,
+    ) -> Result<Authenticated, Error> {
+        let Attempt { client_id, source, now, .. } = *attempt;
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
+        let (stored, method) = client_certificate::verify(certificate, &client.certificates, now)?;
+        noted.method = Some(method);
+        noted.credential_id = Some(Arc::clone(&stored.cert_id));
+        may_authenticate(client, method)?;
+        self.known_sources.add(source);
+        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: None })
     }
 
     /// Hands a secret that is hashed more cheaply than configured to whoever hashes it again. When that one is busy, the
@@ -220,17 +296,25 @@ pub struct Outdated {
     pub secret: Arc<ClientSecret>,
 }
 
-fn is_broken(snapshot: &Snapshot, client_id: &str) -> bool {
-    !snapshot.broken().is_empty() && snapshot.broken().contains_key(&format!("client {client_id}"))
+/// Why a client is not there.
+fn no_such(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
+    let broken = !snapshot.broken().is_empty() && snapshot.broken().contains_key(&format!("client {client_id}"));
+    if broken { ClientAuthError::Broken } else { ClientAuthError::Unknown }
 }
 
-fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, now: UnixTime) -> Result<(), ClientAuthError> {
+/// What an administrator decided of a client whose credential is right.
+fn may_authenticate(client: &Client, method: AuthMethod) -> Result<(), ClientAuthError> {
     if !client.enabled {
         return Err(ClientAuthError::Disabled);
     }
     if !client.may_use(method) {
         return Err(ClientAuthError::MethodNotAllowed);
     }
+    Ok(())
+}
+
+fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, now: UnixTime) -> Result<(), ClientAuthError> {
+    may_authenticate(client, method)?;
     client_secret::usable(secret, now)
 }
 

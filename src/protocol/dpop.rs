@@ -11,6 +11,7 @@ use super::error::dpop::DpopError;
 use crate::crypto::jose::{Claims, JoseError, Kind, Unverified};
 use crate::crypto::{NoEntropy, equal, random_id};
 use crate::model::time::{Span, UnixTime};
+use crate::store::spent::{Use, UseKind};
 
 /// What proofs are held against.
 #[derive(Debug)]
@@ -32,6 +33,14 @@ pub struct Proof {
     pub expires_at: UnixTime,
     /// Whether its nonce is so old that the client should have a new one.
     pub nonce_due: bool,
+}
+
+impl Proof {
+    /// Its one use. C34: a `jti` says nothing of the same one under another key.
+    #[must_use]
+    pub fn spend(&self) -> Use {
+        Use { kind: UseKind::DpopProof, owner: self.jkt.clone(), jti: self.jti, expires_at: self.expires_at }
+    }
 }
 
 impl Dpop {

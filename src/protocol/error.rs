@@ -1,12 +1,14 @@
 //! Every refusal. Each has two faces: what happened, for the log, and what the client may know, which cannot leak since
 //! it is made of `&'static str` alone.
 
+mod client_auth;
 pub mod dpop;
 mod grant;
 pub mod inactive;
 
 use std::time::Duration;
 
+pub use client_auth::ClientAuthError;
 use dpop::DpopError;
 pub use grant::GrantError;
 
@@ -133,44 +135,6 @@ pub enum RequestError {
     NoToken,
 }
 
-/// The client is not authenticated. All of these look the same from outside.
-#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
-pub enum ClientAuthError {
-    /// SEC-13.
-    #[error("no client authentication included")]
-    Absent,
-    /// SEC-09.
-    #[error("the authentication scheme is not Basic")]
-    Scheme,
-    /// SEC-08.
-    #[error("the Basic credentials are malformed")]
-    Malformed,
-    /// JCA: signed assertions are not accepted by this server.
-    #[error("client assertions are not supported")]
-    Assertion,
-    /// No such client.
-    #[error("unknown client")]
-    Unknown,
-    /// The client's row cannot be understood.
-    #[error("the client's row is malformed; `grantd doctor` says how")]
-    Broken,
-    /// The client is disabled.
-    #[error("client disabled")]
-    Disabled,
-    /// The client's `auth_methods` do not list this one.
-    #[error("authentication method not allowed for this client")]
-    MethodNotAllowed,
-    /// No secret matches.
-    #[error("wrong secret")]
-    WrongSecret,
-    /// The secret is right and its time is over.
-    #[error("secret expired")]
-    SecretExpired,
-    /// The secret is right and was revoked.
-    #[error("secret revoked")]
-    SecretRevoked,
-}
-
 /// The request cannot be decided now.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum Unavailable {
@@ -183,9 +147,12 @@ pub enum Unavailable {
     /// The argon2 lane is full.
     #[error("the queue of secrets to check is full")]
     Hashing,
-    /// The database did not take what has to be written down before an answer.
-    #[error("the database did not take what has to be written down first")]
-    Store,
+    /// Whether something is used for the first time cannot be told.
+    #[error("the database cannot be asked whether this was used before")]
+    SpentStore,
+    /// The database did not take a revocation.
+    #[error("the database did not take the revocation")]
+    RevokedStore,
     /// There is no key to sign with.
     #[error("no signing key of the algorithm; see `grantd key list`")]
     NoKey,
@@ -244,7 +211,8 @@ impl Error {
             Self::Unavailable(Unavailable::Registry) => "registry_unusable",
             Self::Unavailable(Unavailable::Unconfirmed) => "database_unavailable",
             Self::Unavailable(Unavailable::Hashing) => "hashing_busy",
-            Self::Unavailable(Unavailable::Store) => "not_written",
+            Self::Unavailable(Unavailable::SpentStore) => "spent_store_unavailable",
+            Self::Unavailable(Unavailable::RevokedStore) => "revocation_not_written",
             Self::Unavailable(Unavailable::NoKey) => "no_signing_key",
             Self::Throttled(_) => "throttled",
             Self::Internal => "internal",
@@ -287,24 +255,6 @@ impl RequestError {
             Self::OtherClientId => "client_id_differs",
             Self::NoGrantType => "grant_type_missing",
             Self::NoToken => "token_missing",
-        }
-    }
-}
-
-impl ClientAuthError {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Absent => "no_credentials",
-            Self::Scheme => "auth_scheme",
-            Self::Malformed => "credentials_malformed",
-            Self::Assertion => "assertion_unsupported",
-            Self::Unknown => "unknown_client",
-            Self::Broken => "client_malformed",
-            Self::Disabled => "client_disabled",
-            Self::MethodNotAllowed => "auth_method_not_allowed",
-            Self::WrongSecret => "wrong_secret",
-            Self::SecretExpired => "secret_expired",
-            Self::SecretRevoked => "secret_revoked",
         }
     }
 }

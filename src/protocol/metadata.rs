@@ -103,7 +103,10 @@ impl fmt::Display for Issuer {
 /// "Claims with zero elements MUST be omitted".
 #[must_use]
 pub fn document(issuer: &Issuer, alg: Alg, snapshot: &Snapshot) -> Document {
-    let methods: Vec<&str> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
+    let methods: Vec<&str> = [AuthMethod::ClientSecretBasic, AuthMethod::ClientSecretPost, AuthMethod::PrivateKeyJwt]
+        .iter()
+        .map(|method| method.as_str())
+        .collect();
     let fixed = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.endpoint("/token"),

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use prometheus_client::metrics::counter::Counter;
 use sqlx::Connection as _;
 
-use super::clients::{ClientRow, ResourceLink, SecretRow, assemble, client_columns, secret_columns};
+use super::client_certs::{CertificateRow, certificate_columns};
+use super::client_keys::{KeyRow as ClientKeyRow, client_key_columns};
+use super::clients::{ClientRow, ResourceLink, Rows, SecretRow, assemble, client_columns, secret_columns};
 use super::keys::{KeyRow, SealedKey};
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
 use super::revoked::RevokedRow;
@@ -115,8 +117,13 @@ impl Feed {
                         sqlx::query_as("select client_id, identifier from client_resource order by client_id, identifier").fetch_all(&mut *at).await?;
                     let secrets: Vec<SecretRow> =
                         sqlx::query_as(secret_columns!("from client_secret s order by s.created_at desc, s.secret_id")).fetch_all(&mut *at).await?;
-                    clients.extend(assemble(rows, links, secrets).map(|(id, client)| (id, Some(client))));
-                    queries.inc_by(3);
+                    let keys: Vec<ClientKeyRow> =
+                        sqlx::query_as(client_key_columns!("from client_key k order by k.created_at desc, k.kid")).fetch_all(&mut *at).await?;
+                    let certificates: Vec<CertificateRow> =
+                        sqlx::query_as(certificate_columns!("from client_certificate t order by t.created_at desc, t.cert_id")).fetch_all(&mut *at).await?;
+                    let rows = Rows { clients: rows, links, secrets, keys, certificates };
+                    clients.extend(assemble(rows).map(|(id, client)| (id, Some(client))));
+                    queries.inc_by(5);
                 } else if includes("client") {
                     let since = since.unwrap_or(0);
                     let rows: Vec<ClientRow> = sqlx::query_as(client_columns!(
@@ -131,8 +138,17 @@ impl Feed {
                          where r.kind = 'client' and r.revision > $1 order by s.created_at desc, s.secret_id"
                     )).bind(since).fetch_all(&mut *at).await?;
                     clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
-                    clients.extend(assemble(rows, links, secrets).map(|(id, client)| (id, Some(client))));
-                    queries.inc_by(3);
+                    let keys: Vec<ClientKeyRow> = sqlx::query_as(client_key_columns!(
+                        "from registry_change r join client_key k on k.client_id = r.id
+                         where r.kind = 'client' and r.revision > $1 order by k.created_at desc, k.kid"
+                    )).bind(since).fetch_all(&mut *at).await?;
+                    let certificates: Vec<CertificateRow> = sqlx::query_as(certificate_columns!(
+                        "from registry_change r join client_certificate t on t.client_id = r.id
+                         where r.kind = 'client' and r.revision > $1 order by t.created_at desc, t.cert_id"
+                    )).bind(since).fetch_all(&mut *at).await?;
+                    let rows = Rows { clients: rows, links, secrets, keys, certificates };
+                    clients.extend(assemble(rows).map(|(id, client)| (id, Some(client))));
+                    queries.inc_by(5);
                 }
 
                 let mut resources = None;

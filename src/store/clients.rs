@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::client_certs::{CertificateRow, certificate_of};
+use super::client_keys::{KEYS_OR_URI, KeyRow, key_of};
 use super::secrets::{NewSecret, insert_secret};
 use super::{Pool, Session, Store, StoreError, begin, on, within};
 use crate::model::client::{Client, RESERVED_CLAIMS};
@@ -12,7 +14,7 @@ use crate::model::scope::{Scope, ScopeError};
 use crate::model::time::{Span, UnixTime};
 
 pub(super) type ClientRow =
-    (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64, i64);
+    (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64, Option<String>, i64);
 pub(super) type ResourceLink = (String, String);
 pub(super) type SecretRow = (String, String, String, i64, Option<String>, Option<i64>, Option<i64>);
 
@@ -21,7 +23,7 @@ macro_rules! client_columns {
     ($rest:literal) => {
         concat!(
             "select c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims, ",
-            "c.require_dpop, c.require_mtls_binding, c.enabled, c.created_at, c.not_before ",
+            "c.require_dpop, c.require_mtls_binding, c.enabled, c.created_at, c.jwks_uri, c.not_before ",
             $rest
         )
     };
@@ -129,26 +131,44 @@ impl Store {
     }
 }
 
-/// Rows to clients. A row that cannot be understood becomes an error for its own client and nobody else.
-pub(super) fn assemble(
-    rows: Vec<ClientRow>,
-    links: Vec<ResourceLink>,
+/// Everything of some clients, as it was read.
+pub(super) struct Rows {
+    pub(super) clients: Vec<ClientRow>,
+    pub(super) links: Vec<ResourceLink>,
+    pub(super) secrets: Vec<SecretRow>,
+    pub(super) keys: Vec<KeyRow>,
+    pub(super) certificates: Vec<CertificateRow>,
+}
+
+/// What belongs to one client.
+#[derive(Default)]
+struct Belongings {
+    resources: Vec<String>,
     secrets: Vec<SecretRow>,
-) -> impl Iterator<Item = (String, Result<Client, StoreError>)> {
-    let mut resources_of: HashMap<String, Vec<String>> = HashMap::new();
-    for (client_id, identifier) in links {
-        resources_of.entry(client_id).or_default().push(identifier);
+    keys: Vec<KeyRow>,
+    certificates: Vec<CertificateRow>,
+}
+
+/// Rows to clients. A row that cannot be understood becomes an error for its own client and nobody else.
+pub(super) fn assemble(rows: Rows) -> impl Iterator<Item = (String, Result<Client, StoreError>)> {
+    let mut belongings: HashMap<String, Belongings> = HashMap::new();
+    for (client_id, identifier) in rows.links {
+        belongings.entry(client_id).or_default().resources.push(identifier);
     }
-    let mut secrets_of: HashMap<String, Vec<SecretRow>> = HashMap::new();
-    for secret in secrets {
-        secrets_of.entry(secret.0.clone()).or_default().push(secret);
+    for secret in rows.secrets {
+        belongings.entry(secret.0.clone()).or_default().secrets.push(secret);
+    }
+    for key in rows.keys {
+        belongings.entry(key.0.clone()).or_default().keys.push(key);
+    }
+    for certificate in rows.certificates {
+        belongings.entry(certificate.0.clone()).or_default().certificates.push(certificate);
     }
     let mut scopes = Scopes::default();
-    rows.into_iter().map(move |row| {
+    rows.clients.into_iter().map(move |row| {
         let client_id = row.0.clone();
-        let resources = resources_of.remove(&client_id).unwrap_or_default();
-        let secrets = secrets_of.remove(&client_id).unwrap_or_default();
-        let client = client_of(row, &resources, secrets, &mut scopes).map_err(|reason| StoreError::Malformed {
+        let belongings = belongings.remove(&client_id).unwrap_or_default();
+        let client = client_of(row, belongings, &mut scopes).map_err(|reason| StoreError::Malformed {
             kind: "client",
             id: client_id.clone(),
             reason,
@@ -174,12 +194,7 @@ impl Scopes {
     }
 }
 
-fn client_of(
-    row: ClientRow,
-    resources: &[String],
-    secrets: Vec<SecretRow>,
-    scopes: &mut Scopes,
-) -> Result<Client, String> {
+fn client_of(row: ClientRow, belongings: Belongings, scopes: &mut Scopes) -> Result<Client, String> {
     let (
         client_id,
         scope,
@@ -192,6 +207,7 @@ fn client_of(
         mtls,
         enabled,
         created_at,
+        uri,
         not_before,
     ) = row;
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
@@ -203,7 +219,8 @@ fn client_of(
         client_id: client_id.parse().map_err(|error| at("client_id")(&error))?,
         scope: scopes.read(scope).map_err(|error| at("scope")(&error))?,
         default_scope: scopes.read(default_scope).map_err(|error| at("default_scope")(&error))?,
-        resources: resources
+        resources: belongings
+            .resources
             .iter()
             .map(|identifier| identifier.parse::<ResourceId>())
             .collect::<Result<_, _>>()
@@ -217,10 +234,16 @@ fn client_of(
         enabled: flag("enabled", enabled)?,
         created_at: UnixTime(created_at),
         not_before: UnixTime(not_before),
-        secrets: secrets.into_iter().map(secret_of).collect::<Result<_, _>>()?,
+        secrets: belongings.secrets.into_iter().map(secret_of).collect::<Result<_, _>>()?,
+        keys: belongings.keys.into_iter().map(key_of).collect::<Result<_, _>>()?,
+        jwks_uri: uri.map(|uri| uri.parse()).transpose().map_err(|error| at("jwks_uri")(&error))?,
+        certificates: belongings.certificates.into_iter().map(certificate_of).collect::<Result<_, _>>()?,
     };
     if !client.default_scope.is_subset_of(&client.scope) {
         return Err("default_scope: must be a part of scope".into());
+    }
+    if client.jwks_uri.is_some() && !client.keys.is_empty() {
+        return Err(format!("jwks_uri: {KEYS_OR_URI}"));
     }
     Ok(client)
 }

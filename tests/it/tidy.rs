@@ -249,7 +249,9 @@ fn every_dependency_says_why_it_is_there() {
 #[test]
 fn every_reason_code_is_explained_in_the_readme() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let errors = fs::read_to_string(root().join("src/protocol/error.rs")).unwrap();
+    let errors: String = ["src/protocol/error.rs", "src/protocol/error/client_auth.rs", "src/crypto/jose/error.rs"]
+        .map(|file| fs::read_to_string(root().join(file)).unwrap())
+        .concat();
     let mut reasons = 0;
     for body in errors.split("fn reason(").skip(1) {
         for literal in body.split("\n    }").next().unwrap().split('"').skip(1).step_by(2) {
