@@ -223,11 +223,7 @@ impl AuthorizationServer {
         Outcome::new(request.presented, noted, result)
     }
 
-    async fn introspected(
-        &self,
-        request: &TokenQuery<'_>,
-        noted: &mut Noted,
-    ) -> Result<Introspected, Error> {
+    async fn introspected(&self, request: &TokenQuery<'_>, noted: &mut Noted) -> Result<Introspected, Error> {
         let token = request.token.ok_or(RequestError::NoToken)?;
         let now = self.clock.now();
         let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
@@ -256,11 +252,7 @@ impl AuthorizationServer {
         Outcome::new(request.presented, noted, result)
     }
 
-    async fn revoked(
-        &self,
-        request: &TokenQuery<'_>,
-        noted: &mut Noted,
-    ) -> Result<Revocation, Error> {
+    async fn revoked(&self, request: &TokenQuery<'_>, noted: &mut Noted) -> Result<Revocation, Error> {
         let token = request.token.ok_or(RequestError::NoToken)?;
         let now = self.clock.now();
         let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
@@ -361,7 +353,8 @@ impl AuthorizationServer {
 fn binding(authenticated: &Authenticated, proof: Option<&Proof>, certificate: Option<&PeerCertificate>) -> Binding {
     // RFC 8705 section 3 binds where the client is registered for it; one that authenticates by its certificate has it there
     // at each request.
-    let by_certificate = matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
+    let by_certificate =
+        matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
     let binds = by_certificate || authenticated.client.require_mtls_binding;
     Binding {
         jkt: proof.map(|proof| proof.jkt.clone()),

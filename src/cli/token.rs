@@ -46,7 +46,8 @@ impl Command {
 }
 
 /// What every revocation has to say for itself.
-pub(super) const WHERE: &str = ", within a second on every replica; resource servers that do not introspect take them until they expire";
+pub(super) const WHERE: &str =
+    ", within a second on every replica; resource servers that do not introspect take them until they expire";
 
 fn token_from_stdin() -> anyhow::Result<String> {
     let mut token = String::new();
@@ -70,26 +71,25 @@ async fn revoke(shell: &Shell) -> anyhow::Result<()> {
 }
 
 async fn inspect(shell: &Shell) -> anyhow::Result<()> {
-        let token = token_from_stdin()?;
-        let token = token.as_str();
-        let (header, claims) = parts(token)?;
-        let (config, store) = shell.store().await?;
-        let sealing_key = sealing_key(&config)?;
-        let issuer = config.issuer.clone().unwrap_or_default();
+    let token = token_from_stdin()?;
+    let token = token.as_str();
+    let (header, claims) = parts(token)?;
+    let (config, store) = shell.store().await?;
+    let sealing_key = sealing_key(&config)?;
+    let issuer = config.issuer.clone().unwrap_or_default();
 
-        let mut faults = Vec::new();
-        let kid = header.get("kid").and_then(Value::as_str).unwrap_or_default();
-        match store.keys().await?.iter().find(|key| key.kid == kid).map(|key| key.open(&sealing_key)) {
-            None => faults.push(format!(
-                "no key of this server has the kid `{kid}`: it was removed, or the token is not from here"
-            )),
-            Some(Err(error)) => faults.push(error.to_string()),
-            Some(Ok(key)) => faults.extend(signature_faults(&header, &key, token)),
-        }
-        faults.extend(claim_faults(&claims, issuer.as_str(), shell.clock.now()));
-        let value = json!({"valid": faults.is_empty(), "faults": faults, "header": header, "claims": claims});
-        shell.print(&value, || explain(&header, &claims, &faults))?;
-        if faults.is_empty() { Ok(()) } else { bail!("the token is not valid: {}", faults.join("; ")) }
+    let mut faults = Vec::new();
+    let kid = header.get("kid").and_then(Value::as_str).unwrap_or_default();
+    match store.keys().await?.iter().find(|key| key.kid == kid).map(|key| key.open(&sealing_key)) {
+        None => faults
+            .push(format!("no key of this server has the kid `{kid}`: it was removed, or the token is not from here")),
+        Some(Err(error)) => faults.push(error.to_string()),
+        Some(Ok(key)) => faults.extend(signature_faults(&header, &key, token)),
+    }
+    faults.extend(claim_faults(&claims, issuer.as_str(), shell.clock.now()));
+    let value = json!({"valid": faults.is_empty(), "faults": faults, "header": header, "claims": claims});
+    shell.print(&value, || explain(&header, &claims, &faults))?;
+    if faults.is_empty() { Ok(()) } else { bail!("the token is not valid: {}", faults.join("; ")) }
 }
 
 /// Header and claims of a JWT in compact form.

@@ -36,6 +36,15 @@ mod answers;
 /// A8, A9 and A11: metadata, key sets, resource indicators.
 mod discovery;
 
+/// A16 and A17: tokens that are bound to a key or a certificate.
+mod dpop;
+
+/// A12 and A13: introspection.
+mod introspection;
+
+/// A14: revocation.
+mod revocation;
+
 /// The database: schema, seeds, rows that should not be there.
 mod database;
 
