@@ -1,11 +1,15 @@
 //! The command line: arguments to calls, results to stdout as text or JSON, messages to stderr, faults to exit codes.
 
 mod client;
+mod client_cert;
+mod client_key;
+mod client_set;
 mod config;
 mod dev;
 mod doctor;
 mod health;
 mod key;
+mod registered;
 mod resource;
 mod secret;
 mod seed;

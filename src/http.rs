@@ -25,10 +25,12 @@ use serde::Serialize;
 use tower::ServiceExt as _;
 
 use crate::model::certificate::PeerCertificate;
+use crate::protocol::client_auth::Presented;
 use crate::protocol::error::{Error, RequestError};
 use crate::protocol::grant::Asked;
 use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenQuery, TokenRequest};
 
+use client_cert::{Vouch, peer_certificate};
 use credentials::BasicReading;
 use form::{Form, FormError};
 use log::{Answered, Log};
@@ -44,6 +46,8 @@ pub struct Surface {
     pub basic: BasicReading,
     /// How long a body may take.
     pub body_deadline: Duration,
+    /// Whose word on certificates in a header field of a trusted proxy is taken; `None` when the field is not read.
+    pub client_cert_header: Option<Vouch>,
     /// Whether the metadata also stands where OpenID Connect clients look (RFC 8414 section 5).
     pub openid_configuration: bool,
 }
@@ -113,6 +117,14 @@ impl App {
         response
     }
 
+    fn certificate(&self, caller: &Caller, headers: &HeaderMap) -> Certified {
+        match &self.surface.client_cert_header {
+            // The connection is the proxy's, and so is a certificate on it.
+            Some(vouch) if self.log.trusts(caller.address.ip()) => Ok(peer_certificate(headers, vouch)?),
+            _ => Ok(caller.certificate.clone()),
+        }
+    }
+
     async fn respond<B>(&self, caller: &Caller, source: IpAddr, request: Request<B>) -> (Response, Option<Answered>)
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -128,8 +140,8 @@ impl App {
         let path = request.uri().path().strip_prefix(self.surface.server.issuer.path());
         match path.and_then(Endpoint::at) {
             Some(endpoint) if request.method() == Method::POST => {
-                let certificate = caller.certificate.as_ref();
-                let (response, answered) = self.surface.post(endpoint, source, certificate, request).await;
+                let certificate = self.certificate(caller, request.headers());
+                let (response, answered) = self.surface.post(endpoint, source, &certificate, request).await;
                 (response, Some(answered))
             }
             Some(_) => {
@@ -145,6 +157,9 @@ impl App {
         }
     }
 }
+
+/// The certificate of a client, or why it cannot be told.
+type Certified = Result<Option<PeerCertificate>, Error>;
 
 /// RFC 6749 section 5.1.
 #[derive(Serialize)]
@@ -178,7 +193,7 @@ impl Endpoint {
 struct Posted<'a> {
     headers: &'a HeaderMap,
     form: &'a Result<Form<'a>, RequestError>,
-    certificate: Option<&'a PeerCertificate>,
+    certificate: &'a Certified,
     source: IpAddr,
 }
 
@@ -187,7 +202,7 @@ impl Surface {
         &self,
         endpoint: Endpoint,
         source: IpAddr,
-        certificate: Option<&PeerCertificate>,
+        certificate: &Certified,
         request: Request<B>,
     ) -> (Response, Answered)
     where
@@ -268,18 +283,23 @@ impl Surface {
                 scope: one("scope")?,
                 resources: form.all("resource").chain(form.all("audience")).collect(),
             },
-            presented: credentials::presented(posted.headers, form, self.basic, posted.certificate),
+            presented: self.presented(posted, form),
             // What is not text is no proof, as nothing is.
             proofs: posted.headers.get_all("dpop").iter().map(|proof| proof.to_str().unwrap_or_default()).collect(),
-            certificate: posted.certificate,
+            certificate: posted.certificate.as_ref().ok().and_then(Option::as_ref),
             source: posted.source,
         })
+    }
+
+    fn presented<'a>(&self, posted: &Posted<'a>, form: &'a Form<'_>) -> Result<Presented<'a>, Error> {
+        let certificate = posted.certificate.as_ref().map_err(Error::clone)?;
+        credentials::presented(posted.headers, form, self.basic, certificate.as_ref())
     }
 
     fn token_query<'a>(&self, posted: &Posted<'a>) -> Result<TokenQuery<'a>, RequestError> {
         let form = posted.form.as_ref().map_err(|error| *error)?;
         Ok(TokenQuery {
-            presented: credentials::presented(posted.headers, form, self.basic, posted.certificate),
+            presented: self.presented(posted, form),
             token: form.one("token").map_err(|_| RequestError::Repeated)?,
             source: posted.source,
         })

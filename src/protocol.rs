@@ -37,13 +37,15 @@ use error::inactive::Inactive;
 use error::{ClientAuthError, Error, GrantError, RequestError, Unavailable};
 use grant::{Asked, Binding, Defaults};
 use introspection::Introspected;
-use metadata::Issuer;
+use metadata::{Issuer, MutualTls};
 
 /// The server: what is configured, what is known, and what signs.
 #[derive(Debug)]
 pub struct AuthorizationServer {
     /// Who we are, in every token.
     pub issuer: Issuer,
+    /// What is offered to clients with certificates.
+    pub mutual_tls: MutualTls,
     /// What tokens are like when nothing else says.
     pub defaults: Defaults,
     /// Every client and resource.
@@ -322,7 +324,7 @@ impl AuthorizationServer {
         {
             return Arc::clone(document);
         }
-        let document = Arc::new(metadata::document(&self.issuer, self.defaults.alg, &snapshot));
+        let document = Arc::new(metadata::document(&self.issuer, self.defaults.alg, &self.mutual_tls, &snapshot));
         let described = Described { revision: snapshot.revision, document: Some(Arc::clone(&document)) };
         self.metadata.store(Arc::new(described));
         document

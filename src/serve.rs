@@ -1,5 +1,6 @@
 //! The daemon: assemble, bind, run, drain.
 
+pub mod clients;
 pub mod prepare;
 
 use std::hash::RandomState;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::client_jwks::{ClientJwks, Fetch};
 use crate::config::Config;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
@@ -35,6 +37,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::Tls;
+use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
 use prepare::{config_error, prepare_database, sealing_key};
 
 /// The pieces of a server, put together but not listening.
@@ -49,12 +52,16 @@ pub struct Assembled {
     pub counts: Counts,
     /// Secrets whose hashes should cost more; for [`raise_costs`].
     pub outdated: mpsc::Receiver<Outdated>,
+    /// Key sets to be fetched; for a [`Fetcher`](crate::fetch::Fetcher).
+    pub fetches: mpsc::Receiver<Fetch>,
+    /// What was read for clients with certificates.
+    pub mutual_tls: MutualTlsFiles,
 }
 
 /// Puts a server together.
 ///
 /// # Errors
-/// When the system gives no thread for the argon2 lane.
+/// When the system gives no thread for the argon2 lane, or a file for clients with certificates cannot be used.
 pub fn assemble(
     config: &Config,
     store: &Store,
@@ -78,12 +85,15 @@ pub fn assemble(
     });
     let lane = Lane::start(config.hashing_threads, config.hashing_queue).context("starting the argon2 lane")?;
     let (outdated, to_raise) = mpsc::channel(16);
+    let (client_jwks, fetches) = ClientJwks::new();
+    let mutual_tls = mutual_tls(config)?;
     let server = Arc::new(AuthorizationServer {
         defaults: config.defaults(&issuer),
         registry: Arc::clone(&registry),
         keyring,
         authenticator: Authenticator {
             audience: issuer.as_str().into(),
+            client_jwks,
             registry,
             memory: Memory::new().context("making the key that secrets are remembered under")?,
             lane,
@@ -93,6 +103,7 @@ pub fn assemble(
             cost: config.argon2,
             outdated,
         },
+        mutual_tls: offered(config, &issuer),
         issuer,
         dpop,
         store: store.clone(),
@@ -105,11 +116,13 @@ pub fn assemble(
         server: Arc::clone(&server),
         basic: config.basic_reading,
         body_deadline: config.body_deadline,
+        client_cert_header: mutual_tls.vouch(),
         openid_configuration: config.openid_configuration,
     };
     let request_ids = RequestIds::new().context("making request ids")?;
     let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone(), request_ids };
-    Ok(Assembled { server, feed, app: Arc::new(App::new(surface, log)), counts, outdated: to_raise })
+    let app = Arc::new(App::new(surface, log));
+    Ok(Assembled { server, feed, app, counts, outdated: to_raise, fetches, mutual_tls })
 }
 
 /// What the daemon does once it listens.
@@ -119,7 +132,12 @@ pub type Announce = Box<dyn FnOnce(&Issuer) + Send>;
 ///
 /// # Errors
 /// What keeps it from starting. A database that cannot be reached does not: the server comes up and waits for it.
-pub async fn run(config: Config, store: Store, logging: &Logging, announce: Option<Announce>) -> anyhow::Result<()> {
+pub async fn run(
+    mut config: Config,
+    store: Store,
+    logging: &Logging,
+    announce: Option<Announce>,
+) -> anyhow::Result<()> {
     let sealing_key = sealing_key(&config)?;
     let owed = prepare_database(&config, &store).await?;
     let tls = config
@@ -135,12 +153,23 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     let private = TcpListener::bind(config.admin_listen)
         .await
         .with_context(|| bind_failed("admin.listen", config.admin_listen))?;
+    let mutual = match &mut config.client_certificates.mtls {
+        Some(mtls) => {
+            let socket =
+                TcpListener::bind(mtls.listen).await.with_context(|| bind_failed("server.mtls.listen", mtls.listen))?;
+            // Port 0 has become a port that the metadata can name.
+            mtls.listen = socket.local_addr()?;
+            Some(socket)
+        }
+        None => None,
+    };
+    let fetcher = fetcher(&config)?;
     let issuer = match &announce {
         Some(_) => config.issuer_or(public.local_addr()?),
         None => config.issuer.clone().unwrap_or_default(),
     };
 
-    let Assembled { server, feed, app, counts, outdated } =
+    let Assembled { server, feed, app, counts, outdated, fetches, mutual_tls } =
         assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
     let (stop, stopped) = watch::channel(false);
     let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
@@ -157,14 +186,25 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
     let sweeping = tokio::spawn(sweep_spent(store.clone(), Arc::clone(&server)));
+    let fetching = tokio::spawn(fetcher.run(fetches));
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
     let answer = move |caller, request| {
         let app = Arc::clone(&app);
         async move { app.answer(&caller, request).await }
     };
+    let mutual = mutual.map(|socket| Listener {
+        socket,
+        tls: mutual_tls.listener.clone(),
+        deadlines: config.deadlines,
+        max_connections: config.max_connections,
+    });
+    let mutual = mutual.map(|mutual| tokio::spawn(mutual.run(answer.clone(), stopped.clone())));
     let public = tokio::spawn(public.run(answer, stopped.clone()));
     let private = tokio::spawn(private.run(move |_, request| admin::answer(&admin, request), stopped));
     tracing::info!(event = "listening", listener = "admin", address = %private_address);
+    if let Some(mtls) = &config.client_certificates.mtls {
+        tracing::info!(event = "listening", listener = "mtls", address = %mtls.listen, tls = true);
+    }
     tracing::info!(event = "listening", listener = "public", address = %public_address, tls = tls.is_some(), issuer = %server.issuer);
     if let Some(announce) = announce {
         announce(&server.issuer);
@@ -173,7 +213,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     loop {
         match signals.next().await {
             Asked::Stop => break,
-            Asked::Reload => reload(tls.as_deref()),
+            Asked::Reload => reload(tls.as_deref(), &mutual_tls),
         }
     }
     // Readiness says no first, so that load balancers take us out while we still answer.
@@ -184,10 +224,11 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         _ = signals.next() => {}
     }
     stop.send(true).context("the tasks ended by themselves")?;
-    for task in [public, private, feed] {
+    for task in [public, private, feed].into_iter().chain(mutual) {
         task.await.context("a task failed while stopping")?;
     }
     raising.abort();
+    fetching.abort();
     sweeping.abort();
     store.close().await;
     tracing::info!(event = "stopped");
@@ -268,12 +309,14 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
     Ok(())
 }
 
-fn reload(tls: Option<&Tls>) {
-    match tls.map(Tls::reload) {
-        None => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
-        Some(Ok(())) => tracing::info!(event = "reload", "the certificate has been reloaded"),
-        Some(Err(error)) => {
-            tracing::error!(event = "reload", reason = %error, "the certificate was not reloaded; the one in use stays");
+fn reload(tls: Option<&Tls>, mutual_tls: &MutualTlsFiles) {
+    let has_files = tls.is_some() || mutual_tls.listener.is_some() || mutual_tls.header.is_some();
+    let reloaded = tls.map_or(Ok(()), Tls::reload).map_err(anyhow::Error::from);
+    match reloaded.and(mutual_tls.reload()) {
+        Ok(()) if !has_files => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
+        Ok(()) => tracing::info!(event = "reload", "the certificates have been reloaded"),
+        Err(error) => {
+            tracing::error!(event = "reload", reason = %error, "a certificate was not reloaded; the one in use stays");
         }
     }
 }

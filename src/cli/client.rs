@@ -6,16 +6,18 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::client_set::{Set, checked_claims, checked_ttl};
+use super::registered::{everything, one};
 use super::secret::{self, found, secret_line};
 use super::token::WHERE;
-use super::{Shell, key_value, seed, tag_key};
-use crate::model::client::{Client, RESERVED_CLAIMS};
+use super::{Shell, client_cert, client_key, key_value, seed, tag_key};
+use crate::model::client::Client;
 use crate::model::client_id::ClientId;
+use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::Span;
 use crate::store::Store;
-use crate::store::changes::Changes;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -23,7 +25,7 @@ pub(super) enum Command {
     Create(Create),
     /// List clients
     List,
-    /// Show a client and when each of its secrets was made, ends and was last used
+    /// Show a client and when each of its credentials was made, ends and was last used
     Show {
         /// The client id
         id: ClientId,
@@ -53,6 +55,12 @@ pub(super) enum Command {
     /// A client's secrets
     #[command(subcommand)]
     Secret(secret::Command),
+    /// A client's public keys, for private_key_jwt
+    #[command(subcommand)]
+    Key(client_key::Command),
+    /// A client's certificates, for mutual TLS
+    #[command(subcommand)]
+    Cert(client_cert::Command),
 }
 
 #[derive(Debug, Args)]
@@ -91,42 +99,6 @@ pub(super) struct Create {
     secret_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct Set {
-    /// The client id
-    id: ClientId,
-    /// Scopes it may ask for
-    #[arg(long)]
-    scope: Option<Scope>,
-    /// What it gets when it asks for none
-    #[arg(long)]
-    default_scope: Option<Scope>,
-    /// The resources it may ask tokens for, all of them (repeatable)
-    #[arg(long, value_name = "URI")]
-    resource: Vec<ResourceId>,
-    /// Take all resources from it
-    #[arg(long, conflicts_with = "resource")]
-    no_resources: bool,
-    /// How long its tokens live
-    #[arg(long, value_name = "SPAN")]
-    token_ttl: Option<Span>,
-    /// Let its tokens live as long as the resource or the server says
-    #[arg(long, conflicts_with = "token_ttl")]
-    default_token_ttl: bool,
-    /// The further claims of its tokens, all of them (repeatable)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
-    claim: Vec<(String, String)>,
-    /// Take all further claims from it
-    #[arg(long, conflicts_with = "claim")]
-    no_claims: bool,
-    /// Whether its tokens must be bound to a DPoP key
-    #[arg(long, value_name = "BOOL")]
-    require_dpop: Option<bool>,
-    /// Whether its tokens must be bound to a certificate
-    #[arg(long, value_name = "BOOL")]
-    require_mtls_binding: Option<bool>,
-}
-
 impl Command {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         match self {
@@ -147,6 +119,8 @@ impl Command {
             }
             Self::Set(set) => set.run(shell).await,
             Self::Secret(command) => command.run(shell).await,
+            Self::Key(command) => command.run(shell).await,
+            Self::Cert(command) => command.run(shell).await,
         }
     }
 }
@@ -209,35 +183,6 @@ impl Create {
     }
 }
 
-impl Set {
-    async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (_, store) = shell.store().await?;
-        let mut client = one(&store, &self.id).await?;
-        client.scope = self.scope.unwrap_or(client.scope);
-        client.default_scope = self.default_scope.unwrap_or(client.default_scope);
-        if self.no_resources || !self.resource.is_empty() {
-            client.resources = self.resource;
-        }
-        if self.default_token_ttl || self.token_ttl.is_some() {
-            client.token_ttl = checked_ttl(self.token_ttl)?;
-        }
-        if self.no_claims || !self.claim.is_empty() {
-            client.claims = checked_claims(self.claim)?;
-        }
-        client.require_dpop = self.require_dpop.unwrap_or(client.require_dpop);
-        client.require_mtls_binding = self.require_mtls_binding.unwrap_or(client.require_mtls_binding);
-        if !client.default_scope.is_subset_of(&client.scope) {
-            bail!(
-                "the default scope `{}` must be a part of the scope `{}`; name both",
-                client.default_scope,
-                client.scope
-            );
-        }
-        found(store.update_client(&client).await?, &self.id)?;
-        shell.say(&format!("client {} is changed, within a second on every replica", self.id))
-    }
-}
-
 async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<()> {
     let (_, store) = shell.store().await?;
     found(store.set_client_enabled(id.as_str(), enabled).await?, id)?;
@@ -275,6 +220,8 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
     let mut value = summary(&client);
     if let Value::Object(members) = &mut value {
         members.insert("secrets".into(), serde_json::to_value(&secrets)?);
+        members.insert("keys".into(), client.keys.iter().map(client_key::key_value).collect());
+        members.insert("certificates".into(), client.certificates.iter().map(client_cert::certificate_value).collect());
     }
     shell.print(&value, || {
         let list = |resources: &[ResourceId]| resources.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -285,9 +232,12 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
             client.auth_methods.as_deref().unwrap_or("any"), client.require_dpop, client.require_mtls_binding,
             Value::Object(client.claims.clone()),
         );
-        for secret in &secrets {
-            text += &secret_line(secret);
+        if let Some(uri) = &client.jwks_uri {
+            text += &format!("jwks_uri              {uri}\n");
         }
+        text.extend(secrets.iter().map(secret_line));
+        text.extend(client.keys.iter().map(client_key::key_line));
+        text.extend(client.certificates.iter().map(client_cert::certificate_line));
         text
     })
 }
@@ -306,41 +256,6 @@ fn summary(client: &Client) -> Value {
         "claims": client.claims,
         "require_dpop": client.require_dpop,
         "require_mtls_binding": client.require_mtls_binding,
+        "jwks_uri": client.jwks_uri.as_ref().map(JwksUri::as_str),
     })
-}
-
-/// Everything the database holds, read as the server reads it.
-pub(super) async fn everything(store: &Store) -> anyhow::Result<Changes> {
-    let mut feed = store.feed().await?;
-    let changes = feed.changes(None).await?;
-    feed.close().await;
-    Ok(changes)
-}
-
-async fn one(store: &Store, id: &ClientId) -> anyhow::Result<Client> {
-    match everything(store).await?.clients.remove(id.as_str()).flatten() {
-        Some(client) => Ok(client?),
-        None => bail!("there is no client {id}; `grantd client list` lists them"),
-    }
-}
-
-/// Tokens live for a day at most.
-pub(super) fn checked_ttl(ttl: Option<Span>) -> anyhow::Result<Option<Span>> {
-    match ttl {
-        Some(ttl) if !(1..=86400).contains(&ttl.seconds()) => bail!("--token-ttl is from 1s to 24h"),
-        ttl => Ok(ttl),
-    }
-}
-
-fn checked_claims(claims: Vec<(String, String)>) -> anyhow::Result<Map<String, Value>> {
-    let mut checked = Map::new();
-    for (name, value) in claims {
-        if RESERVED_CLAIMS.contains(&name.as_str()) {
-            bail!("--claim {name}: grantd sets this claim itself");
-        }
-        if checked.insert(name.clone(), value.into()).is_some() {
-            bail!("--claim {name} is given twice");
-        }
-    }
-    Ok(checked)
 }

@@ -26,6 +26,7 @@ pub struct Settings {
     pub dpop: DpopSettings,
     pub keys: Keys,
     pub secrets: Secrets,
+    pub clients: Clients,
     pub log: Log,
 }
 
@@ -50,6 +51,7 @@ section!(
         listen: String = "127.0.0.1:8080".into(),
         cleartext: String = "loopback".into(),
         trusted_proxies: Vec<String> = Vec::new(),
+        client_cert_header: bool = false,
         max_connections: u32 = 10_000,
         tls: TlsSettings = TlsSettings::default(),
         mtls: Mtls = Mtls::default(),
@@ -62,7 +64,14 @@ section!(
 );
 section!(
     /// `[server.mtls]`.
-    Mtls { listen: String = String::new(), client_ca_file: PathBuf = PathBuf::new() }
+    Mtls {
+        listen: String = String::new(),
+        public_url: String = String::new(),
+        cert_file: PathBuf = PathBuf::new(),
+        key_file: PathBuf = PathBuf::new(),
+        client_ca_file: PathBuf = PathBuf::new(),
+        client_crl_file: PathBuf = PathBuf::new(),
+    }
 );
 section!(
     /// `[server.deadlines]`.
@@ -116,6 +125,10 @@ section!(
     }
 );
 section!(
+    /// `[clients]`.
+    Clients { jwks_uri_allow: Vec<String> = Vec::new(), jwks_uri_ca_file: PathBuf = PathBuf::new() }
+);
+section!(
     /// `[log]`.
     Log { format: String = "auto".into() }
 );
@@ -135,6 +148,7 @@ impl Default for Settings {
             dpop: DpopSettings::default(),
             keys: Keys::default(),
             secrets: Secrets::default(),
+            clients: Clients::default(),
             log: Log::default(),
         }
     }
@@ -205,6 +219,7 @@ impl Sources {
                 .try_parsing(true)
                 .list_separator(",")
                 .with_list_parse_key("server.trusted_proxies")
+                .with_list_parse_key("clients.jwks_uri_allow")
                 .source(Some(prefixed.map(|(name, value)| (name.clone(), value.clone())).collect())),
         );
         let fault = |error: &dyn std::fmt::Display| ConfigError {
@@ -214,7 +229,9 @@ impl Sources {
         };
         for (key, value) in &self.flags {
             let value: config::Value = match (key.as_str(), value.as_str()) {
-                ("server.trusted_proxies", list) => list.split(',').map(str::to_owned).collect::<Vec<_>>().into(),
+                ("server.trusted_proxies" | "clients.jwks_uri_allow", list) => {
+                    list.split(',').map(str::to_owned).collect::<Vec<_>>().into()
+                }
                 (_, "true") => true.into(),
                 (_, "false") => false.into(),
                 (_, text) => text.into(),

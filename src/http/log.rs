@@ -152,6 +152,12 @@ impl RequestId {
 }
 
 impl Log {
+    /// Whether `peer` is a proxy whose word is taken.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        is_trusted(peer.to_canonical(), &self.trusted_proxies)
+    }
+
     /// Notes that a request has come.
     pub fn arrival<B>(&self, caller: &Caller, request: &Request<B>) -> Arrival {
         Arrival {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
 use super::{client_assertion, client_certificate};
+use crate::client_jwks::{ClientJwks, NoKeySet};
 use crate::crypto::jose::Unverified;
 use crate::crypto::secret::{ClientSecret, HashParams, SecretHash};
 use crate::hashing::Lane;
@@ -83,6 +84,8 @@ pub struct Authenticator {
     pub audience: Arc<str>,
     /// Every client.
     pub registry: Arc<Registry>,
+    /// Keys that clients publish.
+    pub client_jwks: ClientJwks,
     /// Knows secrets again.
     pub memory: Memory,
     /// Checks secrets.
@@ -125,7 +128,7 @@ impl Authenticator {
                 Some(decided) => decided,
                 None => self.by_hash(&attempt, readings, freshness, noted).await,
             },
-            Credential::Assertion(assertion) => self.by_assertion(&attempt, assertion, noted),
+            Credential::Assertion(assertion) => self.by_assertion(&attempt, assertion, noted).await,
             Credential::Certificate(certificate) => self.by_certificate(&attempt, certificate, noted),
         };
         match decided {
@@ -234,19 +237,31 @@ impl Authenticator {
     }
 
     /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
-    fn by_assertion(
+    async fn by_assertion(
         &self,
         attempt: &Attempt<'_>,
         assertion: &Unverified<'_>,
         noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
         let Attempt { client_id, method, source, now } = *attempt;
+        let published = match self.registry.snapshot().client(client_id).and_then(|client| client.jwks_uri.clone()) {
+            Some(uri) => Some((self.client_jwks.keys(client_id, &uri, assertion.header(), now).await, uri)),
+            None => None,
+        };
+        // Fetching may have taken seconds: what counts is what is known now.
         let snapshot = self.registry.snapshot().clone();
         let client = snapshot.client(client_id);
-        let keys = client.map_or(&[][..], |client| &client.keys);
+        let keys = match (client, &published) {
+            (Some(client), Some((Ok(keys), uri))) if client.jwks_uri.as_ref() == Some(uri) => &**keys,
+            (Some(client), _) => &client.keys,
+            (None, _) => &[],
+        };
         let vouched = client_assertion::verify(assertion, keys, client_id, &self.audience, now);
         let client = client.ok_or_else(|| no_such(&snapshot, client_id))?;
-        let vouched = vouched?;
+        let vouched = match published {
+            Some((Err(NoKeySet), _)) => return Err(ClientAuthError::KeySet.into()),
+            _ => vouched?,
+        };
         noted.credential_id = Some(vouched.kid);
         may_authenticate(client, method)?;
         if vouched.key_expired {

@@ -127,6 +127,9 @@ pub enum RequestError {
     /// SEC-12.
     #[error("client_id in the body differs from the one that authenticates")]
     OtherClientId,
+    /// MTL-13: from a proxy that is believed.
+    #[error("the Client-Cert field is malformed, or no certificate that is taken")]
+    ClientCert,
     /// TOK-11.
     #[error("grant_type is missing")]
     NoGrantType,
@@ -234,6 +237,7 @@ impl RequestError {
             Self::SeveralAuthorizations => "the Authorization header field is repeated",
             Self::SeveralMethods => "use one way of client authentication, not several",
             Self::OtherClientId => "client_id is not the client that authenticates",
+            Self::ClientCert => "the Client-Cert header field is malformed",
             Self::NoGrantType => "grant_type is missing",
             Self::NoToken => "token is missing",
         }
@@ -253,6 +257,7 @@ impl RequestError {
             Self::SeveralAuthorizations => "several_authorizations",
             Self::SeveralMethods => "several_auth_methods",
             Self::OtherClientId => "client_id_differs",
+            Self::ClientCert => "client_cert_malformed",
             Self::NoGrantType => "grant_type_missing",
             Self::NoToken => "token_missing",
         }

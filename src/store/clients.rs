@@ -119,6 +119,19 @@ impl Store {
         .map(|rows| rows > 0)
     }
 
+    /// Sets the only ways in which a client may authenticate, or lifts that. `Ok(false)` when there is none of that id.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when a name is none of those in the metadata.
+    pub async fn set_auth_methods(&self, client_id: &str, names: Option<&str>) -> Result<bool, StoreError> {
+        let sql = "update client set auth_methods = $2 where client_id = $1";
+        self.queries.inc();
+        on!(Pool, &self.pool, pool => {
+            within(async { Ok(sqlx::query(sql).bind(client_id).bind(names).execute(pool).await?.rows_affected()) }).await
+        })
+        .map(|rows| rows > 0)
+    }
+
     /// Deletes a client with its secrets. `Ok(false)` when there is none of that id.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::AuthorizationServer;
+use grantd::serve::clients::fetcher;
 use grantd::serve::{Assembled, assemble, raise_costs};
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
@@ -213,13 +214,14 @@ impl Server {
     async fn launch(db: Arc<Db>, store: Store, config: Arc<Config>, sealing_key: String, clock: Clock) -> Self {
         let under = SealingKey::from_base64(&sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
-        let Assembled { server, mut feed, app, counts, outdated } =
+        let Assembled { server, mut feed, app, counts, outdated, fetches, .. } =
             assemble(&config, &store, under, issuer, clock, None).unwrap();
         feed.step().await.unwrap();
         feed.step().await.unwrap();
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(feed.run(stopped));
         tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
+        tokio::spawn(fetcher(&config).unwrap().run(fetches));
         Self { db, store, config, sealing_key, server, app, counts, _stop: stop }
     }
 

@@ -15,6 +15,9 @@
 #[macro_use]
 mod harness;
 
+/// Who signs assertions.
+mod assertion;
+
 /// A6: JWTs and keys of others.
 mod jose;
 
@@ -53,6 +56,15 @@ mod transport;
 
 /// The program as a process: commands, start, stop, outages.
 mod process;
+
+/// A7: clients that sign assertions.
+mod private_key_jwt;
+
+/// A7: clients that publish their keys.
+mod jwks_uri;
+
+/// A16: clients that authenticate by their certificate.
+mod client_certificates;
 
 /// A16: certificates, their names, what is registered of them.
 mod certificates;

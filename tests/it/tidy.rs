@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 6] = [
     &["crypto"],
     &["model"],
-    &["store", "hashing", "keyring", "throttle", "registry"],
+    &["store", "client_jwks", "hashing", "keyring", "throttle", "registry"],
     &["protocol"],
     &["http"],
-    &["config", "tls", "listener", "telemetry", "serve", "cli"],
+    &["config", "tls", "listener", "fetch", "telemetry", "serve", "cli"],
 ];
 
 fn root() -> PathBuf {

@@ -69,9 +69,17 @@ pub enum ClientAuthError {
     /// JCA-11.
     #[error("client assertion: its jti was used before")]
     AssertionReplayed,
+    /// JCA-17: there is no key to check with.
+    #[error(
+        "client assertion: the key set at the client's jwks_uri cannot be had; the event jwks_uri.trouble says why"
+    )]
+    KeySet,
     /// The key is right and its time is over.
     #[error("key expired")]
     KeyExpired,
+    /// C19: the proxy's, and one that it let through.
+    #[error("the Client-Cert field stands more than once")]
+    CertificateRepeated,
     /// MTL-02, MTL-03.
     #[error(transparent)]
     Certificate(#[from] CertificateMismatch),
@@ -101,7 +109,9 @@ impl ClientAuthError {
             Self::AssertionEarly => "assertion_early",
             Self::AssertionOld => "assertion_old",
             Self::AssertionReplayed => "assertion_replayed",
+            Self::KeySet => "jwks_uri_unavailable",
             Self::KeyExpired => "key_expired",
+            Self::CertificateRepeated => "client_cert_repeated",
             Self::Certificate(CertificateMismatch::Other) => "certificate_unknown",
             Self::Certificate(CertificateMismatch::Untrusted) => "certificate_untrusted",
             Self::Certificate(CertificateMismatch::Purpose) => "certificate_purpose",
