@@ -175,9 +175,13 @@ async fn rev_09_rows_and_memory_end_with_the_token(db: Db) {
     }
     world.server.refresh().await;
     assert_eq!(world.server.server.registry.revoked.len(), 10);
-    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005), 3).await.unwrap(), 3, "a batch at a time");
-    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005), 3).await.unwrap(), 2);
-    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005), 3).await.unwrap(), 0);
+    let many: Vec<String> =
+        (0..1500).map(|number| format!("('{number:0>21}A', {})", 1000 + number % 5)).collect();
+    let insert = format!("insert into revoked_token (jti, expires_at) values {}", many.join(", "));
+    world.server.db.sql(&insert).await.unwrap();
+    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005)).await.unwrap(), 1505, "in more than one batch");
+    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005)).await.unwrap(), 0);
+    world.server.refresh().await;
     world.server.server.registry.revoked.forget(UnixTime(1005));
     assert_eq!(world.server.server.registry.revoked.len(), 5);
     // Another server knows those that are left.
