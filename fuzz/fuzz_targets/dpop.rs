@@ -30,14 +30,14 @@ fuzz_target!(|input: &str| {
 });
 
 fn read(proof: &str) -> Option<String> {
-    assert_eq!(LENIENT.check(&[], NOW), Ok(None));
-    assert!(LENIENT.check(&[proof, proof], NOW).is_err());
+    assert_eq!(LENIENT.check(&[], false, NOW), Ok(None));
+    assert!(LENIENT.check(&[proof, proof], false, NOW).is_err());
     // No nonce here is one of ours.
-    assert!(STRICT.check(&[proof], NOW).is_err());
-    match LENIENT.check(&[proof], NOW) {
+    assert!(STRICT.check(&[proof], false, NOW).is_err());
+    match LENIENT.check(&[proof], false, NOW) {
         Ok(taken) => {
             let taken = taken.expect("a proof was there");
-            assert!(LENIENT.check(&[proof], taken.expires_at).is_err(), "it is taken for longer than it is remembered");
+            assert!(LENIENT.check(&[proof], false, taken.expires_at).is_err(), "it is taken for longer than it is remembered");
             Some(taken.jkt)
         }
         Err(error) => {

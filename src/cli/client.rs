@@ -7,8 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::secret::{self, found, secret_line};
-use super::token::WHERE;
-use super::{Shell, key_value, seed, tag_key};
+use super::{Shell, WHERE, key_value, seed, tag_key};
 use crate::model::client::{Client, RESERVED_CLAIMS};
 use crate::model::client_id::ClientId;
 use crate::model::resource::ResourceId;

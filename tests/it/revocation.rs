@@ -337,6 +337,11 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     let fourth = live().await;
     let refused = grantd.run(&["token", "revoke-all"]).await;
     assert_eq!(refused.status.code(), Some(2), "it has to be meant");
+    for (token, fault) in [(&one, "it was revoked"), (&other, "client cb was issued until"), (&third, "tokens that were issued until")] {
+        let explained = grantd.run_with_input(&["token", "inspect"], token).await;
+        assert!(explained.status.code() == Some(1) && explained.stdout.contains(fault), "{explained:?}");
+    }
+    assert!(grantd.run_with_input(&["token", "inspect"], &fourth).await.status.success());
     let nothing = grantd.run_with_input(&["token", "revoke"], "garbage").await;
     assert!(nothing.status.code() == Some(1) && nothing.stderr.contains("nothing to revoke"), "{nothing:?}");
     let missing = grantd.run(&["client", "revoke-tokens", "nobody"]).await;
