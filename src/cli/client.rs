@@ -284,6 +284,9 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
             client.auth_methods.as_deref().unwrap_or("any"), client.require_dpop, client.require_mtls_binding,
             Value::Object(client.claims.clone()),
         );
+        if client.not_before.0 > 0 {
+            text += &format!("tokens revoked        until {}\n", client.not_before);
+        }
         for secret in &secrets {
             text += &secret_line(secret);
         }

@@ -24,8 +24,15 @@ impl Store {
         self.queries.inc();
         on!(Pool, &self.pool, pool => {
             within(async {
-                sqlx::query(sql).bind(jti.to_string()).bind(client_id).bind(expires_at.0).bind(now.0).execute(pool).await
-            }).await.map(drop)
+                let mut connection = pool.acquire().await?;
+                let insert = sqlx::query(sql).bind(jti.to_string()).bind(client_id).bind(expires_at.0).bind(now.0);
+                let inserted = insert.execute(&mut *connection).await;
+                if inserted.is_err() {
+                    // It may lead to a primary that was demoted.
+                    connection.close_on_drop();
+                }
+                inserted.map(drop)
+            }).await
         })
     }
 
