@@ -18,7 +18,7 @@ use grantd::model::time::UnixTime;
 use grantd::protocol::access_token::mint;
 use grantd::protocol::client_auth::Credential;
 use grantd::protocol::client_secret::tagged;
-use grantd::protocol::grant::{self, Asked};
+use grantd::protocol::grant::{self, Asked, Binding};
 use server::{CLIENT, ISSUER, InProcess};
 
 fn main() -> anyhow::Result<()> {
@@ -86,10 +86,10 @@ fn deciding(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()>
     let defaults = &server.assembled.server.defaults;
     let asked = Asked { scope: Some("api:read"), resources: Vec::new() };
     criterion.bench_function("grant decision", |bencher| {
-        bencher.iter(|| grant::decide(client, &snapshot, defaults, black_box(&asked)));
+        bencher.iter(|| grant::decide(client, &snapshot, defaults, black_box(&asked), Binding::default()));
     });
 
-    let granted = grant::decide(client, &snapshot, defaults, &asked).ok().context("nothing is granted")?;
+    let granted = grant::decide(client, &snapshot, defaults, &asked, Binding::default()).ok().context("nothing is granted")?;
     for alg in Alg::ALL {
         let key = Arc::new(SigningKey::generate(alg)?.0);
         let claims = [b'c'; 230];

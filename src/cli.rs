@@ -330,6 +330,10 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// Where and when a revocation shows.
+const WHERE: &str =
+    ", within a second on every replica; resource servers that do not introspect take them until they expire";
+
 /// Longest secret that is taken; a longer one is refused, not cut.
 const MAX_SECRET: u64 = 4096;
 

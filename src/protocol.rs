@@ -182,8 +182,8 @@ impl AuthorizationServer {
         }
         let now = self.clock.now();
         // Before anything is spent: who is asked for a nonce sends the same assertion again (DPO-23).
-        let proof =
-            self.dpop.check(&request.proofs, now).inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
+        let proof = self.dpop.check(&request.proofs, request.certificate.is_some(), now);
+        let proof = proof.inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
         let authenticated = self.authenticated(&request.presented, request.source, now, noted).await?;
         let client = &authenticated.client;
         let binding = binding(&authenticated, proof.as_ref(), request.certificate);

@@ -25,7 +25,7 @@ use crate::http::log::{Counts, Log, RequestIds};
 use crate::http::{App, Surface};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
-use crate::model::time::Clock;
+use crate::model::time::{Clock, UnixTime};
 use crate::protocol::client_auth::{Authenticator, Outdated};
 use crate::protocol::client_secret::Memory;
 use crate::protocol::dpop::Dpop;
@@ -72,7 +72,12 @@ pub fn assemble(
 ) -> anyhow::Result<Assembled> {
     let registry = Arc::new(Registry::new(config.max_stale));
     let token_endpoint = issuer.endpoint("/token");
+    let offered = offered(config, &issuer);
     let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &token_endpoint);
+    let dpop = match &offered.alias {
+        Some(alias) => dpop.with_alias(&alias.endpoint("/token")),
+        None => dpop,
+    };
     let keyring = Arc::new(Keyring::default());
     let feed = Feed::new(Parts {
         store: store.clone(),
@@ -103,7 +108,7 @@ pub fn assemble(
             cost: config.argon2,
             outdated,
         },
-        mutual_tls: offered(config, &issuer),
+        mutual_tls: offered,
         issuer,
         dpop,
         store: store.clone(),
@@ -185,7 +190,7 @@ pub async fn run(
         max_connections: config.max_connections,
     };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
-    let sweeping = tokio::spawn(sweep_spent(store.clone(), Arc::clone(&server)));
+    let sweeping = tokio::spawn(sweep(store.clone(), Arc::clone(&server)));
     let fetching = tokio::spawn(fetcher.run(fetches));
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
     let answer = move |caller, request| {
@@ -248,16 +253,26 @@ pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<Aut
     }
 }
 
-/// Forgets what has expired of what may be used once, every few seconds.
-async fn sweep_spent(store: Store, server: Arc<AuthorizationServer>) {
+/// Forgets what has expired of what may be used once, and of what was revoked, every few seconds.
+async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     loop {
         // Replicas that started together do not sweep together.
         let jitter = random::<2>().map_or(0, |bytes| u64::from(u16::from_ne_bytes(bytes) % 5000));
         tokio::time::sleep(SWEEP + Duration::from_millis(jitter)).await;
-        match store.sweep_spent(server.clock.now()).await {
+        let now = server.clock.now();
+        match store.sweep_spent(now).await {
             Ok(swept) => tracing::debug!(event = "spent.swept", swept),
             Err(error) => {
                 tracing::debug!(event = "spent.trouble", reason = %error, "expired uses are kept until the next sweep");
+            }
+        }
+        // By every replica's clock the tokens have ended by then.
+        let ended = UnixTime(now.0 - SKEW);
+        server.registry.revoked.forget(ended);
+        match store.sweep_revoked_tokens(ended).await {
+            Ok(swept) => tracing::debug!(event = "revoked.swept", swept),
+            Err(error) => {
+                tracing::debug!(event = "revoked.trouble", reason = %error, "rows of tokens that ended are kept until the next sweep");
             }
         }
     }
@@ -329,6 +344,8 @@ fn bind_failed(key: &str, address: std::net::SocketAddr) -> String {
 
 /// From one sweep to the next, a little more each time.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How far apart the clocks of replicas may be, in seconds, and as much again.
+const SKEW: i64 = 120;
 
 enum Asked {
     Stop,

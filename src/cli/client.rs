@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 use super::client_set::{Set, checked_claims, checked_ttl};
 use super::registered::{everything, one};
 use super::secret::{self, found, secret_line};
-use super::token::WHERE;
-use super::{Shell, client_cert, client_key, key_value, seed, tag_key};
+use super::{Shell, WHERE, client_cert, client_key, key_value, seed, tag_key};
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::model::jwks_uri::JwksUri;
@@ -234,6 +233,9 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         );
         if let Some(uri) = &client.jwks_uri {
             text += &format!("jwks_uri              {uri}\n");
+        }
+        if client.not_before.0 > 0 {
+            text += &format!("tokens revoked        until {}\n", client.not_before);
         }
         text.extend(secrets.iter().map(secret_line));
         text.extend(client.keys.iter().map(client_key::key_line));

@@ -10,12 +10,14 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use super::Shell;
+use super::registered::everything;
+use super::{Shell, WHERE};
 use crate::crypto::jws::SigningKey;
 use crate::keyring::Keyring;
 use crate::model::time::UnixTime;
 use crate::protocol::access_token::verify;
 use crate::serve::prepare::sealing_key;
+use crate::store::changes::Changes;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -45,10 +47,6 @@ impl Command {
     }
 }
 
-/// What every revocation has to say for itself.
-pub(super) const WHERE: &str =
-    ", within a second on every replica; resource servers that do not introspect take them until they expire";
-
 fn token_from_stdin() -> anyhow::Result<String> {
     let mut token = String::new();
     io::stdin().take(65_536).read_to_string(&mut token).context("reading the token from stdin")?;
@@ -60,7 +58,7 @@ async fn revoke(shell: &Shell) -> anyhow::Result<()> {
     let (config, store) = shell.store().await?;
     let (issuer, now) = (config.issuer.clone().unwrap_or_default(), shell.clock.now());
     let keyring = Keyring::default();
-    // A key that does not open has signed nothing that could be revoked by it.
+    // What a key signed that does not open cannot be told from what others signed.
     drop(keyring.load(&store.keys().await?, &sealing_key(&config)?));
     let issued = match verify(&token, issuer.as_str(), &keyring, now) {
         Ok(issued) => issued,
@@ -87,6 +85,10 @@ async fn inspect(shell: &Shell) -> anyhow::Result<()> {
         Some(Ok(key)) => faults.extend(signature_faults(&header, &key, token)),
     }
     faults.extend(claim_faults(&claims, issuer.as_str(), shell.clock.now()));
+    // Of a token that is not ours, nothing is known that could be revoked.
+    if faults.is_empty() {
+        faults.extend(revocation_faults(&claims, &everything(&store).await?));
+    }
     let value = json!({"valid": faults.is_empty(), "faults": faults, "header": header, "claims": claims});
     shell.print(&value, || explain(&header, &claims, &faults))?;
     if faults.is_empty() { Ok(()) } else { bail!("the token is not valid: {}", faults.join("; ")) }
@@ -136,6 +138,29 @@ fn claim_faults(claims: &Map<String, Value>, issuer: &str, now: UnixTime) -> Vec
             faults.push(format!("issued at {iat}, which is ahead of this machine's clock by {} s", iat.0 - now.0));
         }
         _ => {}
+    }
+    faults
+}
+
+fn revocation_faults(claims: &Map<String, Value>, known: &Changes) -> Vec<String> {
+    let text = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default();
+    let iat = UnixTime(claims.get("iat").and_then(Value::as_i64).unwrap_or_default());
+    let mut faults = Vec::new();
+    if known.revoked.iter().any(|(jti, _)| jti == text("jti")) {
+        faults.push("it was revoked".to_owned());
+    }
+    if let Some(at) = known.not_before.filter(|at| iat <= *at) {
+        faults.push(format!("all tokens that were issued until {at} were revoked"));
+    }
+    let id = text("client_id");
+    match known.clients.get(id).and_then(Option::as_ref) {
+        None => faults.push(format!("there is no client {id} any more")),
+        Some(Err(fault)) => faults.push(fault.to_string()),
+        Some(Ok(client)) if !client.enabled => faults.push(format!("client {id} is disabled")),
+        Some(Ok(client)) if iat <= client.not_before => {
+            faults.push(format!("all tokens that client {id} was issued until {} were revoked", client.not_before));
+        }
+        Some(Ok(_)) => {}
     }
     faults
 }

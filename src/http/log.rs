@@ -23,6 +23,8 @@ use crate::model::client::AuthMethod;
 use crate::protocol::introspection::Introspected;
 use crate::protocol::{Granted, Outcome, Revocation};
 
+use about_tokens::Asked;
+
 /// What is counted.
 #[derive(Debug, Clone)]
 pub struct Counts {
@@ -175,8 +177,10 @@ impl Log {
         let (source, request_id) = (arrival.source, arrival.request_id.as_str());
         match answered {
             Some(Answered::Token(outcome)) => self.token(outcome, source, request_id, seconds),
-            Some(Answered::Introspection(outcome)) => self.introspection(outcome, source, request_id, seconds),
-            Some(Answered::Revocation(outcome)) => self.revocation(outcome, source, request_id, seconds),
+            Some(Answered::Introspection(outcome)) => {
+                self.introspection(outcome, &Asked { source, request_id, seconds });
+            }
+            Some(Answered::Revocation(outcome)) => self.revocation(outcome, &Asked { source, request_id, seconds }),
             None => tracing::info!(
                 event = "request",
                 method = cut(arrival.method.as_str()),
@@ -212,6 +216,7 @@ impl Log {
                     basic_reading = granted.raw_reading.then_some("raw"),
                     scope = granted.scope.as_str(),
                     aud = &*granted.aud,
+                    token_type = granted.token_type,
                     jti = granted.access_token.jti,
                     kid = granted.access_token.key.kid(),
                     remote_addr = %source,

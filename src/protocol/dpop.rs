@@ -1,17 +1,17 @@
 //! DPoP (RFC 9449): whether a proof shows that its sender holds a key, and nonces that replicas agree on without talking.
 
-use std::fmt;
+mod nonces;
 
 use aws_lc_rs::{digest, hmac};
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use fluent_uri::Uri;
 
 use super::error::dpop::DpopError;
+use crate::crypto::NoEntropy;
 use crate::crypto::jose::{Claims, JoseError, Kind, Unverified};
-use crate::crypto::{NoEntropy, equal, random_id};
 use crate::model::time::{Span, UnixTime};
 use crate::store::spent::{Use, UseKind};
+
+use nonces::Nonces;
 
 /// What proofs are held against.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Dpop {
     require_nonce: bool,
     /// The token endpoint, normalised. It comes from the configuration: `Host` is what an attacker says it is (H47).
     htu: Option<String>,
+    /// The same where clients come with certificates.
+    alias: Option<String>,
 }
 
 /// A proof that was taken. It is not spent yet.
@@ -47,14 +49,21 @@ impl Dpop {
     /// Holds proofs against the URL of the token endpoint. All replicas have the same `key`.
     #[must_use]
     pub fn new(key: hmac::Key, require_nonce: bool, token_endpoint: &str) -> Self {
-        Self { nonces: Nonces(key), require_nonce, htu: normalised(token_endpoint) }
+        Self { nonces: Nonces::new(key), require_nonce, htu: normalised(token_endpoint), alias: None }
     }
 
-    /// The proof of a POST to the token endpoint; `None` when there is none. The numbers are those of RFC 9449 section 4.3.
+    /// The same with another URL of the token endpoint, for connections with a certificate (RFC 8705 section 5).
+    #[must_use]
+    pub fn with_alias(self, token_endpoint: &str) -> Self {
+        Self { alias: normalised(token_endpoint), ..self }
+    }
+
+    /// The proof of a POST to the token endpoint; `None` when there is none. `certified` says that the connection has a
+    /// certificate. The numbers are those of RFC 9449 section 4.3.
     ///
     /// # Errors
     /// [`DpopError`].
-    pub fn check(&self, fields: &[&str], now: UnixTime) -> Result<Option<Proof>, DpopError> {
+    pub fn check(&self, fields: &[&str], certified: bool, now: UnixTime) -> Result<Option<Proof>, DpopError> {
         // 1. "There is not more than one DPoP HTTP request header field."
         let proof = match fields {
             [] => return Ok(None),
@@ -77,13 +86,15 @@ impl Dpop {
         }
         // 9. "The htu claim matches the HTTP URI value for the HTTP request in which the JWT was received, ignoring any
         //    query and fragment parts."
-        if self.htu.is_none() || normalised(htu) != self.htu {
+        let htu = normalised(htu).ok_or(DpopError::Htu)?;
+        let alias = self.alias.as_ref().filter(|_| certified);
+        if self.htu.as_ref() != Some(&htu) && alias != Some(&htu) {
             return Err(DpopError::Htu);
         }
         // 11. "The creation time of the JWT … is within an acceptable window".
         is_timely(claims, iat, now)?;
         // 10. "If the server provided a nonce value to the client, the nonce claim matches the server-provided nonce value."
-        let nonce_due = if self.require_nonce { self.nonce_age(claims, now)? > 0 } else { false };
+        let nonce_due = self.require_nonce && self.nonce_age(claims, now)? > 0;
         let mut hash = [0; 32];
         let jti = digest::digest(&digest::SHA256, jti.as_bytes());
         hash.iter_mut().zip(jti.as_ref()).for_each(|(to, from)| *to = *from);
@@ -127,51 +138,11 @@ fn normalised(uri: &str) -> Option<String> {
     Some(format!("{}://{authority}{path}", uri.scheme()))
 }
 
-/// Nonces (RFC 9449 section 8) that carry their own proof: a MAC over chance and the minute they were made in.
-struct Nonces(hmac::Key);
-
-impl Nonces {
-    fn issue(&self, now: UnixTime) -> Result<String, NoEntropy> {
-        let salt = random_id()?;
-        let mac = self.mac(window(now), &salt);
-        Ok(BASE64_URL_SAFE_NO_PAD.encode([salt, mac].concat()))
-    }
-
-    /// How many windows ago a nonce was made. One that is older than the window before this is nobody's.
-    fn age(&self, nonce: &str, now: UnixTime) -> Option<i64> {
-        let bytes: [u8; 32] = BASE64_URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
-        let (salt, mac) = bytes.split_first_chunk::<16>()?;
-        // The replica that made it may be in the next window already.
-        [0, 1, -1].into_iter().find(|age| equal(mac, &self.mac(window(now) - age, salt)))
-    }
-
-    fn mac(&self, window: i64, salt: &[u8; 16]) -> [u8; 16] {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(&window.to_be_bytes());
-        context.update(salt);
-        let mut mac = [0; 16];
-        mac.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
-        mac
-    }
-}
-
-impl fmt::Debug for Nonces {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Nonces")
-    }
-}
-
-fn window(now: UnixTime) -> i64 {
-    now.0.div_euclid(WINDOW)
-}
-
 /// How old a proof may be, and how far ahead the client's clock.
 const PAST: Span = Span::from_secs(60);
 const AHEAD: Span = Span::from_secs(30);
 /// How far apart the clocks of replicas may be.
 const CLOCKS: Span = Span::from_secs(60);
-/// In seconds. A nonce lives for one window at least and two at most.
-const WINDOW: i64 = 60;
 const LONGEST: usize = 8192;
 const HTM_MAX: usize = 32;
 const HTU_MAX: usize = 2048;
@@ -182,12 +153,16 @@ const NONCE_MAX: usize = 256;
 mod tests {
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    use base64::Engine as _;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
+    use super::nonces::WINDOW;
     use super::*;
 
     const NOW: UnixTime = UnixTime(1_700_000_000);
+    const ALIAS: &str = "https://mtls.as.test:443/token";
 
     struct Prover(EcdsaKeyPair);
 
@@ -226,23 +201,23 @@ mod tests {
     }
 
     fn verdict(claims: &Value) -> Result<(), DpopError> {
-        dpop(false).check(&[&Prover::new().sign(claims)], NOW).map(|proof| assert!(proof.is_some()))
+        dpop(false).check(&[&Prover::new().sign(claims)], false, NOW).map(|proof| assert!(proof.is_some()))
     }
 
     #[test]
     fn dpo_01_dpo_02_a_proof_names_the_key_of_its_sender_and_stands_alone() {
         let (prover, dpop) = (Prover::new(), dpop(false));
         let proof = prover.sign(&claims());
-        let taken = dpop.check(&[&proof], NOW).unwrap().unwrap();
+        let taken = dpop.check(&[&proof], false, NOW).unwrap().unwrap();
         let jwk = prover.jwk().to_string();
         let key = crate::crypto::verifying_key::VerifyingKey::from_text(jwk.as_bytes(), None).unwrap();
         assert_eq!(taken.jkt, key.jkt());
-        assert_eq!(dpop.check(&[], NOW), Ok(None));
-        assert_eq!(dpop.check(&[&proof, &proof], NOW), Err(DpopError::Repeated));
+        assert_eq!(dpop.check(&[], false, NOW), Ok(None));
+        assert_eq!(dpop.check(&[&proof, &proof], false, NOW), Err(DpopError::Repeated));
         for malformed in
             [format!("{proof},{proof}"), format!("{proof}, {proof}"), "x".into(), String::new(), "a.b".into()]
         {
-            let refused = dpop.check(&[&malformed], NOW);
+            let refused = dpop.check(&[&malformed], false, NOW);
             assert_eq!(refused, Err(DpopError::Proof(JoseError::NotCompact)), "{malformed}");
         }
     }
@@ -282,6 +257,9 @@ mod tests {
         ] {
             assert_eq!(verdict(&with("htu", same)), Ok(()), "{same}");
         }
+        let (dpop, proof) = (dpop(false).with_alias("https://mtls.as.test/token"), Prover::new().sign(&with("htu", ALIAS)));
+        assert!(dpop.check(&[&proof], true, NOW).is_ok(), "where clients come with certificates");
+        assert_eq!(dpop.check(&[&proof], false, NOW), Err(DpopError::Htu));
         for other in [
             "http://as.test/token",
             "https://as.test:8443/token",
@@ -300,7 +278,7 @@ mod tests {
             "as.test/token",
             "https:///token",
             "https://as.test/tok en",
-            "https://mtls.as.test/token",
+            ALIAS,
         ] {
             assert_eq!(verdict(&with("htu", other)), Err(DpopError::Htu), "{other}");
         }
@@ -316,10 +294,10 @@ mod tests {
         }
         let (prover, dpop) = (Prover::new(), dpop(false));
         let proof = prover.sign(&with("iat", NOW.0 + 30));
-        let remembered_until = dpop.check(&[&proof], NOW).unwrap().unwrap().expires_at;
+        let remembered_until = dpop.check(&[&proof], false, NOW).unwrap().unwrap().expires_at;
         for later in 0..200 {
             let later = UnixTime(NOW.0 + later);
-            assert!(dpop.check(&[&proof], later).is_err() || later < remembered_until, "{later}");
+            assert!(dpop.check(&[&proof], false, later).is_err() || later < remembered_until, "{later}");
         }
     }
 
@@ -342,7 +320,7 @@ mod tests {
             let now = UnixTime(NOW.0 + seconds);
             let mut claims = with("iat", now.0);
             claims["nonce"] = nonce.into();
-            there.check(&[&prover.sign(&claims)], now).map(|proof| proof.unwrap().nonce_due)
+            there.check(&[&prover.sign(&claims)], false, now).map(|proof| proof.unwrap().nonce_due)
         };
         let nonce = here.nonce(NOW).unwrap();
         let begun = NOW.0 % WINDOW;
@@ -356,7 +334,7 @@ mod tests {
         for wrong in ["", "x", &nonce[1..], &format!("{nonce}="), &nonce.to_uppercase()] {
             assert_eq!(age(wrong, 0), Err(DpopError::Nonce), "{wrong}");
         }
-        assert_eq!(there.check(&[&prover.sign(&claims())], NOW), Err(DpopError::Nonce), "DPO-17");
+        assert_eq!(there.check(&[&prover.sign(&claims())], false, NOW), Err(DpopError::Nonce), "DPO-17");
         let other = Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]), true, "https://as.test/token");
         assert_eq!(age(&other.nonce(NOW).unwrap(), 0), Err(DpopError::Nonce));
 
@@ -376,7 +354,7 @@ mod tests {
             "T3Lg"
         );
         let at = |now, endpoint| {
-            Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), false, endpoint).check(&[proof], UnixTime(now))
+            Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), false, endpoint).check(&[proof], false, UnixTime(now))
         };
         let taken = at(1_562_262_616, "https://server.example.com/token").unwrap().unwrap();
         assert_eq!(taken.jkt, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
@@ -391,7 +369,7 @@ mod tests {
             let prover = Prover::new();
             for claims in [with(&name, value.clone()), with(&name, number)] {
                 for require_nonce in [false, true] {
-                    let _ = dpop(require_nonce).check(&[&prover.sign(&claims)], NOW);
+                    let _ = dpop(require_nonce).check(&[&prover.sign(&claims)], false, NOW);
                 }
             }
         }

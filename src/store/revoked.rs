@@ -24,22 +24,37 @@ impl Store {
         self.queries.inc();
         on!(Pool, &self.pool, pool => {
             within(async {
-                sqlx::query(sql).bind(jti.to_string()).bind(client_id).bind(expires_at.0).bind(now.0).execute(pool).await
-            }).await.map(drop)
+                let mut connection = pool.acquire().await?;
+                let insert = sqlx::query(sql).bind(jti.to_string()).bind(client_id).bind(expires_at.0).bind(now.0);
+                let inserted = insert.execute(&mut *connection).await;
+                if inserted.is_err() {
+                    // It may lead to a primary that was demoted.
+                    connection.close_on_drop();
+                }
+                inserted.map(drop)
+            }).await
         })
     }
 
-    /// Takes away what was revoked and has ended since, `most` rows of it. Returns how many there were.
+    /// Takes away the rows of tokens that had ended before `ended`, a small batch at a time, so that no request waits for
+    /// it. Returns how many there were.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn sweep_revoked_tokens(&self, ended: UnixTime, most: i64) -> Result<u64, StoreError> {
+    /// [`StoreError`]; what was taken away before it stays away.
+    pub async fn sweep_revoked_tokens(&self, ended: UnixTime) -> Result<u64, StoreError> {
         let sql = "delete from revoked_token
-                   where jti in (select jti from revoked_token where expires_at < $1 order by expires_at limit $2)";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async { Ok(sqlx::query(sql).bind(ended.0).bind(most).execute(pool).await?.rows_affected()) }).await
-        })
+                   where jti in (select jti from revoked_token where expires_at < $1 order by expires_at limit 1000)";
+        let mut swept = 0;
+        loop {
+            self.queries.inc();
+            let rows = on!(Pool, &self.pool, pool => {
+                within(async { Ok(sqlx::query(sql).bind(ended.0).execute(pool).await?.rows_affected()) }).await
+            })?;
+            swept += rows;
+            if rows < BATCH {
+                return Ok(swept);
+            }
+        }
     }
 
     /// Revokes what a client was issued until `at`. It never takes back an earlier call. `Ok(false)` when there is no
@@ -70,3 +85,6 @@ impl Store {
         on!(Pool, &self.pool, pool => within(async { sqlx::query(sql).bind(at.0).execute(pool).await }).await.map(drop))
     }
 }
+
+/// Rows that one statement of a sweep deletes.
+const BATCH: u64 = 1000;

@@ -357,9 +357,7 @@ async fn ijr_09_c18_the_signed_form_is_no_access_token(db: Db) {
     let token = world.token().await;
     let jwt = ask_signed(&world, "rs1", &world.rs1, &token, SIGNED).await.body;
     world.by_rs1(&jwt).await.inactive();
-    let assertion = format!(
-        "grant_type=client_credentials&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion="
-    );
+    let assertion = "grant_type=client_credentials&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=";
     for other in [&jwt, &token] {
         world.server.post(&[], format!("{assertion}{other}")).await.e401();
         let fields = [("authorization", &*basic("cb", &world.cb)), ("dpop", &**other)];

@@ -9,6 +9,7 @@ use grantd::model::time::{Clock, UnixTime};
 use grantd::model::token_id::TokenId;
 
 use crate::harness::{Answer, Db, Server, Setup, basic, client};
+use crate::process::daemon::{Daemon, Grantd, eventually};
 
 on_both!(
     rev_01_rev_04_rev_05_rev_10_the_form_is_that_of_a_token_request,
@@ -21,6 +22,7 @@ on_both!(
     h54_no_other_spelling_of_a_revoked_token_is_active,
     a_revocation_survives_a_restart_and_the_client_that_had_it,
     revoked_by_hand_counts_like_any_other,
+    the_command_line_revokes_and_a_running_server_follows_and_logs,
 );
 
 const API1: &str = "https://api1.test";
@@ -175,9 +177,13 @@ async fn rev_09_rows_and_memory_end_with_the_token(db: Db) {
     }
     world.server.refresh().await;
     assert_eq!(world.server.server.registry.revoked.len(), 10);
-    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005), 3).await.unwrap(), 3, "a batch at a time");
-    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005), 3).await.unwrap(), 2);
-    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005), 3).await.unwrap(), 0);
+    let many: Vec<String> =
+        (0..1500).map(|number| format!("('{number:0>21}A', {})", 1000 + number % 5)).collect();
+    let insert = format!("insert into revoked_token (jti, expires_at) values {}", many.join(", "));
+    world.server.db.sql(&insert).await.unwrap();
+    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005)).await.unwrap(), 1505, "in more than one batch");
+    assert_eq!(store.sweep_revoked_tokens(UnixTime(1005)).await.unwrap(), 0);
+    world.server.refresh().await;
     world.server.server.registry.revoked.forget(UnixTime(1005));
     assert_eq!(world.server.server.registry.revoked.len(), 5);
     // Another server knows those that are left.
@@ -284,4 +290,93 @@ async fn revoked_by_hand_counts_like_any_other(db: Db) {
     world.server.refresh().await;
     assert!(!world.is_active(&token).await);
     assert!(world.is_active(&world.token().await).await);
+}
+
+async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) {
+    let grantd = Grantd::new(&db);
+    grantd.ok(&["migrate"]).await;
+    let created = async |arguments: &[&str]| {
+        let done = grantd.json(&[&["client", "create"], arguments, &["--json"]].concat()).await;
+        done["client_secret"].as_str().unwrap().to_owned()
+    };
+    let rs1 = created(&["rs1"]).await;
+    grantd.ok(&["resource", "create", API1, "--scope", "a", "--introspect-by", "rs1"]).await;
+    let cb = created(&["cb", "--scope", "a", "--default-scope", "a", "--resource", API1]).await;
+    let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
+    let authorization = basic("rs1", &rs1);
+    let is_active = async |token: &str| {
+        let fields = [("authorization", authorization.as_str())];
+        daemon.post("/introspect", &fields, format!("token={token}")).await.json()["active"] == true
+    };
+    let token = async || daemon.token("cb", &cb).await.access_token();
+    let is_cut_off = async |token: &str| {
+        assert!(!eventually(async || is_active(token).await, |active| !active).await);
+    };
+    // What is issued in the second of a cut-off is cut off, too.
+    let live = async || {
+        eventually(
+            async || {
+                let token = token().await;
+                is_active(&token).await.then_some(token)
+            },
+            Option::is_some,
+        )
+        .await
+        .unwrap()
+    };
+    let (one, other) = (live().await, live().await);
+    let done = grantd.run_with_input(&["token", "revoke"], &format!("{one}\n")).await;
+    assert!(done.status.success() && done.stderr.contains("until they expire"), "{done:?}");
+    is_cut_off(&one).await;
+    assert!(is_active(&other).await);
+    grantd.ok(&["client", "revoke-tokens", "cb"]).await;
+    is_cut_off(&other).await;
+    let third = live().await;
+    grantd.ok(&["token", "revoke-all", "--now"]).await;
+    is_cut_off(&third).await;
+    let fourth = live().await;
+    let refused = grantd.run(&["token", "revoke-all"]).await;
+    assert_eq!(refused.status.code(), Some(2), "it has to be meant");
+    for (token, fault) in [(&one, "it was revoked"), (&other, "client cb was issued until"), (&third, "tokens that were issued until")] {
+        let explained = grantd.run_with_input(&["token", "inspect"], token).await;
+        assert!(explained.status.code() == Some(1) && explained.stdout.contains(fault), "{explained:?}");
+    }
+    assert!(grantd.run_with_input(&["token", "inspect"], &fourth).await.status.success());
+    let nothing = grantd.run_with_input(&["token", "revoke"], "garbage").await;
+    assert!(nothing.status.code() == Some(1) && nothing.stderr.contains("nothing to revoke"), "{nothing:?}");
+    let missing = grantd.run(&["client", "revoke-tokens", "nobody"]).await;
+    assert!(missing.status.code() == Some(1) && missing.stderr.contains("there is no client nobody"), "{missing:?}");
+    assert!(is_active(&fourth).await);
+    let cb_authorization = basic("cb", &cb);
+    let revoked = daemon.post("/revoke", &[("authorization", &cb_authorization)], format!("token={fourth}")).await;
+    done_over_a_socket(&revoked);
+    let refused = daemon.post("/revoke", &[("authorization", "Basic eDp5")], format!("token={fourth}")).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert!(!is_active(&fourth).await);
+
+    let reasons = |event: &str| -> Vec<String> {
+        daemon.events(event).iter().map(|line| line["reason"].as_str().unwrap().to_owned()).collect()
+    };
+    let told = reasons("introspection");
+    for reason in ["active", "token_revoked", "token_cut_off"] {
+        assert!(told.iter().any(|one| one == reason), "{reason}: {told:?}");
+    }
+    let revocations = eventually(async || reasons("revocation"), |reasons| reasons.len() == 2).await;
+    assert_eq!(revocations, ["revoked", "unknown_client"]);
+    let line = &daemon.events("introspection")[0];
+    assert_eq!((&line["client_id"], &line["token_client_id"]), (&"rs1".into(), &"cb".into()));
+    assert!(line["jti"].is_string() && line["duration_us"].is_number(), "{line}");
+    let lines = [daemon.events("introspection"), daemon.events("revocation")].concat();
+    assert!(!lines.iter().any(|line| line.to_string().contains(&fourth)), "LOG-02");
+    let metrics = daemon.admin_get("/metrics").await.body;
+    for counted in ["grantd_introspections_total{result=\"active\"", "grantd_revocations_total{result=\"done\""] {
+        assert!(metrics.contains(counted), "{counted}");
+    }
+    daemon.stop_cleanly(Duration::from_secs(5)).await;
+}
+
+#[track_caller]
+fn done_over_a_socket(answer: &Answer) {
+    done(answer);
+    assert_eq!(answer.header("content-length"), "0", "REV-02");
 }
