@@ -1,7 +1,7 @@
 //! Where to listen, how, and as whom: nothing that would send secrets in cleartext over a network, or half a mutual TLS.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{At, ConfigError, Settings, Sources};
 use crate::protocol::metadata::{Issuer, IssuerError};
@@ -108,10 +108,10 @@ pub(super) fn client_certificates(settings: &Settings, sources: &Sources) -> Res
 }
 
 /// Certificate and key, or neither.
-fn pair(cert: &PathBuf, key: &PathBuf) -> Result<Option<Files>, ()> {
+fn pair(cert: &Path, key: &Path) -> Result<Option<Files>, ()> {
     match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
         (true, true) => Ok(None),
-        (false, false) => Ok(Some(Files { cert: cert.clone(), key: key.clone() })),
+        (false, false) => Ok(Some(Files { cert: cert.to_owned(), key: key.to_owned() })),
         _ => Err(()),
     }
 }

@@ -244,7 +244,8 @@ impl Authenticator {
         noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
         let Attempt { client_id, method, source, now } = *attempt;
-        let published = match self.registry.snapshot().client(client_id).and_then(|client| client.jwks_uri.clone()) {
+        let uri = self.registry.snapshot().client(client_id).and_then(|client| client.jwks_uri.clone());
+        let published = match uri {
             Some(uri) => Some((self.client_jwks.keys(client_id, &uri, assertion.header(), now).await, uri)),
             None => None,
         };
@@ -253,7 +254,7 @@ impl Authenticator {
         let client = snapshot.client(client_id);
         let keys = match (client, &published) {
             (Some(client), Some((Ok(keys), uri))) if client.jwks_uri.as_ref() == Some(uri) => &**keys,
-            (Some(client), _) => &client.keys,
+            (Some(client), _) => client.keys.as_slice(),
             (None, _) => &[],
         };
         let vouched = client_assertion::verify(assertion, keys, client_id, &self.audience, now);

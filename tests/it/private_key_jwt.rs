@@ -467,11 +467,12 @@ async fn jca_15_c11_an_unknown_client_looks_like_a_wrong_signature(db: Db) {
 async fn jca_19_the_same_at_every_endpoint(db: Db) {
     let (server, signer) = with_pk(db).await;
     let token = ask(&server, &signer.fresh("pk")).await.access_token();
-    for (path, form) in [
+    let endpoints = [
         ("/token", "grant_type=client_credentials".to_owned()),
         ("/introspect", format!("token={token}")),
         ("/revoke", format!("token={token}")),
-    ] {
+    ];
+    for (path, form) in &endpoints {
         for bad in [
             signer.assert(&with("aud", format!("{ISS}{path}"))),
             signer.assert(&with("aud", json!([ISS]))),
@@ -482,12 +483,12 @@ async fn jca_19_the_same_at_every_endpoint(db: Db) {
             Signer::es256().fresh("pk"),
             token.clone(),
         ] {
-            ask_at(&server, path, &form, &bad).await.e401();
+            ask_at(&server, path, form, &bad).await.e401();
         }
         let assertion = signer.fresh("pk");
-        assert_eq!(ask_at(&server, path, &form, &assertion).await.status, StatusCode::OK, "{path}");
-        for path in ["/token", "/introspect", "/revoke"] {
-            assert_eq!(ask_at(&server, path, &format!("{form}&grant_type=client_credentials&token=x"), &assertion).await.status.as_u16() / 100, 4);
+        assert_eq!(ask_at(&server, path, form, &assertion).await.status, StatusCode::OK, "{path}");
+        for (path, form) in &endpoints {
+            ask_at(&server, path, form, &assertion).await.e401();
         }
     }
 }
