@@ -56,7 +56,11 @@ pub fn presented<'a>(
             let credential = Credential::Secret(readings(secret.to_owned(), None));
             Ok(Presented { client_id, method: AuthMethod::ClientSecretPost, credential })
         }
-        (None, None, Some(_)) => Ok(client_assertion::presented(assertion_type, assertion, client_id)?),
+        (None, None, Some(_)) => {
+            let (client_id, unverified) = client_assertion::read(assertion_type, assertion, client_id)?;
+            let credential = Credential::Assertion(Box::new(unverified));
+            Ok(Presented { client_id, method: AuthMethod::PrivateKeyJwt, credential })
+        }
         // RFC 8705 section 2: "the client MUST include the "client_id" parameter". Nobody is guessed from a certificate.
         (None, None, None) => match (client_id, certificate) {
             (Some(client_id), Some(certificate)) => Ok(Presented {

@@ -4,11 +4,9 @@ use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::client_auth::{Credential, Presented};
 use super::error::ClientAuthError;
 use crate::crypto::jose::{Audience, Claims, JoseError, Kind, Unverified};
 use crate::crypto::verifying_key::VerifyingKey;
-use crate::model::client::AuthMethod;
 use crate::model::credential::StoredKey;
 use crate::model::time::{Span, UnixTime};
 use crate::store::spent::{Use, UseKind};
@@ -24,15 +22,15 @@ pub struct Vouched {
     pub spend: Use,
 }
 
-/// Reads the assertion of a request, and whom it claims to be from.
+/// Reads the assertion of a request, and the client that it claims to be from.
 ///
 /// # Errors
 /// [`ClientAuthError`].
-pub fn presented<'a>(
+pub fn read<'a>(
     assertion_type: Option<&str>,
     assertion: Option<&'a str>,
     client_id: Option<&str>,
-) -> Result<Presented<'a>, ClientAuthError> {
+) -> Result<(String, Unverified<'a>), ClientAuthError> {
     if assertion_type != Some(JWT_BEARER) {
         return Err(ClientAuthError::AssertionType);
     }
@@ -47,11 +45,7 @@ pub fn presented<'a>(
     if client_id.is_some_and(|client_id| client_id != sub) {
         return Err(ClientAuthError::AssertionSubject);
     }
-    Ok(Presented {
-        client_id: sub,
-        method: AuthMethod::PrivateKeyJwt,
-        credential: Credential::Assertion(Box::new(unverified)),
-    })
+    Ok((sub, unverified))
 }
 
 /// Whether one of `keys` signed it, and it is for `audience` and for `now`. One signature at least is checked, whatever

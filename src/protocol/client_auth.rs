@@ -244,7 +244,10 @@ impl Authenticator {
         noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
         let Attempt { client_id, method, source, now } = *attempt;
-        let uri = self.registry.snapshot().client(client_id).and_then(|client| client.jwks_uri.clone());
+        // Nothing is fetched from the host of a client that may not authenticate anyway.
+        let uri = self.registry.snapshot().client(client_id).and_then(|client| {
+            client.jwks_uri.clone().filter(|_| may_authenticate(client, method).is_ok())
+        });
         let published = match uri {
             Some(uri) => Some((self.client_jwks.keys(client_id, &uri, assertion.header(), now).await, uri)),
             None => None,
@@ -259,6 +262,9 @@ impl Authenticator {
         };
         let vouched = client_assertion::verify(assertion, keys, client_id, &self.audience, now);
         let client = client.ok_or_else(|| no_such(&snapshot, client_id))?;
+        if client.jwks_uri.is_some() {
+            may_authenticate(client, method)?;
+        }
         let vouched = match published {
             Some((Err(NoKeySet), _)) => return Err(ClientAuthError::KeySet.into()),
             _ => vouched?,

@@ -184,6 +184,14 @@ async fn jca_17_jca_18_keys_are_fetched_when_they_are_needed_and_no_more(db: Db)
     host.publishes(&[&second]);
     hand.fetch_add(30, Ordering::Relaxed);
     ask_as(&server, &second, "pu").await.ok();
+
+    // C16: who may not authenticate makes nobody fetch.
+    let asked = host.asked();
+    server.store.set_client_enabled("pu", false).await.unwrap();
+    server.refresh().await;
+    hand.fetch_add(301, Ordering::Relaxed);
+    ask_as(&server, &second, "pu").await.e401();
+    assert_eq!(host.asked(), asked);
 }
 
 async fn h72_nothing_leads_to_an_address_that_is_not_public(db: Db) {
