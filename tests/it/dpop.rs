@@ -16,6 +16,7 @@ use grantd::model::client::Client;
 use grantd::model::time::Clock;
 use serde_json::{Value, json};
 
+use crate::assertion::{Signer, TYPE, claims};
 use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
 
 on_both!(
@@ -24,6 +25,7 @@ on_both!(
     dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty,
     dpo_12_c34_one_jti_is_many_under_many_keys,
     h38_h40_which_jti_is_spent_by_what,
+    dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused,
     dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_every_replica,
     dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token,
     h47_no_header_changes_which_url_a_proof_is_for,
@@ -244,6 +246,38 @@ async fn dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_eve
     ask(&server, "cb", &secret, &proof).await.error("use_dpop_nonce");
     // Without a proof there is nothing to carry a nonce.
     server.basic("cb", &secret, "").await.ok();
+}
+
+async fn dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused(db: Db) {
+    let (mut setup, signer, prover) = (Setup::new(db).await, Signer::es256(), Prover::new());
+    setup.settings.dpop.require_nonce = true;
+    setup.store.create_client(&Client { require_dpop: true, ..client("pk") }, None).await.unwrap();
+    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    let server = setup.start().await;
+    let ask = async |assertion: &str, proof: &str| {
+        let form = format!("grant_type=client_credentials&client_assertion_type={TYPE}&client_assertion={assertion}");
+        server.post(&[("dpop", proof)], form).await
+    };
+    let proof = |jti: &str, nonce: &str| {
+        let mut claims = Prover::claims();
+        (claims["jti"], claims["nonce"]) = (jti.into(), nonce.into());
+        prover.sign(&prover.header(), &claims)
+    };
+    let mut asserted = claims("pk");
+    // C34: one id, of an assertion and of a proof.
+    asserted["jti"] = "X".into();
+    let assertion = signer.assert(&asserted);
+    let demand = ask(&assertion, &prover.proof()).await;
+    demand.error("use_dpop_nonce");
+    let nonce = demand.header("dpop-nonce").to_owned();
+    ask(&assertion, "x").await.error("invalid_dpop_proof");
+    ask(&assertion, &proof("X", &nonce)).await.ok_of_type("DPoP");
+    ask(&assertion, &proof("Y", &nonce)).await.e401();
+    ask(&signer.fresh("pk"), &proof("X", &nonce)).await.error("invalid_dpop_proof");
+    ask(&signer.fresh("pk"), &proof("Z", &nonce)).await.ok_of_type("DPoP");
+    // C18: neither passes for the other.
+    ask(&proof("W", &nonce), &proof("V", &nonce)).await.e401();
+    ask(&signer.fresh("pk"), &signer.fresh("pk")).await.error("invalid_dpop_proof");
 }
 
 async fn dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token(db: Db) {
