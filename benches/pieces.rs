@@ -89,7 +89,8 @@ fn deciding(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()>
         bencher.iter(|| grant::decide(client, &snapshot, defaults, black_box(&asked), Binding::default()));
     });
 
-    let granted = grant::decide(client, &snapshot, defaults, &asked, Binding::default()).ok().context("nothing is granted")?;
+    let granted =
+        grant::decide(client, &snapshot, defaults, &asked, Binding::default()).ok().context("nothing is granted")?;
     for alg in Alg::ALL {
         let key = Arc::new(SigningKey::generate(alg)?.0);
         let claims = [b'c'; 230];

@@ -80,10 +80,10 @@ impl Fetcher {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             let fetcher = self.clone();
             tokio::spawn(async move {
-                let fetched = tokio::time::timeout(DEADLINE, fetcher.fetch(&uri)).await;
+                let document = tokio::time::timeout(DEADLINE, fetcher.fetch(&uri)).await;
                 let late = || Err(format!("no answer within {} s", DEADLINE.as_secs()));
                 // Whoever asked may have left.
-                drop(reply.send(fetched.unwrap_or_else(|_| late())));
+                drop(reply.send(document.unwrap_or_else(|_| late())));
                 drop(slot);
             });
         }

@@ -251,7 +251,8 @@ impl Session {
 
 /// What may be used once has to be on disk before it counts, whatever the server is set to.
 async fn be_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let sql = "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
+    let sql =
+        "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
     sqlx::raw_sql(sql).execute(connection).await.map(drop)
 }
 

@@ -16,7 +16,6 @@ use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::Span;
-use crate::store::Store;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -54,7 +53,7 @@ pub(super) enum Command {
     /// A client's secrets
     #[command(subcommand)]
     Secret(secret::Command),
-    /// A client's public keys, for private_key_jwt
+    /// A client's public keys, for `private_key_jwt`
     #[command(subcommand)]
     Key(client_key::Command),
     /// A client's certificates, for mutual TLS

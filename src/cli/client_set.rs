@@ -45,7 +45,7 @@ pub(super) struct Set {
     /// Whether its tokens must be bound to a DPoP key
     #[arg(long, value_name = "BOOL")]
     require_dpop: Option<bool>,
-    /// Where it publishes its keys for private_key_jwt, an https URL
+    /// Where it publishes its keys for `private_key_jwt`, an https URL
     #[arg(long, value_name = "URL")]
     jwks_uri: Option<JwksUri>,
     /// Fetch its keys no more
@@ -63,7 +63,7 @@ pub(super) struct Set {
 }
 
 impl Set {
-    async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let (_, store) = shell.store().await?;
         let mut client = one(&store, &self.id).await?;
         client.scope = self.scope.unwrap_or(client.scope);

@@ -60,12 +60,12 @@ async fn revoke(shell: &Shell) -> anyhow::Result<()> {
     let keyring = Keyring::default();
     // What a key signed that does not open cannot be told from what others signed.
     drop(keyring.load(&store.keys().await?, &sealing_key(&config)?));
-    let issued = match verify(&token, issuer.as_str(), &keyring, now) {
-        Ok(issued) => issued,
+    let ours = match verify(&token, issuer.as_str(), &keyring, now) {
+        Ok(ours) => ours,
         Err(inactive) => bail!("there is nothing to revoke: {inactive}"),
     };
-    store.revoke_token(&issued.jti, &issued.client_id, issued.exp, now).await?;
-    shell.say(&format!("token {} of client {} is revoked{WHERE}", issued.jti, issued.client_id))
+    store.revoke_token(&ours.jti, &ours.client_id, ours.exp, now).await?;
+    shell.say(&format!("token {} of client {} is revoked{WHERE}", ours.jti, ours.client_id))
 }
 
 async fn inspect(shell: &Shell) -> anyhow::Result<()> {

@@ -15,7 +15,10 @@ use crate::protocol::error::{ClientAuthError, Error, RequestError};
 
 /// Says whether a CA of ours vouches for a chain in DER, the client's own certificate first.
 #[derive(Clone)]
-pub struct Vouch(pub Arc<dyn Fn(&[Vec<u8>]) -> bool + Send + Sync>);
+pub struct Vouch(pub Arc<Vouches>);
+
+/// What [`Vouch`] holds: trust in CAs is the process's business, which stands above this floor.
+pub type Vouches = dyn Fn(&[Vec<u8>]) -> bool + Send + Sync;
 
 impl fmt::Debug for Vouch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

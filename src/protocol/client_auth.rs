@@ -245,9 +245,11 @@ impl Authenticator {
     ) -> Result<Authenticated, Error> {
         let Attempt { client_id, method, source, now } = *attempt;
         // Nothing is fetched from the host of a client that may not authenticate anyway.
-        let uri = self.registry.snapshot().client(client_id).and_then(|client| {
-            client.jwks_uri.clone().filter(|_| may_authenticate(client, method).is_ok())
-        });
+        let uri = self
+            .registry
+            .snapshot()
+            .client(client_id)
+            .and_then(|client| client.jwks_uri.clone().filter(|_| may_authenticate(client, method).is_ok()));
         let published = match uri {
             Some(uri) => Some((self.client_jwks.keys(client_id, &uri, assertion.header(), now).await, uri)),
             None => None,

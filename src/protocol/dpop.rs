@@ -257,7 +257,8 @@ mod tests {
         ] {
             assert_eq!(verdict(&with("htu", same)), Ok(()), "{same}");
         }
-        let (dpop, proof) = (dpop(false).with_alias("https://mtls.as.test/token"), Prover::new().sign(&with("htu", ALIAS)));
+        let (dpop, proof) =
+            (dpop(false).with_alias("https://mtls.as.test/token"), Prover::new().sign(&with("htu", ALIAS)));
         assert!(dpop.check(&[&proof], true, NOW).is_ok(), "where clients come with certificates");
         assert_eq!(dpop.check(&[&proof], false, NOW), Err(DpopError::Htu));
         for other in [
@@ -354,7 +355,11 @@ mod tests {
             "T3Lg"
         );
         let at = |now, endpoint| {
-            Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), false, endpoint).check(&[proof], false, UnixTime(now))
+            Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), false, endpoint).check(
+                &[proof],
+                false,
+                UnixTime(now),
+            )
         };
         let taken = at(1_562_262_616, "https://server.example.com/token").unwrap().unwrap();
         assert_eq!(taken.jkt, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");

@@ -90,6 +90,7 @@ impl Feed {
     ///
     /// # Errors
     /// [`StoreError`]; a row that cannot be understood is an error of its own inside [`Changes`].
+    #[expect(clippy::too_many_lines, reason = "what is read as of one moment is read in one place")]
     pub async fn changes(&mut self, since: Option<i64>) -> Result<Changes, StoreError> {
         let queries = self.queries.clone();
         let one_moment = match &self.session {

@@ -42,7 +42,12 @@ fn peer(identity: &Identity, ca_verified: bool) -> PeerCertificate {
     PeerCertificate { certificate: Arc::new(Certificate::parse(&identity.chain()[0]).unwrap()), ca_verified }
 }
 
-async fn ask_by(server: &Server, certificate: Option<&PeerCertificate>, fields: &[(&str, &str)], body: String) -> Answer {
+async fn ask_by(
+    server: &Server,
+    certificate: Option<&PeerCertificate>,
+    fields: &[(&str, &str)],
+    body: String,
+) -> Answer {
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: certificate.cloned() };
     server.send_by(&caller, form("/token", fields, body)).await
 }
@@ -273,7 +278,8 @@ async fn post_over(
 ) -> Option<(u16, Value)> {
     let config = mutual_tls::client(&[server], &version::TLS13, identity.cloned(), &[]);
     let stream = TcpStream::connect(address).await.ok()?;
-    let mut stream = TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), stream).await.ok()?;
+    let mut stream =
+        TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), stream).await.ok()?;
     let request = format!(
         "POST /token HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -336,7 +342,9 @@ async fn mtl_11_mtl_14_the_listener_asks_for_certificates_and_the_metadata_says_
     let x5t = Certificate::parse(&svc.chain()[0]).unwrap().x5t_s256();
     assert_eq!(claims["cnf"]["x5t#S256"], x5t);
     let strange = Arc::new(next.issue(&named("svc")));
-    for (identity, id) in [(None, "mt"), (Some(&own), "mt"), (Some(&svc), "ms"), (Some(&svc), "mb"), (Some(&strange), "mt")] {
+    for (identity, id) in
+        [(None, "mt"), (Some(&own), "mt"), (Some(&svc), "ms"), (Some(&svc), "mb"), (Some(&strange), "mt")]
+    {
         assert_eq!(status(identity, id).await, Some(401), "{id}");
     }
     daemon.token("mt", "x").await.e401();

@@ -51,12 +51,13 @@ impl Host {
         let (ca, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         let chain = vec![CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain, key)
+                .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = Self {
@@ -107,7 +108,11 @@ impl Host {
 
     fn publishes(&self, signers: &[&Signer]) {
         let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
-        self.answers("200 OK", "content-type: application/jwk-set+json\r\n", json!({"keys": keys}).to_string().as_bytes());
+        self.answers(
+            "200 OK",
+            "content-type: application/jwk-set+json\r\n",
+            json!({"keys": keys}).to_string().as_bytes(),
+        );
     }
 
     fn asked(&self) -> usize {
@@ -133,7 +138,8 @@ async fn ask_as(server: &Server, signer: &Signer, id: &str) -> Answer {
 
 async fn jca_17_jca_18_keys_are_fetched_when_they_are_needed_and_no_more(db: Db) {
     let host = Host::start().await;
-    let (first, second, thief) = (Signer::es256().named("k1"), Signer::ed25519().named("k2"), Signer::es256().named("k9"));
+    let (first, second, thief) =
+        (Signer::es256().named("k1"), Signer::ed25519().named("k2"), Signer::es256().named("k9"));
     host.publishes(&[&first]);
     let (server, hand) = with_pu(db, &host, &["localhost"]).await;
     assert_eq!(host.asked(), 0);
@@ -142,7 +148,10 @@ async fn jca_17_jca_18_keys_are_fetched_when_they_are_needed_and_no_more(db: Db)
     }
     assert_eq!(host.asked(), 1);
     let request = host.last.lock().unwrap().to_lowercase();
-    assert!(request.starts_with("get /jwks?v=1 http/1.1\r\n") && request.contains(&format!("host: localhost:{}", host.port)));
+    assert!(
+        request.starts_with("get /jwks?v=1 http/1.1\r\n")
+            && request.contains(&format!("host: localhost:{}", host.port))
+    );
     assert!(!request.contains("authorization") && !request.contains("cookie"), "H72: {request}");
 
     // H71: ten thousand unknown ids would be as many as a hundred.
@@ -200,9 +209,10 @@ async fn h72_nothing_leads_to_an_address_that_is_not_public(db: Db) {
     host.publishes(&[&signer]);
     let (server, _) = with_pu(db, &host, &["10.0.0.0/8", "other.test"]).await;
     ask_as(&server, &signer, "pu").await.e401();
-    for (number, authority) in ["127.0.0.1", "[::1]", "2130706433", "0x7f.1", "0.0.0.0", "[::ffff:127.0.0.1]", "169.254.169.254"]
-        .into_iter()
-        .enumerate()
+    for (number, authority) in
+        ["127.0.0.1", "[::1]", "2130706433", "0x7f.1", "0.0.0.0", "[::ffff:127.0.0.1]", "169.254.169.254"]
+            .into_iter()
+            .enumerate()
     {
         let id = format!("p{number}");
         server.store.create_client(&client(&id), None).await.unwrap();
@@ -215,7 +225,16 @@ async fn h72_nothing_leads_to_an_address_that_is_not_public(db: Db) {
     }
     assert_eq!(host.asked(), 0, "not even a handshake");
     for uri in ["http://c.test/jwks", "file:///etc/passwd", "https://c.test/jwks#x", "gopher://c.test/"] {
-        assert!(server.store.set_jwks_uri("pu", Some(uri)).await.unwrap_err().to_string().contains("jwks_uri: an https URL"), "{uri}");
+        assert!(
+            server
+                .store
+                .set_jwks_uri("pu", Some(uri))
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("jwks_uri: an https URL"),
+            "{uri}"
+        );
     }
 }
 

@@ -236,7 +236,9 @@ async fn jca_11_h37_h38_c34_a_jti_is_exact_and_its_owners_own(db: Db) {
     server.store.create_client(&client("other"), None).await.unwrap();
     server.store.add_client_keys("other", &[other.stored()]).await.unwrap();
     server.refresh().await;
-    for jti in [json!(""), json!(null), json!(1), json!(["a"]), json!({}), json!("x".repeat(257)), json!("x".repeat(4096))] {
+    for jti in
+        [json!(""), json!(null), json!(1), json!(["a"]), json!({}), json!("x".repeat(257)), json!("x".repeat(4096))]
+    {
         ask(&server, &signer.assert(&with("jti", jti))).await.e401();
     }
     ask(&server, &signer.assert(&without("jti"))).await.e401();
@@ -345,10 +347,10 @@ async fn c1_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys(db: Db) {
     // C3: a MAC whose secret is the public key, as text and as bytes.
     let jwk = signer.jwk();
     for secret in [jwk.to_string(), jwk["x"].as_str().unwrap().to_owned()] {
-        let signed = format!("{}.{}", text(r#"{"alg":"HS256"}"#), text(&claims()));
+        let message = format!("{}.{}", text(r#"{"alg":"HS256"}"#), text(&claims()));
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
-        let mac = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
-        forged.push(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(mac)));
+        let mac = aws_lc_rs::hmac::sign(&key, message.as_bytes());
+        forged.push(format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(mac)));
     }
     // C6, C7: a key that the header brings or names.
     for (member, value) in [
@@ -368,7 +370,15 @@ async fn c1_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys(db: Db) {
         forged.push(signer.sign(&header.to_string(), &claims()));
     }
     // C8.
-    for kid in [json!("../../../../dev/null"), json!("' OR 1=1--"), json!("\0"), json!("a\r\nb"), json!("x".repeat(9000)), json!(1), json!(null)] {
+    for kid in [
+        json!("../../../../dev/null"),
+        json!("' OR 1=1--"),
+        json!("\0"),
+        json!("a\r\nb"),
+        json!("x".repeat(9000)),
+        json!(1),
+        json!(null),
+    ] {
         forged.push(thief.sign(&json!({"alg": "ES256", "kid": kid}).to_string(), &claims()));
     }
     // C30, JOS-04, JOS-05.
@@ -408,7 +418,8 @@ async fn jos_06_jos_13_c5_each_algorithm_works_with_its_own_key(db: Db) {
     assert_eq!(listed, ["ES256", "EdDSA", "Ed25519", "PS256", "RS256"], "MET-08");
     for signer in &signers {
         ask(&server, &signer.fresh(signer.alg())).await.ok();
-        for alg in ["ES256", "EdDSA", "PS256", "RS256", "ES384", "Ed448"].into_iter().filter(|alg| *alg != signer.alg()) {
+        for alg in ["ES256", "EdDSA", "PS256", "RS256", "ES384", "Ed448"].into_iter().filter(|alg| *alg != signer.alg())
+        {
             let header = json!({"alg": alg}).to_string();
             ask(&server, &signer.sign(&header, &claims(signer.alg()).to_string())).await.e401();
         }
@@ -533,7 +544,11 @@ async fn m89_a_malformed_key_stops_its_own_client_alone(db: Db) {
     let (server, signer) = with_pk(db).await;
     server.store.create_client(&client("bad"), None).await.unwrap();
     let off_the_curve = r#"{"kty":"EC","crv":"P-256","x":"AAAA","y":"AAAA"}"#;
-    server.db.sql(&format!("insert into client_key (client_id, kid, jwk) values ('bad', 'k', '{off_the_curve}')")).await.unwrap();
+    server
+        .db
+        .sql(&format!("insert into client_key (client_id, kid, jwk) values ('bad', 'k', '{off_the_curve}')"))
+        .await
+        .unwrap();
     server.refresh().await;
     ask(&server, &signer.fresh("bad")).await.e401();
     ask(&server, &signer.fresh("pk")).await.ok();

@@ -177,8 +177,7 @@ async fn rev_09_rows_and_memory_end_with_the_token(db: Db) {
     }
     world.server.refresh().await;
     assert_eq!(world.server.server.registry.revoked.len(), 10);
-    let many: Vec<String> =
-        (0..1500).map(|number| format!("('{number:0>21}A', {})", 1000 + number % 5)).collect();
+    let many: Vec<String> = (0..1500).map(|number| format!("('{number:0>21}A', {})", 1000 + number % 5)).collect();
     let insert = format!("insert into revoked_token (jti, expires_at) values {}", many.join(", "));
     world.server.db.sql(&insert).await.unwrap();
     assert_eq!(store.sweep_revoked_tokens(UnixTime(1005)).await.unwrap(), 1505, "in more than one batch");
@@ -337,7 +336,9 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     let fourth = live().await;
     let refused = grantd.run(&["token", "revoke-all"]).await;
     assert_eq!(refused.status.code(), Some(2), "it has to be meant");
-    for (token, fault) in [(&one, "it was revoked"), (&other, "client cb was issued until"), (&third, "tokens that were issued until")] {
+    for (token, fault) in
+        [(&one, "it was revoked"), (&other, "client cb was issued until"), (&third, "tokens that were issued until")]
+    {
         let explained = grantd.run_with_input(&["token", "inspect"], token).await;
         assert!(explained.status.code() == Some(1) && explained.stdout.contains(fault), "{explained:?}");
     }
@@ -363,11 +364,11 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     }
     let revocations = eventually(async || reasons("revocation"), |reasons| reasons.len() == 2).await;
     assert_eq!(revocations, ["revoked", "unknown_client"]);
-    let line = &daemon.events("introspection")[0];
-    assert_eq!((&line["client_id"], &line["token_client_id"]), (&"rs1".into(), &"cb".into()));
-    assert!(line["jti"].is_string() && line["duration_us"].is_number(), "{line}");
+    let entry = &daemon.events("introspection")[0];
+    assert_eq!((&entry["client_id"], &entry["token_client_id"]), (&"rs1".into(), &"cb".into()));
+    assert!(entry["jti"].is_string() && entry["duration_us"].is_number(), "{entry}");
     let lines = [daemon.events("introspection"), daemon.events("revocation")].concat();
-    assert!(!lines.iter().any(|line| line.to_string().contains(&fourth)), "LOG-02");
+    assert!(!lines.iter().any(|entry| entry.to_string().contains(&fourth)), "LOG-02");
     let metrics = daemon.admin_get("/metrics").await.body;
     for counted in ["grantd_introspections_total{result=\"active\"", "grantd_revocations_total{result=\"done\""] {
         assert!(metrics.contains(counted), "{counted}");

@@ -10,7 +10,11 @@ use super::daemon::{Daemon, Grantd, eventually};
 use crate::assertion::{Signer, TYPE, claims};
 use crate::harness::{Answer, Db};
 
-on_both!(keys_are_added_listed_and_removed, certificates_are_added_listed_and_removed, l105_keys_that_are_none_are_refused);
+on_both!(
+    keys_are_added_listed_and_removed,
+    certificates_are_added_listed_and_removed,
+    l105_keys_that_are_none_are_refused
+);
 
 async fn migrated(db: &Db) -> Grantd {
     let grantd = Grantd::new(db).with("GRANTD__ISSUER", crate::harness::ISS);
@@ -28,7 +32,10 @@ async fn keys_are_added_listed_and_removed(db: Db) {
     assert_eq!(added["keys"][0]["kid"], added["keys"][0]["thumbprint"], "without a kid it goes by its thumbprint");
     let set = json!({"keys": [second.jwk(), third.jwk()]}).to_string();
     let done = grantd.run_with_input(&["client", "key", "add", "pk", "--jwk", "-", "--expires-in", "30d"], &set).await;
-    assert!(done.status.success() && done.stdout.contains("key k2  EdDSA") && done.stdout.contains("key k3  PS256"), "{done:?}");
+    assert!(
+        done.status.success() && done.stdout.contains("key k2  EdDSA") && done.stdout.contains("key k3  PS256"),
+        "{done:?}"
+    );
     let listed = grantd.json(&["client", "key", "list", "pk", "--json"]).await;
     assert_eq!(listed.as_array().unwrap().len(), 3);
     assert!(listed.as_array().unwrap().iter().filter(|key| key["expires_at"].is_i64()).count() == 2, "{listed}");
@@ -61,7 +68,10 @@ async fn keys_are_added_listed_and_removed(db: Db) {
     }
     grantd.ok(&["client", "set", "pk", "--jwks-uri", "https://c.test/jwks", "--auth-methods", "private_key_jwt"]).await;
     let shown = grantd.json(&["client", "show", "pk", "--json"]).await;
-    assert_eq!((&shown["jwks_uri"], &shown["auth_methods"]), (&"https://c.test/jwks".into(), &"private_key_jwt".into()));
+    assert_eq!(
+        (&shown["jwks_uri"], &shown["auth_methods"]),
+        (&"https://c.test/jwks".into(), &"private_key_jwt".into())
+    );
     grantd.ok(&["client", "set", "pk", "--no-jwks-uri", "--any-auth-method"]).await;
     let shown = grantd.json(&["client", "show", "pk", "--json"]).await;
     assert!(shown["jwks_uri"].is_null() && shown["auth_methods"].is_null(), "{shown}");
@@ -91,7 +101,10 @@ async fn l105_keys_that_are_none_are_refused(db: Db) {
         (with("y", good["x"].clone()).to_string(), "no point of P-256"),
         (with("alg", "RS256".into()).to_string(), "alg is ES256"),
         (json!({"keys": [good, good]}).to_string(), "same kid"),
-        (json!({"keys": [good, with("use", "enc".into())]}).to_string().replacen("\"k\"", "\"k0\"", 1), "key 2 of the set"),
+        (
+            json!({"keys": [good, with("use", "enc".into())]}).to_string().replacen("\"k\"", "\"k0\"", 1),
+            "key 2 of the set",
+        ),
         (with("kid", "é".into()).to_string(), "ASCII characters"),
         ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".into(), "this is a private key"),
         (" ".repeat(70_000), "more than 65536 bytes"),
@@ -140,7 +153,10 @@ async fn certificates_are_added_listed_and_removed(db: Db) {
     assert_eq!(grantd.json(&["client", "show", "pk", "--json"]).await["certificates"].as_array().unwrap().len(), 2);
     grantd.ok(&["key", "generate"]).await;
     let done = grantd.run(&["doctor"]).await;
-    assert!(done.stdout.contains("server.mtls.client_ca_file") && done.stdout.contains("server.mtls.listen"), "{done:?}");
+    assert!(
+        done.stdout.contains("server.mtls.client_ca_file") && done.stdout.contains("server.mtls.listen"),
+        "{done:?}"
+    );
     for cert in [&added, &own] {
         grantd.ok(&["client", "cert", "remove", "pk", cert["cert_id"].as_str().unwrap()]).await;
     }
