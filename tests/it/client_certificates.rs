@@ -58,7 +58,7 @@ async fn ask(server: &Server, certificate: &PeerCertificate, id: &str) -> Answer
 
 async fn register(store: &Store, id: &str, kind: &str, value: &str) -> Result<(), StoreError> {
     let registered = RegisteredCertificate::parse(kind, value).unwrap();
-    let cert_id = format!("{id}-{kind}-{}", &BASE64_URL_SAFE_NO_PAD.encode(value).replace(['_', '-'], "")[..4]);
+    let cert_id = grantd::crypto::secret::new_secret_id().unwrap();
     let stored = StoredCertificate { cert_id: cert_id.into(), registered, created_at: UnixTime(1) };
     store.add_client_certificate(id, &stored).await
 }
