@@ -16,7 +16,6 @@ use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::Span;
-use crate::store::Store;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

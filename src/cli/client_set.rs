@@ -63,7 +63,7 @@ pub(super) struct Set {
 }
 
 impl Set {
-    async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let (_, store) = shell.store().await?;
         let mut client = one(&store, &self.id).await?;
         client.scope = self.scope.unwrap_or(client.scope);

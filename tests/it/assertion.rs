@@ -96,7 +96,7 @@ impl Signer {
             Pair::Rsa(pair, alg) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 let padding = if *alg == "PS256" { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
-                pair.sign(*padding, &random, message, &mut signature).unwrap();
+                pair.sign(padding, &random, message, &mut signature).unwrap();
                 signature
             }
         };
