@@ -73,6 +73,7 @@ fn the_sample_lists_every_key_at_its_default() {
         ("Keys {", "keys"),
         ("Secrets {", "secrets"),
         ("Clients {", "clients"),
+        ("DpopSettings {", "dpop"),
         ("Log {", "log"),
     ];
     let mut existing: BTreeSet<String> =
