@@ -175,7 +175,7 @@ impl Setup {
 
     pub async fn start(self) -> Server {
         let config = Arc::new(Config::parse(&self.settings, &Sources::default()).unwrap());
-        Server::launch(Arc::new(self.db), self.store, config, self.sealing_key, self.clock).await
+        Box::pin(Server::launch(Arc::new(self.db), self.store, config, self.sealing_key, self.clock)).await
     }
 }
 
@@ -228,7 +228,8 @@ impl Server {
     /// Another server on the same database, with the same settings and the same clock.
     pub async fn replica(&self) -> Self {
         let (db, config) = (Arc::clone(&self.db), Arc::clone(&self.config));
-        Self::launch(db, self.store.clone(), config, self.sealing_key.clone(), self.server.clock.clone()).await
+        let clock = self.server.clock.clone();
+        Box::pin(Self::launch(db, self.store.clone(), config, self.sealing_key.clone(), clock)).await
     }
 
     /// Waits until the server has seen what was changed before the call.

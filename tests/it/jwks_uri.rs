@@ -83,7 +83,7 @@ impl Host {
                             drop(stream.write_all(&answer).await);
                             drop(stream.shutdown().await);
                         }
-                        Does::Hangs => tokio::time::sleep(Duration::from_secs(60)).await,
+                        Does::Hangs => tokio::time::sleep(Duration::from_mins(1)).await,
                         Does::Trickles => {
                             drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n").await);
                             while stream.write_all(b" ").await.is_ok() && stream.flush().await.is_ok() {
