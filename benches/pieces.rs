@@ -16,8 +16,9 @@ use grantd::http::credentials::{BasicReading, presented};
 use grantd::http::form::Form;
 use grantd::model::time::UnixTime;
 use grantd::protocol::access_token::mint;
+use grantd::protocol::client_auth::Credential;
 use grantd::protocol::client_secret::tagged;
-use grantd::protocol::grant::{self, Asked};
+use grantd::protocol::grant::{self, Asked, Binding};
 use server::{CLIENT, ISSUER, InProcess};
 
 fn main() -> anyhow::Result<()> {
@@ -55,7 +56,7 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
     headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&server.authorization)?);
     let form = Form::parse(BODY).ok().context("the form does not parse")?;
     criterion.bench_function("Basic credentials", |bencher| {
-        bencher.iter(|| presented(black_box(&headers), &form, BasicReading::Tolerant));
+        bencher.iter(|| presented(black_box(&headers), &form, BasicReading::Tolerant, None));
     });
 
     let registry = &server.assembled.server.registry;
@@ -67,12 +68,13 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
     let authenticator = &server.assembled.server.authenticator;
     let snapshot = registry.snapshot();
     let client = snapshot.client(CLIENT).context("the client is not known")?;
-    let presented = presented(&headers, &form, BasicReading::Tolerant).ok().context("no credentials")?;
+    let presented = presented(&headers, &form, BasicReading::Tolerant, None).ok().context("no credentials")?;
+    let Credential::Secret(readings) = presented.credential else { anyhow::bail!("Basic brings a secret") };
     criterion.bench_function("secret known again", |bencher| {
-        bencher.iter(|| authenticator.memory.recall(Some(client), black_box(&presented.readings)).is_some());
+        bencher.iter(|| authenticator.memory.recall(Some(client), black_box(&readings)).is_some());
     });
     criterion.bench_function("tag of a secret", |bencher| {
-        bencher.iter(|| tagged(&snapshot, CLIENT, black_box(&presented.readings)).is_some());
+        bencher.iter(|| tagged(&snapshot, CLIENT, black_box(&readings)).is_some());
     });
     Ok(())
 }
@@ -84,10 +86,11 @@ fn deciding(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()>
     let defaults = &server.assembled.server.defaults;
     let asked = Asked { scope: Some("api:read"), resources: Vec::new() };
     criterion.bench_function("grant decision", |bencher| {
-        bencher.iter(|| grant::decide(client, &snapshot, defaults, black_box(&asked)));
+        bencher.iter(|| grant::decide(client, &snapshot, defaults, black_box(&asked), Binding::default()));
     });
 
-    let granted = grant::decide(client, &snapshot, defaults, &asked).ok().context("nothing is granted")?;
+    let granted =
+        grant::decide(client, &snapshot, defaults, &asked, Binding::default()).ok().context("nothing is granted")?;
     for alg in Alg::ALL {
         let key = Arc::new(SigningKey::generate(alg)?.0);
         let claims = [b'c'; 230];

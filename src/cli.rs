@@ -1,11 +1,15 @@
 //! The command line: arguments to calls, results to stdout as text or JSON, messages to stderr, faults to exit codes.
 
 mod client;
+mod client_cert;
+mod client_key;
+mod client_set;
 mod config;
 mod dev;
 mod doctor;
 mod health;
 mod key;
+mod registered;
 mod resource;
 mod secret;
 mod seed;
@@ -325,6 +329,10 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
+
+/// Where and when a revocation shows.
+const WHERE: &str =
+    ", within a second on every replica; resource servers that do not introspect take them until they expire";
 
 /// Longest secret that is taken; a longer one is refused, not cut.
 const MAX_SECRET: u64 = 4096;

@@ -1,5 +1,6 @@
 //! Configuration: [`Settings`] as written, parsed once into a [`Config`] that cannot be insecure or half done.
 
+mod listening;
 mod settings;
 
 use std::fmt;
@@ -15,15 +16,19 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::crypto::jwk::{Alg, KeyError};
 use crate::crypto::secret::HashParams;
+use crate::fetch::Allowed;
 use crate::http::credentials::BasicReading;
 use crate::listener::Deadlines;
 use crate::model::time::{Span, SpanError};
 use crate::protocol::grant::Defaults;
-use crate::protocol::metadata::{Issuer, IssuerError};
+use crate::protocol::metadata::Issuer;
 use crate::store::Database;
 use crate::tls::Files;
 
+pub use listening::{ClientCertificates, Mtls};
 pub use settings::{Settings, Sources};
+
+use listening::Public;
 
 /// Everything the process was told, parsed.
 #[derive(Debug)]
@@ -38,6 +43,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// TLS in process.
     pub tls: Option<Files>,
+    /// How certificates of clients come here.
+    pub client_certificates: ClientCertificates,
+    /// What `jwks_uri` may lead to beside the public network.
+    pub jwks_uri_allow: Vec<Allowed>,
+    /// CAs that vouch for the hosts of `jwks_uri` beside those of the public web.
+    pub jwks_uri_ca_file: Option<PathBuf>,
     /// Whose word on where a request came from is taken.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether a proxy in front terminates TLS.
@@ -70,6 +81,8 @@ pub struct Config {
     pub token_alg: Alg,
     /// Tokens.
     pub token_audience: Option<String>,
+    /// Whether a DPoP proof needs a nonce of ours.
+    pub dpop_require_nonce: bool,
     /// The key under which private keys are sealed.
     pub sealing_key_file: PathBuf,
     /// Whether a missing sealing key may be made.
@@ -134,10 +147,8 @@ impl Config {
                 at("profile").wrong("this version does not enforce the fapi2 profile yet; write profile = \"default\"")
             );
         }
-        if !server.mtls.listen.is_empty() || !server.mtls.client_ca_file.as_os_str().is_empty() {
-            return Err(at("server.mtls").wrong("this version does not offer mutual TLS yet; leave server.mtls out"));
-        }
-        let (listen, tls, issuer) = listening(settings, sources)?;
+        let Public { listen, tls, issuer } = listening::public(settings, sources)?;
+        let allow = settings.clients.jwks_uri_allow.iter().map(|allowed| Allowed::parse(allowed));
         let (database, database_by_default) = database(settings, sources)?;
         let embedded = matches!(database, Database::Sqlite(_));
         let sealing_key_file = match &settings.keys.sealing_key_file {
@@ -170,6 +181,12 @@ impl Config {
                 .map_err(|_| {
                     at("server.trusted_proxies").wrong("addresses or networks, such as [\"10.0.0.0/8\", \"192.0.2.7\"]")
                 })?,
+            client_certificates: listening::client_certificates(settings, sources)?,
+            jwks_uri_allow: allow.collect::<Option<_>>().ok_or_else(|| {
+                at("clients.jwks_uri_allow")
+                    .wrong("addresses, networks or host names, such as [\"10.0.0.0/8\", \"keys.internal\"]")
+            })?,
+            jwks_uri_ca_file: optional(&settings.clients.jwks_uri_ca_file),
             behind_proxy: server.cleartext == "behind-proxy",
             max_connections: at("server.max_connections").within(server.max_connections, 1, 1_000_000)?,
             deadlines: Deadlines {
@@ -200,6 +217,7 @@ impl Config {
                 .parse()
                 .map_err(|error: KeyError| at("token.alg").wrong(&error.to_string()))?,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
+            dpop_require_nonce: settings.dpop.require_nonce,
             sealing_key_file,
             make_sealing_key: embedded,
             argon2: HashParams::from_str(&settings.secrets.argon2)
@@ -267,43 +285,6 @@ impl At<'_> {
             Err(self.wrong(&format!("a number from {least} to {most}")))
         }
     }
-}
-
-/// Where to listen, how, and as whom: nothing that would send secrets in cleartext over a network.
-fn listening(
-    settings: &Settings,
-    sources: &Sources,
-) -> Result<(SocketAddr, Option<Files>, Option<Issuer>), ConfigError> {
-    let at = |key: &'static str| At { key, sources };
-    let server = &settings.server;
-    let tls = match (&server.tls.cert_file, &server.tls.key_file) {
-        (cert, key) if cert.as_os_str().is_empty() && key.as_os_str().is_empty() => None,
-        (cert, key) if !cert.as_os_str().is_empty() && !key.as_os_str().is_empty() => {
-            Some(Files { cert: cert.clone(), key: key.clone() })
-        }
-        _ => {
-            return Err(at("server.tls").wrong("set both server.tls.cert_file and server.tls.key_file, or neither"));
-        }
-    };
-    let listen: SocketAddr =
-        at("server.listen").parse(&server.listen, "an address and a port, such as 127.0.0.1:8080")?;
-    let behind_proxy =
-        at("server.cleartext").one_of(&server.cleartext, &[("loopback", false), ("behind-proxy", true)])?;
-    // RFC 6749 section 3.2: the server "MUST require the use of TLS … when sending requests to the token endpoint".
-    if tls.is_none() && !listen.ip().is_loopback() && !behind_proxy {
-        return Err(at("server.listen").wrong(&format!(
-            "{listen} would serve secrets in cleartext; set server.tls.cert_file and server.tls.key_file or, when a proxy in front terminates TLS, server.cleartext = \"behind-proxy\""
-        )));
-    }
-    let issuer: Option<Issuer> = match settings.issuer.as_str() {
-        "" => None,
-        issuer => Some(issuer.parse().map_err(|error: IssuerError| at("issuer").wrong(&error.to_string()))?),
-    };
-    if issuer.is_none() && !listen.ip().is_loopback() {
-        return Err(at("issuer")
-            .wrong("set it to the https URL by which clients reach this server, such as https://auth.example.com"));
-    }
-    Ok((listen, tls, issuer))
 }
 
 fn database(settings: &Settings, sources: &Sources) -> Result<(Database, bool), ConfigError> {

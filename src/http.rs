@@ -3,8 +3,10 @@
 pub mod admin;
 pub mod client_cert;
 pub mod credentials;
+mod documents;
 pub mod error;
 pub mod form;
+mod introspection;
 pub mod log;
 
 use std::net::{IpAddr, SocketAddr};
@@ -22,17 +24,20 @@ use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 
-use crate::keyring::Document;
 use crate::model::certificate::PeerCertificate;
-use crate::model::time::Span;
 use crate::pressure::Pressure;
+use crate::protocol::client_auth::Presented;
 use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
-use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenRequest};
+use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenQuery, TokenRequest};
 
+use client_cert::{Vouch, peer_certificate};
 use credentials::BasicReading;
+use documents::Documents;
 use form::{Form, FormError};
-use log::Log;
+use log::{Answered, Log};
+
+pub use documents::PUBLISH_AHEAD;
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -45,6 +50,8 @@ pub struct Surface {
     pub body_deadline: Duration,
     /// Whether more comes than can be answered in time.
     pub pressure: Arc<Pressure>,
+    /// Whose word on certificates in a header field of a trusted proxy is taken; `None` when the field is not read.
+    pub client_cert_header: Option<Vouch>,
     /// Whether the metadata also stands where OpenID Connect clients look (RFC 8414 section 5).
     pub openid_configuration: bool,
 }
@@ -58,14 +65,13 @@ pub struct Caller {
     pub certificate: Option<PeerCertificate>,
 }
 
-/// The public surface: every path is matched here, by hand, since a token should cost little more than its signature, and a
-/// key set little more than its bytes.
+/// The public surface: every path is matched by hand, since a token should cost little more than its signature, and a key
+/// set little more than its bytes.
 #[derive(Debug)]
 pub struct App {
     surface: Surface,
+    documents: Documents,
     log: Log,
-    /// Where the metadata stands.
-    metadata: Vec<String>,
     /// Header fields of every answer that does not say otherwise.
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -74,21 +80,16 @@ impl App {
     /// Puts the surface together.
     #[must_use]
     pub fn new(surface: Surface, log: Log) -> Self {
-        let issuer = &surface.server.issuer;
-        let mut metadata = vec![issuer.well_known("oauth-authorization-server")];
-        if surface.openid_configuration {
-            metadata.push(format!("{}/.well-known/openid-configuration", issuer.path()));
-            metadata.push(issuer.well_known("openid-configuration"));
-        }
         let mut headers = vec![
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ];
-        if issuer.is_https() {
+        if surface.server.issuer.is_https() {
             headers.push((header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000")));
         }
-        Self { surface, log, metadata, headers }
+        let documents = Documents::new(&surface.server, surface.openid_configuration);
+        Self { surface, documents, log, headers }
     }
 
     /// Answers a request, writes its line, and counts it.
@@ -98,11 +99,11 @@ impl App {
         B::Error: Into<BoxError>,
     {
         let arrival = self.log.arrival(caller, &request);
-        let (mut response, outcome) = AssertUnwindSafe(self.respond(arrival.source, request))
+        let (mut response, answered) = AssertUnwindSafe(self.respond(caller, arrival.source, request))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| ((&Error::Internal).into_response(), None));
-        self.log.write(&arrival, &response, outcome.as_ref());
+        self.log.write(&arrival, &response, answered.as_ref());
         let headers = response.headers_mut();
         headers.reserve(self.headers.len() + 1);
         for (name, value) in &self.headers {
@@ -114,7 +115,15 @@ impl App {
         response
     }
 
-    async fn respond<B>(&self, source: IpAddr, request: Request<B>) -> (Response, Option<Outcome>)
+    fn certificate(&self, caller: &Caller, headers: &HeaderMap) -> Certified {
+        match &self.surface.client_cert_header {
+            // The connection is the proxy's, and so is a certificate on it.
+            Some(vouch) if self.log.trusts(caller.address.ip()) => Ok(peer_certificate(headers, vouch)?),
+            _ => Ok(caller.certificate.clone()),
+        }
+    }
+
+    async fn respond<B>(&self, caller: &Caller, source: IpAddr, request: Request<B>) -> (Response, Option<Answered>)
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -127,46 +136,23 @@ impl App {
             return (refusal, None);
         }
         let path = request.uri().path();
-        match path.strip_prefix(self.surface.server.issuer.path()) {
-            // Clients
-            Some("/token") if request.method() == Method::POST => {
-                let (response, outcome) = self.surface.token(source, request).await;
-                (response, Some(outcome))
+        match path.strip_prefix(self.surface.server.issuer.path()).and_then(Endpoint::at) {
+            Some(endpoint) if request.method() == Method::POST => {
+                let certificate = self.certificate(caller, request.headers());
+                let (response, answered) = self.surface.post(endpoint, source, &certificate, request).await;
+                (response, Some(answered))
             }
-            Some("/token") => (not_by_this_method("POST"), None),
-            // Resource servers
-            Some("/jwks" | "/.well-known/jwks.json") => {
-                (read_only(&request, |headers| self.surface.jwks(headers)), None)
+            Some(_) => (error::not_by_this_method("POST"), None),
+            None => {
+                let document = self.documents.answer(path, request.method(), request.headers());
+                (document.unwrap_or_else(|| error::plain(StatusCode::NOT_FOUND, "there is nothing here")), None)
             }
-            // Whoever configures them, or clients
-            _ if self.metadata.iter().any(|metadata| metadata == path) => {
-                (read_only(&request, |headers| self.surface.metadata(headers)), None)
-            }
-            _ => (error::plain(StatusCode::NOT_FOUND, "there is nothing here"), None),
         }
     }
 }
 
-/// An answer to GET, or to HEAD, which differs by having no body.
-fn read_only<B>(request: &Request<B>, answer: impl FnOnce(&HeaderMap) -> Response) -> Response {
-    match *request.method() {
-        Method::GET => answer(request.headers()),
-        Method::HEAD => {
-            let mut response = answer(request.headers());
-            let length = response.body().size_hint().exact().unwrap_or(0);
-            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-            *response.body_mut() = Body::empty();
-            response
-        }
-        _ => not_by_this_method("GET,HEAD"),
-    }
-}
-
-fn not_by_this_method(allowed: &'static str) -> Response {
-    let mut refusal = error::plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource");
-    refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    refusal
-}
+/// The certificate of a client, or why it cannot be told.
+type Certified = Result<Option<PeerCertificate>, Error>;
 
 /// RFC 6749 section 5.1.
 #[derive(Serialize)]
@@ -177,57 +163,114 @@ struct TokenResponse<'a> {
     scope: &'a str,
 }
 
+/// The endpoints that clients and resource servers post to.
+#[derive(Clone, Copy)]
+enum Endpoint {
+    Token,
+    Introspect,
+    Revoke,
+}
+
+impl Endpoint {
+    fn at(path: &str) -> Option<Self> {
+        match path {
+            "/token" => Some(Self::Token),
+            "/introspect" => Some(Self::Introspect),
+            "/revoke" => Some(Self::Revoke),
+            _ => None,
+        }
+    }
+}
+
+/// A request that was posted, with its form or why it has none.
+struct Posted<'a> {
+    headers: &'a HeaderMap,
+    form: &'a Result<Form<'a>, RequestError>,
+    certificate: &'a Certified,
+    source: IpAddr,
+}
+
 impl Surface {
-    fn jwks(&self, headers: &HeaderMap) -> Response {
-        if !self.server.knows_anything() {
-            return unknown_yet();
-        }
-        document(&self.server.keyring.jwks(), "application/jwk-set+json", headers)
-    }
-
-    fn metadata(&self, headers: &HeaderMap) -> Response {
-        if !self.server.knows_anything() {
-            return unknown_yet();
-        }
-        document(&self.server.metadata(), "application/json", headers)
-    }
-
-    async fn token<B>(&self, source: IpAddr, request: Request<B>) -> (Response, Outcome)
+    async fn post<B>(
+        &self,
+        endpoint: Endpoint,
+        source: IpAddr,
+        certificate: &Certified,
+        request: Request<B>,
+    ) -> (Response, Answered)
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
-        let outcome = match read_body(&parts, body, self.body_deadline).await {
+        let body = read_body(&parts, body, self.body_deadline).await;
+        let form = match &body {
+            Ok(body) => Form::parse(body).map_err(|error| match error {
+                FormError::Malformed => RequestError::Form,
+                FormError::TooMany => RequestError::TooManyParameters,
+            }),
+            Err(error) => Err(*error),
+        };
+        let posted = Posted { headers: &parts.headers, form: &form, certificate, source };
+        let (mut response, answered) = match endpoint {
+            Endpoint::Token => self.token(&posted).await,
+            Endpoint::Introspect => self.introspect(&posted).await,
+            Endpoint::Revoke => self.revoke(&posted).await,
+        };
+        // RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response header field with a value
+        // of "no-cache"", on refusals too.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+        (response, answered)
+    }
+
+    async fn token(&self, posted: &Posted<'_>) -> (Response, Answered) {
+        let outcome = match self.token_request(posted) {
             // Before anything costs more than the refusal does.
-            Ok(_) if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
-            Ok(body) => self.outcome(&parts, &body, source).await,
+            _ if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
+            Ok(request) => self.server.token(request).await,
             Err(error) => Outcome::of(error),
         };
         let mut response = match &outcome.result {
             Ok(granted) => token_response(granted),
             Err(error) => error.into_response(),
         };
-        // RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response header field with a value
-        // of "no-cache"", on refusals too.
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-        (response, outcome)
-    }
-
-    async fn outcome(&self, parts: &Parts, body: &[u8], source: IpAddr) -> Outcome {
-        let form = match Form::parse(body) {
-            Ok(form) => form,
-            Err(FormError::Malformed) => return Outcome::of(RequestError::Form),
-            Err(FormError::TooMany) => return Outcome::of(RequestError::TooManyParameters),
-        };
-        match self.read(parts, &form, source) {
-            Ok(request) => self.server.token(request).await,
-            Err(error) => Outcome::of(error),
+        // RFC 9449 section 8: "The authorization server MAY supply a nonce value", with the demand for one and when the one
+        // that was used will soon be over (section 8.2).
+        if outcome.nonce_due
+            && let Ok(nonce) = self.server.dpop.nonce(self.server.clock.now())
+            && let Ok(nonce) = HeaderValue::from_str(&nonce)
+        {
+            response.headers_mut().insert("dpop-nonce", nonce);
         }
+        (response, Answered::Token(outcome))
     }
 
-    fn read<'a>(&self, parts: &Parts, form: &'a Form<'_>, source: IpAddr) -> Result<TokenRequest<'a>, RequestError> {
+    async fn introspect(&self, posted: &Posted<'_>) -> (Response, Answered) {
+        let outcome = match self.token_query(posted) {
+            Ok(request) => self.server.introspect(request).await,
+            Err(error) => Outcome::of(error),
+        };
+        let response = introspection::response(&self.server, outcome.result.as_ref(), posted.headers);
+        (response, Answered::Introspection(outcome))
+    }
+
+    async fn revoke(&self, posted: &Posted<'_>) -> (Response, Answered) {
+        let outcome = match self.token_query(posted) {
+            Ok(request) => self.server.revoke(request).await,
+            Err(error) => Outcome::of(error),
+        };
+        let response = match &outcome.result {
+            // RFC 7009 section 2.2: "The content of the response body is ignored by the client as all necessary information
+            // is conveyed in the response code."
+            Ok(_) => Response::new(Body::empty()),
+            Err(error) => error.into_response(),
+        };
+        (response, Answered::Revocation(outcome))
+    }
+
+    fn token_request<'a>(&self, posted: &Posted<'a>) -> Result<TokenRequest<'a>, RequestError> {
+        let form = posted.form.as_ref().map_err(|error| *error)?;
         let one = |name| form.one(name).map_err(|_| RequestError::Repeated);
         Ok(TokenRequest {
             grant_type: one("grant_type")?,
@@ -235,8 +278,25 @@ impl Surface {
                 scope: one("scope")?,
                 resources: form.all("resource").chain(form.all("audience")).collect(),
             },
-            presented: credentials::presented(&parts.headers, form, self.basic),
-            source,
+            presented: self.presented(posted, form),
+            // What is not text is no proof, as nothing is.
+            proofs: posted.headers.get_all("dpop").iter().map(|proof| proof.to_str().unwrap_or_default()).collect(),
+            certificate: posted.certificate.as_ref().ok().and_then(Option::as_ref),
+            source: posted.source,
+        })
+    }
+
+    fn presented<'a>(&self, posted: &Posted<'a>, form: &'a Form<'_>) -> Result<Presented<'a>, Error> {
+        let certificate = posted.certificate.as_ref().map_err(Error::clone)?;
+        credentials::presented(posted.headers, form, self.basic, certificate.as_ref())
+    }
+
+    fn token_query<'a>(&self, posted: &Posted<'a>) -> Result<TokenQuery<'a>, RequestError> {
+        let form = posted.form.as_ref().map_err(|error| *error)?;
+        Ok(TokenQuery {
+            presented: self.presented(posted, form),
+            token: form.one("token").map_err(|_| RequestError::Repeated)?,
+            source: posted.source,
         })
     }
 }
@@ -244,7 +304,7 @@ impl Surface {
 fn token_response(granted: &Granted) -> Response {
     let answer = TokenResponse {
         access_token: &granted.access_token.token,
-        token_type: "Bearer",
+        token_type: granted.token_type,
         expires_in: granted.expires_in.seconds(),
         scope: granted.scope.as_str(),
     };
@@ -300,40 +360,6 @@ where
     Ok(body)
 }
 
-/// An empty document would be kept for minutes by whoever fetched it.
-fn unknown_yet() -> Response {
-    (&Error::Unavailable(Unavailable::Registry)).into_response()
-}
-
-/// A document that may be cached, or 304 when the asker has it (RFC 9110 section 13.1.2).
-fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) -> Response {
-    let known = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    let matches = |tag: &str| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == document.etag;
-    let mut response = Response::new(Body::empty());
-    if known.into_iter().any(matches) {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    } else {
-        *response.body_mut() = Body::from(document.body.clone());
-    }
-    let headers = response.headers_mut();
-    headers.reserve(HEADERS);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(DOCUMENT_CACHING));
-    // Hexadecimal between quotes.
-    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
-        headers.insert(header::ETAG, etag);
-    }
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response
-}
-
-/// A new key is published this long before it signs: the longest that a verifier may keep the key set (the `max-age` below)
-/// and a minute for clocks.
-pub const PUBLISH_AHEAD: Span = Span::from_secs(300 + 60);
-const DOCUMENT_CACHING: &str = "public, max-age=300";
 const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
 const MAX_BODY: usize = 16 * 1024;
 /// Room for the header fields of a token response, so that none has to move.

@@ -156,6 +156,14 @@ impl Keyring {
         self.keys.load().get(&alg)?.active(now).cloned()
     }
 
+    /// The key of that id, as long as it is published: those that wait and those that retire, too.
+    #[must_use]
+    pub fn published(&self, kid: &str, now: UnixTime) -> Option<Arc<SigningKey>> {
+        let keys = self.keys.load();
+        let mut all = keys.values().flat_map(|timeline| timeline.states(now));
+        all.find(|(key, state)| key.kid() == kid && *state != KeyState::Gone).map(|(key, _)| Arc::clone(key))
+    }
+
     /// The JWK Set to publish.
     #[must_use]
     pub fn jwks(&self) -> Arc<Document> {

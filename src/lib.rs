@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod client_jwks;
 pub mod config;
 pub mod crypto;
+pub mod fetch;
 pub mod hashing;
 pub mod http;
 pub mod keyring;

@@ -4,6 +4,8 @@ pub mod certificate;
 pub mod client;
 pub mod client_id;
 pub mod credential;
+pub mod jwks_uri;
 pub mod resource;
 pub mod scope;
 pub mod time;
+pub mod token_id;

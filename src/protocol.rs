@@ -1,10 +1,15 @@
-//! The protocol: [`AuthorizationServer::token`] is the story of one token request, told in the RFCs' words.
+//! The protocol: [`AuthorizationServer::token`] is the story of one token request, told in the RFCs' words; `introspect`
+//! and `revoke` are about tokens that were issued.
 
 pub mod access_token;
+pub mod client_assertion;
 pub mod client_auth;
+pub mod client_certificate;
 pub mod client_secret;
+pub mod dpop;
 pub mod error;
 pub mod grant;
+pub mod introspection;
 pub mod metadata;
 
 use std::net::IpAddr;
@@ -16,22 +21,31 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::crypto::secret::ClientSecret;
 use crate::keyring::{Document, Keyring};
+use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::scope::Scope;
-use crate::model::time::{Clock, Span};
+use crate::model::time::{Clock, Span, UnixTime};
 use crate::registry::{Freshness, Registry};
+use crate::store::Store;
+use crate::store::spent::{Spent, Use, UseKind};
 
 use access_token::AccessToken;
-use client_auth::{Authenticator, Presented};
-use error::{Error, GrantError, RequestError, Unavailable};
-use grant::{Asked, Defaults};
-use metadata::Issuer;
+use client_auth::{Authenticated, Authenticator, Noted, Presented};
+use dpop::{Dpop, Proof};
+use error::dpop::DpopError;
+use error::inactive::Inactive;
+use error::{ClientAuthError, Error, GrantError, RequestError, Unavailable};
+use grant::{Asked, Binding, Defaults};
+use introspection::Introspected;
+use metadata::{Issuer, MutualTls};
 
 /// The server: what is configured, what is known, and what signs.
 #[derive(Debug)]
 pub struct AuthorizationServer {
     /// Who we are, in every token.
     pub issuer: Issuer,
+    /// What is offered to clients with certificates.
+    pub mutual_tls: MutualTls,
     /// What tokens are like when nothing else says.
     pub defaults: Defaults,
     /// Every client and resource.
@@ -40,6 +54,10 @@ pub struct AuthorizationServer {
     pub keyring: Arc<Keyring>,
     /// Checks who asks.
     pub authenticator: Authenticator,
+    /// Checks what else is proved.
+    pub dpop: Dpop,
+    /// What has to be written down before an answer.
+    pub store: Store,
     /// The time.
     pub clock: Clock,
     /// The metadata, made once for each revision of the registry.
@@ -61,9 +79,24 @@ pub struct TokenRequest<'a> {
     /// `grant_type`.
     pub grant_type: Option<&'a str>,
     /// The one credential, or why there is none.
-    pub presented: Result<Presented, Error>,
+    pub presented: Result<Presented<'a>, Error>,
     /// What is asked for.
     pub asked: Asked<'a>,
+    /// Every `DPoP` header field.
+    pub proofs: Vec<&'a str>,
+    /// The certificate of its connection.
+    pub certificate: Option<&'a PeerCertificate>,
+    /// Where it came from.
+    pub source: IpAddr,
+}
+
+/// A question about a token, or the wish that it be revoked, parsed.
+#[derive(Debug)]
+pub struct TokenQuery<'a> {
+    /// The one credential, or why there is none.
+    pub presented: Result<Presented<'a>, Error>,
+    /// `token`. A `token_type_hint` decides nothing: there is one type.
+    pub token: Option<&'a str>,
     /// Where it came from.
     pub source: IpAddr,
 }
@@ -79,45 +112,63 @@ pub struct Granted {
     pub expires_in: Span,
     /// Its audience.
     pub aud: Arc<str>,
+    /// `DPoP` or `Bearer`.
+    pub token_type: &'static str,
     /// Whether a Basic secret was right only without form-decoding.
     pub raw_reading: bool,
 }
 
+/// A token that is revoked now, or that there is nothing to revoke of.
+#[derive(Debug)]
+pub struct Revocation {
+    /// Its id.
+    pub jti: Option<String>,
+    /// Why there is nothing to revoke.
+    pub inactive: Option<Inactive>,
+}
+
 /// An answer, with what the log may say of the request whether or not it succeeded.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct Outcome<T> {
     /// The client that the request names, known or not.
     pub client_id: Option<String>,
     /// How it authenticates.
     pub method: Option<AuthMethod>,
-    /// The secret that was right, even when it may no longer be used.
+    /// The secret, key or certificate that was right, even when it may no longer be used.
     pub credential_id: Option<Arc<str>>,
+    /// Whether the client is to have a new nonce for its next DPoP proof.
+    pub nonce_due: bool,
     /// What came of it.
-    pub result: Result<Granted, Error>,
+    pub result: Result<T, Error>,
 }
 
-impl Outcome {
+impl<T> Outcome<T> {
     /// What came of a request that nobody looked into.
     #[must_use]
     pub fn of(error: impl Into<Error>) -> Self {
-        Self { client_id: None, method: None, credential_id: None, result: Err(error.into()) }
+        Self { client_id: None, method: None, credential_id: None, nonce_due: false, result: Err(error.into()) }
+    }
+
+    fn new(presented: Result<Presented<'_>, Error>, noted: Noted, result: Result<T, Error>) -> Self {
+        let (client_id, method) = presented.ok().map(|presented| (presented.client_id, presented.method)).unzip();
+        let method = noted.method.or(method);
+        Self { client_id, method, credential_id: noted.credential_id, nonce_due: false, result }
     }
 }
 
 impl AuthorizationServer {
     /// Answers a token request (RFC 6749 section 4.4).
-    pub async fn token(&self, request: TokenRequest<'_>) -> Outcome {
-        let mut credential_id = None;
-        let result = self.grant_token(&request, &mut credential_id).await;
-        let (client_id, method) =
-            request.presented.ok().map(|presented| (presented.client_id, presented.method)).unzip();
-        Outcome { client_id, method, credential_id, result }
+    pub async fn token(&self, request: TokenRequest<'_>) -> Outcome<Granted> {
+        let (mut noted, mut nonce_due) = (Noted::default(), false);
+        let result = self.grant_token(&request, &mut noted, &mut nonce_due).await;
+        Outcome { nonce_due, ..Outcome::new(request.presented, noted, result) }
     }
 
     async fn grant_token(
         &self,
         request: &TokenRequest<'_>,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
+        nonce_due: &mut bool,
     ) -> Result<Granted, Error> {
         // A request that carries several credentials is malformed before anything is checked.
         if let Err(error @ Error::Request(_)) = &request.presented {
@@ -130,10 +181,17 @@ impl AuthorizationServer {
             Some(_) => return Err(GrantError::UnsupportedGrantType.into()),
         }
         let now = self.clock.now();
-        let presented = request.presented.as_ref().map_err(Error::clone)?;
-        let authenticated = self.authenticator.authenticate(presented, request.source, now, credential_id).await?;
+        // Before anything is spent: who is asked for a nonce sends the same assertion again (DPO-23).
+        let proof = self.dpop.check(&request.proofs, request.certificate.is_some(), now);
+        let proof = proof.inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
+        let authenticated = self.authenticated(&request.presented, request.source, now, noted).await?;
         let client = &authenticated.client;
-        let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked)?;
+        let binding = binding(&authenticated, proof.as_ref(), request.certificate);
+        grant::admit(client, &binding)?;
+        let of_proof = proof.as_ref().map(Proof::spend);
+        self.spend(authenticated.spend.clone().into_iter().chain(of_proof).collect()).await?;
+        *nonce_due = proof.as_ref().is_some_and(|proof| proof.nonce_due);
+        let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked, binding)?;
 
         let key = self.keyring.signing(grant.alg, now).ok_or(Unavailable::NoKey)?;
         let started = Instant::now();
@@ -141,11 +199,119 @@ impl AuthorizationServer {
         self.signing_seconds.observe(started.elapsed().as_secs_f64());
         Ok(Granted {
             access_token,
+            token_type: grant.binding.token_type(),
             scope: grant.scope,
             expires_in: grant.ttl,
             aud: grant.aud,
             raw_reading: authenticated.raw_reading,
         })
+    }
+
+    async fn authenticated(
+        &self,
+        presented: &Result<Presented<'_>, Error>,
+        source: IpAddr,
+        now: UnixTime,
+        noted: &mut Noted,
+    ) -> Result<Authenticated, Error> {
+        let presented = presented.as_ref().map_err(Error::clone)?;
+        self.authenticator.authenticate(presented, source, now, noted).await
+    }
+
+    /// Answers a resource server that asks about a token (RFC 7662).
+    pub async fn introspect(&self, request: TokenQuery<'_>) -> Outcome<Introspected> {
+        let mut noted = Noted::default();
+        let result = self.introspected(&request, &mut noted).await;
+        Outcome::new(request.presented, noted, result)
+    }
+
+    async fn introspected(&self, request: &TokenQuery<'_>, noted: &mut Noted) -> Result<Introspected, Error> {
+        let token = request.token.ok_or(RequestError::NoToken)?;
+        let now = self.clock.now();
+        let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
+        self.spend(caller.spend.clone().into_iter().collect()).await?;
+        let issued = access_token::verify(token, self.issuer.as_str(), &self.keyring, now);
+        let about = issued.as_ref().map_err(|inactive| *inactive);
+        let introspected = Introspected::new(&caller.client.client_id, about, &self.registry);
+        self.confirm(introspected.inactive)?;
+        Ok(introspected)
+    }
+
+    /// The answer to a resource server as a JWT (RFC 9701).
+    ///
+    /// # Errors
+    /// [`Error`] when nothing can sign.
+    pub fn signed(&self, introspected: &Introspected) -> Result<String, Error> {
+        let now = self.clock.now();
+        let key = self.keyring.signing(self.defaults.alg, now).ok_or(Unavailable::NoKey)?;
+        introspected.signed(self.issuer.as_str(), &key, now)
+    }
+
+    /// Revokes a token at the wish of the client that has it (RFC 7009).
+    pub async fn revoke(&self, request: TokenQuery<'_>) -> Outcome<Revocation> {
+        let mut noted = Noted::default();
+        let result = self.revoked(&request, &mut noted).await;
+        Outcome::new(request.presented, noted, result)
+    }
+
+    async fn revoked(&self, request: &TokenQuery<'_>, noted: &mut Noted) -> Result<Revocation, Error> {
+        let token = request.token.ok_or(RequestError::NoToken)?;
+        let now = self.clock.now();
+        let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
+        self.spend(caller.spend.clone().into_iter().collect()).await?;
+        let issued = match access_token::verify(token, self.issuer.as_str(), &self.keyring, now) {
+            Ok(issued) => issued,
+            // RFC 7009 section 2.2: "The authorization server responds with HTTP status code 200 if the token has been
+            // revoked successfully or if the client submitted an invalid token."
+            Err(inactive) => {
+                self.confirm(Some(inactive))?;
+                return Ok(Revocation { jti: None, inactive: Some(inactive) });
+            }
+        };
+        // RFC 7009 section 2.1: "verifies whether the token was issued to the client making the revocation request. If this
+        // validation fails, the request is refused and the client is informed of the error".
+        if issued.client_id != caller.client.client_id.as_str() {
+            return Err(Error::OtherClientsToken);
+        }
+        let done = Revocation { jti: Some(issued.jti.to_string()), inactive: None };
+        if self.registry.revoked.contains(&issued.jti) {
+            return Ok(done);
+        }
+        // A task of its own: a client that leaves takes its answer with it, not the write.
+        let (store, jti, exp) = (self.store.clone(), issued.jti, issued.exp);
+        let written = tokio::spawn(async move { store.revoke_token(&jti, &issued.client_id, exp, now).await }).await;
+        if let Err(fault) = written.map_err(|_| Error::Internal)? {
+            tracing::error!(event = "registry.trouble", reason = %fault, "a token was not revoked");
+            return Err(Unavailable::RevokedStore.into());
+        }
+        self.registry.revoked.add(jti, exp);
+        Ok(done)
+    }
+
+    /// Spends what may be used once. One insert decides, after every other check of who asks and before what is asked
+    /// for is looked at: H40, a `jti` is spent by whoever proved to be its owner, whatever else is refused then.
+    async fn spend(&self, uses: Vec<Use>) -> Result<(), Error> {
+        if uses.is_empty() {
+            return Ok(());
+        }
+        match self.store.spend(uses).await {
+            Ok(Spent::New) => Ok(()),
+            Ok(Spent::Before(UseKind::Assertion)) => Err(ClientAuthError::AssertionReplayed.into()),
+            Ok(Spent::Before(UseKind::DpopProof)) => Err(DpopError::Replayed.into()),
+            Err(error) => {
+                tracing::warn!(event = "spent.trouble", reason = %error, "what may be used once is refused until the database answers");
+                Err(Unavailable::SpentStore.into())
+            }
+        }
+    }
+
+    /// What only the database can tell is not said while it cannot be asked.
+    fn confirm(&self, inactive: Option<Inactive>) -> Result<(), Unavailable> {
+        match (inactive, self.registry.freshness()) {
+            (_, Freshness::Unusable) => Err(Unavailable::Registry),
+            (Some(inactive), Freshness::Stale(_)) if !inactive.is_final() => Err(Unavailable::Unconfirmed),
+            _ => Ok(()),
+        }
     }
 
     /// The metadata as the registry stands.
@@ -158,7 +324,7 @@ impl AuthorizationServer {
         {
             return Arc::clone(document);
         }
-        let document = Arc::new(metadata::document(&self.issuer, &snapshot));
+        let document = Arc::new(metadata::document(&self.issuer, self.defaults.alg, &self.mutual_tls, &snapshot));
         let described = Described { revision: snapshot.revision, document: Some(Arc::clone(&document)) };
         self.metadata.store(Arc::new(described));
         document
@@ -182,6 +348,19 @@ impl AuthorizationServer {
         let key = self.keyring.signing(self.defaults.alg, self.clock.now());
         let keys = key.map(drop).ok_or_else(|| format!("no signing key for {}", self.defaults.alg));
         vec![("registry", registry), ("keys", keys)]
+    }
+}
+
+/// What a token is bound to: the key of the proof, and the certificate where it authenticated the client or must be bound.
+fn binding(authenticated: &Authenticated, proof: Option<&Proof>, certificate: Option<&PeerCertificate>) -> Binding {
+    // RFC 8705 section 3 binds where the client is registered for it; one that authenticates by its certificate has it there
+    // at each request.
+    let by_certificate =
+        matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
+    let binds = by_certificate || authenticated.client.require_mtls_binding;
+    Binding {
+        jkt: proof.map(|proof| proof.jkt.clone()),
+        x5t_s256: certificate.filter(|_| binds).map(|peer| peer.certificate.x5t_s256()),
     }
 }
 

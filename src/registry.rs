@@ -3,6 +3,7 @@
 //! A token request reads it without lock, await or SQL. [`feed`] keeps it current; its age is known.
 
 pub mod feed;
+pub mod revoked;
 pub mod snapshot;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +15,14 @@ use arc_swap::{ArcSwap, Guard};
 use crate::crypto::secret_tag::TagKey;
 use crate::model::time::Span;
 use crate::store::changes::Changes;
+use revoked::Revoked;
 use snapshot::Snapshot;
 
 /// The current snapshot and how old it is.
 #[derive(Debug)]
 pub struct Registry {
+    /// Tokens that were revoked one by one.
+    pub revoked: Revoked,
     snapshot: ArcSwap<Snapshot>,
     started: Instant,
     /// Microseconds after `started` of the last poll that found the snapshot current, plus one; 0 before any.
@@ -44,6 +48,7 @@ impl Registry {
     #[must_use]
     pub fn new(max_stale: Span) -> Self {
         Self {
+            revoked: Revoked::default(),
             snapshot: ArcSwap::default(),
             started: Instant::now(),
             current_at: AtomicU64::new(0),
@@ -100,6 +105,13 @@ impl Registry {
 
     /// Applies changes to a copy and puts it in place. `tag_keys` are those that opened, when any changed.
     pub(crate) fn apply(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) {
+        for (jti, expires_at) in &changes.revoked {
+            // The database lets no other ids in.
+            match jti.parse() {
+                Ok(jti) => self.revoked.add(jti, *expires_at),
+                Err(fault) => tracing::error!(event = "revoked_token.malformed", reason = %fault, "a row is left out"),
+            }
+        }
         self.snapshot.store(Arc::new(self.snapshot.load().with(changes, tag_keys)));
     }
 }

@@ -1,10 +1,12 @@
 //! The daemon: assemble, bind, run, drain.
 
+pub mod clients;
 pub mod prepare;
 
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
@@ -13,7 +15,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::client_jwks::{ClientJwks, Fetch};
 use crate::config::Config;
+use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::hashing::Lane;
 use crate::http::admin::{self, Admin};
@@ -21,10 +25,11 @@ use crate::http::log::{Counts, Log, RequestIds};
 use crate::http::{App, Surface};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
-use crate::model::time::Clock;
+use crate::model::time::{Clock, UnixTime};
 use crate::pressure::Pressure;
 use crate::protocol::client_auth::{Authenticator, Outdated};
 use crate::protocol::client_secret::Memory;
+use crate::protocol::dpop::Dpop;
 use crate::protocol::metadata::Issuer;
 use crate::protocol::{AuthorizationServer, signing_histogram};
 use crate::registry::Registry;
@@ -33,6 +38,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::Tls;
+use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
 use prepare::{config_error, prepare_database, sealing_key};
 
 /// The pieces of a server, put together but not listening.
@@ -49,12 +55,16 @@ pub struct Assembled {
     pub outdated: mpsc::Receiver<Outdated>,
     /// To be watched.
     pub pressure: Arc<Pressure>,
+    /// Key sets to be fetched; for a [`Fetcher`](crate::fetch::Fetcher).
+    pub fetches: mpsc::Receiver<Fetch>,
+    /// What was read for clients with certificates.
+    pub mutual_tls: MutualTlsFiles,
 }
 
 /// Puts a server together.
 ///
 /// # Errors
-/// When the system gives no thread for the argon2 lane.
+/// When the system gives no thread for the argon2 lane, or a file for clients with certificates cannot be used.
 pub fn assemble(
     config: &Config,
     store: &Store,
@@ -64,6 +74,13 @@ pub fn assemble(
     owed: Option<Owed>,
 ) -> anyhow::Result<Assembled> {
     let registry = Arc::new(Registry::new(config.max_stale));
+    let token_endpoint = issuer.endpoint("/token");
+    let offered = offered(config, &issuer);
+    let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &token_endpoint);
+    let dpop = match &offered.alias {
+        Some(alias) => dpop.with_alias(&alias.endpoint("/token")),
+        None => dpop,
+    };
     let keyring = Arc::new(Keyring::default());
     let feed = Feed::new(Parts {
         store: store.clone(),
@@ -76,12 +93,15 @@ pub fn assemble(
     });
     let lane = Lane::start(config.hashing_threads, config.hashing_queue).context("starting the argon2 lane")?;
     let (outdated, to_raise) = mpsc::channel(16);
+    let (client_jwks, fetches) = ClientJwks::new();
+    let mutual_tls = mutual_tls(config)?;
     let server = Arc::new(AuthorizationServer {
         defaults: config.defaults(&issuer),
-        issuer,
         registry: Arc::clone(&registry),
         keyring,
         authenticator: Authenticator {
+            audience: issuer.as_str().into(),
+            client_jwks,
             registry,
             memory: Memory::new().context("making the key that secrets are remembered under")?,
             lane,
@@ -91,6 +111,10 @@ pub fn assemble(
             cost: config.argon2,
             outdated,
         },
+        mutual_tls: offered,
+        issuer,
+        dpop,
+        store: store.clone(),
         clock,
         metadata: ArcSwap::default(),
         signing_seconds: signing_histogram(),
@@ -102,11 +126,13 @@ pub fn assemble(
         basic: config.basic_reading,
         body_deadline: config.body_deadline,
         pressure: Arc::clone(&pressure),
+        client_cert_header: mutual_tls.vouch(),
         openid_configuration: config.openid_configuration,
     };
     let request_ids = RequestIds::new().context("making request ids")?;
     let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone(), request_ids };
-    Ok(Assembled { server, feed, app: Arc::new(App::new(surface, log)), counts, outdated: to_raise, pressure })
+    let app = Arc::new(App::new(surface, log));
+    Ok(Assembled { server, feed, app, counts, outdated: to_raise, pressure, fetches, mutual_tls })
 }
 
 /// What the daemon does once it listens.
@@ -116,7 +142,12 @@ pub type Announce = Box<dyn FnOnce(&Issuer) + Send>;
 ///
 /// # Errors
 /// What keeps it from starting. A database that cannot be reached does not: the server comes up and waits for it.
-pub async fn run(config: Config, store: Store, logging: &Logging, announce: Option<Announce>) -> anyhow::Result<()> {
+pub async fn run(
+    mut config: Config,
+    store: Store,
+    logging: &Logging,
+    announce: Option<Announce>,
+) -> anyhow::Result<()> {
     let sealing_key = sealing_key(&config)?;
     let owed = prepare_database(&config, &store).await?;
     let tls = config
@@ -132,12 +163,23 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     let private = TcpListener::bind(config.admin_listen)
         .await
         .with_context(|| bind_failed("admin.listen", config.admin_listen))?;
+    let mutual = match &mut config.client_certificates.mtls {
+        Some(mtls) => {
+            let socket =
+                TcpListener::bind(mtls.listen).await.with_context(|| bind_failed("server.mtls.listen", mtls.listen))?;
+            // Port 0 has become a port that the metadata can name.
+            mtls.listen = socket.local_addr()?;
+            Some(socket)
+        }
+        None => None,
+    };
+    let fetcher = fetcher(&config)?;
     let issuer = match &announce {
         Some(_) => config.issuer_or(public.local_addr()?),
         None => config.issuer.clone().unwrap_or_default(),
     };
 
-    let Assembled { server, feed, app, counts, outdated, pressure } =
+    let Assembled { server, feed, app, counts, outdated, pressure, fetches, mutual_tls } =
         assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
     let (stop, stopped) = watch::channel(false);
     let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
@@ -154,14 +196,26 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
     let watching = tokio::spawn(async move { pressure.watch().await });
+    let sweeping = tokio::spawn(sweep(store.clone(), Arc::clone(&server)));
+    let fetching = tokio::spawn(fetcher.run(fetches));
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
     let answer = move |caller, request| {
         let app = Arc::clone(&app);
         async move { app.answer(&caller, request).await }
     };
+    let mutual = mutual.map(|socket| Listener {
+        socket,
+        tls: mutual_tls.listener.clone(),
+        deadlines: config.deadlines,
+        max_connections: config.max_connections,
+    });
+    let mutual = mutual.map(|mutual| tokio::spawn(mutual.run(answer.clone(), stopped.clone())));
     let public = tokio::spawn(public.run(answer, stopped.clone()));
     let private = tokio::spawn(private.run(move |_, request| admin::answer(&admin, request), stopped));
     tracing::info!(event = "listening", listener = "admin", address = %private_address);
+    if let Some(mtls) = &config.client_certificates.mtls {
+        tracing::info!(event = "listening", listener = "mtls", address = %mtls.listen, tls = true);
+    }
     tracing::info!(event = "listening", listener = "public", address = %public_address, tls = tls.is_some(), issuer = %server.issuer);
     if let Some(announce) = announce {
         announce(&server.issuer);
@@ -170,7 +224,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
     loop {
         match signals.next().await {
             Asked::Stop => break,
-            Asked::Reload => reload(tls.as_deref()),
+            Asked::Reload => reload(tls.as_deref(), &mutual_tls),
         }
     }
     // Readiness says no first, so that load balancers take us out while we still answer.
@@ -181,11 +235,13 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         _ = signals.next() => {}
     }
     stop.send(true).context("the tasks ended by themselves")?;
-    for task in [public, private, feed] {
+    for task in [public, private, feed].into_iter().chain(mutual) {
         task.await.context("a task failed while stopping")?;
     }
     raising.abort();
     watching.abort();
+    fetching.abort();
+    sweeping.abort();
     store.close().await;
     tracing::info!(event = "stopped");
     Ok(())
@@ -199,6 +255,31 @@ pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<Aut
             Ok(()) => tracing::info!(event = "secret.rehashed", credential_id = &*secret_id, cost = %raised.params()),
             Err(error) => {
                 tracing::warn!(event = "registry.trouble", reason = %error, "a hash was not raised; its next use will try again");
+            }
+        }
+    }
+}
+
+/// Forgets what has expired of what may be used once, and of what was revoked, every few seconds.
+async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
+    loop {
+        // Replicas that started together do not sweep together.
+        let jitter = random::<2>().map_or(0, |bytes| u64::from(u16::from_ne_bytes(bytes) % 5000));
+        tokio::time::sleep(SWEEP + Duration::from_millis(jitter)).await;
+        let now = server.clock.now();
+        match store.sweep_spent(now).await {
+            Ok(swept) => tracing::debug!(event = "spent.swept", swept),
+            Err(error) => {
+                tracing::debug!(event = "spent.trouble", reason = %error, "expired uses are kept until the next sweep");
+            }
+        }
+        // By every replica's clock the tokens have ended by then.
+        let ended = UnixTime(now.0 - SKEW);
+        server.registry.revoked.forget(ended);
+        match store.sweep_revoked_tokens(ended).await {
+            Ok(swept) => tracing::debug!(event = "revoked.swept", swept),
+            Err(error) => {
+                tracing::debug!(event = "revoked.trouble", reason = %error, "rows of tokens that ended are kept until the next sweep");
             }
         }
     }
@@ -250,12 +331,14 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
     Ok(())
 }
 
-fn reload(tls: Option<&Tls>) {
-    match tls.map(Tls::reload) {
-        None => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
-        Some(Ok(())) => tracing::info!(event = "reload", "the certificate has been reloaded"),
-        Some(Err(error)) => {
-            tracing::error!(event = "reload", reason = %error, "the certificate was not reloaded; the one in use stays");
+fn reload(tls: Option<&Tls>, mutual_tls: &MutualTlsFiles) {
+    let has_files = tls.is_some() || mutual_tls.listener.is_some() || mutual_tls.header.is_some();
+    let reloaded = tls.map_or(Ok(()), Tls::reload).map_err(anyhow::Error::from);
+    match reloaded.and(mutual_tls.reload()) {
+        Ok(()) if !has_files => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
+        Ok(()) => tracing::info!(event = "reload", "the certificates have been reloaded"),
+        Err(error) => {
+            tracing::error!(event = "reload", reason = %error, "a certificate was not reloaded; the one in use stays");
         }
     }
 }
@@ -265,6 +348,11 @@ fn bind_failed(key: &str, address: std::net::SocketAddr) -> String {
         "cannot listen on {address}; is another process there? Set {key} to a free address (port 0 picks a free port)"
     )
 }
+
+/// From one sweep to the next, a little more each time.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How far apart the clocks of replicas may be, in seconds, and as much again.
+const SKEW: i64 = 120;
 
 enum Asked {
     Stop,

@@ -4,12 +4,16 @@
 //! since neither a dead peer nor a locked table would otherwise ever answer.
 
 pub mod changes;
+pub mod client_certs;
+pub mod client_keys;
 pub mod clients;
 pub mod hints;
 pub mod keys;
 pub mod migrations;
 pub mod resources;
+pub mod revoked;
 pub mod secrets;
+pub mod spent;
 pub mod tag_keys;
 
 use std::fmt;
@@ -183,7 +187,8 @@ impl Store {
                 let pool = PgPoolOptions::new()
                     .max_connections(max_connections)
                     .acquire_timeout(DEADLINE)
-                    .max_lifetime(LIFETIME);
+                    .max_lifetime(LIFETIME)
+                    .after_connect(|connection, _| Box::pin(async move { be_durable(connection).await }));
                 Pool::Postgres(pool.connect_lazy_with((**options).clone()))
             }
             Options::Sqlite(options) => {
@@ -242,6 +247,13 @@ impl Session {
             tracing::debug!(%error, "a database connection did not close cleanly");
         }
     }
+}
+
+/// What may be used once has to be on disk before it counts, whatever the server is set to.
+async fn be_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let sql =
+        "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
+    sqlx::raw_sql(sql).execute(connection).await.map(drop)
 }
 
 /// Runs one exchange with the database under the deadline.

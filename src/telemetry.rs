@@ -77,6 +77,16 @@ pub fn metrics(
         counts.basic_readings.clone(),
     );
     registry.register(
+        "introspections",
+        "Questions about tokens by result, reason and method",
+        counts.introspections.clone(),
+    );
+    registry.register(
+        "revocations",
+        "Requests to revoke a token by result, reason and method",
+        counts.revocations.clone(),
+    );
+    registry.register(
         "argon2_verifications",
         "argon2 hashes computed",
         server.authenticator.lane.verifications.clone(),

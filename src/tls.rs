@@ -63,7 +63,7 @@ pub enum TlsError {
         reason: String,
     },
     /// They do not go together.
-    #[error("server.tls.cert_file and server.tls.key_file do not go together: {0}")]
+    #[error("certificate and key do not go together: {0}")]
     Pair(rustls::Error),
 }
 

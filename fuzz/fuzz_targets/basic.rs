@@ -4,10 +4,13 @@
 
 #![no_main]
 
+use std::sync::Arc;
+
 use grantd::http::credentials::{BasicReading, presented};
 use grantd::http::form::Form;
 use grantd::model::client::AuthMethod;
-use grantd::protocol::client_auth::Presented;
+use grantd::crypto::secret::ClientSecret;
+use grantd::protocol::client_auth::Credential;
 use http::{HeaderMap, HeaderValue, header};
 use libfuzzer_sys::fuzz_target;
 
@@ -45,9 +48,19 @@ fuzz_target!(|input: &[u8]| {
     assert!(read(&headers, &form, BasicReading::Tolerant).is_none(), "two credentials in one request");
 });
 
+/// A credential that is a secret.
+struct Secrets {
+    client_id: String,
+    method: AuthMethod,
+    readings: Vec<Arc<ClientSecret>>,
+}
+
 /// Reads the credential, and checks what holds of every one.
-fn read(headers: &HeaderMap, form: &Form, reading: BasicReading) -> Option<Presented> {
-    let presented = presented(headers, form, reading).ok()?;
+fn read(headers: &HeaderMap, form: &Form, reading: BasicReading) -> Option<Secrets> {
+    let presented = presented(headers, form, reading, None).ok()?;
+    // Assertions have a target of their own.
+    let Credential::Secret(readings) = presented.credential else { return None };
+    let presented = Secrets { client_id: presented.client_id, method: presented.method, readings };
     assert!(!presented.client_id.is_empty() && !presented.client_id.contains('\0'));
     assert!((1..=2).contains(&presented.readings.len()));
     let secrets: Vec<&str> = presented.readings.iter().map(|secret| secret.expose()).collect();

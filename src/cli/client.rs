@@ -1,21 +1,21 @@
 //! `grantd client`: register clients, change them, switch them off.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::client_set::{Set, checked_claims, checked_ttl};
+use super::registered::{everything, one};
 use super::secret::{self, found, secret_line};
-use super::{Shell, key_value, seed, tag_key};
-use crate::model::client::{Client, RESERVED_CLAIMS};
+use super::{Shell, WHERE, client_cert, client_key, key_value, seed, tag_key};
+use crate::model::client::Client;
 use crate::model::client_id::ClientId;
+use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::Span;
-use crate::store::Store;
-use crate::store::changes::Changes;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -23,7 +23,7 @@ pub(super) enum Command {
     Create(Create),
     /// List clients
     List,
-    /// Show a client and when each of its secrets was made, ends and was last used
+    /// Show a client and when each of its credentials was made, ends and was last used
     Show {
         /// The client id
         id: ClientId,
@@ -38,6 +38,11 @@ pub(super) enum Command {
         /// The client id
         id: ClientId,
     },
+    /// Revoke all tokens that a client was issued until now; it may ask for new ones
+    RevokeTokens {
+        /// The client id
+        id: ClientId,
+    },
     /// Delete a client with its secrets
     Delete {
         /// The client id
@@ -48,6 +53,12 @@ pub(super) enum Command {
     /// A client's secrets
     #[command(subcommand)]
     Secret(secret::Command),
+    /// A client's public keys, for `private_key_jwt`
+    #[command(subcommand)]
+    Key(client_key::Command),
+    /// A client's certificates, for mutual TLS
+    #[command(subcommand)]
+    Cert(client_cert::Command),
 }
 
 #[derive(Debug, Args)]
@@ -86,42 +97,6 @@ pub(super) struct Create {
     secret_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct Set {
-    /// The client id
-    id: ClientId,
-    /// Scopes it may ask for
-    #[arg(long)]
-    scope: Option<Scope>,
-    /// What it gets when it asks for none
-    #[arg(long)]
-    default_scope: Option<Scope>,
-    /// The resources it may ask tokens for, all of them (repeatable)
-    #[arg(long, value_name = "URI")]
-    resource: Vec<ResourceId>,
-    /// Take all resources from it
-    #[arg(long, conflicts_with = "resource")]
-    no_resources: bool,
-    /// How long its tokens live
-    #[arg(long, value_name = "SPAN")]
-    token_ttl: Option<Span>,
-    /// Let its tokens live as long as the resource or the server says
-    #[arg(long, conflicts_with = "token_ttl")]
-    default_token_ttl: bool,
-    /// The further claims of its tokens, all of them (repeatable)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
-    claim: Vec<(String, String)>,
-    /// Take all further claims from it
-    #[arg(long, conflicts_with = "claim")]
-    no_claims: bool,
-    /// Whether its tokens must be bound to a DPoP key
-    #[arg(long, value_name = "BOOL")]
-    require_dpop: Option<bool>,
-    /// Whether its tokens must be bound to a certificate
-    #[arg(long, value_name = "BOOL")]
-    require_mtls_binding: Option<bool>,
-}
-
 impl Command {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         match self {
@@ -130,13 +105,20 @@ impl Command {
             Self::Show { id } => show(shell, &id).await,
             Self::Enable { id } => switch(shell, &id, true).await,
             Self::Disable { id } => switch(shell, &id, false).await,
+            Self::RevokeTokens { id } => {
+                let (_, store) = shell.store().await?;
+                found(store.revoke_tokens_of(id.as_str(), shell.clock.now()).await?, &id)?;
+                shell.say(&format!("the tokens of client {id} are revoked{WHERE}"))
+            }
             Self::Delete { id } => {
                 let (_, store) = shell.store().await?;
                 found(store.delete_client(id.as_str()).await?, &id)?;
-                shell.say(&format!("client {id} is deleted; tokens it has live until they expire"))
+                shell.say(&format!("client {id} is deleted and its tokens are revoked{WHERE}"))
             }
             Self::Set(set) => set.run(shell).await,
             Self::Secret(command) => command.run(shell).await,
+            Self::Key(command) => command.run(shell).await,
+            Self::Cert(command) => command.run(shell).await,
         }
     }
 }
@@ -199,39 +181,10 @@ impl Create {
     }
 }
 
-impl Set {
-    async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (_, store) = shell.store().await?;
-        let mut client = one(&store, &self.id).await?;
-        client.scope = self.scope.unwrap_or(client.scope);
-        client.default_scope = self.default_scope.unwrap_or(client.default_scope);
-        if self.no_resources || !self.resource.is_empty() {
-            client.resources = self.resource;
-        }
-        if self.default_token_ttl || self.token_ttl.is_some() {
-            client.token_ttl = checked_ttl(self.token_ttl)?;
-        }
-        if self.no_claims || !self.claim.is_empty() {
-            client.claims = checked_claims(self.claim)?;
-        }
-        client.require_dpop = self.require_dpop.unwrap_or(client.require_dpop);
-        client.require_mtls_binding = self.require_mtls_binding.unwrap_or(client.require_mtls_binding);
-        if !client.default_scope.is_subset_of(&client.scope) {
-            bail!(
-                "the default scope `{}` must be a part of the scope `{}`; name both",
-                client.default_scope,
-                client.scope
-            );
-        }
-        found(store.update_client(&client).await?, &self.id)?;
-        shell.say(&format!("client {} is changed, within a second on every replica", self.id))
-    }
-}
-
 async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<()> {
     let (_, store) = shell.store().await?;
     found(store.set_client_enabled(id.as_str(), enabled).await?, id)?;
-    let done = if enabled { "enabled" } else { "disabled; tokens it has live until they expire" };
+    let done = if enabled { "enabled".to_owned() } else { format!("disabled and its tokens count for nothing{WHERE}") };
     shell.say(&format!("client {id} is {done}"))
 }
 
@@ -265,6 +218,8 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
     let mut value = summary(&client);
     if let Value::Object(members) = &mut value {
         members.insert("secrets".into(), serde_json::to_value(&secrets)?);
+        members.insert("keys".into(), client.keys.iter().map(client_key::key_value).collect());
+        members.insert("certificates".into(), client.certificates.iter().map(client_cert::certificate_value).collect());
     }
     shell.print(&value, || {
         let list = |resources: &[ResourceId]| resources.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -275,9 +230,15 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
             client.auth_methods.as_deref().unwrap_or("any"), client.require_dpop, client.require_mtls_binding,
             Value::Object(client.claims.clone()),
         );
-        for secret in &secrets {
-            text += &secret_line(secret);
+        if let Some(uri) = &client.jwks_uri {
+            text += &format!("jwks_uri              {uri}\n");
         }
+        if client.not_before.0 > 0 {
+            text += &format!("tokens revoked        until {}\n", client.not_before);
+        }
+        text.extend(secrets.iter().map(secret_line));
+        text.extend(client.keys.iter().map(client_key::key_line));
+        text.extend(client.certificates.iter().map(client_cert::certificate_line));
         text
     })
 }
@@ -287,6 +248,7 @@ fn summary(client: &Client) -> Value {
         "client_id": client.client_id,
         "enabled": client.enabled,
         "created_at": client.created_at,
+        "not_before": Some(client.not_before).filter(|at| at.0 > 0),
         "scope": client.scope.as_str(),
         "default_scope": client.default_scope.as_str(),
         "resources": client.resources.iter().map(ResourceId::as_str).collect::<Vec<_>>(),
@@ -295,41 +257,6 @@ fn summary(client: &Client) -> Value {
         "claims": client.claims,
         "require_dpop": client.require_dpop,
         "require_mtls_binding": client.require_mtls_binding,
+        "jwks_uri": client.jwks_uri.as_ref().map(JwksUri::as_str),
     })
-}
-
-/// Everything the database holds, read as the server reads it.
-pub(super) async fn everything(store: &Store) -> anyhow::Result<Changes> {
-    let mut feed = store.feed().await?;
-    let changes = feed.changes(None).await?;
-    feed.close().await;
-    Ok(changes)
-}
-
-async fn one(store: &Store, id: &ClientId) -> anyhow::Result<Client> {
-    match everything(store).await?.clients.remove(id.as_str()).flatten() {
-        Some(client) => Ok(Arc::unwrap_or_clone(client?)),
-        None => bail!("there is no client {id}; `grantd client list` lists them"),
-    }
-}
-
-/// Tokens live for a day at most.
-pub(super) fn checked_ttl(ttl: Option<Span>) -> anyhow::Result<Option<Span>> {
-    match ttl {
-        Some(ttl) if !(1..=86400).contains(&ttl.seconds()) => bail!("--token-ttl is from 1s to 24h"),
-        ttl => Ok(ttl),
-    }
-}
-
-fn checked_claims(claims: Vec<(String, String)>) -> anyhow::Result<Map<String, Value>> {
-    let mut checked = Map::new();
-    for (name, value) in claims {
-        if RESERVED_CLAIMS.contains(&name.as_str()) {
-            bail!("--claim {name}: grantd sets this claim itself");
-        }
-        if checked.insert(name.clone(), value.into()).is_some() {
-            bail!("--claim {name} is given twice");
-        }
-    }
-    Ok(checked)
 }

@@ -8,6 +8,8 @@ use sqlx::postgres::PgSslMode;
 
 use super::Shell;
 use crate::config::{Config, ConfigError};
+use crate::protocol::metadata::Issuer;
+use crate::serve::clients::{fetcher, mutual_tls};
 use crate::serve::prepare::sealing_key;
 use crate::store::Database;
 use crate::tls::Tls;
@@ -17,6 +19,8 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     let wrong =
         |key: &str, remedy: String| ConfigError { key: key.to_owned(), origin: "as configured".to_owned(), remedy };
     config.tls.clone().map(Tls::load).transpose().map_err(|error| wrong("server.tls", error.to_string()))?;
+    mutual_tls(config)?;
+    fetcher(config)?;
     if config.sealing_key_file.exists() || !config.make_sealing_key {
         sealing_key(config)?;
     }
@@ -41,6 +45,8 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
     };
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let issuer = config.issuer.clone().unwrap_or_default();
+    let clients = &config.client_certificates;
+    let mtls = clients.mtls.as_ref();
     let seconds = |duration: std::time::Duration| format!("{}s", duration.as_secs());
     let value = json!({
         "issuer": issuer.as_str(),
@@ -51,6 +57,12 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
             "listen": config.listen, "cleartext": shell.settings.server.cleartext, "max_connections": config.max_connections,
             "trusted_proxies": config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "tls": {"cert_file": config.tls.as_ref().map(|tls| &tls.cert), "key_file": config.tls.as_ref().map(|tls| &tls.key)},
+            "client_cert_header": clients.header,
+            "mtls": {
+                "listen": mtls.map(|mtls| mtls.listen), "public_url": mtls.and_then(|mtls| mtls.public_url.as_ref()).map(Issuer::as_str),
+                "cert_file": mtls.map(|mtls| &mtls.files.cert), "key_file": mtls.map(|mtls| &mtls.files.key),
+                "client_ca_file": path(&clients.files.ca), "client_crl_file": path(&clients.files.crl),
+            },
             "deadlines": {
                 "first_byte": seconds(config.deadlines.first_byte), "head": seconds(config.deadlines.head),
                 "body": seconds(config.body_deadline), "idle": seconds(config.deadlines.idle), "write": seconds(config.deadlines.write),
@@ -64,10 +76,14 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         },
         "registry": {"max_stale": config.max_stale.to_string()},
         "token": {"ttl": config.token_ttl.to_string(), "alg": config.token_alg.as_str(), "audience": config.defaults(&issuer).audience},
+        "dpop": {"require_nonce": config.dpop_require_nonce},
         "keys": {"sealing_key_file": config.sealing_key_file},
         "secrets": {
             "argon2": config.argon2.to_string(), "threads": config.hashing_threads, "queue": config.hashing_queue,
             "basic_reading": config.basic_reading,
+        },
+        "clients": {
+            "jwks_uri_allow": shell.settings.clients.jwks_uri_allow, "jwks_uri_ca_file": path(&config.jwks_uri_ca_file),
         },
         "log": {"format": config.log_format},
     });

@@ -4,7 +4,7 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::Shell;
-use super::client::everything;
+use super::registered::everything;
 use crate::config::Config;
 use crate::model::credential::Origin;
 use crate::serve::prepare::sealing_key;
@@ -64,6 +64,19 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             None => {}
             Some(Err(fault)) => faults.push(fault.to_string()),
             Some(Ok(client)) => {
+                let certificates = &config.client_certificates;
+                if client.certificates.iter().any(|one| one.registered.needs_ca()) && certificates.files.ca.is_none() {
+                    faults.push(format!("client {id}: it is known by a name in its certificate, and without server.mtls.client_ca_file no CA vouches for one"));
+                }
+                if !client.certificates.is_empty() && certificates.mtls.is_none() && !certificates.header {
+                    faults.push(format!("client {id}: it has a certificate, and none comes here: set server.mtls.listen, or server.client_cert_header behind a proxy"));
+                }
+                if !client.keys.is_empty() && client.keys.iter().all(|key| key.expires_at.is_some_and(|at| at <= ours))
+                {
+                    faults.push(format!(
+                        "client {id}: all of its keys have expired; `grantd client key add {id}` adds one"
+                    ));
+                }
                 let imported = client
                     .secrets
                     .iter()

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::client::everything;
+use super::registered::everything;
 use super::{Shell, tag_key};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;

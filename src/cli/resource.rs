@@ -5,7 +5,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Shell;
-use super::client::{checked_ttl, everything};
+use super::client_set::checked_ttl;
+use super::registered::everything;
 use crate::crypto::jwk::Alg;
 use crate::model::client_id::ClientId;
 use crate::model::resource::{Resource, ResourceId};

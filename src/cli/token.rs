@@ -1,4 +1,6 @@
-//! `grantd token inspect`: what a token is, or exactly what is wrong with it.
+//! `grantd token`: what a token is, or exactly what is wrong with it; and the end of a token, or of all.
+//!
+//! A resource server that does not introspect takes a token until its `exp`, whatever is done here.
 
 use std::io::{self, Read as _};
 
@@ -8,42 +10,88 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use super::Shell;
+use super::registered::everything;
+use super::{Shell, WHERE};
 use crate::crypto::jws::SigningKey;
+use crate::keyring::Keyring;
 use crate::model::time::UnixTime;
+use crate::protocol::access_token::verify;
 use crate::serve::prepare::sealing_key;
+use crate::store::changes::Changes;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Read a token from stdin, verify it against the server's keys, and explain it
     Inspect,
+    /// Read a token from stdin and revoke it, whosever it is
+    Revoke,
+    /// Revoke all tokens of all clients that were issued until now
+    RevokeAll {
+        /// Yes, all, now
+        #[arg(long, required = true)]
+        now: bool,
+    },
 }
 
 impl Command {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let Self::Inspect = self;
-        let mut token = String::new();
-        io::stdin().take(65_536).read_to_string(&mut token).context("reading the token from stdin")?;
-        let token = token.trim();
-        let (header, claims) = parts(token)?;
-        let (config, store) = shell.store().await?;
-        let sealing_key = sealing_key(&config)?;
-        let issuer = config.issuer.clone().unwrap_or_default();
-
-        let mut faults = Vec::new();
-        let kid = header.get("kid").and_then(Value::as_str).unwrap_or_default();
-        match store.keys().await?.iter().find(|key| key.kid == kid).map(|key| key.open(&sealing_key)) {
-            None => faults.push(format!(
-                "no key of this server has the kid `{kid}`: it was removed, or the token is not from here"
-            )),
-            Some(Err(error)) => faults.push(error.to_string()),
-            Some(Ok(key)) => faults.extend(signature_faults(&header, &key, token)),
+        match self {
+            Self::Inspect => inspect(shell).await,
+            Self::Revoke => revoke(shell).await,
+            Self::RevokeAll { now: _ } => {
+                let (_, store) = shell.store().await?;
+                store.revoke_all_tokens(shell.clock.now()).await?;
+                shell.say(&format!("all tokens issued until now are revoked{WHERE}"))
+            }
         }
-        faults.extend(claim_faults(&claims, issuer.as_str(), shell.clock.now()));
-        let value = json!({"valid": faults.is_empty(), "faults": faults, "header": header, "claims": claims});
-        shell.print(&value, || explain(&header, &claims, &faults))?;
-        if faults.is_empty() { Ok(()) } else { bail!("the token is not valid: {}", faults.join("; ")) }
     }
+}
+
+fn token_from_stdin() -> anyhow::Result<String> {
+    let mut token = String::new();
+    io::stdin().take(65_536).read_to_string(&mut token).context("reading the token from stdin")?;
+    Ok(token.trim().to_owned())
+}
+
+async fn revoke(shell: &Shell) -> anyhow::Result<()> {
+    let token = token_from_stdin()?;
+    let (config, store) = shell.store().await?;
+    let (issuer, now) = (config.issuer.clone().unwrap_or_default(), shell.clock.now());
+    let keyring = Keyring::default();
+    // What a key signed that does not open cannot be told from what others signed.
+    drop(keyring.load(&store.keys().await?, &sealing_key(&config)?));
+    let ours = match verify(&token, issuer.as_str(), &keyring, now) {
+        Ok(ours) => ours,
+        Err(inactive) => bail!("there is nothing to revoke: {inactive}"),
+    };
+    store.revoke_token(&ours.jti, &ours.client_id, ours.exp, now).await?;
+    shell.say(&format!("token {} of client {} is revoked{WHERE}", ours.jti, ours.client_id))
+}
+
+async fn inspect(shell: &Shell) -> anyhow::Result<()> {
+    let token = token_from_stdin()?;
+    let token = token.as_str();
+    let (header, claims) = parts(token)?;
+    let (config, store) = shell.store().await?;
+    let sealing_key = sealing_key(&config)?;
+    let issuer = config.issuer.clone().unwrap_or_default();
+
+    let mut faults = Vec::new();
+    let kid = header.get("kid").and_then(Value::as_str).unwrap_or_default();
+    match store.keys().await?.iter().find(|key| key.kid == kid).map(|key| key.open(&sealing_key)) {
+        None => faults
+            .push(format!("no key of this server has the kid `{kid}`: it was removed, or the token is not from here")),
+        Some(Err(error)) => faults.push(error.to_string()),
+        Some(Ok(key)) => faults.extend(signature_faults(&header, &key, token)),
+    }
+    faults.extend(claim_faults(&claims, issuer.as_str(), shell.clock.now()));
+    // Of a token that is not ours, nothing is known that could be revoked.
+    if faults.is_empty() {
+        faults.extend(revocation_faults(&claims, &everything(&store).await?));
+    }
+    let value = json!({"valid": faults.is_empty(), "faults": faults, "header": header, "claims": claims});
+    shell.print(&value, || explain(&header, &claims, &faults))?;
+    if faults.is_empty() { Ok(()) } else { bail!("the token is not valid: {}", faults.join("; ")) }
 }
 
 /// Header and claims of a JWT in compact form.
@@ -90,6 +138,29 @@ fn claim_faults(claims: &Map<String, Value>, issuer: &str, now: UnixTime) -> Vec
             faults.push(format!("issued at {iat}, which is ahead of this machine's clock by {} s", iat.0 - now.0));
         }
         _ => {}
+    }
+    faults
+}
+
+fn revocation_faults(claims: &Map<String, Value>, known: &Changes) -> Vec<String> {
+    let text = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default();
+    let iat = UnixTime(claims.get("iat").and_then(Value::as_i64).unwrap_or_default());
+    let mut faults = Vec::new();
+    if known.revoked.iter().any(|(jti, _)| jti == text("jti")) {
+        faults.push("it was revoked".to_owned());
+    }
+    if let Some(at) = known.not_before.filter(|at| iat <= *at) {
+        faults.push(format!("all tokens that were issued until {at} were revoked"));
+    }
+    let id = text("client_id");
+    match known.clients.get(id).and_then(Option::as_ref) {
+        None => faults.push(format!("there is no client {id} any more")),
+        Some(Err(fault)) => faults.push(fault.to_string()),
+        Some(Ok(client)) if !client.enabled => faults.push(format!("client {id} is disabled")),
+        Some(Ok(client)) if iat <= client.not_before => {
+            faults.push(format!("all tokens that client {id} was issued until {} were revoked", client.not_before));
+        }
+        Some(Ok(_)) => {}
     }
     faults
 }

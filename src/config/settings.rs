@@ -23,8 +23,10 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub registry: RegistrySettings,
     pub token: Token,
+    pub dpop: DpopSettings,
     pub keys: Keys,
     pub secrets: Secrets,
+    pub clients: Clients,
     pub log: Log,
 }
 
@@ -49,6 +51,7 @@ section!(
         listen: String = "127.0.0.1:8080".into(),
         cleartext: String = "loopback".into(),
         trusted_proxies: Vec<String> = Vec::new(),
+        client_cert_header: bool = false,
         max_connections: u32 = 10_000,
         tls: TlsSettings = TlsSettings::default(),
         mtls: Mtls = Mtls::default(),
@@ -61,7 +64,14 @@ section!(
 );
 section!(
     /// `[server.mtls]`.
-    Mtls { listen: String = String::new(), client_ca_file: PathBuf = PathBuf::new() }
+    Mtls {
+        listen: String = String::new(),
+        public_url: String = String::new(),
+        cert_file: PathBuf = PathBuf::new(),
+        key_file: PathBuf = PathBuf::new(),
+        client_ca_file: PathBuf = PathBuf::new(),
+        client_crl_file: PathBuf = PathBuf::new(),
+    }
 );
 section!(
     /// `[server.deadlines]`.
@@ -98,6 +108,10 @@ section!(
     Token { ttl: String = "1h".into(), alg: String = "ES256".into(), audience: String = String::new() }
 );
 section!(
+    /// `[dpop]`.
+    DpopSettings { require_nonce: bool = false }
+);
+section!(
     /// `[keys]`.
     Keys { sealing_key_file: PathBuf = PathBuf::new() }
 );
@@ -109,6 +123,10 @@ section!(
         queue: u16 = 256,
         basic_reading: String = "tolerant".into(),
     }
+);
+section!(
+    /// `[clients]`.
+    Clients { jwks_uri_allow: Vec<String> = Vec::new(), jwks_uri_ca_file: PathBuf = PathBuf::new() }
 );
 section!(
     /// `[log]`.
@@ -127,8 +145,10 @@ impl Default for Settings {
             database: DatabaseSettings::default(),
             registry: RegistrySettings::default(),
             token: Token::default(),
+            dpop: DpopSettings::default(),
             keys: Keys::default(),
             secrets: Secrets::default(),
+            clients: Clients::default(),
             log: Log::default(),
         }
     }
@@ -199,6 +219,7 @@ impl Sources {
                 .try_parsing(true)
                 .list_separator(",")
                 .with_list_parse_key("server.trusted_proxies")
+                .with_list_parse_key("clients.jwks_uri_allow")
                 .source(Some(prefixed.map(|(name, value)| (name.clone(), value.clone())).collect())),
         );
         let fault = |error: &dyn std::fmt::Display| ConfigError {
@@ -208,7 +229,9 @@ impl Sources {
         };
         for (key, value) in &self.flags {
             let value: config::Value = match (key.as_str(), value.as_str()) {
-                ("server.trusted_proxies", list) => list.split(',').map(str::to_owned).collect::<Vec<_>>().into(),
+                ("server.trusted_proxies" | "clients.jwks_uri_allow", list) => {
+                    list.split(',').map(str::to_owned).collect::<Vec<_>>().into()
+                }
                 (_, "true") => true.into(),
                 (_, "false") => false.into(),
                 (_, text) => text.into(),

@@ -27,6 +27,9 @@ impl Alg {
     /// All of them, in the order of preference.
     pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Ps256, Self::Rs256];
 
+    /// Every name by which others may call them, as [`named`](Self::named) reads them.
+    pub const NAMES: [&str; 5] = ["ES256", "EdDSA", "Ed25519", "PS256", "RS256"];
+
     /// The name in a JOSE header.
     #[must_use]
     pub fn as_str(self) -> &'static str {

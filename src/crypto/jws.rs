@@ -17,12 +17,14 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::jwk::{Alg, KeyError, PublicKey};
+use super::verifying_key::VerifyingKey;
 
 /// A private key with everything about its tokens that does not change from one to the next.
 pub struct SigningKey {
     alg: Alg,
     pair: Pair,
     public: PublicKey,
+    verifying: VerifyingKey,
     header: String,
 }
 
@@ -82,12 +84,6 @@ impl SigningKey {
     }
 
     fn new(alg: Alg, pair: Pair) -> Result<Self, KeyError> {
-        #[derive(Serialize)]
-        struct Header<'a> {
-            typ: &'static str,
-            alg: &'static str,
-            kid: &'a str,
-        }
         let public = match &pair {
             Pair::Ec(pair) => PublicKey::of_ec(pair)?,
             Pair::Ed(pair) => PublicKey::of_ed25519(pair)?,
@@ -95,10 +91,10 @@ impl SigningKey {
             Pair::Rsa(pair) => PublicKey::of_rsa(pair)?,
         };
         // RFC 9068 section 2.1: the "typ" header parameter is "at+jwt".
-        let header = Header { typ: "at+jwt", alg: alg.as_str(), kid: &public.kid };
-        let header = serde_json::to_vec(&header).map_err(|_| KeyError::Unusable)?;
-        let header = BASE64_URL_SAFE_NO_PAD.encode(header) + ".";
-        let key = Self { alg, pair, public, header };
+        let header = header("at+jwt", alg, &public.kid).ok_or(KeyError::Unusable)?;
+        let jwk = public.published(alg.as_str()).to_string();
+        let verifying = VerifyingKey::from_text(jwk.as_bytes(), Some(alg)).map_err(|_| KeyError::Unusable)?;
+        let key = Self { alg, pair, public, verifying, header };
         let probe = key.sign(b"{\"probe\":true}").ok_or(KeyError::Unusable)?;
         if key.verifies(&probe) { Ok(key) } else { Err(KeyError::Unusable) }
     }
@@ -106,13 +102,23 @@ impl SigningKey {
     /// The claims as a JWT in compact form, header `typ: at+jwt`. `None` when the library fails to sign.
     #[must_use]
     pub fn sign(&self, claims: &[u8]) -> Option<String> {
+        self.sign_below(&self.header, claims)
+    }
+
+    /// The claims as a JWT of another kind. `None` when the library fails to sign.
+    #[must_use]
+    pub fn sign_as(&self, typ: &str, claims: &[u8]) -> Option<String> {
+        self.sign_below(&header(typ, self.alg, &self.public.kid)?, claims)
+    }
+
+    fn sign_below(&self, header: &str, claims: &[u8]) -> Option<String> {
         // To the byte, or nearly: what is larger than a kilobyte is dear to allocate.
         let signature = match &self.pair {
             Pair::Ec(_) | Pair::Ed(_) => 64,
             Pair::Rsa(pair) => pair.public_modulus_len(),
         };
-        let mut jws = String::with_capacity(self.header.len() + (claims.len() + signature) * 4 / 3 + 8);
-        jws.push_str(&self.header);
+        let mut jws = String::with_capacity(header.len() + (claims.len() + signature) * 4 / 3 + 8);
+        jws.push_str(header);
         BASE64_URL_SAFE_NO_PAD.encode_string(claims, &mut jws);
         let mut rsa = [0; 512];
         let signature = match &self.pair {
@@ -147,7 +153,13 @@ impl SigningKey {
         self.alg
     }
 
-    /// The public half.
+    /// The public half, to verify with.
+    #[must_use]
+    pub fn verifying(&self) -> &VerifyingKey {
+        &self.verifying
+    }
+
+    /// The public half, to publish.
     #[must_use]
     pub fn public(&self) -> &PublicKey {
         &self.public
@@ -180,6 +192,18 @@ impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({} {})", self.alg, self.public.kid)
     }
+}
+
+/// The encoded header with the dot behind it.
+fn header(typ: &str, alg: Alg, kid: &str) -> Option<String> {
+    #[derive(Serialize)]
+    struct Header<'a> {
+        typ: &'a str,
+        alg: &'static str,
+        kid: &'a str,
+    }
+    let header = serde_json::to_vec(&Header { typ, alg: alg.as_str(), kid }).ok()?;
+    Some(BASE64_URL_SAFE_NO_PAD.encode(header) + ".")
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{NoEntropy, random};
 /// The key under which private keys are sealed: 32 bytes, base64 in its file.
 pub struct SealingKey {
     key: RandomizedNonceKey,
+    deriving: hmac::Key,
     id: [u8; ID_LEN],
 }
 
@@ -48,10 +49,11 @@ impl SealingKey {
     pub fn from_base64(text: &str) -> Result<Self, SealError> {
         let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| SealError::BadKey)?);
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::BadKey)?;
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), b"grantd sealing key id");
+        let deriving = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+        let tag = hmac::sign(&deriving, b"grantd sealing key id");
         let mut id = [0; ID_LEN];
         id.copy_from_slice(tag.as_ref().get(..ID_LEN).ok_or(SealError::BadKey)?);
-        Ok(Self { key, id })
+        Ok(Self { key, deriving, id })
     }
 
     /// Makes a new key and returns its base64 text, ready for a file.
@@ -63,6 +65,16 @@ impl SealingKey {
         let text = Zeroizing::new(BASE64_STANDARD.encode(bytes));
         bytes.zeroize();
         Ok(text)
+    }
+
+    /// A key for another purpose, the same on every replica, from which this one cannot be found.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> hmac::Key {
+        let mut context = hmac::Context::with_key(&self.deriving);
+        // No other text that is signed with this key begins so.
+        context.update(b"grantd key for: ");
+        context.update(purpose.as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, context.sign().as_ref())
     }
 
     /// Seals `plain` so that it opens only under this key and with the same `context` (the row it belongs to).
@@ -139,6 +151,16 @@ mod tests {
         assert!(!sealed.windows(7).any(|window| window == b"private"));
         assert!(matches!(key.open("signing_key/b", &sealed), Err(SealError::Damaged)));
         assert!(matches!(super::tests::key().open("signing_key/a", &sealed), Err(SealError::OtherKey { .. })));
+    }
+
+    #[test]
+    fn derived_keys_are_of_one_key_and_one_purpose() {
+        let text = SealingKey::generate_base64().unwrap();
+        let tag = |key: &SealingKey, purpose: &str| hmac::sign(&key.derive(purpose), b"x").as_ref().to_vec();
+        let (one, again) = (SealingKey::from_base64(&text).unwrap(), SealingKey::from_base64(&text).unwrap());
+        assert_eq!(tag(&one, "a"), tag(&again, "a"));
+        assert_ne!(tag(&one, "a"), tag(&one, "b"));
+        assert_ne!(tag(&one, "a"), tag(&key(), "a"));
     }
 
     #[test]

@@ -2,11 +2,29 @@
 //!
 //! Anybody can write it. Who calls this knows that the request came from a proxy that replaces what clients write.
 
+use std::fmt;
+use std::sync::Arc;
+
 use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::crypto::certificate::{Certificate, CertificateError};
+use crate::model::certificate::PeerCertificate;
+use crate::protocol::error::{ClientAuthError, Error, RequestError};
+
+/// Says whether a CA of ours vouches for a chain in DER, the client's own certificate first.
+#[derive(Clone)]
+pub struct Vouch(pub Arc<Vouches>);
+
+/// What [`Vouch`] holds: trust in CAs is the process's business, which stands above this floor.
+pub type Vouches = dyn Fn(&[Vec<u8>]) -> bool + Send + Sync;
+
+impl fmt::Debug for Vouch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Vouch")
+    }
+}
 
 /// Why the field was not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -22,11 +40,38 @@ pub enum ClientCertError {
     Certificate(#[from] CertificateError),
 }
 
+impl From<ClientCertError> for Error {
+    fn from(error: ClientCertError) -> Self {
+        match error {
+            // C19: which of two is the client's nobody knows.
+            ClientCertError::Repeated => ClientAuthError::CertificateRepeated.into(),
+            ClientCertError::Malformed | ClientCertError::Certificate(_) => RequestError::ClientCert.into(),
+        }
+    }
+}
+
+/// What a proxy that we trust says of the certificate of its client, and whether we trust the certificate. The proxy has
+/// seen that the client holds the key; whose word on names counts is still our CAs'.
+///
+/// # Errors
+/// [`ClientCertError`].
+pub fn peer_certificate(headers: &HeaderMap, vouch: &Vouch) -> Result<Option<PeerCertificate>, ClientCertError> {
+    let Some(der) = client_cert_der(headers)? else { return Ok(None) };
+    let certificate = Arc::new(Certificate::parse(&der)?);
+    let mut chain = vec![der];
+    chain.extend(intermediates(headers)?);
+    Ok(Some(PeerCertificate { certificate, ca_verified: (vouch.0)(&chain) }))
+}
+
 /// The certificate that the field holds; `None` when there is no field.
 ///
 /// # Errors
 /// [`ClientCertError`].
 pub fn client_cert(headers: &HeaderMap) -> Result<Option<Certificate>, ClientCertError> {
+    Ok(client_cert_der(headers)?.map(|der| Certificate::parse(&der)).transpose()?)
+}
+
+fn client_cert_der(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ClientCertError> {
     let mut lines = headers.get_all(CLIENT_CERT).iter();
     let (line, further) = (lines.next(), lines.next());
     let Some(line) = line else { return Ok(None) };
@@ -34,9 +79,23 @@ pub fn client_cert(headers: &HeaderMap) -> Result<Option<Certificate>, ClientCer
     if further.is_some() {
         return Err(ClientCertError::Repeated);
     }
-    // RFC 9440 section 2.1: the certificate is a Byte Sequence of RFC 8941, and parameters are not provided for.
-    let encoded = line
-        .as_bytes()
+    byte_sequence(line.as_bytes()).map(Some)
+}
+
+/// RFC 9440 section 2.3: `Client-Cert-Chain` is a list of byte sequences, in the order of the handshake.
+fn intermediates(headers: &HeaderMap) -> Result<Vec<Vec<u8>>, ClientCertError> {
+    let lines = headers.get_all(CLIENT_CERT_CHAIN).iter();
+    let members: Vec<&[u8]> =
+        lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).take(MAX_INTERMEDIATES + 1).collect();
+    if members.len() > MAX_INTERMEDIATES {
+        return Err(CertificateError::TooLarge.into());
+    }
+    members.into_iter().map(byte_sequence).collect()
+}
+
+/// RFC 9440 section 2.1: a certificate is a Byte Sequence of RFC 8941, and parameters are not provided for.
+fn byte_sequence(member: &[u8]) -> Result<Vec<u8>, ClientCertError> {
+    let encoded = member
         .trim_ascii()
         .strip_prefix(b":")
         .and_then(|rest| rest.strip_suffix(b":"))
@@ -44,11 +103,14 @@ pub fn client_cert(headers: &HeaderMap) -> Result<Option<Certificate>, ClientCer
     if encoded.len() > MAX_ENCODED {
         return Err(CertificateError::TooLarge.into());
     }
-    let der = BASE64_STANDARD.decode(encoded).map_err(|_| ClientCertError::Malformed)?;
-    Ok(Some(Certificate::parse(&der)?))
+    BASE64_STANDARD.decode(encoded).map_err(|_| ClientCertError::Malformed)
 }
 
 const CLIENT_CERT: &str = "client-cert";
+const CLIENT_CERT_CHAIN: &str = "client-cert-chain";
+
+/// As in a handshake.
+const MAX_INTERMEDIATES: usize = 8;
 
 /// Base64 makes four characters of three bytes.
 const MAX_ENCODED: usize = Certificate::MAX_DER.div_ceil(3) * 4;

@@ -5,10 +5,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::form::{Form, decode};
+use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
-use crate::protocol::client_auth::{Presented, same_client};
+use crate::protocol::client_auth::{Credential, Presented, same_client};
 use crate::protocol::error::{ClientAuthError, Error, RequestError};
-use crate::protocol::readings;
+use crate::protocol::{client_assertion, readings};
 
 /// How Basic credentials are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -21,11 +22,17 @@ pub enum BasicReading {
     Strict,
 }
 
-/// Finds the one credential.
+/// Finds the one credential. The certificate of the connection is one when there is no other, and else none: it may be
+/// there for tokens to be bound to (RFC 8705 section 3).
 ///
 /// # Errors
 /// [`RequestError`] for several, [`ClientAuthError`] for none or one that cannot be read.
-pub fn presented(headers: &HeaderMap, form: &Form, basic: BasicReading) -> Result<Presented, Error> {
+pub fn presented<'a>(
+    headers: &HeaderMap,
+    form: &'a Form<'_>,
+    basic: BasicReading,
+    certificate: Option<&PeerCertificate>,
+) -> Result<Presented<'a>, Error> {
     let repeated = |_| RequestError::Repeated;
     let client_id = form.one("client_id").map_err(repeated)?;
     let client_secret = form.one("client_secret").map_err(repeated)?;
@@ -46,20 +53,29 @@ pub fn presented(headers: &HeaderMap, form: &Form, basic: BasicReading) -> Resul
         }
         (None, Some(secret), None) => {
             let client_id = client_id.ok_or(ClientAuthError::Absent)?.to_owned();
-            Ok(Presented {
-                client_id,
-                method: AuthMethod::ClientSecretPost,
-                readings: readings(secret.to_owned(), None),
-            })
+            let credential = Credential::Secret(readings(secret.to_owned(), None));
+            Ok(Presented { client_id, method: AuthMethod::ClientSecretPost, credential })
         }
-        (None, None, Some(_)) => Err(ClientAuthError::Assertion.into()),
-        (None, None, None) => Err(ClientAuthError::Absent.into()),
+        (None, None, Some(_)) => {
+            let (client_id, unverified) = client_assertion::read(assertion_type, assertion, client_id)?;
+            let credential = Credential::Assertion(Box::new(unverified));
+            Ok(Presented { client_id, method: AuthMethod::PrivateKeyJwt, credential })
+        }
+        // RFC 8705 section 2: "the client MUST include the "client_id" parameter". Nobody is guessed from a certificate.
+        (None, None, None) => match (client_id, certificate) {
+            (Some(client_id), Some(certificate)) => Ok(Presented {
+                client_id: client_id.to_owned(),
+                method: AuthMethod::TlsClientAuth,
+                credential: Credential::Certificate(certificate.clone()),
+            }),
+            _ => Err(ClientAuthError::Absent.into()),
+        },
         _ => Err(RequestError::SeveralMethods.into()),
     }
 }
 
 /// Reads `Authorization: Basic` (RFC 7617), each half "encoded using the "application/x-www-form-urlencoded" encoding".
-fn from_basic(authorization: &HeaderValue, reading: BasicReading) -> Result<Presented, ClientAuthError> {
+fn from_basic(authorization: &HeaderValue, reading: BasicReading) -> Result<Presented<'static>, ClientAuthError> {
     let text = authorization.to_str().map_err(|_| ClientAuthError::Malformed)?;
     let (scheme, credentials) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("Basic") {
@@ -78,7 +94,7 @@ fn from_basic(authorization: &HeaderValue, reading: BasicReading) -> Result<Pres
         return Ok(Presented {
             client_id,
             method: AuthMethod::ClientSecretBasic,
-            readings: readings(secret.into_owned(), None),
+            credential: Credential::Secret(readings(secret.into_owned(), None)),
         });
     }
     let form_decoded = decode(password);
@@ -89,7 +105,7 @@ fn from_basic(authorization: &HeaderValue, reading: BasicReading) -> Result<Pres
         (None, Some(raw)) => readings(raw.to_owned(), None),
         (None, None) => return Err(ClientAuthError::Malformed),
     };
-    Ok(Presented { client_id, method: AuthMethod::ClientSecretBasic, readings })
+    Ok(Presented { client_id, method: AuthMethod::ClientSecretBasic, credential: Credential::Secret(readings) })
 }
 
 #[cfg(test)]
@@ -100,7 +116,8 @@ mod tests {
 
     fn basic(header: &str, reading: BasicReading) -> Result<(String, Vec<String>), ClientAuthError> {
         let presented = from_basic(&HeaderValue::from_bytes(header.as_bytes()).unwrap(), reading)?;
-        Ok((presented.client_id, presented.readings.iter().map(|secret| secret.expose().to_owned()).collect()))
+        let Credential::Secret(readings) = presented.credential else { panic!("Basic brings a secret") };
+        Ok((presented.client_id, readings.iter().map(|secret| secret.expose().to_owned()).collect()))
     }
 
     fn encoded(pair: &str) -> String {

@@ -1,5 +1,7 @@
 //! One line and one count per request, written here and nowhere else.
 
+mod about_tokens;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +20,10 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use super::Caller;
 use crate::crypto::{NoEntropy, random};
 use crate::model::client::AuthMethod;
-use crate::protocol::Outcome;
+use crate::protocol::introspection::Introspected;
+use crate::protocol::{Granted, Outcome, Revocation};
+
+use about_tokens::Asked;
 
 /// What is counted.
 #[derive(Debug, Clone)]
@@ -29,15 +34,20 @@ pub struct Counts {
     pub token_seconds: Histogram,
     /// `grantd_basic_reading_total`: how Basic secrets that matched were encoded.
     pub basic_readings: Family<ReadingLabels, Counter>,
+    /// `grantd_introspections_total`.
+    pub introspections: Family<TokenLabels, Counter>,
+    /// `grantd_revocations_total`.
+    pub revocations: Family<TokenLabels, Counter>,
     /// Those of both that count tokens, looked up once: by method, and by reading.
     issued: [Counter; AuthMethod::ALL.len()],
     read: [Counter; 2],
 }
 
-/// Labels of `grantd_token_requests_total`; each value is from a closed list.
+/// Labels of `grantd_token_requests_total`, `grantd_introspections_total` and `grantd_revocations_total`; each value is
+/// from a closed list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TokenLabels {
-    /// `issued` or `refused`.
+    /// `issued` or `refused`; of an introspection `active`, `inactive`, `refused`; of a revocation `done` or `refused`.
     pub result: &'static str,
     /// The reason code, `ok` for a token.
     pub reason: &'static str,
@@ -64,8 +74,21 @@ impl Default for Counts {
             // From 50 µs to 13 s, each bound the double of the one before.
             token_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 19)),
             basic_readings,
+            introspections: Family::default(),
+            revocations: Family::default(),
         }
     }
+}
+
+/// What was answered at an endpoint with a line of its own.
+#[derive(Debug)]
+pub enum Answered {
+    /// A token request.
+    Token(Outcome<Granted>),
+    /// A question about a token.
+    Introspection(Outcome<Introspected>),
+    /// The wish that a token be revoked.
+    Revocation(Outcome<Revocation>),
 }
 
 /// Writes lines, and counts.
@@ -131,6 +154,12 @@ impl RequestId {
 }
 
 impl Log {
+    /// Whether `peer` is a proxy whose word is taken.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        is_trusted(peer.to_canonical(), &self.trusted_proxies)
+    }
+
     /// Notes that a request has come.
     pub fn arrival<B>(&self, caller: &Caller, request: &Request<B>) -> Arrival {
         Arrival {
@@ -143,10 +172,15 @@ impl Log {
     }
 
     /// Writes the line of a request that has been answered, and counts it.
-    pub fn write(&self, arrival: &Arrival, response: &Response, outcome: Option<&Outcome>) {
+    pub fn write(&self, arrival: &Arrival, response: &Response, answered: Option<&Answered>) {
         let seconds = arrival.started.elapsed().as_secs_f64();
-        match outcome {
-            Some(outcome) => self.token(outcome, arrival.source, arrival.request_id.as_str(), seconds),
+        let (source, request_id) = (arrival.source, arrival.request_id.as_str());
+        match answered {
+            Some(Answered::Token(outcome)) => self.token(outcome, source, request_id, seconds),
+            Some(Answered::Introspection(outcome)) => {
+                self.introspection(outcome, &Asked { source, request_id, seconds });
+            }
+            Some(Answered::Revocation(outcome)) => self.revocation(outcome, &Asked { source, request_id, seconds }),
             None => tracing::info!(
                 event = "request",
                 method = cut(arrival.method.as_str()),
@@ -159,7 +193,7 @@ impl Log {
         }
     }
 
-    fn token(&self, outcome: &Outcome, source: IpAddr, request_id: &str, seconds: f64) {
+    fn token(&self, outcome: &Outcome<Granted>, source: IpAddr, request_id: &str, seconds: f64) {
         let method = outcome.method.map_or("none", |method| method.as_str());
         let client_id = outcome.client_id.as_deref().map(cut);
         self.counts.token_seconds.observe(seconds);
@@ -182,6 +216,7 @@ impl Log {
                     basic_reading = granted.raw_reading.then_some("raw"),
                     scope = granted.scope.as_str(),
                     aud = &*granted.aud,
+                    token_type = granted.token_type,
                     jti = granted.access_token.jti,
                     kid = granted.access_token.key.kid(),
                     remote_addr = %source,

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::client_id::ClientId;
-use super::credential::StoredSecret;
+use super::credential::{StoredCertificate, StoredKey, StoredSecret};
+use super::jwks_uri::JwksUri;
 use super::resource::ResourceId;
 use super::scope::Scope;
 use super::time::{Span, UnixTime};
@@ -15,11 +16,23 @@ pub enum AuthMethod {
     ClientSecretBasic,
     /// The secret in the request body.
     ClientSecretPost,
+    /// A JWT that the client signed (RFC 7523).
+    PrivateKeyJwt,
+    /// A certificate of a CA that we trust (RFC 8705 section 2.1).
+    TlsClientAuth,
+    /// A certificate that was registered whole (RFC 8705 section 2.2).
+    SelfSignedTlsClientAuth,
 }
 
 impl AuthMethod {
     /// Those that work, in the order the metadata lists them.
-    pub const ALL: [Self; 2] = [Self::ClientSecretBasic, Self::ClientSecretPost];
+    pub const ALL: [Self; 5] = [
+        Self::ClientSecretBasic,
+        Self::ClientSecretPost,
+        Self::PrivateKeyJwt,
+        Self::TlsClientAuth,
+        Self::SelfSignedTlsClientAuth,
+    ];
 
     /// The registered name.
     #[must_use]
@@ -27,6 +40,9 @@ impl AuthMethod {
         match self {
             Self::ClientSecretBasic => "client_secret_basic",
             Self::ClientSecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
+            Self::TlsClientAuth => "tls_client_auth",
+            Self::SelfSignedTlsClientAuth => "self_signed_tls_client_auth",
         }
     }
 }
@@ -58,8 +74,16 @@ pub struct Client {
     pub enabled: bool,
     /// When it was made.
     pub created_at: UnixTime,
+    /// Tokens that it was issued then or before count for nothing.
+    pub not_before: UnixTime,
     /// Its secrets, dead ones included, so that a log can say which was used.
     pub secrets: Vec<StoredSecret>,
+    /// Its public keys, expired ones included.
+    pub keys: Vec<StoredKey>,
+    /// Where it publishes its keys, when none is registered.
+    pub jwks_uri: Option<JwksUri>,
+    /// What is known of its certificates.
+    pub certificates: Vec<StoredCertificate>,
 }
 
 impl Client {
@@ -79,7 +103,11 @@ impl Client {
             require_mtls_binding: false,
             enabled: true,
             created_at,
+            not_before: UnixTime(0),
             secrets: Vec::new(),
+            keys: Vec::new(),
+            jwks_uri: None,
+            certificates: Vec::new(),
         }
     }
 

@@ -1,11 +1,13 @@
-//! What a client proves itself with: here, its secrets at rest.
+//! What a client proves itself with, as the registry knows it: secrets at rest, public keys, certificates.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::certificate::RegisteredCertificate;
 use super::time::UnixTime;
 use crate::crypto::secret::SecretHash;
 use crate::crypto::secret_tag::TagKid;
+use crate::crypto::verifying_key::VerifyingKey;
 
 /// A secret as the registry knows it: everything but the secret.
 #[derive(Debug, Clone)]
@@ -22,6 +24,30 @@ pub struct StoredSecret {
     pub revoked_at: Option<UnixTime>,
     /// What this process has seen of it.
     pub seen: Arc<Seen>,
+}
+
+/// A public key for `private_key_jwt`.
+#[derive(Debug, Clone)]
+pub struct StoredKey {
+    /// Names this key in commands, and in the header of what it signed.
+    pub kid: Arc<str>,
+    /// The key.
+    pub key: Arc<VerifyingKey>,
+    /// When it was registered.
+    pub created_at: UnixTime,
+    /// From when on it no longer works.
+    pub expires_at: Option<UnixTime>,
+}
+
+/// A certificate for `tls_client_auth` or `self_signed_tls_client_auth`.
+#[derive(Debug, Clone)]
+pub struct StoredCertificate {
+    /// Names this registration in commands and logs.
+    pub cert_id: Arc<str>,
+    /// What is known of it.
+    pub registered: RegisteredCertificate,
+    /// When it was registered.
+    pub created_at: UnixTime,
 }
 
 /// Where a secret comes from, and so what a guess at it costs.

@@ -1,4 +1,4 @@
-//! Access tokens (RFC 9068): claims from a grant, signed.
+//! Access tokens (RFC 9068): claims from a grant, signed; and what a token says that we signed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,11 +9,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::error::Error;
-use super::grant::Grant;
+use super::error::inactive::Inactive;
+use super::grant::{Binding, Grant};
+use crate::crypto::jose::{Audience, JoseError, Kind, Unverified};
+use crate::crypto::json::Object;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::random_id;
+use crate::keyring::Keyring;
 use crate::model::client::Client;
-use crate::model::time::UnixTime;
+use crate::model::time::{Span, UnixTime};
+use crate::model::token_id::TokenId;
 
 /// A token that was issued, and what the log says of it. `Debug` does not show the token.
 pub struct AccessToken {
@@ -42,6 +47,9 @@ struct Claims<'a> {
     iat: UnixTime,
     exp: UnixTime,
     jti: &'a str,
+    /// RFC 7800 section 3.1; absent from a bearer token.
+    #[serde(skip_serializing_if = "Binding::is_none")]
+    cnf: &'a Binding,
 }
 
 /// Signs the token that `grant` describes.
@@ -67,6 +75,7 @@ pub fn mint(
         iat: now,
         exp: now.plus(grant.ttl),
         jti: &jti,
+        cnf: &grant.binding,
     };
     let claims = with_further(&claims, &client.claims).map_err(|_| Error::Internal)?;
     let token = key.sign(&claims).ok_or(Error::Internal)?;
@@ -87,3 +96,59 @@ fn with_further(claims: &Claims<'_>, further: &Map<String, Value>) -> serde_json
     }
     Ok(json)
 }
+
+/// A token that we signed and whose time is not over. Whether it was revoked is another question.
+#[derive(Debug)]
+pub struct Issued {
+    /// Its id.
+    pub jti: TokenId,
+    /// To whom it was issued.
+    pub client_id: String,
+    /// For which resource.
+    pub aud: String,
+    /// When.
+    pub iat: UnixTime,
+    /// Until when.
+    pub exp: UnixTime,
+    /// All it says.
+    pub claims: Object,
+}
+
+/// What a token says, if we signed it and its time is not over.
+///
+/// # Errors
+/// [`Inactive`].
+pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Result<Issued, Inactive> {
+    let unverified = Unverified::parse(token, Kind::AccessToken, LONGEST).map_err(Inactive::Malformed)?;
+    let key = unverified.header().kid().and_then(|kid| keyring.published(kid, now)).ok_or(Inactive::Key)?;
+    let claims = unverified.verify(key.verifying()).map_err(|_| Inactive::Signature)?;
+    let text = |name| claims.string(name, LONGEST).and_then(|text| text.ok_or(JoseError::Claim(name)));
+    let date = |name| claims.numeric_date(name).and_then(|date| date.map(UnixTime).ok_or(JoseError::Claim(name)));
+    let malformed = Inactive::Malformed;
+    if text("iss").map_err(malformed)? != issuer {
+        return Err(Inactive::Issuer);
+    }
+    let (iat, exp) = (date("iat").map_err(malformed)?, date("exp").map_err(malformed)?);
+    // RFC 7519 section 4.1.4: "the current date/time MUST be before the expiration date/time listed in the "exp" claim."
+    if exp <= now {
+        return Err(Inactive::Expired);
+    }
+    // Another replica's clock may be a little ahead.
+    if iat > now.plus(CLOCKS) {
+        return Err(Inactive::NotYet);
+    }
+    let aud = claims.audience().map_err(malformed)?;
+    Ok(Issued {
+        jti: text("jti").map_err(malformed)?.parse().map_err(|_| malformed(JoseError::Claim("jti")))?,
+        client_id: text("client_id").map_err(malformed)?.to_owned(),
+        aud: aud.as_ref().and_then(Audience::sole).ok_or(malformed(JoseError::Claim("aud")))?.to_owned(),
+        iat,
+        exp,
+        claims: claims.members().clone(),
+    })
+}
+
+/// A form is no longer than this.
+const LONGEST: usize = 16 * 1024;
+/// How far apart the clocks of replicas may be.
+const CLOCKS: Span = Span::from_secs(60);

@@ -9,26 +9,51 @@ use tokio::sync::mpsc;
 
 use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
+use super::{client_assertion, client_certificate};
+use crate::client_jwks::{ClientJwks, NoKeySet};
+use crate::crypto::jose::Unverified;
 use crate::crypto::secret::{ClientSecret, HashParams, SecretHash};
 use crate::crypto::secret_tag::TagKid;
 use crate::hashing::Lane;
 use crate::hashing::queue::{Place, Standing};
+use crate::model::certificate::PeerCertificate;
 use crate::model::client::{AuthMethod, Client};
 use crate::model::credential::StoredSecret;
 use crate::model::time::UnixTime;
 use crate::registry::snapshot::Snapshot;
 use crate::registry::{Freshness, Registry};
+use crate::store::spent::Use;
 use crate::throttle::{KnownSources, Throttle, network};
 
 /// The credential that a request carries, read but not checked.
 #[derive(Debug)]
-pub struct Presented {
+pub struct Presented<'a> {
     /// Who it says it is.
     pub client_id: String,
-    /// How.
+    /// How. Which of the two kinds of certificates it is turns out when it matches.
     pub method: AuthMethod,
-    /// The secret, in each way that the bytes can be read: form-decoded and, where that differs, raw.
-    pub readings: Vec<Arc<ClientSecret>>,
+    /// With what.
+    pub credential: Credential<'a>,
+}
+
+/// What a client proves itself with.
+#[derive(Debug)]
+pub enum Credential<'a> {
+    /// A secret, in each way that the bytes can be read: form-decoded and, where that differs, raw.
+    Secret(Vec<Arc<ClientSecret>>),
+    /// A JWT that it signed.
+    Assertion(Box<Unverified<'a>>),
+    /// The certificate of its connection.
+    Certificate(PeerCertificate),
+}
+
+/// What the log may say of an attempt, whether or not it succeeds.
+#[derive(Debug, Default)]
+pub struct Noted {
+    /// The credential that was right, even when it may no longer be used.
+    pub credential_id: Option<Arc<str>>,
+    /// How the client authenticates, as far as it is known.
+    pub method: Option<AuthMethod>,
 }
 
 /// A client that has proved who it is.
@@ -40,12 +65,15 @@ pub struct Authenticated {
     pub method: AuthMethod,
     /// Whether the raw reading of a Basic secret was the right one: the client does not form-encode.
     pub raw_reading: bool,
+    /// What it proved itself with, if that may be used once. It has not been spent: that comes after every other check.
+    pub spend: Option<Use>,
 }
 
 /// What is decided on.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
-    presented: &'a Presented,
+    client_id: &'a str,
+    method: AuthMethod,
     source: IpAddr,
     now: UnixTime,
 }
@@ -53,8 +81,12 @@ struct Attempt<'a> {
 /// What authenticating takes.
 #[derive(Debug)]
 pub struct Authenticator {
+    /// Whom assertions are for: the issuer.
+    pub audience: Arc<str>,
     /// Every client.
     pub registry: Arc<Registry>,
+    /// Keys that clients publish.
+    pub client_jwks: ClientJwks,
     /// Knows secrets again.
     pub memory: Memory,
     /// Checks secrets.
@@ -72,8 +104,7 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// Authenticates the client of a request that came from `source`. `credential_id` is set when a secret of the client
-    /// is right, even when it may no longer be used.
+    /// Authenticates the client of a request that came from `source`, and notes what the log may say.
     ///
     /// A secret that is known again costs a MAC. Every other failure of a well-formed secret does the same work and has the
     /// same answer, whether or not the client exists.
@@ -82,19 +113,24 @@ impl Authenticator {
     /// [`Error`].
     pub async fn authenticate(
         &self,
-        presented: &Presented,
+        presented: &Presented<'_>,
         source: IpAddr,
         now: UnixTime,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
+        noted.method = Some(presented.method);
         let freshness = self.registry.freshness();
         if freshness == Freshness::Unusable {
             return Err(Unavailable::Registry.into());
         }
-        let attempt = Attempt { presented, source, now };
-        let decided = match self.by_memory(&attempt, credential_id) {
-            Some(decided) => decided,
-            None => self.by_proof(&attempt, freshness, credential_id).await,
+        let attempt = Attempt { client_id: &presented.client_id, method: presented.method, source, now };
+        let decided = match &presented.credential {
+            Credential::Secret(readings) => match self.by_memory(&attempt, readings, noted) {
+                Some(decided) => decided,
+                None => self.by_proof(&attempt, readings, freshness, noted).await,
+            },
+            Credential::Assertion(assertion) => Box::pin(self.by_assertion(&attempt, assertion, noted)).await,
+            Credential::Certificate(certificate) => self.by_certificate(&attempt, certificate, noted),
         };
         match decided {
             // The credential may be newer than what we know: say so, rather than that it is wrong.
@@ -108,40 +144,43 @@ impl Authenticator {
     fn by_memory(
         &self,
         attempt: &Attempt<'_>,
-        credential_id: &mut Option<Arc<str>>,
+        readings: &[Arc<ClientSecret>],
+        noted: &mut Noted,
     ) -> Option<Result<Authenticated, Error>> {
-        let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
+        let Attempt { client_id, method, source, now } = *attempt;
         let snapshot = self.registry.snapshot();
         let client = snapshot.client(client_id);
         let matched = self.memory.recall(client.map(|client| &**client), readings)?;
-        *credential_id = Some(matched.secret.secret_id.clone());
-        if let Err(error) = usable(client?, *method, matched.secret, now) {
+        noted.credential_id = Some(matched.secret.secret_id.clone());
+        if let Err(error) = usable(client?, method, matched.secret, now) {
             return Some(Err(error.into()));
         }
         matched.secret.seen.used(now);
         self.known_sources.add(source);
-        Some(Ok(Authenticated { client: Arc::clone(client?), method: *method, raw_reading: matched.reading > 0 }))
+        let raw_reading = matched.reading > 0;
+        Some(Ok(Authenticated { client: Arc::clone(client?), method, raw_reading, spend: None }))
     }
 
     /// Decides on a secret that is not known: by its tag, or by hashes.
     async fn by_proof(
         &self,
         attempt: &Attempt<'_>,
+        readings: &[Arc<ClientSecret>],
         freshness: Freshness,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
-        let Attempt { presented: Presented { client_id, readings, .. }, source, .. } = *attempt;
+        let Attempt { client_id, source, .. } = *attempt;
         let (tagged, needs_hashes) = {
             let snapshot = self.registry.snapshot();
             let tagged = client_secret::tagged(&snapshot, client_id, readings);
             (tagged, client_secret::needs_hashes(&snapshot, readings, tagged.is_some()))
         };
         // Who shows a secret that was made for this client is not slowed down by those who guess at it, only by itself.
-        let guesser = tagged.map_or(client_id.as_str(), |(_, secret_id)| secret_id);
+        let guesser = tagged.map_or(client_id, |(_, secret_id)| secret_id);
         self.throttle.check(guesser, source, Instant::now()).map_err(Error::Throttled)?;
         let decided = if needs_hashes {
             // Boxed, since every request's future would have room for what only few do.
-            Box::pin(self.by_hash(attempt, tagged.map(|(kid, _)| kid), credential_id)).await
+            Box::pin(self.by_hash(attempt, readings, tagged.map(|(kid, _)| kid), noted)).await
         } else {
             Err(failure(&self.registry.snapshot(), client_id).into())
         };
@@ -155,10 +194,11 @@ impl Authenticator {
     async fn by_hash(
         &self,
         attempt: &Attempt<'_>,
+        readings: &[Arc<ClientSecret>],
         tagged_by: Option<TagKid>,
-        credential_id: &mut Option<Arc<str>>,
+        noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
-        let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
+        let Attempt { client_id, method, source, now } = *attempt;
         let snapshot = self.registry.snapshot().clone();
         let standing = match tagged_by {
             Some(_) => Standing::Tagged,
@@ -193,15 +233,77 @@ impl Authenticator {
             Some((client, secret, matched.reading))
         });
         let Some((client, secret, reading)) = known else { return Err(failure(&snapshot, client_id).into()) };
-        *credential_id = Some(secret.secret_id.clone());
-        usable(client, *method, secret, now)?;
+        noted.credential_id = Some(secret.secret_id.clone());
+        usable(client, method, secret, now)?;
         self.throttle.succeeded(client_id, source);
         self.known_sources.add(source);
         secret.seen.used(now);
         if let Some(presented) = readings.get(reading).filter(|_| secret.hash.params().is_cheaper_than(self.cost)) {
             self.raise_cost(secret, presented);
         }
-        Ok(Authenticated { client: Arc::clone(client), method: *method, raw_reading: reading > 0 })
+        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: reading > 0, spend: None })
+    }
+
+    /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
+    async fn by_assertion(
+        &self,
+        attempt: &Attempt<'_>,
+        assertion: &Unverified<'_>,
+        noted: &mut Noted,
+    ) -> Result<Authenticated, Error> {
+        let Attempt { client_id, method, source, now } = *attempt;
+        // Nothing is fetched from the host of a client that may not authenticate anyway.
+        let uri = self
+            .registry
+            .snapshot()
+            .client(client_id)
+            .and_then(|client| client.jwks_uri.clone().filter(|_| may_authenticate(client, method).is_ok()));
+        let published = match uri {
+            Some(uri) => Some((self.client_jwks.keys(client_id, &uri, assertion.header(), now).await, uri)),
+            None => None,
+        };
+        // Fetching may have taken seconds: what counts is what is known now.
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(client_id);
+        let keys = match (client, &published) {
+            (Some(client), Some((Ok(keys), uri))) if client.jwks_uri.as_ref() == Some(uri) => &**keys,
+            (Some(client), _) => client.keys.as_slice(),
+            (None, _) => &[],
+        };
+        let vouched = client_assertion::verify(assertion, keys, client_id, &self.audience, now);
+        let client = client.ok_or_else(|| no_such(&snapshot, client_id))?;
+        if client.jwks_uri.is_some() {
+            may_authenticate(client, method)?;
+        }
+        let vouched = match published {
+            Some((Err(NoKeySet), _)) => return Err(ClientAuthError::KeySet.into()),
+            _ => vouched?,
+        };
+        noted.credential_id = Some(vouched.kid);
+        may_authenticate(client, method)?;
+        if vouched.key_expired {
+            return Err(ClientAuthError::KeyExpired.into());
+        }
+        self.known_sources.add(source);
+        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
+    }
+
+    /// Decides on the certificate of the connection.
+    fn by_certificate(
+        &self,
+        attempt: &Attempt<'_>,
+        certificate: &PeerCertificate,
+        noted: &mut Noted,
+    ) -> Result<Authenticated, Error> {
+        let Attempt { client_id, source, now, .. } = *attempt;
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
+        let (stored, method) = client_certificate::verify(certificate, &client.certificates, now)?;
+        noted.method = Some(method);
+        noted.credential_id = Some(Arc::clone(&stored.cert_id));
+        may_authenticate(client, method)?;
+        self.known_sources.add(source);
+        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: None })
     }
 
     /// Hands a secret that is hashed more cheaply than configured to whoever hashes it again. When that one is busy, the
@@ -226,22 +328,29 @@ pub struct Outdated {
     pub secret: Arc<ClientSecret>,
 }
 
-/// Why a secret that matched nothing did not: for the log, the answer is the same.
-fn failure(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
-    match snapshot.client(client_id) {
-        Some(_) => ClientAuthError::WrongSecret,
-        None if snapshot.is_broken(client_id) => ClientAuthError::Broken,
-        None => ClientAuthError::Unknown,
-    }
+/// Why a client is not there.
+fn no_such(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
+    if snapshot.is_broken(client_id) { ClientAuthError::Broken } else { ClientAuthError::Unknown }
 }
 
-fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, now: UnixTime) -> Result<(), ClientAuthError> {
+/// Why a secret that matched nothing did not: for the log, the answer is the same.
+fn failure(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
+    snapshot.client(client_id).map_or_else(|| no_such(snapshot, client_id), |_| ClientAuthError::WrongSecret)
+}
+
+/// What an administrator decided of a client whose credential is right.
+fn may_authenticate(client: &Client, method: AuthMethod) -> Result<(), ClientAuthError> {
     if !client.enabled {
         return Err(ClientAuthError::Disabled);
     }
     if !client.may_use(method) {
         return Err(ClientAuthError::MethodNotAllowed);
     }
+    Ok(())
+}
+
+fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, now: UnixTime) -> Result<(), ClientAuthError> {
+    may_authenticate(client, method)?;
     client_secret::usable(secret, now)
 }
 

@@ -1,7 +1,16 @@
 //! Every refusal. Each has two faces: what happened, for the log, and what the client may know, which cannot leak since
 //! it is made of `&'static str` alone.
 
+mod client_auth;
+pub mod dpop;
+mod grant;
+pub mod inactive;
+
 use std::time::Duration;
+
+pub use client_auth::ClientAuthError;
+use dpop::DpopError;
+pub use grant::GrantError;
 
 /// The `error` member of an answer (RFC 6749 section 5.2, RFC 8707 section 2, RFC 9449 section 12.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +29,10 @@ pub enum ErrorCode {
     InvalidTarget,
     /// The DPoP proof is invalid or missing.
     InvalidDpopProof,
+    /// "Authorization server requires nonce in DPoP proof".
+    UseDpopNonce,
+    /// "… or was issued to another client": what is to be revoked is somebody else's.
+    InvalidGrant,
     /// Not the client's fault: try again later (503, or 429 when this caller failed too often).
     TemporarilyUnavailable,
     /// A fault of ours (500).
@@ -38,6 +51,8 @@ impl ErrorCode {
             Self::InvalidScope => "invalid_scope",
             Self::InvalidTarget => "invalid_target",
             Self::InvalidDpopProof => "invalid_dpop_proof",
+            Self::UseDpopNonce => "use_dpop_nonce",
+            Self::InvalidGrant => "invalid_grant",
             Self::TemporarilyUnavailable => "temporarily_unavailable",
             Self::ServerError => "server_error",
         }
@@ -53,9 +68,15 @@ pub enum Error {
     /// Who asks.
     #[error(transparent)]
     ClientAuth(#[from] ClientAuthError),
+    /// What the sender is to prove besides.
+    #[error(transparent)]
+    Dpop(#[from] DpopError),
     /// What is asked for.
     #[error(transparent)]
     Grant(#[from] GrantError),
+    /// REV-06: the token to be revoked is another client's.
+    #[error("the token was issued to another client")]
+    OtherClientsToken,
     /// Nobody's fault that asking again cannot mend.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -106,88 +127,15 @@ pub enum RequestError {
     /// SEC-12.
     #[error("client_id in the body differs from the one that authenticates")]
     OtherClientId,
+    /// MTL-13: from a proxy that is believed.
+    #[error("the Client-Cert field is malformed, or no certificate that is taken")]
+    ClientCert,
     /// TOK-11.
     #[error("grant_type is missing")]
     NoGrantType,
-}
-
-/// The client is not authenticated. All of these look the same from outside.
-#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
-pub enum ClientAuthError {
-    /// SEC-13.
-    #[error("no client authentication included")]
-    Absent,
-    /// SEC-09.
-    #[error("the authentication scheme is not Basic")]
-    Scheme,
-    /// SEC-08.
-    #[error("the Basic credentials are malformed")]
-    Malformed,
-    /// JCA: signed assertions are not accepted by this server.
-    #[error("client assertions are not supported")]
-    Assertion,
-    /// No such client.
-    #[error("unknown client")]
-    Unknown,
-    /// The client's row cannot be understood.
-    #[error("the client's row is malformed; `grantd doctor` says how")]
-    Broken,
-    /// The client is disabled.
-    #[error("client disabled")]
-    Disabled,
-    /// The client's `auth_methods` do not list this one.
-    #[error("authentication method not allowed for this client")]
-    MethodNotAllowed,
-    /// No secret matches.
-    #[error("wrong secret")]
-    WrongSecret,
-    /// The secret is right and its time is over.
-    #[error("secret expired")]
-    SecretExpired,
-    /// The secret is right and was revoked.
-    #[error("secret revoked")]
-    SecretRevoked,
-}
-
-/// The authenticated client does not get this.
-#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
-pub enum GrantError {
-    /// GRT-02.
-    #[error("unknown grant type")]
-    UnsupportedGrantType,
-    /// GRT-03.
-    #[error("the client may not use this grant type")]
-    GrantNotAllowed,
-    /// DPO-19.
-    #[error("the client requires DPoP and this server does not offer it")]
-    DpopRequired,
-    /// MTL-08.
-    #[error("the client requires certificate-bound tokens and this server does not offer them")]
-    MtlsBindingRequired,
-    /// SCP-01, SCP-09.
-    #[error("malformed scope")]
-    ScopeMalformed,
-    /// SCP-04.
-    #[error("a scope is not among those the client may ask for")]
-    ScopeNotAllowed,
-    /// SCP-05.
-    #[error("no scope asked for, and no default that applies")]
-    ScopeMissing,
-    /// SCP-07, ATJ-08.
-    #[error("no single resource of the client understands these scopes")]
-    ScopeNotForResource,
-    /// RES-01.
-    #[error("malformed resource")]
-    ResourceMalformed,
-    /// RES-02.
-    #[error("unknown resource, or not allowed for the client")]
-    ResourceNotAllowed,
-    /// RES-04.
-    #[error("several resources asked for; one token has one audience")]
-    SeveralResources,
-    /// Several of the client's resources understand the scopes and none was named.
-    #[error("no resource named and several understand these scopes")]
-    ResourceAmbiguous,
+    /// INT-02, REV-04.
+    #[error("token is missing")]
+    NoToken,
 }
 
 /// The request cannot be decided now.
@@ -205,6 +153,12 @@ pub enum Unavailable {
     /// More comes than can be answered in time.
     #[error("more requests than can be answered in time; some are refused")]
     Overloaded,
+    /// Whether something is used for the first time cannot be told.
+    #[error("the database cannot be asked whether this was used before")]
+    SpentStore,
+    /// The database did not take a revocation.
+    #[error("the database did not take the revocation")]
+    RevokedStore,
     /// There is no key to sign with.
     #[error("no signing key of the algorithm; see `grantd key list`")]
     NoKey,
@@ -217,7 +171,9 @@ impl Error {
         match self {
             Self::Request(_) => ErrorCode::InvalidRequest,
             Self::ClientAuth(_) => ErrorCode::InvalidClient,
+            Self::Dpop(error) => error.code(),
             Self::Grant(error) => error.code(),
+            Self::OtherClientsToken => ErrorCode::InvalidGrant,
             Self::Unavailable(_) | Self::Throttled(_) => ErrorCode::TemporarilyUnavailable,
             Self::Internal => ErrorCode::ServerError,
         }
@@ -229,7 +185,9 @@ impl Error {
         match self {
             Self::Request(error) => error.description(),
             Self::ClientAuth(_) => "client authentication failed",
+            Self::Dpop(error) => error.description(),
             Self::Grant(error) => error.description(),
+            Self::OtherClientsToken => "the token was issued to another client",
             Self::Unavailable(_) => "the server cannot answer now, try again later",
             Self::Throttled(_) => "too many failures, try again later",
             Self::Internal => "the server failed",
@@ -253,11 +211,15 @@ impl Error {
         match self {
             Self::Request(error) => error.reason(),
             Self::ClientAuth(error) => error.reason(),
+            Self::Dpop(error) => error.reason(),
             Self::Grant(error) => error.reason(),
+            Self::OtherClientsToken => "token_of_other_client",
             Self::Unavailable(Unavailable::Registry) => "registry_unusable",
             Self::Unavailable(Unavailable::Unconfirmed) => "database_unavailable",
             Self::Unavailable(Unavailable::Hashing) => "hashing_busy",
             Self::Unavailable(Unavailable::Overloaded) => "overloaded",
+            Self::Unavailable(Unavailable::SpentStore) => "spent_store_unavailable",
+            Self::Unavailable(Unavailable::RevokedStore) => "revocation_not_written",
             Self::Unavailable(Unavailable::NoKey) => "no_signing_key",
             Self::Throttled(_) => "throttled",
             Self::Internal => "internal",
@@ -279,7 +241,9 @@ impl RequestError {
             Self::SeveralAuthorizations => "the Authorization header field is repeated",
             Self::SeveralMethods => "use one way of client authentication, not several",
             Self::OtherClientId => "client_id is not the client that authenticates",
+            Self::ClientCert => "the Client-Cert header field is malformed",
             Self::NoGrantType => "grant_type is missing",
+            Self::NoToken => "token is missing",
         }
     }
 
@@ -297,76 +261,9 @@ impl RequestError {
             Self::SeveralAuthorizations => "several_authorizations",
             Self::SeveralMethods => "several_auth_methods",
             Self::OtherClientId => "client_id_differs",
+            Self::ClientCert => "client_cert_malformed",
             Self::NoGrantType => "grant_type_missing",
-        }
-    }
-}
-
-impl ClientAuthError {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Absent => "no_credentials",
-            Self::Scheme => "auth_scheme",
-            Self::Malformed => "credentials_malformed",
-            Self::Assertion => "assertion_unsupported",
-            Self::Unknown => "unknown_client",
-            Self::Broken => "client_malformed",
-            Self::Disabled => "client_disabled",
-            Self::MethodNotAllowed => "auth_method_not_allowed",
-            Self::WrongSecret => "wrong_secret",
-            Self::SecretExpired => "secret_expired",
-            Self::SecretRevoked => "secret_revoked",
-        }
-    }
-}
-
-impl GrantError {
-    fn code(self) -> ErrorCode {
-        match self {
-            Self::UnsupportedGrantType => ErrorCode::UnsupportedGrantType,
-            Self::GrantNotAllowed => ErrorCode::UnauthorizedClient,
-            Self::DpopRequired => ErrorCode::InvalidDpopProof,
-            Self::MtlsBindingRequired => ErrorCode::InvalidRequest,
-            Self::ScopeMalformed | Self::ScopeNotAllowed | Self::ScopeMissing | Self::ScopeNotForResource => {
-                ErrorCode::InvalidScope
-            }
-            Self::ResourceMalformed | Self::ResourceNotAllowed | Self::SeveralResources | Self::ResourceAmbiguous => {
-                ErrorCode::InvalidTarget
-            }
-        }
-    }
-
-    fn description(self) -> &'static str {
-        match self {
-            Self::UnsupportedGrantType => "this server supports client_credentials",
-            Self::GrantNotAllowed => "this client may not use this grant type",
-            Self::DpopRequired => "this client must use DPoP",
-            Self::MtlsBindingRequired => "this client must present a certificate",
-            Self::ScopeMalformed => "scope is malformed",
-            Self::ScopeNotAllowed => "a scope is not allowed for this client",
-            Self::ScopeMissing => "name a scope, this client has no default that applies",
-            Self::ScopeNotForResource => "these scopes are not for one resource of this client",
-            Self::ResourceMalformed => "resource must be an absolute URI without fragment",
-            Self::ResourceNotAllowed => "this resource is not allowed for this client",
-            Self::SeveralResources => "ask for one resource at a time",
-            Self::ResourceAmbiguous => "name the resource, several understand these scopes",
-        }
-    }
-
-    fn reason(self) -> &'static str {
-        match self {
-            Self::UnsupportedGrantType => "unsupported_grant_type",
-            Self::GrantNotAllowed => "grant_not_allowed",
-            Self::DpopRequired => "dpop_required",
-            Self::MtlsBindingRequired => "mtls_binding_required",
-            Self::ScopeMalformed => "scope_malformed",
-            Self::ScopeNotAllowed => "scope_not_allowed",
-            Self::ScopeMissing => "scope_missing",
-            Self::ScopeNotForResource => "scope_not_for_resource",
-            Self::ResourceMalformed => "resource_malformed",
-            Self::ResourceNotAllowed => "resource_not_allowed",
-            Self::SeveralResources => "several_resources",
-            Self::ResourceAmbiguous => "resource_ambiguous",
+            Self::NoToken => "token_missing",
         }
     }
 }

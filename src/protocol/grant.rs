@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::error::GrantError;
 use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
@@ -9,6 +11,34 @@ use crate::model::resource::{Resource, ResourceId};
 use crate::model::scope::Scope;
 use crate::model::time::Span;
 use crate::registry::snapshot::Snapshot;
+
+/// What a token is bound to, as it stands in `cnf` (RFC 7800): nothing, a key, a certificate, or both.
+///
+/// RFC 9449 and RFC 8705 have a member each. Who proves both gets a token that needs both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Binding {
+    /// RFC 9449 section 6.1: the thumbprint of the DPoP key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jkt: Option<String>,
+    /// RFC 8705 section 3.1: the SHA-256 of the certificate.
+    #[serde(rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    pub x5t_s256: Option<String>,
+}
+
+impl Binding {
+    /// Whether the token is a bearer token.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.jkt.is_none() && self.x5t_s256.is_none()
+    }
+
+    /// RFC 9449 section 5: "A `token_type` of DPoP MUST be included in the access token response to signal to the client that
+    /// the access token was bound to its DPoP key". A certificate changes nothing here (RFC 8705 section 3).
+    #[must_use]
+    pub fn token_type(&self) -> &'static str {
+        if self.jkt.is_some() { "DPoP" } else { "Bearer" }
+    }
+}
 
 /// What is asked for, unread.
 #[derive(Debug, Default)]
@@ -41,6 +71,27 @@ pub struct Grant {
     pub ttl: Span,
     /// How it is signed.
     pub alg: Alg,
+    /// What it is bound to.
+    pub binding: Binding,
+}
+
+/// Whether `client` may have tokens at all, bound like this.
+///
+/// # Errors
+/// [`GrantError`].
+pub fn admit(client: &Client, binding: &Binding) -> Result<(), GrantError> {
+    if !client.client_credentials {
+        return Err(GrantError::GrantNotAllowed);
+    }
+    // RFC 9449 section 5.2: "If the value is true, the authorization server MUST reject token requests from the client that
+    // do not contain the DPoP header."
+    if client.require_dpop && binding.jkt.is_none() {
+        return Err(GrantError::DpopRequired);
+    }
+    if client.require_mtls_binding && binding.x5t_s256.is_none() {
+        return Err(GrantError::MtlsBindingRequired);
+    }
+    Ok(())
 }
 
 /// Decides what `client` gets.
@@ -52,16 +103,9 @@ pub fn decide(
     snapshot: &Snapshot,
     defaults: &Defaults,
     asked: &Asked<'_>,
+    binding: Binding,
 ) -> Result<Grant, GrantError> {
-    if !client.client_credentials {
-        return Err(GrantError::GrantNotAllowed);
-    }
-    if client.require_dpop {
-        return Err(GrantError::DpopRequired);
-    }
-    if client.require_mtls_binding {
-        return Err(GrantError::MtlsBindingRequired);
-    }
+    admit(client, &binding)?;
 
     // RFC 6749 section 3.3: a scope outside what is allowed is refused, never silently narrowed.
     let asked_scope =
@@ -99,6 +143,7 @@ pub fn decide(
         aud: resource.map_or_else(|| Arc::clone(&defaults.audience), |resource| resource.identifier.shared()),
         ttl: limits.into_iter().flatten().min().unwrap_or(defaults.ttl),
         alg: resource.and_then(|resource| resource.alg).unwrap_or(defaults.alg),
+        binding,
     })
 }
 

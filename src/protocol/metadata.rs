@@ -7,6 +7,7 @@ use std::str::FromStr;
 use fluent_uri::Uri;
 use serde_json::{Value, json};
 
+use crate::crypto::jwk::Alg;
 use crate::keyring::Document;
 use crate::model::client::AuthMethod;
 use crate::registry::snapshot::Snapshot;
@@ -83,6 +84,14 @@ impl Issuer {
         format!("{}{path}", self.text.trim_end_matches('/'))
     }
 
+    /// The same on another port.
+    #[must_use]
+    pub fn on_port(&self, port: u16) -> Self {
+        let host = Uri::parse(self.text.as_str()).ok().and_then(|uri| Some(uri.authority()?.host().to_owned()));
+        let host = host.unwrap_or_default();
+        Self { text: format!("https://{host}:{port}{}", self.path), path: self.path.clone(), https: true }
+    }
+
     /// The path of a well-known document: RFC 8414 section 3.1 inserts its name between host and path.
     #[must_use]
     pub fn well_known(&self, name: &str) -> String {
@@ -96,23 +105,67 @@ impl fmt::Display for Issuer {
     }
 }
 
-/// The metadata document as the registry stands.
+/// What of mutual TLS (RFC 8705) is offered.
+#[derive(Debug, Clone, Default)]
+pub struct MutualTls {
+    /// Whether certificates of clients come here, by whatever way.
+    pub offered: bool,
+    /// Whether a CA vouches for some of them.
+    pub with_ca: bool,
+    /// Where the listener is that asks for them, when it is ours.
+    pub alias: Option<Issuer>,
+}
+
+impl MutualTls {
+    fn offers(&self, method: AuthMethod) -> bool {
+        match method {
+            AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost | AuthMethod::PrivateKeyJwt => true,
+            AuthMethod::TlsClientAuth => self.offered && self.with_ca,
+            AuthMethod::SelfSignedTlsClientAuth => self.offered,
+        }
+    }
+}
+
+/// The metadata document as the registry stands; `alg` signs what is not for one resource.
 ///
 /// `response_types_supported` is left out although section 2 calls it required: it would be empty, and section 3.2 says
 /// "Claims with zero elements MUST be omitted".
 #[must_use]
-pub fn document(issuer: &Issuer, snapshot: &Snapshot) -> Document {
-    let methods: Vec<&str> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
+pub fn document(issuer: &Issuer, alg: Alg, mutual_tls: &MutualTls, snapshot: &Snapshot) -> Document {
+    let methods: Vec<&str> =
+        AuthMethod::ALL.into_iter().filter(|method| mutual_tls.offers(*method)).map(AuthMethod::as_str).collect();
     let fixed = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.endpoint("/token"),
         "jwks_uri": issuer.endpoint("/jwks"),
         "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": Alg::NAMES,
+        "introspection_endpoint": issuer.endpoint("/introspect"),
+        "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_signing_alg_values_supported": Alg::NAMES,
+        "introspection_signing_alg_values_supported": [alg.as_str()],
+        "revocation_endpoint": issuer.endpoint("/revoke"),
+        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": Alg::NAMES,
+        "dpop_signing_alg_values_supported": Alg::NAMES,
     });
     let Value::Object(mut members) = fixed else { return Document::new(&fixed) };
     let scopes: BTreeSet<&str> = snapshot.resources().flat_map(|resource| resource.scope.tokens()).collect();
     let resources: BTreeSet<&str> = snapshot.resources().map(|resource| resource.identifier.as_str()).collect();
+    if mutual_tls.offered {
+        members.insert("tls_client_certificate_bound_access_tokens".to_owned(), true.into());
+    }
+    // RFC 8705 section 5: "a JSON object containing alternative authorization server endpoints that, when present, an
+    // OAuth client intending to do mutual TLS uses in preference to the conventional endpoints".
+    if let Some(alias) = &mutual_tls.alias {
+        let aliases = json!({
+            "token_endpoint": alias.endpoint("/token"),
+            "introspection_endpoint": alias.endpoint("/introspect"),
+            "revocation_endpoint": alias.endpoint("/revoke"),
+        });
+        members.insert("mtls_endpoint_aliases".to_owned(), aliases);
+    }
     for (name, values) in [("scopes_supported", scopes), ("protected_resources", resources)] {
         if !values.is_empty() {
             members.insert(name.to_owned(), values.into_iter().collect::<Value>());

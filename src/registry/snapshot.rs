@@ -12,6 +12,7 @@ use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
 use crate::model::resource::{Resource, ResourceId};
+use crate::model::time::UnixTime;
 use crate::store::StoreError;
 use crate::store::changes::Changes;
 use crate::store::secrets::MAX_IMPORTED;
@@ -26,6 +27,7 @@ pub struct Snapshot {
     /// Rows that cannot be understood, with the reason.
     broken: BTreeMap<String, String>,
     tag_keys: Arc<[TagKey]>,
+    not_before: Option<UnixTime>,
     guess: Guess,
     /// How often each cost of hashing occurs, so that an unknown client costs what some known one would.
     costs: Vec<(HashParams, usize)>,
@@ -82,6 +84,13 @@ impl Snapshot {
         !self.broken.is_empty() && self.broken.contains_key(&format!("client {client_id}"))
     }
 
+    /// Whether a token that `client` was issued at `iat` was revoked with all the others of its time (H53): the latest of
+    /// the moments that apply decides.
+    #[must_use]
+    pub fn cuts_off(&self, client: &Client, iat: UnixTime) -> bool {
+        self.not_before.into_iter().chain([client.not_before]).any(|not_before| iat <= not_before)
+    }
+
     /// The keys that tell a secret of ours by its tag.
     #[must_use]
     pub fn tag_keys(&self) -> &[TagKey] {
@@ -120,6 +129,7 @@ impl Snapshot {
             clients: self.clients.clone(),
             resources: self.resources.clone(),
             broken: self.broken.clone(),
+            not_before: changes.not_before.or(self.not_before),
             tag_keys: tag_keys.map_or_else(|| Arc::clone(&self.tag_keys), Into::into),
             ..Self::default()
         };

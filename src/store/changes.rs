@@ -10,10 +10,12 @@ use sqlx::Connection as _;
 use super::clients::Belongings;
 use super::keys::{KeyRow, SealedKey};
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
+use super::revoked::RevokedRow;
 use super::tag_keys::{SELECT_TAG_KEYS, SealedTagKey, TagKeyRow};
 use super::{Session, Store, StoreError, on, within};
 use crate::model::client::Client;
 use crate::model::resource::Resource;
+use crate::model::time::UnixTime;
 
 /// A connection of the feed's own. It is dropped at the first error and another made.
 #[derive(Debug)]
@@ -37,6 +39,10 @@ pub struct Changes {
     pub keys: Option<Vec<SealedKey>>,
     /// Every key that tags secrets, when any changed.
     pub tag_keys: Option<Vec<SealedTagKey>>,
+    /// Tokens that were revoked, by id, with the moment they end; those that are new, or all.
+    pub revoked: Vec<(String, UnixTime)>,
+    /// Until when tokens count for nothing, whosever they are, when it changed.
+    pub not_before: Option<UnixTime>,
 }
 
 /// What a poll found.
@@ -58,24 +64,29 @@ impl Store {
     }
 }
 
-/// A query of what belongs to clients, in a table called `c`: to all of them, or to those that changed.
-macro_rules! of_clients {
-    ($columns:literal, $table:literal, $order:literal, $complete:expr, $since:expr) => {
-        if $complete {
+/// Reads what belongs to clients, in a table called `c`, to all of them or to those that changed, and hands over row by row:
+/// a hundred thousand at once would take more memory than what is made of them.
+macro_rules! each {
+    ($at:ident, $complete:expr, $since:expr, $columns:literal, $table:literal, $order:literal => $take:expr) => {{
+        let query = if $complete {
             sqlx::query_as(concat!("select ", $columns, " from ", $table, " c ", $order))
         } else {
-            sqlx::query_as(concat!(
+            let sql = concat!(
                 "select ",
                 $columns,
                 " from registry_change r join ",
                 $table,
-                " c on c.client_id = r.id
-                 where r.kind = 'client' and r.revision > $1 ",
+                " c on c.client_id = r.id where r.kind = 'client' and r.revision > $1 ",
                 $order
-            ))
-            .bind($since)
+            );
+            sqlx::query_as(sql).bind($since)
+        };
+        let mut rows = query.fetch(&mut *$at);
+        let mut take = $take;
+        while let Some(row) = rows.try_next().await? {
+            take(row);
         }
-    };
+    }};
 }
 
 impl Feed {
@@ -128,30 +139,21 @@ impl Feed {
                 if includes("client") {
                     clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
                     let mut belongings = Belongings::default();
-                    let mut links = of_clients!("c.client_id, c.identifier", "client_resource", "order by c.client_id, c.identifier", complete, since).fetch(&mut *at);
-                    while let Some(link) = links.try_next().await? {
-                        belongings.add_resource(link);
-                    }
-                    drop(links);
-                    let mut secrets = of_clients!(
-                        "c.client_id, c.secret_id, c.hash, c.imported, c.tag_key, c.expires_at, c.revoked_at",
-                        "client_secret", "order by c.created_at desc, c.secret_id", complete, since
-                    ).fetch(&mut *at);
-                    while let Some(secret) = secrets.try_next().await? {
-                        belongings.add_secret(secret);
-                    }
-                    drop(secrets);
-                    let mut rows = of_clients!(
-                        "c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims,
-                         c.require_dpop, c.require_mtls_binding, c.enabled, c.created_at",
-                        "client", "", complete, since
-                    ).fetch(&mut *at);
-                    while let Some(row) = rows.try_next().await? {
-                        let (id, client) = belongings.client(row);
-                        clients.insert(id, Some(client));
-                    }
-                    drop(rows);
-                    queries.inc_by(3);
+                    each!(at, complete, since, "c.client_id, c.identifier", "client_resource",
+                        "order by c.client_id, c.identifier" => |row| belongings.add_resource(row));
+                    each!(at, complete, since, "c.client_id, c.secret_id, c.hash, c.imported, c.tag_key, c.expires_at, c.revoked_at",
+                        "client_secret", "order by c.created_at desc, c.secret_id" => |row| belongings.add_secret(row));
+                    each!(at, complete, since, "c.client_id, c.kid, c.jwk, c.created_at, c.expires_at", "client_key",
+                        "order by c.created_at desc, c.kid" => |row| belongings.add_key(row));
+                    each!(at, complete, since, "c.client_id, c.cert_id, c.kind, c.value, c.created_at", "client_certificate",
+                        "order by c.created_at desc, c.cert_id" => |row| belongings.add_certificate(row));
+                    each!(at, complete, since,
+                        "c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims, c.require_dpop,
+                         c.require_mtls_binding, c.enabled, c.created_at, c.jwks_uri, c.not_before", "client", "" => |row| {
+                            let (id, client) = belongings.client(row);
+                            clients.insert(id, Some(client));
+                        });
+                    queries.inc_by(5);
                 }
 
                 let mut resources = None;
@@ -177,8 +179,22 @@ impl Feed {
                     tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
                     queries.inc();
                 }
+                let mut revoked = Vec::new();
+                if includes("revoked") {
+                    let sql = "select jti, expires_at from revoked_token where revision > $1";
+                    let since = if complete { -1 } else { since.unwrap_or(-1) };
+                    let rows: Vec<RevokedRow> = sqlx::query_as(sql).bind(since).fetch_all(&mut *at).await?;
+                    revoked.extend(rows.into_iter().map(|(jti, expires_at)| (jti, UnixTime(expires_at))));
+                    queries.inc();
+                }
+                let mut not_before = None;
+                if includes("cutoff") {
+                    let (latest,): (Option<i64>,) = sqlx::query_as("select max(not_before) from token_cutoff").fetch_one(&mut *at).await?;
+                    not_before = Some(UnixTime(latest.unwrap_or(0)));
+                    queries.inc();
+                }
                 at.rollback().await?;
-                Ok(Changes { revision, complete, clients, resources, keys, tag_keys })
+                Ok(Changes { revision, complete, clients, resources, keys, tag_keys, revoked, not_before })
             })
         };
         match tokio::time::timeout(LOAD_DEADLINE, read).await {

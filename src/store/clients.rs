@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::client_certs::{CertificateRow, certificate_of};
+use super::client_keys::{KEYS_OR_URI, KeyRow, key_of};
 use super::secrets::{NewSecret, insert_secret};
 use super::{Pool, Session, Store, StoreError, begin, on, within};
 use crate::model::client::{Client, RESERVED_CLAIMS};
-use crate::model::credential::{Origin, StoredSecret};
+use crate::model::credential::{Origin, StoredCertificate, StoredKey, StoredSecret};
 use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
 use crate::model::time::{Span, UnixTime};
 
-pub(super) type ClientRow = (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64);
+pub(super) type ClientRow =
+    (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64, Option<String>, i64);
 pub(super) type ResourceLink = (String, String);
 pub(super) type SecretRow = (String, String, String, i64, Option<String>, Option<i64>, Option<i64>);
 
@@ -96,6 +99,19 @@ impl Store {
         .map(|rows| rows > 0)
     }
 
+    /// Sets the only ways in which a client may authenticate, or lifts that. `Ok(false)` when there is none of that id.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when a name is none of those in the metadata.
+    pub async fn set_auth_methods(&self, client_id: &str, names: Option<&str>) -> Result<bool, StoreError> {
+        let sql = "update client set auth_methods = $2 where client_id = $1";
+        self.queries.inc();
+        on!(Pool, &self.pool, pool => {
+            within(async { Ok(sqlx::query(sql).bind(client_id).bind(names).execute(pool).await?.rows_affected()) }).await
+        })
+        .map(|rows| rows > 0)
+    }
+
     /// Deletes a client with its secrets. `Ok(false)` when there is none of that id.
     ///
     /// # Errors
@@ -108,34 +124,47 @@ impl Store {
     }
 }
 
-/// What belongs to clients, read before them, a row at a time: a hundred thousand rows at once would take more memory than
-/// what is made of them. A row that cannot be understood becomes an error for its own client and nobody else.
+/// What belongs to clients, read before them. A row that cannot be understood becomes an error for its own client and nobody
+/// else.
 #[derive(Default)]
 pub(super) struct Belongings {
-    resources: HashMap<String, Vec<Result<ResourceId, String>>>,
-    secrets: HashMap<String, Vec<Result<StoredSecret, String>>>,
+    of: HashMap<String, Belonging>,
     scopes: Scopes,
+}
+
+#[derive(Default)]
+struct Belonging {
+    resources: Vec<Result<ResourceId, String>>,
+    secrets: Vec<Result<StoredSecret, String>>,
+    keys: Vec<Result<StoredKey, String>>,
+    certificates: Vec<Result<StoredCertificate, String>>,
 }
 
 impl Belongings {
     pub(super) fn add_resource(&mut self, (client_id, identifier): ResourceLink) {
         let identifier = identifier.parse().map_err(|error| format!("client_resource.identifier: {error}"));
-        self.resources.entry(client_id).or_default().push(identifier);
+        self.of.entry(client_id).or_default().resources.push(identifier);
     }
 
     pub(super) fn add_secret(&mut self, row: SecretRow) {
-        let client_id = row.0.clone();
-        self.secrets.entry(client_id).or_default().push(secret_of(row));
+        self.of.entry(row.0.clone()).or_default().secrets.push(secret_of(row));
+    }
+
+    pub(super) fn add_key(&mut self, row: KeyRow) {
+        self.of.entry(row.0.clone()).or_default().keys.push(key_of(row));
+    }
+
+    pub(super) fn add_certificate(&mut self, row: CertificateRow) {
+        self.of.entry(row.0.clone()).or_default().certificates.push(certificate_of(row));
     }
 
     /// The client of a row, with what belongs to it.
     pub(super) fn client(&mut self, row: ClientRow) -> (String, Result<Arc<Client>, StoreError>) {
         let client_id = row.0.clone();
-        let client = client_of(row, self).map(Arc::new).map_err(|reason| StoreError::Malformed {
-            kind: "client",
-            id: client_id.clone(),
-            reason,
-        });
+        let belonging = self.of.remove(&client_id).unwrap_or_default();
+        let client = client_of(row, belonging, &mut self.scopes)
+            .map(Arc::new)
+            .map_err(|reason| StoreError::Malformed { kind: "client", id: client_id.clone(), reason });
         (client_id, client)
     }
 }
@@ -157,7 +186,7 @@ impl Scopes {
     }
 }
 
-fn client_of(row: ClientRow, belongings: &mut Belongings) -> Result<Client, String> {
+fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Result<Client, String> {
     let (
         client_id,
         scope,
@@ -170,19 +199,19 @@ fn client_of(row: ClientRow, belongings: &mut Belongings) -> Result<Client, Stri
         mtls,
         enabled,
         created_at,
+        uri,
+        not_before,
     ) = row;
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
     let claims: serde_json::Map<_, _> = serde_json::from_str(&claims).map_err(|error| at("claims")(&error))?;
     if let Some(name) = RESERVED_CLAIMS.iter().find(|name| claims.contains_key(**name)) {
         return Err(format!("claims: {name} is set by grantd and cannot be registered"));
     }
-    let resources = belongings.resources.remove(&client_id).unwrap_or_default();
-    let secrets = belongings.secrets.remove(&client_id).unwrap_or_default();
     let client = Client {
         client_id: client_id.parse().map_err(|error| at("client_id")(&error))?,
-        scope: belongings.scopes.read(scope).map_err(|error| at("scope")(&error))?,
-        default_scope: belongings.scopes.read(default_scope).map_err(|error| at("default_scope")(&error))?,
-        resources: resources.into_iter().collect::<Result<_, _>>()?,
+        scope: scopes.read(scope).map_err(|error| at("scope")(&error))?,
+        default_scope: scopes.read(default_scope).map_err(|error| at("default_scope")(&error))?,
+        resources: belonging.resources.into_iter().collect::<Result<_, _>>()?,
         client_credentials: grant_types.split(' ').any(|name| name == "client_credentials"),
         auth_methods: auth_methods.map(Into::into),
         token_ttl: token_ttl.map(ttl_of).transpose()?,
@@ -191,10 +220,17 @@ fn client_of(row: ClientRow, belongings: &mut Belongings) -> Result<Client, Stri
         require_mtls_binding: flag("require_mtls_binding", mtls)?,
         enabled: flag("enabled", enabled)?,
         created_at: UnixTime(created_at),
-        secrets: secrets.into_iter().collect::<Result<_, _>>()?,
+        not_before: UnixTime(not_before),
+        secrets: belonging.secrets.into_iter().collect::<Result<_, _>>()?,
+        keys: belonging.keys.into_iter().collect::<Result<_, _>>()?,
+        jwks_uri: uri.map(|uri| uri.parse()).transpose().map_err(|error| at("jwks_uri")(&error))?,
+        certificates: belonging.certificates.into_iter().collect::<Result<_, _>>()?,
     };
     if !client.default_scope.is_subset_of(&client.scope) {
         return Err("default_scope: must be a part of scope".into());
+    }
+    if client.jwks_uri.is_some() && !client.keys.is_empty() {
+        return Err(format!("jwks_uri: {KEYS_OR_URI}"));
     }
     Ok(client)
 }

@@ -188,7 +188,12 @@ impl Store {
                 Migration::new($version, $name.into(), MigrationType::Simple, sql.into_sql_str(), false)
             }};
         }
-        vec![migration!(1, "registry"), migration!(2, "secret_tags")]
+        vec![
+            migration!(1, "registry"),
+            migration!(2, "secret_tags"),
+            migration!(3, "client_credentials"),
+            migration!(4, "revocation"),
+        ]
     }
 }
 

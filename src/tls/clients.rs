@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -14,7 +15,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
-use super::{Current, Tls, TlsError, fault, pem_items};
+use super::{Current, Tls, TlsError, fault, pem_items, provider};
 use crate::crypto::certificate::{Certificate, is_ca};
 use crate::model::certificate::PeerCertificate;
 
@@ -113,7 +114,7 @@ impl Judge {
         Ok(Self(Some(verifier.build().map_err(|error| fault(blamed, &error.to_string()))?)))
     }
 
-    fn vouches_for(&self, chain: &[CertificateDer<'_>]) -> bool {
+    pub(super) fn vouches_for(&self, chain: &[CertificateDer<'_>]) -> bool {
         let (Some(verifier), Some((end_entity, intermediates))) = (&self.0, chain.split_first()) else { return false };
         match verifier.verify_client_cert(end_entity, intermediates, UnixTime::now()) {
             Ok(_) => true,
@@ -122,6 +123,40 @@ impl Judge {
                 false
             }
         }
+    }
+}
+
+/// Says whom our CAs vouch for, where somebody else has shaken hands.
+#[derive(Debug)]
+pub struct Vouching {
+    files: ClientFiles,
+    judge: ArcSwap<Judge>,
+}
+
+impl Vouching {
+    /// Reads CAs and lists.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load(files: ClientFiles) -> Result<Self, TlsError> {
+        let judge = Judge::read(&files, &Arc::new(provider(false)))?;
+        Ok(Self { files, judge: ArcSwap::from_pointee(judge) })
+    }
+
+    /// Reads them again. When they cannot be used, those in use stay.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.judge.store(Arc::new(Judge::read(&self.files, &Arc::new(provider(false)))?));
+        Ok(())
+    }
+
+    /// Whether a CA of ours vouches for a chain in DER, the client's own certificate first.
+    #[must_use]
+    pub fn vouches_for(&self, chain: &[Vec<u8>]) -> bool {
+        let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        self.judge.load().vouches_for(&chain)
     }
 }
 

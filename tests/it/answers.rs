@@ -62,8 +62,9 @@ async fn rsp_07_tokens_are_unguessable_and_distinct(db: Db) {
     let (server, _) = Setup::with_cb(db).await;
     let snapshot = server.server.registry.snapshot();
     let client = snapshot.client("cb").unwrap();
-    let asked = grantd::protocol::grant::Asked::default();
-    let grant = grantd::protocol::grant::decide(client, &snapshot, &server.server.defaults, &asked).unwrap();
+    let (asked, unbound) = (grantd::protocol::grant::Asked::default(), grantd::protocol::grant::Binding::default());
+    let defaults = &server.server.defaults;
+    let grant = grantd::protocol::grant::decide(client, &snapshot, defaults, &asked, unbound).unwrap();
     let now = server.server.clock.now();
     let key = server.server.keyring.signing(Alg::Es256, now).unwrap();
     let mut seen = HashSet::new();

@@ -130,7 +130,7 @@ async fn sec_14_sec_21_c26_no_secret_means_no_client(db: Db) {
     }
     let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
     let methods = metadata["token_endpoint_auth_methods_supported"].as_array().unwrap();
-    assert_eq!(methods, &["client_secret_basic", "client_secret_post"]);
+    assert_eq!(methods, &["client_secret_basic", "client_secret_post", "private_key_jwt"]);
     let assertion = "client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=eyJhbGciOiJIUzI1NiJ9.e30.AA";
     server.post(&[], format!("{GRANT}&client_id=cb&{assertion}")).await.e401();
 }

@@ -72,6 +72,8 @@ fn the_sample_lists_every_key_at_its_default() {
         ("Token {", "token"),
         ("Keys {", "keys"),
         ("Secrets {", "secrets"),
+        ("Clients {", "clients"),
+        ("DpopSettings {", "dpop"),
         ("Log {", "log"),
     ];
     let mut existing: BTreeSet<String> =
@@ -178,7 +180,6 @@ fn what_is_insecure_or_half_done_is_refused_with_a_remedy() {
     refused("secrets.basic_reading = \"loose\"", &[], &["secrets.basic_reading", "tolerant, strict"]);
     let error = with("token.ttl = \"1h\"", &[], &[("token.ttl", "5x")]).unwrap_err().to_string();
     assert!(error.contains("token.ttl (command line)") && error.contains("`5x`"), "{error}");
-    refused("server.mtls.listen = \"127.0.0.1:1\"", &[], &["server.mtls"]);
     let error = with("database.url = \"postgres://u:CANARY@db/x", &[], &[]).unwrap_err().to_string();
     assert!(error.contains("line 1") && !error.contains("CANARY"), "{error}");
     let error = with("", &[], &[("database.url", "postgres://u:p@h/d")]).unwrap_err().to_string();
@@ -195,4 +196,28 @@ fn htp_08_default_deadlines_close_hostile_connections_within_15_seconds() {
         assert!(deadline.as_secs() <= 15, "{limits:?}");
     }
     assert!((config.drain_delay + limits.drain).as_secs() < 10, "a stop takes less than 10 s");
+}
+
+#[test]
+fn mtl_13_half_a_mutual_tls_is_refused_with_a_remedy() {
+    let listen = "server.mtls.listen = \"127.0.0.1:1\"";
+    refused(listen, &[], &["server.mtls.listen", "server.mtls.cert_file", "server.tls"]);
+    refused("server.mtls.listen = \"8443\"", &[], &["server.mtls.listen", "0.0.0.0:8443"]);
+    refused("server.mtls.client_ca_file = \"ca.pem\"", &[], &["server.mtls.listen", "do nothing without it"]);
+    refused("server.mtls.public_url = \"https://m.test\"", &[], &["server.mtls.listen"]);
+    refused("server.mtls.cert_file = \"c.pem\"", &[], &["server.mtls.key_file"]);
+    refused("server.mtls.client_crl_file = \"crl.pem\"", &[], &["server.mtls.client_ca_file"]);
+    refused("server.client_cert_header = true", &[], &["server.client_cert_header", "server.trusted_proxies"]);
+    let own = "server.mtls.cert_file = \"c.pem\"\nserver.mtls.key_file = \"k.pem\"";
+    refused(&format!("{listen}\n{own}\nserver.mtls.public_url = \"http://m.test\""), &[], &["public_url", "https"]);
+    let config = with(&format!("{listen}\n{own}\nserver.mtls.client_ca_file = \"ca.pem\""), &[], &[]).unwrap();
+    assert_eq!(config.client_certificates.mtls.unwrap().files.cert, PathBuf::from("c.pem"));
+    let tls = "server.tls.cert_file = \"t.pem\"\nserver.tls.key_file = \"t.key\"";
+    let config = with(&format!("{listen}\n{tls}"), &[], &[]).unwrap();
+    assert_eq!(config.client_certificates.mtls.unwrap().files.cert, PathBuf::from("t.pem"));
+    let behind = "server.client_cert_header = true\nserver.trusted_proxies = [\"10.0.0.1\"]\nserver.mtls.client_ca_file = \"ca.pem\"";
+    assert!(with(behind, &[], &[]).unwrap().client_certificates.header);
+    refused("clients.jwks_uri_allow = [\"https://keys\"]", &[], &["clients.jwks_uri_allow", "10.0.0.0/8"]);
+    let config = with("", &[("GRANTD__CLIENTS__JWKS_URI_ALLOW", "10.0.0.0/8,keys.internal")], &[]).unwrap();
+    assert_eq!(config.jwks_uri_allow.len(), 2);
 }

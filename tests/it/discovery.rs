@@ -9,6 +9,7 @@ use grantd::model::client::Client;
 use grantd::model::time::{Clock, Span, UnixTime};
 use grantd::store::keys::new_key;
 
+use crate::assertion::{Signer, ask};
 use crate::harness::{Db, ISS, Setup, client};
 
 on_both!(
@@ -37,7 +38,7 @@ async fn met_01_to_met_17_the_metadata_is_exact(db: Db) {
     assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/json"));
     // The other database asserts the same snapshot.
     insta::allow_duplicates! {
-        insta::assert_snapshot!(answer.body, @r#"{"grant_types_supported":["client_credentials"],"issuer":"https://as.test","jwks_uri":"https://as.test/jwks","protected_resources":["https://api1.test","https://api2.test"],"scopes_supported":["api1:read","api1:write","api2:read"],"token_endpoint":"https://as.test/token","token_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post"]}"#);
+        insta::assert_snapshot!(answer.body, @r#"{"dpop_signing_alg_values_supported":["ES256","EdDSA","Ed25519","PS256","RS256"],"grant_types_supported":["client_credentials"],"introspection_endpoint":"https://as.test/introspect","introspection_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"introspection_endpoint_auth_signing_alg_values_supported":["ES256","EdDSA","Ed25519","PS256","RS256"],"introspection_signing_alg_values_supported":["ES256"],"issuer":"https://as.test","jwks_uri":"https://as.test/jwks","protected_resources":["https://api1.test","https://api2.test"],"revocation_endpoint":"https://as.test/revoke","revocation_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"revocation_endpoint_auth_signing_alg_values_supported":["ES256","EdDSA","Ed25519","PS256","RS256"],"scopes_supported":["api1:read","api1:write","api2:read"],"token_endpoint":"https://as.test/token","token_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"token_endpoint_auth_signing_alg_values_supported":["ES256","EdDSA","Ed25519","PS256","RS256"]}"#);
     }
     assert!(!answer.body.contains("[]"), "MET-02, MET-06");
     assert!(answer.header("server").is_empty(), "MET-17");
@@ -78,19 +79,25 @@ async fn met_04_met_07_l109_what_is_listed_works_and_what_works_is_listed(db: Db
     assert_eq!(metadata["grant_types_supported"], serde_json::json!(["client_credentials"]), "MET-05, GRT-05");
     for (name, value) in metadata.as_object().unwrap() {
         assert!(!name.ends_with("_endpoint") || !value.as_str().unwrap().contains('#'), "TOK-19");
-        let unoffered = ["signing_alg", "dpop", "introspection", "revocation", "tls_client", "mtls", "signed_metadata"];
-        assert!(unoffered.iter().all(|what| !name.contains(what)), "MET-08 to MET-11, MET-15: {name} is not there yet");
+        let unoffered = ["tls_client", "mtls", "signed_metadata"];
+        assert!(unoffered.iter().all(|what| !name.contains(what)), "MET-10, MET-11, MET-15: {name} is not there");
     }
     for method in metadata["token_endpoint_auth_methods_supported"].as_array().unwrap() {
         match method.as_str().unwrap() {
             "client_secret_basic" => drop(server.basic("cb", &secret, "").await.ok()),
             "client_secret_post" => drop(server.in_body("cb", &secret, "").await.ok()),
+            "private_key_jwt" => {
+                let signer = Signer::es256();
+                server.store.add_client_keys("cb", &[signer.stored()]).await.unwrap();
+                server.refresh().await;
+                ask(&server, &signer.fresh("cb")).await.ok();
+            }
             other => panic!("MET-07: {other} is listed and not tested"),
         }
     }
     let unlisted = "client_id=cb&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=a.b.c";
     server.post(&[], format!("grant_type=client_credentials&{unlisted}")).await.e401();
-    for path in ["/introspect", "/revoke", "/authorize", "/userinfo"] {
+    for path in ["/authorize", "/userinfo", "/register"] {
         assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{path} is not listed");
     }
 }

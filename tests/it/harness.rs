@@ -20,6 +20,7 @@ use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::AuthorizationServer;
+use grantd::serve::clients::fetcher;
 use grantd::serve::{Assembled, assemble, raise_costs};
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
@@ -173,18 +174,8 @@ impl Setup {
     }
 
     pub async fn start(self) -> Server {
-        let sources = Sources::default();
-        let config = Config::parse(&self.settings, &sources).unwrap();
-        let sealing_key = SealingKey::from_base64(&self.sealing_key).unwrap();
-        let issuer = config.issuer.clone().unwrap();
-        let Assembled { server, mut feed, app, counts, outdated, .. } =
-            assemble(&config, &self.store, sealing_key, issuer, self.clock.clone(), None).unwrap();
-        feed.step().await.unwrap();
-        feed.step().await.unwrap();
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(feed.run(stopped));
-        tokio::spawn(raise_costs(outdated, Arc::clone(&server), self.store.clone()));
-        Server { db: self.db, store: self.store, sealing_key: self.sealing_key, server, app, counts, _stop: stop }
+        let config = Arc::new(Config::parse(&self.settings, &Sources::default()).unwrap());
+        Box::pin(Server::launch(Arc::new(self.db), self.store, config, self.sealing_key, self.clock)).await
     }
 }
 
@@ -209,8 +200,9 @@ pub fn client(id: &str) -> Client {
 
 /// A server in process.
 pub struct Server {
-    pub db: Db,
+    pub db: Arc<Db>,
     pub store: Store,
+    pub config: Arc<Config>,
     pub sealing_key: String,
     pub server: Arc<AuthorizationServer>,
     pub app: Arc<App>,
@@ -219,6 +211,27 @@ pub struct Server {
 }
 
 impl Server {
+    async fn launch(db: Arc<Db>, store: Store, config: Arc<Config>, sealing_key: String, clock: Clock) -> Self {
+        let under = SealingKey::from_base64(&sealing_key).unwrap();
+        let issuer = config.issuer.clone().unwrap();
+        let Assembled { server, mut feed, app, counts, outdated, fetches, .. } =
+            assemble(&config, &store, under, issuer, clock, None).unwrap();
+        feed.step().await.unwrap();
+        feed.step().await.unwrap();
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(feed.run(stopped));
+        tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
+        tokio::spawn(fetcher(&config).unwrap().run(fetches));
+        Self { db, store, config, sealing_key, server, app, counts, _stop: stop }
+    }
+
+    /// Another server on the same database, with the same settings and the same clock.
+    pub async fn replica(&self) -> Self {
+        let (db, config) = (Arc::clone(&self.db), Arc::clone(&self.config));
+        let clock = self.server.clock.clone();
+        Box::pin(Self::launch(db, self.store.clone(), config, self.sealing_key.clone(), clock)).await
+    }
+
     /// Waits until the server has seen what was changed before the call.
     pub async fn refresh(&self) {
         let mut feed = self.store.feed().await.unwrap();
@@ -235,9 +248,13 @@ impl Server {
         self.send_from(([192, 0, 2, 1], 4711), request).await
     }
 
-    pub async fn send_from(&self, from: impl Into<SocketAddr>, mut request: Request<Body>) -> Answer {
+    pub async fn send_from(&self, from: impl Into<SocketAddr>, request: Request<Body>) -> Answer {
+        self.send_by(&Caller { address: from.into(), certificate: None }, request).await
+    }
+
+    pub async fn send_by(&self, caller: &Caller, mut request: Request<Body>) -> Answer {
         request.headers_mut().entry(header::HOST).or_insert_with(|| "as.test".parse().unwrap());
-        let response = self.app.answer(&Caller { address: from.into(), certificate: None }, request).await;
+        let response = self.app.answer(caller, request).await;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }
@@ -245,11 +262,22 @@ impl Server {
 
     /// POSTs a form to the token endpoint with further header fields.
     pub async fn post(&self, fields: &[(&str, &str)], body: impl Into<Body>) -> Answer {
-        let mut request = Request::post("/token").header("content-type", "application/x-www-form-urlencoded");
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        self.send(request.body(body.into()).unwrap()).await
+        self.post_to("/token", fields, body).await
+    }
+
+    /// POSTs a form with further header fields.
+    pub async fn post_to(&self, path: &str, fields: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        self.send(form(path, fields, body)).await
+    }
+
+    /// Asks about a token, as the client `id`.
+    pub async fn introspect(&self, id: &str, secret: &str, token: &str) -> Answer {
+        self.post_to("/introspect", &[("authorization", &basic(id, secret))], format!("token={token}")).await
+    }
+
+    /// Asks that a token be revoked, as the client `id`.
+    pub async fn revoke(&self, id: &str, secret: &str, token: &str) -> Answer {
+        self.post_to("/revoke", &[("authorization", &basic(id, secret))], format!("token={token}")).await
     }
 
     /// Asks for a token with Basic credentials, each half sent as it is.
@@ -267,6 +295,15 @@ impl Server {
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
+}
+
+/// A POST of a form with further header fields.
+pub fn form(path: &str, fields: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
+    let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(body.into()).unwrap()
 }
 
 pub fn basic(id: &str, secret: &str) -> String {
@@ -293,6 +330,12 @@ impl Answer {
     /// 200 with all that RFC 6749 section 5.1 asks for. Returns the JSON.
     #[track_caller]
     pub fn ok(&self) -> Value {
+        self.ok_of_type("Bearer")
+    }
+
+    /// As [`ok`](Self::ok), with a token of another type.
+    #[track_caller]
+    pub fn ok_of_type(&self, token_type: &str) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{}", self.body);
         self.assert_json_headers();
         let json = self.json();
@@ -302,7 +345,7 @@ impl Answer {
             "RSP-08: {members:?}"
         );
         assert!(json["access_token"].is_string() && json["scope"].is_string(), "{json}");
-        assert_eq!(json["token_type"], "Bearer", "RSP-02");
+        assert_eq!(json["token_type"], token_type, "RSP-02");
         assert!(json["expires_in"].is_i64() && json["expires_in"].as_i64() > Some(0), "RSP-03");
         json
     }
@@ -341,11 +384,24 @@ impl Answer {
 
     /// Header and claims of the access token.
     pub fn token(&self) -> (Value, Value) {
-        let json = self.ok();
+        let json = self.json();
+        let json = self.ok_of_type(json["token_type"].as_str().unwrap());
         let token = json["access_token"].as_str().unwrap();
         let parts: Vec<&str> = token.split('.').collect();
         let read = |part: &str| serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
         (read(parts[0]), read(parts[1]))
+    }
+
+    /// The access token itself.
+    pub fn access_token(&self) -> String {
+        self.json()["access_token"].as_str().unwrap_or_else(|| panic!("{}", self.body)).to_owned()
+    }
+
+    /// `INACTIVE`: 200, exactly `{"active":false}`, not to be stored (H50).
+    #[track_caller]
+    pub fn inactive(&self) {
+        assert_eq!((self.status, self.body.as_str()), (StatusCode::OK, r#"{"active":false}"#));
+        self.assert_json_headers();
     }
 
     /// All that a client sees, but for what differs in every answer.

@@ -15,6 +15,9 @@
 #[macro_use]
 mod harness;
 
+/// Who signs assertions.
+mod assertion;
+
 /// A6: JWTs and keys of others.
 mod jose;
 
@@ -39,6 +42,15 @@ mod answers;
 /// A8, A9 and A11: metadata, key sets, resource indicators.
 mod discovery;
 
+/// A16 and A17: tokens that are bound to a key or a certificate.
+mod dpop;
+
+/// A12 and A13: introspection.
+mod introspection;
+
+/// A14: revocation.
+mod revocation;
+
 /// The database: schema, seeds, rows that should not be there.
 mod database;
 
@@ -47,6 +59,15 @@ mod transport;
 
 /// The program as a process: commands, start, stop, outages.
 mod process;
+
+/// A7: clients that sign assertions.
+mod private_key_jwt;
+
+/// A7: clients that publish their keys.
+mod jwks_uri;
+
+/// A16: clients that authenticate by their certificate.
+mod client_certificates;
 
 /// A16: certificates, their names, what is registered of them.
 mod certificates;

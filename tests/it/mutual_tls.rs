@@ -83,13 +83,13 @@ async fn listen_trusting(ca: &Ca) -> Listening {
     listen(directory, terms).await
 }
 
-struct Ca {
+pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
-    pem: String,
+    pub pem: String,
 }
 
-fn named(cn: &str) -> CertificateParams {
+pub fn named(cn: &str) -> CertificateParams {
     let mut params = CertificateParams::new(["svc.example".to_owned()]).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::CommonName, cn);
@@ -104,40 +104,49 @@ fn ca_params(cn: &str) -> CertificateParams {
     params
 }
 
-fn ca(cn: &str) -> Ca {
+pub fn ca(cn: &str) -> Ca {
     let (params, key) = (ca_params(cn), KeyPair::generate().unwrap());
     let made = params.self_signed(&key).unwrap();
     Ca { der: made.der().clone(), pem: made.pem(), issuer: Issuer::new(params, key) }
 }
 
 impl Ca {
-    fn intermediate(&self, cn: &str) -> Self {
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    pub fn intermediate(&self, cn: &str) -> Self {
         let (params, key) = (ca_params(cn), KeyPair::generate().unwrap());
         let made = params.signed_by(&key, &self.issuer).unwrap();
         Self { der: made.der().clone(), pem: made.pem(), issuer: Issuer::new(params, key) }
     }
 
-    fn issue(&self, params: &CertificateParams) -> Identity {
+    pub fn issue(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let made = params.signed_by(&key, &self.issuer).unwrap();
         Identity::new(vec![made.der().clone()], &key)
     }
 }
 
-fn self_signed(cn: &str) -> Identity {
+pub fn self_signed(cn: &str) -> Identity {
     let key = KeyPair::generate().unwrap();
     Identity::new(vec![named(cn).self_signed(&key).unwrap().der().clone()], &key)
 }
 
 /// A certificate chain and a key, which need not go together, and how often they were asked for.
 #[derive(Debug)]
-struct Identity {
+pub struct Identity {
     key: Arc<CertifiedKey>,
     asked: AtomicUsize,
 }
 
 impl Identity {
-    fn new(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Self {
+    /// The certificates, the client's own first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.key.cert
+    }
+
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Self {
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
         Self { key: Arc::new(CertifiedKey::new(chain, key)), asked: AtomicUsize::new(0) }
@@ -162,7 +171,7 @@ impl ResolvesClientCert for Identity {
     }
 }
 
-fn client(
+pub fn client(
     trusted: &[&CertificateDer<'static>],
     version: &'static SupportedProtocolVersion,
     identity: Option<Arc<Identity>>,

@@ -1,5 +1,6 @@
 //! The program as a process: commands, start, stop, and a database that goes away.
 
+mod credentials;
 pub mod daemon;
 
 use std::time::{Duration, Instant};

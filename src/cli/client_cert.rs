@@ -1,0 +1,158 @@
+//! `grantd client cert`: what is known of clients' certificates, for mutual TLS (RFC 8705 section 2).
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::Shell;
+use super::registered::{each, one};
+use super::secret::found;
+use crate::crypto::certificate::Certificate;
+use crate::crypto::secret::new_secret_id;
+use crate::model::certificate::RegisteredCertificate;
+use crate::model::client_id::ClientId;
+use crate::model::credential::StoredCertificate;
+use crate::store::StoreError;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Register the one name that its certificates have, or a self-signed certificate beside those it has
+    Add {
+        /// The client id
+        id: ClientId,
+        #[command(flatten)]
+        expected: Expected,
+    },
+    /// List what is registered of a client's certificates, or of those of all clients
+    List {
+        /// The client id
+        id: Option<ClientId>,
+    },
+    /// Remove a registration
+    Remove {
+        /// The client id
+        id: ClientId,
+        /// The registration's id
+        cert_id: String,
+    },
+}
+
+/// RFC 8705 section 2.1.2: exactly one of them.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Expected {
+    /// The subject, as in "CN=billing,O=Example,C=DE" (RFC 4514)
+    #[arg(long, value_name = "NAME")]
+    subject_dn: Option<String>,
+    /// A dNSName of the subject alternative names
+    #[arg(long, value_name = "HOST")]
+    san_dns: Option<String>,
+    /// A URI of the subject alternative names, such as a SPIFFE id
+    #[arg(long, value_name = "URI")]
+    san_uri: Option<String>,
+    /// An address of the subject alternative names
+    #[arg(long, value_name = "ADDRESS")]
+    san_ip: Option<String>,
+    /// A mailbox of the subject alternative names
+    #[arg(long, value_name = "MAILBOX")]
+    san_email: Option<String>,
+    /// The very certificate, in PEM or DER; no CA is asked
+    #[arg(long, value_name = "FILE")]
+    self_signed: Option<PathBuf>,
+}
+
+impl Expected {
+    fn read(&self, shell: &Shell) -> anyhow::Result<RegisteredCertificate> {
+        if let Some(path) = &self.self_signed {
+            let name = || format!("--self-signed {}", path.display());
+            let certificate = Certificate::read(&std::fs::read(path).with_context(name)?).with_context(name)?;
+            if !certificate.is_valid_at(shell.clock.now().0) {
+                shell.say(
+                    "warning: this certificate is not valid now, and does not authenticate anybody outside its dates",
+                )?;
+            }
+            return Ok(RegisteredCertificate::self_signed(&certificate));
+        }
+        let names = [
+            ("subject_dn", &self.subject_dn),
+            ("san_dns", &self.san_dns),
+            ("san_uri", &self.san_uri),
+            ("san_ip", &self.san_ip),
+            ("san_email", &self.san_email),
+        ];
+        match names.into_iter().find_map(|(kind, value)| Some((kind, value.as_ref()?))) {
+            Some((kind, value)) => Ok(RegisteredCertificate::parse(kind, value)?),
+            None => bail!("name one of --subject-dn, --san-dns, --san-uri, --san-ip, --san-email, --self-signed"),
+        }
+    }
+}
+
+impl Command {
+    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+        let (config, store) = shell.store().await?;
+        match self {
+            Self::Add { id, expected } => {
+                let registered = expected.read(shell)?;
+                let clients = &config.client_certificates;
+                if registered.needs_ca() && clients.files.ca.is_none() {
+                    shell.say(
+                        "warning: this configuration has no server.mtls.client_ca_file, so no CA vouches for names",
+                    )?;
+                }
+                let stored =
+                    StoredCertificate { cert_id: new_secret_id()?.into(), registered, created_at: shell.clock.now() };
+                match store.add_client_certificate(id.as_str(), &stored).await {
+                    Err(StoreError::Refused(reason)) if reason.contains("no such client") => found(false, &id)?,
+                    done => done?,
+                }
+                let mut value = certificate_value(&stored);
+                if let Value::Object(members) = &mut value {
+                    members.insert("client_id".into(), id.as_str().into());
+                }
+                shell.print(&value, || certificate_line(&stored))
+            }
+            Self::List { id } => {
+                let clients = each(&store, id.as_ref()).await?;
+                let rows = || {
+                    clients
+                        .iter()
+                        .flat_map(|client| client.certificates.iter().map(move |one| (&client.client_id, one)))
+                };
+                let value: Vec<Value> = rows()
+                    .map(|(id, one)| {
+                        let mut value = certificate_value(one);
+                        if let Value::Object(members) = &mut value {
+                            members.insert("client_id".into(), id.as_str().into());
+                        }
+                        value
+                    })
+                    .collect();
+                shell.print(&value, || rows().map(|(id, one)| format!("{id}  {}", certificate_line(one))).collect())
+            }
+            Self::Remove { id, cert_id } => {
+                if !store.remove_client_certificate(id.as_str(), &cert_id).await? {
+                    drop(one(&store, &id).await?);
+                    bail!("client {id} has no certificate {cert_id}; `grantd client cert list {id}` lists them");
+                }
+                shell.say(&format!("certificate {cert_id} of client {id} is removed, within a second on every replica"))
+            }
+        }
+    }
+}
+
+/// A registration as JSON.
+pub(super) fn certificate_value(stored: &StoredCertificate) -> Value {
+    json!({
+        "cert_id": stored.cert_id,
+        "kind": stored.registered.kind(),
+        "value": stored.registered.to_string(),
+        "created_at": stored.created_at,
+    })
+}
+
+/// A registration as a line of text.
+pub(super) fn certificate_line(stored: &StoredCertificate) -> String {
+    format!("cert {}  {} {}  made {}\n", stored.cert_id, stored.registered.kind(), stored.registered, stored.created_at)
+}

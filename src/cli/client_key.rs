@@ -1,0 +1,155 @@
+//! `grantd client key`: public keys for `private_key_jwt`, added beside each other and removed one by one.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::Shell;
+use super::registered::{each, one};
+use super::secret::found;
+use crate::crypto::jwk::Alg;
+use crate::crypto::jwk_set::JwkSet;
+use crate::crypto::verifying_key::VerifyingKey;
+use crate::model::client_id::ClientId;
+use crate::model::credential::StoredKey;
+use crate::model::time::Span;
+use crate::store::StoreError;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Add public keys beside those it has: a JWK, a JWK Set, or one key in PEM
+    Add {
+        /// The client id
+        id: ClientId,
+        /// The file with the public key; `-` is stdin
+        #[arg(long, value_name = "FILE")]
+        jwk: PathBuf,
+        /// The algorithm of a key that does not name its own, such as RS256 for one in PEM
+        #[arg(long)]
+        alg: Option<Alg>,
+        /// When the keys end
+        #[arg(long, value_name = "SPAN")]
+        expires_in: Option<Span>,
+    },
+    /// List a client's keys, or those of all clients
+    List {
+        /// The client id
+        id: Option<ClientId>,
+    },
+    /// Let one key work no more
+    Remove {
+        /// The client id
+        id: ClientId,
+        /// The key's id
+        kid: String,
+    },
+}
+
+impl Command {
+    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+        let (_, store) = shell.store().await?;
+        match self {
+            Self::Add { id, jwk, alg, expires_in } => {
+                let now = shell.clock.now();
+                let stored = |key: VerifyingKey| StoredKey {
+                    kid: key.kid().unwrap_or(key.jkt()).into(),
+                    key: Arc::new(key),
+                    created_at: now,
+                    expires_at: expires_in.map(|span| now.plus(span)),
+                };
+                let text = read(&jwk)?;
+                let keys: Vec<StoredKey> = keys(&text, alg)
+                    .with_context(|| format!("--jwk {}", jwk.display()))?
+                    .into_iter()
+                    .map(stored)
+                    .collect();
+                match store.add_client_keys(id.as_str(), &keys).await {
+                    Err(StoreError::Refused(reason)) if reason.contains("no such client") => found(false, &id)?,
+                    done => done?,
+                }
+                let value = json!({"client_id": id, "keys": keys.iter().map(key_value).collect::<Vec<_>>()});
+                shell.print(&value, || keys.iter().map(key_line).collect())
+            }
+            Self::List { id } => {
+                let clients = each(&store, id.as_ref()).await?;
+                let rows =
+                    || clients.iter().flat_map(|client| client.keys.iter().map(move |key| (&client.client_id, key)));
+                let value: Vec<Value> = rows()
+                    .map(|(id, key)| {
+                        let mut value = key_value(key);
+                        if let Value::Object(members) = &mut value {
+                            members.insert("client_id".into(), id.as_str().into());
+                        }
+                        value
+                    })
+                    .collect();
+                shell.print(&value, || rows().map(|(id, key)| format!("{id}  {}", key_line(key))).collect())
+            }
+            Self::Remove { id, kid } => {
+                if !store.remove_client_key(id.as_str(), &kid).await? {
+                    drop(one(&store, &id).await?);
+                    bail!("client {id} has no key {kid}; `grantd client key list {id}` lists them");
+                }
+                shell.say(&format!("key {kid} of client {id} is removed, within a second on every replica"))
+            }
+        }
+    }
+}
+
+/// Everything that a file or stdin holds, if it is no more than keys need.
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let name = || format!("reading {}", path.display());
+    let read = if path.as_os_str() == "-" {
+        io::stdin().take(MAX_FILE + 1).read_to_end(&mut text)
+    } else {
+        std::fs::File::open(path).with_context(name)?.take(MAX_FILE + 1).read_to_end(&mut text)
+    };
+    if read.with_context(name)? as u64 > MAX_FILE {
+        bail!("{}: more than {MAX_FILE} bytes; public keys are shorter", path.display());
+    }
+    Ok(text)
+}
+
+/// L105: whoever registers keys by hand wants all of them, so one that cannot be used is an error.
+fn keys(text: &[u8], alg: Option<Alg>) -> anyhow::Result<Vec<VerifyingKey>> {
+    let start = text.trim_ascii_start();
+    if start.starts_with(b"-----") {
+        return Ok(vec![VerifyingKey::from_pem(text, alg)?]);
+    }
+    if crate::crypto::json::object(text)?.contains_key("keys") {
+        let set = JwkSet::parse(text, alg, MAX_KEYS)?;
+        if let Some(skipped) = set.skipped.first() {
+            bail!("key {} of the set: {}", skipped.at + 1, skipped.why);
+        }
+        if set.keys.is_empty() {
+            bail!("the set has no keys");
+        }
+        return Ok(set.keys);
+    }
+    Ok(vec![VerifyingKey::from_text(text, alg)?])
+}
+
+/// A key as JSON.
+pub(super) fn key_value(stored: &StoredKey) -> Value {
+    json!({
+        "kid": stored.kid,
+        "alg": stored.key.alg().as_str(),
+        "thumbprint": stored.key.jkt(),
+        "created_at": stored.created_at,
+        "expires_at": stored.expires_at,
+    })
+}
+
+/// A key as a line of text.
+pub(super) fn key_line(stored: &StoredKey) -> String {
+    let expires = stored.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+    format!("key {}  {}  made {}  expires {expires}\n", stored.kid, stored.key.alg(), stored.created_at)
+}
+
+const MAX_FILE: u64 = 64 * 1024;
+const MAX_KEYS: usize = 16;

@@ -1,0 +1,344 @@
+//! Key sets that clients publish at their `jwks_uri` (RFC 7517 section 5): what was last fetched, how old it is, when to ask again.
+//!
+//! Asking costs somebody else's server work, so what makes us ask is bounded: once in half a minute for a client, whatever
+//! is sent in its name. Who can be served from what is known never waits for the network.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::crypto::jose::Header;
+use crate::crypto::jwk_set::JwkSet;
+use crate::model::credential::StoredKey;
+use crate::model::jwks_uri::JwksUri;
+use crate::model::time::{Span, UnixTime};
+
+/// A key set to be fetched, and who waits for it.
+#[derive(Debug)]
+pub struct Fetch {
+    /// Where it is.
+    pub uri: JwksUri,
+    /// Takes the document, or why there is none.
+    pub reply: oneshot::Sender<Result<Vec<u8>, String>>,
+}
+
+/// The key sets of all clients that publish theirs.
+#[derive(Debug)]
+pub struct ClientJwks {
+    entries: Mutex<HashMap<Box<str>, Arc<Entry>>>,
+    fetches: mpsc::Sender<Fetch>,
+}
+
+/// There is no key set of this client that may still be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoKeySet;
+
+#[derive(Debug)]
+struct Entry {
+    uri: JwksUri,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    keys: Arc<[StoredKey]>,
+    /// When the keys were fetched; `None` before they ever were.
+    good_at: Option<UnixTime>,
+    /// When they were last asked for.
+    asked_at: Option<UnixTime>,
+    /// Whether that failed.
+    failed: bool,
+    /// Turns true when the answer is there.
+    pending: Option<watch::Receiver<bool>>,
+}
+
+/// What a request does.
+enum Step {
+    /// Goes on with these keys.
+    Use(Arc<[StoredKey]>),
+    /// Waits for the answer first.
+    Wait(watch::Receiver<bool>),
+}
+
+impl ClientJwks {
+    /// No key sets yet, and a queue of those to be fetched.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Fetch>) {
+        let (fetches, queue) = mpsc::channel(QUEUE);
+        (Self { entries: Mutex::default(), fetches }, queue)
+    }
+
+    /// The keys of `client_id`, which publishes them at `uri`, to check a JWT of that header with.
+    ///
+    /// # Errors
+    /// [`NoKeySet`] when none could be fetched for an hour, or ever.
+    pub async fn keys(
+        &self,
+        client_id: &str,
+        uri: &JwksUri,
+        header: &Header,
+        now: UnixTime,
+    ) -> Result<Arc<[StoredKey]>, NoKeySet> {
+        let entry = self.entry(client_id, uri);
+        let keys = match self.step(client_id, &entry, header, now) {
+            Step::Use(keys) => keys,
+            Step::Wait(mut pending) => {
+                // A sender that is gone is an answer too.
+                drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
+                entry.lock().usable(now)
+            }
+        };
+        if keys.is_empty() { Err(NoKeySet) } else { Ok(keys) }
+    }
+
+    fn entry(&self, client_id: &str, uri: &JwksUri) -> Arc<Entry> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        match entries.get(client_id) {
+            Some(entry) if entry.uri == *uri => Arc::clone(entry),
+            _ => {
+                let entry = Arc::new(Entry { uri: uri.clone(), state: Mutex::default() });
+                entries.insert(client_id.into(), Arc::clone(&entry));
+                entry
+            }
+        }
+    }
+
+    fn step(&self, client_id: &str, entry: &Arc<Entry>, header: &Header, now: UnixTime) -> Step {
+        let mut state = entry.lock();
+        let keys = state.usable(now);
+        let known = keys
+            .iter()
+            .any(|stored| stored.key.alg() == header.alg() && header.kid().is_none_or(|kid| stored.key.is_called(kid)));
+        let age = state.good_at.map(|at| since(at, now));
+        let is_due = !known || age.is_none_or(|age| age >= REFRESH_AHEAD);
+        let may_ask = state.asked_at.is_none_or(|at| since(at, now) >= PAUSE);
+        if is_due && may_ask && state.pending.is_none() {
+            self.ask(client_id, entry, &mut state, now);
+        }
+        match &state.pending {
+            // While the far end is in trouble, what is known does.
+            Some(pending) if !known || age.is_none_or(|age| age >= REFRESH) && !state.failed => {
+                Step::Wait(pending.clone())
+            }
+            _ => Step::Use(keys),
+        }
+    }
+
+    /// Starts a fetch, as a task of its own: a request that is given up gives up nothing for others.
+    fn ask(&self, client_id: &str, entry: &Arc<Entry>, state: &mut State, now: UnixTime) {
+        let (reply, answer) = oneshot::channel();
+        let (done, pending) = watch::channel(false);
+        state.asked_at = Some(now);
+        state.pending = Some(pending);
+        let asked = self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply });
+        let (entry, client_id) = (Arc::clone(entry), client_id.to_owned());
+        tokio::spawn(async move {
+            let document = match asked {
+                Ok(()) => answer.await.unwrap_or_else(|_| Err("the fetch ended without an answer".to_owned())),
+                Err(_) => Err("too many key sets are being fetched".to_owned()),
+            };
+            let keys = document.and_then(|document| read(&document, now));
+            entry.lock().take_in(&client_id, &entry.uri, keys, now);
+            // Whoever waited may have left.
+            let _: bool = done.send(true).is_ok();
+        });
+    }
+}
+
+impl Entry {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What may still be used of what was fetched.
+    fn usable(&self, now: UnixTime) -> Arc<[StoredKey]> {
+        match self.good_at {
+            Some(at) if since(at, now) < STALE => Arc::clone(&self.keys),
+            _ => Arc::default(),
+        }
+    }
+
+    /// M88: the last good set stays until there is another that is good.
+    fn take_in(&mut self, client_id: &str, uri: &JwksUri, keys: Result<Vec<StoredKey>, String>, now: UnixTime) {
+        self.pending = None;
+        self.failed = keys.is_err();
+        match keys {
+            Ok(keys) => {
+                let kids = |keys: &[StoredKey]| keys.iter().map(|key| Arc::clone(&key.kid)).collect::<Vec<_>>();
+                if kids(&keys) != kids(&self.keys) {
+                    tracing::info!(event = "jwks_uri.changed", client_id, %uri, keys = keys.len());
+                }
+                self.keys = keys.into();
+                self.good_at = Some(now);
+            }
+            Err(reason) => {
+                tracing::warn!(event = "jwks_uri.trouble", client_id, %uri, reason, "the keys that were fetched last are used for an hour");
+            }
+        }
+    }
+}
+
+/// The keys of a document, read one by one: those that cannot be used are left out.
+fn read(document: &[u8], now: UnixTime) -> Result<Vec<StoredKey>, String> {
+    let set = JwkSet::parse(document, None, MOST).map_err(|error| error.to_string())?;
+    if let Some(skipped) = set.skipped.first() {
+        tracing::debug!(event = "jwks_uri.skipped", keys = set.skipped.len(), at = skipped.at, reason = %skipped.why);
+    }
+    if set.keys.is_empty() {
+        return Err(format!("no usable key among {}", set.skipped.len()));
+    }
+    let stored = |key: crate::crypto::verifying_key::VerifyingKey| StoredKey {
+        kid: key.kid().unwrap_or(key.jkt()).into(),
+        key: Arc::new(key),
+        created_at: now,
+        expires_at: None,
+    };
+    Ok(set.keys.into_iter().map(stored).collect())
+}
+
+/// By how much `now` is later. A clock that was set back makes everything old.
+fn since(at: UnixTime, now: UnixTime) -> Span {
+    Span::from_secs(now.0.abs_diff(at.0))
+}
+
+/// H71: from one fetch for a client to the next.
+const PAUSE: Span = Span::from_secs(30);
+/// Keys of this age are fetched again, and used meanwhile.
+const REFRESH_AHEAD: Span = Span::from_secs(240);
+/// M87: keys of this age are not used before they have been asked for again.
+const REFRESH: Span = Span::from_secs(300);
+/// M87: keys of this age are not used at all.
+const STALE: Span = Span::from_secs(3600);
+/// M88: most keys of a set.
+const MOST: usize = 100;
+/// Longest that a request waits, a second more than a fetch may take.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(6);
+/// Fetches that may wait.
+const QUEUE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::jose::{Kind, Unverified};
+
+    const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"k1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+
+    fn set(keys: &[&str]) -> Vec<u8> {
+        format!(r#"{{"keys":[{}]}}"#, keys.join(",")).into_bytes()
+    }
+
+    /// A far end that answers as it is told to, and counts.
+    struct FarEnd {
+        jwks: Arc<ClientJwks>,
+        queue: mpsc::Receiver<Fetch>,
+        uri: JwksUri,
+    }
+
+    impl FarEnd {
+        fn new() -> Self {
+            let (jwks, queue) = ClientJwks::new();
+            Self { jwks: Arc::new(jwks), queue, uri: "https://c.test/jwks".parse().unwrap() }
+        }
+
+        /// The kids that a request at `now` is checked with, when each fetch is answered with `answer`. And how many were.
+        async fn ask(&mut self, kid: &str, now: i64, answer: Result<Vec<u8>, String>) -> (Vec<String>, usize) {
+            let jwt = jwt(kid);
+            let unverified = Unverified::parse(&jwt, Kind::ClientAssertion, 8192).unwrap();
+            let jwks = Arc::clone(&self.jwks);
+            let mut asking = Box::pin(jwks.keys("c", &self.uri, unverified.header(), UnixTime(now)));
+            let mut fetches = 0;
+            let keys = loop {
+                tokio::select! {
+                    biased;
+                    Some(fetch) = self.queue.recv() => {
+                        fetches += 1;
+                        fetch.reply.send(answer.clone()).unwrap();
+                    }
+                    keys = &mut asking => break keys,
+                }
+            };
+            // One that nobody waited for.
+            tokio::task::yield_now().await;
+            while let Ok(fetch) = self.queue.try_recv() {
+                fetches += 1;
+                fetch.reply.send(answer.clone()).unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            (keys.unwrap_or_default().iter().map(|key| key.kid.to_string()).collect(), fetches)
+        }
+    }
+
+    fn jwt(kid: &str) -> String {
+        use base64::Engine as _;
+        let part = |text: &str| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}.{}", part(&format!(r#"{{"alg":"EdDSA","kid":"{kid}"}}"#)), part("{}"), part("x"))
+    }
+
+    fn kids(kids: &[&str]) -> Vec<String> {
+        kids.iter().map(|&kid| kid.to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn h71_an_unknown_kid_is_asked_for_once_in_half_a_minute() {
+        let mut far = FarEnd::new();
+        assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
+        assert_eq!(far.ask("k1", 1100, Ok(set(&[KEY]))).await, (kids(&["k1"]), 0));
+        assert_eq!(far.ask("k2", 1101, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
+        for now in 1102..1131 {
+            assert_eq!(far.ask(&format!("k{now}"), now, Ok(set(&[KEY]))).await, (kids(&["k1"]), 0));
+        }
+        let next = KEY.replace("k1", "k2");
+        assert_eq!(far.ask("k2", 1131, Ok(set(&[KEY, &next]))).await, (kids(&["k1", "k2"]), 1));
+    }
+
+    #[tokio::test]
+    async fn jca_18_m87_a_removed_key_is_gone_within_five_minutes_and_a_stale_set_within_an_hour() {
+        let mut far = FarEnd::new();
+        let next = KEY.replace("k1", "k2");
+        assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
+        assert_eq!(far.ask("k1", 1300, Ok(set(&[&next]))).await, (kids(&["k2"]), 1));
+        let gone = || Err("gone".to_owned());
+        assert_eq!(far.ask("k2", 1540, gone()).await, (kids(&["k2"]), 1), "before it is due, nobody waits");
+        assert_eq!(far.ask("k2", 1600, gone()).await, (kids(&["k2"]), 1));
+        assert_eq!(far.ask("k2", 1601, gone()).await, (kids(&["k2"]), 0), "a failure is remembered too");
+        assert_eq!(far.ask("k2", 1300 + 3599, gone()).await, (kids(&["k2"]), 1));
+        assert_eq!(far.ask("k2", 1300 + 3600, gone()).await, (kids(&[]), 0));
+        assert_eq!(far.ask("k2", 1300 + 3630, Ok(set(&[&next]))).await, (kids(&["k2"]), 1));
+    }
+
+    #[tokio::test]
+    async fn m88_what_is_no_key_set_replaces_none() {
+        let mut far = FarEnd::new();
+        let many: Vec<String> =
+            (0..99).map(|n| KEY.replace("k1", &format!("b{n}")).replace("Ed25519", "X25519")).collect();
+        let mut one_good: Vec<&str> = many.iter().map(String::as_str).collect();
+        one_good.push(KEY);
+        assert_eq!(far.ask("k1", 0, Ok(set(&one_good))).await, (kids(&["k1"]), 1));
+        let private = KEY.replace('}', r#","d":"AAAA"}"#);
+        let mut now = 0;
+        for bad in [
+            b"{}".to_vec(),
+            set(&[]),
+            b"<html>".to_vec(),
+            b"{\"keys\":[{\"kty\"".to_vec(),
+            set(&[KEY, KEY]),
+            set(&[&private]),
+            Vec::new(),
+        ] {
+            now += 300;
+            let text = String::from_utf8_lossy(&bad).into_owned();
+            assert_eq!(far.ask("k1", now, Ok(bad)).await, (kids(&["k1"]), 1), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_uri_is_another_set() {
+        let mut far = FarEnd::new();
+        assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
+        far.uri = "https://c.test/other".parse().unwrap();
+        assert_eq!(far.ask("k1", 1001, Err("away".to_owned())).await, (kids(&[]), 1));
+    }
+}

@@ -1,0 +1,117 @@
+//! Where to listen, how, and as whom: nothing that would send secrets in cleartext over a network, or half a mutual TLS.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{At, ConfigError, Settings, Sources};
+use crate::protocol::metadata::{Issuer, IssuerError};
+use crate::tls::Files;
+use crate::tls::clients::ClientFiles;
+
+/// The public listener.
+pub(super) struct Public {
+    pub(super) listen: SocketAddr,
+    pub(super) tls: Option<Files>,
+    pub(super) issuer: Option<Issuer>,
+}
+
+/// The listener that asks for certificates of clients.
+#[derive(Debug, Clone)]
+pub struct Mtls {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// Its own certificate.
+    pub files: Files,
+    /// The URL that clients reach it by; `None` for that of the issuer, on another port.
+    pub public_url: Option<Issuer>,
+}
+
+/// How certificates of clients come here.
+#[derive(Debug, Clone, Default)]
+pub struct ClientCertificates {
+    /// On a listener of ours.
+    pub mtls: Option<Mtls>,
+    /// In a header field, from a proxy that we trust.
+    pub header: bool,
+    /// Whose word on them is taken.
+    pub files: ClientFiles,
+}
+
+pub(super) fn public(settings: &Settings, sources: &Sources) -> Result<Public, ConfigError> {
+    let at = |key: &'static str| At { key, sources };
+    let server = &settings.server;
+    let tls = pair(&server.tls.cert_file, &server.tls.key_file)
+        .map_err(|()| at("server.tls").wrong("set both server.tls.cert_file and server.tls.key_file, or neither"))?;
+    let listen: SocketAddr =
+        at("server.listen").parse(&server.listen, "an address and a port, such as 127.0.0.1:8080")?;
+    let behind_proxy =
+        at("server.cleartext").one_of(&server.cleartext, &[("loopback", false), ("behind-proxy", true)])?;
+    // RFC 6749 section 3.2: the server "MUST require the use of TLS … when sending requests to the token endpoint".
+    if tls.is_none() && !listen.ip().is_loopback() && !behind_proxy {
+        return Err(at("server.listen").wrong(&format!(
+            "{listen} would serve secrets in cleartext; set server.tls.cert_file and server.tls.key_file or, when a proxy in front terminates TLS, server.cleartext = \"behind-proxy\""
+        )));
+    }
+    let issuer: Option<Issuer> = match settings.issuer.as_str() {
+        "" => None,
+        issuer => Some(issuer.parse().map_err(|error: IssuerError| at("issuer").wrong(&error.to_string()))?),
+    };
+    if issuer.is_none() && !listen.ip().is_loopback() {
+        return Err(at("issuer")
+            .wrong("set it to the https URL by which clients reach this server, such as https://auth.example.com"));
+    }
+    Ok(Public { listen, tls, issuer })
+}
+
+pub(super) fn client_certificates(settings: &Settings, sources: &Sources) -> Result<ClientCertificates, ConfigError> {
+    let at = |key: &'static str| At { key, sources };
+    let (server, mtls) = (&settings.server, &settings.server.mtls);
+    let named = |path: &Path| Some(path.to_owned()).filter(|path| !path.as_os_str().is_empty());
+    let files = ClientFiles { ca: named(&mtls.client_ca_file), crl: named(&mtls.client_crl_file) };
+    if files.crl.is_some() && files.ca.is_none() {
+        return Err(at("server.mtls.client_crl_file")
+            .wrong("set server.mtls.client_ca_file too: a list says what its CA has revoked"));
+    }
+    // MTL-13: anybody can write the field.
+    if server.client_cert_header && server.trusted_proxies.is_empty() {
+        return Err(at("server.client_cert_header")
+            .wrong("set server.trusted_proxies to the proxies that replace the Client-Cert field of clients; nobody else is believed"));
+    }
+    let own = pair(&mtls.cert_file, &mtls.key_file).map_err(|()| {
+        at("server.mtls")
+            .wrong("set both server.mtls.cert_file and server.mtls.key_file, or neither to use those of server.tls")
+    })?;
+    if mtls.listen.is_empty() {
+        let unused = own.is_some() || !mtls.public_url.is_empty() || files.ca.is_some() && !server.client_cert_header;
+        return if unused {
+            Err(at("server.mtls.listen").wrong("set it to the address of the listener that asks for certificates, such as 0.0.0.0:8443; the other keys of server.mtls do nothing without it"))
+        } else {
+            Ok(ClientCertificates { mtls: None, header: server.client_cert_header, files })
+        };
+    }
+    let listen = at("server.mtls.listen").parse(&mtls.listen, "an address and a port, such as 0.0.0.0:8443")?;
+    let server_tls = pair(&server.tls.cert_file, &server.tls.key_file).unwrap_or_default();
+    let tls = own.or(server_tls).ok_or_else(|| {
+        at("server.mtls.listen").wrong("mutual TLS ends in this process: set server.mtls.cert_file and server.mtls.key_file, or those of server.tls")
+    })?;
+    let public_url = match mtls.public_url.as_str() {
+        "" => None,
+        url => {
+            let url = url.parse::<Issuer>().ok().filter(Issuer::is_https);
+            Some(url.ok_or_else(|| {
+                at("server.mtls.public_url").wrong("an https URL without query, such as https://mtls.auth.example.com")
+            })?)
+        }
+    };
+    let mtls = Mtls { listen, files: tls, public_url };
+    Ok(ClientCertificates { mtls: Some(mtls), header: server.client_cert_header, files })
+}
+
+/// Certificate and key, or neither.
+fn pair(cert: &Path, key: &Path) -> Result<Option<Files>, ()> {
+    match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) => Ok(Some(Files { cert: cert.to_owned(), key: key.to_owned() })),
+        _ => Err(()),
+    }
+}

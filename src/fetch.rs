@@ -1,0 +1,262 @@
+//! Fetches key sets from the hosts of clients: https to an address that was looked at first, one answer, within bounds.
+//!
+//! Who registers a client says where we connect to, so this is where a request forged in our name would come from (H72).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsConnector;
+
+use crate::client_jwks::Fetch;
+use crate::model::jwks_uri::JwksUri;
+
+/// What of a network that is not the public one may be connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allowed {
+    /// A host by its name, wherever it is.
+    Host(Box<str>),
+    /// Addresses, whatever they are called.
+    Net(IpNet),
+}
+
+impl Allowed {
+    /// Reads an address, a network or a host name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let net = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        let is_name =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+        match net {
+            Some(net) => Some(Self::Net(net)),
+            None if is_name(text) => Some(Self::Host(text.to_ascii_lowercase().into())),
+            None => None,
+        }
+    }
+}
+
+/// Fetches, several at once.
+#[derive(Clone)]
+pub struct Fetcher {
+    tls: TlsConnector,
+    allowed: Arc<[Allowed]>,
+}
+
+impl Fetcher {
+    /// A fetcher that trusts the CAs of the public web and `further` ones.
+    ///
+    /// # Errors
+    /// When one of those is no certificate.
+    pub fn new(further: Vec<CertificateDer<'static>>, allowed: Vec<Allowed>) -> Result<Self, rustls::Error> {
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        for certificate in further {
+            roots.add(certificate)?;
+        }
+        // No certificate of ours, no session of an earlier fetch: nothing goes along that the far end could use.
+        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.resumption = rustls::client::Resumption::disabled();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), allowed: allowed.into() })
+    }
+
+    /// Fetches what is asked for, until nobody asks any more.
+    pub async fn run(self, mut queue: mpsc::Receiver<Fetch>) {
+        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        while let Some(Fetch { uri, reply }) = queue.recv().await {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let fetcher = self.clone();
+            tokio::spawn(async move {
+                let document = tokio::time::timeout(DEADLINE, fetcher.fetch(&uri)).await;
+                let late = || Err(format!("no answer within {} s", DEADLINE.as_secs()));
+                // Whoever asked may have left.
+                drop(reply.send(document.unwrap_or_else(|_| late())));
+                drop(slot);
+            });
+        }
+    }
+
+    async fn fetch(&self, uri: &JwksUri) -> Result<Vec<u8>, String> {
+        let stream = self.connect(uri).await?;
+        let name = ServerName::try_from(uri.host().to_owned())
+            .map_err(|_| "the host is not a name or an address".to_owned())?;
+        let stream = self.tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_HEAD)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| format!("HTTP: {error}"))?;
+        let connection = Dropped(tokio::spawn(connection));
+        let request = Request::get(uri.target())
+            .header(header::HOST, uri.authority())
+            .header(header::ACCEPT, "application/jwk-set+json, application/json")
+            .header(header::USER_AGENT, "grantd")
+            .body(Body::empty())
+            .map_err(|error| format!("HTTP: {error}"))?;
+        let answer = sender.send_request(request).await.map_err(|error| format!("HTTP: {error}"))?;
+        // A redirect would lead to where nobody has looked (CVE-2026-4366): it is an answer without keys like any other.
+        if answer.status() != StatusCode::OK {
+            return Err(format!("status {}", answer.status().as_u16()));
+        }
+        let is_coded = |value: &header::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+        if answer.headers().get_all(header::CONTENT_ENCODING).iter().any(is_coded) {
+            return Err("the answer has a content coding, which nobody asked for".to_owned());
+        }
+        let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
+        drop(connection);
+        Ok(body.map_err(|error| format!("the body: {error}"))?.to_bytes().to_vec())
+    }
+
+    /// Connects to an address that was looked at. What is resolved a second time could be another (DNS rebinding), so
+    /// nothing is.
+    async fn connect(&self, uri: &JwksUri) -> Result<TcpStream, String> {
+        let addresses: Vec<SocketAddr> = lookup_host((uri.host(), uri.port()))
+            .await
+            .map_err(|error| format!("resolving the host: {error}"))?
+            .collect();
+        let mut fault = "the host has no address".to_owned();
+        for address in addresses {
+            if !self.may_connect(uri.host(), address.ip()) {
+                fault = format!("{} is not a public address; clients.jwks_uri_allow can allow it", address.ip());
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => fault = format!("connecting to {address}: {error}"),
+            }
+        }
+        Err(fault)
+    }
+
+    fn may_connect(&self, host: &str, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        is_public(address)
+            || self.allowed.iter().any(|allowed| match allowed {
+                Allowed::Host(name) => name.eq_ignore_ascii_case(host),
+                Allowed::Net(net) => net.contains(&address),
+            })
+    }
+}
+
+/// A task that ends with whoever holds this.
+struct Dropped<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Dropped<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Whether an address is one of the public network, by the registries of special-purpose addresses (RFC 6890).
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            !matches!(
+                (a, b, c),
+                (0 | 10 | 127 | 224..=255, _, _)
+                    | (100, 64..=127, _)
+                    | (169, 254, _)
+                    | (172, 16..=31, _)
+                    | (192, 0, 0 | 2)
+                    | (192, 88, 99)
+                    | (192, 168, _)
+                    | (198, 18..=19, _)
+                    | (198, 51, 100)
+                    | (203, 0, 113)
+            )
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, ..] = v6.segments();
+            // Of 2000::/3 not those that stand for an address of another kind or for none: 2001::/23, 2001:db8::/32,
+            // 2002::/16, 3fff::/20.
+            (0x2000..=0x3fff).contains(&a)
+                && !(a == 0x2001 && (b < 0x200 || b == 0xdb8))
+                && a != 0x2002
+                && !(a == 0x3fff && b < 0x1000)
+        }
+    }
+}
+
+/// H72.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// H72.
+const MAX_BODY: usize = 1024 * 1024;
+const MAX_HEAD: usize = 16 * 1024;
+/// A host that hangs holds up its own fetches, not those for others.
+const AT_ONCE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h72_addresses_that_are_not_public() {
+        let public = |text: &str| is_public(text.parse::<IpAddr>().unwrap().to_canonical());
+        for address in ["1.1.1.1", "8.8.8.8", "192.0.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00::1"] {
+            assert!(public(address), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "127.255.255.254",
+            "10.1.2.3",
+            "100.64.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.168.1.1",
+            "198.18.0.1",
+            "203.0.113.7",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+        ] {
+            assert!(!public(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_is_a_name_an_address_or_a_network() {
+        assert_eq!(Allowed::parse("Keys.Internal"), Some(Allowed::Host("keys.internal".into())));
+        assert_eq!(Allowed::parse("10.0.0.0/8"), Some(Allowed::Net("10.0.0.0/8".parse().unwrap())));
+        assert_eq!(Allowed::parse("127.0.0.1"), Some(Allowed::Net("127.0.0.1/32".parse().unwrap())));
+        assert_eq!(Allowed::parse("::1"), Some(Allowed::Net("::1/128".parse().unwrap())));
+        for wrong in ["", "https://keys.internal", "10.0.0.0/33", "a b", "*"] {
+            assert_eq!(Allowed::parse(wrong), None, "{wrong}");
+        }
+        let fetcher = Fetcher::new(Vec::new(), vec![Allowed::parse("10.0.0.0/8").unwrap()]).unwrap();
+        assert!(fetcher.may_connect("c.test", "::ffff:10.1.1.1".parse().unwrap()));
+        assert!(!fetcher.may_connect("c.test", "127.0.0.1".parse().unwrap()));
+        let fetcher = Fetcher::new(Vec::new(), vec![Allowed::parse("localhost").unwrap()]).unwrap();
+        assert!(fetcher.may_connect("localhost", "127.0.0.1".parse().unwrap()));
+        assert!(!fetcher.may_connect("localhost.evil.test", "127.0.0.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,98 @@
+//! Answers to introspection: JSON (RFC 7662), or a signed JWT for those who ask for one (RFC 9701).
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::protocol::AuthorizationServer;
+use crate::protocol::error::Error;
+use crate::protocol::introspection::Introspected;
+
+/// The answer to a question about a token.
+pub(super) fn response(
+    server: &AuthorizationServer,
+    result: Result<&Introspected, &Error>,
+    headers: &HeaderMap,
+) -> Response {
+    let mut response = match result {
+        Ok(introspected) if wants_jwt(headers) => match server.signed(introspected) {
+            Ok(jwt) => {
+                let mut response = Response::new(Body::from(jwt));
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(SIGNED));
+                response
+            }
+            Err(error) => (&error).into_response(),
+        },
+        Ok(introspected) => Json(&introspected.response).into_response(),
+        Err(error) => error.into_response(),
+    };
+    // RFC 9110 section 12.5.5: what decided between the forms.
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+/// RFC 9701 section 4: "by including the "Accept" HTTP header field with a value of "application/token-introspection+jwt"".
+/// It has to be named: `*/*` is JSON. Where both are named, the heavier one counts, and of two alike the JWT.
+fn wants_jwt(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (mut signed, mut json) = (0, 0);
+    for range in values.flat_map(|value| value.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        // RFC 9110 section 12.4.2: from 0 to 1, three digits at most.
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let weight = weight.map_or(1000, |weight| weight.parse::<f32>().map_or(0, thousandths));
+        if name.eq_ignore_ascii_case(SIGNED) {
+            signed = weight.max(signed);
+        } else if name.eq_ignore_ascii_case("application/json") {
+            json = weight.max(json);
+        }
+    }
+    signed > 0 && signed >= json
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1000")]
+fn thousandths(weight: f32) -> u32 {
+    (weight.clamp(0.0, 1.0) * 1000.0) as u32
+}
+
+const SIGNED: &str = "application/token-introspection+jwt";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ijr_08_the_jwt_has_to_be_named_and_weights_count() {
+        let wants = |accept: &[&str]| {
+            let values = accept.iter().map(|value| (header::ACCEPT, HeaderValue::from_str(value).unwrap()));
+            wants_jwt(&values.collect())
+        };
+        for jwt in [
+            "application/token-introspection+jwt",
+            "Application/Token-Introspection+JWT",
+            "application/json;q=0.5, application/token-introspection+jwt",
+            "application/json, application/token-introspection+jwt",
+            "application/token-introspection+jwt;q=0.1",
+            "application/token-introspection+jwt, */*;q=0.1",
+        ] {
+            assert!(wants(&[jwt]), "{jwt}");
+        }
+        assert!(wants(&["application/json;q=0.9", "application/token-introspection+jwt"]));
+        for json in [
+            "*/*",
+            "application/*",
+            "application/json",
+            "application/jwt",
+            "text/html",
+            "",
+            "application/token-introspection+jwt;q=0",
+            "application/token-introspection+jwt;q=x",
+            "application/json, application/token-introspection+jwt;q=0.9",
+        ] {
+            assert!(!wants(&[json]), "{json}");
+        }
+        assert!(!wants(&[]));
+    }
+}

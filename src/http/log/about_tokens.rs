@@ -1,0 +1,86 @@
+//! The lines of introspections and revocations: who asked, about which token, and what came of it.
+
+use std::net::IpAddr;
+
+use super::{Log, TokenLabels, cut, micros};
+use crate::model::client::AuthMethod;
+use crate::protocol::introspection::Introspected;
+use crate::protocol::{Outcome, Revocation};
+
+/// What every line says of its request.
+pub(super) struct Asked<'a> {
+    pub(super) source: IpAddr,
+    pub(super) request_id: &'a str,
+    pub(super) seconds: f64,
+}
+
+/// The token that a line is about, where it is one of ours.
+#[derive(Default)]
+struct About<'a> {
+    jti: Option<&'a str>,
+    client_id: Option<&'a str>,
+}
+
+impl Log {
+    pub(super) fn introspection(&self, outcome: &Outcome<Introspected>, asked: &Asked<'_>) {
+        let (result, reason) = match &outcome.result {
+            Ok(introspected) => match introspected.inactive {
+                None => ("active", "active"),
+                Some(inactive) => ("inactive", inactive.reason()),
+            },
+            Err(error) => ("refused", error.reason()),
+        };
+        let labels = TokenLabels { result, reason, method: name(outcome.method) };
+        self.counts.introspections.get_or_create(&labels).inc();
+        let token = outcome.result.as_ref().ok().and_then(|introspected| introspected.token.as_ref());
+        let about = token.map(|(jti, client_id)| About { jti: Some(jti), client_id: Some(client_id) });
+        write("introspection", reason, outcome, &about.unwrap_or_default(), asked);
+    }
+
+    pub(super) fn revocation(&self, outcome: &Outcome<Revocation>, asked: &Asked<'_>) {
+        let (result, reason) = match &outcome.result {
+            Ok(revocation) => ("done", revocation.inactive.map_or("revoked", |inactive| inactive.reason())),
+            Err(error) => ("refused", error.reason()),
+        };
+        let labels = TokenLabels { result, reason, method: name(outcome.method) };
+        self.counts.revocations.get_or_create(&labels).inc();
+        let jti = outcome.result.as_ref().ok().and_then(|revocation| revocation.jti.as_deref());
+        write("revocation", reason, outcome, &About { jti, client_id: None }, asked);
+    }
+}
+
+fn name(method: Option<AuthMethod>) -> &'static str {
+    method.map_or("none", AuthMethod::as_str)
+}
+
+fn write<T>(event: &str, reason: &str, outcome: &Outcome<T>, about: &About<'_>, asked: &Asked<'_>) {
+    let client_id = outcome.client_id.as_deref().map(cut);
+    let auth_method = name(outcome.method);
+    let credential_id = outcome.credential_id.as_deref();
+    let (remote_addr, request_id, duration_us) = (asked.source, asked.request_id, micros(asked.seconds));
+    match &outcome.result {
+        Ok(_) => tracing::info!(
+            event = event,
+            reason,
+            client_id,
+            auth_method,
+            credential_id,
+            jti = about.jti,
+            token_client_id = about.client_id,
+            remote_addr = %remote_addr,
+            request_id,
+            duration_us,
+        ),
+        Err(error) => tracing::warn!(
+            event = event,
+            reason,
+            detail = %error,
+            client_id,
+            auth_method,
+            credential_id,
+            remote_addr = %remote_addr,
+            request_id,
+            duration_us,
+        ),
+    }
+}

@@ -1,0 +1,162 @@
+//! `private_key_jwt` (RFC 7521 section 4.2, RFC 7523 sections 2.2 and 3): a JWT that the client signed for us, once.
+
+use std::sync::{Arc, LazyLock};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::error::ClientAuthError;
+use crate::crypto::jose::{Audience, Claims, JoseError, Kind, Unverified};
+use crate::crypto::verifying_key::VerifyingKey;
+use crate::model::credential::StoredKey;
+use crate::model::time::{Span, UnixTime};
+use crate::store::spent::{Use, UseKind};
+
+/// An assertion whose signature and claims are right. That it is the first of its `jti` is for the store to say.
+#[derive(Debug)]
+pub struct Vouched {
+    /// The key that signed it.
+    pub kid: Arc<str>,
+    /// Whether that key's time is over.
+    pub key_expired: bool,
+    /// What is left to be spent.
+    pub spend: Use,
+}
+
+/// Reads the assertion of a request, and the client that it claims to be from.
+///
+/// # Errors
+/// [`ClientAuthError`].
+pub fn read<'a>(
+    assertion_type: Option<&str>,
+    assertion: Option<&'a str>,
+    client_id: Option<&str>,
+) -> Result<(String, Unverified<'a>), ClientAuthError> {
+    if assertion_type != Some(JWT_BEARER) {
+        return Err(ClientAuthError::AssertionType);
+    }
+    let assertion = assertion.ok_or(ClientAuthError::AssertionAbsent)?;
+    let unverified = Unverified::parse(assertion, Kind::ClientAssertion, LONGEST)?;
+    // RFC 7523 section 3: "The JWT MUST contain an "iss" (issuer) claim … a "sub" (subject) claim … For client
+    // authentication, the subject MUST be the "client_id" of the OAuth client." Of two, neither is chosen (C11).
+    let claims = unverified.claims_nobody_vouches_for();
+    let (iss, sub) = (claims.string("iss", NAME)?, claims.string("sub", NAME)?);
+    let sub = sub.filter(|sub| iss == Some(*sub)).ok_or(ClientAuthError::AssertionSubject)?.to_owned();
+    // RFC 7521 section 4.2: "If present, the value of the "client_id" parameter MUST identify the same client".
+    if client_id.is_some_and(|client_id| client_id != sub) {
+        return Err(ClientAuthError::AssertionSubject);
+    }
+    Ok((sub, unverified))
+}
+
+/// Whether one of `keys` signed it, and it is for `audience` and for `now`. One signature at least is checked, whatever
+/// keys there are, so that a client that does not exist costs what others do.
+///
+/// # Errors
+/// [`ClientAuthError`].
+pub fn verify(
+    assertion: &Unverified<'_>,
+    keys: &[StoredKey],
+    client_id: &str,
+    audience: &str,
+    now: UnixTime,
+) -> Result<Vouched, ClientAuthError> {
+    let expired = |stored: &StoredKey| stored.expires_at.is_some_and(|at| at <= now);
+    // A few are tried when none is named: those first that may still be used.
+    let mut candidates: Vec<&StoredKey> = keys.iter().collect();
+    candidates.sort_by_key(|stored| expired(stored));
+    let (claims, key) = match assertion.verify_with_one_of(candidates.iter().map(|stored| &*stored.key)) {
+        Ok(verified) => verified,
+        Err(error) => {
+            if matches!(error, JoseError::NoKey | JoseError::OtherAlg) {
+                check_decoy(assertion);
+            }
+            return Err(error.into());
+        }
+    };
+    let stored =
+        candidates.iter().find(|stored| std::ptr::eq(Arc::as_ptr(&stored.key), key)).ok_or(JoseError::NoKey)?;
+    let spend = accept(claims, client_id, audience, now)?;
+    Ok(Vouched { kid: Arc::clone(&stored.kid), key_expired: expired(stored), spend })
+}
+
+/// The work of a signature check, for a result that nobody reads.
+fn check_decoy(assertion: &Unverified<'_>) {
+    for decoy in DECOYS.iter().filter(|decoy| decoy.alg() == assertion.header().alg()) {
+        let _: bool = assertion.verify(decoy).is_ok();
+    }
+}
+
+/// RFC 7523 section 3, claim by claim.
+fn accept(claims: &Claims, client_id: &str, audience: &str, now: UnixTime) -> Result<Use, ClientAuthError> {
+    // draft-ietf-oauth-rfc7523bis section 4: the audience is the issuer identifier "as the sole value". C9: a string, so
+    // that nothing can stand beside it; "Simple String Comparison" (RFC 3986 section 6.2.1).
+    match claims.audience()? {
+        Some(Audience::One(aud)) if aud == audience => {}
+        _ => return Err(ClientAuthError::AssertionAudience),
+    }
+    // "The JWT MUST contain an "exp" (expiration time) claim that limits the time window during which the JWT can be used."
+    let exp = UnixTime(claims.numeric_date("exp")?.ok_or(ClientAuthError::AssertionIncomplete("exp"))?);
+    if exp.plus(LATE) <= now {
+        return Err(ClientAuthError::AssertionExpired);
+    }
+    // H41: what is remembered is bounded by how far ahead it may lie.
+    if exp > now.plus(LIFETIME) {
+        return Err(ClientAuthError::AssertionLifetime);
+    }
+    for name in ["nbf", "iat"] {
+        if claims.numeric_date(name)?.is_some_and(|at| UnixTime(at) > now.plus(EARLY)) {
+            return Err(ClientAuthError::AssertionEarly);
+        }
+    }
+    if claims.numeric_date("iat")?.is_some_and(|at| UnixTime(at).plus(OLDEST) < now) {
+        return Err(ClientAuthError::AssertionOld);
+    }
+    let jti = claims.string("jti", JTI)?.ok_or(ClientAuthError::AssertionIncomplete("jti"))?;
+    let mut hash = [0; 32];
+    hash.iter_mut().zip(digest(&SHA256, jti.as_bytes()).as_ref()).for_each(|(to, from)| *to = *from);
+    // H39: kept for longer than any replica would take it, by a clock that is a minute behind.
+    let expires_at = exp.plus(LATE).plus(CLOCKS);
+    Ok(Use { kind: UseKind::Assertion, owner: client_id.to_owned(), jti: hash, expires_at })
+}
+
+/// RFC 7523 section 2.2.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// JOS-20.
+const LONGEST: usize = 8 * 1024;
+/// The longest client id.
+const NAME: usize = 128;
+/// H37.
+const JTI: usize = 256;
+/// JCA-08.
+const LIFETIME: Span = Span::from_secs(300);
+/// JCA-07.
+const LATE: Span = Span::from_secs(10);
+/// JCA-09.
+const EARLY: Span = Span::from_secs(30);
+/// JCA-10.
+const OLDEST: Span = Span::from_secs(86400);
+const CLOCKS: Span = Span::from_secs(60);
+
+/// A key of each algorithm that is nobody's here: the examples of RFC 9449, RFC 8037 and RFC 7638.
+static DECOYS: LazyLock<Vec<VerifyingKey>> = LazyLock::new(|| {
+    let rsa = |alg: &str| format!(r#"{{"kty":"RSA","alg":"{alg}","e":"AQAB","n":"{RSA_N}"}}"#);
+    [EC.to_owned(), OKP.to_owned(), rsa("PS256"), rsa("RS256")]
+        .iter()
+        .filter_map(|jwk| VerifyingKey::from_text(jwk.as_bytes(), None).ok())
+        .collect()
+});
+const EC: &str = r#"{"kty":"EC","crv":"P-256","x":"l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs","y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"}"#;
+const OKP: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+const RSA_N: &str = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::jwk::Alg;
+
+    #[test]
+    fn there_is_a_decoy_of_each_algorithm() {
+        let algs: Vec<Alg> = DECOYS.iter().map(VerifyingKey::alg).collect();
+        assert_eq!(algs, Alg::ALL);
+    }
+}

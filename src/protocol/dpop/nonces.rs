@@ -1,0 +1,59 @@
+//! Nonces (RFC 9449 section 8) that carry their own proof: a MAC over chance and the minute they were made in.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use crate::crypto::{NoEntropy, equal, random_id};
+use crate::model::time::UnixTime;
+
+/// The key of the MAC, which all replicas derive alike.
+pub(super) struct Nonces(hmac::Key);
+
+impl Nonces {
+    pub(super) fn new(key: hmac::Key) -> Self {
+        Self(key)
+    }
+
+    /// A nonce of now.
+    ///
+    /// # Errors
+    /// [`NoEntropy`].
+    pub(super) fn issue(&self, now: UnixTime) -> Result<String, NoEntropy> {
+        let salt = random_id()?;
+        let mac = self.mac(window(now), &salt);
+        Ok(BASE64_URL_SAFE_NO_PAD.encode([salt, mac].concat()))
+    }
+
+    /// How many windows ago a nonce was made. One that is older than the window before this is nobody's.
+    pub(super) fn age(&self, nonce: &str, now: UnixTime) -> Option<i64> {
+        let bytes: [u8; 32] = BASE64_URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
+        let (salt, mac) = bytes.split_first_chunk::<16>()?;
+        // The replica that made it may be in the next window already.
+        [0, 1, -1].into_iter().find(|age| equal(mac, &self.mac(window(now) - age, salt)))
+    }
+
+    fn mac(&self, window: i64, salt: &[u8; 16]) -> [u8; 16] {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(&window.to_be_bytes());
+        context.update(salt);
+        let mut mac = [0; 16];
+        mac.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
+        mac
+    }
+}
+
+impl fmt::Debug for Nonces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nonces")
+    }
+}
+
+fn window(now: UnixTime) -> i64 {
+    now.0.div_euclid(WINDOW)
+}
+
+/// In seconds. A nonce lives for one window at least and two at most.
+pub(super) const WINDOW: i64 = 60;

@@ -1,0 +1,121 @@
+//! Why a client is not authenticated (RFC 6749 section 5.2, `invalid_client`): many reasons inside, one face outside.
+
+use crate::crypto::jose::JoseError;
+use crate::model::certificate::CertificateMismatch;
+
+/// The client is not authenticated. All of these look the same from outside.
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+pub enum ClientAuthError {
+    /// SEC-13.
+    #[error("no client authentication included")]
+    Absent,
+    /// SEC-09.
+    #[error("the authentication scheme is not Basic")]
+    Scheme,
+    /// SEC-08.
+    #[error("the Basic credentials are malformed")]
+    Malformed,
+    /// No such client.
+    #[error("unknown client")]
+    Unknown,
+    /// The client's row cannot be understood.
+    #[error("the client's row is malformed; `grantd doctor` says how")]
+    Broken,
+    /// The client is disabled.
+    #[error("client disabled")]
+    Disabled,
+    /// The client's `auth_methods` do not list this one.
+    #[error("authentication method not allowed for this client")]
+    MethodNotAllowed,
+    /// No secret matches.
+    #[error("wrong secret")]
+    WrongSecret,
+    /// The secret is right and its time is over.
+    #[error("secret expired")]
+    SecretExpired,
+    /// The secret is right and was revoked.
+    #[error("secret revoked")]
+    SecretRevoked,
+    /// JCA-01.
+    #[error("client_assertion_type is not urn:ietf:params:oauth:client-assertion-type:jwt-bearer")]
+    AssertionType,
+    /// JCA-01: a type without an assertion.
+    #[error("client_assertion is missing")]
+    AssertionAbsent,
+    /// JOS: the JWT is malformed, of another kind, or nobody's whom we know.
+    #[error("client assertion: {0}")]
+    Assertion(#[from] JoseError),
+    /// JCA-03, JCA-04.
+    #[error("client assertion: iss, sub and client_id are not one and the same")]
+    AssertionSubject,
+    /// JCA-05.
+    #[error("client assertion: aud is not the issuer identifier, as a string")]
+    AssertionAudience,
+    /// JCA-07, JCA-11.
+    #[error("client assertion: the claim {0} is missing")]
+    AssertionIncomplete(&'static str),
+    /// JCA-07.
+    #[error("client assertion: expired")]
+    AssertionExpired,
+    /// JCA-08.
+    #[error("client assertion: exp is more than five minutes ahead")]
+    AssertionLifetime,
+    /// JCA-09.
+    #[error("client assertion: nbf or iat lies in the future")]
+    AssertionEarly,
+    /// JCA-10.
+    #[error("client assertion: iat lies more than a day back")]
+    AssertionOld,
+    /// JCA-11.
+    #[error("client assertion: its jti was used before")]
+    AssertionReplayed,
+    /// JCA-17: there is no key to check with.
+    #[error(
+        "client assertion: the key set at the client's jwks_uri cannot be had; the event jwks_uri.trouble says why"
+    )]
+    KeySet,
+    /// The key is right and its time is over.
+    #[error("key expired")]
+    KeyExpired,
+    /// C19: the proxy's, and one that it let through.
+    #[error("the Client-Cert field stands more than once")]
+    CertificateRepeated,
+    /// MTL-02, MTL-03.
+    #[error(transparent)]
+    Certificate(#[from] CertificateMismatch),
+}
+
+impl ClientAuthError {
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Absent => "no_credentials",
+            Self::Scheme => "auth_scheme",
+            Self::Malformed => "credentials_malformed",
+            Self::Unknown => "unknown_client",
+            Self::Broken => "client_malformed",
+            Self::Disabled => "client_disabled",
+            Self::MethodNotAllowed => "auth_method_not_allowed",
+            Self::WrongSecret => "wrong_secret",
+            Self::SecretExpired => "secret_expired",
+            Self::SecretRevoked => "secret_revoked",
+            Self::AssertionType => "assertion_type",
+            Self::AssertionAbsent => "assertion_missing",
+            Self::Assertion(error) => error.reason(),
+            Self::AssertionSubject => "assertion_subject",
+            Self::AssertionAudience => "assertion_audience",
+            Self::AssertionIncomplete(_) => "assertion_incomplete",
+            Self::AssertionExpired => "assertion_expired",
+            Self::AssertionLifetime => "assertion_lifetime",
+            Self::AssertionEarly => "assertion_early",
+            Self::AssertionOld => "assertion_old",
+            Self::AssertionReplayed => "assertion_replayed",
+            Self::KeySet => "jwks_uri_unavailable",
+            Self::KeyExpired => "key_expired",
+            Self::CertificateRepeated => "client_cert_repeated",
+            Self::Certificate(CertificateMismatch::Other) => "certificate_unknown",
+            Self::Certificate(CertificateMismatch::Untrusted) => "certificate_untrusted",
+            Self::Certificate(CertificateMismatch::Purpose) => "certificate_purpose",
+            Self::Certificate(CertificateMismatch::Expired) => "certificate_expired",
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Why a DPoP proof was not taken (RFC 9449 section 4.3).
+
+use super::ErrorCode;
+use crate::crypto::jose::JoseError;
+
+/// Why a DPoP proof was not taken.
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+pub enum DpopError {
+    /// DPO-02.
+    #[error("there is more than one DPoP header field")]
+    Repeated,
+    /// DPO-03 to DPO-08: the JWT, its header, its key, its signature, or the type of a claim.
+    #[error("the DPoP proof: {0}")]
+    Proof(#[from] JoseError),
+    /// DPO-09.
+    #[error("the proof's htm is not POST")]
+    Htm,
+    /// DPO-10.
+    #[error("the proof's htu is not the URL of this endpoint")]
+    Htu,
+    /// DPO-11.
+    #[error(
+        "the proof's iat is too long ago or too far ahead, or its exp or nbf forbids it; is the client's clock right?"
+    )]
+    Time,
+    /// DPO-14.
+    #[error("the proof has no nonce of this server, or one whose time is over")]
+    Nonce,
+    /// DPO-12.
+    #[error("the proof was used before")]
+    Replayed,
+}
+
+impl DpopError {
+    pub(super) fn code(self) -> ErrorCode {
+        match self {
+            Self::Nonce => ErrorCode::UseDpopNonce,
+            _ => ErrorCode::InvalidDpopProof,
+        }
+    }
+
+    pub(super) fn description(self) -> &'static str {
+        match self {
+            Self::Repeated => "send one DPoP header field",
+            Self::Proof(_) => "the DPoP proof is malformed or its signature does not verify",
+            Self::Htm => "htm of the DPoP proof is not POST",
+            Self::Htu => "htu of the DPoP proof is not the URL of this endpoint",
+            Self::Time => "the DPoP proof is too old or from the future",
+            Self::Nonce => "use the nonce of the DPoP-Nonce header field in the DPoP proof",
+            Self::Replayed => "the DPoP proof was used before",
+        }
+    }
+
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Repeated => "dpop_repeated",
+            Self::Proof(JoseError::Signature) => "dpop_signature",
+            Self::Proof(JoseError::Alg | JoseError::Jwk(_)) => "dpop_key",
+            Self::Proof(_) => "dpop_malformed",
+            Self::Htm => "dpop_htm",
+            Self::Htu => "dpop_htu",
+            Self::Time => "dpop_time",
+            Self::Nonce => "dpop_nonce",
+            Self::Replayed => "dpop_replayed",
+        }
+    }
+}

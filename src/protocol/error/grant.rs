@@ -1,0 +1,95 @@
+//! Why an authenticated client does not get what it asks for (RFC 6749 section 5.2, RFC 8707 section 2).
+
+use super::ErrorCode;
+
+/// The authenticated client does not get this.
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+pub enum GrantError {
+    /// GRT-02.
+    #[error("unknown grant type")]
+    UnsupportedGrantType,
+    /// GRT-03.
+    #[error("the client may not use this grant type")]
+    GrantNotAllowed,
+    /// DPO-19.
+    #[error("the client requires DPoP, and the request has no proof")]
+    DpopRequired,
+    /// MTL-08.
+    #[error("the client requires certificate-bound tokens, and the connection has no certificate")]
+    MtlsBindingRequired,
+    /// SCP-01, SCP-09.
+    #[error("malformed scope")]
+    ScopeMalformed,
+    /// SCP-04.
+    #[error("a scope is not among those the client may ask for")]
+    ScopeNotAllowed,
+    /// SCP-05.
+    #[error("no scope asked for, and no default that applies")]
+    ScopeMissing,
+    /// SCP-07, ATJ-08.
+    #[error("no single resource of the client understands these scopes")]
+    ScopeNotForResource,
+    /// RES-01.
+    #[error("malformed resource")]
+    ResourceMalformed,
+    /// RES-02.
+    #[error("unknown resource, or not allowed for the client")]
+    ResourceNotAllowed,
+    /// RES-04.
+    #[error("several resources asked for; one token has one audience")]
+    SeveralResources,
+    /// Several of the client's resources understand the scopes and none was named.
+    #[error("no resource named and several understand these scopes")]
+    ResourceAmbiguous,
+}
+
+impl GrantError {
+    pub(super) fn code(self) -> ErrorCode {
+        match self {
+            Self::UnsupportedGrantType => ErrorCode::UnsupportedGrantType,
+            Self::GrantNotAllowed => ErrorCode::UnauthorizedClient,
+            Self::DpopRequired => ErrorCode::InvalidDpopProof,
+            Self::MtlsBindingRequired => ErrorCode::InvalidRequest,
+            Self::ScopeMalformed | Self::ScopeNotAllowed | Self::ScopeMissing | Self::ScopeNotForResource => {
+                ErrorCode::InvalidScope
+            }
+            Self::ResourceMalformed | Self::ResourceNotAllowed | Self::SeveralResources | Self::ResourceAmbiguous => {
+                ErrorCode::InvalidTarget
+            }
+        }
+    }
+
+    pub(super) fn description(self) -> &'static str {
+        match self {
+            Self::UnsupportedGrantType => "this server supports client_credentials",
+            Self::GrantNotAllowed => "this client may not use this grant type",
+            Self::DpopRequired => "this client must use DPoP",
+            Self::MtlsBindingRequired => "this client must present a certificate",
+            Self::ScopeMalformed => "scope is malformed",
+            Self::ScopeNotAllowed => "a scope is not allowed for this client",
+            Self::ScopeMissing => "name a scope, this client has no default that applies",
+            Self::ScopeNotForResource => "these scopes are not for one resource of this client",
+            Self::ResourceMalformed => "resource must be an absolute URI without fragment",
+            Self::ResourceNotAllowed => "this resource is not allowed for this client",
+            Self::SeveralResources => "ask for one resource at a time",
+            Self::ResourceAmbiguous => "name the resource, several understand these scopes",
+        }
+    }
+
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::GrantNotAllowed => "grant_not_allowed",
+            Self::DpopRequired => "dpop_required",
+            Self::MtlsBindingRequired => "mtls_binding_required",
+            Self::ScopeMalformed => "scope_malformed",
+            Self::ScopeNotAllowed => "scope_not_allowed",
+            Self::ScopeMissing => "scope_missing",
+            Self::ScopeNotForResource => "scope_not_for_resource",
+            Self::ResourceMalformed => "resource_malformed",
+            Self::ResourceNotAllowed => "resource_not_allowed",
+            Self::SeveralResources => "several_resources",
+            Self::ResourceAmbiguous => "resource_ambiguous",
+        }
+    }
+}

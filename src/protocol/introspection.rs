@@ -1,0 +1,97 @@
+//! Introspection (RFC 7662) and its signed form (RFC 9701): what a token is worth to the resource server that asks.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::access_token::Issued;
+use super::error::Error;
+use super::error::inactive::Inactive;
+use crate::crypto::json::Object;
+use crate::crypto::jws::SigningKey;
+use crate::model::client_id::ClientId;
+use crate::model::time::UnixTime;
+use crate::registry::Registry;
+use crate::registry::snapshot::Snapshot;
+
+/// What came of a question about a token.
+#[derive(Debug)]
+pub struct Introspected {
+    /// Who asked.
+    pub caller: ClientId,
+    /// What it is told.
+    pub response: Object,
+    /// Why the token is not active.
+    pub inactive: Option<Inactive>,
+    /// The token's id and whose it is, where it is a token of ours.
+    pub token: Option<(String, String)>,
+}
+
+impl Introspected {
+    /// The answer to `caller` about a token that was verified, or was not.
+    #[must_use]
+    pub fn new(caller: &ClientId, issued: Result<&Issued, Inactive>, registry: &Registry) -> Self {
+        let worth = issued.and_then(|issued| is_active(caller, issued, registry).map(|()| issued));
+        let response = match worth {
+            Ok(issued) => active(issued),
+            // RFC 7662 section 2.2: "to avoid disclosing too much of the authorization server's state to a third party, the
+            // authorization server SHOULD NOT include any additional information about an inactive token".
+            Err(_) => Object::from_iter([("active".to_owned(), Value::Bool(false))]),
+        };
+        let token = issued.ok().map(|issued| (issued.jti.to_string(), issued.client_id.clone()));
+        Self { caller: caller.clone(), response, inactive: worth.err(), token }
+    }
+
+    /// The response as a JWT. RFC 9701 section 5: `iss`, `aud`, `iat` and `token_introspection`, and neither `sub` nor `exp`,
+    /// so that it cannot pass for an access token.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the library fails to sign.
+    pub fn signed(&self, issuer: &str, key: &SigningKey, now: UnixTime) -> Result<String, Error> {
+        #[derive(Serialize)]
+        struct Claims<'a> {
+            iss: &'a str,
+            aud: &'a str,
+            iat: UnixTime,
+            token_introspection: &'a Object,
+        }
+        // "aud: MUST identify the resource server receiving the token introspection response."
+        let claims = Claims { iss: issuer, aud: self.caller.as_str(), iat: now, token_introspection: &self.response };
+        let claims = serde_json::to_vec(&claims).map_err(|_| Error::Internal)?;
+        key.sign_as("token-introspection+jwt", &claims).ok_or(Error::Internal)
+    }
+}
+
+/// RFC 7662 section 4: "If the token can be used only at certain resource servers, the authorization server MUST determine
+/// whether or not the token can be used at the resource server making the introspection call."
+fn is_active(caller: &ClientId, issued: &Issued, registry: &Registry) -> Result<(), Inactive> {
+    let snapshot: &Snapshot = &registry.snapshot();
+    let resource = snapshot.resource(&issued.aud).ok_or(Inactive::NotIntrospector)?;
+    if !resource.introspectors.contains(caller) {
+        return Err(Inactive::NotIntrospector);
+    }
+    let client = snapshot.client(&issued.client_id).ok_or(Inactive::ClientUnknown)?;
+    if registry.revoked.contains(&issued.jti) {
+        return Err(Inactive::Revoked);
+    }
+    if snapshot.cuts_off(client, issued.iat) {
+        return Err(Inactive::CutOff);
+    }
+    if client.enabled { Ok(()) } else { Err(Inactive::ClientDisabled) }
+}
+
+/// The members of RFC 7662 section 2.2, and the claims that were registered for the client.
+fn active(issued: &Issued) -> Object {
+    let mut response = Object::new();
+    response.insert("active".into(), true.into());
+    // RFC 9449 section 6.2: "If the token_type member is included in the introspection response, it MUST contain the value
+    // DPoP."
+    let has_key = issued.claims.get("cnf").is_some_and(|cnf| cnf.get("jkt").is_some());
+    response.insert("token_type".into(), if has_key { "DPoP" } else { "Bearer" }.into());
+    for (name, value) in issued.claims.iter().filter(|(name, _)| !OURS.contains(&name.as_str())) {
+        response.insert(name.clone(), value.clone());
+    }
+    response
+}
+
+/// Members that a claim of a client must not pass for. `username` is a person's (INT-10).
+const OURS: [&str; 3] = ["active", "token_type", "username"];

@@ -1,0 +1,86 @@
+//! What clients without a secret need of the process: a listener that asks for certificates, and a way to their key sets.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::prepare::config_error;
+use crate::config::{Config, ConfigError};
+use crate::fetch::Fetcher;
+use crate::http::client_cert::Vouch;
+use crate::protocol::metadata::{Issuer, MutualTls};
+use crate::tls::clients::Vouching;
+use crate::tls::{Terms, Tls};
+
+/// What was read for clients with certificates.
+#[derive(Debug, Clone, Default)]
+pub struct MutualTlsFiles {
+    /// For the listener that asks for certificates.
+    pub listener: Option<Arc<Tls>>,
+    /// For certificates in a header field of a proxy.
+    pub header: Option<Arc<Vouching>>,
+}
+
+impl MutualTlsFiles {
+    /// Reads all of it again. What cannot be used stays as it was.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        let listener = self.listener.as_ref().map_or(Ok(()), |tls| tls.reload());
+        let header = self.header.as_ref().map_or(Ok(()), |vouching| vouching.reload());
+        Ok(listener.and(header)?)
+    }
+
+    /// Says whom to believe of those that proxies pass on.
+    #[must_use]
+    pub fn vouch(&self) -> Option<Vouch> {
+        let vouching = Arc::clone(self.header.as_ref()?);
+        Some(Vouch(Arc::new(move |chain| vouching.vouches_for(chain))))
+    }
+}
+
+/// Reads what the configuration names for clients with certificates.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn mutual_tls(config: &Config) -> Result<MutualTlsFiles, ConfigError> {
+    let clients = &config.client_certificates;
+    let wrong = |error| config_error("server.mtls", &error);
+    let terms = Terms { fapi: false, clients: Some(clients.files.clone()) };
+    let listener =
+        clients.mtls.as_ref().map(|mtls| Tls::load_on(mtls.files.clone(), terms)).transpose().map_err(wrong)?;
+    let header = clients.header.then(|| Vouching::load(clients.files.clone())).transpose().map_err(wrong)?;
+    Ok(MutualTlsFiles { listener: listener.map(Arc::new), header: header.map(Arc::new) })
+}
+
+/// What of mutual TLS the metadata offers.
+#[must_use]
+pub fn offered(config: &Config, issuer: &Issuer) -> MutualTls {
+    let clients = &config.client_certificates;
+    let alias =
+        |mtls: &crate::config::Mtls| mtls.public_url.clone().unwrap_or_else(|| issuer.on_port(mtls.listen.port()));
+    MutualTls {
+        offered: clients.header || clients.mtls.is_some(),
+        with_ca: clients.files.ca.is_some(),
+        alias: clients.mtls.as_ref().map(alias),
+    }
+}
+
+/// Fetches key sets as the configuration allows.
+///
+/// # Errors
+/// When the file of CAs cannot be used.
+pub fn fetcher(config: &Config) -> anyhow::Result<Fetcher> {
+    let further = match &config.jwks_uri_ca_file {
+        None => Vec::new(),
+        Some(path) => CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| config_error("clients.jwks_uri_ca_file", &format!("{}: {error}", path.display())))?,
+    };
+    Fetcher::new(further, config.jwks_uri_allow.clone())
+        .map_err(|error| config_error("clients.jwks_uri_ca_file", &error))
+        .context("preparing to fetch key sets")
+}

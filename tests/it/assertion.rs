@@ -1,0 +1,137 @@
+//! Who signs assertions in tests, by each algorithm, and how they are sent.
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+    RsaEncoding, RsaKeyPair,
+};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use grantd::crypto::random_id;
+use grantd::crypto::verifying_key::VerifyingKey;
+use grantd::model::credential::StoredKey;
+use grantd::model::time::{Clock, UnixTime};
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, ISS, Server};
+
+/// Who signs: one key of one algorithm.
+pub struct Signer {
+    pair: Pair,
+    pub kid: Option<&'static str>,
+}
+
+enum Pair {
+    Ec(EcdsaKeyPair),
+    Ed(Ed25519KeyPair),
+    Rsa(RsaKeyPair, &'static str),
+}
+
+impl Signer {
+    pub fn es256() -> Self {
+        Self { pair: Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap()), kid: None }
+    }
+
+    pub fn ed25519() -> Self {
+        Self { pair: Pair::Ed(Ed25519KeyPair::generate().unwrap()), kid: None }
+    }
+
+    pub fn rsa(alg: &'static str) -> Self {
+        Self { pair: Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), alg), kid: None }
+    }
+
+    pub fn named(self, kid: &'static str) -> Self {
+        Self { kid: Some(kid), ..self }
+    }
+
+    pub fn alg(&self) -> &'static str {
+        match self.pair {
+            Pair::Ec(_) => "ES256",
+            Pair::Ed(_) => "EdDSA",
+            Pair::Rsa(_, alg) => alg,
+        }
+    }
+
+    pub fn jwk(&self) -> Value {
+        let text = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let mut jwk = match &self.pair {
+            Pair::Ec(pair) => {
+                let point = pair.public_key().as_ref();
+                json!({"kty": "EC", "crv": "P-256", "x": text(&point[1..33]), "y": text(&point[33..])})
+            }
+            Pair::Ed(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": text(pair.public_key().as_ref())}),
+            // RFC 8017 appendix A.1.1: a sequence of two integers, here of 257 and 3 octets.
+            Pair::Rsa(pair, _) => json!({"kty": "RSA", "n": text(&pair.public_key().as_ref()[9..265]), "e": "AQAB"}),
+        };
+        jwk["alg"] = self.alg().into();
+        if let Some(kid) = self.kid {
+            jwk["kid"] = kid.into();
+        }
+        jwk
+    }
+
+    pub fn stored(&self) -> StoredKey {
+        let key = VerifyingKey::from_text(self.jwk().to_string().as_bytes(), None).unwrap();
+        let kid = key.kid().unwrap_or(key.jkt()).into();
+        StoredKey { kid, key: Arc::new(key), created_at: UnixTime(1), expires_at: None }
+    }
+
+    pub fn header(&self) -> Value {
+        let mut header = json!({"alg": self.alg()});
+        if let Some(kid) = self.kid {
+            header["kid"] = kid.into();
+        }
+        header
+    }
+
+    pub fn sign(&self, header: &str, claims: &str) -> String {
+        let signed = [header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
+        let (random, message) = (SystemRandom::new(), signed.as_bytes());
+        let signature = match &self.pair {
+            Pair::Ec(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
+            Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+            Pair::Rsa(pair, alg) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                let padding: &'static dyn RsaEncoding =
+                    if *alg == "PS256" { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                pair.sign(padding, &random, message, &mut signature).unwrap();
+                signature
+            }
+        };
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// An assertion with these claims.
+    pub fn assert(&self, claims: &Value) -> String {
+        self.sign(&self.header().to_string(), &claims.to_string())
+    }
+
+    /// An assertion of `id` that was never used before.
+    pub fn fresh(&self, id: &str) -> String {
+        self.assert(&claims(id))
+    }
+}
+
+/// Claims as a client should send them.
+pub fn claims(id: &str) -> Value {
+    claims_at(id, Clock::System.now().0)
+}
+
+/// As of a moment.
+pub fn claims_at(id: &str, now: i64) -> Value {
+    let jti = BASE64_URL_SAFE_NO_PAD.encode(random_id().unwrap());
+    json!({"iss": id, "sub": id, "aud": ISS, "exp": now + 60, "iat": now, "jti": jti})
+}
+
+pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+pub async fn ask(server: &Server, assertion: &str) -> Answer {
+    ask_at(server, "/token", "grant_type=client_credentials", assertion).await
+}
+
+pub async fn ask_at(server: &Server, path: &str, form: &str, assertion: &str) -> Answer {
+    server.post_to(path, &[], format!("{form}&client_assertion_type={TYPE}&client_assertion={assertion}")).await
+}

@@ -1,0 +1,397 @@
+//! A17 and A16: tokens that are bound to a key or a certificate.
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use grantd::crypto::certificate::Certificate;
+use grantd::crypto::random_id;
+use grantd::crypto::verifying_key::VerifyingKey;
+use grantd::http::Caller;
+use grantd::model::certificate::PeerCertificate;
+use grantd::model::client::Client;
+use grantd::model::time::Clock;
+use serde_json::{Value, json};
+
+use crate::assertion::{Signer, TYPE, claims};
+use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
+
+on_both!(
+    dpo_01_dpo_24_dpo_25_a_proof_binds_the_token_to_its_key,
+    dpo_02_to_dpo_11_h46_a_bad_proof_is_refused_and_no_token_is_issued,
+    dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty,
+    dpo_12_c34_one_jti_is_many_under_many_keys,
+    h38_h40_which_jti_is_spent_by_what,
+    dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused,
+    dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_every_replica,
+    dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token,
+    h47_no_header_changes_which_url_a_proof_is_for,
+    without_the_database_a_proof_is_not_taken_and_a_secret_is,
+    mtl_07_mtl_08_mtl_10_c32_v5_a_token_is_bound_to_the_certificate_of_its_request,
+    dpo_26_atj_12_both_bindings_stand_in_one_token,
+    met_09_met_10_the_metadata_says_what_can_be_bound,
+);
+
+/// Who holds a key, and makes proofs with it.
+pub struct Prover {
+    pair: EcdsaKeyPair,
+    jwk: Value,
+}
+
+impl Prover {
+    pub fn new() -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let point = pair.public_key().as_ref();
+        let [x, y] = [&point[1..33], &point[33..]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
+        let jwk = json!({"kty": "EC", "crv": "P-256", "x": x, "y": y});
+        Self { pair, jwk }
+    }
+
+    pub fn jkt(&self) -> String {
+        VerifyingKey::from_text(self.jwk.to_string().as_bytes(), None).unwrap().jkt().to_owned()
+    }
+
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
+        let [header, claims] = [header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string()));
+        let signed = format!("{header}.{claims}");
+        let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn header(&self) -> Value {
+        json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk})
+    }
+
+    fn claims() -> Value {
+        let jti = BASE64_URL_SAFE_NO_PAD.encode(random_id().unwrap());
+        json!({"htm": "POST", "htu": format!("{ISS}/token"), "jti": jti, "iat": Clock::System.now().0})
+    }
+
+    /// A proof for the token endpoint that was never used before.
+    pub fn proof(&self) -> String {
+        self.sign(&self.header(), &Self::claims())
+    }
+
+    fn proof_with(&self, name: &str, value: impl Into<Value>) -> String {
+        let mut claims = Self::claims();
+        claims[name] = value.into();
+        self.sign(&self.header(), &claims)
+    }
+}
+
+async fn ask(server: &Server, id: &str, secret: &str, proof: &str) -> Answer {
+    server.post(&[("authorization", &basic(id, secret)), ("dpop", proof)], "grant_type=client_credentials").await
+}
+
+async fn dpo_01_dpo_24_dpo_25_a_proof_binds_the_token_to_its_key(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let prover = Prover::new();
+    for name in ["DPoP", "dpop", "DPOP"] {
+        let fields = [("authorization", &*basic("cb", &secret)), (name, &*prover.proof())];
+        let answer = server.post(&fields, "grant_type=client_credentials&dpop_jkt=x").await;
+        answer.ok_of_type("DPoP");
+        let (_, claims) = answer.token();
+        assert_eq!(claims["cnf"], json!({"jkt": prover.jkt()}));
+        assert!(!answer.headers.contains_key("dpop-nonce"), "none is demanded");
+    }
+    let (_, claims) = server.basic("cb", &secret, "").await.token();
+    assert!(claims.get("cnf").is_none(), "ATJ-12");
+}
+
+async fn dpo_02_to_dpo_11_h46_a_bad_proof_is_refused_and_no_token_is_issued(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let (prover, other) = (Prover::new(), Prover::new());
+    let now = Clock::System.now().0;
+    let header = |name: &str, value: Value| {
+        let mut header = prover.header();
+        header[name] = value;
+        prover.sign(&header, &Prover::claims())
+    };
+    let without = |name: &str| {
+        let (mut header, mut claims) = (prover.header(), Prover::claims());
+        header.as_object_mut().unwrap().remove(name);
+        claims.as_object_mut().unwrap().remove(name);
+        prover.sign(&header, &claims)
+    };
+    let mut private = prover.jwk.clone();
+    private["d"] = "AA".into();
+    let good = prover.proof();
+    let mut bad = vec![
+        "x".to_owned(),
+        String::new(),
+        "a.b".into(),
+        format!("{good},{good}"),
+        good.rsplit_once('.').unwrap().0.to_owned() + ".AAAA",
+        header("typ", "JWT".into()),
+        header("typ", "dpop+jwt+wrong".into()),
+        header("alg", "none".into()),
+        header("alg", "HS256".into()),
+        header("alg", "PS256".into()),
+        header("jwk", other.jwk.clone()),
+        header("jwk", private),
+        header("jwk", json!({"kty": "oct", "k": "AAAA"})),
+        header("crit", json!(["x"])),
+        prover.proof_with("htm", "GET"),
+        prover.proof_with("htm", "post"),
+        prover.proof_with("htu", format!("{ISS}/introspect")),
+        prover.proof_with("htu", "https://evil.test/token"),
+        prover.proof_with("iat", now - 3600),
+        prover.proof_with("iat", now + 3600),
+        prover.proof_with("iat", now.to_string()),
+        prover.proof_with("jti", "x".repeat(257)),
+        prover.proof_with("exp", now - 300),
+    ];
+    bad.extend(["typ", "alg", "jwk", "jti", "htm", "htu", "iat"].map(without));
+    for proof in &bad {
+        ask(&server, "cb", &secret, proof).await.error("invalid_dpop_proof");
+    }
+    let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*good), ("dpop", &*prover.proof())];
+    server.post(&fields, "grant_type=client_credentials").await.error("invalid_dpop_proof");
+    // Standards §0.1: a proof is looked at before the secret, and after the grant type.
+    ask(&server, "cb", "wrong", "x").await.error("invalid_dpop_proof");
+    server.post(&[("dpop", "x")], "grant_type=password").await.error("unsupported_grant_type");
+    // A secret that is wrong spends nothing.
+    ask(&server, "cb", "wrong", &good).await.e401();
+    ask(&server, "cb", &secret, &good).await.ok_of_type("DPoP");
+    for fine in
+        [("iat", json!(now - 10)), ("iat", json!(now + 10)), ("htu", json!("HTTPS://AS.TEST:443/./%74oken?a=b#c"))]
+    {
+        ask(&server, "cb", &secret, &prover.proof_with(fine.0, fine.1)).await.ok_of_type("DPoP");
+    }
+}
+
+async fn dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let (replica, prover) = (server.replica().await, Prover::new());
+    let proof = prover.proof();
+    ask(&server, "cb", &secret, &proof).await.ok_of_type("DPoP");
+    ask(&server, "cb", &secret, &proof).await.error("invalid_dpop_proof");
+    ask(&replica, "cb", &secret, &proof).await.error("invalid_dpop_proof");
+
+    let (server, replica, proof) = (Arc::new(server), Arc::new(replica), Arc::new(prover.proof()));
+    let mut asking = Vec::new();
+    for number in 0..50 {
+        let server = Arc::clone(if number % 2 == 0 { &server } else { &replica });
+        let (secret, proof) = (secret.clone(), Arc::clone(&proof));
+        asking.push(tokio::spawn(async move { ask(&server, "cb", &secret, &proof).await.status }));
+    }
+    let mut issued = 0;
+    for answer in asking {
+        match answer.await.unwrap() {
+            StatusCode::OK => issued += 1,
+            StatusCode::BAD_REQUEST => {}
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(issued, 1);
+}
+
+async fn dpo_12_c34_one_jti_is_many_under_many_keys(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    for prover in [Prover::new(), Prover::new()] {
+        ask(&server, "cb", &secret, &prover.proof_with("jti", "X")).await.ok_of_type("DPoP");
+        ask(&server, "cb", &secret, &prover.proof_with("jti", "X")).await.error("invalid_dpop_proof");
+        // H38: other bytes are another id, another spelling of the same bytes is not.
+        for other in ["x", "X ", "X\0", "é", "e\u{301}"] {
+            ask(&server, "cb", &secret, &prover.proof_with("jti", other)).await.ok_of_type("DPoP");
+        }
+    }
+}
+
+async fn h38_h40_which_jti_is_spent_by_what(db: Db) {
+    let setup = Setup::new(db).await;
+    let secret = setup.client(client("cb")).await;
+    let without = setup.client(Client { client_credentials: false, ..client("nog") }).await;
+    let server = setup.start().await;
+    let prover = Prover::new();
+    let with_scope = async |proof: &str, scope: &str| {
+        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", proof)];
+        server.post(&fields, format!("grant_type=client_credentials&scope={scope}")).await
+    };
+    // Who is not admitted spends nothing; who asks for too much has spent.
+    let proof = prover.proof();
+    ask(&server, "nog", &without, &proof).await.error("unauthorized_client");
+    with_scope(&proof, "api:admin").await.error("invalid_scope");
+    with_scope(&proof, "api:read").await.error("invalid_dpop_proof");
+}
+
+async fn dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_every_replica(db: Db) {
+    let mut setup = Setup::new(db).await;
+    setup.settings.dpop.require_nonce = true;
+    let secret = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    let (replica, prover) = (server.replica().await, Prover::new());
+    let nonce_of = |answer: &Answer| {
+        assert_eq!(answer.headers.get_all("dpop-nonce").iter().count(), 1, "DPO-14: exactly one");
+        assert_eq!(answer.header("cache-control"), "no-store", "DPO-22");
+        answer.header("dpop-nonce").to_owned()
+    };
+    let proof = prover.proof();
+    let answer = ask(&server, "cb", &secret, &proof).await;
+    answer.error("use_dpop_nonce");
+    let nonce = nonce_of(&answer);
+    for wrong in ["x", "", &nonce.to_lowercase()] {
+        let answer = ask(&server, "cb", &secret, &prover.proof_with("nonce", wrong)).await;
+        answer.error("use_dpop_nonce");
+        nonce_of(&answer);
+    }
+    // Whoever is not authenticated is asked for one, too: the demand comes before the secret.
+    ask(&server, "cb", "wrong", &proof).await.error("use_dpop_nonce");
+    for server in [&server, &replica, &server] {
+        ask(server, "cb", &secret, &prover.proof_with("nonce", nonce.clone())).await.ok_of_type("DPoP");
+    }
+    ask(&server, "cb", &secret, &proof).await.error("use_dpop_nonce");
+    // Without a proof there is nothing to carry a nonce.
+    server.basic("cb", &secret, "").await.ok();
+}
+
+async fn dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused(db: Db) {
+    let (mut setup, signer, prover) = (Setup::new(db).await, Signer::es256(), Prover::new());
+    setup.settings.dpop.require_nonce = true;
+    setup.store.create_client(&Client { require_dpop: true, ..client("pk") }, None).await.unwrap();
+    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    let server = setup.start().await;
+    let ask = async |assertion: &str, proof: &str| {
+        let form = format!("grant_type=client_credentials&client_assertion_type={TYPE}&client_assertion={assertion}");
+        server.post(&[("dpop", proof)], form).await
+    };
+    let proof = |jti: &str, nonce: &str| {
+        let mut claims = Prover::claims();
+        (claims["jti"], claims["nonce"]) = (jti.into(), nonce.into());
+        prover.sign(&prover.header(), &claims)
+    };
+    let mut asserted = claims("pk");
+    // C34: one id, of an assertion and of a proof.
+    asserted["jti"] = "X".into();
+    let assertion = signer.assert(&asserted);
+    let demand = ask(&assertion, &prover.proof()).await;
+    demand.error("use_dpop_nonce");
+    let nonce = demand.header("dpop-nonce").to_owned();
+    ask(&assertion, "x").await.error("invalid_dpop_proof");
+    ask(&assertion, &proof("X", &nonce)).await.ok_of_type("DPoP");
+    ask(&assertion, &proof("Y", &nonce)).await.e401();
+    ask(&signer.fresh("pk"), &proof("X", &nonce)).await.error("invalid_dpop_proof");
+    ask(&signer.fresh("pk"), &proof("Z", &nonce)).await.ok_of_type("DPoP");
+    // C18: neither passes for the other.
+    ask(&proof("W", &nonce), &proof("V", &nonce)).await.e401();
+    ask(&signer.fresh("pk"), &signer.fresh("pk")).await.error("invalid_dpop_proof");
+}
+
+async fn dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token(db: Db) {
+    let setup = Setup::new(db).await;
+    let secret = setup.client(Client { require_dpop: true, ..client("dp") }).await;
+    let server = setup.start().await;
+    let prover = Prover::new();
+    server.basic("dp", &secret, "").await.error("invalid_dpop_proof");
+    server.basic("dp", &secret, &format!("DPoP={0}&dpop={0}", prover.proof())).await.error("invalid_dpop_proof");
+    ask(&server, "dp", &secret, "x").await.error("invalid_dpop_proof");
+    ask(&server, "dp", "wrong", &prover.proof()).await.e401();
+    let answer = ask(&server, "dp", &secret, &prover.proof()).await;
+    answer.ok_of_type("DPoP");
+    assert_eq!(answer.token().1["cnf"]["jkt"], prover.jkt());
+}
+
+async fn h47_no_header_changes_which_url_a_proof_is_for(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let prover = Prover::new();
+    let lies = [
+        ("host", "evil.test"),
+        ("x-forwarded-host", "evil.test"),
+        ("x-forwarded-proto", "http"),
+        ("forwarded", "host=evil.test;proto=http"),
+    ];
+    for lie in lies {
+        for htu in ["https://evil.test/token", "http://evil.test/token", "http://as.test/token"] {
+            let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*prover.proof_with("htu", htu)), lie];
+            server.post(&fields, "grant_type=client_credentials").await.error("invalid_dpop_proof");
+        }
+        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*prover.proof()), lie];
+        server.post(&fields, "grant_type=client_credentials").await.ok_of_type("DPoP");
+    }
+}
+
+async fn without_the_database_a_proof_is_not_taken_and_a_secret_is(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let prover = Prover::new();
+    server.basic("cb", &secret, "").await.ok();
+    server.db.sql("drop table spent_jti").await.unwrap();
+    let proof = prover.proof();
+    let answer = ask(&server, "cb", &secret, &proof).await;
+    answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
+    assert!(!answer.header("retry-after").is_empty());
+    server.basic("cb", &secret, "").await.ok();
+}
+
+fn certificate(der: &[u8]) -> PeerCertificate {
+    PeerCertificate { certificate: Arc::new(Certificate::parse(der).unwrap()), ca_verified: false }
+}
+
+fn self_signed(name: &str) -> PeerCertificate {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+    certificate(made.der())
+}
+
+async fn ask_over(
+    server: &Server,
+    certificate: Option<&PeerCertificate>,
+    id: &str,
+    secret: &str,
+    proof: Option<&str>,
+) -> Answer {
+    let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: certificate.cloned() };
+    let authorization = basic(id, secret);
+    let fields: Vec<(&str, &str)> =
+        std::iter::once(("authorization", &*authorization)).chain(proof.map(|proof| ("dpop", proof))).collect();
+    server.send_by(&caller, form("/token", &fields, "grant_type=client_credentials")).await
+}
+
+async fn mtl_07_mtl_08_mtl_10_c32_v5_a_token_is_bound_to_the_certificate_of_its_request(db: Db) {
+    let setup = Setup::new(db).await;
+    let secret = setup.client(Client { require_mtls_binding: true, ..client("mb") }).await;
+    let free = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    // Certificates of nobody whom we know: MTL-10.
+    let (a, b, v5) = (self_signed("a.test"), self_signed("b.test"), certificate(&BASE64_STANDARD.decode(V5).unwrap()));
+    assert_eq!(v5.certificate.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
+    for certificate in [&a, &b, &v5] {
+        let answer = ask_over(&server, Some(certificate), "mb", &secret, None).await;
+        answer.ok_of_type("Bearer");
+        assert_eq!(answer.token().1["cnf"], json!({"x5t#S256": certificate.certificate.x5t_s256()}));
+    }
+    ask_over(&server, None, "mb", &secret, None).await.error("invalid_request");
+    ask_over(&server, Some(&a), "mb", "wrong", None).await.e401();
+    let (_, claims) = ask_over(&server, Some(&a), "cb", &free, None).await.token();
+    assert!(claims.get("cnf").is_none(), "a client that is not registered for it authenticates as it likes");
+}
+
+async fn dpo_26_atj_12_both_bindings_stand_in_one_token(db: Db) {
+    let setup = Setup::new(db).await;
+    let both = Client { require_dpop: true, require_mtls_binding: true, ..client("both") };
+    let secret = setup.client(both).await;
+    let server = setup.start().await;
+    let (prover, certificate) = (Prover::new(), self_signed("a.test"));
+    let proof = prover.proof();
+    ask_over(&server, Some(&certificate), "both", &secret, None).await.error("invalid_dpop_proof");
+    ask_over(&server, None, "both", &secret, Some(&proof)).await.error("invalid_request");
+    let answer = ask_over(&server, Some(&certificate), "both", &secret, Some(&proof)).await;
+    answer.ok_of_type("DPoP");
+    let bound = json!({"jkt": prover.jkt(), "x5t#S256": certificate.certificate.x5t_s256()});
+    assert_eq!(answer.token().1["cnf"], bound);
+}
+
+async fn met_09_met_10_the_metadata_says_what_can_be_bound(db: Db) {
+    let (server, _) = Setup::with_cb(db).await;
+    let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
+    assert_eq!(metadata["dpop_signing_alg_values_supported"], json!(["ES256", "EdDSA", "Ed25519", "PS256", "RS256"]));
+    assert!(metadata.get("tls_client_certificate_bound_access_tokens").is_none(), "no listener asks for certificates");
+}
+
+/// RFC 8705 appendix A.
+const V5: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAww\
+                  EbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhb\
+                  GGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5v\
+                  aUaKlLR50Q2DmFfQj1L+SY=";

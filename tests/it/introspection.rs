@@ -1,0 +1,377 @@
+//! A12 and A13: what resource servers are told about tokens.
+
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use grantd::crypto::jwk::Alg;
+use grantd::model::client::Client;
+use grantd::model::resource::Resource;
+use grantd::model::time::{Clock, Span};
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{DecodingKey, Validation, decode};
+use serde_json::{Value, json};
+
+use crate::dpop::Prover;
+use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client};
+
+on_both!(
+    int_01_int_07_only_resource_servers_are_told_anything,
+    int_02_int_03_the_token_stands_once_and_a_hint_decides_nothing,
+    int_04_int_10_an_active_token_is_told_as_it_stands,
+    int_05_h50_c18_whatever_is_wrong_has_one_answer,
+    int_06_c25_h49_a_token_is_for_the_resource_servers_of_its_audience,
+    int_06_tokens_of_the_default_audience_have_introspectors_once_it_is_a_resource,
+    int_05_a_client_that_is_gone_or_disabled_has_no_active_tokens,
+    int_08_dpo_20_mtl_09_bindings_are_told,
+    int_05_jwk_06_a_retiring_key_counts_and_a_removed_one_does_not,
+    without_the_database_nobody_is_told_that_a_token_is_inactive,
+    ijr_01_to_ijr_05_the_signed_form_is_for_whoever_names_it,
+    ijr_09_c18_the_signed_form_is_no_access_token,
+    met_07_ijr_10_the_metadata_names_the_endpoints,
+);
+
+const API1: &str = "https://api1.test";
+
+fn resource(identifier: &str, introspectors: &[&str]) -> Resource {
+    Resource {
+        identifier: identifier.parse().unwrap(),
+        scope: "api:read api:write".parse().unwrap(),
+        alg: None,
+        token_ttl: None,
+        introspectors: introspectors.iter().map(|id| id.parse().unwrap()).collect(),
+    }
+}
+
+/// The client `cb` for api1 and api2; `rs1` and `rs2`, which may introspect their tokens.
+struct World {
+    server: Server,
+    cb: String,
+    rs1: String,
+    rs2: String,
+}
+
+impl World {
+    async fn with(mut setup: Setup, change: impl FnOnce(&mut Setup)) -> Self {
+        change(&mut setup);
+        let rs1 = setup.client(client("rs1")).await;
+        let rs2 = setup.client(client("rs2")).await;
+        setup.save(resource(API1, &["rs1"])).await;
+        setup.save(resource("https://api2.test", &["rs2"])).await;
+        let resources = vec![API1.parse().unwrap(), "https://api2.test".parse().unwrap()];
+        let cb = setup.client(Client { resources, ..client("cb") }).await;
+        Self { server: setup.start().await, cb, rs1, rs2 }
+    }
+
+    async fn new(db: Db) -> Self {
+        Self::with(Setup::new(db).await, |_| ()).await
+    }
+
+    async fn token(&self) -> String {
+        self.server.basic("cb", &self.cb, &format!("resource={API1}")).await.access_token()
+    }
+
+    async fn by_rs1(&self, token: &str) -> Answer {
+        self.server.introspect("rs1", &self.rs1, token).await
+    }
+}
+
+async fn int_01_int_07_only_resource_servers_are_told_anything(db: Db) {
+    let world = World::new(db).await;
+    let token = world.token().await;
+    let get = world.server.get(&format!("/introspect?token={token}")).await;
+    assert_eq!((get.status, get.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
+    world.server.post_to("/introspect", &[], format!("token={token}")).await.e401();
+    world.server.introspect("rs1", "wrong", &token).await.e401();
+    world
+        .server
+        .post_to("/introspect", &[("authorization", &format!("Bearer {token}"))], format!("token={token}"))
+        .await
+        .e401();
+    // Its own client is no resource server.
+    world.server.introspect("cb", &world.cb, &token).await.inactive();
+    assert_eq!(world.by_rs1(&token).await.json()["active"], true);
+    // A secret in the body is as good.
+    let form = format!("client_id=rs1&client_secret={}&token={token}", world.rs1);
+    assert_eq!(world.server.post_to("/introspect", &[], form).await.json()["active"], true);
+}
+
+async fn int_02_int_03_the_token_stands_once_and_a_hint_decides_nothing(db: Db) {
+    let world = World::new(db).await;
+    let token = world.token().await;
+    let authorization = basic("rs1", &world.rs1);
+    let ask = async |path: &str, form: &str| {
+        world.server.post_to(path, &[("authorization", &authorization)], form.to_owned()).await
+    };
+    for form in ["", "token=", &format!("token={token}&token={token}"), "token=%ZZ"] {
+        ask("/introspect", form).await.error("invalid_request");
+    }
+    ask(&format!("/introspect?token={token}"), "").await.error("invalid_request");
+    let mut answers = Vec::new();
+    for hint in ["", "&token_type_hint=access_token", "&token_type_hint=refresh_token", "&token_type_hint=foo"] {
+        answers.push(ask("/introspect", &format!("token={token}{hint}")).await.json());
+    }
+    assert!(answers.iter().all(|answer| answer["active"] == true && *answer == answers[0]), "{answers:?}");
+    let twice = format!("token={token}&token_type_hint=a&token_type_hint=b");
+    assert_eq!(ask("/introspect", &twice).await.json()["active"], true, "nothing is read from it");
+}
+
+async fn int_04_int_10_an_active_token_is_told_as_it_stands(db: Db) {
+    let setup = Setup::new(db).await;
+    let rs1 = setup.client(client("rs1")).await;
+    setup.save(resource(API1, &["rs1"])).await;
+    let claims = json!({"team": "finance", "active": false, "username": "root", "token_type": "x"});
+    let Value::Object(claims) = claims else { unreachable!() };
+    let cb = setup.client(Client { claims, resources: vec![API1.parse().unwrap()], ..client("cb") }).await;
+    let server = setup.start().await;
+    let answer = server.basic("cb", &cb, "scope=api:read+api:write").await;
+    let (_, issued) = answer.token();
+    let told = server.introspect("rs1", &rs1, &answer.access_token()).await;
+    assert_eq!((told.status, told.header("content-type")), (StatusCode::OK, "application/json"));
+    assert_eq!((told.header("cache-control"), told.header("vary")), ("no-store", "accept"), "INT-09, IJR-08");
+    let told = told.json();
+    for name in ["scope", "client_id", "exp", "iat", "sub", "aud", "iss", "jti", "team"] {
+        assert_eq!(told[name], issued[name], "{name}");
+        assert!(!told[name].is_null(), "{name}");
+    }
+    assert_eq!((&told["active"], &told["token_type"]), (&json!(true), &json!("Bearer")));
+    assert!(told.get("username").is_none() && told.get("cnf").is_none());
+}
+
+async fn int_05_h50_c18_whatever_is_wrong_has_one_answer(db: Db) {
+    let (clock, hand) = Clock::fixed(1_700_000_000);
+    let world = World::with(Setup::new(db).await, |setup| setup.clock = clock).await;
+    let token = world.token().await;
+    let parts: Vec<&str> = token.split('.').collect();
+    let altered = |at: usize, by: &dyn Fn(&mut Value)| {
+        let mut part: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(parts[at]).unwrap()).unwrap();
+        by(&mut part);
+        let mut parts: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+        parts[at] = BASE64_URL_SAFE_NO_PAD.encode(part.to_string());
+        parts.join(".")
+    };
+    let now = world.server.server.clock.now();
+    let key = world.server.server.keyring.signing(Alg::Es256, now).unwrap();
+    let signed = |change: &dyn Fn(&mut Value)| {
+        let mut claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+        change(&mut claims);
+        key.sign(claims.to_string().as_bytes()).unwrap()
+    };
+    let as_kind = |typ: &str| key.sign_as(typ, &BASE64_URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+    assert_eq!(world.by_rs1(&signed(&|_| ())).await.json()["active"], true);
+    let prover = Prover::new();
+    let mut wrong = vec![
+        "garbage".to_owned(),
+        "a.b.c".into(),
+        "a.b.c.d.e".into(),
+        "x".repeat(15_000),
+        format!("{token}."),
+        format!("{token}="),
+        format!("%20{token}"),
+        token.to_lowercase(),
+        altered(1, &|claims| claims["scope"] = "api:admin".into()),
+        altered(0, &|header| header["alg"] = "none".into()),
+        altered(0, &|header| header["alg"] = "HS256".into()),
+        altered(0, &|header| header["kid"] = "x".into()),
+        altered(0, &|header| drop(header.as_object_mut().unwrap().remove("kid"))),
+        format!("{}.{}.{}", parts[0], parts[1], prover.proof().rsplit('.').next().unwrap()),
+        signed(&|claims| claims["iss"] = "https://evil.test".into()),
+        signed(&|claims| claims["exp"] = now.0.into()),
+        signed(&|claims| claims["iat"] = (now.0 + 3600).into()),
+        signed(&|claims| claims["aud"] = json!([API1, "https://api2.test"])),
+        signed(&|claims| claims["aud"] = "https://unknown.test".into()),
+        signed(&|claims| claims["client_id"] = "nobody".into()),
+        signed(&|claims| claims["jti"] = "short".into()),
+        as_kind("JWT"),
+        as_kind("dpop+jwt"),
+        as_kind("token-introspection+jwt"),
+        as_kind("client-authentication+jwt"),
+        prover.proof(),
+    ];
+    // H54: cut short at any place.
+    wrong.extend((1..40).map(|cut| token[..token.len() - cut].to_owned()));
+    for token in &wrong {
+        world.by_rs1(token).await.inactive();
+    }
+    let face = world.by_rs1("garbage").await.face();
+    assert_eq!(world.server.introspect("rs2", &world.rs2, &token).await.face(), face, "H50: one face");
+    hand.store(now.0 + 3599, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(world.by_rs1(&token).await.json()["active"], true);
+    hand.store(now.0 + 3600, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(world.by_rs1(&token).await.face(), face, "expired");
+}
+
+async fn int_06_c25_h49_a_token_is_for_the_resource_servers_of_its_audience(db: Db) {
+    let world = World::new(db).await;
+    let token = world.token().await;
+    for _ in 0..2 {
+        assert_eq!(world.by_rs1(&token).await.json()["aud"], API1);
+        world.server.introspect("rs2", &world.rs2, &token).await.inactive();
+    }
+    let other = world.server.basic("cb", &world.cb, "resource=https://api2.test").await.access_token();
+    world.by_rs1(&other).await.inactive();
+    // Within a second of the change.
+    assert!(
+        world
+            .server
+            .store
+            .save_resource(&resource(API1, &["rs2"]), true, world.server.server.clock.now())
+            .await
+            .unwrap()
+    );
+    world.server.refresh().await;
+    world.by_rs1(&token).await.inactive();
+    assert_eq!(world.server.introspect("rs2", &world.rs2, &token).await.json()["active"], true);
+}
+
+async fn int_06_tokens_of_the_default_audience_have_introspectors_once_it_is_a_resource(db: Db) {
+    let setup = Setup::new(db).await;
+    let (rs1, cb) = (setup.client(client("rs1")).await, setup.client(client("cb")).await);
+    let server = setup.start().await;
+    let token = server.basic("cb", &cb, "").await.access_token();
+    server.introspect("rs1", &rs1, &token).await.inactive();
+    server.store.save_resource(&resource(ISS, &["rs1"]), false, server.server.clock.now()).await.unwrap();
+    server.refresh().await;
+    assert_eq!(server.introspect("rs1", &rs1, &token).await.json()["aud"], ISS);
+    server.introspect("cb", &cb, &token).await.inactive();
+    server.basic("cb", &cb, "").await.ok();
+}
+
+async fn int_05_a_client_that_is_gone_or_disabled_has_no_active_tokens(db: Db) {
+    let world = World::new(db).await;
+    let token = world.token().await;
+    for (enabled, active) in [(false, false), (true, true)] {
+        assert!(world.server.store.set_client_enabled("cb", enabled).await.unwrap());
+        world.server.refresh().await;
+        assert_eq!(world.by_rs1(&token).await.json()["active"], active);
+    }
+    // C16: a caller that is disabled is told nothing.
+    world.server.store.set_client_enabled("rs1", false).await.unwrap();
+    world.server.refresh().await;
+    world.by_rs1(&token).await.e401();
+    world.server.store.set_client_enabled("rs1", true).await.unwrap();
+    world.server.store.delete_client("cb").await.unwrap();
+    world.server.refresh().await;
+    world.by_rs1(&token).await.inactive();
+}
+
+async fn int_08_dpo_20_mtl_09_bindings_are_told(db: Db) {
+    let world = World::new(db).await;
+    let prover = Prover::new();
+    let fields = [("authorization", &*basic("cb", &world.cb)), ("dpop", &*prover.proof())];
+    let form = format!("grant_type=client_credentials&resource={API1}");
+    let token = world.server.post(&fields, form).await.access_token();
+    let told = world.by_rs1(&token).await.json();
+    assert_eq!((&told["token_type"], &told["cnf"]), (&json!("DPoP"), &json!({"jkt": prover.jkt()})));
+}
+
+async fn int_05_jwk_06_a_retiring_key_counts_and_a_removed_one_does_not(db: Db) {
+    let world = World::new(db).await;
+    let token = world.token().await;
+    let now = world.server.server.clock.now();
+    let under = grantd::crypto::seal::SealingKey::from_base64(&world.server.sealing_key).unwrap();
+    let first = world.server.store.keys().await.unwrap().remove(0);
+    let next = grantd::store::keys::new_key(Alg::Es256, &under, now, Span::from_secs(0)).unwrap();
+    world.server.store.add_key(&next).await.unwrap();
+    world.server.refresh().await;
+    assert_eq!(world.by_rs1(&token).await.json()["active"], true);
+    world.server.store.remove_key(&first.kid, None).await.unwrap();
+    world.server.refresh().await;
+    world.by_rs1(&token).await.inactive();
+}
+
+async fn without_the_database_nobody_is_told_that_a_token_is_inactive(db: Db) {
+    let setup = Setup::new(db).await;
+    let world = World::with(setup, |setup| setup.settings.registry.max_stale = "4s".into()).await;
+    let token = world.token().await;
+    assert_eq!(world.by_rs1(&token).await.json()["active"], true);
+    world.server.db.sql("drop table registry_revision").await.unwrap();
+    let until = async |wanted: fn(grantd::registry::Freshness) -> bool| {
+        let started = std::time::Instant::now();
+        while !wanted(world.server.server.registry.freshness()) {
+            assert!(started.elapsed().as_secs() < 10);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    until(|freshness| matches!(freshness, grantd::registry::Freshness::Stale(_))).await;
+    // What is known is told; what may be new is not called wrong; what can never be right is.
+    assert_eq!(world.by_rs1(&token).await.json()["active"], true);
+    world
+        .server
+        .introspect("rs2", &world.rs2, &token)
+        .await
+        .refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
+    world.by_rs1("garbage").await.inactive();
+    until(|freshness| freshness == grantd::registry::Freshness::Unusable).await;
+    for token in [&*token, "garbage"] {
+        let answer = world.by_rs1(token).await;
+        answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
+        assert!(!answer.header("retry-after").is_empty());
+    }
+}
+
+async fn ask_signed(world: &World, id: &str, secret: &str, token: &str, accept: &str) -> Answer {
+    let fields = [("authorization", &*basic(id, secret)), ("accept", accept)];
+    world.server.post_to("/introspect", &fields, format!("token={token}")).await
+}
+
+const SIGNED: &str = "application/token-introspection+jwt";
+
+async fn ijr_01_to_ijr_05_the_signed_form_is_for_whoever_names_it(db: Db) {
+    let world = World::new(db).await;
+    let token = world.token().await;
+    let keys: JwkSet = serde_json::from_str(&world.server.get("/jwks").await.body).unwrap();
+    let read = |answer: &Answer| {
+        assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, SIGNED), "{}", answer.body);
+        assert_eq!((answer.header("cache-control"), answer.header("vary")), ("no-store", "accept"));
+        let header = jsonwebtoken::decode_header(&answer.body).unwrap();
+        assert_eq!(header.typ.as_deref(), Some("token-introspection+jwt"), "IJR-02");
+        let key = keys.find(header.kid.as_deref().unwrap()).unwrap();
+        let mut validation = Validation::new(header.alg);
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        decode::<Value>(&answer.body, &DecodingKey::from_jwk(key).unwrap(), &validation).unwrap().claims
+    };
+    let claims = read(&ask_signed(&world, "rs1", &world.rs1, &token, SIGNED).await);
+    assert_eq!((&claims["iss"], &claims["aud"]), (&json!(ISS), &json!("rs1")), "IJR-03");
+    assert!((claims["iat"].as_i64().unwrap() - Clock::System.now().0).abs() < 5);
+    let mut members: Vec<&str> = claims.as_object().unwrap().keys().map(String::as_str).collect();
+    members.sort_unstable();
+    assert_eq!(members, ["aud", "iat", "iss", "token_introspection"], "IJR-04");
+    assert_eq!(claims["token_introspection"], world.by_rs1(&token).await.json());
+    for (id, secret, token) in [("rs2", &world.rs2, &*token), ("rs1", &world.rs1, "garbage")] {
+        let claims = read(&ask_signed(&world, id, secret, token, SIGNED).await);
+        assert_eq!(claims["token_introspection"], json!({"active": false}), "IJR-05, IJR-06");
+        assert_eq!(claims["aud"], id);
+    }
+    for json in ["*/*", "application/json", "text/html"] {
+        let answer = ask_signed(&world, "rs1", &world.rs1, &token, json).await;
+        assert_eq!((answer.header("content-type"), answer.header("vary")), ("application/json", "accept"), "IJR-08");
+    }
+    read(&ask_signed(&world, "rs1", &world.rs1, &token, &format!("application/json;q=0.5, {SIGNED}")).await);
+    ask_signed(&world, "rs1", "wrong", &token, SIGNED).await.e401();
+}
+
+async fn ijr_09_c18_the_signed_form_is_no_access_token(db: Db) {
+    let world = World::new(db).await;
+    let token = world.token().await;
+    let jwt = ask_signed(&world, "rs1", &world.rs1, &token, SIGNED).await.body;
+    world.by_rs1(&jwt).await.inactive();
+    let assertion = "grant_type=client_credentials&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=";
+    for other in [&jwt, &token] {
+        world.server.post(&[], format!("{assertion}{other}")).await.e401();
+        let fields = [("authorization", &*basic("cb", &world.cb)), ("dpop", &**other)];
+        world.server.post(&fields, "grant_type=client_credentials").await.error("invalid_dpop_proof");
+    }
+}
+
+async fn met_07_ijr_10_the_metadata_names_the_endpoints(db: Db) {
+    let world = World::new(db).await;
+    let metadata = world.server.get("/.well-known/oauth-authorization-server").await.json();
+    for (name, path) in [("introspection", "/introspect"), ("revocation", "/revoke")] {
+        assert_eq!(metadata[format!("{name}_endpoint")], format!("{ISS}{path}"));
+        let methods = &metadata[format!("{name}_endpoint_auth_methods_supported")];
+        assert_eq!(*methods, metadata["token_endpoint_auth_methods_supported"]);
+    }
+    assert_eq!(metadata["introspection_signing_alg_values_supported"], json!(["ES256"]));
+}
