@@ -2,7 +2,7 @@
 
 mod client_auth;
 mod dpop;
-mod token_endpoint;
+pub(crate) mod token_endpoint;
 mod tokens;
 
 use std::error::Error;
@@ -63,7 +63,7 @@ pub struct Options {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Failed> {
     let options = Options::parse();
     let service = Service::new(&options)?;
     for call in 0..options.calls {
@@ -71,12 +71,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         match service.call(options.method.clone(), &options.url).await {
-            Ok(answer) => println!("{} {}", answer.status(), answer.text().await?),
+            Ok(answer) => {
+                for challenge in answer.headers().get_all(WWW_AUTHENTICATE) {
+                    println!("{}", challenge.to_str().unwrap_or_default());
+                }
+                println!("{} {}", answer.status(), answer.text().await?);
+            }
             Err(error) => println!("{error}"),
         }
     }
     Ok(())
 }
+
+/// Whatever went wrong.
+pub type Failed = Box<dyn Error + Send + Sync>;
 
 /// A service that calls APIs.
 #[derive(Debug)]
@@ -89,7 +97,7 @@ pub struct Service {
 
 impl Service {
     /// Reads the credential; the first call gets the first token.
-    pub fn new(options: &Options) -> Result<Self, Box<dyn Error>> {
+    pub fn new(options: &Options) -> Result<Self, Failed> {
         let auth = match (&options.key, &options.secret_file) {
             (Some(file), _) => ClientAuth::Key(ClientKey::from_pem(&std::fs::read(file)?, options.kid.clone())?),
             (None, Some(file)) => {
@@ -117,12 +125,12 @@ impl Service {
     }
 
     /// Calls an API. A second attempt is made when the API wants a nonce in the proof.
-    pub async fn call(&self, method: Method, url: &str) -> Result<Response, Box<dyn Error>> {
+    pub async fn call(&self, method: Method, url: &str) -> Result<Response, Failed> {
         let answer = self.call_once(method.clone(), url).await?;
         if says(&answer, "use_dpop_nonce") { self.call_once(method, url).await } else { Ok(answer) }
     }
 
-    async fn call_once(&self, method: Method, url: &str) -> Result<Response, Box<dyn Error>> {
+    async fn call_once(&self, method: Method, url: &str) -> Result<Response, Failed> {
         let token = self.tokens.get(&self.wanted).await?;
         let mut request = self.http.request(method.clone(), url).header(AUTHORIZATION, token.authorization());
         if let Some(dpop) = &self.dpop {

@@ -143,6 +143,9 @@ impl TokenEndpoint {
                 return Err(Failure::Unreachable("the token is of another type than was asked for".into()));
             }
             let life = Duration::from_secs(issued.expires_in.unwrap_or(LIFE_UNSAID).min(LIFE_MOST));
+            if life.is_zero() {
+                return Err(Failure::Unreachable("the token has no life".into()));
+            }
             return Ok(Ok(Token { text: issued.access_token, bound, asked_at, life }));
         }
         let code = status.as_u16();

@@ -92,7 +92,7 @@ impl Tokens {
         let Some(slot) = lock(&self.slots).get(wanted).cloned() else { return };
         let mut known = lock(&slot.known);
         let is_it = known.token.as_ref().is_some_and(|held| Arc::ptr_eq(held, token));
-        if is_it && token.asked_at.elapsed() > PAUSE_FIRST {
+        if is_it && token.asked_at.elapsed() > PAUSE_MOST {
             known.token = None;
         }
     }
@@ -188,4 +188,68 @@ const PAUSE_MOST: Duration = Duration::from_mins(1);
 const PAUSE_SAID_MOST: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn after(seconds: f64, start: Instant) -> Instant {
+        start + Duration::from_secs_f64(seconds)
+    }
+
+    fn token(asked_at: Instant, life: u64) -> Token {
+        Token { text: "t".into(), bound: false, asked_at, life: Duration::from_secs(life) }
+    }
+
+    #[test]
+    fn a_token_is_renewed_between_seventy_and_eighty_percent_and_ends_a_little_early() {
+        let start = Instant::now();
+        for (chance, renewed) in [(0.0, 480.0), (0.5, 450.0), (1.0, 420.0)] {
+            let mut known = Known::default();
+            assert_eq!(known.next(start), Next::AskFirst);
+            known.note(Ok(token(start, 600)), after(1.0, start), chance);
+            assert_eq!(known.next(after(renewed - 1.0, start)), Next::Use);
+            assert_eq!(known.next(after(renewed + 1.0, start)), Next::RenewAside);
+            assert_eq!(known.next(after(589.0, start)), Next::RenewAside);
+            assert!(known.outcome(after(589.0, start)).is_ok() && known.outcome(after(590.0, start)).is_err());
+            assert_eq!(known.next(after(590.0, start)), Next::AskFirst);
+        }
+        let mut short = Known::default();
+        short.note(Ok(token(start, 1)), start, 0.0);
+        assert!(short.outcome(after(0.89, start)).is_ok() && short.outcome(after(0.91, start)).is_err());
+    }
+
+    #[test]
+    fn while_renewals_fail_the_old_token_is_used_and_pauses_grow() {
+        let start = Instant::now();
+        let mut known = Known::default();
+        known.note(Ok(token(start, 600)), start, 0.0);
+        let (mut now, mut pauses) = (after(500.0, start), Vec::new());
+        for _ in 0..8 {
+            known.note(Err(Failure::Unreachable("x".into())), now, 0.0);
+            assert_eq!(known.next(now), Next::Use);
+            let until = known.pause_until.unwrap();
+            pauses.push((until - now).as_secs());
+            now += Duration::from_millis(1);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(known.next(after(589.0, start)), Next::RenewAside);
+        assert_eq!(known.next(after(591.0, start)), Next::AskFirst);
+        known.note(Ok(token(now, 600)), now, 0.0);
+        assert_eq!((known.failures, known.failure.as_ref(), known.next(now)), (0, None, Next::Use));
+    }
+
+    #[test]
+    fn retry_after_is_kept_to_and_a_refusal_is_not_repeated() {
+        let start = Instant::now();
+        let busy = |said| Failure::Busy { status: 503, retry_after: Some(Duration::from_secs(said)) };
+        let refused = Failure::Refused { status: 401, error: "invalid_client".into() };
+        for (failure, pause) in [(busy(7), 7.0), (busy(90), 90.0), (busy(86_400), 3600.0), (refused, 60.0)] {
+            for chance in [0.0, 1.0] {
+                let mut known = Known::default();
+                known.note(Err(failure.clone()), start, chance);
+                assert_eq!(known.next(after(pause - 0.1, start)), Next::Fail, "{failure:?}");
+                assert_eq!(known.outcome(after(1.0, start)).unwrap_err(), failure);
+                assert_eq!(known.next(after(pause * 1.1 + 0.1, start)), Next::AskFirst, "{failure:?}");
+            }
+        }
+    }
+}

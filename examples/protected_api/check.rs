@@ -170,6 +170,3 @@ impl Checker {
 fn x5t_s256(certificate: &[u8]) -> String {
     jws::sha256_text(certificate)
 }
-
-#[cfg(test)]
-mod tests;

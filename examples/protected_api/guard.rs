@@ -117,6 +117,3 @@ fn byte_sequence(field: &str) -> Option<Arc<[u8]>> {
     let bytes = BASE64_STANDARD.decode(inside).ok()?;
     if bytes.is_empty() { None } else { Some(bytes.into()) }
 }
-
-#[cfg(test)]
-mod tests;

@@ -55,19 +55,17 @@ impl IssuerKeys {
     /// The keys, among them `kid` if the issuer has published it. `None` while none could be fetched.
     pub async fn with(self: &Arc<Self>, kid: Option<&str>) -> Option<Arc<KeySet>> {
         let (keys, next) = self.now(kid);
-        match next {
-            Next::Use => {}
-            Next::FetchAside => {
-                let this = Arc::clone(self);
-                let kid = kid.map(str::to_owned);
-                tokio::spawn(async move { this.fetch_once(kid.as_deref()).await });
-            }
-            Next::FetchFirst => {
-                self.fetch_once(kid).await;
-                return self.now(kid).0;
-            }
+        if next == Next::Use {
+            return keys;
         }
-        keys
+        // In a task of its own: a caller that goes away must not take along the one fetch of these 30 seconds.
+        let (this, wanted) = (Arc::clone(self), kid.map(str::to_owned));
+        let fetching = tokio::spawn(async move { this.fetch_once(wanted.as_deref()).await });
+        if next == Next::FetchAside {
+            return keys;
+        }
+        drop(fetching.await);
+        self.now(kid).0
     }
 
     fn now(&self, kid: Option<&str>) -> (Option<Arc<KeySet>>, Next) {

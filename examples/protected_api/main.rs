@@ -1,9 +1,9 @@
 //! An API that takes access tokens: reading needs one scope, writing another. Run it beside `grantd dev`.
 
-mod check;
+pub(crate) mod check;
 mod guard;
 mod issuer_keys;
-mod tls;
+pub(crate) mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

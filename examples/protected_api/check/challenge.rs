@@ -56,13 +56,15 @@ impl Challenge {
         Self { status, scheme, error: Some((error, why)), scope: None }
     }
 
-    /// The values of the `WWW-Authenticate` fields: both schemes are understood, and the one that was used is told what
-    /// was wrong. `metadata` is the URL of this API's metadata (RFC 9728).
+    /// The values of the `WWW-Authenticate` fields. A 401 tells of both schemes, and whoever used one of them what was wrong
+    /// with it; other refusals are about the one that was used. `metadata` is the URL of this API's metadata (RFC 9728).
     pub fn www_authenticate(&self, metadata: &str) -> Vec<String> {
-        if self.status == 503 {
-            return Vec::new();
-        }
-        [Scheme::Bearer, Scheme::Dpop].map(|scheme| self.field(scheme, metadata)).into()
+        let schemes: &[Scheme] = match self.status {
+            401 => &[Scheme::Bearer, Scheme::Dpop],
+            503 => &[],
+            _ => &[self.scheme],
+        };
+        schemes.iter().map(|scheme| self.field(*scheme, metadata)).collect()
     }
 
     fn field(&self, scheme: Scheme, metadata: &str) -> String {

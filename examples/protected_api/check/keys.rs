@@ -63,3 +63,57 @@ fn usable(key: &Value) -> Option<(String, (Algorithm, DecodingKey))> {
 }
 
 const KEYS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ed() -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "alg": "Ed25519", "kid": "a", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
+    }
+
+    fn parse(keys: &[Value]) -> Option<KeySet> {
+        KeySet::parse(json!({"keys": keys}).to_string().as_bytes())
+    }
+
+    #[test]
+    fn keys_that_are_no_use_here_are_passed_over() {
+        let mut other = ed();
+        other["kid"] = "b".into();
+        for (member, value) in [
+            ("use", json!("enc")),
+            ("alg", json!("HS256")),
+            ("alg", json!("ES256")),
+            ("alg", json!(null)),
+            ("kid", json!(null)),
+            ("kid", json!("")),
+            ("crv", json!("Ed448")),
+            ("kty", json!("oct")),
+            ("x", json!("!")),
+        ] {
+            let mut useless = ed();
+            useless[member] = value;
+            let set = parse(&[useless.clone(), other.clone(), json!("a key")]).unwrap();
+            assert!(!set.has("a") && set.has("b"), "{useless}");
+        }
+        assert!(parse(&[ed(), ed()]).is_none(), "which one is meant?");
+        for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
+            assert!(KeySet::parse(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+
+    /// RFC 8037 appendix A.4.
+    #[test]
+    fn rfc_8037_the_example_verifies() {
+        let set = parse(&[ed()]).unwrap();
+        let (alg, key) = set.find("a").unwrap();
+        let verify = |message: &str| {
+            let signature = "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+            jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, *alg).unwrap()
+        };
+        assert!(verify("eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc"));
+        assert!(!verify("eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmM"));
+    }
+}
