@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -82,18 +82,14 @@ struct Refused {
 impl TokenEndpoint {
     pub async fn ask(&self, wanted: &Wanted) -> Result<Token, Failure> {
         let url = self.url.get_or_try_init(|| self.discover()).await?;
-        let answer = self.send(url, wanted).await?;
-        // RFC 9449 section 8: the one refusal after which the same request is sent again, with the nonce.
-        match (&self.dpop, answer) {
-            (Some(dpop), Err((Failure::Refused { error, .. }, headers))) if error == "use_dpop_nonce" => {
-                dpop.note_nonce(url, &headers);
-                self.send(url, wanted).await?.map_err(|(failure, _)| failure)
-            }
-            (_, answer) => answer.map_err(|(failure, _)| failure),
+        // RFC 9449 section 8: the one refusal after which the same request is sent again, with the nonce that came along.
+        match self.send(url, wanted).await {
+            Err(Failure::Refused { error, .. }) if error == "use_dpop_nonce" => self.send(url, wanted).await,
+            answer => answer,
         }
     }
 
-    async fn send(&self, url: &str, wanted: &Wanted) -> Result<Result<Token, (Failure, HeaderMap)>, Failure> {
+    async fn send(&self, url: &str, wanted: &Wanted) -> Result<Token, Failure> {
         let mut form = vec![("grant_type", "client_credentials")];
         form.extend(
             [("scope", wanted.scope.as_str()), ("resource", &wanted.resource)].iter().filter(|(_, v)| !v.is_empty()),
@@ -126,12 +122,9 @@ impl TokenEndpoint {
         self.understand(answer, asked_at).await
     }
 
-    async fn understand(
-        &self,
-        answer: Response,
-        asked_at: Instant,
-    ) -> Result<Result<Token, (Failure, HeaderMap)>, Failure> {
-        let (status, headers) = (answer.status(), answer.headers().clone());
+    async fn understand(&self, answer: Response, asked_at: Instant) -> Result<Token, Failure> {
+        let status = answer.status();
+        let said = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = limited(answer).await?;
         if status == StatusCode::OK {
             let issued: Issued =
@@ -146,17 +139,14 @@ impl TokenEndpoint {
             if life.is_zero() {
                 return Err(Failure::Unreachable("the token has no life".into()));
             }
-            return Ok(Ok(Token { text: issued.access_token, bound, asked_at, life }));
+            return Ok(Token { text: issued.access_token, bound, asked_at, life });
         }
         let code = status.as_u16();
-        let failure = if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
-            let said = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            Failure::Busy { status: code, retry_after: said.map(Duration::from_secs) }
-        } else {
-            let error = serde_json::from_slice(&body).map_or_else(|_| String::new(), |Refused { error }| error);
-            Failure::Refused { status: code, error }
-        };
-        Ok(Err((failure, headers)))
+        if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+            return Err(Failure::Busy { status: code, retry_after: said.map(Duration::from_secs) });
+        }
+        let error = serde_json::from_slice(&body).map_or_else(|_| String::new(), |Refused { error }| error);
+        Err(Failure::Refused { status: code, error })
     }
 
     /// RFC 8414: the metadata says where the endpoint is.
