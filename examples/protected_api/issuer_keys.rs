@@ -27,7 +27,7 @@ struct Known {
     fresh_until: Option<Instant>,
     /// When a fetch began that succeeded.
     fetched: Option<Instant>,
-    /// When a fetch began.
+    /// When a fetch ended. Until then, those who need it wait for it.
     tried: Option<Instant>,
 }
 
@@ -55,7 +55,7 @@ impl IssuerKeys {
     /// The keys, among them `kid` if the issuer has published it. `None` while none could be fetched.
     pub async fn with(self: &Arc<Self>, kid: Option<&str>) -> Option<Arc<KeySet>> {
         let (keys, next) = self.now(kid);
-        if next == Next::Use {
+        if next == Next::Use || (next == Next::FetchAside && self.fetching.available_permits() == 0) {
             return keys;
         }
         // In a task of its own: a caller that goes away must not take along the one fetch of these 30 seconds.
@@ -77,23 +77,18 @@ impl IssuerKeys {
     /// Fetches, unless somebody else did so while this call waited.
     async fn fetch_once(&self, kid: Option<&str>) {
         let Ok(_one) = self.fetching.acquire().await else { return };
-        {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.next(kid, Instant::now()) == Next::Use {
-                return;
-            }
-            known.tried = Some(Instant::now());
+        if self.now(kid).1 == Next::Use {
+            return;
         }
         let began = Instant::now();
-        match self.fetch().await {
+        let fetched = self.fetch().await;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.tried = Some(Instant::now());
+        match fetched {
             Ok((keys, max_age)) => {
-                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                *known = Known {
-                    keys: Some(Arc::new(keys)),
-                    fresh_until: Some(began + max_age),
-                    fetched: Some(began),
-                    tried: Some(began),
-                };
+                known.keys = Some(Arc::new(keys));
+                known.fetched = Some(began);
+                known.fresh_until = Some(began + max_age);
             }
             Err(why) => eprintln!("the keys of {} were not fetched: {why}", self.issuer),
         }
