@@ -93,18 +93,18 @@ async fn token(State(issuer): State<Arc<Issuer>>, headers: HeaderMap, body: Stri
     let answer = issuer.answers.lock().unwrap().pop_front().unwrap_or(Answer::Token(0));
     let error =
         |status, error: &str| (StatusCode::from_u16(status).unwrap(), Json(json!({"error": error}))).into_response();
-    let issued = |cnf: &Value, token_type| {
+    let token_answer = |cnf: &Value, token_type| {
         Json(json!({"access_token": issuer.token(cnf), "token_type": token_type, "expires_in": 600})).into_response()
     };
     match answer {
         Answer::Token(after) => {
             tokio::time::sleep(Duration::from_millis(after)).await;
             match proof {
-                Some(header) => issued(&json!({"jkt": sha256(&header["jwk"].to_string())}), "DPoP"),
-                None => issued(&Value::Null, "Bearer"),
+                Some(header) => token_answer(&json!({"jkt": sha256(&header["jwk"].to_string())}), "DPoP"),
+                None => token_answer(&Value::Null, "Bearer"),
             }
         }
-        Answer::Bearer => issued(&Value::Null, "Bearer"),
+        Answer::Bearer => token_answer(&Value::Null, "Bearer"),
         Answer::Busy(status, None) => error(status, "temporarily_unavailable"),
         Answer::Busy(status, Some(said)) => {
             ([("retry-after", said)], error(status, "temporarily_unavailable")).into_response()
