@@ -9,24 +9,23 @@ pub mod log;
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{BoxError, Router};
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
-use tower::ServiceExt as _;
 
 use crate::keyring::Document;
 use crate::model::certificate::PeerCertificate;
 use crate::model::time::Span;
+use crate::pressure::Pressure;
 use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
 use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenRequest};
@@ -44,6 +43,8 @@ pub struct Surface {
     pub basic: BasicReading,
     /// How long a body may take.
     pub body_deadline: Duration,
+    /// Whether more comes than can be answered in time.
+    pub pressure: Arc<Pressure>,
     /// Whether the metadata also stands where OpenID Connect clients look (RFC 8414 section 5).
     pub openid_configuration: bool,
 }
@@ -57,13 +58,14 @@ pub struct Caller {
     pub certificate: Option<PeerCertificate>,
 }
 
-/// The public surface. Endpoints that clients post to are matched here, by hand, since a token should cost little more than
-/// its signature; documents are the router's.
+/// The public surface: every path is matched here, by hand, since a token should cost little more than its signature, and a
+/// key set little more than its bytes.
 #[derive(Debug)]
 pub struct App {
     surface: Surface,
-    documents: Router,
     log: Log,
+    /// Where the metadata stands.
+    metadata: Vec<String>,
     /// Header fields of every answer that does not say otherwise.
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -72,21 +74,21 @@ impl App {
     /// Puts the surface together.
     #[must_use]
     pub fn new(surface: Surface, log: Log) -> Self {
+        let issuer = &surface.server.issuer;
+        let mut metadata = vec![issuer.well_known("oauth-authorization-server")];
+        if surface.openid_configuration {
+            metadata.push(format!("{}/.well-known/openid-configuration", issuer.path()));
+            metadata.push(issuer.well_known("openid-configuration"));
+        }
         let mut headers = vec![
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ];
-        if surface.server.issuer.is_https() {
+        if issuer.is_https() {
             headers.push((header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000")));
         }
-        Self { documents: documents(&surface), surface, log, headers }
-    }
-
-    /// The same with other documents, so that a test can put a fault there.
-    #[must_use]
-    pub fn with_documents(self, documents: Router) -> Self {
-        Self { documents, ..self }
+        Self { surface, log, metadata, headers }
     }
 
     /// Answers a request, writes its line, and counts it.
@@ -124,49 +126,46 @@ impl App {
             let refusal = error::plain(StatusCode::BAD_REQUEST, "HTTP/1.1 requests carry one Host header field");
             return (refusal, None);
         }
-        match request.uri().path().strip_prefix(self.surface.server.issuer.path()) {
+        let path = request.uri().path();
+        match path.strip_prefix(self.surface.server.issuer.path()) {
+            // Clients
             Some("/token") if request.method() == Method::POST => {
                 let (response, outcome) = self.surface.token(source, request).await;
                 (response, Some(outcome))
             }
-            Some("/token") => {
-                let mut refusal = not_by_this_method();
-                refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-                (refusal, None)
+            Some("/token") => (not_by_this_method("POST"), None),
+            // Resource servers
+            Some("/jwks" | "/.well-known/jwks.json") => {
+                (read_only(&request, |headers| self.surface.jwks(headers)), None)
             }
-            _ => {
-                // A service that cannot fail.
-                let Ok(response) = self.documents.clone().oneshot(request.map(Body::new)).await;
-                (response, None)
+            // Whoever configures them, or clients
+            _ if self.metadata.iter().any(|metadata| metadata == path) => {
+                (read_only(&request, |headers| self.surface.metadata(headers)), None)
             }
+            _ => (error::plain(StatusCode::NOT_FOUND, "there is nothing here"), None),
         }
     }
 }
 
-/// What may be read.
-fn documents(surface: &Surface) -> Router {
-    let issuer = &surface.server.issuer;
-    let below = |path: &str| format!("{}{path}", issuer.path());
-    let mut router = Router::new()
-        // Resource servers
-        .route(&below("/jwks"), get(jwks))
-        .route(&below("/.well-known/jwks.json"), get(jwks))
-        // Whoever configures them, or clients
-        .route(&issuer.well_known("oauth-authorization-server"), get(server_metadata));
-    if surface.openid_configuration {
-        router = router.route(&below("/.well-known/openid-configuration"), get(server_metadata));
-        if !issuer.path().is_empty() {
-            router = router.route(&issuer.well_known("openid-configuration"), get(server_metadata));
+/// An answer to GET, or to HEAD, which differs by having no body.
+fn read_only<B>(request: &Request<B>, answer: impl FnOnce(&HeaderMap) -> Response) -> Response {
+    match *request.method() {
+        Method::GET => answer(request.headers()),
+        Method::HEAD => {
+            let mut response = answer(request.headers());
+            let length = response.body().size_hint().exact().unwrap_or(0);
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+            *response.body_mut() = Body::empty();
+            response
         }
+        _ => not_by_this_method("GET,HEAD"),
     }
-    router
-        .fallback(async || error::plain(StatusCode::NOT_FOUND, "there is nothing here"))
-        .method_not_allowed_fallback(async || not_by_this_method())
-        .with_state(surface.clone())
 }
 
-fn not_by_this_method() -> Response {
-    error::plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource")
+fn not_by_this_method(allowed: &'static str) -> Response {
+    let mut refusal = error::plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource");
+    refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    refusal
 }
 
 /// RFC 6749 section 5.1.
@@ -179,6 +178,20 @@ struct TokenResponse<'a> {
 }
 
 impl Surface {
+    fn jwks(&self, headers: &HeaderMap) -> Response {
+        if !self.server.knows_anything() {
+            return unknown_yet();
+        }
+        document(&self.server.keyring.jwks(), "application/jwk-set+json", headers)
+    }
+
+    fn metadata(&self, headers: &HeaderMap) -> Response {
+        if !self.server.knows_anything() {
+            return unknown_yet();
+        }
+        document(&self.server.metadata(), "application/json", headers)
+    }
+
     async fn token<B>(&self, source: IpAddr, request: Request<B>) -> (Response, Outcome)
     where
         B: HttpBody<Data = Bytes>,
@@ -186,6 +199,8 @@ impl Surface {
     {
         let (parts, body) = request.into_parts();
         let outcome = match read_body(&parts, body, self.body_deadline).await {
+            // Before anything costs more than the refusal does.
+            Ok(_) if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
             Ok(body) => self.outcome(&parts, &body, source).await,
             Err(error) => Outcome::of(error),
         };
@@ -269,8 +284,12 @@ where
     if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(RequestError::ContentCoding);
     }
-    let body =
-        tokio::time::timeout(deadline, Limited::new(body, MAX_BODY).collect()).await.map_err(|_| RequestError::Slow)?;
+    // Most bodies come with their head, and need no clock.
+    let mut body = pin!(Limited::new(body, MAX_BODY).collect());
+    let body = match body.as_mut().now_or_never() {
+        Some(body) => body,
+        None => tokio::time::timeout(deadline, body).await.map_err(|_| RequestError::Slow)?,
+    };
     let body = body
         .map_err(|error| if error.is::<LengthLimitError>() { RequestError::TooLarge } else { RequestError::BrokenOff })?
         .to_bytes();
@@ -279,20 +298,6 @@ where
         return Err(RequestError::MediaType);
     }
     Ok(body)
-}
-
-async fn jwks(State(surface): State<Surface>, request: Request<Body>) -> Response {
-    if !surface.server.knows_anything() {
-        return unknown_yet();
-    }
-    document(&surface.server.keyring.jwks(), "application/jwk-set+json", request.headers())
-}
-
-async fn server_metadata(State(surface): State<Surface>, request: Request<Body>) -> Response {
-    if !surface.server.knows_anything() {
-        return unknown_yet();
-    }
-    document(&surface.server.metadata(), "application/json", request.headers())
 }
 
 /// An empty document would be kept for minutes by whoever fetched it.

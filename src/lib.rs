@@ -12,6 +12,7 @@ pub mod http;
 pub mod keyring;
 pub mod listener;
 pub mod model;
+pub mod pressure;
 pub mod protocol;
 pub mod registry;
 pub mod serve;

@@ -42,6 +42,19 @@ pub struct Deadlines {
     pub drain: Duration,
 }
 
+impl Deadlines {
+    /// Where connections are short: what asks nothing is closed after two seconds, what has asked after ten.
+    fn crowded(self) -> Self {
+        let soon = Duration::from_secs(2);
+        Self {
+            first_byte: self.first_byte.min(soon),
+            head: self.head.min(soon),
+            idle: self.idle.min(Duration::from_secs(10)),
+            ..self
+        }
+    }
+}
+
 /// A bound address and how its connections are treated.
 #[derive(Debug)]
 pub struct Listener {
@@ -63,8 +76,7 @@ impl Listener {
         F: Future<Output = Response> + Send + 'static,
     {
         let slots = Arc::new(Semaphore::new(self.max_connections as usize));
-        let connections =
-            Arc::new(Connections { answer, tls: self.tls, deadlines: self.deadlines, stop: stop.clone() });
+        let connections = Arc::new(Connections { answer, tls: self.tls, stop: stop.clone() });
         while !*stop.borrow() {
             let accepted = tokio::select! {
                 accepted = accept(&self.socket, &slots) => accepted,
@@ -73,8 +85,11 @@ impl Listener {
             match accepted {
                 Ok((stream, address, slot)) => {
                     let connections = Arc::clone(&connections);
+                    // Where places are short, who has nothing to ask has to go soon: others wait in the kernel's queue.
+                    let crowded = slots.available_permits() < self.max_connections as usize / 4;
+                    let deadlines = if crowded { self.deadlines.crowded() } else { self.deadlines };
                     tokio::spawn(async move {
-                        connections.serve(stream, address).await;
+                        connections.serve(stream, address, deadlines).await;
                         drop(slot);
                     });
                 }
@@ -107,7 +122,6 @@ async fn accept(
 struct Connections<A> {
     answer: A,
     tls: Option<Arc<Tls>>,
-    deadlines: Deadlines,
     stop: watch::Receiver<bool>,
 }
 
@@ -116,7 +130,7 @@ where
     A: Fn(Caller, Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    async fn serve(&self, stream: TcpStream, address: SocketAddr) {
+    async fn serve(&self, stream: TcpStream, address: SocketAddr, deadlines: Deadlines) {
         // Answers are written at once: with TLS, Nagle's algorithm would hold them back for milliseconds.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
@@ -124,16 +138,17 @@ where
         let connected_at = Instant::now();
         let mut stop = self.stop.clone();
         let served = match &self.tls {
-            None => self.serve_http(stream, address, None, connected_at).await,
+            // Boxed, each for itself: a connection in cleartext has no room for TLS.
+            None => Box::pin(self.serve_http(stream, (address, None), deadlines, connected_at)).await,
             Some(tls) => {
                 let shaken = tokio::select! {
-                    shaken = timeout(self.deadlines.first_byte, tls.accept(stream)) => Some(shaken),
+                    shaken = timeout(deadlines.first_byte, Box::pin(tls.accept(stream))) => Some(shaken),
                     () = async { drop(stop.wait_for(|stop| *stop).await) } => None,
                 };
                 match shaken {
                     Some(Ok(Ok(stream))) => {
                         let shown = tls.shown(&stream);
-                        self.serve_http(stream, address, shown, connected_at).await
+                        Box::pin(self.serve_http(stream, (address, shown), deadlines, connected_at)).await
                     }
                     Some(Ok(Err(error))) => Err(error.into()),
                     Some(Err(_)) => Err("the TLS handshake did not finish in time".into()),
@@ -149,8 +164,8 @@ where
     async fn serve_http<T>(
         &self,
         stream: T,
-        address: SocketAddr,
-        shown: Option<Shown>,
+        (address, shown): (SocketAddr, Option<Shown>),
+        deadlines: Deadlines,
         connected_at: Instant,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
@@ -168,7 +183,7 @@ where
                 Ok::<_, Infallible>(answer)
             }
         });
-        let stream = Timed::new(stream, Arc::clone(&turns), self.deadlines, connected_at);
+        let stream = Timed::new(stream, Arc::clone(&turns), deadlines, connected_at);
         let mut connection = pin!(
             http1::Builder::new()
                 .header_read_timeout(None)
@@ -181,7 +196,7 @@ where
             done = connection.as_mut() => return Ok(done?),
             _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
         }
-        let until = Instant::now() + self.deadlines.drain;
+        let until = Instant::now() + deadlines.drain;
         // Whoever has not finished sending a head by now has asked nothing yet.
         if let Ok(done) = timeout(Duration::from_millis(500), connection.as_mut()).await {
             return Ok(done?);

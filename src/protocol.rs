@@ -97,9 +97,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What came of a request that could not be read.
+    /// What came of a request that nobody looked into.
     #[must_use]
-    pub fn of(error: RequestError) -> Self {
+    pub fn of(error: impl Into<Error>) -> Self {
         Self { client_id: None, method: None, credential_id: None, result: Err(error.into()) }
     }
 }

@@ -22,6 +22,7 @@ use crate::http::{App, Surface};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
 use crate::model::time::Clock;
+use crate::pressure::Pressure;
 use crate::protocol::client_auth::{Authenticator, Outdated};
 use crate::protocol::client_secret::Memory;
 use crate::protocol::metadata::Issuer;
@@ -46,6 +47,8 @@ pub struct Assembled {
     pub counts: Counts,
     /// Secrets whose hashes should cost more; for [`raise_costs`].
     pub outdated: mpsc::Receiver<Outdated>,
+    /// To be watched.
+    pub pressure: Arc<Pressure>,
 }
 
 /// Puts a server together.
@@ -93,15 +96,17 @@ pub fn assemble(
         signing_seconds: signing_histogram(),
     });
     let counts = Counts::default();
+    let pressure = Arc::new(Pressure::default());
     let surface = Surface {
         server: Arc::clone(&server),
         basic: config.basic_reading,
         body_deadline: config.body_deadline,
+        pressure: Arc::clone(&pressure),
         openid_configuration: config.openid_configuration,
     };
     let request_ids = RequestIds::new().context("making request ids")?;
     let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone(), request_ids };
-    Ok(Assembled { server, feed, app: Arc::new(App::new(surface, log)), counts, outdated: to_raise })
+    Ok(Assembled { server, feed, app: Arc::new(App::new(surface, log)), counts, outdated: to_raise, pressure })
 }
 
 /// What the daemon does once it listens.
@@ -132,7 +137,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         None => config.issuer.clone().unwrap_or_default(),
     };
 
-    let Assembled { server, feed, app, counts, outdated } =
+    let Assembled { server, feed, app, counts, outdated, pressure } =
         assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
     let (stop, stopped) = watch::channel(false);
     let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
@@ -148,6 +153,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         max_connections: config.max_connections,
     };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
+    let watching = tokio::spawn(async move { pressure.watch().await });
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
     let answer = move |caller, request| {
         let app = Arc::clone(&app);
@@ -179,6 +185,7 @@ pub async fn run(config: Config, store: Store, logging: &Logging, announce: Opti
         task.await.context("a task failed while stopping")?;
     }
     raising.abort();
+    watching.abort();
     store.close().await;
     tracing::info!(event = "stopped");
     Ok(())

@@ -60,7 +60,7 @@ async fn set_up(options: &Options) -> anyhow::Result<Rig> {
     }
     let database_url =
         format!("postgres://postgres@{}:{}/grantd?sslmode=disable", options.database_host, options.postgres.port);
-    let cli = Cli { grantd: options.grantd.clone(), database_url, sealing_key, room: room.clone() };
+    let cli = Cli { grantd: options.grantd.clone(), database_url, sealing_key, room: room.clone(), alg: "ES256" };
     eprintln!("== {} clients, {} of them active", lengths.clients, lengths.active);
     cli.must(&["migrate"], "").await?;
     let registrations = Registrations::make(&cli, &options.postgres, lengths.clients, lengths.active).await?;

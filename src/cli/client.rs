@@ -1,6 +1,7 @@
 //! `grantd client`: register clients, change them, switch them off.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -307,7 +308,7 @@ pub(super) async fn everything(store: &Store) -> anyhow::Result<Changes> {
 
 async fn one(store: &Store, id: &ClientId) -> anyhow::Result<Client> {
     match everything(store).await?.clients.remove(id.as_str()).flatten() {
-        Some(client) => Ok(client?),
+        Some(client) => Ok(Arc::unwrap_or_clone(client?)),
         None => bail!("there is no client {id}; `grantd client list` lists them"),
     }
 }

@@ -106,7 +106,12 @@ impl SigningKey {
     /// The claims as a JWT in compact form, header `typ: at+jwt`. `None` when the library fails to sign.
     #[must_use]
     pub fn sign(&self, claims: &[u8]) -> Option<String> {
-        let mut jws = String::with_capacity(self.header.len() + claims.len() * 4 / 3 + SIGNATURE_MAX);
+        // To the byte, or nearly: what is larger than a kilobyte is dear to allocate.
+        let signature = match &self.pair {
+            Pair::Ec(_) | Pair::Ed(_) => 64,
+            Pair::Rsa(pair) => pair.public_modulus_len(),
+        };
+        let mut jws = String::with_capacity(self.header.len() + (claims.len() + signature) * 4 / 3 + 8);
         jws.push_str(&self.header);
         BASE64_URL_SAFE_NO_PAD.encode_string(claims, &mut jws);
         let mut rsa = [0; 512];
@@ -176,8 +181,6 @@ impl fmt::Debug for SigningKey {
         write!(f, "SigningKey({} {})", self.alg, self.public.kid)
     }
 }
-
-const SIGNATURE_MAX: usize = 700;
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
 use crate::crypto::secret::{ClientSecret, HashParams, SecretHash};
+use crate::crypto::secret_tag::TagKid;
 use crate::hashing::Lane;
 use crate::hashing::queue::{Place, Standing};
 use crate::model::client::{AuthMethod, Client};
@@ -93,7 +94,7 @@ impl Authenticator {
         let attempt = Attempt { presented, source, now };
         let decided = match self.by_memory(&attempt, credential_id) {
             Some(decided) => decided,
-            None => self.by_hash(&attempt, freshness, credential_id).await,
+            None => self.by_proof(&attempt, freshness, credential_id).await,
         };
         match decided {
             // The credential may be newer than what we know: say so, rather than that it is wrong.
@@ -122,27 +123,51 @@ impl Authenticator {
         Some(Ok(Authenticated { client: Arc::clone(client?), method: *method, raw_reading: matched.reading > 0 }))
     }
 
-    async fn by_hash(
+    /// Decides on a secret that is not known: by its tag, or by hashes.
+    async fn by_proof(
         &self,
         attempt: &Attempt<'_>,
         freshness: Freshness,
         credential_id: &mut Option<Arc<str>>,
     ) -> Result<Authenticated, Error> {
-        let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
-        let snapshot = self.registry.snapshot().clone();
-        let tagged = client_secret::tagged(&snapshot, client_id, readings);
+        let Attempt { presented: Presented { client_id, readings, .. }, source, .. } = *attempt;
+        let (tagged, needs_hashes) = {
+            let snapshot = self.registry.snapshot();
+            let tagged = client_secret::tagged(&snapshot, client_id, readings);
+            (tagged, client_secret::needs_hashes(&snapshot, readings, tagged.is_some()))
+        };
         // Who shows a secret that was made for this client is not slowed down by those who guess at it, only by itself.
         let guesser = tagged.map_or(client_id.as_str(), |(_, secret_id)| secret_id);
         self.throttle.check(guesser, source, Instant::now()).map_err(Error::Throttled)?;
+        let decided = if needs_hashes {
+            // Boxed, since every request's future would have room for what only few do.
+            Box::pin(self.by_hash(attempt, tagged.map(|(kid, _)| kid), credential_id)).await
+        } else {
+            Err(failure(&self.registry.snapshot(), client_id).into())
+        };
+        // While the database is away, a client that is new is not to be blamed for our not knowing it.
+        if matches!(decided, Err(Error::ClientAuth(_))) && freshness == Freshness::Current {
+            self.throttle.failed(guesser, source, Instant::now());
+        }
+        decided
+    }
 
-        let standing = match tagged {
+    async fn by_hash(
+        &self,
+        attempt: &Attempt<'_>,
+        tagged_by: Option<TagKid>,
+        credential_id: &mut Option<Arc<str>>,
+    ) -> Result<Authenticated, Error> {
+        let Attempt { presented: Presented { client_id, method, readings }, source, now } = *attempt;
+        let snapshot = self.registry.snapshot().clone();
+        let standing = match tagged_by {
             Some(_) => Standing::Tagged,
             None if self.known_sources.contains(source) => Standing::KnownSource,
             None => Standing::Unknown,
         };
         let trial = client_secret::Unverified {
             readings,
-            tagged_by: tagged.map(|(kid, _)| kid),
+            tagged_by,
             place: Place {
                 standing,
                 client: self.decoys.hash_one(client_id),
@@ -162,40 +187,20 @@ impl Authenticator {
 
         // The queue may have taken seconds: what counts is what is known now.
         let snapshot = self.registry.snapshot().clone();
-        let decided = match (snapshot.client(client_id), matched) {
-            (None, _) if is_broken(&snapshot, client_id) => Err(ClientAuthError::Broken),
-            (None, _) => Err(ClientAuthError::Unknown),
-            (Some(_), None) => Err(ClientAuthError::WrongSecret),
-            (Some(client), Some(matched)) => {
-                match client.secrets.iter().find(|secret| secret.is_still(matched.secret)) {
-                    None => Err(ClientAuthError::WrongSecret),
-                    Some(secret) => {
-                        *credential_id = Some(secret.secret_id.clone());
-                        usable(client, *method, secret, now).map(|()| (client, secret, matched.reading))
-                    }
-                }
-            }
-        };
-        match decided {
-            Ok((client, secret, reading)) => {
-                self.throttle.succeeded(client_id, source);
-                self.known_sources.add(source);
-                secret.seen.used(now);
-                if let Some(presented) =
-                    readings.get(reading).filter(|_| secret.hash.params().is_cheaper_than(self.cost))
-                {
-                    self.raise_cost(secret, presented);
-                }
-                Ok(Authenticated { client: Arc::clone(client), method: *method, raw_reading: reading > 0 })
-            }
-            Err(error) => {
-                // While the database is away, a client that is new is not to be blamed for our not knowing it.
-                if freshness == Freshness::Current {
-                    self.throttle.failed(guesser, source, Instant::now());
-                }
-                Err(error.into())
-            }
+        let known = snapshot.client(client_id).zip(matched).and_then(|(client, matched)| {
+            let secret = client.secrets.iter().find(|secret| secret.is_still(matched.secret))?;
+            Some((client, secret, matched.reading))
+        });
+        let Some((client, secret, reading)) = known else { return Err(failure(&snapshot, client_id).into()) };
+        *credential_id = Some(secret.secret_id.clone());
+        usable(client, *method, secret, now)?;
+        self.throttle.succeeded(client_id, source);
+        self.known_sources.add(source);
+        secret.seen.used(now);
+        if let Some(presented) = readings.get(reading).filter(|_| secret.hash.params().is_cheaper_than(self.cost)) {
+            self.raise_cost(secret, presented);
         }
+        Ok(Authenticated { client: Arc::clone(client), method: *method, raw_reading: reading > 0 })
     }
 
     /// Hands a secret that is hashed more cheaply than configured to whoever hashes it again. When that one is busy, the
@@ -220,8 +225,13 @@ pub struct Outdated {
     pub secret: Arc<ClientSecret>,
 }
 
-fn is_broken(snapshot: &Snapshot, client_id: &str) -> bool {
-    !snapshot.broken().is_empty() && snapshot.broken().contains_key(&format!("client {client_id}"))
+/// Why a secret that matched nothing did not: for the log, the answer is the same.
+fn failure(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
+    match snapshot.client(client_id) {
+        Some(_) => ClientAuthError::WrongSecret,
+        None if snapshot.is_broken(client_id) => ClientAuthError::Broken,
+        None => ClientAuthError::Unknown,
+    }
 }
 
 fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, now: UnixTime) -> Result<(), ClientAuthError> {

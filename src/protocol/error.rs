@@ -202,6 +202,9 @@ pub enum Unavailable {
     /// The argon2 lane is full.
     #[error("the queue of secrets to check is full")]
     Hashing,
+    /// More comes than can be answered in time.
+    #[error("more requests than can be answered in time; some are refused")]
+    Overloaded,
     /// There is no key to sign with.
     #[error("no signing key of the algorithm; see `grantd key list`")]
     NoKey,
@@ -238,7 +241,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Throttled(wait) => Some(*wait),
-            Self::Unavailable(Unavailable::Hashing) => Some(Duration::from_secs(1)),
+            Self::Unavailable(Unavailable::Hashing | Unavailable::Overloaded) => Some(Duration::from_secs(1)),
             Self::Unavailable(_) => Some(Duration::from_secs(5)),
             _ => None,
         }
@@ -254,6 +257,7 @@ impl Error {
             Self::Unavailable(Unavailable::Registry) => "registry_unusable",
             Self::Unavailable(Unavailable::Unconfirmed) => "database_unavailable",
             Self::Unavailable(Unavailable::Hashing) => "hashing_busy",
+            Self::Unavailable(Unavailable::Overloaded) => "overloaded",
             Self::Unavailable(Unavailable::NoKey) => "no_signing_key",
             Self::Throttled(_) => "throttled",
             Self::Internal => "internal",

@@ -76,6 +76,12 @@ impl Snapshot {
         &self.broken
     }
 
+    /// Whether the row of this client cannot be understood.
+    #[must_use]
+    pub fn is_broken(&self, client_id: &str) -> bool {
+        !self.broken.is_empty() && self.broken.contains_key(&format!("client {client_id}"))
+    }
+
     /// The keys that tell a secret of ours by its tag.
     #[must_use]
     pub fn tag_keys(&self) -> &[TagKey] {
@@ -132,7 +138,7 @@ impl Snapshot {
     fn take_clients(
         &mut self,
         before: &Self,
-        changed: HashMap<String, Option<Result<Client, StoreError>>>,
+        changed: HashMap<String, Option<Result<Arc<Client>, StoreError>>>,
         complete: bool,
         revision: i64,
     ) {
@@ -154,7 +160,7 @@ impl Snapshot {
                 match client {
                     Some(Ok(client)) => {
                         let client = keep_what_was_seen(client, before.client(&id));
-                        shard.clients.insert(client.client_id.clone(), Arc::new(client));
+                        shard.clients.insert(client.client_id.clone(), client);
                     }
                     Some(Err(fault)) => {
                         tracing::error!(event = "client.malformed", client_id = id, reason = %fault, "this client cannot authenticate until its row is mended");
@@ -249,9 +255,11 @@ impl Survey {
 }
 
 /// A secret that is loaded again keeps what this process has seen of it, as far as it is about the same hash.
-fn keep_what_was_seen(mut client: Client, before: Option<&Arc<Client>>) -> Client {
-    for secret in &mut client.secrets {
-        let known = before.and_then(|before| before.secrets.iter().find(|known| known.secret_id == secret.secret_id));
+fn keep_what_was_seen(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Client> {
+    let Some(before) = before else { return client };
+    // It was just made, so nobody else has it.
+    for secret in &mut Arc::make_mut(&mut client).secrets {
+        let known = before.secrets.iter().find(|known| known.secret_id == secret.secret_id);
         match known {
             Some(known) if known.hash == secret.hash => secret.seen = Arc::clone(&known.seen),
             Some(known) => secret.seen = Arc::new(known.seen.unverified()),

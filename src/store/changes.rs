@@ -1,11 +1,13 @@
 //! The change feed's end of the database: one revision to poll, and what is newer than what we have.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 use prometheus_client::metrics::counter::Counter;
 use sqlx::Connection as _;
 
-use super::clients::{ClientRow, ResourceLink, SecretRow, assemble, client_columns, secret_columns};
+use super::clients::Belongings;
 use super::keys::{KeyRow, SealedKey};
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
 use super::tag_keys::{SELECT_TAG_KEYS, SealedTagKey, TagKeyRow};
@@ -28,7 +30,7 @@ pub struct Changes {
     /// Whether it is everything, so that what is not here is gone.
     pub complete: bool,
     /// Clients that changed, by id; `None` for one that is gone.
-    pub clients: HashMap<String, Option<Result<Client, StoreError>>>,
+    pub clients: HashMap<String, Option<Result<Arc<Client>, StoreError>>>,
     /// Every resource, when any changed.
     pub resources: Option<Vec<Result<Resource, StoreError>>>,
     /// Every signing key, when any changed.
@@ -54,6 +56,26 @@ impl Store {
     pub async fn feed(&self) -> Result<Feed, StoreError> {
         Ok(Feed { session: self.session().await?, queries: self.queries.clone() })
     }
+}
+
+/// A query of what belongs to clients, in a table called `c`: to all of them, or to those that changed.
+macro_rules! of_clients {
+    ($columns:literal, $table:literal, $order:literal, $complete:expr, $since:expr) => {
+        if $complete {
+            sqlx::query_as(concat!("select ", $columns, " from ", $table, " c ", $order))
+        } else {
+            sqlx::query_as(concat!(
+                "select ",
+                $columns,
+                " from registry_change r join ",
+                $table,
+                " c on c.client_id = r.id
+                 where r.kind = 'client' and r.revision > $1 ",
+                $order
+            ))
+            .bind($since)
+        }
+    };
 }
 
 impl Feed {
@@ -102,30 +124,33 @@ impl Feed {
                 let includes = |what: &str| complete || touched.iter().any(|(kind, _)| kind == what);
                 queries.inc_by(3);
 
-                let mut clients: HashMap<String, Option<Result<Client, StoreError>>> = HashMap::new();
-                if complete {
-                    let rows: Vec<ClientRow> = sqlx::query_as(client_columns!("from client c")).fetch_all(&mut *at).await?;
-                    let links: Vec<ResourceLink> =
-                        sqlx::query_as("select client_id, identifier from client_resource order by client_id, identifier").fetch_all(&mut *at).await?;
-                    let secrets: Vec<SecretRow> =
-                        sqlx::query_as(secret_columns!("from client_secret s order by s.created_at desc, s.secret_id")).fetch_all(&mut *at).await?;
-                    clients.extend(assemble(rows, links, secrets).map(|(id, client)| (id, Some(client))));
-                    queries.inc_by(3);
-                } else if includes("client") {
-                    let since = since.unwrap_or(0);
-                    let rows: Vec<ClientRow> = sqlx::query_as(client_columns!(
-                        "from registry_change r join client c on c.client_id = r.id where r.kind = 'client' and r.revision > $1"
-                    )).bind(since).fetch_all(&mut *at).await?;
-                    let links: Vec<ResourceLink> = sqlx::query_as(
-                        "select c.client_id, c.identifier from registry_change r join client_resource c on c.client_id = r.id
-                         where r.kind = 'client' and r.revision > $1 order by c.client_id, c.identifier"
-                    ).bind(since).fetch_all(&mut *at).await?;
-                    let secrets: Vec<SecretRow> = sqlx::query_as(secret_columns!(
-                        "from registry_change r join client_secret s on s.client_id = r.id
-                         where r.kind = 'client' and r.revision > $1 order by s.created_at desc, s.secret_id"
-                    )).bind(since).fetch_all(&mut *at).await?;
+                let mut clients = HashMap::new();
+                if includes("client") {
                     clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
-                    clients.extend(assemble(rows, links, secrets).map(|(id, client)| (id, Some(client))));
+                    let mut belongings = Belongings::default();
+                    let mut links = of_clients!("c.client_id, c.identifier", "client_resource", "order by c.client_id, c.identifier", complete, since).fetch(&mut *at);
+                    while let Some(link) = links.try_next().await? {
+                        belongings.add_resource(link);
+                    }
+                    drop(links);
+                    let mut secrets = of_clients!(
+                        "c.client_id, c.secret_id, c.hash, c.imported, c.tag_key, c.expires_at, c.revoked_at",
+                        "client_secret", "order by c.created_at desc, c.secret_id", complete, since
+                    ).fetch(&mut *at);
+                    while let Some(secret) = secrets.try_next().await? {
+                        belongings.add_secret(secret);
+                    }
+                    drop(secrets);
+                    let mut rows = of_clients!(
+                        "c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims,
+                         c.require_dpop, c.require_mtls_binding, c.enabled, c.created_at",
+                        "client", "", complete, since
+                    ).fetch(&mut *at);
+                    while let Some(row) = rows.try_next().await? {
+                        let (id, client) = belongings.client(row);
+                        clients.insert(id, Some(client));
+                    }
+                    drop(rows);
                     queries.inc_by(3);
                 }
 

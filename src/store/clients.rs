@@ -15,26 +15,6 @@ pub(super) type ClientRow = (String, String, String, String, Option<String>, Opt
 pub(super) type ResourceLink = (String, String);
 pub(super) type SecretRow = (String, String, String, i64, Option<String>, Option<i64>, Option<i64>);
 
-/// The columns of [`ClientRow`], with the rest of the statement.
-macro_rules! client_columns {
-    ($rest:literal) => {
-        concat!(
-            "select c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims, ",
-            "c.require_dpop, c.require_mtls_binding, c.enabled, c.created_at ",
-            $rest
-        )
-    };
-}
-pub(super) use client_columns;
-
-/// The columns of [`SecretRow`], with the rest of the statement.
-macro_rules! secret_columns {
-    ($rest:literal) => {
-        concat!("select s.client_id, s.secret_id, s.hash, s.imported, s.tag_key, s.expires_at, s.revoked_at ", $rest)
-    };
-}
-pub(super) use secret_columns;
-
 impl Store {
     /// Adds a client, with a first secret or none.
     ///
@@ -128,32 +108,36 @@ impl Store {
     }
 }
 
-/// Rows to clients. A row that cannot be understood becomes an error for its own client and nobody else.
-pub(super) fn assemble(
-    rows: Vec<ClientRow>,
-    links: Vec<ResourceLink>,
-    secrets: Vec<SecretRow>,
-) -> impl Iterator<Item = (String, Result<Client, StoreError>)> {
-    let mut resources_of: HashMap<String, Vec<String>> = HashMap::new();
-    for (client_id, identifier) in links {
-        resources_of.entry(client_id).or_default().push(identifier);
+/// What belongs to clients, read before them, a row at a time: a hundred thousand rows at once would take more memory than
+/// what is made of them. A row that cannot be understood becomes an error for its own client and nobody else.
+#[derive(Default)]
+pub(super) struct Belongings {
+    resources: HashMap<String, Vec<Result<ResourceId, String>>>,
+    secrets: HashMap<String, Vec<Result<StoredSecret, String>>>,
+    scopes: Scopes,
+}
+
+impl Belongings {
+    pub(super) fn add_resource(&mut self, (client_id, identifier): ResourceLink) {
+        let identifier = identifier.parse().map_err(|error| format!("client_resource.identifier: {error}"));
+        self.resources.entry(client_id).or_default().push(identifier);
     }
-    let mut secrets_of: HashMap<String, Vec<SecretRow>> = HashMap::new();
-    for secret in secrets {
-        secrets_of.entry(secret.0.clone()).or_default().push(secret);
-    }
-    let mut scopes = Scopes::default();
-    rows.into_iter().map(move |row| {
+
+    pub(super) fn add_secret(&mut self, row: SecretRow) {
         let client_id = row.0.clone();
-        let resources = resources_of.remove(&client_id).unwrap_or_default();
-        let secrets = secrets_of.remove(&client_id).unwrap_or_default();
-        let client = client_of(row, &resources, secrets, &mut scopes).map_err(|reason| StoreError::Malformed {
+        self.secrets.entry(client_id).or_default().push(secret_of(row));
+    }
+
+    /// The client of a row, with what belongs to it.
+    pub(super) fn client(&mut self, row: ClientRow) -> (String, Result<Arc<Client>, StoreError>) {
+        let client_id = row.0.clone();
+        let client = client_of(row, self).map(Arc::new).map_err(|reason| StoreError::Malformed {
             kind: "client",
             id: client_id.clone(),
             reason,
         });
         (client_id, client)
-    })
+    }
 }
 
 /// Scopes that have been read: many clients have the same, and share it.
@@ -173,12 +157,7 @@ impl Scopes {
     }
 }
 
-fn client_of(
-    row: ClientRow,
-    resources: &[String],
-    secrets: Vec<SecretRow>,
-    scopes: &mut Scopes,
-) -> Result<Client, String> {
+fn client_of(row: ClientRow, belongings: &mut Belongings) -> Result<Client, String> {
     let (
         client_id,
         scope,
@@ -197,15 +176,13 @@ fn client_of(
     if let Some(name) = RESERVED_CLAIMS.iter().find(|name| claims.contains_key(**name)) {
         return Err(format!("claims: {name} is set by grantd and cannot be registered"));
     }
+    let resources = belongings.resources.remove(&client_id).unwrap_or_default();
+    let secrets = belongings.secrets.remove(&client_id).unwrap_or_default();
     let client = Client {
         client_id: client_id.parse().map_err(|error| at("client_id")(&error))?,
-        scope: scopes.read(scope).map_err(|error| at("scope")(&error))?,
-        default_scope: scopes.read(default_scope).map_err(|error| at("default_scope")(&error))?,
-        resources: resources
-            .iter()
-            .map(|identifier| identifier.parse::<ResourceId>())
-            .collect::<Result<_, _>>()
-            .map_err(|error| at("client_resource.identifier")(&error))?,
+        scope: belongings.scopes.read(scope).map_err(|error| at("scope")(&error))?,
+        default_scope: belongings.scopes.read(default_scope).map_err(|error| at("default_scope")(&error))?,
+        resources: resources.into_iter().collect::<Result<_, _>>()?,
         client_credentials: grant_types.split(' ').any(|name| name == "client_credentials"),
         auth_methods: auth_methods.map(Into::into),
         token_ttl: token_ttl.map(ttl_of).transpose()?,
@@ -214,7 +191,7 @@ fn client_of(
         require_mtls_binding: flag("require_mtls_binding", mtls)?,
         enabled: flag("enabled", enabled)?,
         created_at: UnixTime(created_at),
-        secrets: secrets.into_iter().map(secret_of).collect::<Result<_, _>>()?,
+        secrets: secrets.into_iter().collect::<Result<_, _>>()?,
     };
     if !client.default_scope.is_subset_of(&client.scope) {
         return Err("default_scope: must be a part of scope".into());

@@ -1,18 +1,18 @@
 //! A4, A5 and A10: what an answer looks like, right or wrong, and what a token holds.
 
 use std::collections::HashSet;
-
 use std::sync::Arc;
 
-use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::get;
+use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use grantd::crypto::jwk::Alg;
+use grantd::http::Caller;
 use grantd::model::client::Client;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, Span};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Frame};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode};
 
@@ -246,13 +246,15 @@ async fn l108_registered_claims_reach_the_token(db: Db) {
 
 #[tokio::test]
 async fn err_09_a_panic_is_a_500_in_json_and_the_process_lives() {
-    let faulty = Router::new().route("/panic", get(async || -> &'static str { panic!("secret detail") }));
-    let (mut server, secret) = Setup::with_cb(Db::sqlite()).await;
-    server.app = Arc::new(Arc::into_inner(server.app).unwrap().with_documents(faulty));
+    let (server, secret) = Setup::with_cb(Db::sqlite()).await;
+    let caller = Caller { address: ([192, 0, 2, 1], 1).into(), certificate: None };
     for _ in 0..2 {
-        let answer = server.get("/panic").await;
-        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(answer.body, r#"{"error":"server_error","error_description":"the server failed"}"#);
+        let request = Request::post("/token").header("host", "as.test");
+        let body = Full::new(Bytes::from("x")).map_frame(|_| -> Frame<Bytes> { panic!("secret detail") });
+        let response = server.app.answer(&caller, request.body(body).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&body[..], br#"{"error":"server_error","error_description":"the server failed"}"#);
         server.basic("cb", &secret, "").await.ok();
     }
 }

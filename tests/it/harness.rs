@@ -177,7 +177,7 @@ impl Setup {
         let config = Config::parse(&self.settings, &sources).unwrap();
         let sealing_key = SealingKey::from_base64(&self.sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
-        let Assembled { server, mut feed, app, counts, outdated } =
+        let Assembled { server, mut feed, app, counts, outdated, .. } =
             assemble(&config, &self.store, sealing_key, issuer, self.clock.clone(), None).unwrap();
         feed.step().await.unwrap();
         feed.step().await.unwrap();

@@ -30,6 +30,9 @@ mod client_secrets;
 /// What a secret costs: remembered, refused by its tag, or hashed.
 mod secret_costs;
 
+/// Calls that are killed halfway, connections that are cut.
+mod cancelled;
+
 /// A4, A5 and A10: answers, errors, access tokens.
 mod answers;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 6] = [
     &["crypto"],
     &["model"],
-    &["store", "hashing", "keyring", "throttle", "registry"],
+    &["store", "hashing", "keyring", "throttle", "pressure", "registry"],
     &["protocol"],
     &["http"],
     &["config", "tls", "listener", "telemetry", "serve", "cli"],

@@ -43,11 +43,13 @@ impl Registrations {
     /// Registers `total` clients of which `active` have secrets that we keep, a tenth of those imported ones.
     pub async fn make(cli: &Cli, postgres: &Postgres, total: usize, active: usize) -> anyhow::Result<Self> {
         let idle = total.saturating_sub(active);
+        // The first makes the key that tags secrets, which the idle ones are to have too.
+        let first = register(cli, "active-first", false).await?;
         postgres.sql(&bulk(idle)).await.context("registering idle clients")?;
         // Each takes a hash: more than two at once would only wait for processors.
         let places = Arc::new(Semaphore::new(2));
         let mut tasks = JoinSet::new();
-        for number in 0..active {
+        for number in 1..active {
             let (cli, places) = (cli.clone(), Arc::clone(&places));
             tasks.spawn(async move {
                 let _place = places.acquire().await?;
@@ -55,6 +57,7 @@ impl Registrations {
             });
         }
         let mut known = Vec::with_capacity(active);
+        known.push(first);
         while let Some(registered) = tasks.join_next().await {
             known.push(registered??);
         }

@@ -49,7 +49,7 @@ impl Replica {
         command
             .args(["--set", &format!("server.listen={public}"), "--set", &format!("admin.listen={admin}")])
             .args(["--set", &format!("data_dir={}", cli.room.join(format!("data-{number}")).display())])
-            .args(["--set", "log.format=json", "--set", "token.alg=ES256"])
+            .args(["--set", "log.format=json", "--set", &format!("token.alg={}", cli.alg)])
             .args(["--set", "issuer=http://127.0.0.1:8080"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

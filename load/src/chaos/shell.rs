@@ -62,6 +62,8 @@ pub struct Cli {
     pub sealing_key: PathBuf,
     /// Its working directory, where no configuration file is.
     pub room: PathBuf,
+    /// How replicas that it starts sign.
+    pub alg: &'static str,
 }
 
 impl Cli {

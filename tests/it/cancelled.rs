@@ -1,0 +1,92 @@
+//! What breaks off: calls that are killed halfway, and the connection that notifications come on.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use sqlx::Row as _;
+use tokio::sync::Notify;
+
+use crate::harness::{Db, Setup, client};
+use crate::process::daemon::{Daemon, Grantd};
+
+/// M74: killed calls leave no open transaction behind, and nothing that the next caller trips over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m74_calls_that_are_killed_halfway_poison_nothing() {
+    let db = Db::postgres().await;
+    let grantd = Grantd::new(&db);
+    grantd.ok(&["migrate"]).await;
+    grantd.ok(&["client", "create", "c", "--scope", "a", "--default-scope", "a"]).await;
+    let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
+    for round in 0..60_u64 {
+        let mut command = grantd.command(&["client", "secret", "add", "c", "--label", "killed"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // From before it connects to after it has committed.
+        tokio::time::sleep(Duration::from_millis(round * 7 % 60)).await;
+        child.kill().await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let pool = sqlx::PgPool::connect(&db.url).await.unwrap();
+    let idle: i64 = sqlx::query(
+        "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap()
+    .get(0);
+    assert_eq!(idle, 0, "transactions that nobody will end");
+    for _ in 0..5 {
+        let added = grantd.json(&["client", "secret", "add", "c", "--json"]).await;
+        let secret = added["client_secret"].as_str().unwrap().to_owned();
+        let started = Instant::now();
+        while daemon.token("c", &secret).await.status != 200 {
+            assert!(started.elapsed() < Duration::from_secs(2), "an acknowledged secret is not in force");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    grantd.ok(&["doctor"]).await;
+    daemon.stop_cleanly(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_notified_and_a_cut_connection_is_noticed() {
+    let db = Db::postgres().await;
+    let store = db.store().await;
+    let heard = std::sync::Arc::new(Notify::new());
+    let listening = tokio::spawn({
+        let (store, heard) = (store.clone(), std::sync::Arc::clone(&heard));
+        async move { store.listen(&heard).await }
+    });
+    let soon = Duration::from_secs(5);
+    tokio::time::timeout(soon, heard.notified()).await.expect("what was missed before is looked for");
+    db.sql("insert into client (client_id) values ('c')").await.unwrap();
+    tokio::time::timeout(soon, heard.notified()).await.expect("the triggers notify");
+    let name = db.url.rsplit('/').next().unwrap();
+    let cut = format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and query ilike 'listen%'"
+    );
+    db.sql(&cut).await.unwrap();
+    let ended = tokio::time::timeout(soon, listening).await.expect("a cut connection is noticed");
+    drop(ended.unwrap());
+    // The embedded database notifies nobody.
+    assert!(!Db::sqlite().store().await.has_hints());
+}
+
+/// The same when nobody listens: the poll finds what changed, here with every notification lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_notifications_the_poll_finds_every_change() {
+    let setup = Setup::new(Db::postgres().await).await;
+    setup.client(client("cb")).await;
+    let server = setup.start().await;
+    let name = server.db.url.rsplit('/').next().unwrap().to_owned();
+    let cut = format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and query ilike 'listen%'"
+    );
+    for round in 0..5 {
+        server.db.sql(&cut).await.unwrap();
+        server.db.sql(&format!("update client set token_ttl = {} where client_id = 'cb'", 60 + round)).await.unwrap();
+        // Waits two seconds at the most.
+        server.refresh().await;
+        let ttl = server.server.registry.snapshot().client("cb").unwrap().token_ttl.unwrap();
+        assert_eq!(ttl.seconds(), 60 + round);
+    }
+}
