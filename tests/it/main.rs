@@ -80,3 +80,6 @@ mod real_clients;
 
 /// Configuration.
 mod configuration;
+
+/// The examples: hostile tokens, proofs and certificates at an API, and a client that keeps its tokens.
+mod examples;

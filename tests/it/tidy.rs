@@ -194,7 +194,8 @@ fn lower_floors_do_not_know_what_stands_above_them() {
 #[test]
 fn every_file_is_short_and_says_what_it_is() {
     let tests = files_below(&root().join("tests"), "rs").into_iter().map(|path| (path, 700));
-    let sources = files_below(&root().join("src"), "rs").into_iter().map(|path| (path, 400));
+    let sources = ["src", "examples"].into_iter().flat_map(|directory| files_below(&root().join(directory), "rs"));
+    let sources = sources.map(|path| (path, 400));
     for (path, most) in sources.chain(tests) {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("//! "), "{} does not say what it is", path.display());
@@ -225,7 +226,9 @@ fn names_mean_something_and_nothing_is_left_undone() {
         concat!("FIX", "ME"),
         concat!("#[ig", "nore"),
     ];
-    for path in files_below(&root().join("src"), "rs").into_iter().chain(files_below(&root().join("tests"), "rs")) {
+    for path in
+        ["src", "examples", "tests"].into_iter().flat_map(|directory| files_below(&root().join(directory), "rs"))
+    {
         let text = fs::read_to_string(&path).unwrap();
         for mark in undone {
             assert!(!text.contains(mark), "{} holds {mark}", path.display());

@@ -1,0 +1,181 @@
+//! The API of the examples on sockets: fields, proxies, TLS, and how it comes by its issuer's keys.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rcgen::generate_simple_self_signed;
+use serde_json::{Value, json};
+
+use super::issuer::{API, Issuer};
+use super::signer::{Signer, base64url, sha256};
+use super::{face, now, start_api};
+
+/// Starts the API for tokens of this issuer, with further arguments.
+async fn api(issuer: &Issuer, arguments: &[&str]) -> SocketAddr {
+    start_api(&[&["--issuer", &issuer.url, "--resource", API, "--public-url", API][..], arguments].concat(), now).await
+}
+
+async fn ask(address: SocketAddr, fields: &[(&str, &str)]) -> String {
+    let mut request = reqwest::Client::new().get(format!("http://{address}/data"));
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    face(request.send().await.unwrap()).await
+}
+
+/// A request through a proxy.
+fn with<'a>(bearer: &'a str, client_cert: &'a str) -> [(&'a str, &'a str); 2] {
+    [("authorization", bearer), ("client-cert", client_cert)]
+}
+
+/// A request with a proof, to what somebody calls the host.
+fn fields<'a>(authorization: &'a str, host: &'a str, proof: &'a str) -> [(&'a str, &'a str); 4] {
+    [("authorization", authorization), ("dpop", proof), ("host", host), ("x-forwarded-host", host)]
+}
+
+const OK: &str = "200\n{\"read_by\":\"c\"}";
+
+#[tokio::test]
+async fn an_api_tells_what_it_takes() {
+    let issuer = Issuer::start(&[]).await;
+    let address = api(&issuer, &[]).await;
+    let none = ask(address, &[]).await;
+    insta::assert_snapshot!(none, @r#"
+    401
+    Bearer resource_metadata="https://api.test/.well-known/oauth-protected-resource"
+    DPoP algs="ES256 EdDSA", resource_metadata="https://api.test/.well-known/oauth-protected-resource"
+    "#);
+    let bearer = format!("Bearer {}", issuer.token(&Value::Null));
+    assert_eq!(ask(address, &[("AUTHORIZATION", &bearer)]).await, OK);
+    let twice = ask(address, &[("authorization", &bearer), ("authorization", &bearer)]).await;
+    assert!(twice.starts_with("400\nBearer ") && twice.contains("error=\"invalid_request\""), "BRR-05: {twice}");
+    let url = format!("http://{address}/data?access_token={}", issuer.token(&Value::Null));
+    assert_eq!(face(reqwest::get(&url).await.unwrap()).await, none, "BRR-02: a token in the URL is none");
+    let both = reqwest::Client::new().get(url).header("authorization", &bearer).send().await.unwrap();
+    assert_eq!(both.status(), 400, "BRR-05");
+    // PRM-01 and PRM-02.
+    let url = format!("http://{address}/.well-known/oauth-protected-resource");
+    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+    let metadata: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        metadata,
+        json!({"resource": API, "authorization_servers": [issuer.url], "bearer_methods_supported": ["header"],
+            "scopes_supported": ["read:data", "write:data"], "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
+            "tls_client_certificate_bound_access_tokens": false})
+    );
+}
+
+#[tokio::test]
+async fn h47_a_proof_is_for_the_configured_url_whatever_the_host_field_says() {
+    let issuer = Issuer::start(&[]).await;
+    let address = api(&issuer, &[]).await;
+    let client = Signer::generate();
+    let token = issuer.token(&json!({"jkt": client.jkt()}));
+    let authorization = format!("DPoP {token}");
+    let proof =
+        |htu: &str| client.proof(&json!({"jti": htu, "htm": "GET", "htu": htu, "iat": now(), "ath": sha256(&token)}));
+    let good = proof("https://api.test/data");
+    assert_eq!(ask(address, &fields(&authorization, "whatever.test", &good)).await, OK);
+    for (host, htu) in [("evil.test", "https://evil.test/data"), ("evil.test", "http://evil.test/data")] {
+        let refused = ask(address, &fields(&authorization, host, &proof(htu))).await;
+        assert!(refused.contains("the proof's htu is another URL"), "{refused}");
+    }
+    let two =
+        [("authorization", authorization.as_str()), ("dpop", &good), ("dpop", &proof("https://api.test:443/data"))];
+    assert!(ask(address, &two).await.contains("exactly one DPoP proof"), "DPO-02");
+}
+
+#[tokio::test]
+async fn mtl_13_client_cert_is_believed_from_a_trusted_proxy_alone() {
+    let issuer = Issuer::start(&[]).await;
+    let certificate = generate_simple_self_signed(["client.test".to_owned()]).unwrap().cert;
+    let token = issuer.token(&json!({"x5t#S256": x5t(certificate.der())}));
+    let bearer = format!("Bearer {token}");
+    let field = format!(":{}:", BASE64_STANDARD.encode(certificate.der()));
+    let other = format!(":{}:", BASE64_STANDARD.encode(b"another"));
+    let behind = api(&issuer, &["--trusted-proxy", "127.0.0.1"]).await;
+    assert_eq!(ask(behind, &with(&bearer, &field)).await, OK);
+    for refused in [ask(behind, &with(&bearer, &other)).await, ask(behind, &[("authorization", &bearer)]).await] {
+        assert!(refused.starts_with("401") && refused.contains("bound to another certificate"), "{refused}");
+    }
+    for malformed in ["", "::", field.trim_matches(':'), ":!:", &format!("{field}, {field}"), &field.replace(':', "\"")]
+    {
+        let refused = ask(behind, &with(&bearer, malformed)).await;
+        assert!(refused.starts_with("400") && refused.contains("Client-Cert is malformed"), "{malformed}: {refused}");
+    }
+    let twice = [&with(&bearer, &field)[..], &[("client-cert", field.as_str())]].concat();
+    assert!(ask(behind, &twice).await.contains("more than one Client-Cert"));
+    let direct = api(&issuer, &["--trusted-proxy", "192.0.2.1"]).await;
+    assert!(ask(direct, &with(&bearer, &field)).await.contains("bound to another certificate"), "forged");
+}
+
+#[tokio::test]
+async fn mtl_12_a_token_bound_to_a_certificate_works_on_a_connection_with_its_key() {
+    let issuer = Issuer::start(&[]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (cert, key) = (file("cert.pem", &made.cert.pem()), file("key.pem", &made.signing_key.serialize_pem()));
+    let address = api(&issuer, &["--tls-cert", &cert, "--tls-key", &key]).await;
+    let [mine, other] = ["a.test", "b.test"].map(|name| generate_simple_self_signed([name.to_owned()]).unwrap());
+    let bearer = format!("Bearer {}", issuer.token(&json!({"x5t#S256": x5t(mine.cert.der())})));
+    for (shown, expected) in [(Some(&mine), "200"), (Some(&other), "401"), (None, "401")] {
+        let mut client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true);
+        if let Some(shown) = shown {
+            let pem = shown.cert.pem() + &shown.signing_key.serialize_pem();
+            client = client.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
+        }
+        let request = client.build().unwrap().get(format!("https://{address}/data"));
+        // Without a trusted proxy the field is nothing.
+        let field = format!(":{}:", BASE64_STANDARD.encode(mine.cert.der()));
+        let request = request.header("authorization", &bearer).header("client-cert", field);
+        let answer = face(request.send().await.unwrap()).await;
+        assert!(answer.starts_with(expected), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn h71_tokens_with_unknown_keys_cause_no_storm() {
+    let issuer = Issuer::start(&[]).await;
+    let address = api(&issuer, &[]).await;
+    let claims = json!({"iss": issuer.url, "aud": API});
+    let forged: Vec<_> = (0..40)
+        .map(|kid| {
+            let header = json!({"typ": "at+jwt", "alg": "ES256", "kid": format!("unknown {kid}")});
+            let bearer = format!("Bearer {}", Signer::generate().sign(&header, &claims));
+            tokio::spawn(async move { ask(address, &[("authorization", &bearer)]).await })
+        })
+        .collect();
+    for refused in forged {
+        assert!(refused.await.unwrap().contains("the token's key is not known"));
+    }
+    assert_eq!(issuer.jwks_fetches.load(Ordering::SeqCst), 1);
+    let bearer = format!("Bearer {}", issuer.token(&Value::Null));
+    assert_eq!(ask(address, &[("authorization", &bearer)]).await, OK, "known keys go on verifying");
+}
+
+#[tokio::test]
+async fn without_the_issuers_keys_nobody_is_told_that_the_token_is_bad() {
+    let issuer = Issuer::start(&[]).await;
+    let bearer = format!("Bearer {}", issuer.token(&Value::Null));
+    // Nothing listens on port 1.
+    let address = start_api(&["--issuer", "http://127.0.0.1:1", "--resource", API], now).await;
+    let request = reqwest::Client::new().get(format!("http://{address}/data")).header("authorization", bearer);
+    let answer = request.send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (503, "5"));
+    assert!(!answer.headers().contains_key("www-authenticate"));
+    // Metadata of another issuer are no metadata: the slash makes another.
+    let address = start_api(&["--issuer", &format!("{}/", issuer.url), "--resource", API], now).await;
+    let bearer = format!("Bearer {}", issuer.token(&Value::Null));
+    assert!(ask(address, &[("authorization", &bearer)]).await.starts_with("503"));
+}
+
+fn x5t(der: &[u8]) -> String {
+    base64url(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der).as_ref())
+}
