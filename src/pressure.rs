@@ -48,7 +48,7 @@ fn next(share: u32, lag: Duration) -> u32 {
 
 const PERIOD: Duration = Duration::from_millis(10);
 /// Short of what a client notices, and far above what any burst of the ordinary takes.
-const TOO_LONG: Duration = Duration::from_millis(100);
+const TOO_LONG: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -65,7 +65,7 @@ mod tests {
             share = next(share, Duration::from_millis(500));
         }
         assert_eq!(share, 960);
-        assert_eq!(next(share, Duration::from_millis(70)), share, "held in between");
+        assert_eq!(next(share, Duration::from_millis(35)), share, "held in between");
         let mut steps = 0;
         while share > 0 {
             share = next(share, Duration::from_millis(1));

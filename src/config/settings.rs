@@ -78,7 +78,7 @@ section!(
     DeadlineSettings {
         first_byte: String = "10s".into(),
         head: String = "10s".into(),
-        body: String = "10s".into(),
+        body: String = "5s".into(),
         idle: String = "75s".into(),
         write: String = "10s".into(),
         drain_delay: String = "1s".into(),
