@@ -45,6 +45,7 @@ pub(super) enum Command {
         /// The client id
         id: ClientId,
         /// The key's id
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
 }

@@ -37,6 +37,7 @@ pub(super) enum Command {
     /// Remove a key at once; tokens it signed no longer verify
     Remove {
         /// The key id
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         /// Yes, at once
         #[arg(long, required = true)]
