@@ -21,10 +21,10 @@ pub enum JsonError {
     /// RFC 7515 section 4: "The Header Parameter names within the JOSE Header MUST be unique". So must claims.
     #[error("a member stands twice")]
     Duplicate,
-    /// More than [`DEPTH`] levels.
+    /// More than 16 levels.
     #[error("nested too deeply")]
     TooDeep,
-    /// More than [`VALUES`] values.
+    /// More than 1024 values.
     #[error("too many members")]
     TooMany,
 }

@@ -129,8 +129,8 @@ fn is_timely(claims: &Claims, iat: UnixTime, now: UnixTime) -> Result<(), DpopEr
     if timely { Ok(()) } else { Err(DpopError::Time) }
 }
 
-/// RFC 9449 section 4.3: "servers SHOULD employ syntax-based normalization (Section 6.2.2 of [RFC3986]) and scheme-based
-/// normalization (Section 6.2.3 of [RFC3986]) before comparing the htu claim."
+/// RFC 9449 section 4.3: "servers SHOULD employ syntax-based normalization (Section 6.2.2 of \[RFC3986\]) and scheme-based
+/// normalization (Section 6.2.3 of \[RFC3986\]) before comparing the htu claim."
 fn normalised(uri: &str) -> Option<String> {
     let uri = Uri::parse(uri).ok()?.normalize();
     let authority = uri.authority().filter(|authority| !authority.has_userinfo() && !authority.host().is_empty())?;
