@@ -27,6 +27,8 @@ impl Pressure {
         loop {
             let due = Instant::now() + PERIOD;
             tokio::time::sleep(PERIOD).await;
+            // A task that a timer wakes may go first; one that yields waits its turn behind all that is ready.
+            tokio::task::yield_now().await;
             let share = self.share.load(Ordering::Relaxed);
             self.share.store(next(share, due.elapsed()), Ordering::Relaxed);
         }

@@ -33,7 +33,7 @@ async fn overload(rig: &mut Rig, options: &Options, capacity: f64, report: &mut 
     for (name, times) in [("1x", 1.0), ("2x", 2.0), ("5x", 5.0), ("10x", 10.0), ("1x again", 1.0)] {
         let rate = (times * capacity).min(options.rate_cap);
         let mut stream = rig.registrations.warm_stream(rate, step);
-        stream.connections = 512;
+        stream.connections = 3000;
         let tally = rig.drive(&format!("overload-{name}"), vec![stream]).await?;
         let asked = if rate < times * capacity {
             format!("{rate:.0}/s, the most that --rate-cap allows")
@@ -107,7 +107,7 @@ fn recovery(tally: &Tally, step: Duration, bound: f64) -> f64 {
 async fn herd(rig: &mut Rig, report: &mut Report) -> anyhow::Result<()> {
     sleep(Duration::from_secs(2)).await;
     let mut stream = rig.registrations.warm_stream(5000.0, Duration::from_secs(1));
-    stream.connections = 512;
+    stream.connections = 3000;
     let started = Instant::now();
     let tally = rig.drive("herd", vec![stream]).await?.of(&[Kind::Warm]);
     let other = tally.count(|record| !record.is_ok() && !record.is_polite_refusal());
