@@ -17,7 +17,7 @@ pub(super) async fn everything(store: &Store) -> anyhow::Result<Changes> {
     Ok(changes)
 }
 
-/// The client `id`, or all that can be read, by id.
+/// The client `id`, or all that can be read, by id. Those that cannot be are named by `grantd doctor` and `client list`.
 pub(super) async fn each(store: &Store, id: Option<&ClientId>) -> anyhow::Result<Vec<Client>> {
     if let Some(id) = id {
         return Ok(vec![one(store, id).await?]);

@@ -81,6 +81,7 @@ pub(super) async fn for_seed(config: &Config) -> anyhow::Result<Vec<TagKey>> {
     })
 }
 
+/// Those that open. The others are no reason to make no secret; `grantd doctor` says what is wrong with them.
 fn opened(sealed: &[SealedTagKey], under: &SealingKey) -> Vec<TagKey> {
     sealed.iter().filter_map(|key| key.open(under).ok()).collect()
 }
