@@ -29,6 +29,7 @@ use serde_json::json;
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
 use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
 use crate::crypto::secret_tag::TagKey;
+use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
 use crate::model::time::{Clock, Span};
@@ -284,6 +285,9 @@ impl Shell {
         label: String,
         expires_in: Option<Span>,
     ) -> anyhow::Result<(ClientSecret, NewSecret)> {
+        if !config.profile.permits_method(AuthMethod::ClientSecretBasic) {
+            self.say("note: profile = \"fapi2\" refuses secrets; `grantd client create --no-secret`, then `grantd client key add` or `grantd client cert add`, makes a client that works")?;
+        }
         let secret_id = new_secret_id()?;
         let tag_key = tag_keys.first();
         let secret = ClientSecret::generate(client_id.as_str(), &secret_id, tag_key)?;

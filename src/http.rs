@@ -25,6 +25,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 
 use crate::model::certificate::PeerCertificate;
+use crate::model::client::AuthMethod;
 use crate::pressure::Pressure;
 use crate::protocol::client_auth::Presented;
 use crate::protocol::error::{Error, RequestError, Unavailable};
@@ -233,7 +234,7 @@ impl Surface {
         };
         let mut response = match &outcome.result {
             Ok(granted) => token_response(granted),
-            Err(error) => error.into_response(),
+            Err(error) => self.refusal(error, posted),
         };
         // RFC 9449 section 8: "The authorization server MAY supply a nonce value", with the demand for one and when the one
         // that was used will soon be over (section 8.2).
@@ -251,7 +252,8 @@ impl Surface {
             Ok(request) => self.server.introspect(request).await,
             Err(error) => Outcome::of(error),
         };
-        let response = introspection::response(&self.server, outcome.result.as_ref(), posted.headers);
+        let answer = outcome.result.as_ref().map_err(|error| self.refusal(error, posted));
+        let response = introspection::response(&self.server, answer, posted.headers);
         (response, Answered::Introspection(outcome))
     }
 
@@ -264,9 +266,16 @@ impl Surface {
             // RFC 7009 section 2.2: "The content of the response body is ignored by the client as all necessary information
             // is conveyed in the response code."
             Ok(_) => Response::new(Body::empty()),
-            Err(error) => error.into_response(),
+            Err(error) => self.refusal(error, posted),
         };
         (response, Answered::Revocation(outcome))
+    }
+
+    /// RFC 6749 section 5.2: 401 "If the client attempted to authenticate via the "Authorization" request header field";
+    /// otherwise where Basic is offered, since a 401 has a challenge that can be met (RFC 9110 section 15.5.2).
+    fn refusal(&self, error: &Error, posted: &Posted<'_>) -> Response {
+        let offered = self.server.profile.permits_method(AuthMethod::ClientSecretBasic);
+        error::refusal(error, offered || posted.headers.contains_key(header::AUTHORIZATION))
     }
 
     fn token_request<'a>(&self, posted: &Posted<'a>) -> Result<TokenRequest<'a>, RequestError> {

@@ -19,10 +19,13 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::crypto::jwk::Alg;
+use crate::crypto::jws::SigningKey;
 use crate::crypto::secret::ClientSecret;
 use crate::keyring::{Document, Keyring};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
+use crate::model::profile::Profile;
 use crate::model::scope::Scope;
 use crate::model::time::{Clock, Span, UnixTime};
 use crate::registry::{Freshness, Registry};
@@ -44,6 +47,8 @@ use metadata::{Issuer, MutualTls};
 pub struct AuthorizationServer {
     /// Who we are, in every token.
     pub issuer: Issuer,
+    /// What it asks beyond the RFCs.
+    pub profile: Profile,
     /// What is offered to clients with certificates.
     pub mutual_tls: MutualTls,
     /// What tokens are like when nothing else says.
@@ -186,14 +191,14 @@ impl AuthorizationServer {
         let proof = proof.inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
         let authenticated = self.authenticated(&request.presented, request.source, now, noted).await?;
         let client = &authenticated.client;
-        let binding = binding(&authenticated, proof.as_ref(), request.certificate);
-        grant::admit(client, &binding)?;
+        let binding = binding(self.profile, &authenticated, proof.as_ref(), request.certificate);
+        grant::admit(self.profile, client, &binding)?;
         let of_proof = proof.as_ref().map(Proof::spend);
         self.spend(authenticated.spend.clone().into_iter().chain(of_proof).collect()).await?;
         *nonce_due = proof.as_ref().is_some_and(|proof| proof.nonce_due);
         let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked, binding)?;
 
-        let key = self.keyring.signing(grant.alg, now).ok_or(Unavailable::NoKey)?;
+        let key = self.signing_key(grant.alg, now)?;
         let started = Instant::now();
         let access_token = access_token::mint(self.issuer.as_str(), client, &grant, key, now)?;
         self.signing_seconds.observe(started.elapsed().as_secs_f64());
@@ -243,8 +248,14 @@ impl AuthorizationServer {
     /// [`Error`] when nothing can sign.
     pub fn signed(&self, introspected: &Introspected) -> Result<String, Error> {
         let now = self.clock.now();
-        let key = self.keyring.signing(self.defaults.alg, now).ok_or(Unavailable::NoKey)?;
+        let key = self.signing_key(self.defaults.alg, now)?;
         introspected.signed(self.issuer.as_str(), &key, now)
+    }
+
+    /// The key that signs by `alg` now, if the profile permits that.
+    fn signing_key(&self, alg: Alg, now: UnixTime) -> Result<Arc<SigningKey>, Unavailable> {
+        let key = self.keyring.signing(alg, now).filter(|_| self.profile.permits_alg(alg));
+        key.ok_or(Unavailable::NoKey)
     }
 
     /// Revokes a token at the wish of the client that has it (RFC 7009).
@@ -324,7 +335,8 @@ impl AuthorizationServer {
         {
             return Arc::clone(document);
         }
-        let document = Arc::new(metadata::document(&self.issuer, self.defaults.alg, &self.mutual_tls, &snapshot));
+        let document =
+            Arc::new(metadata::document(&self.issuer, self.defaults.alg, self.profile, &self.mutual_tls, &snapshot));
         let described = Described { revision: snapshot.revision, document: Some(Arc::clone(&document)) };
         self.metadata.store(Arc::new(described));
         document
@@ -352,12 +364,19 @@ impl AuthorizationServer {
 }
 
 /// What a token is bound to: the key of the proof, and the certificate where it authenticated the client or must be bound.
-fn binding(authenticated: &Authenticated, proof: Option<&Proof>, certificate: Option<&PeerCertificate>) -> Binding {
+fn binding(
+    profile: Profile,
+    authenticated: &Authenticated,
+    proof: Option<&Proof>,
+    certificate: Option<&PeerCertificate>,
+) -> Binding {
     // RFC 8705 section 3 binds where the client is registered for it; one that authenticates by its certificate has it there
     // at each request.
     let by_certificate =
         matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
-    let binds = by_certificate || authenticated.client.require_mtls_binding;
+    let registered = by_certificate || authenticated.client.require_mtls_binding;
+    // Where a token has to be bound to something, the certificate is what there is.
+    let binds = registered || profile.needs_binding() && proof.is_none();
     Binding {
         jkt: proof.map(|proof| proof.jkt.clone()),
         x5t_s256: certificate.filter(|_| binds).map(|peer| peer.certificate.x5t_s256()),

@@ -25,6 +25,7 @@ use crate::http::log::{Counts, Log, RequestIds};
 use crate::http::{App, Surface};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
+use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
 use crate::pressure::Pressure;
 use crate::protocol::client_auth::{Authenticator, Outdated};
@@ -37,7 +38,7 @@ use crate::registry::feed::{Feed, Owed, Parts};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
-use crate::tls::Tls;
+use crate::tls::{Terms, Tls};
 use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
 use prepare::{config_error, prepare_database, sealing_key};
 
@@ -77,6 +78,7 @@ pub fn assemble(
     let token_endpoint = issuer.endpoint("/token");
     let offered = offered(config, &issuer);
     let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &token_endpoint);
+    let dpop = dpop.under(config.profile);
     let dpop = match &offered.alias {
         Some(alias) => dpop.with_alias(&alias.endpoint("/token")),
         None => dpop,
@@ -99,7 +101,9 @@ pub fn assemble(
         defaults: config.defaults(&issuer),
         registry: Arc::clone(&registry),
         keyring,
+        profile: config.profile,
         authenticator: Authenticator {
+            profile: config.profile,
             audience: issuer.as_str().into(),
             client_jwks,
             registry,
@@ -153,7 +157,7 @@ pub async fn run(
     let tls = config
         .tls
         .clone()
-        .map(Tls::load)
+        .map(|files| Tls::load_on(files, Terms { fapi: config.profile == Profile::Fapi2, clients: None }))
         .transpose()
         .map_err(|error| config_error("server.tls", &error))?
         .map(Arc::new);

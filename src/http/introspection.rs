@@ -6,16 +6,15 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::protocol::AuthorizationServer;
-use crate::protocol::error::Error;
 use crate::protocol::introspection::Introspected;
 
 /// The answer to a question about a token.
 pub(super) fn response(
     server: &AuthorizationServer,
-    result: Result<&Introspected, &Error>,
+    answer: Result<&Introspected, Response>,
     headers: &HeaderMap,
 ) -> Response {
-    let mut response = match result {
+    let mut response = match answer {
         Ok(introspected) if wants_jwt(headers) => match server.signed(introspected) {
             Ok(jwt) => {
                 let mut response = Response::new(Body::from(jwt));
@@ -25,7 +24,7 @@ pub(super) fn response(
             Err(error) => (&error).into_response(),
         },
         Ok(introspected) => Json(&introspected.response).into_response(),
-        Err(error) => error.into_response(),
+        Err(refusal) => refusal,
     };
     // RFC 9110 section 12.5.5: what decided between the forms.
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));

@@ -75,6 +75,9 @@ mod certificates;
 /// A16 and A18 on sockets: who is asked for a certificate, and what becomes of it.
 mod mutual_tls;
 
+/// A18: the FAPI 2.0 profile.
+mod fapi2;
+
 /// Real clients and a run with canary secrets.
 mod real_clients;
 
