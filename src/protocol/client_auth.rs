@@ -268,7 +268,7 @@ impl Authenticator {
         assertion: &Unverified<'_>,
         noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
-        let Attempt { client_id, method, source, now } = *attempt;
+        let Attempt { client_id, method, now, .. } = *attempt;
         // Nothing is fetched from the host of a client that may not authenticate anyway.
         let uri = self
             .registry
@@ -301,7 +301,7 @@ impl Authenticator {
         if vouched.key_expired {
             return Err(ClientAuthError::KeyExpired.into());
         }
-        self.known_sources.add(source);
+        vouched.used.note(now);
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
     }
 
@@ -319,6 +319,7 @@ impl Authenticator {
         noted.method = Some(method);
         noted.credential_id = Some(Arc::clone(&stored.cert_id));
         may_authenticate(client, method)?;
+        stored.used.note(now);
         self.known_sources.add(source);
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: None })
     }
