@@ -22,7 +22,7 @@ pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
     shell.print(&json!({"healthy": faults.is_empty(), "faults": faults}), || {
         if faults.is_empty() { format!("{}: no faults", store.engine()) } else { faults.join("\n") }
     })?;
-    if faults.is_empty() { Ok(()) } else { bail!("{} faults", faults.len()) }
+    if faults.is_empty() { Ok(()) } else { bail!("{} fault{}", faults.len(), if faults.len() == 1 { "" } else { "s" }) }
 }
 
 async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<Vec<String>> {
