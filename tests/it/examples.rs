@@ -1,6 +1,7 @@
 //! The examples, included as they are: alone, against each other, and against the real program.
 
 mod api;
+mod bound;
 mod client;
 mod hostile;
 mod issuer;
