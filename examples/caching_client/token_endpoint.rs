@@ -202,8 +202,8 @@ async fn limited(mut answer: Response) -> Result<Vec<u8>, Failure> {
 
 #[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
 fn unreachable(error: reqwest::Error) -> Failure {
-    let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-    Failure::Unreachable(format!("{error}{cause}"))
+    let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+    Failure::Unreachable(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
 }
 
 /// RFC 8414 section 3.1: the well-known part goes between host and path.
