@@ -44,6 +44,9 @@ def register(room):
     room.sh("grantd client cert add itself --self-signed old.pem")
     room.sh(create % "bound")
     room.sh("grantd client set bound --require-mtls-binding true")
+    room.sh(create % "api")
+    room.sh("grantd client cert add api --san-dns billing.example")
+    room.sh(f"grantd resource create {room.issuer} --scope '' --introspect-by api")
     # To be refused: a namesake of each.
     room.self_signed("forged", "/O=Example/CN=billing")
     room.self_signed("other-ca", "/CN=Example Clients")
@@ -90,6 +93,7 @@ def story(room):
                 told = claims(answer["access_token"])
                 same(told["sub"], client_id, "sub")
                 same(told.get("cnf"), {"x5t#S256": room.x5t(cert)}, f"{client_id} with {cert}: cnf")
+            return answer.get("access_token")
 
         def refused(client_id, cert, url=alias, expected=REFUSED):
             status, answer = ask(client_id, cert, url)
@@ -113,6 +117,15 @@ def story(room):
             refused("itself", wrong)
         refused("san-uri", "san-dns")
         refused("nobody", "client")
+
+        # An API that shows a certificate of its own asks about a token that is bound to another.
+        url = metadata["mtls_endpoint_aliases"]["introspection_endpoint"]
+        token = issued("billing", "client")
+        status, told = curl(room, url, "client_id=api", f"token={token}", cert="san-dns")
+        same((status, told.get("active"), told.get("token_type")), (200, True, "Bearer"), "introspection")
+        same(told.get("cnf"), {"x5t#S256": room.x5t("client")}, "cnf by introspection")
+        same(curl(room, url, "client_id=api", f"token={token}", cert="client")[0], 401, "introspection by another")
+        same(curl(room, url, "client_id=billing", f"token={token}", cert="client"), (200, {"active": False}), "by its client")
 
         # A secret authenticates, and the certificate only binds.
         basic = ["--user", f"bound:{secret}"]
