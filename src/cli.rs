@@ -29,9 +29,10 @@ use serde_json::json;
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
 use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
 use crate::crypto::secret_tag::TagKey;
+use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
-use crate::model::time::{Clock, Span};
+use crate::model::time::{Clock, Span, UnixTime};
 use crate::store::migrations::Schema;
 use crate::store::secrets::NewSecret;
 use crate::store::{Database, Store, StoreError};
@@ -238,6 +239,11 @@ impl Shell {
         Ok((config, store))
     }
 
+    /// The moment up to which tokens are revoked: now, by whichever clock is ahead, this machine's or the database's.
+    async fn cut_off(&self, store: &Store) -> anyhow::Result<UnixTime> {
+        Ok(self.clock.now().max(store.now().await?))
+    }
+
     /// Prints data: JSON when asked for, else text.
     fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
         let text = if self.json { serde_json::to_string(value)? } else { text() };
@@ -284,6 +290,9 @@ impl Shell {
         label: String,
         expires_in: Option<Span>,
     ) -> anyhow::Result<(ClientSecret, NewSecret)> {
+        if !config.profile.permits_method(AuthMethod::ClientSecretBasic) {
+            self.say("note: profile = \"fapi2\" refuses secrets; `grantd client create --no-secret`, then `grantd client key add` or `grantd client cert add`, makes a client that works")?;
+        }
         let secret_id = new_secret_id()?;
         let tag_key = tag_keys.first();
         let secret = ClientSecret::generate(client_id.as_str(), &secret_id, tag_key)?;

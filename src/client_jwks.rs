@@ -195,6 +195,7 @@ fn read(document: &[u8], now: UnixTime) -> Result<Vec<StoredKey>, String> {
         key: Arc::new(key),
         created_at: now,
         expires_at: None,
+        used: Arc::default(),
     };
     Ok(set.keys.into_iter().map(stored).collect())
 }

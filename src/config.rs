@@ -19,6 +19,7 @@ use crate::crypto::secret::HashParams;
 use crate::fetch::Allowed;
 use crate::http::credentials::BasicReading;
 use crate::listener::Deadlines;
+use crate::model::profile::Profile;
 use crate::model::time::{Span, SpanError};
 use crate::protocol::grant::Defaults;
 use crate::protocol::metadata::Issuer;
@@ -39,6 +40,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whether metadata also stands where OpenID Connect clients look.
     pub openid_configuration: bool,
+    /// What is asked beyond the RFCs.
+    pub profile: Profile,
     /// The public listener.
     pub listen: SocketAddr,
     /// TLS in process.
@@ -142,12 +145,9 @@ impl Config {
     pub fn parse(settings: &Settings, sources: &Sources) -> Result<Self, ConfigError> {
         let at = |key: &'static str| At { key, sources };
         let server = &settings.server;
-        if at("profile").one_of(&settings.profile, &[("default", false), ("fapi2", true)])? {
-            return Err(
-                at("profile").wrong("this version does not enforce the fapi2 profile yet; write profile = \"default\"")
-            );
-        }
-        let Public { listen, tls, issuer } = listening::public(settings, sources)?;
+        let profile =
+            at("profile").one_of(&settings.profile, &[("default", Profile::Default), ("fapi2", Profile::Fapi2)])?;
+        let Public { listen, tls, issuer } = listening::public(settings, sources, profile)?;
         let allow = settings.clients.jwks_uri_allow.iter().map(|allowed| Allowed::parse(allowed));
         let (database, database_by_default) = database(settings, sources)?;
         let embedded = matches!(database, Database::Sqlite(_));
@@ -165,12 +165,19 @@ impl Config {
         if !(1..=86400).contains(&token_ttl.seconds()) {
             return Err(at("token.ttl").wrong("from 1s to 24h; a longer-lived token cannot be taken back in time"));
         }
+        let token_alg: Alg =
+            settings.token.alg.parse().map_err(|error: KeyError| at("token.alg").wrong(&error.to_string()))?;
+        if !profile.permits_alg(token_alg) {
+            return Err(at("token.alg")
+                .wrong(&format!("the fapi2 profile does not permit {token_alg}; write ES256, EdDSA or PS256")));
+        }
         let deadline = |key: &'static str, text: &str| at(key).span(text).map(Span::duration);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             issuer,
             data_dir: settings.data_dir.clone(),
             openid_configuration: settings.openid_configuration,
+            profile,
             listen,
             tls,
             trusted_proxies: server
@@ -211,11 +218,7 @@ impl Config {
             auto_migrate: settings.database.auto_migrate.unwrap_or(embedded),
             max_stale: at("registry.max_stale").span(&settings.registry.max_stale)?,
             token_ttl,
-            token_alg: settings
-                .token
-                .alg
-                .parse()
-                .map_err(|error: KeyError| at("token.alg").wrong(&error.to_string()))?,
+            token_alg,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
             dpop_require_nonce: settings.dpop.require_nonce,
             sealing_key_file,

@@ -5,6 +5,7 @@ pub mod client;
 pub mod client_id;
 pub mod credential;
 pub mod jwks_uri;
+pub mod profile;
 pub mod resource;
 pub mod scope;
 pub mod time;

@@ -22,9 +22,10 @@ use crate::crypto::seal::SealingKey;
 use crate::hashing::Lane;
 use crate::http::admin::{self, Admin};
 use crate::http::log::{Counts, Log, RequestIds};
-use crate::http::{App, Surface};
+use crate::http::{App, Door, Surface};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
+use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
 use crate::pressure::Pressure;
 use crate::protocol::client_auth::{Authenticator, Outdated};
@@ -37,7 +38,7 @@ use crate::registry::feed::{Feed, Owed, Parts};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
-use crate::tls::Tls;
+use crate::tls::{Terms, Tls};
 use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
 use prepare::{config_error, prepare_database, sealing_key};
 
@@ -77,6 +78,7 @@ pub fn assemble(
     let token_endpoint = issuer.endpoint("/token");
     let offered = offered(config, &issuer);
     let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &token_endpoint);
+    let dpop = dpop.under(config.profile);
     let dpop = match &offered.alias {
         Some(alias) => dpop.with_alias(&alias.endpoint("/token")),
         None => dpop,
@@ -99,7 +101,9 @@ pub fn assemble(
         defaults: config.defaults(&issuer),
         registry: Arc::clone(&registry),
         keyring,
+        profile: config.profile,
         authenticator: Authenticator {
+            profile: config.profile,
             audience: issuer.as_str().into(),
             client_jwks,
             registry,
@@ -153,7 +157,7 @@ pub async fn run(
     let tls = config
         .tls
         .clone()
-        .map(Tls::load)
+        .map(|files| Tls::load_on(files, Terms { fapi: config.profile == Profile::Fapi2, clients: None }))
         .transpose()
         .map_err(|error| config_error("server.tls", &error))?
         .map(Arc::new);
@@ -199,9 +203,12 @@ pub async fn run(
     let sweeping = tokio::spawn(sweep(store.clone(), Arc::clone(&server)));
     let fetching = tokio::spawn(fetcher.run(fetches));
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
-    let answer = move |caller, request| {
+    let answer_at = |door| {
         let app = Arc::clone(&app);
-        async move { app.answer(&caller, request).await }
+        move |caller, request| {
+            let app = Arc::clone(&app);
+            async move { app.answer_at(door, &caller, request).await }
+        }
     };
     let mutual = mutual.map(|socket| Listener {
         socket,
@@ -209,8 +216,8 @@ pub async fn run(
         deadlines: config.deadlines,
         max_connections: config.max_connections,
     });
-    let mutual = mutual.map(|mutual| tokio::spawn(mutual.run(answer.clone(), stopped.clone())));
-    let public = tokio::spawn(public.run(answer, stopped.clone()));
+    let mutual = mutual.map(|mutual| tokio::spawn(mutual.run(answer_at(Door::Alias), stopped.clone())));
+    let public = tokio::spawn(public.run(answer_at(Door::Issuer), stopped.clone()));
     let private = tokio::spawn(private.run(move |_, request| admin::answer(&admin, request), stopped));
     tracing::info!(event = "listening", listener = "admin", address = %private_address);
     if let Some(mtls) = &config.client_certificates.mtls {

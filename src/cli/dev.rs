@@ -23,6 +23,8 @@ pub(super) async fn run(mut shell: Shell) -> anyhow::Result<()> {
     shell.settings.database.url_file = PathBuf::new();
     shell.settings.database.auto_migrate = Some(true);
     shell.settings.keys.sealing_key_file = PathBuf::new();
+    // A demo client has a secret, in cleartext on loopback.
+    "default".clone_into(&mut shell.settings.profile);
     let mut config = shell.config()?;
     if !config.listen.ip().is_loopback() || !config.admin_listen.ip().is_loopback() {
         bail!("`grantd dev` listens on loopback only; use `grantd serve` for anything else");

@@ -6,7 +6,10 @@ use serde_json::json;
 use super::Shell;
 use super::registered::everything;
 use crate::config::Config;
-use crate::model::credential::Origin;
+use crate::model::client::Client;
+use crate::model::credential::{Origin, StoredKey, StoredSecret};
+use crate::model::profile::Profile;
+use crate::model::time::UnixTime;
 use crate::serve::prepare::sealing_key;
 use crate::store::migrations::Schema;
 use crate::store::secrets::MAX_IMPORTED;
@@ -55,7 +58,16 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     faults.extend(keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
     let tag_keys = everything.tag_keys.iter().flatten();
     faults.extend(tag_keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
-    faults.extend(everything.resources.into_iter().flatten().filter_map(Result::err).map(|fault| fault.to_string()));
+    for resource in everything.resources.into_iter().flatten() {
+        match resource {
+            Err(fault) => faults.push(fault.to_string()),
+            Ok(resource) => {
+                if let Some(alg) = resource.alg.filter(|alg| !config.profile.permits_alg(*alg)) {
+                    faults.push(format!("resource {0}: the fapi2 profile does not sign with {alg}; `grantd resource set {0} --alg ES256`", resource.identifier));
+                }
+            }
+        }
+    }
 
     let mut clients: Vec<_> = everything.clients.into_iter().collect();
     clients.sort_by(|a, b| a.0.cmp(&b.0));
@@ -64,29 +76,58 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             None => {}
             Some(Err(fault)) => faults.push(fault.to_string()),
             Some(Ok(client)) => {
-                let certificates = &config.client_certificates;
-                if client.certificates.iter().any(|one| one.registered.needs_ca()) && certificates.files.ca.is_none() {
-                    faults.push(format!("client {id}: it is known by a name in its certificate, and without server.mtls.client_ca_file no CA vouches for one"));
-                }
-                if !client.certificates.is_empty() && certificates.mtls.is_none() && !certificates.header {
-                    faults.push(format!("client {id}: it has a certificate, and none comes here: set server.mtls.listen, or server.client_cert_header behind a proxy"));
-                }
-                if !client.keys.is_empty() && client.keys.iter().all(|key| key.expires_at.is_some_and(|at| at <= ours))
-                {
-                    faults.push(format!(
-                        "client {id}: all of its keys have expired; `grantd client key add {id}` adds one"
-                    ));
-                }
-                let imported = client
-                    .secrets
-                    .iter()
-                    .filter(|secret| secret.origin == Origin::Imported && secret.revoked_at.is_none())
-                    .count();
-                if imported > usize::try_from(MAX_IMPORTED).unwrap_or(2) {
-                    faults.push(format!("client {id}: {imported} imported secrets, of which the newest {MAX_IMPORTED} work; revoke the others"));
-                }
+                let of_client = of_client(&client, config, ours).into_iter().chain(outside_profile(&client, config));
+                faults.extend(of_client.map(|fault| format!("client {id}: {fault}")));
             }
         }
     }
     Ok(faults)
+}
+
+/// What is wrong with a client whose row can be read.
+fn of_client(client: &Client, config: &Config, now: UnixTime) -> Vec<String> {
+    let (mut faults, id) = (Vec::new(), &client.client_id);
+    let certificates = &config.client_certificates;
+    if client.certificates.iter().any(|one| one.registered.needs_ca()) && certificates.files.ca.is_none() {
+        faults.push(
+            "it is known by a name in its certificate, and without server.mtls.client_ca_file no CA vouches for one"
+                .to_owned(),
+        );
+    }
+    if !client.certificates.is_empty() && certificates.mtls.is_none() && !certificates.header {
+        faults.push("it has a certificate, and none comes here: set server.mtls.listen, or server.client_cert_header behind a proxy".to_owned());
+    }
+    if !client.keys.is_empty() && client.keys.iter().all(|key| key.expires_at.is_some_and(|at| at <= now)) {
+        faults.push(format!("all of its keys have expired; `grantd client key add {id}` adds one"));
+    }
+    for one in client.certificates.iter().filter(|one| one.expires_at.is_some_and(|at| at <= now)) {
+        faults.push(format!("its certificate {} has expired; `grantd client cert add {id}` adds the next, `grantd client cert remove {id} {}` removes it", one.cert_id, one.cert_id));
+    }
+    let works = |secret: &&StoredSecret| secret.origin == Origin::Imported && secret.revoked_at.is_none();
+    let imported = client.secrets.iter().filter(works).count();
+    if imported > usize::try_from(MAX_IMPORTED).unwrap_or(2) {
+        faults.push(format!("{imported} imported secrets, of which the newest {MAX_IMPORTED} work; revoke the others"));
+    }
+    faults
+}
+
+/// What the profile keeps a client from.
+fn outside_profile(client: &Client, config: &Config) -> Option<String> {
+    if let Some(alg) = client.introspection_signed_response_alg.filter(|alg| !config.profile.permits_alg(*alg)) {
+        let id = &client.client_id;
+        return Some(format!(
+            "the fapi2 profile does not sign with {alg}; `grantd client set {id} --introspection-signed-response-alg ES256`"
+        ));
+    }
+    let usable = |key: &StoredKey| config.profile.permits_alg(key.key.alg());
+    let proves = client.keys.iter().any(usable) || client.jwks_uri.is_some() || !client.certificates.is_empty();
+    let refused = match (proves, client.keys.first(), client.secrets.first()) {
+        (false, Some(key), _) => format!("keys for {}", key.key.alg()),
+        (false, None, Some(_)) => "secrets".to_owned(),
+        _ => return None,
+    };
+    let id = &client.client_id;
+    (config.profile == Profile::Fapi2).then(|| {
+        format!("the fapi2 profile takes no {refused}; `grantd client key add {id}` or `grantd client cert add {id}` gives it what it takes")
+    })
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{At, ConfigError, Settings, Sources};
+use crate::model::profile::Profile;
 use crate::protocol::metadata::{Issuer, IssuerError};
 use crate::tls::Files;
 use crate::tls::clients::ClientFiles;
@@ -37,7 +38,7 @@ pub struct ClientCertificates {
     pub files: ClientFiles,
 }
 
-pub(super) fn public(settings: &Settings, sources: &Sources) -> Result<Public, ConfigError> {
+pub(super) fn public(settings: &Settings, sources: &Sources, profile: Profile) -> Result<Public, ConfigError> {
     let at = |key: &'static str| At { key, sources };
     let server = &settings.server;
     let tls = pair(&server.tls.cert_file, &server.tls.key_file)
@@ -52,6 +53,12 @@ pub(super) fn public(settings: &Settings, sources: &Sources) -> Result<Public, C
             "{listen} would serve secrets in cleartext; set server.tls.cert_file and server.tls.key_file or, when a proxy in front terminates TLS, server.cleartext = \"behind-proxy\""
         )));
     }
+    // FAPI 2.0 section 5.2.1 asks for TLS on every connection; its loopback is a proxy's.
+    if profile == Profile::Fapi2 && tls.is_none() && !behind_proxy {
+        return Err(at("profile").wrong(
+            "fapi2 needs TLS; set server.tls.cert_file and server.tls.key_file or, when a proxy in front terminates TLS, server.cleartext = \"behind-proxy\"",
+        ));
+    }
     let issuer: Option<Issuer> = match settings.issuer.as_str() {
         "" => None,
         issuer => Some(issuer.parse().map_err(|error: IssuerError| at("issuer").wrong(&error.to_string()))?),
@@ -59,6 +66,9 @@ pub(super) fn public(settings: &Settings, sources: &Sources) -> Result<Public, C
     if issuer.is_none() && !listen.ip().is_loopback() {
         return Err(at("issuer")
             .wrong("set it to the https URL by which clients reach this server, such as https://auth.example.com"));
+    }
+    if profile == Profile::Fapi2 && !issuer.as_ref().is_some_and(Issuer::is_https) {
+        return Err(at("issuer").wrong("fapi2 needs an https URL, such as https://auth.example.com"));
     }
     Ok(Public { listen, tls, issuer })
 }

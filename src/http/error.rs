@@ -14,34 +14,41 @@ struct Body {
     error_description: &'static str,
 }
 
+/// The refusal of a request. `basic` says whether a challenge to use Basic makes sense: it is offered, or was tried.
+#[must_use]
+pub fn refusal(error: &Error, basic: bool) -> Response {
+    let status = match (error, error.code()) {
+        // "If the client attempted to authenticate via the "Authorization" request header field, the authorization
+        // server MUST respond with an HTTP 401"; the others may have one too, where there is a challenge to go with it.
+        (_, ErrorCode::InvalidClient) if basic => StatusCode::UNAUTHORIZED,
+        (Error::Throttled(_), _) => StatusCode::TOO_MANY_REQUESTS,
+        (_, ErrorCode::TemporarilyUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
+        (_, ErrorCode::ServerError) => StatusCode::INTERNAL_SERVER_ERROR,
+        (Error::Request(RequestError::TooLarge), _) => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let mut headers = HeaderMap::new();
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+    }
+    if let Some(wait) = error.retry_after() {
+        headers.insert(
+            header::RETRY_AFTER,
+            HeaderValue::from(wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)),
+        );
+    }
+    // What is left of the body on this connection is not read: it may never end.
+    if matches!(error, Error::Request(RequestError::TooLarge | RequestError::Slow | RequestError::BrokenOff)) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let body = Body { error: error.code().as_str(), error_description: error.description() };
+    (status, headers, Json(body)).into_response()
+}
+
 impl IntoResponse for &Error {
+    /// The refusal of what no client has to authenticate for.
     fn into_response(self) -> Response {
-        let status = match (self, self.code()) {
-            // "If the client attempted to authenticate via the "Authorization" request header field, the authorization
-            // server MUST respond with an HTTP 401"; the others may have one too, since Basic is always offered.
-            (_, ErrorCode::InvalidClient) => StatusCode::UNAUTHORIZED,
-            (Error::Throttled(_), _) => StatusCode::TOO_MANY_REQUESTS,
-            (_, ErrorCode::TemporarilyUnavailable) => StatusCode::SERVICE_UNAVAILABLE,
-            (_, ErrorCode::ServerError) => StatusCode::INTERNAL_SERVER_ERROR,
-            (Error::Request(RequestError::TooLarge), _) => StatusCode::PAYLOAD_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        let mut headers = HeaderMap::new();
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
-        }
-        if let Some(wait) = self.retry_after() {
-            headers.insert(
-                header::RETRY_AFTER,
-                HeaderValue::from(wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)),
-            );
-        }
-        // What is left of the body on this connection is not read: it may never end.
-        if matches!(self, Error::Request(RequestError::TooLarge | RequestError::Slow | RequestError::BrokenOff)) {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        let body = Body { error: self.code().as_str(), error_description: self.description() };
-        (status, headers, Json(body)).into_response()
+        refusal(self, true)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::hashing::queue::{Place, Standing};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::{AuthMethod, Client};
 use crate::model::credential::StoredSecret;
+use crate::model::profile::Profile;
 use crate::model::time::UnixTime;
 use crate::registry::snapshot::Snapshot;
 use crate::registry::{Freshness, Registry};
@@ -81,6 +82,8 @@ struct Attempt<'a> {
 /// What authenticating takes.
 #[derive(Debug)]
 pub struct Authenticator {
+    /// Which methods and algorithms are taken.
+    pub profile: Profile,
     /// Whom assertions are for: the issuer.
     pub audience: Arc<str>,
     /// Every client.
@@ -119,6 +122,7 @@ impl Authenticator {
         noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
         noted.method = Some(presented.method);
+        self.within_profile(presented)?;
         let freshness = self.registry.freshness();
         if freshness == Freshness::Unusable {
             return Err(Unavailable::Registry.into());
@@ -136,6 +140,19 @@ impl Authenticator {
             // The credential may be newer than what we know: say so, rather than that it is wrong.
             Err(Error::ClientAuth(_)) if freshness != Freshness::Current => Err(Unavailable::Unconfirmed.into()),
             decided => decided,
+        }
+    }
+
+    /// Refuses what nobody may authenticate with here, before anything is looked up.
+    fn within_profile(&self, presented: &Presented<'_>) -> Result<(), ClientAuthError> {
+        if !self.profile.permits_method(presented.method) {
+            return Err(ClientAuthError::MethodNotInProfile);
+        }
+        match &presented.credential {
+            Credential::Assertion(jwt) if !self.profile.permits_alg(jwt.header().alg()) => {
+                Err(ClientAuthError::AssertionAlg)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -251,7 +268,7 @@ impl Authenticator {
         assertion: &Unverified<'_>,
         noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
-        let Attempt { client_id, method, source, now } = *attempt;
+        let Attempt { client_id, method, now, .. } = *attempt;
         // Nothing is fetched from the host of a client that may not authenticate anyway.
         let uri = self
             .registry
@@ -284,7 +301,7 @@ impl Authenticator {
         if vouched.key_expired {
             return Err(ClientAuthError::KeyExpired.into());
         }
-        self.known_sources.add(source);
+        vouched.used.note(now);
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
     }
 
@@ -302,6 +319,7 @@ impl Authenticator {
         noted.method = Some(method);
         noted.credential_id = Some(Arc::clone(&stored.cert_id));
         may_authenticate(client, method)?;
+        stored.used.note(now);
         self.known_sources.add(source);
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: None })
     }

@@ -18,7 +18,9 @@ pub fn verify<'a>(
 ) -> Result<(&'a StoredCertificate, AuthMethod), ClientAuthError> {
     let mut fault = CertificateMismatch::Other;
     for stored in registered {
-        match presented.proves(&stored.registered, now) {
+        let proved = presented.proves(&stored.registered, now);
+        let ended = stored.expires_at.is_some_and(|at| at <= now);
+        match proved.and(if ended { Err(CertificateMismatch::Expired) } else { Ok(()) }) {
             Ok(()) => return Ok((stored, method(&stored.registered))),
             // That one of them says something else matters least.
             Err(CertificateMismatch::Other) => {}

@@ -8,6 +8,7 @@ use fluent_uri::Uri;
 use super::error::dpop::DpopError;
 use crate::crypto::NoEntropy;
 use crate::crypto::jose::{Claims, JoseError, Kind, Unverified};
+use crate::model::profile::Profile;
 use crate::model::time::{Span, UnixTime};
 use crate::store::spent::{Use, UseKind};
 
@@ -18,6 +19,7 @@ use nonces::Nonces;
 pub struct Dpop {
     nonces: Nonces,
     require_nonce: bool,
+    profile: Profile,
     /// The token endpoint, normalised. It comes from the configuration: `Host` is what an attacker says it is (H47).
     htu: Option<String>,
     /// The same where clients come with certificates.
@@ -49,7 +51,14 @@ impl Dpop {
     /// Holds proofs against the URL of the token endpoint. All replicas have the same `key`.
     #[must_use]
     pub fn new(key: hmac::Key, require_nonce: bool, token_endpoint: &str) -> Self {
-        Self { nonces: Nonces::new(key), require_nonce, htu: normalised(token_endpoint), alias: None }
+        let (nonces, htu) = (Nonces::new(key), normalised(token_endpoint));
+        Self { nonces, require_nonce, profile: Profile::Default, htu, alias: None }
+    }
+
+    /// The same, with the algorithms that `profile` permits.
+    #[must_use]
+    pub fn under(self, profile: Profile) -> Self {
+        Self { profile, ..self }
     }
 
     /// The same with another URL of the token endpoint, for connections with a certificate (RFC 8705 section 5).
@@ -58,12 +67,12 @@ impl Dpop {
         Self { alias: normalised(token_endpoint), ..self }
     }
 
-    /// The proof of a POST to the token endpoint; `None` when there is none. `certified` says that the connection has a
-    /// certificate. The numbers are those of RFC 9449 section 4.3.
+    /// The proof of a POST to the token endpoint; `None` when there is none. `by_alias` says that it
+    /// came by the listener that asks for certificates. The numbers are those of RFC 9449 section 4.3.
     ///
     /// # Errors
     /// [`DpopError`].
-    pub fn check(&self, fields: &[&str], certified: bool, now: UnixTime) -> Result<Option<Proof>, DpopError> {
+    pub fn check(&self, fields: &[&str], by_alias: bool, now: UnixTime) -> Result<Option<Proof>, DpopError> {
         // 1. "There is not more than one DPoP HTTP request header field."
         let proof = match fields {
             [] => return Ok(None),
@@ -73,6 +82,9 @@ impl Dpop {
         // 2. "a single and well-formed JWT", 4. typ, 5. "alg … indicates a registered asymmetric digital signature
         //    algorithm", 7. "The jwk JOSE Header Parameter does not contain a private key."
         let unverified = Unverified::parse(proof, Kind::DpopProof, LONGEST)?;
+        if !self.profile.permits_alg(unverified.header().alg()) {
+            return Err(DpopError::Alg);
+        }
         // 6. "The JWT signature verifies with the public key contained in the jwk JOSE Header Parameter."
         let (claims, key) = unverified.verify_with_own_key()?;
         // 3. "All required claims per Section 4.2 are contained in the JWT."
@@ -87,8 +99,8 @@ impl Dpop {
         // 9. "The htu claim matches the HTTP URI value for the HTTP request in which the JWT was received, ignoring any
         //    query and fragment parts."
         let htu = normalised(htu).ok_or(DpopError::Htu)?;
-        let alias = self.alias.as_ref().filter(|_| certified);
-        if self.htu.as_ref() != Some(&htu) && alias != Some(&htu) {
+        let expected = if by_alias && self.alias.is_some() { &self.alias } else { &self.htu };
+        if expected.as_ref() != Some(&htu) {
             return Err(DpopError::Htu);
         }
         // 11. "The creation time of the JWT … is within an acceptable window".

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::error::GrantError;
 use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
+use crate::model::profile::Profile;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::scope::Scope;
 use crate::model::time::Span;
@@ -79,7 +80,7 @@ pub struct Grant {
 ///
 /// # Errors
 /// [`GrantError`].
-pub fn admit(client: &Client, binding: &Binding) -> Result<(), GrantError> {
+pub fn admit(profile: Profile, client: &Client, binding: &Binding) -> Result<(), GrantError> {
     if !client.client_credentials {
         return Err(GrantError::GrantNotAllowed);
     }
@@ -91,10 +92,13 @@ pub fn admit(client: &Client, binding: &Binding) -> Result<(), GrantError> {
     if client.require_mtls_binding && binding.x5t_s256.is_none() {
         return Err(GrantError::MtlsBindingRequired);
     }
+    if profile.needs_binding() && binding.is_none() {
+        return Err(GrantError::BindingRequired);
+    }
     Ok(())
 }
 
-/// Decides what `client` gets.
+/// Decides what `client` gets, once it is [admitted](admit).
 ///
 /// # Errors
 /// [`GrantError`]; scope faults are named before resource faults.
@@ -105,8 +109,6 @@ pub fn decide(
     asked: &Asked<'_>,
     binding: Binding,
 ) -> Result<Grant, GrantError> {
-    admit(client, &binding)?;
-
     // RFC 6749 section 3.3: a scope outside what is allowed is refused, never silently narrowed.
     let asked_scope =
         asked.scope.map(|scope| scope.parse::<Scope>().map_err(|_| GrantError::ScopeMalformed)).transpose()?;

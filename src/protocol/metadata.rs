@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::crypto::jwk::Alg;
 use crate::keyring::Document;
 use crate::model::client::AuthMethod;
+use crate::model::profile::Profile;
 use crate::registry::snapshot::Snapshot;
 
 /// The issuer identifier (RFC 8414 section 2), to the letter as configured.
@@ -117,7 +118,7 @@ pub struct MutualTls {
 }
 
 impl MutualTls {
-    fn offers(&self, method: AuthMethod) -> bool {
+    fn permits(&self, method: AuthMethod) -> bool {
         match method {
             AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost | AuthMethod::PrivateKeyJwt => true,
             AuthMethod::TlsClientAuth => self.offered && self.with_ca,
@@ -126,29 +127,31 @@ impl MutualTls {
     }
 }
 
-/// The metadata document as the registry stands; `alg` signs what is not for one resource.
+/// The metadata document as the registry stands.
 ///
 /// `response_types_supported` is left out although section 2 calls it required: it would be empty, and section 3.2 says
 /// "Claims with zero elements MUST be omitted".
 #[must_use]
-pub fn document(issuer: &Issuer, alg: Alg, mutual_tls: &MutualTls, snapshot: &Snapshot) -> Document {
-    let methods: Vec<&str> =
-        AuthMethod::ALL.into_iter().filter(|method| mutual_tls.offers(*method)).map(AuthMethod::as_str).collect();
+pub fn document(issuer: &Issuer, profile: Profile, mutual_tls: &MutualTls, snapshot: &Snapshot) -> Document {
+    let offered = |method: &AuthMethod| mutual_tls.permits(*method) && profile.permits_method(*method);
+    let methods: Vec<&str> = AuthMethod::ALL.into_iter().filter(offered).map(AuthMethod::as_str).collect();
+    let algs = profile.alg_names();
+    let signing: Vec<&str> = Alg::ALL.into_iter().filter(|alg| profile.permits_alg(*alg)).map(Alg::as_str).collect();
     let fixed = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.endpoint("/token"),
         "jwks_uri": issuer.endpoint("/jwks"),
         "grant_types_supported": ["client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
-        "token_endpoint_auth_signing_alg_values_supported": Alg::NAMES,
+        "token_endpoint_auth_signing_alg_values_supported": algs,
         "introspection_endpoint": issuer.endpoint("/introspect"),
         "introspection_endpoint_auth_methods_supported": methods,
-        "introspection_endpoint_auth_signing_alg_values_supported": Alg::NAMES,
-        "introspection_signing_alg_values_supported": [alg.as_str()],
+        "introspection_endpoint_auth_signing_alg_values_supported": algs,
+        "introspection_signing_alg_values_supported": signing,
         "revocation_endpoint": issuer.endpoint("/revoke"),
         "revocation_endpoint_auth_methods_supported": methods,
-        "revocation_endpoint_auth_signing_alg_values_supported": Alg::NAMES,
-        "dpop_signing_alg_values_supported": Alg::NAMES,
+        "revocation_endpoint_auth_signing_alg_values_supported": algs,
+        "dpop_signing_alg_values_supported": algs,
     });
     let Value::Object(mut members) = fixed else { return Document::new(&fixed) };
     let scopes: BTreeSet<&str> = snapshot.resources().flat_map(|resource| resource.scope.tokens()).collect();

@@ -10,6 +10,7 @@ use super::prepare::config_error;
 use crate::config::{Config, ConfigError};
 use crate::fetch::Fetcher;
 use crate::http::client_cert::Vouch;
+use crate::model::profile::Profile;
 use crate::protocol::metadata::{Issuer, MutualTls};
 use crate::tls::clients::Vouching;
 use crate::tls::{Terms, Tls};
@@ -49,7 +50,7 @@ impl MutualTlsFiles {
 pub fn mutual_tls(config: &Config) -> Result<MutualTlsFiles, ConfigError> {
     let clients = &config.client_certificates;
     let wrong = |error| config_error("server.mtls", &error);
-    let terms = Terms { fapi: false, clients: Some(clients.files.clone()) };
+    let terms = Terms { fapi: config.profile == Profile::Fapi2, clients: Some(clients.files.clone()) };
     let listener =
         clients.mtls.as_ref().map(|mtls| Tls::load_on(mtls.files.clone(), terms)).transpose().map_err(wrong)?;
     let header = clients.header.then(|| Vouching::load(clients.files.clone())).transpose().map_err(wrong)?;

@@ -169,7 +169,6 @@ fn what_is_insecure_or_half_done_is_refused_with_a_remedy() {
     refused("secrets.argon2 = \"m=8,t=1,p=1\"", &[], &["secrets.argon2", "floor", "m=19456,t=2,p=1"]);
     refused("secrets.argon2 = \"m=4194304,t=1,p=1\"", &[], &["secrets.argon2", "ceiling"]);
     refused("server.trusted_proxies = [\"proxy\"]", &[], &["server.trusted_proxies", "10.0.0.0/8"]);
-    refused("profile = \"fapi2\"", &[], &["profile", "default"]);
     refused("profile = \"other\"", &[], &["profile", "`other`", "default"]);
     refused(
         "",
@@ -220,4 +219,22 @@ fn mtl_13_half_a_mutual_tls_is_refused_with_a_remedy() {
     refused("clients.jwks_uri_allow = [\"https://keys\"]", &[], &["clients.jwks_uri_allow", "10.0.0.0/8"]);
     let config = with("", &[("GRANTD__CLIENTS__JWKS_URI_ALLOW", "10.0.0.0/8,keys.internal")], &[]).unwrap();
     assert_eq!(config.jwks_uri_allow.len(), 2);
+}
+
+#[test]
+fn fap_01_fap_11_the_fapi2_profile_needs_tls_and_another_algorithm_than_rs256() {
+    let fapi2 = "profile = \"fapi2\"\nissuer = \"https://as.test\"\n";
+    refused("profile = \"fapi\"", &[], &["profile", "default, fapi2"]);
+    refused(fapi2, &[], &["profile", "server.tls.cert_file", "behind-proxy"]);
+    let behind = "GRANTD__SERVER__CLEARTEXT";
+    refused("profile = \"fapi2\"", &[(behind, "behind-proxy")], &["issuer", "https"]);
+    let loopback = "profile = \"fapi2\"\nissuer = \"http://127.0.0.1:8080\"";
+    refused(loopback, &[(behind, "behind-proxy")], &["issuer", "https"]);
+    let rs256 = [(behind, "behind-proxy"), ("GRANTD__TOKEN__ALG", "RS256")];
+    refused(fapi2, &rs256, &["token.alg", "RS256", "ES256, EdDSA or PS256"]);
+    for alg in ["ES256", "EdDSA", "PS256"] {
+        with(fapi2, &[(behind, "behind-proxy"), ("GRANTD__TOKEN__ALG", alg)], &[]).unwrap();
+    }
+    with(fapi2, &[("GRANTD__SERVER__TLS__CERT_FILE", "a.pem"), ("GRANTD__SERVER__TLS__KEY_FILE", "b.pem")], &[])
+        .unwrap();
 }

@@ -27,6 +27,9 @@ pub enum ClientAuthError {
     /// The client's `auth_methods` do not list this one.
     #[error("authentication method not allowed for this client")]
     MethodNotAllowed,
+    /// FAP-06.
+    #[error("the profile does not permit this authentication method")]
+    MethodNotInProfile,
     /// No secret matches.
     #[error("wrong secret")]
     WrongSecret,
@@ -45,6 +48,9 @@ pub enum ClientAuthError {
     /// JOS: the JWT is malformed, of another kind, or nobody's whom we know.
     #[error("client assertion: {0}")]
     Assertion(#[from] JoseError),
+    /// JCA-14.
+    #[error("client assertion: the profile does not permit its alg")]
+    AssertionAlg,
     /// JCA-03, JCA-04.
     #[error("client assertion: iss, sub and client_id are not one and the same")]
     AssertionSubject,
@@ -95,12 +101,14 @@ impl ClientAuthError {
             Self::Broken => "client_malformed",
             Self::Disabled => "client_disabled",
             Self::MethodNotAllowed => "auth_method_not_allowed",
+            Self::MethodNotInProfile => "auth_method_not_in_profile",
             Self::WrongSecret => "wrong_secret",
             Self::SecretExpired => "secret_expired",
             Self::SecretRevoked => "secret_revoked",
             Self::AssertionType => "assertion_type",
             Self::AssertionAbsent => "assertion_missing",
             Self::Assertion(error) => error.reason(),
+            Self::AssertionAlg => "assertion_alg",
             Self::AssertionSubject => "assertion_subject",
             Self::AssertionAudience => "assertion_audience",
             Self::AssertionIncomplete(_) => "assertion_incomplete",

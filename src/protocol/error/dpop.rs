@@ -12,6 +12,9 @@ pub enum DpopError {
     /// DPO-03 to DPO-08: the JWT, its header, its key, its signature, or the type of a claim.
     #[error("the DPoP proof: {0}")]
     Proof(#[from] JoseError),
+    /// DPO-06, FAP-11.
+    #[error("the profile does not permit the proof's alg")]
+    Alg,
     /// DPO-09.
     #[error("the proof's htm is not POST")]
     Htm,
@@ -43,6 +46,7 @@ impl DpopError {
         match self {
             Self::Repeated => "send one DPoP header field",
             Self::Proof(_) => "the DPoP proof is malformed or its signature does not verify",
+            Self::Alg => "alg of the DPoP proof is not one that this server supports",
             Self::Htm => "htm of the DPoP proof is not POST",
             Self::Htu => "htu of the DPoP proof is not the URL of this endpoint",
             Self::Time => "the DPoP proof is too old or from the future",
@@ -55,7 +59,7 @@ impl DpopError {
         match self {
             Self::Repeated => "dpop_repeated",
             Self::Proof(JoseError::Signature) => "dpop_signature",
-            Self::Proof(JoseError::Alg | JoseError::Jwk(_)) => "dpop_key",
+            Self::Alg | Self::Proof(JoseError::Alg | JoseError::Jwk(_)) => "dpop_key",
             Self::Proof(_) => "dpop_malformed",
             Self::Htm => "dpop_htm",
             Self::Htu => "dpop_htu",

@@ -17,6 +17,9 @@ pub enum GrantError {
     /// MTL-08.
     #[error("the client requires certificate-bound tokens, and the connection has no certificate")]
     MtlsBindingRequired,
+    /// FAP-05.
+    #[error("the profile has bound tokens only, and the request has neither a proof nor a certificate")]
+    BindingRequired,
     /// SCP-01, SCP-09.
     #[error("malformed scope")]
     ScopeMalformed,
@@ -49,7 +52,7 @@ impl GrantError {
             Self::UnsupportedGrantType => ErrorCode::UnsupportedGrantType,
             Self::GrantNotAllowed => ErrorCode::UnauthorizedClient,
             Self::DpopRequired => ErrorCode::InvalidDpopProof,
-            Self::MtlsBindingRequired => ErrorCode::InvalidRequest,
+            Self::MtlsBindingRequired | Self::BindingRequired => ErrorCode::InvalidRequest,
             Self::ScopeMalformed | Self::ScopeNotAllowed | Self::ScopeMissing | Self::ScopeNotForResource => {
                 ErrorCode::InvalidScope
             }
@@ -65,6 +68,7 @@ impl GrantError {
             Self::GrantNotAllowed => "this client may not use this grant type",
             Self::DpopRequired => "this client must use DPoP",
             Self::MtlsBindingRequired => "this client must present a certificate",
+            Self::BindingRequired => "send a DPoP proof or present a certificate, tokens are bound here",
             Self::ScopeMalformed => "scope is malformed",
             Self::ScopeNotAllowed => "a scope is not allowed for this client",
             Self::ScopeMissing => "name a scope, this client has no default that applies",
@@ -82,6 +86,7 @@ impl GrantError {
             Self::GrantNotAllowed => "grant_not_allowed",
             Self::DpopRequired => "dpop_required",
             Self::MtlsBindingRequired => "mtls_binding_required",
+            Self::BindingRequired => "binding_required",
             Self::ScopeMalformed => "scope_malformed",
             Self::ScopeNotAllowed => "scope_not_allowed",
             Self::ScopeMissing => "scope_missing",

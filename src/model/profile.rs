@@ -1,0 +1,47 @@
+//! Profiles: what a deployment refuses of what the RFCs permit (FAPI 2.0 Security Profile).
+
+use super::client::AuthMethod;
+use crate::crypto::jwk::Alg;
+
+/// What is asked of clients, keys and tokens beyond the RFCs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// Nothing.
+    #[default]
+    Default,
+    /// What FAPI 2.0 asks.
+    Fapi2,
+}
+
+impl Profile {
+    /// FAPI 2.0 section 5.3.2.1: "shall authenticate clients using one of the following methods: MTLS as specified in
+    /// Section 2 of \[RFC8705\], or `private_key_jwt`".
+    #[must_use]
+    pub fn permits_method(self, method: AuthMethod) -> bool {
+        match method {
+            AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost => self == Self::Default,
+            AuthMethod::PrivateKeyJwt | AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth => true,
+        }
+    }
+
+    /// FAPI 2.0 section 5.4.1: "use PS256, ES256, or EdDSA (using the Ed25519 variant) algorithms".
+    #[must_use]
+    pub fn permits_alg(self, alg: Alg) -> bool {
+        match alg {
+            Alg::Es256 | Alg::EdDsa | Alg::Ps256 => true,
+            Alg::Rs256 => self == Self::Default,
+        }
+    }
+
+    /// The names of the algorithms that JWTs of clients may have.
+    #[must_use]
+    pub fn alg_names(self) -> Vec<&'static str> {
+        Alg::NAMES.into_iter().filter(|name| Alg::named(name).is_some_and(|alg| self.permits_alg(alg))).collect()
+    }
+
+    /// FAPI 2.0 section 5.3.2.1: "shall only issue sender-constrained access tokens".
+    #[must_use]
+    pub fn needs_binding(self) -> bool {
+        self == Self::Fapi2
+    }
+}
