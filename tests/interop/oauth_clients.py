@@ -13,7 +13,9 @@ from jwskate import Jwk, SignedJwt
 from requests_oauth2client import (
     ClientSecretBasic, ClientSecretPost, DPoPKey, DPoPToken, OAuth2Client, PrivateKeyJwt, oauth2_discovery_document_url,
 )
+from requests.adapters import HTTPAdapter
 from requests_oauth2client.exceptions import EndpointError
+from urllib3.util.retry import Retry
 
 from room import check, on_both_databases, same
 
@@ -69,6 +71,8 @@ class World:
         session.verify = self.room.file("ca.pem")
         # Nor the proxies and CAs of whoever runs this.
         session.trust_env = False
+        # A busy machine refuses some requests for that alone, and they may be sent again.
+        session.mount("https://", HTTPAdapter(max_retries=Retry(5, status_forcelist=[503], allowed_methods=None)))
         return session
 
     def client(self, auth, **more):

@@ -47,13 +47,13 @@ def story(room):
     room.sh(f"grantd client create service --scope 'read write' {flags} --secret-file service.secret")
     room.sh("grantd client create plain --scope 'read write' --secret-file plain.secret")
     with room.serving():
-        fetch = lambda url: json.loads(room.sh(f"curl -sS --cacert ca.pem {url}"))
+        fetch = lambda url: json.loads(room.sh(f"curl -sSf --retry 5 --cacert ca.pem {url}"))
         metadata = fetch(room.issuer + "/.well-known/oauth-authorization-server")
         same(metadata["issuer"], room.issuer, "the issuer in the metadata")
         keys = KeySet.import_key_set(fetch(metadata["jwks_uri"]))
 
         def token(client_id, form):
-            ask = f'curl -sS --cacert ca.pem --user "{client_id}:$(cat {client_id}.secret)"'
+            ask = f'curl -sSf --retry 5 --cacert ca.pem --user "{client_id}:$(cat {client_id}.secret)"'
             return json.loads(room.sh(f"{ask} --data grant_type=client_credentials {form} {metadata['token_endpoint']}"))
 
         answer = token("plain", "--data 'scope=read write'")

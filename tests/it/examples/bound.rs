@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::caching_client::Service;
 use super::issuer::decoded;
 use super::signer::{Signer, base64url, sha256};
-use super::{face, now, service, start_api};
+use super::{call, face, now, service, start_api};
 use crate::harness::Db;
 use crate::process::daemon::{Daemon, Grantd};
 
@@ -121,7 +121,7 @@ async fn stolen(service: &Service) -> (String, Option<String>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", socket.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(socket, app).await.unwrap() });
-    assert_eq!(service.call(Method::GET, &url).await.unwrap().status(), 200);
+    assert_eq!(call(service, Method::GET, &url).await.unwrap().status(), 200);
     let seen = seen.lock().unwrap();
     let field = |name: &str| seen.get(name).map(|value| value.to_str().unwrap().to_owned());
     (field("authorization").unwrap().split_once(' ').unwrap().1.to_owned(), field("dpop"))
@@ -148,7 +148,7 @@ async fn dpo_21_brr_07_a_token_bound_to_a_key_is_worth_nothing_without_it(db: Db
     let url = world.api(&issuer).await;
     let service = world.service(&issuer, &["--key", &world.file("client.key"), "--dpop"]);
     for _ in 0..2 {
-        assert_eq!(face(service.call(Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
+        assert_eq!(face(call(&service, Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
     }
     let (token, proof) = stolen(&service).await;
     let thief = world.stranger(None);
@@ -176,7 +176,7 @@ async fn mtl_12_a_token_bound_to_a_certificate_is_worth_nothing_without_it(db: D
     let issuer = world.issuer().await;
     let url = world.api(&issuer).await;
     let service = world.service(&issuer, &["--tls-cert", &cert, "--tls-key", &key]);
-    assert_eq!(face(service.call(Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
+    assert_eq!(face(call(&service, Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
     let (token, _) = stolen(&service).await;
     assert_eq!(decoded(&token, 1)["cnf"], json!({"x5t#S256": x5t(&own)}));
     let (bearer, other) = (format!("Bearer {token}"), world.certificate());
@@ -189,7 +189,7 @@ async fn mtl_12_a_token_bound_to_a_certificate_is_worth_nothing_without_it(db: D
     assert!(metadata.contains("\"tls_client_certificate_bound_access_tokens\":true"), "PRM-02: {metadata}");
     // Another certificate, under the same name, gets no token either.
     let impostor = world.service(&issuer, &["--tls-cert", &cert, "--tls-key", &key]);
-    let refused = impostor.call(Method::GET, &url).await.unwrap_err().to_string();
+    let refused = call(&impostor, Method::GET, &url).await.unwrap_err().to_string();
     assert_eq!(refused, "the token request was refused: 401 invalid_client");
 }
 
@@ -203,7 +203,7 @@ async fn dpo_26_a_token_bound_to_both_needs_both(db: Db) {
     let (cert, key, signing) = (world.file("own.pem"), world.file("own.key"), world.file("client.key"));
     let with_key = ["--key", signing.as_str(), "--dpop"];
     let service = world.service(&issuer, &[&with_key[..], &["--tls-cert", &cert, "--tls-key", &key]].concat());
-    assert_eq!(face(service.call(Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
+    assert_eq!(face(call(&service, Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
     let (token, proof) = stolen(&service).await;
     let jkt = Signer::thumbprint(&decoded(&proof.unwrap(), 0)["jwk"]);
     assert_eq!(decoded(&token, 1)["cnf"], json!({"jkt": jkt, "x5t#S256": x5t(&own)}));
@@ -212,7 +212,7 @@ async fn dpo_26_a_token_bound_to_both_needs_both(db: Db) {
     assert_refused(&bearer, "the token is bound to a key: use the DPoP scheme");
     let none = told(&world.stranger(None), &url, &format!("DPoP {token}"), None).await;
     assert_refused(&none, "the token is bound to another certificate");
-    let error = world.service(&issuer, &with_key).call(Method::GET, &url).await.unwrap_err().to_string();
+    let error = call(&world.service(&issuer, &with_key), Method::GET, &url).await.unwrap_err().to_string();
     assert_eq!(error, "the token request was refused: 400 invalid_request");
 }
 
