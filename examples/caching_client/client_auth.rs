@@ -1,4 +1,5 @@
-//! How the client shows who it is: a secret (RFC 6749 section 2.3.1), or a private key (RFC 7523 section 2.2).
+//! How the client shows who it is: a secret (RFC 6749 section 2.3.1), a private key (RFC 7523 section 2.2), or a
+//! certificate (RFC 8705 section 2).
 
 use std::fmt;
 
@@ -14,6 +15,8 @@ use serde::Serialize;
 pub enum ClientAuth {
     Secret(SecretString),
     Key(ClientKey),
+    /// The certificate of the connection, and nothing in the request but the client id.
+    Certificate,
 }
 
 impl ClientAuth {

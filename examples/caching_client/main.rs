@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use reqwest::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Certificate, Identity, Method, Response, StatusCode};
 use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
 
@@ -45,6 +45,16 @@ pub struct Options {
     /// Bind tokens to a key that is made at the start (DPoP)
     #[arg(long)]
     pub dpop: bool,
+    /// A certificate of the client (its chain in PEM) for TLS: tokens may be bound to it, and with neither secret nor key it
+    /// says who the client is
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// CAs in PEM that vouch for the issuer and the API, besides those of the system
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Scopes with spaces between [default: the client's]
     #[arg(long, default_value = "")]
     pub scope: String,
@@ -103,19 +113,22 @@ impl Service {
             (None, Some(file)) => {
                 ClientAuth::Secret(std::fs::read_to_string(file)?.trim_end_matches(['\r', '\n']).into())
             }
-            (None, None) => match std::env::var("CLIENT_SECRET") {
-                Ok(secret) => ClientAuth::Secret(secret.into()),
-                Err(_) => return Err("no secret: set CLIENT_SECRET, or name a file with --secret-file".into()),
+            (None, None) => match (std::env::var("CLIENT_SECRET"), &options.tls_cert) {
+                (Ok(secret), _) => ClientAuth::Secret(secret.into()),
+                (Err(_), Some(_)) => ClientAuth::Certificate,
+                (Err(_), None) => {
+                    return Err("no credential: set CLIENT_SECRET, or use --secret-file, --key or --tls-cert".into());
+                }
             },
         };
         let dpop = if options.dpop { Some(Arc::new(Dpop::generate()?)) } else { None };
-        // A redirect would carry the credential to somebody else.
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+        let http = http(options)?;
         let endpoint = TokenEndpoint {
             issuer: options.issuer.clone(),
             client_id: options.client_id.clone(),
             auth,
             dpop: dpop.clone(),
+            certified: options.tls_cert.is_some(),
             http: http.clone(),
             clock: now,
             url: OnceCell::new(),
@@ -146,6 +159,19 @@ impl Service {
         }
         Ok(answer)
     }
+}
+
+/// For the issuer and for APIs: both get to see the certificate, if there is one.
+fn http(options: &Options) -> Result<reqwest::Client, Failed> {
+    // A redirect would carry the credential to somebody else.
+    let mut http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    if let (Some(cert), Some(key)) = (&options.tls_cert, &options.tls_key) {
+        http = http.identity(Identity::from_pem(&[std::fs::read(cert)?, std::fs::read(key)?].concat())?);
+    }
+    if let Some(ca) = &options.ca {
+        http = http.tls_certs_merge(Certificate::from_pem_bundle(&std::fs::read(ca)?)?);
+    }
+    Ok(http.build()?)
 }
 
 /// Whether the API refuses the call for this reason.

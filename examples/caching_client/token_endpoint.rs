@@ -21,6 +21,8 @@ pub struct TokenEndpoint {
     pub client_id: String,
     pub auth: ClientAuth,
     pub dpop: Option<Arc<Dpop>>,
+    /// Whether `http` shows a certificate to who asks for one.
+    pub certified: bool,
     pub http: reqwest::Client,
     pub clock: fn() -> i64,
     /// The endpoint's URL, once it was found in the metadata.
@@ -65,6 +67,14 @@ impl std::error::Error for Failure {}
 struct Metadata {
     issuer: String,
     token_endpoint: String,
+    #[serde(default)]
+    mtls_endpoint_aliases: Aliases,
+}
+
+/// RFC 8705 section 5.
+#[derive(Default, Deserialize)]
+struct Aliases {
+    token_endpoint: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +117,8 @@ impl TokenEndpoint {
                 form.push(("client_assertion", &assertion));
                 form.push(("client_id", &self.client_id));
             }
+            // RFC 8705 section 2: "the client MUST include the client_id parameter".
+            ClientAuth::Certificate => form.push(("client_id", &self.client_id)),
         }
         if let Some(dpop) = &self.dpop {
             let proof = dpop.proof("POST", url, None, (self.clock)()).map_err(Failure::Unreachable)?;
@@ -157,12 +169,16 @@ impl TokenEndpoint {
         }
         let metadata: Metadata = serde_json::from_slice(&limited(answer).await?)
             .map_err(|error| Failure::Unreachable(format!("metadata: {error}")))?;
+        // RFC 8705 section 5: a client that intends to do mutual TLS uses the alias "in preference to" the usual endpoint,
+        // where nobody may ask for its certificate.
+        let alias = metadata.mtls_endpoint_aliases.token_endpoint.filter(|_| self.certified);
+        let endpoint = alias.unwrap_or(metadata.token_endpoint);
         // RFC 8414 section 3.3. Otherwise the credential could be sent to somebody else.
-        let same_protection = metadata.token_endpoint.starts_with("https://") || self.issuer.starts_with("http://");
+        let same_protection = endpoint.starts_with("https://") || self.issuer.starts_with("http://");
         if metadata.issuer != self.issuer || !same_protection {
             return Err(Failure::Unreachable("the metadata is of another issuer, or its endpoint is not https".into()));
         }
-        Ok(metadata.token_endpoint)
+        Ok(endpoint)
     }
 }
 
@@ -186,8 +202,8 @@ async fn limited(mut answer: Response) -> Result<Vec<u8>, Failure> {
 
 #[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
 fn unreachable(error: reqwest::Error) -> Failure {
-    let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-    Failure::Unreachable(format!("{error}{cause}"))
+    let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+    Failure::Unreachable(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
 }
 
 /// RFC 8414 section 3.1: the well-known part goes between host and path.

@@ -74,12 +74,13 @@ pub fn app(
     let scheme = if options.tls_cert.is_some() { "https" } else { "http" };
     let public_url = options.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
     let public_url = public_url.trim_end_matches('/').to_owned();
+    let metadata_path = metadata_path(&options.resource);
     // Redirects are not followed: keys come from where the configuration says, or not at all.
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
     let guard = Arc::new(Guard {
         checker: Checker::new(&options.issuer, &options.resource),
         keys: Arc::new(IssuerKeys::new(&options.issuer, http)),
-        metadata_url: format!("{public_url}{METADATA}"),
+        metadata_url: format!("{public_url}{metadata_path}"),
         public_url,
         trusted_proxies: options.trusted_proxy.clone(),
         clock,
@@ -87,7 +88,7 @@ pub fn app(
     let metadata = Json(metadata(options));
     let needs = |scope: &'static str| from_fn_with_state((Arc::clone(&guard), scope), require);
     let router = Router::new()
-        .route(METADATA, get(async move || metadata))
+        .route(&metadata_path, get(async move || metadata))
         .route("/data", get(read).layer(needs("read:data")).merge(post(write).layer(needs("write:data"))));
     Ok(router.into_make_service_with_connect_info::<Peer>())
 }
@@ -118,5 +119,10 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().try_into().unwrap_or(i64::MAX))
 }
 
-/// RFC 9728 section 3.
-const METADATA: &str = "/.well-known/oauth-protected-resource";
+/// RFC 9728 section 3.1: the well-known part goes between the host and the path of what the API is called.
+fn metadata_path(resource: &str) -> String {
+    let host = resource.find("://").map_or(0, |at| at + 3);
+    let path = resource.get(host..).and_then(|rest| Some(rest.split(['?', '#']).next()?.split_once('/')?.1));
+    let path = path.filter(|path| !path.is_empty()).map_or_else(String::new, |path| format!("/{path}"));
+    format!("/.well-known/oauth-protected-resource{path}")
+}

@@ -1,6 +1,7 @@
 //! The examples, included as they are: alone, against each other, and against the real program.
 
 mod api;
+mod bound;
 mod client;
 mod hostile;
 mod issuer;
@@ -23,7 +24,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::harness::Db;
-use crate::process::daemon::{Daemon, Grantd};
+use crate::process::daemon::{Daemon, Grantd, eventually};
 use caching_client::Service;
 
 fn now() -> i64 {
@@ -53,6 +54,14 @@ fn service(arguments: &[&str]) -> Service {
     Service::new(&options).unwrap()
 }
 
+/// Calls as the example client does, and again when the issuer was too busy.
+async fn call(service: &Service, method: Method, url: &str) -> Result<Response, caching_client::Failed> {
+    let busy = |answer: &Result<Response, caching_client::Failed>| {
+        answer.as_ref().is_err_and(|error| error.to_string() == "the token endpoint is busy: 503")
+    };
+    eventually(async || service.call(method.clone(), url).await, |answer| !busy(answer)).await
+}
+
 /// Status, challenges and body, each on a line.
 async fn face(answer: Response) -> String {
     let mut lines = vec![answer.status().as_u16().to_string()];
@@ -74,12 +83,12 @@ async fn from_the_client_by_the_program_to_the_api() {
     let for_issuer = ["--issuer", issuer, "--resource", issuer];
     let data = format!("http://{}/data", start_api(&for_issuer, now).await);
     let reader = service(&credential);
-    assert_eq!(face(reader.call(Method::GET, &data).await.unwrap()).await, "200\n{\"read_by\":\"demo\"}");
-    let refused = face(reader.call(Method::POST, &data).await.unwrap()).await;
+    assert_eq!(face(call(&reader, Method::GET, &data).await.unwrap()).await, "200\n{\"read_by\":\"demo\"}");
+    let refused = face(call(&reader, Method::POST, &data).await.unwrap()).await;
     assert!(refused.starts_with("403\nBearer ") && refused.contains("error=\"insufficient_scope\""), "{refused}");
     assert!(refused.contains("scope=\"write:data\""), "{refused}");
     let writer = service(&[&credential[..], &["--scope", "write:data read:data"]].concat());
-    assert_eq!(face(writer.call(Method::POST, &data).await.unwrap()).await, "200\n{\"written_by\":\"demo\"}");
+    assert_eq!(face(call(&writer, Method::POST, &data).await.unwrap()).await, "200\n{\"written_by\":\"demo\"}");
 
     // At another time, and at another API.
     let later = format!("http://{}/data", start_api(&for_issuer, || now() + 3_632).await);

@@ -35,6 +35,8 @@ fn fields<'a>(authorization: &'a str, host: &'a str, proof: &'a str) -> [(&'a st
     [("authorization", authorization), ("dpop", proof), ("host", host), ("x-forwarded-host", host)]
 }
 
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
 const OK: &str = "200\n{\"read_by\":\"c\"}";
 
 #[tokio::test]
@@ -53,9 +55,13 @@ async fn an_api_tells_what_it_takes() {
     assert!(twice.starts_with("400\nBearer ") && twice.contains("error=\"invalid_request\""), "BRR-05: {twice}");
     let url = format!("http://{address}/data?access_token={}", issuer.token(&Value::Null));
     assert_eq!(face(reqwest::get(&url).await.unwrap()).await, none, "BRR-02: a token in the URL is none");
+    let in_body = reqwest::Client::new().post(format!("http://{address}/data"));
+    let in_body = in_body.header("content-type", "application/x-www-form-urlencoded");
+    let in_body = in_body.body(format!("access_token={}", issuer.token(&Value::Null))).send().await.unwrap();
+    assert_eq!(face(in_body).await, none, "BRR-02: nor is one in a body");
     let both = reqwest::Client::new().get(url).header("authorization", &bearer).send().await.unwrap();
     assert_eq!(both.status(), 400, "BRR-05");
-    // PRM-01 and PRM-02.
+    // PRM-01 and PRM-02; PRM-03 is the `resource_metadata` above.
     let url = format!("http://{address}/.well-known/oauth-protected-resource");
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
     let metadata: Value = serde_json::from_str(&text).unwrap();
@@ -65,6 +71,26 @@ async fn an_api_tells_what_it_takes() {
             "scopes_supported": ["read:data", "write:data"], "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
             "tls_client_certificate_bound_access_tokens": false})
     );
+}
+
+#[tokio::test]
+async fn prm_01_prm_03_the_metadata_of_an_api_with_a_path_is_behind_the_well_known_part() {
+    let issuer = Issuer::start(&[]).await;
+    for (resource, path) in [
+        ("https://api.test", WELL_KNOWN.to_owned()),
+        ("https://api.test/", WELL_KNOWN.to_owned()),
+        ("https://api.test/?x", WELL_KNOWN.to_owned()),
+        ("https://api.test/v1", format!("{WELL_KNOWN}/v1")),
+        ("https://api.test/v1/a/", format!("{WELL_KNOWN}/v1/a/")),
+        ("urn:example:api", WELL_KNOWN.to_owned()),
+    ] {
+        let arguments = ["--issuer", &issuer.url, "--resource", resource, "--public-url", API];
+        let address = start_api(&arguments, now).await;
+        let told = ask(address, &[]).await;
+        assert!(told.contains(&format!("resource_metadata=\"{API}{path}\"")), "{resource}: {told}");
+        let text = reqwest::get(format!("http://{address}{path}")).await.unwrap().text().await.unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["resource"], resource);
+    }
 }
 
 #[tokio::test]

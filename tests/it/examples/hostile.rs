@@ -220,6 +220,7 @@ fn challenges_say_what_to_do() {
     let none = "401\nBearer resource_metadata=\"https://api.test/m\"\nDPoP algs=\"ES256 EdDSA\", resource_metadata=\"https://api.test/m\"";
     assert_eq!(face(Credentials::read(&[]).map(|_| unreachable!())), none, "BRR-03: no error code");
     assert_eq!(face(setting.ask("Basic YTpi", &[])), none);
+    // BRR-04: 401, 403 and 400; BRR-07: a token by DPoP that comes without a proof.
     insta::assert_snapshot!(face(setting.bearer("a.b.c")), @r#"
     401
     Bearer resource_metadata="https://api.test/m", error="invalid_token", error_description="the token is no JWT of ours"
@@ -246,6 +247,37 @@ fn challenges_say_what_to_do() {
     assert_eq!(face(Err(Challenge::busy())), "503\n");
 }
 
+/// RFC 6750 section 3: which characters, and "MUST NOT be present more than once".
+#[test]
+fn brr_06_a_challenge_has_each_attribute_once_and_in_characters_that_are_allowed() {
+    let setting = Setting::new();
+    let token = setting.issuer.sign(&header(), &claims());
+    let expired = setting.token_with("exp", 0);
+    for refused in [
+        Credentials::read(&[]).map(|_| unreachable!()),
+        setting.ask("Bearer", &[]),
+        setting.bearer("a.b.c\"x"),
+        setting.bearer(&expired),
+        setting.ask(&format!("DPoP {token}"), &[]),
+        setting.ask(&format!("DPoP {}", setting.bound()), &[]),
+        setting.bearer(&token).unwrap().needs("write:data").map(|()| unreachable!()),
+    ] {
+        for field in refused.unwrap_err().www_authenticate("https://api.test/m") {
+            let (scheme, attributes) = field.split_once(' ').unwrap();
+            assert!(["Bearer", "DPoP"].contains(&scheme), "{field}");
+            let mut names = Vec::new();
+            for attribute in attributes.split(", ") {
+                let (name, value) = attribute.split_once('=').unwrap();
+                let value = value.strip_prefix('"').unwrap().strip_suffix('"').unwrap();
+                // %x20-21 / %x23-5B / %x5D-7E
+                assert!(value.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && !b"\"\\".contains(&byte)), "{field}");
+                assert!(!names.contains(&name), "{name} twice: {field}");
+                names.push(name);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_bound_token_needs_a_proof_by_its_key_for_this_request() {
     let setting = Setting::new();
@@ -263,7 +295,7 @@ fn a_bound_token_needs_a_proof_by_its_key_for_this_request() {
         claims[member] = value.into();
         assert!(setting.dpop(&token, &setting.client.proof(&claims)).is_ok(), "{member} {value}");
     }
-    // DPO-21: a token that is bound is no bearer token, and one that is not is no DPoP token.
+    // DPO-21, BRR-07: a token that is bound is no bearer token, and one that is not is no DPoP token.
     let downgraded = setting.ask(&format!("Bearer {token}"), &[&setting.client.proof(&proof_claims(&token, "p2"))]);
     assert_refused(downgraded, "invalid_token", "the token is bound to a key: use the DPoP scheme");
     let free = setting.issuer.sign(&header(), &claims());

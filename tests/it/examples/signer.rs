@@ -23,7 +23,12 @@ impl Signer {
 
     /// RFC 7638: members sorted by name, which is how `Value` writes them.
     pub fn jkt(&self) -> String {
-        sha256(&self.jwk().to_string())
+        Self::thumbprint(&self.jwk())
+    }
+
+    /// The same of a JWK that has no other members.
+    pub fn thumbprint(jwk: &Value) -> String {
+        sha256(&jwk.to_string())
     }
 
     /// The key as it stands in a key set.

@@ -151,10 +151,14 @@ impl Daemon {
         get(self.admin, path).await
     }
 
-    /// Asks for a token with credentials in the body, the secret sent as it is.
+    /// Asks for a token with credentials in the body, the secret sent as it is. On a machine that is busy a request may be
+    /// refused for that alone; it says to try again in a second, which no other 503 does.
     pub async fn token(&self, id: &str, secret: &str) -> Answer {
         let body = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}");
-        self.post("/token", &[], body).await
+        let overloaded = |answer: &Answer| {
+            answer.status == 503 && answer.headers.get("retry-after").is_some_and(|after| after == "1")
+        };
+        eventually(async || self.post("/token", &[], body.clone()).await, |answer| !overloaded(answer)).await
     }
 
     pub async fn post(&self, path: &str, fields: &[(&str, &str)], body: String) -> Answer {
