@@ -21,6 +21,9 @@ mod assertion;
 /// A6: JWTs and keys of others.
 mod jose;
 
+/// A6: vectors that others have collected.
+mod wycheproof;
+
 /// The architecture as a test.
 mod tidy;
 
