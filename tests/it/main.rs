@@ -45,6 +45,9 @@ mod answers;
 /// A8, A9 and A11: metadata, key sets, resource indicators.
 mod discovery;
 
+/// A9: signing keys that replace each other.
+mod rotation;
+
 /// A16 and A17: tokens that are bound to a key or a certificate.
 mod dpop;
 
