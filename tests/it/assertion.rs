@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -73,6 +75,16 @@ impl Signer {
         jwk
     }
 
+    /// The public key as X.509 has it: a `SubjectPublicKeyInfo` in DER.
+    pub fn spki(&self) -> Vec<u8> {
+        let der: Result<PublicKeyX509Der<'_>, _> = match &self.pair {
+            Pair::Ec(pair) => pair.public_key().as_der(),
+            Pair::Ed(pair) => pair.public_key().as_der(),
+            Pair::Rsa(pair, _) => pair.public_key().as_der(),
+        };
+        der.unwrap().as_ref().to_vec()
+    }
+
     pub fn stored(&self) -> StoredKey {
         let key = VerifyingKey::from_text(self.jwk().to_string().as_bytes(), None).unwrap();
         let kid = key.kid().unwrap_or(key.jkt()).into();
@@ -134,4 +146,18 @@ pub async fn ask(server: &Server, assertion: &str) -> Answer {
 
 pub async fn ask_at(server: &Server, path: &str, form: &str, assertion: &str) -> Answer {
     server.post_to(path, &[], format!("{form}&client_assertion_type={TYPE}&client_assertion={assertion}")).await
+}
+
+/// A JWT whose signature is a MAC.
+pub fn mac(alg: &str, secret: &[u8], claims: &Value) -> String {
+    let header = json!({"alg": alg}).to_string();
+    let signed = [header, claims.to_string()].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part)).join(".");
+    let hash = match alg {
+        "HS256" => hmac::HMAC_SHA256,
+        "HS384" => hmac::HMAC_SHA384,
+        "HS512" => hmac::HMAC_SHA512,
+        other => panic!("{other} is no MAC"),
+    };
+    let mac = hmac::sign(&hmac::Key::new(hash, secret), signed.as_bytes());
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(mac))
 }

@@ -56,7 +56,7 @@ async fn ask(server: &Server, certificate: &PeerCertificate, id: &str) -> Answer
     ask_by(server, Some(certificate), &[], format!("{FORM}&client_id={id}")).await
 }
 
-async fn register(store: &Store, id: &str, kind: &str, value: &str) -> Result<(), StoreError> {
+pub async fn register(store: &Store, id: &str, kind: &str, value: &str) -> Result<(), StoreError> {
     let registered = RegisteredCertificate::parse(kind, value).unwrap();
     let cert_id = grantd::crypto::secret::new_secret_id().unwrap();
     let stored = StoredCertificate {

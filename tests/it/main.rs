@@ -75,6 +75,9 @@ mod credential_use;
 /// A7: clients that sign assertions.
 mod private_key_jwt;
 
+/// A6 and A7: assertions that are refused, and how that looks.
+mod refused_assertions;
+
 /// A7: clients that publish their keys.
 mod jwks_uri;
 
