@@ -45,6 +45,9 @@ mod answers;
 /// A8, A9 and A11: metadata, key sets, resource indicators.
 mod discovery;
 
+/// A8: whether the metadata keeps what it promises.
+mod promises;
+
 /// A9: signing keys that replace each other.
 mod rotation;
 
