@@ -165,7 +165,7 @@ mod tests {
     use crate::crypto::jws::SigningKey;
 
     #[test]
-    fn jos_19_thumbprints_match_the_vectors_of_rfc_8037_and_rfc_9449() {
+    fn v3_jos_19_thumbprints_match_the_vectors_of_rfc_8037_and_rfc_9449() {
         let ed = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
         assert_eq!(PublicKey::new(ed).unwrap().kid, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
         let ec = json!({"kty": "EC", "crv": "P-256", "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",

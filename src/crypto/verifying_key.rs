@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn jos_19_thumbprints_match_the_vectors_whatever_else_a_key_says() {
+    fn v1_v3_jos_19_thumbprints_match_the_vectors_whatever_else_a_key_says() {
         for (jwk, alg, jkt) in [
             (ec(), Alg::Es256, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"),
             (ed(), Alg::EdDsa, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_01_the_example_of_rfc_6749_reads() {
+    fn v6_sec_01_the_example_of_rfc_6749_reads() {
         let read = basic("Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3", BasicReading::Strict);
         assert_eq!(read, Ok(("s6BhdRkqt3".into(), vec!["7Fjfp0ZBr1KtDRbnfVdmIw".into()])));
     }

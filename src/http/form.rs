@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tok_12_sec_04_plus_and_escapes_decode_in_either_case() {
+    fn v6_tok_12_sec_04_plus_and_escapes_decode_in_either_case() {
         assert_eq!(decode(b"api%3aread+api%3Awrite%20x").unwrap(), "api:read api:write x");
         assert_eq!(decode(b"+%25%26%2B%C2%A3%E2%82%AC").unwrap(), " %&+£€", "RFC 6749 appendix B");
         assert_eq!(decode(b"read:data write:data").unwrap(), "read:data write:data");

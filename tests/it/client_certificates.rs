@@ -12,6 +12,7 @@ use grantd::http::Caller;
 use grantd::model::certificate::{PeerCertificate, RegisteredCertificate};
 use grantd::model::client::Client;
 use grantd::model::credential::StoredCertificate;
+use grantd::model::resource::Resource;
 use grantd::model::time::UnixTime;
 use grantd::store::{Store, StoreError};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -28,6 +29,7 @@ use crate::process::daemon::{Daemon, Grantd, eventually};
 
 on_both!(
     mtl_01_mtl_02_the_certificate_is_that_of_the_client_that_is_named,
+    met_07_jca_19_a_certificate_is_as_good_at_introspect_and_revoke,
     mtl_03_mtl_05_c21_c22_a_name_counts_when_a_ca_vouches_for_it,
     mtl_06_c20_a_self_signed_certificate_is_the_very_one,
     mtl_04_a_client_has_one_name_and_rows_are_checked,
@@ -56,7 +58,7 @@ async fn ask(server: &Server, certificate: &PeerCertificate, id: &str) -> Answer
     ask_by(server, Some(certificate), &[], format!("{FORM}&client_id={id}")).await
 }
 
-async fn register(store: &Store, id: &str, kind: &str, value: &str) -> Result<(), StoreError> {
+pub async fn register(store: &Store, id: &str, kind: &str, value: &str) -> Result<(), StoreError> {
     let registered = RegisteredCertificate::parse(kind, value).unwrap();
     let cert_id = grantd::crypto::secret::new_secret_id().unwrap();
     let stored = StoredCertificate {
@@ -102,6 +104,42 @@ async fn mtl_01_mtl_02_the_certificate_is_that_of_the_client_that_is_named(db: D
     server.store.set_client_enabled("mt", false).await.unwrap();
     server.refresh().await;
     ask(&server, &certificate, "mt").await.e401();
+}
+
+async fn met_07_jca_19_a_certificate_is_as_good_at_introspect_and_revoke(db: Db) {
+    let setup = Setup::new(db).await;
+    let own = self_signed("own");
+    with_client(&setup, "mt", "subject_dn", "CN=svc").await;
+    with_client(&setup, "ms", "self_signed", &peer(&own, false).certificate.x5t_s256()).await;
+    let mut resource = Resource {
+        identifier: "https://api1.test".parse().unwrap(),
+        scope: "api:read api:write".parse().unwrap(),
+        alg: None,
+        token_ttl: None,
+        introspectors: vec!["mt".parse().unwrap(), "ms".parse().unwrap()],
+    };
+    setup.save(resource.clone()).await;
+    resource.identifier = "https://as.test".parse().unwrap();
+    setup.save(resource).await;
+    let server = setup.start().await;
+    let ours = ca("ours");
+    let (svc, own) = (peer(&ours.issue(&named("svc")), true), peer(&own, false));
+    let at = async |path: &str, certificate: Option<&PeerCertificate>, id: &str, token: &str| {
+        let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: certificate.cloned() };
+        server.send_by(&caller, form(path, &[], format!("token={token}&client_id={id}"))).await
+    };
+    for (id, right, wrong) in [("mt", &svc, &own), ("ms", &own, &svc)] {
+        let token = ask(&server, right, id).await.access_token();
+        for path in ["/introspect", "/revoke"] {
+            for nobodys in [Some(wrong), Some(&peer(&ours.issue(&named("other")), true)), None] {
+                at(path, nobodys, id, &token).await.e401();
+            }
+            at(path, Some(right), "nobody", &token).await.e401();
+        }
+        assert_eq!(at("/introspect", Some(right), id, &token).await.json()["active"], true);
+        assert_eq!(at("/revoke", Some(right), id, &token).await.status, StatusCode::OK);
+        at("/introspect", Some(right), id, &token).await.inactive();
+    }
 }
 
 async fn mtl_03_mtl_05_c21_c22_a_name_counts_when_a_ca_vouches_for_it(db: Db) {

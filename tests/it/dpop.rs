@@ -1,6 +1,7 @@
 //! A17 and A16: tokens that are bound to a key or a certificate.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -8,23 +9,30 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use grantd::crypto::certificate::Certificate;
+use grantd::crypto::jwk::Alg;
 use grantd::crypto::random_id;
+use grantd::crypto::seal::SealingKey;
 use grantd::crypto::verifying_key::VerifyingKey;
 use grantd::http::{Caller, Door};
 use grantd::model::certificate::PeerCertificate;
 use grantd::model::client::Client;
-use grantd::model::time::Clock;
+use grantd::model::time::{Clock, Span, UnixTime};
+use grantd::store::keys::new_key;
 use serde_json::{Value, json};
 
 use crate::assertion::{Signer, TYPE, claims};
 use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
+use crate::process::daemon::eventually;
 
 on_both!(
     dpo_01_dpo_24_dpo_25_a_proof_binds_the_token_to_its_key,
     dpo_02_to_dpo_11_h46_a_bad_proof_is_refused_and_no_token_is_issued,
     dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty,
+    h39_no_second_makes_a_spent_proof_good_again_by_no_clock,
+    h45_a_proof_stays_spent_when_the_signing_key_is_another,
     dpo_12_c34_one_jti_is_many_under_many_keys,
     h38_h40_which_jti_is_spent_by_what,
+    dpo_16_dpo_22_an_old_nonce_is_still_taken_and_brings_a_new_one,
     dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused,
     dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_every_replica,
     dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token,
@@ -35,6 +43,8 @@ on_both!(
     met_09_met_10_the_metadata_says_what_can_be_bound,
     dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by,
 );
+
+const START: i64 = 1_800_000_000;
 
 /// Who holds a key, and makes proofs with it.
 pub struct Prover {
@@ -190,6 +200,49 @@ async fn dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty
     assert_eq!(issued, 1);
 }
 
+async fn h39_no_second_makes_a_spent_proof_good_again_by_no_clock(db: Db) {
+    let mut setup = Setup::new(db).await;
+    let (clock, hand) = Clock::fixed(START);
+    setup.clock = clock;
+    let secret = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    let prover = Prover::new();
+    // As old as a proof may become, and as far ahead of us as it may be.
+    for iat in [START, START + 30] {
+        hand.store(START, Ordering::Relaxed);
+        let proof = prover.proof_with("iat", iat);
+        ask(&server, "cb", &secret, &proof).await.ok_of_type("DPoP");
+        for second in 1..100 {
+            let now = START + second;
+            hand.store(now, Ordering::Relaxed);
+            // A replica whose clock is a minute ahead sweeps what it takes for expired.
+            server.store.sweep_spent(UnixTime(now + 60)).await.unwrap();
+            ask(&server, "cb", &secret, &proof).await.error("invalid_dpop_proof");
+        }
+    }
+}
+
+async fn h45_a_proof_stays_spent_when_the_signing_key_is_another(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let (replica, prover) = (server.replica().await, Prover::new());
+    let proof = prover.proof();
+    // Elsewhere a proof is nothing, and nothing becomes of it.
+    for path in ["/introspect", "/revoke"] {
+        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*proof)];
+        assert_eq!(server.post_to(path, &fields, "token=x").await.status, StatusCode::OK, "{path}");
+    }
+    let before = ask(&server, "cb", &secret, &proof).await;
+    let under = SealingKey::from_base64(&server.sealing_key).unwrap();
+    let next = new_key(Alg::Es256, &under, server.server.clock.now(), Span::from_secs(1)).unwrap();
+    server.store.add_key(&next).await.unwrap();
+    for server in [&server, &replica] {
+        let signs = async || ask(server, "cb", &secret, &prover.proof()).await.token().0["kid"].clone();
+        let signer = eventually(signs, |kid| *kid == *next.kid).await;
+        assert_ne!(signer, before.token().0["kid"], "the key is another");
+        ask(server, "cb", &secret, &proof).await.error("invalid_dpop_proof");
+    }
+}
+
 async fn dpo_12_c34_one_jti_is_many_under_many_keys(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     for prover in [Prover::new(), Prover::new()] {
@@ -247,6 +300,42 @@ async fn dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_eve
     ask(&server, "cb", &secret, &proof).await.error("use_dpop_nonce");
     // Without a proof there is nothing to carry a nonce.
     server.basic("cb", &secret, "").await.ok();
+}
+
+async fn dpo_16_dpo_22_an_old_nonce_is_still_taken_and_brings_a_new_one(db: Db) {
+    // Windows begin at multiples of a minute.
+    const WINDOW: i64 = 60;
+    let mut setup = Setup::new(db).await;
+    let (clock, hand) = Clock::fixed(START);
+    setup.clock = clock;
+    setup.settings.dpop.require_nonce = true;
+    let secret = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    let prover = Prover::new();
+    let with = |nonce: &str| {
+        let mut claims = Prover::claims();
+        (claims["iat"], claims["nonce"]) = (hand.load(Ordering::Relaxed).into(), nonce.into());
+        prover.sign(&prover.header(), &claims)
+    };
+    let first = ask(&server, "cb", &secret, &with("none")).await.header("dpop-nonce").to_owned();
+    let young = ask(&server, "cb", &secret, &with(&first)).await;
+    young.ok_of_type("DPoP");
+    assert!(!young.headers.contains_key("dpop-nonce"), "nothing is due");
+
+    hand.store(START + WINDOW, Ordering::Relaxed);
+    let old = ask(&server, "cb", &secret, &with(&first)).await;
+    old.ok_of_type("DPoP");
+    assert_eq!(old.headers.get_all("dpop-nonce").iter().count(), 1);
+    assert_eq!(old.header("cache-control"), "no-store");
+    let second = old.header("dpop-nonce").to_owned();
+    assert_ne!(second, first);
+    let fresh = ask(&server, "cb", &secret, &with(&second)).await;
+    fresh.ok_of_type("DPoP");
+    assert!(!fresh.headers.contains_key("dpop-nonce"));
+
+    hand.store(START + 2 * WINDOW, Ordering::Relaxed);
+    ask(&server, "cb", &secret, &with(&first)).await.error("use_dpop_nonce");
+    ask(&server, "cb", &secret, &with(&second)).await.ok_of_type("DPoP");
 }
 
 async fn dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused(db: Db) {

@@ -118,7 +118,7 @@ async fn jca_14_dpo_06_fap_11_every_algorithm_but_rs256_is_taken(db: Db) {
     let prover = Prover::new();
     for signer in &signers {
         let answer = ask(&server, &signer.fresh(&signer.alg().to_lowercase()), Some(&prover.proof())).await;
-        let proof = proof_by(signer);
+        let proof = signer.proof_by(signer.alg());
         let by_proof = ask(&server, &signers[0].fresh("es256"), Some(&proof)).await;
         if signer.alg() == "RS256" {
             answer.error("invalid_client");
@@ -128,17 +128,6 @@ async fn jca_14_dpo_06_fap_11_every_algorithm_but_rs256_is_taken(db: Db) {
             by_proof.ok_of_type("DPoP");
         }
     }
-}
-
-/// A proof by a key of any algorithm.
-fn proof_by(signer: &Signer) -> String {
-    let mut jwk = signer.jwk();
-    jwk.as_object_mut().unwrap().remove("alg");
-    let header = json!({"typ": "dpop+jwt", "alg": signer.alg(), "jwk": jwk});
-    let of_client = claims("x");
-    let claims =
-        json!({"htm": "POST", "htu": "https://as.test/token", "jti": of_client["jti"], "iat": of_client["iat"]});
-    signer.sign(&header.to_string(), &claims.to_string())
 }
 
 async fn fap_07_fap_09_aud_is_a_string_and_clocks_may_differ_a_little(db: Db) {

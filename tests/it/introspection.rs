@@ -1,9 +1,14 @@
 //! A12 and A13: what resource servers are told about tokens.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use grantd::crypto::certificate::Certificate;
 use grantd::crypto::jwk::Alg;
+use grantd::http::Caller;
+use grantd::model::certificate::PeerCertificate;
 use grantd::model::client::Client;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, Span};
@@ -11,8 +16,10 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode};
 use serde_json::{Value, json};
 
+use crate::assertion::{Signer, TYPE};
 use crate::dpop::Prover;
-use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client};
+use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
+use crate::mutual_tls::self_signed;
 
 on_both!(
     int_01_int_07_only_resource_servers_are_told_anything,
@@ -23,10 +30,12 @@ on_both!(
     int_06_tokens_of_the_default_audience_have_introspectors_once_it_is_a_resource,
     int_05_a_client_that_is_gone_or_disabled_has_no_active_tokens,
     int_08_dpo_20_mtl_09_bindings_are_told,
+    h50_ijr_05_what_is_inactive_looks_the_same_whatever_is_asked_for,
     int_05_jwk_06_a_retiring_key_counts_and_a_removed_one_does_not,
     without_the_database_nobody_is_told_that_a_token_is_inactive,
     ijr_01_to_ijr_05_the_signed_form_is_for_whoever_names_it,
     ijr_07_a_resource_server_chooses_what_signs_and_unknown_algorithms_are_refused,
+    ijr_08_whatever_does_not_name_the_signed_form_gets_the_same_bytes,
     ijr_09_c18_the_signed_form_is_no_access_token,
     met_07_ijr_10_the_metadata_names_the_endpoints,
 );
@@ -259,10 +268,51 @@ async fn int_08_dpo_20_mtl_09_bindings_are_told(db: Db) {
     let world = World::new(db).await;
     let prover = Prover::new();
     let fields = [("authorization", &*basic("cb", &world.cb)), ("dpop", &*prover.proof())];
-    let form = format!("grant_type=client_credentials&resource={API1}");
-    let token = world.server.post(&fields, form).await.access_token();
+    let body = format!("grant_type=client_credentials&resource={API1}");
+    let token = world.server.post(&fields, body).await.access_token();
     let told = world.by_rs1(&token).await.json();
     assert_eq!((&told["token_type"], &told["cnf"]), (&json!("DPoP"), &json!({"jkt": prover.jkt()})));
+
+    // A certificate binds without a type of its own (RFC 8705 section 3).
+    let bound = Client { require_mtls_binding: true, resources: vec![API1.parse().unwrap()], ..client("mb") };
+    world.server.store.create_client(&bound, None).await.unwrap();
+    let signer = Signer::es256();
+    world.server.store.add_client_keys("mb", &[signer.stored()]).await.unwrap();
+    world.server.refresh().await;
+    let certificate = Arc::new(Certificate::parse(&self_signed("svc").chain()[0]).unwrap());
+    let peer = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: false };
+    let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(peer) };
+    let assertion = format!("client_assertion_type={TYPE}&client_assertion={}", signer.fresh("mb"));
+    let asked = form("/token", &[], format!("grant_type=client_credentials&{assertion}"));
+    let token = world.server.send_by(&caller, asked).await.access_token();
+    let told = world.by_rs1(&token).await.json();
+    let cnf = json!({"x5t#S256": certificate.x5t_s256()});
+    assert_eq!((&told["active"], &told["token_type"], &told["cnf"]), (&json!(true), &json!("Bearer"), &cnf));
+}
+
+async fn h50_ijr_05_what_is_inactive_looks_the_same_whatever_is_asked_for(db: Db) {
+    let (clock, hand) = Clock::fixed(1_700_000_000);
+    let world = World::with(Setup::new(db).await, |setup| setup.clock = clock).await;
+    let expired = world.token().await;
+    hand.store(1_700_003_600, std::sync::atomic::Ordering::Relaxed);
+    let (revoked, not_mine) = (world.token().await, world.token().await);
+    assert_eq!(world.server.revoke("cb", &world.cb, &revoked).await.status, StatusCode::OK);
+    assert_eq!(world.by_rs1(&not_mine).await.json()["active"], true);
+    let both = format!("application/json;q=0.1, {SIGNED}");
+    for accept in ["application/json", "*/*", "", SIGNED, &both] {
+        let mut first: Option<(String, String)> = None;
+        for token in [&not_mine, &expired, &revoked, "garbage", "a.b.c", &not_mine[1..]] {
+            let answer = ask_signed(&world, "rs2", &world.rs2, token, accept).await;
+            // ECDSA is never the same twice; what is signed is, by a clock that stands.
+            let parts = answer.body.rsplit_once('.').map_or(answer.body.clone(), |(signed, _)| signed.to_owned());
+            let length = answer.header("content-length").to_owned();
+            let seen = (answer.face().replace(&answer.body, ""), format!("{length} {parts}"));
+            let first = first.get_or_insert_with(|| seen.clone());
+            assert_eq!(seen, *first, "{accept} {token}");
+        }
+        let (_, body) = first.unwrap();
+        assert_eq!(body.contains("active"), accept != SIGNED && accept != both, "{body}");
+    }
 }
 
 async fn int_05_jwk_06_a_retiring_key_counts_and_a_removed_one_does_not(db: Db) {
@@ -380,6 +430,34 @@ async fn ijr_07_a_resource_server_chooses_what_signs_and_unknown_algorithms_are_
         let sql = format!("update client set introspection_signed_response_alg = '{unknown}' where client_id = 'rs1'");
         let refused = world.server.db.sql(&sql).await.unwrap_err().to_string();
         assert!(refused.contains("introspection_signed_response_alg: ES256 EdDSA PS256 or RS256"), "{refused}");
+    }
+}
+
+async fn ijr_08_whatever_does_not_name_the_signed_form_gets_the_same_bytes(db: Db) {
+    let world = World::new(db).await;
+    let token = world.token().await;
+    let plain = world.by_rs1(&token).await;
+    assert_eq!(plain.json()["active"], true);
+    for accept in [
+        "application/json",
+        "*/*",
+        "application/*",
+        "text/html",
+        "",
+        "application/token-introspection",
+        &format!("application/json, {SIGNED};q=0.9"),
+        &format!("{SIGNED};q=0"),
+        &format!("*/*, {SIGNED};q=0.0"),
+    ] {
+        let answer = ask_signed(&world, "rs1", &world.rs1, &token, accept).await;
+        assert_eq!(answer.face(), plain.face(), "{accept}");
+    }
+    for accept in [SIGNED, &SIGNED.to_uppercase(), &format!("{SIGNED};q=0.5, */*;q=0.1")] {
+        let answer = ask_signed(&world, "rs1", &world.rs1, &token, accept).await;
+        assert_eq!(answer.header("content-type"), SIGNED, "{accept}");
+        let claims = answer.body.split('.').nth(1).unwrap();
+        let claims = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        assert!(claims.contains(&plain.body), "the same bytes, signed: {claims}");
     }
 }
 

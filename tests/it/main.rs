@@ -21,6 +21,9 @@ mod assertion;
 /// A6: JWTs and keys of others.
 mod jose;
 
+/// A6: vectors that others have collected.
+mod wycheproof;
+
 /// The architecture as a test.
 mod tidy;
 
@@ -41,6 +44,12 @@ mod answers;
 
 /// A8, A9 and A11: metadata, key sets, resource indicators.
 mod discovery;
+
+/// A8: whether the metadata keeps what it promises.
+mod promises;
+
+/// A9: signing keys that replace each other.
+mod rotation;
 
 /// A16 and A17: tokens that are bound to a key or a certificate.
 mod dpop;
@@ -68,6 +77,9 @@ mod credential_use;
 
 /// A7: clients that sign assertions.
 mod private_key_jwt;
+
+/// A6 and A7: assertions that are refused, and how that looks.
+mod refused_assertions;
 
 /// A7: clients that publish their keys.
 mod jwks_uri;

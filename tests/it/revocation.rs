@@ -15,6 +15,7 @@ on_both!(
     rev_01_rev_04_rev_05_rev_10_the_form_is_that_of_a_token_request,
     rev_02_int_11_a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere,
     rev_03_what_is_no_live_token_is_revoked_already,
+    rev_08_no_token_is_of_a_type_that_cannot_be_revoked,
     rev_06_h51_c33_nobody_revokes_the_token_of_another,
     rev_07_h52_without_the_database_a_token_is_not_said_to_be_revoked,
     rev_09_rows_and_memory_end_with_the_token,
@@ -139,6 +140,42 @@ async fn rev_03_what_is_no_live_token_is_revoked_already(db: Db) {
     hand.store(1_700_003_600, std::sync::atomic::Ordering::Relaxed);
     done(&world.revoke(&token).await);
     assert_eq!(world.server.server.registry.revoked.len(), 1);
+}
+
+async fn rev_08_no_token_is_of_a_type_that_cannot_be_revoked(db: Db) {
+    let world = World::new(db).await;
+    let authorization = basic("cb", &world.cb);
+    // The types of RFC 7009 and RFC 8693, and some that are none.
+    let hints = [
+        "access_token",
+        "refresh_token",
+        "id_token",
+        "pat",
+        "urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt",
+        "urn:ietf:params:oauth:token-type:saml2",
+        "ACCESS_TOKEN",
+        "%20",
+        "",
+    ];
+    for hint in hints {
+        let token = world.token().await;
+        let [header, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else { unreachable!() };
+        let opaque = "tGzv3JOkF0XG5Qx2TlKWIA";
+        for token in [
+            opaque,
+            &format!("{header}.{claims}."),
+            &format!("{header}.e30.{signature}"),
+            "a.b.c.d.e",
+            &*token,
+            &*token,
+        ] {
+            let form = format!("token={token}&token_type_hint={hint}");
+            let answer = world.server.post_to("/revoke", &[("authorization", &authorization)], form).await;
+            assert!(!answer.body.contains("unsupported_token_type"), "{hint}: {}", answer.body);
+            done(&answer);
+        }
+        assert!(!world.is_active(&token).await, "{hint}");
+    }
 }
 
 async fn rev_06_h51_c33_nobody_revokes_the_token_of_another(db: Db) {

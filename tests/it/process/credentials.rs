@@ -13,6 +13,7 @@ use crate::harness::{Answer, Db};
 on_both!(
     keys_are_added_listed_and_removed,
     certificates_are_added_listed_and_removed,
+    c33_what_is_of_another_client_is_not_there,
     l105_keys_that_are_none_are_refused
 );
 
@@ -169,4 +170,35 @@ async fn certificates_are_added_listed_and_removed(db: Db) {
     grantd.ok(&["doctor"]).await;
     let done = grantd.run(&["client", "cert", "remove", "pk", "none"]).await;
     assert!(done.status.code() == Some(1) && done.stderr.contains("client cert list pk"), "{done:?}");
+}
+
+async fn c33_what_is_of_another_client_is_not_there(db: Db) {
+    let grantd = migrated(&db).await;
+    let created = grantd.json(&["client", "create", "other", "--scope", "a", "--json"]).await;
+    assert_eq!(created["client_id"], "other");
+    let file = db.file("k.json", &Signer::es256().named("k1").jwk().to_string());
+    grantd.ok(&["client", "key", "add", "other", "--jwk", file.to_str().unwrap()]).await;
+    grantd.ok(&["client", "cert", "add", "other", "--san-dns", "svc.example"]).await;
+    // `pk` has one of each, too, so that it is not for want of any.
+    let own = db.file("own.json", &Signer::es256().named("k2").jwk().to_string());
+    grantd.ok(&["client", "key", "add", "pk", "--jwk", own.to_str().unwrap()]).await;
+    grantd.ok(&["client", "cert", "add", "pk", "--san-dns", "own.example"]).await;
+    grantd.ok(&["client", "secret", "add", "pk"]).await;
+    let list = async |what: &str, of: &str| grantd.json(&["client", what, "list", of, "--json"]).await;
+    for (what, done, id) in [("secret", "revoke", "secret_id"), ("key", "remove", "kid"), ("cert", "remove", "cert_id")]
+    {
+        let before = [list(what, "other").await, list(what, "pk").await];
+        let theirs = before[0][0][id].as_str().unwrap();
+        let missing = theirs.chars().rev().collect::<String>();
+        let mut told = Vec::new();
+        for id in [theirs, &*missing] {
+            let refused = grantd.run(&["client", what, done, "pk", id]).await;
+            assert_eq!((refused.status.code(), refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
+            assert!(refused.stderr.contains("client pk has no"), "{refused:?}");
+            told.push(refused.stderr.replace(id, "ID"));
+        }
+        assert_eq!(told[0], told[1], "{what}");
+        assert_eq!([list(what, "other").await, list(what, "pk").await], before, "{what}: nothing has changed");
+        grantd.ok(&["client", what, done, "other", theirs]).await;
+    }
 }
