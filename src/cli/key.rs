@@ -65,7 +65,7 @@ impl Command {
             Self::List => list(shell, &store, now).await,
             Self::Generate { alg } | Self::Rotate { alg } => {
                 let alg = alg.unwrap_or(config.token_alg);
-                let ahead = ahead(&store.keys().await?, alg);
+                let ahead = ahead(&store.keys().await?, alg, now);
                 let key = new_key(alg, &sealing_key(&config)?, now, ahead)?;
                 add(shell, &store, &key, now).await
             }
@@ -73,7 +73,7 @@ impl Command {
                 let alg = alg.unwrap_or(config.token_alg);
                 let pem = zeroize::Zeroizing::new(std::fs::read(&file).with_context(|| file.display().to_string())?);
                 let (key, pkcs8) = SigningKey::from_pem(alg, &pem).with_context(|| file.display().to_string())?;
-                let active_at = now.plus(ahead(&store.keys().await?, alg));
+                let active_at = now.plus(ahead(&store.keys().await?, alg, now));
                 let key = SealedKey::seal(&key, &pkcs8, &sealing_key(&config)?, active_at, now)?;
                 add(shell, &store, &key, now).await
             }
@@ -115,9 +115,13 @@ impl Command {
     }
 }
 
-/// A new key waits until verifiers have fetched it, unless there is no other.
-fn ahead(keys: &[SealedKey], alg: Alg) -> Span {
-    if keys.iter().any(|key| key.alg == alg.as_str()) { PUBLISH_AHEAD } else { Span::from_secs(0) }
+/// A new key waits until verifiers have fetched it, unless there is no other. Each has a second of its own, so that of two
+/// that are made at once the later one signs last.
+fn ahead(keys: &[SealedKey], alg: Alg, now: UnixTime) -> Span {
+    let taken: Vec<UnixTime> = keys.iter().filter(|key| key.alg == alg.as_str()).map(|key| key.active_at).collect();
+    let earliest = if taken.is_empty() { 0 } else { PUBLISH_AHEAD.duration().as_secs() };
+    let mut seconds = (earliest..).map(Span::from_secs);
+    seconds.find(|ahead| !taken.contains(&now.plus(*ahead))).unwrap_or(PUBLISH_AHEAD)
 }
 
 async fn add(shell: &Shell, store: &Store, key: &SealedKey, now: UnixTime) -> anyhow::Result<()> {
@@ -160,4 +164,27 @@ async fn list(shell: &Shell, store: &Store, now: UnixTime) -> anyhow::Result<()>
     }
     let values: Vec<&Value> = rows.iter().map(|(value, _)| value).collect();
     shell.print(&values, || rows.iter().map(|(_, line)| line.as_str()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_keys_that_are_made_at_once_sign_one_after_the_other() {
+        let key = |alg: Alg, active_at: UnixTime| SealedKey {
+            kid: String::new(),
+            alg: alg.to_string(),
+            sealed: Vec::new(),
+            active_at,
+            created_at: active_at,
+        };
+        let now = UnixTime(1000);
+        assert_eq!(ahead(&[], Alg::Es256, now), Span::from_secs(0));
+        let mut keys = vec![key(Alg::EdDsa, now), key(Alg::Es256, now)];
+        let first = ahead(&keys, Alg::Es256, now);
+        assert_eq!(first, PUBLISH_AHEAD);
+        keys.push(key(Alg::Es256, now.plus(first)));
+        assert_eq!(now.plus(ahead(&keys, Alg::Es256, now)), now.plus(first).plus(Span::from_secs(1)));
+    }
 }
