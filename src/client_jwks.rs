@@ -215,7 +215,7 @@ const STALE: Span = Span::from_secs(3600);
 /// M88: most keys of a set.
 const MOST: usize = 100;
 /// Longest that a request waits, a second more than a fetch may take.
-const WAIT: std::time::Duration = std::time::Duration::from_secs(6);
+const WAIT: std::time::Duration = std::time::Duration::from_secs(4);
 /// Fetches that may wait.
 const QUEUE: usize = 64;
 

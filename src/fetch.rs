@@ -191,10 +191,10 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// H72.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// H72.
-const MAX_BODY: usize = 1024 * 1024;
+/// JCA-17.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// JCA-17.
+const MAX_BODY: usize = 64 * 1024;
 const MAX_HEAD: usize = 16 * 1024;
 /// A host that hangs holds up its own fetches, not those for others.
 const AT_ONCE: usize = 64;

@@ -63,8 +63,14 @@ mod process;
 /// A7: clients that sign assertions.
 mod private_key_jwt;
 
+/// Hosts of clients that publish their keys.
+mod jwks_host;
+
 /// A7: clients that publish their keys.
 mod jwks_uri;
+
+/// A7: many who ask for such keys at once.
+mod jwks_crowds;
 
 /// A16: clients that authenticate by their certificate.
 mod client_certificates;
