@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::crypto::jose::Header;
 use crate::crypto::jwk_set::JwkSet;
 use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::JwksUri;
@@ -30,6 +29,9 @@ pub struct ClientJwks {
     fetches: mpsc::Sender<Fetch>,
 }
 
+/// The keys of one set, as they were fetched.
+pub type Keys = Arc<[StoredKey]>;
+
 /// There is no key set of this client that may still be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoKeySet;
@@ -42,7 +44,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct State {
-    keys: Arc<[StoredKey]>,
+    keys: Keys,
     /// When the keys were fetched; `None` before they ever were.
     good_at: Option<UnixTime>,
     /// When they were last asked for.
@@ -53,14 +55,6 @@ struct State {
     pending: Option<watch::Receiver<bool>>,
 }
 
-/// What a request does.
-enum Step {
-    /// Goes on with these keys.
-    Use(Arc<[StoredKey]>),
-    /// Waits for the answer first.
-    Wait(watch::Receiver<bool>),
-}
-
 impl ClientJwks {
     /// No key sets yet, and a queue of those to be fetched.
     #[must_use]
@@ -69,27 +63,48 @@ impl ClientJwks {
         (Self { entries: Mutex::default(), fetches }, queue)
     }
 
-    /// The keys of `client_id`, which publishes them at `uri`, to check a JWT of that header with.
+    /// The keys of `client_id`, which publishes them at `uri`. They are asked for when they are due, and waited for when
+    /// those that are known may not be used before.
     ///
     /// # Errors
     /// [`NoKeySet`] when none could be fetched for an hour, or ever.
-    pub async fn keys(
-        &self,
-        client_id: &str,
-        uri: &JwksUri,
-        header: &Header,
-        now: UnixTime,
-    ) -> Result<Arc<[StoredKey]>, NoKeySet> {
+    pub async fn keys(&self, client_id: &str, uri: &JwksUri, now: UnixTime) -> Result<Keys, NoKeySet> {
         let entry = self.entry(client_id, uri);
-        let keys = match self.step(client_id, &entry, header, now) {
-            Step::Use(keys) => keys,
-            Step::Wait(mut pending) => {
-                // A sender that is gone is an answer too.
-                drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
-                entry.lock().usable(now)
+        let pending = {
+            let mut state = entry.lock();
+            let known = state.usable(now);
+            let age = state.good_at.filter(|_| !known.is_empty()).map(|at| since(at, now));
+            let asked = match age {
+                Some(age) if age < REFRESH_AHEAD => None,
+                _ => self.ask(client_id, &entry, &mut state, now),
+            };
+            match asked {
+                // While the far end is in trouble, what is known does.
+                Some(pending) if age.is_none_or(|age| age >= REFRESH && !state.failed) => pending,
+                _ if known.is_empty() => return Err(NoKeySet),
+                _ => return Ok(known),
             }
         };
+        wait(pending).await;
+        let keys = entry.lock().usable(now);
         if keys.is_empty() { Err(NoKeySet) } else { Ok(keys) }
+    }
+
+    /// Other keys than those, none of which fits what was sent: it may be by one that is new. `None` when there are none,
+    /// or the host was asked within half a minute.
+    pub async fn other_keys(&self, client_id: &str, uri: &JwksUri, than: &Keys, now: UnixTime) -> Option<Keys> {
+        let entry = self.entry(client_id, uri);
+        let others = |state: &State| Some(state.usable(now)).filter(|keys| !Arc::ptr_eq(keys, than));
+        let pending = {
+            let mut state = entry.lock();
+            if let Some(keys) = others(&state) {
+                return Some(keys);
+            }
+            self.ask(client_id, &entry, &mut state, now)?
+        };
+        wait(pending).await;
+        let keys = others(&entry.lock());
+        keys
     }
 
     fn entry(&self, client_id: &str, uri: &JwksUri) -> Arc<Entry> {
@@ -104,33 +119,25 @@ impl ClientJwks {
         }
     }
 
-    fn step(&self, client_id: &str, entry: &Arc<Entry>, header: &Header, now: UnixTime) -> Step {
-        let mut state = entry.lock();
-        let keys = state.usable(now);
-        let known = keys
-            .iter()
-            .any(|stored| stored.key.alg() == header.alg() && header.kid().is_none_or(|kid| stored.key.is_called(kid)));
-        let age = state.good_at.map(|at| since(at, now));
-        let is_due = !known || age.is_none_or(|age| age >= REFRESH_AHEAD);
-        let may_ask = state.asked_at.is_none_or(|at| since(at, now) >= PAUSE);
-        if is_due && may_ask && state.pending.is_none() {
-            self.ask(client_id, entry, &mut state, now);
+    /// Asks, as a task of its own: a request that is given up gives up nothing for others. Returns what turns true when
+    /// the answer is there, or `None` when there was one within half a minute.
+    fn ask(
+        &self,
+        client_id: &str,
+        entry: &Arc<Entry>,
+        state: &mut State,
+        now: UnixTime,
+    ) -> Option<watch::Receiver<bool>> {
+        if state.pending.is_some() {
+            return state.pending.clone();
         }
-        match &state.pending {
-            // While the far end is in trouble, what is known does.
-            Some(pending) if !known || age.is_none_or(|age| age >= REFRESH) && !state.failed => {
-                Step::Wait(pending.clone())
-            }
-            _ => Step::Use(keys),
+        if state.asked_at.is_some_and(|at| since(at, now) < PAUSE) {
+            return None;
         }
-    }
-
-    /// Starts a fetch, as a task of its own: a request that is given up gives up nothing for others.
-    fn ask(&self, client_id: &str, entry: &Arc<Entry>, state: &mut State, now: UnixTime) {
         let (reply, answer) = oneshot::channel();
         let (done, pending) = watch::channel(false);
         state.asked_at = Some(now);
-        state.pending = Some(pending);
+        state.pending = Some(pending.clone());
         let asked = self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply });
         let (entry, client_id) = (Arc::clone(entry), client_id.to_owned());
         tokio::spawn(async move {
@@ -143,7 +150,13 @@ impl ClientJwks {
             // Whoever waited may have left.
             let _: bool = done.send(true).is_ok();
         });
+        Some(pending)
     }
+}
+
+/// Waits for an answer. A sender that is gone is one too.
+async fn wait(mut pending: watch::Receiver<bool>) {
+    drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
 }
 
 impl Entry {
@@ -154,7 +167,7 @@ impl Entry {
 
 impl State {
     /// What may still be used of what was fetched.
-    fn usable(&self, now: UnixTime) -> Arc<[StoredKey]> {
+    fn usable(&self, now: UnixTime) -> Keys {
         match self.good_at {
             Some(at) if since(at, now) < STALE => Arc::clone(&self.keys),
             _ => Arc::default(),
@@ -222,7 +235,6 @@ const QUEUE: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::jose::{Kind, Unverified};
 
     const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"k1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
@@ -243,12 +255,17 @@ mod tests {
             Self { jwks: Arc::new(jwks), queue, uri: "https://c.test/jwks".parse().unwrap() }
         }
 
-        /// The kids that a request at `now` is checked with, when each fetch is answered with `answer`. And how many were.
+        /// The kids that a request at `now` that looks for `kid` ends up with, when each fetch is answered with `answer`.
+        /// And how many were.
         async fn ask(&mut self, kid: &str, now: i64, answer: Result<Vec<u8>, String>) -> (Vec<String>, usize) {
-            let jwt = jwt(kid);
-            let unverified = Unverified::parse(&jwt, Kind::ClientAssertion, 8192).unwrap();
-            let jwks = Arc::clone(&self.jwks);
-            let mut asking = Box::pin(jwks.keys("c", &self.uri, unverified.header(), UnixTime(now)));
+            let (jwks, uri, now) = (Arc::clone(&self.jwks), self.uri.clone(), UnixTime(now));
+            let mut asking = Box::pin(async {
+                let keys = jwks.keys("c", &uri, now).await?;
+                if keys.iter().any(|key| *key.kid == *kid) {
+                    return Ok(keys);
+                }
+                Ok::<_, NoKeySet>(jwks.other_keys("c", &uri, &keys, now).await.unwrap_or(keys))
+            });
             let mut fetches = 0;
             let keys = loop {
                 tokio::select! {
@@ -269,12 +286,6 @@ mod tests {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             (keys.unwrap_or_default().iter().map(|key| key.kid.to_string()).collect(), fetches)
         }
-    }
-
-    fn jwt(kid: &str) -> String {
-        use base64::Engine as _;
-        let part = |text: &str| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(text);
-        format!("{}.{}.{}", part(&format!(r#"{{"alg":"EdDSA","kid":"{kid}"}}"#)), part("{}"), part("x"))
     }
 
     fn kids(kids: &[&str]) -> Vec<String> {

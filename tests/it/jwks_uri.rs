@@ -15,6 +15,7 @@ on_both!(
     h72_nothing_leads_to_an_address_that_is_not_public,
     h72_m88_an_answer_that_is_no_key_set_harms_nobody,
     h72_a_host_that_never_answers_is_given_up,
+    jca_18_a_key_that_takes_the_place_of_another_is_found_too,
     c7_c8_no_header_makes_us_fetch,
     jca_16_keys_or_a_uri,
 );
@@ -194,6 +195,33 @@ async fn h72_a_host_that_never_answers_is_given_up(db: Db) {
         assert!(took < Duration::from_secs(2), "others do not wait: {took:?}");
     }
     assert_eq!(host.asked(), 2);
+}
+
+async fn jca_18_a_key_that_takes_the_place_of_another_is_found_too(db: Db) {
+    let host = Host::start().await;
+    let signers = [Signer::es256(), Signer::es256(), Signer::es256().named("k1"), Signer::es256().named("k1")];
+    host.publishes(&[&signers[0]]);
+    let (server, hand) = with_pu(db, &host, &["localhost"]).await;
+    ask_as(&server, &signers[0], "pu").await.ok();
+    // Without a kid, then from none to one, then under the same one.
+    for (number, next) in signers.iter().enumerate().skip(1) {
+        host.publishes(&[next]);
+        ask_as(&server, next, "pu").await.e401();
+        assert_eq!(host.asked(), number, "once in half a minute");
+        hand.fetch_add(30, Ordering::Relaxed);
+        ask_as(&server, next, "pu").await.ok();
+        assert_eq!(host.asked(), number + 1);
+        ask_as(&server, &signers[number - 1], "pu").await.e401();
+    }
+    // Nor does forging make us ask more often.
+    let thief = Signer::es256().named("k1");
+    let asked = host.asked();
+    for _ in 0..90 {
+        hand.fetch_add(1, Ordering::Relaxed);
+        ask_as(&server, &thief, "pu").await.e401();
+    }
+    assert_eq!(host.asked(), asked + 3);
+    ask_as(&server, &signers[3], "pu").await.ok();
 }
 
 async fn c7_c8_no_header_makes_us_fetch(db: Db) {
