@@ -1,12 +1,16 @@
 //! Key sets that clients publish at their `jwks_uri` (RFC 7517 section 5): what was last fetched, how old it is, when to ask again.
 //!
 //! Asking costs somebody else's server work, so what makes us ask is bounded: once in half a minute for a client, whatever
-//! is sent in its name. Who can be served from what is known never waits for the network.
+//! is sent in its name. Who can be served from what is known never waits for the network, and no host holds up another.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
+
+mod under_way;
+
+use under_way::{AT_ONCE, UnderWay};
 
 use crate::crypto::jwk_set::JwkSet;
 use crate::model::credential::StoredKey;
@@ -26,15 +30,25 @@ pub struct Fetch {
 #[derive(Debug)]
 pub struct ClientJwks {
     entries: Mutex<HashMap<Box<str>, Arc<Entry>>>,
+    under_way: UnderWay,
     fetches: mpsc::Sender<Fetch>,
 }
 
 /// The keys of one set, as they were fetched.
 pub type Keys = Arc<[StoredKey]>;
 
-/// There is no key set of this client that may still be used.
+/// Why there are no keys of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoKeySet;
+pub enum NoKeys {
+    /// None could be fetched for an hour, or ever: the client's fault, or its host's.
+    Unavailable,
+    /// Its host was not asked: ours.
+    Busy,
+}
+
+/// Its host was not asked, since as many fetches are under way as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
 
 #[derive(Debug)]
 struct Entry {
@@ -59,52 +73,72 @@ impl ClientJwks {
     /// No key sets yet, and a queue of those to be fetched.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Fetch>) {
-        let (fetches, queue) = mpsc::channel(QUEUE);
-        (Self { entries: Mutex::default(), fetches }, queue)
+        let (fetches, queue) = mpsc::channel(AT_ONCE);
+        (Self { entries: Mutex::default(), under_way: UnderWay::default(), fetches }, queue)
     }
 
     /// The keys of `client_id`, which publishes them at `uri`. They are asked for when they are due, and waited for when
     /// those that are known may not be used before.
     ///
     /// # Errors
-    /// [`NoKeySet`] when none could be fetched for an hour, or ever.
-    pub async fn keys(&self, client_id: &str, uri: &JwksUri, now: UnixTime) -> Result<Keys, NoKeySet> {
+    /// [`NoKeys`].
+    pub async fn keys(&self, client_id: &str, uri: &JwksUri, now: UnixTime) -> Result<Keys, NoKeys> {
         let entry = self.entry(client_id, uri);
         let pending = {
             let mut state = entry.lock();
             let known = state.usable(now);
             let age = state.good_at.filter(|_| !known.is_empty()).map(|at| since(at, now));
+            let is_old = age.is_none_or(|age| age >= REFRESH);
             let asked = match age {
-                Some(age) if age < REFRESH_AHEAD => None,
+                Some(age) if age < REFRESH_AHEAD => Ok(None),
                 _ => self.ask(client_id, &entry, &mut state, now),
             };
             match asked {
+                Err(Busy) if known.is_empty() => return Err(NoKeys::Busy),
                 // While the far end is in trouble, what is known does.
-                Some(pending) if age.is_none_or(|age| age >= REFRESH && !state.failed) => pending,
-                _ if known.is_empty() => return Err(NoKeySet),
+                Ok(Some(pending)) if is_old && (known.is_empty() || !state.failed) => pending,
+                _ if known.is_empty() => return Err(NoKeys::Unavailable),
                 _ => return Ok(known),
             }
         };
         wait(pending).await;
-        let keys = entry.lock().usable(now);
-        if keys.is_empty() { Err(NoKeySet) } else { Ok(keys) }
+        let state = entry.lock();
+        let keys = state.usable(now);
+        match &state.pending {
+            _ if !keys.is_empty() => Ok(keys),
+            Some(_) => Err(NoKeys::Busy),
+            None => Err(NoKeys::Unavailable),
+        }
     }
 
     /// Other keys than those, none of which fits what was sent: it may be by one that is new. `None` when there are none,
     /// or the host was asked within half a minute.
-    pub async fn other_keys(&self, client_id: &str, uri: &JwksUri, than: &Keys, now: UnixTime) -> Option<Keys> {
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub async fn other_keys(
+        &self,
+        client_id: &str,
+        uri: &JwksUri,
+        than: &Keys,
+        now: UnixTime,
+    ) -> Result<Option<Keys>, Busy> {
         let entry = self.entry(client_id, uri);
         let others = |state: &State| Some(state.usable(now)).filter(|keys| !Arc::ptr_eq(keys, than));
         let pending = {
             let mut state = entry.lock();
             if let Some(keys) = others(&state) {
-                return Some(keys);
+                return Ok(Some(keys));
             }
             self.ask(client_id, &entry, &mut state, now)?
         };
+        let Some(pending) = pending else { return Ok(None) };
         wait(pending).await;
-        let keys = others(&entry.lock());
-        keys
+        let state = entry.lock();
+        match others(&state) {
+            None if state.pending.is_some() => Err(Busy),
+            keys => Ok(keys),
+        }
     }
 
     fn entry(&self, client_id: &str, uri: &JwksUri) -> Arc<Entry> {
@@ -120,37 +154,36 @@ impl ClientJwks {
     }
 
     /// Asks, as a task of its own: a request that is given up gives up nothing for others. Returns what turns true when
-    /// the answer is there, or `None` when there was one within half a minute.
+    /// the answer is there, or `None` when there was one within half a minute. Who is too [`Busy`] has not asked.
     fn ask(
         &self,
         client_id: &str,
         entry: &Arc<Entry>,
         state: &mut State,
         now: UnixTime,
-    ) -> Option<watch::Receiver<bool>> {
+    ) -> Result<Option<watch::Receiver<bool>>, Busy> {
         if state.pending.is_some() {
-            return state.pending.clone();
+            return Ok(state.pending.clone());
         }
         if state.asked_at.is_some_and(|at| since(at, now) < PAUSE) {
-            return None;
+            return Ok(None);
         }
+        let slot = self.under_way.enter(entry.uri.host()).ok_or(Busy)?;
         let (reply, answer) = oneshot::channel();
+        self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply }).map_err(|_| Busy)?;
         let (done, pending) = watch::channel(false);
         state.asked_at = Some(now);
         state.pending = Some(pending.clone());
-        let asked = self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply });
         let (entry, client_id) = (Arc::clone(entry), client_id.to_owned());
         tokio::spawn(async move {
-            let document = match asked {
-                Ok(()) => answer.await.unwrap_or_else(|_| Err("the fetch ended without an answer".to_owned())),
-                Err(_) => Err("too many key sets are being fetched".to_owned()),
-            };
+            let document = answer.await.unwrap_or_else(|_| Err("the fetch ended without an answer".to_owned()));
+            drop(slot);
             let keys = document.and_then(|document| read(&document, now));
             entry.lock().take_in(&client_id, &entry.uri, keys, now);
             // Whoever waited may have left.
             let _: bool = done.send(true).is_ok();
         });
-        Some(pending)
+        Ok(Some(pending))
     }
 }
 
@@ -229,8 +262,6 @@ const STALE: Span = Span::from_secs(3600);
 const MOST: usize = 100;
 /// Longest that a request waits, a second more than a fetch may take.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(4);
-/// Fetches that may wait.
-const QUEUE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -264,7 +295,8 @@ mod tests {
                 if keys.iter().any(|key| *key.kid == *kid) {
                     return Ok(keys);
                 }
-                Ok::<_, NoKeySet>(jwks.other_keys("c", &uri, &keys, now).await.unwrap_or(keys))
+                let others = jwks.other_keys("c", &uri, &keys, now).await;
+                Ok::<_, NoKeys>(others.unwrap().unwrap_or(keys))
             });
             let mut fetches = 0;
             let keys = loop {

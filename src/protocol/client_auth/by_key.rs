@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::error::{ClientAuthError, Error};
+use super::super::error::{ClientAuthError, Error, Unavailable};
 use super::super::{client_assertion, client_certificate};
 use super::{Attempt, Authenticated, Authenticator, Noted, may_authenticate, no_such};
-use crate::client_jwks::NoKeySet;
+use crate::client_jwks::{Busy, NoKeys};
 use crate::crypto::jose::{JoseError, Unverified};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
@@ -82,10 +82,15 @@ impl Authenticator {
         };
         let known = self.client_jwks.keys(client_id, &uri, now).await;
         let verified = verify(known.as_deref().unwrap_or_default());
-        let known = known.map_err(|NoKeySet| ClientAuthError::KeySet)?;
+        let known = known.map_err(|error| match error {
+            NoKeys::Unavailable => Error::from(ClientAuthError::KeySet),
+            NoKeys::Busy => Unavailable::KeySets.into(),
+        })?;
         let verified = match verified {
             Err(error) if fits_none(error) => {
                 let others = self.client_jwks.other_keys(client_id, &uri, &known, now).await;
+                // The key may be a new one, so it is not called a wrong one.
+                let others = others.map_err(|Busy| Unavailable::KeySets)?;
                 others.map_or(Err(error), |others| verify(&others))
             }
             verified => verified,
