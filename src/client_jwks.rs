@@ -4,15 +4,16 @@
 //! is sent in its name. Who can be served from what is known never waits for the network, and no host holds up another.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+mod entry;
 mod under_way;
 
+use entry::{Entry, State, read, since};
 use under_way::{AT_ONCE, UnderWay};
 
-use crate::crypto::jwk_set::JwkSet;
 use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::time::{Span, UnixTime};
@@ -29,7 +30,7 @@ pub struct Fetch {
 /// The key sets of all clients that publish theirs.
 #[derive(Debug)]
 pub struct ClientJwks {
-    entries: Mutex<HashMap<Box<str>, Arc<Entry>>>,
+    entries: Mutex<Entries>,
     under_way: UnderWay,
     fetches: mpsc::Sender<Fetch>,
 }
@@ -50,23 +51,11 @@ pub enum NoKeys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;
 
-#[derive(Debug)]
-struct Entry {
-    uri: JwksUri,
-    state: Mutex<State>,
-}
-
 #[derive(Debug, Default)]
-struct State {
-    keys: Keys,
-    /// When the keys were fetched; `None` before they ever were.
-    good_at: Option<UnixTime>,
-    /// When they were last asked for.
-    asked_at: Option<UnixTime>,
-    /// Whether that failed.
-    failed: bool,
-    /// Turns true when the answer is there.
-    pending: Option<watch::Receiver<bool>>,
+struct Entries {
+    by_client: HashMap<Box<str>, Arc<Entry>>,
+    /// How many there were when it was last looked which of them are still published.
+    left: usize,
 }
 
 impl ClientJwks {
@@ -78,12 +67,18 @@ impl ClientJwks {
     }
 
     /// The keys of `client_id`, which publishes them at `uri`. They are asked for when they are due, and waited for when
-    /// those that are known may not be used before.
+    /// those that are known may not be used before. What `is_published` no longer says of others is forgotten some time.
     ///
     /// # Errors
     /// [`NoKeys`].
-    pub async fn keys(&self, client_id: &str, uri: &JwksUri, now: UnixTime) -> Result<Keys, NoKeys> {
-        let entry = self.entry(client_id, uri);
+    pub async fn keys(
+        &self,
+        client_id: &str,
+        uri: &JwksUri,
+        now: UnixTime,
+        is_published: impl Fn(&str, &JwksUri) -> bool,
+    ) -> Result<Keys, NoKeys> {
+        let entry = self.entry(client_id, uri, is_published);
         let pending = {
             let mut state = entry.lock();
             let known = state.usable(now);
@@ -123,7 +118,9 @@ impl ClientJwks {
         than: &Keys,
         now: UnixTime,
     ) -> Result<Option<Keys>, Busy> {
-        let entry = self.entry(client_id, uri);
+        let Some(entry) = self.lock().by_client.get(client_id).filter(|entry| entry.uri == *uri).cloned() else {
+            return Ok(None);
+        };
         let others = |state: &State| Some(state.usable(now)).filter(|keys| !Arc::ptr_eq(keys, than));
         let pending = {
             let mut state = entry.lock();
@@ -141,16 +138,23 @@ impl ClientJwks {
         }
     }
 
-    fn entry(&self, client_id: &str, uri: &JwksUri) -> Arc<Entry> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        match entries.get(client_id) {
-            Some(entry) if entry.uri == *uri => Arc::clone(entry),
-            _ => {
-                let entry = Arc::new(Entry { uri: uri.clone(), state: Mutex::default() });
-                entries.insert(client_id.into(), Arc::clone(&entry));
-                entry
-            }
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, client_id: &str, uri: &JwksUri, is_published: impl Fn(&str, &JwksUri) -> bool) -> Arc<Entry> {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.by_client.get(client_id).filter(|entry| entry.uri == *uri) {
+            return Arc::clone(entry);
         }
+        // Looking at all of them pays when there are twice as many, so it costs each new one a constant.
+        if entries.by_client.len() >= FEW.max(2 * entries.left) {
+            entries.by_client.retain(|client_id, entry| is_published(client_id, &entry.uri));
+            entries.left = entries.by_client.len();
+        }
+        let entry = Arc::new(Entry::new(uri));
+        entries.by_client.insert(client_id.into(), Arc::clone(&entry));
+        entry
     }
 
     /// Asks, as a task of its own: a request that is given up gives up nothing for others. Returns what turns true when
@@ -192,74 +196,14 @@ async fn wait(mut pending: watch::Receiver<bool>) {
     drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
 }
 
-impl Entry {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// What may still be used of what was fetched.
-    fn usable(&self, now: UnixTime) -> Keys {
-        match self.good_at {
-            Some(at) if since(at, now) < STALE => Arc::clone(&self.keys),
-            _ => Arc::default(),
-        }
-    }
-
-    /// M88: the last good set stays until there is another that is good.
-    fn take_in(&mut self, client_id: &str, uri: &JwksUri, keys: Result<Vec<StoredKey>, String>, now: UnixTime) {
-        self.pending = None;
-        self.failed = keys.is_err();
-        match keys {
-            Ok(keys) => {
-                let kids = |keys: &[StoredKey]| keys.iter().map(|key| Arc::clone(&key.kid)).collect::<Vec<_>>();
-                if kids(&keys) != kids(&self.keys) {
-                    tracing::info!(event = "jwks_uri.changed", client_id, %uri, keys = keys.len());
-                }
-                self.keys = keys.into();
-                self.good_at = Some(now);
-            }
-            Err(reason) => {
-                tracing::warn!(event = "jwks_uri.trouble", client_id, %uri, reason, "the keys that were fetched last are used for an hour");
-            }
-        }
-    }
-}
-
-/// The keys of a document, read one by one: those that cannot be used are left out.
-fn read(document: &[u8], now: UnixTime) -> Result<Vec<StoredKey>, String> {
-    let set = JwkSet::parse(document, None, MOST).map_err(|error| error.to_string())?;
-    if let Some(skipped) = set.skipped.first() {
-        tracing::debug!(event = "jwks_uri.skipped", keys = set.skipped.len(), at = skipped.at, reason = %skipped.why);
-    }
-    if set.keys.is_empty() {
-        return Err(format!("no usable key among {}", set.skipped.len()));
-    }
-    let stored = |key: crate::crypto::verifying_key::VerifyingKey| StoredKey {
-        kid: key.kid().unwrap_or(key.jkt()).into(),
-        key: Arc::new(key),
-        created_at: now,
-        expires_at: None,
-    };
-    Ok(set.keys.into_iter().map(stored).collect())
-}
-
-/// By how much `now` is later. A clock that was set back makes everything old.
-fn since(at: UnixTime, now: UnixTime) -> Span {
-    Span::from_secs(now.0.abs_diff(at.0))
-}
-
 /// H71: from one fetch for a client to the next.
 const PAUSE: Span = Span::from_secs(30);
 /// Keys of this age are fetched again, and used meanwhile.
 const REFRESH_AHEAD: Span = Span::from_secs(240);
 /// M87: keys of this age are not used before they have been asked for again.
 const REFRESH: Span = Span::from_secs(300);
-/// M87: keys of this age are not used at all.
-const STALE: Span = Span::from_secs(3600);
-/// M88: most keys of a set.
-const MOST: usize = 100;
+/// As many sets may stay for nothing.
+const FEW: usize = 16;
 /// Longest that a request waits, a second more than a fetch may take.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(4);
 
@@ -291,7 +235,7 @@ mod tests {
         async fn ask(&mut self, kid: &str, now: i64, answer: Result<Vec<u8>, String>) -> (Vec<String>, usize) {
             let (jwks, uri, now) = (Arc::clone(&self.jwks), self.uri.clone(), UnixTime(now));
             let mut asking = Box::pin(async {
-                let keys = jwks.keys("c", &uri, now).await?;
+                let keys = jwks.keys("c", &uri, now, |_, _| true).await?;
                 if keys.iter().any(|key| *key.kid == *kid) {
                     return Ok(keys);
                 }
@@ -383,5 +327,20 @@ mod tests {
         assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
         far.uri = "https://c.test/other".parse().unwrap();
         assert_eq!(far.ask("k1", 1001, Err("away".to_owned())).await, (kids(&[]), 1));
+    }
+
+    #[tokio::test]
+    async fn sets_that_nobody_publishes_any_more_are_forgotten() {
+        let (jwks, _queue) = ClientJwks::new();
+        let uri: JwksUri = "https://c.test/jwks".parse().unwrap();
+        let published = |id: usize| (id % 100) < 10;
+        let number = |id: &str| id.parse::<usize>().unwrap();
+        for id in 0..1000 {
+            drop(jwks.entry(&id.to_string(), &uri, |id, of| published(number(id)) && *of == uri));
+            let (all, live) = (jwks.lock().by_client.len(), (0..=id).filter(|id| published(*id)).count());
+            assert!(all <= FEW.max(2 * live + 1), "{all} for {live}");
+        }
+        let entries = jwks.lock();
+        assert!((0..1000).filter(|id| published(*id)).all(|id| entries.by_client.contains_key(&*id.to_string())));
     }
 }

@@ -10,6 +10,7 @@ use crate::crypto::jose::{JoseError, Unverified};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::credential::StoredKey;
+use crate::model::jwks_uri::JwksUri;
 
 impl Authenticator {
     /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
@@ -80,7 +81,10 @@ impl Authenticator {
                 None => return Ok(verify(client.map_or(&[], |client| &client.keys))?),
             }
         };
-        let known = self.client_jwks.keys(client_id, &uri, now).await;
+        let publishes = |client_id: &str, uri: &JwksUri| {
+            self.registry.snapshot().client(client_id).is_some_and(|client| client.jwks_uri.as_ref() == Some(uri))
+        };
+        let known = self.client_jwks.keys(client_id, &uri, now, publishes).await;
         let verified = verify(known.as_deref().unwrap_or_default());
         let known = known.map_err(|error| match error {
             NoKeys::Unavailable => Error::from(ClientAuthError::KeySet),
@@ -95,8 +99,7 @@ impl Authenticator {
             }
             verified => verified,
         };
-        let published = self.registry.snapshot().client(client_id).and_then(|client| client.jwks_uri.clone());
-        if published == Some(uri) { Ok(verified?) } else { Err(ClientAuthError::KeySet.into()) }
+        if publishes(client_id, &uri) { Ok(verified?) } else { Err(ClientAuthError::KeySet.into()) }
     }
 }
 
