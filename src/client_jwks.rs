@@ -14,7 +14,7 @@ mod under_way;
 use entry::{Entry, State, read, since};
 use under_way::{AT_ONCE, UnderWay};
 
-use crate::model::credential::StoredKey;
+use crate::model::credential::{KeyCounts, StoredKey};
 use crate::model::jwks_uri::JwksUri;
 use crate::model::time::{Span, UnixTime};
 
@@ -32,6 +32,7 @@ pub struct Fetch {
 pub struct ClientJwks {
     entries: Mutex<Entries>,
     under_way: UnderWay,
+    key_counts: Arc<Mutex<KeyCounts>>,
     fetches: mpsc::Sender<Fetch>,
 }
 
@@ -63,7 +64,7 @@ impl ClientJwks {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Fetch>) {
         let (fetches, queue) = mpsc::channel(AT_ONCE);
-        (Self { entries: Mutex::default(), under_way: UnderWay::default(), fetches }, queue)
+        (Self { entries: Mutex::default(), under_way: UnderWay::default(), key_counts: Arc::default(), fetches }, queue)
     }
 
     /// The keys of `client_id`, which publishes them at `uri`. They are asked for when they are due, and waited for when
@@ -138,6 +139,12 @@ impl ClientJwks {
         }
     }
 
+    /// Of each algorithm, as many keys as any set has had that was fetched since we started.
+    #[must_use]
+    pub fn key_counts(&self) -> KeyCounts {
+        *self.key_counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,11 +185,15 @@ impl ClientJwks {
         let (done, pending) = watch::channel(false);
         state.asked_at = Some(now);
         state.pending = Some(pending.clone());
-        let (entry, client_id) = (Arc::clone(entry), client_id.to_owned());
+        let (entry, client_id, key_counts) = (Arc::clone(entry), client_id.to_owned(), Arc::clone(&self.key_counts));
         tokio::spawn(async move {
             let document = answer.await.unwrap_or_else(|_| Err("the fetch ended without an answer".to_owned()));
             drop(slot);
             let keys = document.and_then(|document| read(&document, now));
+            if let Ok(keys) = &keys {
+                let mut most = key_counts.lock().unwrap_or_else(PoisonError::into_inner);
+                *most = most.or_more(KeyCounts::of(keys));
+            }
             entry.lock().take_in(&client_id, &entry.uri, keys, now);
             // Whoever waited may have left.
             let _: bool = done.send(true).is_ok();

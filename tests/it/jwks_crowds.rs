@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
+use grantd::crypto::jose::TRIED_MAX;
+use grantd::crypto::jwk::Alg;
 use serde_json::json;
 
 use crate::assertion::{Signer, ask, claims_at};
-use crate::harness::{Answer, Db, Server};
+use crate::harness::{Answer, Db, Server, client};
 use crate::jwks_host::{Does, Host, ask_as, publishing, setup, with_pu};
 
 on_both!(
@@ -16,6 +18,7 @@ on_both!(
     fifty_that_come_first_are_served_with_one_fetch,
     one_host_that_hangs_holds_up_its_own_clients_alone,
     whose_host_was_not_asked_is_told_to_try_again,
+    jca_15_a_forgery_is_held_against_as_many_keys_as_any_client_has,
 );
 
 async fn h71_a_host_without_keys_is_asked_no_more_often_than_one_with_keys(db: Db) {
@@ -146,4 +149,27 @@ async fn whose_host_was_not_asked_is_told_to_try_again(db: Db) {
     for answer in crowd.await.unwrap() {
         assert!(answer.status == StatusCode::UNAUTHORIZED || answer.status == StatusCode::SERVICE_UNAVAILABLE);
     }
+}
+
+async fn jca_15_a_forgery_is_held_against_as_many_keys_as_any_client_has(db: Db) {
+    let host = Host::start().await;
+    let published = [Signer::ed25519().named("k1"), Signer::ed25519().named("k2")];
+    host.publishes(&[&published[0], &published[1]]);
+    let (server, _) = with_pu(db, &host, &["localhost"]).await;
+    let registered = || server.server.registry.snapshot().key_counts();
+    assert_eq!((registered().with(Alg::Es256), registered().with(Alg::EdDsa)), (1, 1));
+    for (id, keys) in [("few", 2), ("many", 11)] {
+        let keys: Vec<_> = (0..keys).map(|_| Signer::es256().stored()).collect();
+        server.store.create_client(&client(id), None).await.unwrap();
+        server.store.add_client_keys(id, &keys).await.unwrap();
+    }
+    server.refresh().await;
+    assert_eq!((registered().with(Alg::Es256), registered().with(Alg::EdDsa)), (TRIED_MAX, 1));
+    assert!(server.store.delete_client("many").await.unwrap());
+    server.refresh().await;
+    assert_eq!(registered().with(Alg::Es256), 2);
+
+    ask_as(&server, &published[1], "pu").await.ok();
+    let fetched = server.server.authenticator.client_jwks.key_counts();
+    assert_eq!((fetched.with(Alg::EdDsa), fetched.with(Alg::Es256)), (2, 1));
 }

@@ -21,11 +21,12 @@ impl Authenticator {
         noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
         let Attempt { client_id, method, source, now } = *attempt;
-        let vouched = self
-            .with_keys(attempt, method, |keys| {
-                client_assertion::verify(assertion, keys, client_id, &self.audience, now)
-            })
-            .await;
+        let verify = |keys: &[StoredKey]| {
+            let most = self.registry.snapshot().key_counts().or_more(self.client_jwks.key_counts());
+            let at_least = most.with(assertion.header().alg());
+            client_assertion::verify(assertion, keys, client_id, &self.audience, now, at_least)
+        };
+        let vouched = self.with_keys(attempt, method, verify).await;
         // Fetching may have taken seconds: what counts is what is known now.
         let snapshot = self.registry.snapshot().clone();
         let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
