@@ -135,7 +135,7 @@ impl Authenticator {
                 None => self.by_proof(&attempt, readings, freshness, noted).await,
             },
             Credential::Assertion(assertion) => Box::pin(self.by_assertion(&attempt, assertion, noted)).await,
-            Credential::Certificate(certificate) => self.by_certificate(&attempt, certificate, noted),
+            Credential::Certificate(certificate) => Box::pin(self.by_certificate(&attempt, certificate, noted)).await,
         };
         match decided {
             // The credential may be newer than what we know: say so, rather than that it is wrong.

@@ -72,6 +72,9 @@ mod jwks_uri;
 /// A7: many who ask for such keys at once.
 mod jwks_crowds;
 
+/// A16: certificates that stand beside the keys of clients.
+mod jwks_certificates;
+
 /// A16: clients that authenticate by their certificate.
 mod client_certificates;
 

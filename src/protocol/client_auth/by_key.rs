@@ -7,7 +7,7 @@ use super::super::{client_assertion, client_certificate};
 use super::{Attempt, Authenticated, Authenticator, Noted, may_authenticate, no_such};
 use crate::client_jwks::{Busy, NoKeys};
 use crate::crypto::jose::{JoseError, Unverified};
-use crate::model::certificate::PeerCertificate;
+use crate::model::certificate::{CertificateMismatch, PeerCertificate};
 use crate::model::client::AuthMethod;
 use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::JwksUri;
@@ -43,8 +43,9 @@ impl Authenticator {
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
     }
 
-    /// Decides on the certificate of the connection.
-    pub(super) fn by_certificate(
+    /// Decides on the certificate of the connection: by what is registered of the client's certificates, or by those that
+    /// stand beside its keys.
+    pub(super) async fn by_certificate(
         &self,
         attempt: &Attempt<'_>,
         certificate: &PeerCertificate,
@@ -53,9 +54,26 @@ impl Authenticator {
         let Attempt { client_id, source, now, .. } = *attempt;
         let snapshot = self.registry.snapshot().clone();
         let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
-        let (stored, method) = client_certificate::verify(certificate, &client.certificates, now)?;
+        let (credential_id, method) = match client_certificate::verify(certificate, &client.certificates, now) {
+            Ok((stored, method)) => (Arc::clone(&stored.cert_id), method),
+            Err(fault) => {
+                let method = AuthMethod::SelfSignedTlsClientAuth;
+                let verify = |keys: &[StoredKey]| client_certificate::verify_key(certificate, keys, now);
+                match self.with_keys(attempt, method, verify).await {
+                    Ok(kid) => (kid, method),
+                    // That it is in none of the keys matters least.
+                    Err(Error::ClientAuth(ClientAuthError::Certificate(CertificateMismatch::Other))) => {
+                        return Err(fault.into());
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
         noted.method = Some(method);
-        noted.credential_id = Some(Arc::clone(&stored.cert_id));
+        noted.credential_id = Some(credential_id);
+        // Fetching may have taken seconds: what counts is what is known now.
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
         may_authenticate(client, method)?;
         self.known_sources.add(source);
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: None })
@@ -106,5 +124,9 @@ impl Authenticator {
 
 /// Whether it is the keys that do not fit, and not what else was sent.
 fn fits_none(error: ClientAuthError) -> bool {
-    matches!(error, ClientAuthError::Assertion(JoseError::NoKey | JoseError::OtherAlg | JoseError::Signature))
+    matches!(
+        error,
+        ClientAuthError::Assertion(JoseError::NoKey | JoseError::OtherAlg | JoseError::Signature)
+            | ClientAuthError::Certificate(CertificateMismatch::Other)
+    )
 }
