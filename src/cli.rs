@@ -32,7 +32,7 @@ use crate::crypto::secret_tag::TagKey;
 use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
-use crate::model::time::{Clock, Span};
+use crate::model::time::{Clock, Span, UnixTime};
 use crate::store::migrations::Schema;
 use crate::store::secrets::NewSecret;
 use crate::store::{Database, Store, StoreError};
@@ -237,6 +237,11 @@ impl Shell {
             }
         }
         Ok((config, store))
+    }
+
+    /// The moment up to which tokens are revoked: now, by whichever clock is ahead, this machine's or the database's.
+    async fn cut_off(&self, store: &Store) -> anyhow::Result<UnixTime> {
+        Ok(self.clock.now().max(store.now().await?))
     }
 
     /// Prints data: JSON when asked for, else text.

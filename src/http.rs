@@ -1,6 +1,7 @@
 //! The surface: every route of the public listener, grouped by who calls it.
 
 pub mod admin;
+mod body;
 pub mod client_cert;
 pub mod credentials;
 mod documents;
@@ -11,17 +12,14 @@ pub mod log;
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 
 use crate::model::certificate::PeerCertificate;
@@ -32,6 +30,7 @@ use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
 use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenQuery, TokenRequest};
 
+use body::read_body;
 use client_cert::{Vouch, peer_certificate};
 use credentials::BasicReading;
 use documents::Documents;
@@ -64,6 +63,15 @@ pub struct Caller {
     pub address: SocketAddr,
     /// The certificate that it showed in the handshake, with what was found of it.
     pub certificate: Option<PeerCertificate>,
+}
+
+/// The URL under which a listener is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// That of the issuer.
+    Issuer,
+    /// Where clients come with certificates (RFC 8705 section 5).
+    Alias,
 }
 
 /// The public surface: every path is matched by hand, since a token should cost little more than its signature, and a key
@@ -99,8 +107,17 @@ impl App {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        self.answer_at(Door::Issuer, caller, request).await
+    }
+
+    /// Answers a request, writes its line, and counts it.
+    pub async fn answer_at<B>(&self, door: Door, caller: &Caller, request: Request<B>) -> Response
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let arrival = self.log.arrival(caller, &request);
-        let (mut response, answered) = AssertUnwindSafe(self.respond(caller, arrival.source, request))
+        let (mut response, answered) = AssertUnwindSafe(self.respond(door, caller, arrival.source, request))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| ((&Error::Internal).into_response(), None));
@@ -124,7 +141,13 @@ impl App {
         }
     }
 
-    async fn respond<B>(&self, caller: &Caller, source: IpAddr, request: Request<B>) -> (Response, Option<Answered>)
+    async fn respond<B>(
+        &self,
+        door: Door,
+        caller: &Caller,
+        source: IpAddr,
+        request: Request<B>,
+    ) -> (Response, Option<Answered>)
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -140,7 +163,7 @@ impl App {
         match path.strip_prefix(self.surface.server.issuer.path()).and_then(Endpoint::at) {
             Some(endpoint) if request.method() == Method::POST => {
                 let certificate = self.certificate(caller, request.headers());
-                let (response, answered) = self.surface.post(endpoint, source, &certificate, request).await;
+                let (response, answered) = self.surface.post(endpoint, (door, source), &certificate, request).await;
                 (response, Some(answered))
             }
             Some(_) => (error::not_by_this_method("POST"), None),
@@ -188,6 +211,7 @@ struct Posted<'a> {
     headers: &'a HeaderMap,
     form: &'a Result<Form<'a>, RequestError>,
     certificate: &'a Certified,
+    door: Door,
     source: IpAddr,
 }
 
@@ -195,7 +219,7 @@ impl Surface {
     async fn post<B>(
         &self,
         endpoint: Endpoint,
-        source: IpAddr,
+        (door, source): (Door, IpAddr),
         certificate: &Certified,
         request: Request<B>,
     ) -> (Response, Answered)
@@ -212,7 +236,7 @@ impl Surface {
             }),
             Err(error) => Err(*error),
         };
-        let posted = Posted { headers: &parts.headers, form: &form, certificate, source };
+        let posted = Posted { headers: &parts.headers, form: &form, certificate, door, source };
         let (mut response, answered) = match endpoint {
             Endpoint::Token => self.token(&posted).await,
             Endpoint::Introspect => self.introspect(&posted).await,
@@ -227,7 +251,6 @@ impl Surface {
 
     async fn token(&self, posted: &Posted<'_>) -> (Response, Answered) {
         let outcome = match self.token_request(posted) {
-            // Before anything costs more than the refusal does.
             _ if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
             Ok(request) => self.server.token(request).await,
             Err(error) => Outcome::of(error),
@@ -249,6 +272,7 @@ impl Surface {
 
     async fn introspect(&self, posted: &Posted<'_>) -> (Response, Answered) {
         let outcome = match self.token_query(posted) {
+            _ if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
             Ok(request) => self.server.introspect(request).await,
             Err(error) => Outcome::of(error),
         };
@@ -259,6 +283,7 @@ impl Surface {
 
     async fn revoke(&self, posted: &Posted<'_>) -> (Response, Answered) {
         let outcome = match self.token_query(posted) {
+            _ if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
             Ok(request) => self.server.revoke(request).await,
             Err(error) => Outcome::of(error),
         };
@@ -291,6 +316,7 @@ impl Surface {
             // What is not text is no proof, as nothing is.
             proofs: posted.headers.get_all("dpop").iter().map(|proof| proof.to_str().unwrap_or_default()).collect(),
             certificate: posted.certificate.as_ref().ok().and_then(Option::as_ref),
+            by_alias: posted.door == Door::Alias,
             source: posted.source,
         })
     }
@@ -328,48 +354,5 @@ fn token_response(granted: &Granted) -> Response {
     response
 }
 
-/// Reads the body of a request that carries a form: RFC 6749 section 3.2, "using the "application/x-www-form-urlencoded"
-/// format".
-async fn read_body<B>(parts: &Parts, body: B, deadline: Duration) -> Result<Bytes, RequestError>
-where
-    B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    // RFC 6749 section 2.3.1: "The parameters can only be transmitted in the request-body and MUST NOT be included in the
-    // request URI." What else stands there is not looked at.
-    if let Some(query) = parts.uri.query() {
-        let query = Form::parse(query.as_bytes()).unwrap_or_default();
-        if CREDENTIALS.iter().any(|name| query.has(name)) {
-            return Err(RequestError::CredentialsInUri);
-        }
-    }
-    let mut media_types = parts.headers.get_all(header::CONTENT_TYPE).iter();
-    let media_type = media_types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    if media_types.next().is_some() {
-        return Err(RequestError::MediaType);
-    }
-    let mut codings = parts.headers.get_all(header::CONTENT_ENCODING).iter();
-    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(RequestError::ContentCoding);
-    }
-    // Most bodies come with their head, and need no clock.
-    let mut body = pin!(Limited::new(body, MAX_BODY).collect());
-    let body = match body.as_mut().now_or_never() {
-        Some(body) => body,
-        None => tokio::time::timeout(deadline, body).await.map_err(|_| RequestError::Slow)?,
-    };
-    let body = body
-        .map_err(|error| if error.is::<LengthLimitError>() { RequestError::TooLarge } else { RequestError::BrokenOff })?
-        .to_bytes();
-    // An empty body has no type that could be wrong: what it lacks is grant_type.
-    if !body.is_empty() && !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return Err(RequestError::MediaType);
-    }
-    Ok(body)
-}
-
-const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
-const MAX_BODY: usize = 16 * 1024;
 /// Room for the header fields of a token response, so that none has to move.
 const HEADERS: usize = 16;

@@ -164,6 +164,13 @@ impl Keyring {
         all.find(|(key, state)| key.kid() == kid && *state != KeyState::Gone).map(|(key, _)| Arc::clone(key))
     }
 
+    /// Whether there is a key of that id, in whatever state.
+    #[must_use]
+    pub fn knows(&self, kid: &str) -> bool {
+        let keys = self.keys.load();
+        keys.values().flat_map(|timeline| timeline.states(UnixTime(0))).any(|(key, _)| key.kid() == kid)
+    }
+
     /// The JWK Set to publish.
     #[must_use]
     pub fn jwks(&self) -> Arc<Document> {

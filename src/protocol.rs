@@ -8,6 +8,7 @@ pub mod client_certificate;
 pub mod client_secret;
 pub mod dpop;
 pub mod error;
+mod exchange;
 pub mod grant;
 pub mod introspection;
 pub mod metadata;
@@ -26,21 +27,22 @@ use crate::keyring::{Document, Keyring};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::profile::Profile;
-use crate::model::scope::Scope;
-use crate::model::time::{Clock, Span, UnixTime};
+use crate::model::time::{Clock, UnixTime};
 use crate::registry::{Freshness, Registry};
 use crate::store::Store;
 use crate::store::spent::{Spent, Use, UseKind};
 
-use access_token::AccessToken;
+use access_token::Issued;
 use client_auth::{Authenticated, Authenticator, Noted, Presented};
 use dpop::{Dpop, Proof};
 use error::dpop::DpopError;
 use error::inactive::Inactive;
 use error::{ClientAuthError, Error, GrantError, RequestError, Unavailable};
-use grant::{Asked, Binding, Defaults};
+use grant::{Binding, Defaults};
 use introspection::Introspected;
 use metadata::{Issuer, MutualTls};
+
+pub use exchange::{Granted, Outcome, Revocation, TokenQuery, TokenRequest};
 
 /// The server: what is configured, what is known, and what signs.
 #[derive(Debug)]
@@ -78,89 +80,6 @@ pub struct Described {
     document: Option<Arc<Document>>,
 }
 
-/// A token request, parsed.
-#[derive(Debug)]
-pub struct TokenRequest<'a> {
-    /// `grant_type`.
-    pub grant_type: Option<&'a str>,
-    /// The one credential, or why there is none.
-    pub presented: Result<Presented<'a>, Error>,
-    /// What is asked for.
-    pub asked: Asked<'a>,
-    /// Every `DPoP` header field.
-    pub proofs: Vec<&'a str>,
-    /// The certificate of its connection.
-    pub certificate: Option<&'a PeerCertificate>,
-    /// Where it came from.
-    pub source: IpAddr,
-}
-
-/// A question about a token, or the wish that it be revoked, parsed.
-#[derive(Debug)]
-pub struct TokenQuery<'a> {
-    /// The one credential, or why there is none.
-    pub presented: Result<Presented<'a>, Error>,
-    /// `token`. A `token_type_hint` decides nothing: there is one type.
-    pub token: Option<&'a str>,
-    /// Where it came from.
-    pub source: IpAddr,
-}
-
-/// A granted request.
-#[derive(Debug)]
-pub struct Granted {
-    /// The token.
-    pub access_token: AccessToken,
-    /// What it is good for.
-    pub scope: Scope,
-    /// How long, in seconds.
-    pub expires_in: Span,
-    /// Its audience.
-    pub aud: Arc<str>,
-    /// `DPoP` or `Bearer`.
-    pub token_type: &'static str,
-    /// Whether a Basic secret was right only without form-decoding.
-    pub raw_reading: bool,
-}
-
-/// A token that is revoked now, or that there is nothing to revoke of.
-#[derive(Debug)]
-pub struct Revocation {
-    /// Its id.
-    pub jti: Option<String>,
-    /// Why there is nothing to revoke.
-    pub inactive: Option<Inactive>,
-}
-
-/// An answer, with what the log may say of the request whether or not it succeeded.
-#[derive(Debug)]
-pub struct Outcome<T> {
-    /// The client that the request names, known or not.
-    pub client_id: Option<String>,
-    /// How it authenticates.
-    pub method: Option<AuthMethod>,
-    /// The secret, key or certificate that was right, even when it may no longer be used.
-    pub credential_id: Option<Arc<str>>,
-    /// Whether the client is to have a new nonce for its next DPoP proof.
-    pub nonce_due: bool,
-    /// What came of it.
-    pub result: Result<T, Error>,
-}
-
-impl<T> Outcome<T> {
-    /// What came of a request that nobody looked into.
-    #[must_use]
-    pub fn of(error: impl Into<Error>) -> Self {
-        Self { client_id: None, method: None, credential_id: None, nonce_due: false, result: Err(error.into()) }
-    }
-
-    fn new(presented: Result<Presented<'_>, Error>, noted: Noted, result: Result<T, Error>) -> Self {
-        let (client_id, method) = presented.ok().map(|presented| (presented.client_id, presented.method)).unzip();
-        let method = noted.method.or(method);
-        Self { client_id, method, credential_id: noted.credential_id, nonce_due: false, result }
-    }
-}
-
 impl AuthorizationServer {
     /// Answers a token request (RFC 6749 section 4.4).
     pub async fn token(&self, request: TokenRequest<'_>) -> Outcome<Granted> {
@@ -187,14 +106,16 @@ impl AuthorizationServer {
         }
         let now = self.clock.now();
         // Before anything is spent: who is asked for a nonce sends the same assertion again (DPO-23).
-        let proof = self.dpop.check(&request.proofs, request.certificate.is_some(), now);
+        let proof = self.dpop.check(&request.proofs, request.by_alias, now);
         let proof = proof.inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
         let authenticated = self.authenticated(&request.presented, request.source, now, noted).await?;
         let client = &authenticated.client;
         let binding = binding(self.profile, &authenticated, proof.as_ref(), request.certificate);
-        grant::admit(self.profile, client, &binding)?;
-        let of_proof = proof.as_ref().map(Proof::spend);
-        self.spend(authenticated.spend.clone().into_iter().chain(of_proof).collect()).await?;
+        let admitted = grant::admit(self.profile, client, &binding);
+        // H40: who has proved itself has used its assertion, whatever is refused then. A proof is used by who is admitted.
+        let of_proof = proof.as_ref().filter(|_| admitted.is_ok()).map(Proof::spend);
+        self.spend(&authenticated, of_proof, request.source).await?;
+        admitted?;
         *nonce_due = proof.as_ref().is_some_and(|proof| proof.nonce_due);
         let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked, binding)?;
 
@@ -234,10 +155,11 @@ impl AuthorizationServer {
         let token = request.token.ok_or(RequestError::NoToken)?;
         let now = self.clock.now();
         let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
-        self.spend(caller.spend.clone().into_iter().collect()).await?;
-        let issued = access_token::verify(token, self.issuer.as_str(), &self.keyring, now);
+        self.spend(&caller, None, request.source).await?;
+        let issued = self.issued(token, now).await?;
         let about = issued.as_ref().map_err(|inactive| *inactive);
-        let introspected = Introspected::new(&caller.client.client_id, about, &self.registry);
+        let about = about.and_then(|issued| issued.has_begun(now).map(|()| issued));
+        let introspected = Introspected::new(&caller.client, about, &self.registry);
         self.confirm(introspected.inactive)?;
         Ok(introspected)
     }
@@ -248,7 +170,8 @@ impl AuthorizationServer {
     /// [`Error`] when nothing can sign.
     pub fn signed(&self, introspected: &Introspected) -> Result<String, Error> {
         let now = self.clock.now();
-        let key = self.signing_key(self.defaults.alg, now)?;
+        // RFC 9701 section 6, introspection_signed_response_alg.
+        let key = self.signing_key(introspected.alg.unwrap_or(self.defaults.alg), now)?;
         introspected.signed(self.issuer.as_str(), &key, now)
     }
 
@@ -269,8 +192,8 @@ impl AuthorizationServer {
         let token = request.token.ok_or(RequestError::NoToken)?;
         let now = self.clock.now();
         let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
-        self.spend(caller.spend.clone().into_iter().collect()).await?;
-        let issued = match access_token::verify(token, self.issuer.as_str(), &self.keyring, now) {
+        self.spend(&caller, None, request.source).await?;
+        let issued = match self.issued(token, now).await? {
             Ok(issued) => issued,
             // RFC 7009 section 2.2: "The authorization server responds with HTTP status code 200 if the token has been
             // revoked successfully or if the client submitted an invalid token."
@@ -285,9 +208,8 @@ impl AuthorizationServer {
             return Err(Error::OtherClientsToken);
         }
         let done = Revocation { jti: Some(issued.jti.to_string()), inactive: None };
-        if self.registry.revoked.contains(&issued.jti) {
-            return Ok(done);
-        }
+        // Also where it is known to be revoked: what is known here may be from before the database was restored.
+        //
         // A task of its own: a client that leaves takes its answer with it, not the write.
         let (store, jti, exp) = (self.store.clone(), issued.jti, issued.exp);
         let written = tokio::spawn(async move { store.revoke_token(&jti, &issued.client_id, exp, now).await }).await;
@@ -299,21 +221,43 @@ impl AuthorizationServer {
         Ok(done)
     }
 
-    /// Spends what may be used once. One insert decides, after every other check of who asks and before what is asked
-    /// for is looked at: H40, a `jti` is spent by whoever proved to be its owner, whatever else is refused then.
-    async fn spend(&self, uses: Vec<Use>) -> Result<(), Error> {
+    /// What a token says, if it is one of ours whose time is not over.
+    ///
+    /// # Errors
+    /// [`Unavailable::Unconfirmed`] while its key is in the database and not here yet: what it signed may be good.
+    async fn issued(&self, token: &str, now: UnixTime) -> Result<Result<Issued, Inactive>, Error> {
+        let issued = access_token::verify(token, self.issuer.as_str(), &self.keyring, now);
+        if matches!(issued, Err(Inactive::Key))
+            && let Some(kid) = access_token::kid(token)
+            && !self.keyring.knows(&kid)
+            && self.store.has_key(&kid).await.map_err(|_| Unavailable::Unconfirmed)?
+        {
+            return Err(Unavailable::Unconfirmed.into());
+        }
+        Ok(issued)
+    }
+
+    /// Spends what may be used once, the assertion of the client and the proof. One insert decides, after every other
+    /// check of who asks and before what is asked for is looked at.
+    async fn spend(&self, client: &Authenticated, of_proof: Option<Use>, source: IpAddr) -> Result<(), Error> {
+        let uses: Vec<Use> = client.spend.clone().into_iter().chain(of_proof).collect();
         if uses.is_empty() {
             return Ok(());
         }
         match self.store.spend(uses).await {
-            Ok(Spent::New) => Ok(()),
-            Ok(Spent::Before(UseKind::Assertion)) => Err(ClientAuthError::AssertionReplayed.into()),
-            Ok(Spent::Before(UseKind::DpopProof)) => Err(DpopError::Replayed.into()),
+            Ok(Spent::New) => {}
+            Ok(Spent::Before(UseKind::Assertion)) => return Err(ClientAuthError::AssertionReplayed.into()),
+            Ok(Spent::Before(UseKind::DpopProof)) => return Err(DpopError::Replayed.into()),
             Err(error) => {
                 tracing::warn!(event = "spent.trouble", reason = %error, "what may be used once is refused until the database answers");
-                Err(Unavailable::SpentStore.into())
+                return Err(Unavailable::SpentStore.into());
             }
         }
+        if client.spend.is_some() {
+            // Not before: an assertion that somebody overheard says nothing good of where it comes from.
+            self.authenticator.known_sources.add(source);
+        }
+        Ok(())
     }
 
     /// What only the database can tell is not said while it cannot be asked.
@@ -335,8 +279,7 @@ impl AuthorizationServer {
         {
             return Arc::clone(document);
         }
-        let document =
-            Arc::new(metadata::document(&self.issuer, self.defaults.alg, self.profile, &self.mutual_tls, &snapshot));
+        let document = Arc::new(metadata::document(&self.issuer, self.profile, &self.mutual_tls, &snapshot));
         let described = Described { revision: snapshot.revision, document: Some(Arc::clone(&document)) };
         self.metadata.store(Arc::new(described));
         document

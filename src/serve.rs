@@ -22,7 +22,7 @@ use crate::crypto::seal::SealingKey;
 use crate::hashing::Lane;
 use crate::http::admin::{self, Admin};
 use crate::http::log::{Counts, Log, RequestIds};
-use crate::http::{App, Surface};
+use crate::http::{App, Door, Surface};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
 use crate::model::profile::Profile;
@@ -203,9 +203,12 @@ pub async fn run(
     let sweeping = tokio::spawn(sweep(store.clone(), Arc::clone(&server)));
     let fetching = tokio::spawn(fetcher.run(fetches));
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
-    let answer = move |caller, request| {
+    let answer_at = |door| {
         let app = Arc::clone(&app);
-        async move { app.answer(&caller, request).await }
+        move |caller, request| {
+            let app = Arc::clone(&app);
+            async move { app.answer_at(door, &caller, request).await }
+        }
     };
     let mutual = mutual.map(|socket| Listener {
         socket,
@@ -213,8 +216,8 @@ pub async fn run(
         deadlines: config.deadlines,
         max_connections: config.max_connections,
     });
-    let mutual = mutual.map(|mutual| tokio::spawn(mutual.run(answer.clone(), stopped.clone())));
-    let public = tokio::spawn(public.run(answer, stopped.clone()));
+    let mutual = mutual.map(|mutual| tokio::spawn(mutual.run(answer_at(Door::Alias), stopped.clone())));
+    let public = tokio::spawn(public.run(answer_at(Door::Issuer), stopped.clone()));
     let private = tokio::spawn(private.run(move |_, request| admin::answer(&admin, request), stopped));
     tracing::info!(event = "listening", listener = "admin", address = %private_address);
     if let Some(mtls) = &config.client_certificates.mtls {

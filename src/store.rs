@@ -15,6 +15,7 @@ pub mod revoked;
 pub mod secrets;
 pub mod spent;
 pub mod tag_keys;
+pub mod uses;
 
 use std::fmt;
 use std::future::Future;
@@ -207,7 +208,7 @@ impl Store {
         self.queries.inc();
         let (now,): (i64,) = match &self.pool {
             Pool::Postgres(pool) => {
-                within(sqlx::query_as("select extract(epoch from now())::bigint").fetch_one(pool)).await?
+                within(sqlx::query_as("select floor(extract(epoch from now()))::bigint").fetch_one(pool)).await?
             }
             Pool::Sqlite(pool) => within(sqlx::query_as("select unixepoch()").fetch_one(pool)).await?,
         };

@@ -10,8 +10,10 @@ use super::client_set::{Set, checked_claims, checked_ttl};
 use super::registered::{everything, one};
 use super::secret::{self, found, secret_line};
 use super::{Shell, WHERE, client_cert, client_key, key_value, seed, tag_key};
+use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
+use crate::model::credential::{StoredCertificate, StoredKey};
 use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
@@ -107,7 +109,7 @@ impl Command {
             Self::Disable { id } => switch(shell, &id, false).await,
             Self::RevokeTokens { id } => {
                 let (_, store) = shell.store().await?;
-                found(store.revoke_tokens_of(id.as_str(), shell.clock.now()).await?, &id)?;
+                found(store.revoke_tokens_of(id.as_str(), shell.cut_off(&store).await?).await?, &id)?;
                 shell.say(&format!("the tokens of client {id} are revoked{WHERE}"))
             }
             Self::Delete { id } => {
@@ -215,11 +217,17 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
     let (_, store) = shell.store().await?;
     let client = one(&store, id).await?;
     let secrets = store.secrets(Some(id.as_str())).await?;
+    let (of_keys, of_certificates) = (store.key_uses().await?, store.certificate_uses().await?);
+    let key_used = |key: &StoredKey| of_keys.get(&(id.to_string(), key.kid.to_string())).copied();
+    let cert_used = |one: &StoredCertificate| of_certificates.get(&*one.cert_id).copied();
+    let keys = || client.keys.iter().map(|key| (key, key_used(key)));
+    let certificates = || client.certificates.iter().map(|one| (one, cert_used(one)));
     let mut value = summary(&client);
     if let Value::Object(members) = &mut value {
         members.insert("secrets".into(), serde_json::to_value(&secrets)?);
-        members.insert("keys".into(), client.keys.iter().map(client_key::key_value).collect());
-        members.insert("certificates".into(), client.certificates.iter().map(client_cert::certificate_value).collect());
+        members.insert("keys".into(), keys().map(|(key, used)| client_key::key_value(key, used)).collect());
+        let certificates = certificates().map(|(one, used)| client_cert::certificate_value(one, used)).collect();
+        members.insert("certificates".into(), certificates);
     }
     shell.print(&value, || {
         let list = |resources: &[ResourceId]| resources.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -237,8 +245,11 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
             text += &format!("tokens revoked        until {}\n", client.not_before);
         }
         text.extend(secrets.iter().map(secret_line));
-        text.extend(client.keys.iter().map(client_key::key_line));
-        text.extend(client.certificates.iter().map(client_cert::certificate_line));
+        if let Some(alg) = client.introspection_signed_response_alg {
+            text += &format!("introspection signed  {alg}\n");
+        }
+        text.extend(keys().map(|(key, used)| client_key::key_line(key, used)));
+        text.extend(certificates().map(|(one, used)| client_cert::certificate_line(one, used)));
         text
     })
 }
@@ -258,5 +269,6 @@ fn summary(client: &Client) -> Value {
         "require_dpop": client.require_dpop,
         "require_mtls_binding": client.require_mtls_binding,
         "jwks_uri": client.jwks_uri.as_ref().map(JwksUri::as_str),
+        "introspection_signed_response_alg": client.introspection_signed_response_alg.map(Alg::as_str),
     })
 }

@@ -1,6 +1,7 @@
 //! `grantd client cert`: what is known of clients' certificates, for mutual TLS (RFC 8705 section 2).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -8,12 +9,13 @@ use serde_json::{Value, json};
 
 use super::Shell;
 use super::registered::{each, one};
-use super::secret::found;
+use super::secret::{found, or_never};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::secret::new_secret_id;
 use crate::model::certificate::RegisteredCertificate;
 use crate::model::client_id::ClientId;
 use crate::model::credential::StoredCertificate;
+use crate::model::time::UnixTime;
 use crate::store::StoreError;
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +66,8 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    fn read(&self, shell: &Shell) -> anyhow::Result<RegisteredCertificate> {
+    /// What is expected, and when that ends.
+    fn read(&self, shell: &Shell) -> anyhow::Result<(RegisteredCertificate, Option<UnixTime>)> {
         if let Some(path) = &self.self_signed {
             let name = || format!("--self-signed {}", path.display());
             let certificate = Certificate::read(&std::fs::read(path).with_context(name)?).with_context(name)?;
@@ -73,7 +76,9 @@ impl Expected {
                     "warning: this certificate is not valid now, and does not authenticate anybody outside its dates",
                 )?;
             }
-            return Ok(RegisteredCertificate::self_signed(&certificate));
+            // From that second on it is not valid (RFC 5280 section 4.1.2.5 counts the second itself in).
+            let expires_at = UnixTime(certificate.not_after().saturating_add(1));
+            return Ok((RegisteredCertificate::self_signed(&certificate), Some(expires_at)));
         }
         let names = [
             ("subject_dn", &self.subject_dn),
@@ -83,7 +88,7 @@ impl Expected {
             ("san_email", &self.san_email),
         ];
         match names.into_iter().find_map(|(kind, value)| Some((kind, value.as_ref()?))) {
-            Some((kind, value)) => Ok(RegisteredCertificate::parse(kind, value)?),
+            Some((kind, value)) => Ok((RegisteredCertificate::parse(kind, value)?, None)),
             None => bail!("name one of --subject-dn, --san-dns, --san-uri, --san-ip, --san-email, --self-signed"),
         }
     }
@@ -94,27 +99,33 @@ impl Command {
         let (config, store) = shell.store().await?;
         match self {
             Self::Add { id, expected } => {
-                let registered = expected.read(shell)?;
+                let (registered, expires_at) = expected.read(shell)?;
                 let clients = &config.client_certificates;
                 if registered.needs_ca() && clients.files.ca.is_none() {
                     shell.say(
                         "warning: this configuration has no server.mtls.client_ca_file, so no CA vouches for names",
                     )?;
                 }
-                let stored =
-                    StoredCertificate { cert_id: new_secret_id()?.into(), registered, created_at: shell.clock.now() };
+                let stored = StoredCertificate {
+                    cert_id: new_secret_id()?.into(),
+                    registered,
+                    created_at: shell.clock.now(),
+                    expires_at,
+                    used: Arc::default(),
+                };
                 match store.add_client_certificate(id.as_str(), &stored).await {
                     Err(StoreError::Refused(reason)) if reason.contains("no such client") => found(false, &id)?,
                     done => done?,
                 }
-                let mut value = certificate_value(&stored);
+                let mut value = certificate_value(&stored, None);
                 if let Value::Object(members) = &mut value {
                     members.insert("client_id".into(), id.as_str().into());
                 }
-                shell.print(&value, || certificate_line(&stored))
+                shell.print(&value, || certificate_line(&stored, None))
             }
             Self::List { id } => {
-                let clients = each(&store, id.as_ref()).await?;
+                let (clients, uses) = (each(&store, id.as_ref()).await?, store.certificate_uses().await?);
+                let last_used = |one: &StoredCertificate| uses.get(&*one.cert_id).copied();
                 let rows = || {
                     clients
                         .iter()
@@ -122,14 +133,16 @@ impl Command {
                 };
                 let value: Vec<Value> = rows()
                     .map(|(id, one)| {
-                        let mut value = certificate_value(one);
+                        let mut value = certificate_value(one, last_used(one));
                         if let Value::Object(members) = &mut value {
                             members.insert("client_id".into(), id.as_str().into());
                         }
                         value
                     })
                     .collect();
-                shell.print(&value, || rows().map(|(id, one)| format!("{id}  {}", certificate_line(one))).collect())
+                shell.print(&value, || {
+                    rows().map(|(id, one)| format!("{id}  {}", certificate_line(one, last_used(one)))).collect()
+                })
             }
             Self::Remove { id, cert_id } => {
                 if !store.remove_client_certificate(id.as_str(), &cert_id).await? {
@@ -143,16 +156,26 @@ impl Command {
 }
 
 /// A registration as JSON.
-pub(super) fn certificate_value(stored: &StoredCertificate) -> Value {
+pub(super) fn certificate_value(stored: &StoredCertificate, last_used_at: Option<UnixTime>) -> Value {
     json!({
         "cert_id": stored.cert_id,
         "kind": stored.registered.kind(),
         "value": stored.registered.to_string(),
         "created_at": stored.created_at,
+        "expires_at": stored.expires_at,
+        "last_used_at": last_used_at,
     })
 }
 
 /// A registration as a line of text.
-pub(super) fn certificate_line(stored: &StoredCertificate) -> String {
-    format!("cert {}  {} {}  made {}\n", stored.cert_id, stored.registered.kind(), stored.registered, stored.created_at)
+pub(super) fn certificate_line(stored: &StoredCertificate, last_used_at: Option<UnixTime>) -> String {
+    format!(
+        "cert {}  {} {}  made {}  expires {}  last used {}\n",
+        stored.cert_id,
+        stored.registered.kind(),
+        stored.registered,
+        stored.created_at,
+        or_never(stored.expires_at),
+        or_never(last_used_at)
+    )
 }

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::Shell;
 use super::registered::{each, one};
-use super::secret::found;
+use super::secret::{found, or_never};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jwk_set::JwkSet;
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::client_id::ClientId;
 use crate::model::credential::StoredKey;
-use crate::model::time::Span;
+use crate::model::time::{Span, UnixTime};
 use crate::store::StoreError;
 
 #[derive(Debug, Subcommand)]
@@ -62,6 +62,7 @@ impl Command {
                     key: Arc::new(key),
                     created_at: now,
                     expires_at: expires_in.map(|span| now.plus(span)),
+                    used: Arc::default(),
                 };
                 let text = read(&jwk)?;
                 let keys: Vec<StoredKey> = keys(&text, alg)
@@ -80,23 +81,27 @@ impl Command {
                     Err(StoreError::Refused(reason)) if reason.contains("no such client") => found(false, &id)?,
                     done => done?,
                 }
-                let value = json!({"client_id": id, "keys": keys.iter().map(key_value).collect::<Vec<_>>()});
-                shell.print(&value, || keys.iter().map(key_line).collect())
+                let values: Vec<Value> = keys.iter().map(|key| key_value(key, None)).collect();
+                let value = json!({"client_id": id, "keys": values});
+                shell.print(&value, || keys.iter().map(|key| key_line(key, None)).collect())
             }
             Self::List { id } => {
-                let clients = each(&store, id.as_ref()).await?;
+                let (clients, uses) = (each(&store, id.as_ref()).await?, store.key_uses().await?);
+                let last_used = |id: &ClientId, kid: &str| uses.get(&(id.to_string(), kid.to_owned())).copied();
                 let rows =
                     || clients.iter().flat_map(|client| client.keys.iter().map(move |key| (&client.client_id, key)));
                 let value: Vec<Value> = rows()
                     .map(|(id, key)| {
-                        let mut value = key_value(key);
+                        let mut value = key_value(key, last_used(id, &key.kid));
                         if let Value::Object(members) = &mut value {
                             members.insert("client_id".into(), id.as_str().into());
                         }
                         value
                     })
                     .collect();
-                shell.print(&value, || rows().map(|(id, key)| format!("{id}  {}", key_line(key))).collect())
+                shell.print(&value, || {
+                    rows().map(|(id, key)| format!("{id}  {}", key_line(key, last_used(id, &key.kid)))).collect()
+                })
             }
             Self::Remove { id, kid } => {
                 if !store.remove_client_key(id.as_str(), &kid).await? {
@@ -144,7 +149,7 @@ fn keys(text: &[u8], alg: Option<Alg>) -> anyhow::Result<Vec<VerifyingKey>> {
 }
 
 /// A key as JSON.
-pub(super) fn key_value(stored: &StoredKey) -> Value {
+pub(super) fn key_value(stored: &StoredKey, last_used_at: Option<UnixTime>) -> Value {
     json!({
         "kid": stored.kid,
         "alg": stored.key.alg().as_str(),
@@ -152,13 +157,19 @@ pub(super) fn key_value(stored: &StoredKey) -> Value {
         "x5t#S256": stored.key.x5c().and_then(|der| Certificate::parse(der).ok()).map(|certificate| certificate.x5t_s256()),
         "created_at": stored.created_at,
         "expires_at": stored.expires_at,
+        "last_used_at": last_used_at,
     })
 }
 
 /// A key as a line of text.
-pub(super) fn key_line(stored: &StoredKey) -> String {
-    let expires = stored.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
-    format!("key {}  {}  made {}  expires {expires}\n", stored.kid, stored.key.alg(), stored.created_at)
+pub(super) fn key_line(stored: &StoredKey, last_used_at: Option<UnixTime>) -> String {
+    let (expires, used) = (or_never(stored.expires_at), or_never(last_used_at));
+    format!(
+        "key {}  {}  made {}  expires {expires}  last used {used}\n",
+        stored.kid,
+        stored.key.alg(),
+        stored.created_at
+    )
 }
 
 const MAX_FILE: u64 = 64 * 1024;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::registered::one;
 use super::secret::found;
 use super::{Shell, key_value};
+use crate::crypto::jwk::Alg;
 use crate::model::client::RESERVED_CLAIMS;
 use crate::model::client_id::ClientId;
 use crate::model::jwks_uri::JwksUri;
@@ -57,6 +58,12 @@ pub(super) struct Set {
     /// Let it authenticate by whatever it has
     #[arg(long, conflicts_with = "auth_methods")]
     any_auth_method: bool,
+    /// What signs the introspection responses that it asks for: ES256, EdDSA, PS256 or RS256
+    #[arg(long, value_name = "ALG")]
+    introspection_signed_response_alg: Option<Alg>,
+    /// Let them be signed by the server's algorithm
+    #[arg(long, conflicts_with = "introspection_signed_response_alg")]
+    no_introspection_signed_response_alg: bool,
     /// Whether its tokens must be bound to a certificate
     #[arg(long, value_name = "BOOL")]
     require_mtls_binding: Option<bool>,
@@ -76,6 +83,9 @@ impl Set {
         }
         if self.no_claims || !self.claim.is_empty() {
             client.claims = checked_claims(self.claim)?;
+        }
+        if self.no_introspection_signed_response_alg || self.introspection_signed_response_alg.is_some() {
+            client.introspection_signed_response_alg = self.introspection_signed_response_alg;
         }
         client.require_dpop = self.require_dpop.unwrap_or(client.require_dpop);
         client.require_mtls_binding = self.require_mtls_binding.unwrap_or(client.require_mtls_binding);

@@ -100,6 +100,9 @@ fn of_client(client: &Client, config: &Config, now: UnixTime) -> Vec<String> {
     if !client.keys.is_empty() && client.keys.iter().all(|key| key.expires_at.is_some_and(|at| at <= now)) {
         faults.push(format!("all of its keys have expired; `grantd client key add {id}` adds one"));
     }
+    for one in client.certificates.iter().filter(|one| one.expires_at.is_some_and(|at| at <= now)) {
+        faults.push(format!("its certificate {} has expired; `grantd client cert add {id}` adds the next, `grantd client cert remove {id} {}` removes it", one.cert_id, one.cert_id));
+    }
     let works = |secret: &&StoredSecret| secret.origin == Origin::Imported && secret.revoked_at.is_none();
     let imported = client.secrets.iter().filter(works).count();
     if imported > usize::try_from(MAX_IMPORTED).unwrap_or(2) {
@@ -108,8 +111,14 @@ fn of_client(client: &Client, config: &Config, now: UnixTime) -> Vec<String> {
     faults
 }
 
-/// What keeps a client from authenticating under the profile.
+/// What the profile keeps a client from.
 fn outside_profile(client: &Client, config: &Config) -> Option<String> {
+    if let Some(alg) = client.introspection_signed_response_alg.filter(|alg| !config.profile.permits_alg(*alg)) {
+        let id = &client.client_id;
+        return Some(format!(
+            "the fapi2 profile does not sign with {alg}; `grantd client set {id} --introspection-signed-response-alg ES256`"
+        ));
+    }
     let usable = |key: &StoredKey| config.profile.permits_alg(key.key.alg());
     let proves = client.keys.iter().any(usable) || client.jwks_uri.is_some() || !client.certificates.is_empty();
     let refused = match (proves, client.keys.first(), client.secrets.first()) {

@@ -53,6 +53,16 @@ pub(super) enum Command {
         /// The secret's id
         secret_id: String,
     },
+    /// Let one secret work no more, if it has not been used for a while
+    Retire {
+        /// The client id
+        id: ClientId,
+        /// The secret's id
+        secret_id: String,
+        /// For how long it has not been used; at least 1m, since uses are written down every half minute
+        #[arg(long, value_name = "SPAN")]
+        if_unused: Span,
+    },
     /// List secrets of all clients that end soon
     Expiring {
         /// How soon
@@ -108,6 +118,7 @@ impl Command {
                 }
                 shell.say(&format!("secret {secret_id} of client {id} is revoked, within a second on every replica"))
             }
+            Self::Retire { id, secret_id, if_unused } => retire(shell, &store, &id, &secret_id, if_unused).await,
             Self::Expiring { within } => {
                 let (now, until) = (shell.clock.now(), shell.clock.now().plus(within));
                 let ends = |secret: &SecretSummary| {
@@ -118,6 +129,31 @@ impl Command {
                 print_all(shell, &secrets)
             }
         }
+    }
+}
+
+async fn retire(shell: &Shell, store: &Store, id: &ClientId, secret_id: &str, if_unused: Span) -> anyhow::Result<()> {
+    if if_unused.seconds() < 60 {
+        bail!("--if-unused is at least 1m: replicas write down every half minute what was used");
+    }
+    let now = shell.clock.now();
+    let since = UnixTime(now.0 - if_unused.seconds());
+    let done = |at: &str| shell.say(&format!("secret {secret_id} of client {id} is revoked{at}"));
+    if store.retire_secret(id.as_str(), secret_id, since, now).await? {
+        return done(", within a second on every replica");
+    }
+    let secrets = store.secrets(Some(id.as_str())).await?;
+    found(!secrets.is_empty(), id)?;
+    let Some(secret) = secrets.into_iter().find(|secret| secret.secret_id == secret_id) else {
+        bail!("client {id} has no secret {secret_id}; `grantd client secret list {id}` lists them");
+    };
+    match (secret.revoked_at, secret.last_used_at.filter(|at| *at > since)) {
+        (Some(at), _) => done(&format!(" since {at}")),
+        (None, Some(at)) => bail!("secret {secret_id} of client {id} is in use, last at {at}: nothing is changed"),
+        (None, None) => bail!(
+            "secret {secret_id} of client {id} was made at {}, less than {if_unused} ago: nothing is changed",
+            secret.created_at
+        ),
     }
 }
 
@@ -136,17 +172,21 @@ pub(super) fn write_to_file(secret: &ClientSecret, path: &Path) -> anyhow::Resul
 
 /// A secret as a line of text.
 pub(super) fn secret_line(secret: &SecretSummary) -> String {
-    let at = |at: Option<UnixTime>, none: &str| at.map_or_else(|| none.to_owned(), |at| at.to_string());
     format!(
         "secret {}  {}made {}  expires {}  last used {}{}{}\n",
         secret.secret_id,
         if secret.label.is_empty() { String::new() } else { format!("({})  ", secret.label) },
         secret.created_at,
-        at(secret.expires_at, "never"),
-        at(secret.last_used_at, "never"),
+        or_never(secret.expires_at),
+        or_never(secret.last_used_at),
         if secret.imported { "  imported" } else { "" },
         secret.revoked_at.map(|at| format!("  REVOKED {at}")).unwrap_or_default(),
     )
+}
+
+/// A moment that may not come, or has not yet.
+pub(super) fn or_never(at: Option<UnixTime>) -> String {
+    at.map_or_else(|| "never".to_owned(), |at| at.to_string())
 }
 
 /// Turns "no row" into a message.

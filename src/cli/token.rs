@@ -40,7 +40,7 @@ impl Command {
             Self::Revoke => revoke(shell).await,
             Self::RevokeAll { now: _ } => {
                 let (_, store) = shell.store().await?;
-                store.revoke_all_tokens(shell.clock.now()).await?;
+                store.revoke_all_tokens(shell.cut_off(&store).await?).await?;
                 shell.say(&format!("all tokens issued until now are revoked{WHERE}"))
             }
         }

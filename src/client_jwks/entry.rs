@@ -89,6 +89,7 @@ pub(super) fn read(document: &[u8], now: UnixTime) -> Result<Vec<StoredKey>, Str
         key: Arc::new(key),
         created_at: now,
         expires_at: None,
+        used: Arc::default(),
     };
     Ok(set.keys.into_iter().map(stored).collect())
 }

@@ -5,9 +5,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use axum::http::{HeaderMap, HeaderValue};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
 
 use crate::crypto::certificate::{Certificate, CertificateError};
 use crate::model::certificate::PeerCertificate;
@@ -85,8 +85,10 @@ fn client_cert_der(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ClientCertErr
 /// RFC 9440 section 2.3: `Client-Cert-Chain` is a list of byte sequences, in the order of the handshake.
 fn intermediates(headers: &HeaderMap) -> Result<Vec<Vec<u8>>, ClientCertError> {
     let lines = headers.get_all(CLIENT_CERT_CHAIN).iter();
+    // RFC 8941 section 4.2.1: an empty field is an empty list.
+    let filled = lines.map(HeaderValue::as_bytes).filter(|line| !line.trim_ascii().is_empty());
     let members: Vec<&[u8]> =
-        lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).take(MAX_INTERMEDIATES + 1).collect();
+        filled.flat_map(|line| line.split(|&byte| byte == b',')).take(MAX_INTERMEDIATES + 1).collect();
     if members.len() > MAX_INTERMEDIATES {
         return Err(CertificateError::TooLarge.into());
     }
@@ -103,8 +105,17 @@ fn byte_sequence(member: &[u8]) -> Result<Vec<u8>, ClientCertError> {
     if encoded.len() > MAX_ENCODED {
         return Err(CertificateError::TooLarge.into());
     }
-    BASE64_STANDARD.decode(encoded).map_err(|_| ClientCertError::Malformed)
+    TOLERANT.decode(encoded).map_err(|_| ClientCertError::Malformed)
 }
+
+/// RFC 8941 section 4.2.7: "parsers SHOULD NOT fail when "=" padding is not present", nor "on non-zero pad bits". What counts
+/// is the certificate, and DER has one spelling.
+const TOLERANT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 const CLIENT_CERT: &str = "client-cert";
 const CLIENT_CERT_CHAIN: &str = "client-cert-chain";

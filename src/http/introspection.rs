@@ -32,10 +32,12 @@ pub(super) fn response(
 }
 
 /// RFC 9701 section 4: "by including the "Accept" HTTP header field with a value of "application/token-introspection+jwt"".
-/// It has to be named: `*/*` is JSON. Where both are named, the heavier one counts, and of two alike the JWT.
+/// It has to be named: `*/*` is JSON. Where JSON is taken too, by its name or a range, the heavier one counts, and of two
+/// alike the JWT. RFC 9110 section 12.5.1: "If more than one media range applies to a given type, the most specific reference
+/// has precedence."
 fn wants_jwt(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let (mut signed, mut json) = (0, 0);
+    let (mut signed, mut json) = (0, [None; JSON.len()]);
     for range in values.flat_map(|value| value.split(',')) {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
@@ -44,12 +46,17 @@ fn wants_jwt(headers: &HeaderMap) -> bool {
         let weight = weight.map_or(1000, |weight| weight.parse::<f32>().map_or(0, thousandths));
         if name.eq_ignore_ascii_case(SIGNED) {
             signed = weight.max(signed);
-        } else if name.eq_ignore_ascii_case("application/json") {
-            json = weight.max(json);
+        } else if let Some(at) = JSON.iter().position(|range| name.eq_ignore_ascii_case(range))
+            && let Some(json) = json.get_mut(at)
+        {
+            *json = Some(weight).max(*json);
         }
     }
-    signed > 0 && signed >= json
+    signed > 0 && signed >= json.into_iter().flatten().next().unwrap_or(0)
 }
+
+/// The ranges that JSON is in, the most specific first.
+const JSON: [&str; 3] = ["application/json", "application/*", "*/*"];
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1000")]
 fn thousandths(weight: f32) -> u32 {
@@ -75,6 +82,8 @@ mod tests {
             "application/json, application/token-introspection+jwt",
             "application/token-introspection+jwt;q=0.1",
             "application/token-introspection+jwt, */*;q=0.1",
+            "application/token-introspection+jwt, */*",
+            "*/*, application/json;q=0.2, application/token-introspection+jwt;q=0.5",
         ] {
             assert!(wants(&[jwt]), "{jwt}");
         }
@@ -88,6 +97,8 @@ mod tests {
             "",
             "application/token-introspection+jwt;q=0",
             "application/token-introspection+jwt;q=x",
+            "*/*, application/token-introspection+jwt;q=0.5",
+            "application/*, */*;q=0.1, application/token-introspection+jwt;q=0.5",
             "application/json, application/token-introspection+jwt;q=0.9",
         ] {
             assert!(!wants(&[json]), "{json}");

@@ -8,6 +8,7 @@ use super::jwks_uri::JwksUri;
 use super::resource::ResourceId;
 use super::scope::Scope;
 use super::time::{Span, UnixTime};
+use crate::crypto::jwk::Alg;
 
 /// How a client proved who it is, by its name in the metadata (RFC 7591 section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,6 +85,8 @@ pub struct Client {
     pub jwks_uri: Option<JwksUri>,
     /// What is known of its certificates.
     pub certificates: Vec<StoredCertificate>,
+    /// What signs the introspection responses that it asks for (RFC 9701 section 6); `None` for the server's default.
+    pub introspection_signed_response_alg: Option<Alg>,
 }
 
 impl Client {
@@ -108,6 +111,7 @@ impl Client {
             keys: Vec::new(),
             jwks_uri: None,
             certificates: Vec::new(),
+            introspection_signed_response_alg: None,
         }
     }
 

@@ -39,6 +39,8 @@ pub struct StoredKey {
     pub created_at: UnixTime,
     /// From when on it no longer works.
     pub expires_at: Option<UnixTime>,
+    /// When this process last saw it used.
+    pub used: Arc<LastUsed>,
 }
 
 /// How many keys of each algorithm one client has, or the most that any has: what a signature of nobody is tried with.
@@ -75,6 +77,10 @@ pub struct StoredCertificate {
     pub registered: RegisteredCertificate,
     /// When it was registered.
     pub created_at: UnixTime,
+    /// From when on it no longer counts.
+    pub expires_at: Option<UnixTime>,
+    /// When this process last saw it used.
+    pub used: Arc<LastUsed>,
 }
 
 /// Where a secret comes from, and so what a guess at it costs.
@@ -91,11 +97,14 @@ pub enum Origin {
 /// What a process has seen of a secret since it started. It belongs to one hash: whoever changes that begins anew.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// When it last authenticated its client here, in seconds; 0 for not since we started.
-    last_used_at: AtomicI64,
+    used: LastUsed,
     /// A MAC of the secret that matched the hash, under a key that lives as long as the process.
     verified: OnceLock<[u8; 32]>,
 }
+
+/// When something last authenticated its client here, in seconds; 0 for not since we started.
+#[derive(Debug, Default)]
+pub struct LastUsed(AtomicI64);
 
 /// What stands against using a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,19 +137,32 @@ impl StoredSecret {
     }
 }
 
-impl Seen {
+impl LastUsed {
     /// Notes a use, to be written down later. Within a second the second use changes nothing, so that cores that serve
     /// the same client do not take the memory from each other.
-    pub fn used(&self, now: UnixTime) {
-        if self.last_used_at.load(Ordering::Relaxed) != now.0 {
-            self.last_used_at.store(now.0, Ordering::Relaxed);
+    pub fn note(&self, now: UnixTime) {
+        if self.0.load(Ordering::Relaxed) != now.0 {
+            self.0.store(now.0, Ordering::Relaxed);
         }
     }
 
     /// The last use that was noted here.
     #[must_use]
+    pub fn at(&self) -> Option<UnixTime> {
+        Some(UnixTime(self.0.load(Ordering::Relaxed))).filter(|at| at.0 != 0)
+    }
+}
+
+impl Seen {
+    /// Notes a use.
+    pub fn used(&self, now: UnixTime) {
+        self.used.note(now);
+    }
+
+    /// The last use that was noted here.
+    #[must_use]
     pub fn last_used(&self) -> Option<UnixTime> {
-        Some(UnixTime(self.last_used_at.load(Ordering::Relaxed))).filter(|at| at.0 != 0)
+        self.used.at()
     }
 
     /// Remembers the MAC of a secret that matched the hash. There is one such secret, so the first stays.
@@ -157,6 +179,6 @@ impl Seen {
     /// The same past for a secret whose hash has changed: what was verified was not this one.
     #[must_use]
     pub fn unverified(&self) -> Self {
-        Self { last_used_at: AtomicI64::new(self.last_used_at.load(Ordering::Relaxed)), verified: OnceLock::new() }
+        Self { used: LastUsed(AtomicI64::new(self.used.0.load(Ordering::Relaxed))), verified: OnceLock::new() }
     }
 }

@@ -114,6 +114,23 @@ pub struct Issued {
     pub claims: Object,
 }
 
+impl Issued {
+    /// Whether its time has come. Another replica's clock may be a little ahead.
+    ///
+    /// # Errors
+    /// [`Inactive::NotYet`].
+    pub fn has_begun(&self, now: UnixTime) -> Result<(), Inactive> {
+        if self.iat <= now.plus(CLOCKS) { Ok(()) } else { Err(Inactive::NotYet) }
+    }
+}
+
+/// The key that a token claims to be signed by; `None` for what is no token.
+#[must_use]
+pub fn kid(token: &str) -> Option<String> {
+    let unverified = Unverified::parse(token, Kind::AccessToken, LONGEST).ok()?;
+    unverified.header().kid().map(str::to_owned)
+}
+
 /// What a token says, if we signed it and its time is not over.
 ///
 /// # Errors
@@ -132,10 +149,6 @@ pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Re
     // RFC 7519 section 4.1.4: "the current date/time MUST be before the expiration date/time listed in the "exp" claim."
     if exp <= now {
         return Err(Inactive::Expired);
-    }
-    // Another replica's clock may be a little ahead.
-    if iat > now.plus(CLOCKS) {
-        return Err(Inactive::NotYet);
     }
     let aud = claims.audience().map_err(malformed)?;
     Ok(Issued {

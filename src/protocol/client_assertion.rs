@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::error::ClientAuthError;
 use crate::crypto::jose::{Audience, Claims, JoseError, Kind, TRIED_MAX, Unverified};
 use crate::crypto::verifying_key::VerifyingKey;
-use crate::model::credential::StoredKey;
+use crate::model::credential::{LastUsed, StoredKey};
 use crate::model::time::{Span, UnixTime};
 use crate::store::spent::{Use, UseKind};
 
@@ -18,6 +18,8 @@ pub struct Vouched {
     pub kid: Arc<str>,
     /// Whether that key's time is over.
     pub key_expired: bool,
+    /// When that key was last used.
+    pub used: Arc<LastUsed>,
     /// What is left to be spent.
     pub spend: Use,
 }
@@ -79,7 +81,7 @@ pub fn verify(
     let stored =
         candidates.iter().find(|stored| std::ptr::eq(Arc::as_ptr(&stored.key), key)).ok_or(JoseError::NoKey)?;
     let spend = accept(claims, client_id, audience, now)?;
-    Ok(Vouched { kid: Arc::clone(&stored.kid), key_expired: expired(stored), spend })
+    Ok(Vouched { kid: Arc::clone(&stored.kid), key_expired: expired(stored), used: Arc::clone(&stored.used), spend })
 }
 
 /// The work of a signature check, for a result that nobody reads.
@@ -179,7 +181,13 @@ mod tests {
                 None => drop(jwk.as_object_mut().unwrap().remove("kid")),
             }
             let key = VerifyingKey::from_text(jwk.to_string().as_bytes(), None).unwrap();
-            StoredKey { kid: key.jkt().into(), key: Arc::new(key), created_at: UnixTime(1), expires_at: None }
+            StoredKey {
+                kid: key.jkt().into(),
+                key: Arc::new(key),
+                created_at: UnixTime(1),
+                expires_at: None,
+                used: Arc::default(),
+            }
         };
         (0..count).map(made).collect()
     }

@@ -1,7 +1,5 @@
 //! Mutual TLS (RFC 8705 section 2): the certificate of the connection held against those that a client has registered.
 
-use std::sync::Arc;
-
 use super::error::ClientAuthError;
 use crate::model::certificate::{CertificateMismatch, PeerCertificate, RegisteredCertificate};
 use crate::model::client::AuthMethod;
@@ -20,7 +18,9 @@ pub fn verify<'a>(
 ) -> Result<(&'a StoredCertificate, AuthMethod), ClientAuthError> {
     let mut fault = CertificateMismatch::Other;
     for stored in registered {
-        match presented.proves(&stored.registered, now) {
+        let proved = presented.proves(&stored.registered, now);
+        let ended = stored.expires_at.is_some_and(|at| at <= now);
+        match proved.and(if ended { Err(CertificateMismatch::Expired) } else { Ok(()) }) {
             Ok(()) => return Ok((stored, method(&stored.registered))),
             // That one of them says something else matters least.
             Err(CertificateMismatch::Other) => {}
@@ -35,12 +35,16 @@ pub fn verify<'a>(
 ///
 /// # Errors
 /// [`ClientAuthError::Certificate`], [`ClientAuthError::KeyExpired`].
-pub fn verify_key(presented: &PeerCertificate, keys: &[StoredKey], now: UnixTime) -> Result<Arc<str>, ClientAuthError> {
+pub fn verify_key(
+    presented: &PeerCertificate,
+    keys: &[StoredKey],
+    now: UnixTime,
+) -> Result<StoredKey, ClientAuthError> {
     let mut fault = ClientAuthError::from(CertificateMismatch::Other);
     for stored in keys {
         match presented.is(stored.key.x5c().unwrap_or_default(), now) {
             Ok(()) if stored.expires_at.is_some_and(|at| at <= now) => fault = ClientAuthError::KeyExpired,
-            Ok(()) => return Ok(Arc::clone(&stored.kid)),
+            Ok(()) => return Ok(stored.clone()),
             Err(CertificateMismatch::Other) => {}
             Err(error) => fault = error.into(),
         }

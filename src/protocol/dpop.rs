@@ -67,12 +67,12 @@ impl Dpop {
         Self { alias: normalised(token_endpoint), ..self }
     }
 
-    /// The proof of a POST to the token endpoint; `None` when there is none. `certified` says that the connection has a
-    /// certificate. The numbers are those of RFC 9449 section 4.3.
+    /// The proof of a POST to the token endpoint; `None` when there is none. `by_alias` says that it
+    /// came by the listener that asks for certificates. The numbers are those of RFC 9449 section 4.3.
     ///
     /// # Errors
     /// [`DpopError`].
-    pub fn check(&self, fields: &[&str], certified: bool, now: UnixTime) -> Result<Option<Proof>, DpopError> {
+    pub fn check(&self, fields: &[&str], by_alias: bool, now: UnixTime) -> Result<Option<Proof>, DpopError> {
         // 1. "There is not more than one DPoP HTTP request header field."
         let proof = match fields {
             [] => return Ok(None),
@@ -99,8 +99,8 @@ impl Dpop {
         // 9. "The htu claim matches the HTTP URI value for the HTTP request in which the JWT was received, ignoring any
         //    query and fragment parts."
         let htu = normalised(htu).ok_or(DpopError::Htu)?;
-        let alias = self.alias.as_ref().filter(|_| certified);
-        if self.htu.as_ref() != Some(&htu) && alias != Some(&htu) {
+        let expected = if by_alias && self.alias.is_some() { &self.alias } else { &self.htu };
+        if expected.as_ref() != Some(&htu) {
             return Err(DpopError::Htu);
         }
         // 11. "The creation time of the JWT … is within an acceptable window".

@@ -7,7 +7,9 @@ use super::access_token::Issued;
 use super::error::Error;
 use super::error::inactive::Inactive;
 use crate::crypto::json::Object;
+use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
+use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::model::time::UnixTime;
 use crate::registry::Registry;
@@ -18,6 +20,8 @@ use crate::registry::snapshot::Snapshot;
 pub struct Introspected {
     /// Who asked.
     pub caller: ClientId,
+    /// What it wants the response signed with.
+    pub alg: Option<Alg>,
     /// What it is told.
     pub response: Object,
     /// Why the token is not active.
@@ -29,8 +33,8 @@ pub struct Introspected {
 impl Introspected {
     /// The answer to `caller` about a token that was verified, or was not.
     #[must_use]
-    pub fn new(caller: &ClientId, issued: Result<&Issued, Inactive>, registry: &Registry) -> Self {
-        let worth = issued.and_then(|issued| is_active(caller, issued, registry).map(|()| issued));
+    pub fn new(caller: &Client, issued: Result<&Issued, Inactive>, registry: &Registry) -> Self {
+        let worth = issued.and_then(|issued| is_active(&caller.client_id, issued, registry).map(|()| issued));
         let response = match worth {
             Ok(issued) => active(issued),
             // RFC 7662 section 2.2: "to avoid disclosing too much of the authorization server's state to a third party, the
@@ -38,7 +42,8 @@ impl Introspected {
             Err(_) => Object::from_iter([("active".to_owned(), Value::Bool(false))]),
         };
         let token = issued.ok().map(|issued| (issued.jti.to_string(), issued.client_id.clone()));
-        Self { caller: caller.clone(), response, inactive: worth.err(), token }
+        let (caller, alg) = (caller.client_id.clone(), caller.introspection_signed_response_alg);
+        Self { caller, alg, response, inactive: worth.err(), token }
     }
 
     /// The response as a JWT. RFC 9701 section 5: `iss`, `aud`, `iat` and `token_introspection`, and neither `sub` nor `exp`,

@@ -127,15 +127,16 @@ impl MutualTls {
     }
 }
 
-/// The metadata document as the registry stands; `alg` signs what is not for one resource.
+/// The metadata document as the registry stands.
 ///
 /// `response_types_supported` is left out although section 2 calls it required: it would be empty, and section 3.2 says
 /// "Claims with zero elements MUST be omitted".
 #[must_use]
-pub fn document(issuer: &Issuer, alg: Alg, profile: Profile, mutual_tls: &MutualTls, snapshot: &Snapshot) -> Document {
+pub fn document(issuer: &Issuer, profile: Profile, mutual_tls: &MutualTls, snapshot: &Snapshot) -> Document {
     let offered = |method: &AuthMethod| mutual_tls.permits(*method) && profile.permits_method(*method);
     let methods: Vec<&str> = AuthMethod::ALL.into_iter().filter(offered).map(AuthMethod::as_str).collect();
     let algs = profile.alg_names();
+    let signing: Vec<&str> = Alg::ALL.into_iter().filter(|alg| profile.permits_alg(*alg)).map(Alg::as_str).collect();
     let fixed = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.endpoint("/token"),
@@ -146,7 +147,7 @@ pub fn document(issuer: &Issuer, alg: Alg, profile: Profile, mutual_tls: &Mutual
         "introspection_endpoint": issuer.endpoint("/introspect"),
         "introspection_endpoint_auth_methods_supported": methods,
         "introspection_endpoint_auth_signing_alg_values_supported": algs,
-        "introspection_signing_alg_values_supported": [alg.as_str()],
+        "introspection_signing_alg_values_supported": signing,
         "revocation_endpoint": issuer.endpoint("/revoke"),
         "revocation_endpoint_auth_methods_supported": methods,
         "revocation_endpoint_auth_signing_alg_values_supported": algs,

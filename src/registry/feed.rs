@@ -18,6 +18,7 @@ use crate::store::changes::{Changes, Feed as Connection, Poll};
 use crate::store::keys::{SealedKey, new_key};
 use crate::store::migrations::{MigrationError, Schema};
 use crate::store::tag_keys::SealedTagKey;
+use crate::store::uses::Uses;
 use crate::store::{Database, Store, StoreError};
 
 /// Keeps a registry and a keyring as the database says.
@@ -263,29 +264,19 @@ impl Feed {
         Ok(())
     }
 
-    /// Writes down which secrets were used since the last time, beside the poll: a slow write must not delay it.
+    /// Writes down which credentials were used since the last time, beside the poll: a slow write must not delay it.
     fn write_uses(&mut self) {
         if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
             return;
         }
         self.uses_written_at = Instant::now();
         let since = std::mem::replace(&mut self.uses_written_until, self.with.clock.now());
-        let mut uses: Vec<(Arc<str>, UnixTime)> = {
-            let snapshot = self.with.registry.snapshot();
-            let secrets = snapshot.clients().flat_map(|client| &client.secrets);
-            // The present second may see another use, so it is looked at again.
-            secrets
-                .filter_map(|secret| {
-                    Some((secret.secret_id.clone(), secret.seen.last_used().filter(|at| *at >= since)?))
-                })
-                .collect()
-        };
-        // Replicas write the same rows: in one order, they cannot wait for each other in a circle.
-        uses.sort();
+        // The present second may see another use, so it is looked at again.
+        let uses = Uses::since(self.with.registry.snapshot().clients(), since);
         let store = self.with.store.clone();
         self.writing = Some(tokio::spawn(async move {
-            if let Err(error) = store.note_secret_use(&uses).await {
-                tracing::warn!(event = "uses.not_written", reason = %error, "when secrets were last used is not up to date");
+            if let Err(error) = store.note_uses(&uses).await {
+                tracing::warn!(event = "uses.not_written", reason = %error, "when credentials were last used is not up to date");
             }
         }));
     }

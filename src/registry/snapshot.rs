@@ -2,7 +2,7 @@
 //!
 //! Clients are spread over shards, so that the next snapshot copies those that changed and shares the others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::crypto::jwk::Alg;
@@ -124,9 +124,10 @@ impl Snapshot {
         HashParams::default()
     }
 
-    /// The algorithms that resources ask for.
+    /// The algorithms that resources and resource servers ask for.
     pub fn algs(&self) -> impl Iterator<Item = Alg> {
-        self.resources.values().filter_map(|resource| resource.alg)
+        let of_clients = self.clients.iter().flat_map(|shard| shard.survey.algs.iter().copied());
+        self.resources.values().filter_map(|resource| resource.alg).chain(of_clients)
     }
 
     /// The next snapshot.
@@ -241,6 +242,8 @@ struct Survey {
     named: Vec<Option<TagKid>>,
     key_counts: KeyCounts,
     costs: Vec<(HashParams, usize)>,
+    /// What introspection responses are to be signed with.
+    algs: BTreeSet<Alg>,
 }
 
 impl Survey {
@@ -248,6 +251,7 @@ impl Survey {
         let mut survey = Self::default();
         for client in clients {
             survey.key_counts = survey.key_counts.or_more(KeyCounts::of(&client.keys));
+            survey.algs.extend(client.introspection_signed_response_alg);
             let mut imported = 0;
             for secret in &client.secrets {
                 let kid = match secret.origin {
@@ -274,16 +278,27 @@ impl Survey {
     }
 }
 
-/// A secret that is loaded again keeps what this process has seen of it, as far as it is about the same hash.
+/// A credential that is loaded again keeps what this process has seen of it, of a secret as far as it is about the same hash.
 fn keep_what_was_seen(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Client> {
     let Some(before) = before else { return client };
     // It was just made, so nobody else has it.
-    for secret in &mut Arc::make_mut(&mut client).secrets {
+    let new = Arc::make_mut(&mut client);
+    for secret in &mut new.secrets {
         let known = before.secrets.iter().find(|known| known.secret_id == secret.secret_id);
         match known {
             Some(known) if known.hash == secret.hash => secret.seen = Arc::clone(&known.seen),
             Some(known) => secret.seen = Arc::new(known.seen.unverified()),
             None => {}
+        }
+    }
+    for key in &mut new.keys {
+        if let Some(known) = before.keys.iter().find(|known| known.kid == key.kid) {
+            key.used = Arc::clone(&known.used);
+        }
+    }
+    for one in &mut new.certificates {
+        if let Some(known) = before.certificates.iter().find(|known| known.cert_id == one.cert_id) {
+            one.used = Arc::clone(&known.used);
         }
     }
     client

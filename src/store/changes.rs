@@ -145,11 +145,12 @@ impl Feed {
                         "client_secret", "order by c.created_at desc, c.secret_id" => |row| belongings.add_secret(row));
                     each!(at, complete, since, "c.client_id, c.kid, c.jwk, c.created_at, c.expires_at", "client_key",
                         "order by c.created_at desc, c.kid" => |row| belongings.add_key(row));
-                    each!(at, complete, since, "c.client_id, c.cert_id, c.kind, c.value, c.created_at", "client_certificate",
+                    each!(at, complete, since, "c.client_id, c.cert_id, c.kind, c.value, c.created_at, c.expires_at", "client_certificate",
                         "order by c.created_at desc, c.cert_id" => |row| belongings.add_certificate(row));
                     each!(at, complete, since,
                         "c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims, c.require_dpop,
-                         c.require_mtls_binding, c.enabled, c.created_at, c.jwks_uri, c.not_before", "client", "" => |row| {
+                         c.require_mtls_binding, c.enabled, c.created_at, c.jwks_uri, c.not_before, c.introspection_signed_response_alg",
+                        "client", "" => |row| {
                             let (id, client) = belongings.client(row);
                             clients.insert(id, Some(client));
                         });

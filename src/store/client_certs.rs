@@ -1,11 +1,13 @@
 //! Certificates of clients, for mutual TLS: what is known of each.
 
+use std::sync::Arc;
+
 use super::{Pool, Session, Store, StoreError, begin, on, within};
 use crate::model::certificate::RegisteredCertificate;
 use crate::model::credential::StoredCertificate;
 use crate::model::time::UnixTime;
 
-pub(super) type CertificateRow = (String, String, String, String, i64);
+pub(super) type CertificateRow = (String, String, String, String, i64, Option<i64>);
 
 impl Store {
     /// Registers what is known of a client's certificate.
@@ -24,9 +26,9 @@ impl Store {
                         .bind(client_id).fetch_one(&mut *tx).await?;
                 let second = names > 0 && stored.registered.needs_ca();
                 if !second {
-                    sqlx::query("insert into client_certificate (cert_id, client_id, kind, value, created_at) values ($1, $2, $3, $4, $5)")
+                    sqlx::query("insert into client_certificate (cert_id, client_id, kind, value, created_at, expires_at) values ($1, $2, $3, $4, $5, $6)")
                         .bind(&*stored.cert_id).bind(client_id).bind(stored.registered.kind())
-                        .bind(stored.registered.to_string()).bind(stored.created_at.0)
+                        .bind(stored.registered.to_string()).bind(stored.created_at.0).bind(stored.expires_at.map(|at| at.0))
                         .execute(&mut *tx).await?;
                 }
                 tx.commit().await?;
@@ -54,11 +56,17 @@ impl Store {
 
 /// A row to what is known of a certificate.
 pub(super) fn certificate_of(
-    (_, cert_id, kind, value, created_at): CertificateRow,
+    (_, cert_id, kind, value, created_at, expires_at): CertificateRow,
 ) -> Result<StoredCertificate, String> {
     let registered = RegisteredCertificate::parse(&kind, &value)
         .map_err(|error| format!("client_certificate {cert_id}: value: {error}"))?;
-    Ok(StoredCertificate { cert_id: cert_id.into(), registered, created_at: UnixTime(created_at) })
+    Ok(StoredCertificate {
+        cert_id: cert_id.into(),
+        registered,
+        created_at: UnixTime(created_at),
+        expires_at: expires_at.map(UnixTime),
+        used: Arc::default(),
+    })
 }
 
 /// RFC 8705 section 2.1.2: a client "MUST use exactly one of the below metadata parameters".

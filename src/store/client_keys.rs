@@ -93,6 +93,7 @@ pub(super) fn key_of((_, kid, jwk, created_at, expires_at): KeyRow) -> Result<St
         key: Arc::new(key),
         created_at: UnixTime(created_at),
         expires_at: expires_at.map(UnixTime),
+        used: Arc::default(),
     })
 }
 

@@ -7,14 +7,30 @@ use super::client_certs::{CertificateRow, certificate_of};
 use super::client_keys::{KEYS_OR_URI, KeyRow, key_of};
 use super::secrets::{NewSecret, insert_secret};
 use super::{Pool, Session, Store, StoreError, begin, on, within};
+use crate::crypto::json;
+use crate::crypto::jwk::{Alg, KeyError};
 use crate::model::client::{Client, RESERVED_CLAIMS};
 use crate::model::credential::{Origin, StoredCertificate, StoredKey, StoredSecret};
 use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
 use crate::model::time::{Span, UnixTime};
 
-pub(super) type ClientRow =
-    (String, String, String, String, Option<String>, Option<i64>, String, i64, i64, i64, i64, Option<String>, i64);
+pub(super) type ClientRow = (
+    String,
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<i64>,
+    String,
+    i64,
+    i64,
+    i64,
+    i64,
+    Option<String>,
+    i64,
+    Option<String>,
+);
 pub(super) type ResourceLink = (String, String);
 pub(super) type SecretRow = (String, String, String, i64, Option<String>, Option<i64>, Option<i64>);
 
@@ -31,12 +47,14 @@ impl Store {
                 let mut tx = begin!(connection).await?;
                 sqlx::query(
                     "insert into client (client_id, scope, default_scope, grant_types, auth_methods, token_ttl, claims,
-                                         require_dpop, require_mtls_binding, enabled, created_at)
-                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
+                                         require_dpop, require_mtls_binding, enabled, created_at,
+                                         introspection_signed_response_alg)
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
                     .bind(client.client_id.as_str()).bind(client.scope.as_str()).bind(client.default_scope.as_str())
                     .bind(grant_types(client)).bind(client.auth_methods.as_deref()).bind(client.token_ttl.map(Span::seconds))
                     .bind(claims(client)).bind(i64::from(client.require_dpop)).bind(i64::from(client.require_mtls_binding))
                     .bind(i64::from(client.enabled)).bind(client.created_at.0)
+                    .bind(client.introspection_signed_response_alg.map(Alg::as_str))
                     .execute(&mut *tx).await?;
                 for identifier in &client.resources {
                     sqlx::query("insert into client_resource (client_id, identifier) values ($1, $2)")
@@ -66,11 +84,13 @@ impl Store {
                 let found = sqlx::query(
                     // Not enabled and auth_methods: whoever switches a client off meanwhile keeps the last word.
                     "update client set scope = $2, default_scope = $3, token_ttl = $4, claims = $5,
-                                       require_dpop = $6, require_mtls_binding = $7
+                                       require_dpop = $6, require_mtls_binding = $7,
+                                       introspection_signed_response_alg = $8
                      where client_id = $1")
                     .bind(client.client_id.as_str()).bind(client.scope.as_str()).bind(client.default_scope.as_str())
                     .bind(client.token_ttl.map(Span::seconds)).bind(claims(client))
                     .bind(i64::from(client.require_dpop)).bind(i64::from(client.require_mtls_binding))
+                    .bind(client.introspection_signed_response_alg.map(Alg::as_str))
                     .execute(&mut *tx).await?.rows_affected();
                 sqlx::query("delete from client_resource where client_id = $1").bind(client.client_id.as_str()).execute(&mut *tx).await?;
                 for identifier in client.resources.iter().filter(|_| found > 0) {
@@ -201,9 +221,17 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
         created_at,
         uri,
         not_before,
+        introspection_alg,
     ) = row;
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
-    let claims: serde_json::Map<_, _> = serde_json::from_str(&claims).map_err(|error| at("claims")(&error))?;
+    // What is put into a token has to be read again when somebody asks about the token.
+    if claims.len() > MAX_CLAIMS {
+        return Err(format!("claims: more than {MAX_CLAIMS} characters"));
+    }
+    let claims = json::object(claims.as_bytes()).map_err(|error| at("claims")(&error))?;
+    if claims.len() > MAX_CLAIM_COUNT {
+        return Err(format!("claims: more than {MAX_CLAIM_COUNT}"));
+    }
     if let Some(name) = RESERVED_CLAIMS.iter().find(|name| claims.contains_key(**name)) {
         return Err(format!("claims: {name} is set by grantd and cannot be registered"));
     }
@@ -225,6 +253,10 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
         keys: belonging.keys.into_iter().collect::<Result<_, _>>()?,
         jwks_uri: uri.map(|uri| uri.parse()).transpose().map_err(|error| at("jwks_uri")(&error))?,
         certificates: belonging.certificates.into_iter().collect::<Result<_, _>>()?,
+        introspection_signed_response_alg: introspection_alg
+            .map(|alg| alg.parse())
+            .transpose()
+            .map_err(|error: KeyError| at("introspection_signed_response_alg")(&error))?,
     };
     if !client.default_scope.is_subset_of(&client.scope) {
         return Err("default_scope: must be a part of scope".into());
@@ -286,3 +318,7 @@ pub(crate) fn claims(client: &Client) -> String {
         })
         .collect()
 }
+
+/// What a token has room for.
+const MAX_CLAIMS: usize = 4096;
+const MAX_CLAIM_COUNT: usize = 64;

@@ -75,6 +75,18 @@ impl Store {
         Ok(rows.into_iter().map(SealedKey::from).collect())
     }
 
+    /// Whether there is a key of that id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_key(&self, kid: &str) -> Result<bool, StoreError> {
+        self.queries.inc();
+        let sql = "select count(*) from signing_key where kid = $1";
+        let (there,): (i64,) =
+            on!(Pool, &self.pool, pool => within(sqlx::query_as(sql).bind(kid).fetch_one(pool)).await)?;
+        Ok(there > 0)
+    }
+
     /// Adds a key.
     ///
     /// # Errors

@@ -193,6 +193,9 @@ impl Store {
             migration!(2, "secret_tags"),
             migration!(3, "client_credentials"),
             migration!(4, "revocation"),
+            migration!(5, "deleted_client"),
+            migration!(6, "credential_use"),
+            migration!(7, "client_registration"),
         ]
     }
 }

@@ -36,25 +36,30 @@ impl Store {
         })
     }
 
-    /// Takes away the rows of tokens that had ended before `ended`, a small batch at a time, so that no request waits for
-    /// it. Returns how many there were.
+    /// Takes away the rows of tokens that had ended before `ended`, and of clients whose last token had, a small batch at a
+    /// time, so that no request waits for it. Returns how many there were.
     ///
     /// # Errors
     /// [`StoreError`]; what was taken away before it stays away.
     pub async fn sweep_revoked_tokens(&self, ended: UnixTime) -> Result<u64, StoreError> {
-        let sql = "delete from revoked_token
-                   where jti in (select jti from revoked_token where expires_at < $1 order by expires_at limit 1000)";
+        let tokens = "delete from revoked_token
+                      where jti in (select jti from revoked_token where expires_at < $1 order by expires_at limit 1000)";
+        let clients = "delete from deleted_client
+                       where client_id in (select client_id from deleted_client where deleted_at < $1 limit 1000)";
         let mut swept = 0;
-        loop {
-            self.queries.inc();
-            let rows = on!(Pool, &self.pool, pool => {
-                within(async { Ok(sqlx::query(sql).bind(ended.0).execute(pool).await?.rows_affected()) }).await
-            })?;
-            swept += rows;
-            if rows < BATCH {
-                return Ok(swept);
+        for (sql, before) in [(tokens, ended.0), (clients, ended.0 - LONGEST_TTL)] {
+            loop {
+                self.queries.inc();
+                let rows = on!(Pool, &self.pool, pool => {
+                    within(async { Ok(sqlx::query(sql).bind(before).execute(pool).await?.rows_affected()) }).await
+                })?;
+                swept += rows;
+                if rows < BATCH {
+                    break;
+                }
             }
         }
+        Ok(swept)
     }
 
     /// Revokes what a client was issued until `at`. It never takes back an earlier call. `Ok(false)` when there is no
@@ -86,5 +91,7 @@ impl Store {
     }
 }
 
+/// No token lives longer, in seconds.
+const LONGEST_TTL: i64 = 86400;
 /// Rows that one statement of a sweep deletes.
 const BATCH: u64 = 1000;

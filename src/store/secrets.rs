@@ -1,8 +1,4 @@
-//! Client secrets at rest, and when each was last used.
-
-use std::sync::Arc;
-
-use sqlx::QueryBuilder;
+//! Client secrets at rest.
 
 use super::{Pool, Session, Store, StoreError, begin, on, within};
 use crate::crypto::secret::SecretHash;
@@ -110,6 +106,31 @@ impl Store {
         .map(|rows| rows > 0)
     }
 
+    /// Revokes one secret of a client, unless it was used or made after `unused_since`: one statement, so that a use that is
+    /// written down meanwhile is not overlooked. `Ok(false)` when nothing was revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn retire_secret(
+        &self,
+        client_id: &str,
+        secret_id: &str,
+        unused_since: UnixTime,
+        now: UnixTime,
+    ) -> Result<bool, StoreError> {
+        let sql = "update client_secret set revoked_at = $4
+                   where client_id = $1 and secret_id = $2 and revoked_at is null and created_at <= $3
+                     and not exists (select 1 from client_secret_use u where u.secret_id = $2 and u.last_used_at > $3)";
+        self.queries.inc();
+        on!(Pool, &self.pool, pool => {
+            within(async {
+                let update = sqlx::query(sql).bind(client_id).bind(secret_id).bind(unused_since.0).bind(now.0);
+                Ok(update.execute(pool).await?.rows_affected())
+            }).await
+        })
+        .map(|rows| rows > 0)
+    }
+
     /// Deletes a client's secrets of one label.
     ///
     /// # Errors
@@ -159,32 +180,8 @@ impl Store {
             };
         Ok(rows.into_iter().map(summary).collect())
     }
-
-    /// Notes when secrets were last used. Replicas write side by side, so the latest time stays.
-    ///
-    /// # Errors
-    /// [`StoreError`]; what was written before it stays written, and writing again is harmless.
-    pub async fn note_secret_use(&self, used: &[(Arc<str>, UnixTime)]) -> Result<(), StoreError> {
-        for batch in used.chunks(USE_BATCH) {
-            self.queries.inc();
-            // Joining client_secret skips a secret that was deleted meanwhile.
-            on!(Pool, &self.pool, pool => {
-                let mut sql = QueryBuilder::new("insert into client_secret_use (secret_id, last_used_at) select v.column1, v.column2 from (");
-                sql.push_values(batch, |mut row, (secret_id, at)| {
-                    row.push_bind(&**secret_id).push_bind(at.0);
-                });
-                sql.push(") as v join client_secret s on s.secret_id = v.column1 where true
-                          on conflict (secret_id) do update set last_used_at = excluded.last_used_at
-                          where client_secret_use.last_used_at < excluded.last_used_at");
-                within(async { sql.build().execute(pool).await }).await.map(drop)
-            })?;
-        }
-        Ok(())
-    }
 }
 
-/// How many uses go into one statement.
-const USE_BATCH: usize = 500;
 /// Each imported secret has to be tried, so their number bounds what a wrong guess costs.
 pub const MAX_IMPORTED: i64 = 2;
 

@@ -82,7 +82,7 @@ impl Signer {
     pub fn stored(&self) -> StoredKey {
         let key = VerifyingKey::from_text(self.jwk().to_string().as_bytes(), None).unwrap();
         let kid = key.kid().unwrap_or(key.jkt()).into();
-        StoredKey { kid, key: Arc::new(key), created_at: UnixTime(1), expires_at: None }
+        StoredKey { kid, key: Arc::new(key), created_at: UnixTime(1), expires_at: None, used: Arc::default() }
     }
 
     pub fn header(&self) -> Value {

@@ -59,7 +59,13 @@ async fn ask(server: &Server, certificate: &PeerCertificate, id: &str) -> Answer
 async fn register(store: &Store, id: &str, kind: &str, value: &str) -> Result<(), StoreError> {
     let registered = RegisteredCertificate::parse(kind, value).unwrap();
     let cert_id = grantd::crypto::secret::new_secret_id().unwrap();
-    let stored = StoredCertificate { cert_id: cert_id.into(), registered, created_at: UnixTime(1) };
+    let stored = StoredCertificate {
+        cert_id: cert_id.into(),
+        registered,
+        created_at: UnixTime(1),
+        expires_at: None,
+        used: Arc::default(),
+    };
     store.add_client_certificate(id, &stored).await
 }
 
@@ -242,6 +248,10 @@ async fn mtl_13_c19_a_header_is_believed_from_a_proxy_that_we_trust_and_only_whe
     let chain = [("client-cert", &*field(&below.chain()[0])), ("client-cert-chain", &*field(middle.der()))];
     send(&proxy, &chain, "mt").await.ok();
     send(&proxy, &chain[..1], "mt").await.e401();
+    // An empty field is an empty list.
+    send(&proxy, &[("client-cert", &*shown), ("client-cert-chain", " ")], "mt").await.ok();
+    let many = vec![field(middle.der()); 9].join(", ");
+    send(&proxy, &[("client-cert", &*shown), ("client-cert-chain", &*many)], "mt").await.error("invalid_request");
     // The proxy's own certificate is not its client's.
     let with_own = Caller { certificate: Some(peer(&right, true)), ..proxy.clone() };
     send(&with_own, &[], "mt").await.e401();

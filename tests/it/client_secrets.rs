@@ -5,6 +5,7 @@ use grantd::crypto::secret::ClientSecret;
 use grantd::model::client::Client;
 use grantd::model::credential::Origin;
 use grantd::model::time::{Clock, Span, UnixTime};
+use grantd::store::uses::Uses;
 
 use crate::harness::{Db, Server, Setup, basic, client, new_secret};
 
@@ -382,8 +383,9 @@ async fn rot_04_uses_are_written_down(db: Db) {
         .collect();
     assert_eq!(used.len(), 1);
     let revision = server.server.registry.snapshot().revision;
-    server.store.note_secret_use(&[(id.clone(), used[0]), ("gone".into(), used[0])]).await.unwrap();
-    server.store.note_secret_use(&[(id, UnixTime(5))]).await.unwrap();
+    let of = |secrets| Uses { secrets, ..Uses::default() };
+    server.store.note_uses(&of(vec![(id.clone(), used[0]), ("gone".into(), used[0])])).await.unwrap();
+    server.store.note_uses(&of(vec![(id, UnixTime(5))])).await.unwrap();
     assert_eq!(server.store.secrets(Some("cb")).await.unwrap()[0].last_used_at, Some(used[0]), "the latest use stays");
     server.refresh().await;
     assert_eq!(server.server.registry.snapshot().revision, revision, "a use is not a change of the registry");

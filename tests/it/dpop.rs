@@ -10,7 +10,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use grantd::crypto::certificate::Certificate;
 use grantd::crypto::random_id;
 use grantd::crypto::verifying_key::VerifyingKey;
-use grantd::http::Caller;
+use grantd::http::{Caller, Door};
 use grantd::model::certificate::PeerCertificate;
 use grantd::model::client::Client;
 use grantd::model::time::Clock;
@@ -33,6 +33,7 @@ on_both!(
     mtl_07_mtl_08_mtl_10_c32_v5_a_token_is_bound_to_the_certificate_of_its_request,
     dpo_26_atj_12_both_bindings_stand_in_one_token,
     met_09_met_10_the_metadata_says_what_can_be_bound,
+    dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by,
 );
 
 /// Who holds a key, and makes proofs with it.
@@ -395,3 +396,30 @@ const V5: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MT
                   EbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhb\
                   GGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5v\
                   aUaKlLR50Q2DmFfQj1L+SY=";
+
+async fn dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by(db: Db) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut setup = Setup::new(db).await;
+    let mtls = &mut setup.settings.server.mtls;
+    mtls.listen = "127.0.0.1:0".into();
+    mtls.public_url = "https://mtls.as.test".into();
+    mtls.cert_file = setup.db.file("tls.pem", &made.cert.pem());
+    mtls.key_file = setup.db.file("tls.key", &made.signing_key.serialize_pem());
+    let secret = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    let prover = Prover::new();
+    let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: None };
+    for (door, htu, good) in [
+        (Door::Issuer, "https://as.test/token", true),
+        (Door::Issuer, "https://mtls.as.test/token", false),
+        (Door::Alias, "https://mtls.as.test/token", true),
+        (Door::Alias, "https://as.test/token", false),
+    ] {
+        let proof = prover.proof_with("htu", htu);
+        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*proof), ("host", "as.test")];
+        let request = form("/token", &fields, "grant_type=client_credentials");
+        let response = server.app.answer_at(door, &caller, request).await;
+        let expected = if good { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+        assert_eq!(response.status(), expected, "{door:?} {htu}");
+    }
+}

@@ -227,8 +227,12 @@ impl Server {
 
     /// Another server on the same database, with the same settings and the same clock.
     pub async fn replica(&self) -> Self {
+        self.replica_at(self.server.clock.clone()).await
+    }
+
+    /// Another server on the same database, whose clock says something else.
+    pub async fn replica_at(&self, clock: Clock) -> Self {
         let (db, config) = (Arc::clone(&self.db), Arc::clone(&self.config));
-        let clock = self.server.clock.clone();
         Box::pin(Self::launch(db, self.store.clone(), config, self.sealing_key.clone(), clock)).await
     }
 

@@ -26,6 +26,7 @@ on_both!(
     int_05_jwk_06_a_retiring_key_counts_and_a_removed_one_does_not,
     without_the_database_nobody_is_told_that_a_token_is_inactive,
     ijr_01_to_ijr_05_the_signed_form_is_for_whoever_names_it,
+    ijr_07_a_resource_server_chooses_what_signs_and_unknown_algorithms_are_refused,
     ijr_09_c18_the_signed_form_is_no_access_token,
     met_07_ijr_10_the_metadata_names_the_endpoints,
 );
@@ -352,6 +353,36 @@ async fn ijr_01_to_ijr_05_the_signed_form_is_for_whoever_names_it(db: Db) {
     ask_signed(&world, "rs1", "wrong", &token, SIGNED).await.e401();
 }
 
+async fn ijr_07_a_resource_server_chooses_what_signs_and_unknown_algorithms_are_refused(db: Db) {
+    let world = World::new(db).await;
+    let token = world.token().await;
+    let alg = async || {
+        let answer = ask_signed(&world, "rs1", &world.rs1, &token, SIGNED).await;
+        let header = BASE64_URL_SAFE_NO_PAD.decode(answer.body.split('.').next().unwrap()).unwrap();
+        let header: Value = serde_json::from_slice(&header).unwrap();
+        let published = world.server.get("/jwks").await.json();
+        let keys = published["keys"].as_array().unwrap();
+        assert!(keys.iter().any(|key| key["kid"] == header["kid"] && key["alg"] == header["alg"]), "IJR-02");
+        header["alg"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(alg().await, "ES256");
+    let sql = "update client set introspection_signed_response_alg = 'EdDSA' where client_id = 'rs1'";
+    world.server.db.sql(sql).await.unwrap();
+    world.server.refresh().await;
+    // The first key of the algorithm is made now, and published before anything is signed by it.
+    let started = std::time::Instant::now();
+    while world.server.get("/jwks").await.json()["keys"].as_array().unwrap().len() < 2 {
+        assert!(started.elapsed() < std::time::Duration::from_secs(3));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(alg().await, "EdDSA");
+    for unknown in ["none", "HS256", "RS512", ""] {
+        let sql = format!("update client set introspection_signed_response_alg = '{unknown}' where client_id = 'rs1'");
+        let refused = world.server.db.sql(&sql).await.unwrap_err().to_string();
+        assert!(refused.contains("introspection_signed_response_alg: ES256 EdDSA PS256 or RS256"), "{refused}");
+    }
+}
+
 async fn ijr_09_c18_the_signed_form_is_no_access_token(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
@@ -373,5 +404,5 @@ async fn met_07_ijr_10_the_metadata_names_the_endpoints(db: Db) {
         let methods = &metadata[format!("{name}_endpoint_auth_methods_supported")];
         assert_eq!(*methods, metadata["token_endpoint_auth_methods_supported"]);
     }
-    assert_eq!(metadata["introspection_signing_alg_values_supported"], json!(["ES256"]));
+    assert_eq!(metadata["introspection_signing_alg_values_supported"], json!(["ES256", "EdDSA", "PS256", "RS256"]));
 }

@@ -58,7 +58,13 @@ impl Own {
 fn stored(jwk: &Value, expires_at: Option<i64>) -> StoredKey {
     let key = VerifyingKey::from_text(jwk.to_string().as_bytes(), None).unwrap();
     let kid = key.kid().unwrap().into();
-    StoredKey { kid, key: Arc::new(key), created_at: UnixTime(1), expires_at: expires_at.map(UnixTime) }
+    StoredKey {
+        kid,
+        key: Arc::new(key),
+        created_at: UnixTime(1),
+        expires_at: expires_at.map(UnixTime),
+        used: Arc::default(),
+    }
 }
 
 async fn show(server: &Server, der: &[u8], id: &str) -> Answer {

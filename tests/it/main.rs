@@ -51,6 +51,9 @@ mod introspection;
 /// A14: revocation.
 mod revocation;
 
+/// A14 and A12: what is not there yet, or no more, when somebody asks about a token.
+mod afterlife;
+
 /// The database: schema, seeds, rows that should not be there.
 mod database;
 
@@ -59,6 +62,9 @@ mod transport;
 
 /// The program as a process: commands, start, stop, outages.
 mod process;
+
+/// ROT: when keys and certificates were last used, and secrets that are retired.
+mod credential_use;
 
 /// A7: clients that sign assertions.
 mod private_key_jwt;

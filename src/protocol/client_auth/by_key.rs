@@ -20,7 +20,7 @@ impl Authenticator {
         assertion: &Unverified<'_>,
         noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
-        let Attempt { client_id, method, source, now } = *attempt;
+        let Attempt { client_id, method, now, .. } = *attempt;
         let verify = |keys: &[StoredKey]| {
             let most = self.registry.snapshot().key_counts().or_more(self.client_jwks.key_counts());
             let at_least = most.with(assertion.header().alg());
@@ -39,7 +39,7 @@ impl Authenticator {
         if vouched.key_expired {
             return Err(ClientAuthError::KeyExpired.into());
         }
-        self.known_sources.add(source);
+        vouched.used.note(now);
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
     }
 
@@ -54,13 +54,13 @@ impl Authenticator {
         let Attempt { client_id, source, now, .. } = *attempt;
         let snapshot = self.registry.snapshot().clone();
         let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
-        let (credential_id, method) = match client_certificate::verify(certificate, &client.certificates, now) {
-            Ok((stored, method)) => (Arc::clone(&stored.cert_id), method),
+        let (credential_id, used, method) = match client_certificate::verify(certificate, &client.certificates, now) {
+            Ok((stored, method)) => (Arc::clone(&stored.cert_id), Arc::clone(&stored.used), method),
             Err(fault) => {
                 let method = AuthMethod::SelfSignedTlsClientAuth;
                 let verify = |keys: &[StoredKey]| client_certificate::verify_key(certificate, keys, now);
                 match self.with_keys(attempt, method, verify).await {
-                    Ok(kid) => (kid, method),
+                    Ok(stored) => (stored.kid, stored.used, method),
                     // That it is in none of the keys matters least.
                     Err(Error::ClientAuth(ClientAuthError::Certificate(CertificateMismatch::Other))) => {
                         return Err(fault.into());
@@ -75,6 +75,7 @@ impl Authenticator {
         let snapshot = self.registry.snapshot().clone();
         let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
         may_authenticate(client, method)?;
+        used.note(now);
         self.known_sources.add(source);
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: None })
     }

@@ -1,0 +1,133 @@
+//! ROT-04: administrators see which keys and certificates are still used, and retire secrets that are not.
+
+use std::sync::Arc;
+
+use grantd::crypto::certificate::Certificate;
+use grantd::http::Caller;
+use grantd::model::certificate::{PeerCertificate, RegisteredCertificate};
+use grantd::model::credential::StoredCertificate;
+use grantd::model::time::{Clock, Span, UnixTime};
+use grantd::store::uses::Uses;
+use serde_json::Value;
+
+use crate::assertion::{Signer, ask};
+use crate::harness::{Db, Setup, client, form};
+use crate::mutual_tls::self_signed;
+use crate::process::daemon::Grantd;
+
+on_both!(
+    rot_04_uses_of_keys_are_noted_and_the_latest_stays,
+    rot_04_a_secret_is_retired_when_nobody_uses_it,
+    rot_04_show_tells_when_each_credential_was_made_ends_and_was_used,
+    mtl_06_a_registration_that_has_ended_authenticates_nobody,
+);
+
+async fn rot_04_uses_of_keys_are_noted_and_the_latest_stays(db: Db) {
+    let setup = Setup::new(db).await;
+    let signer = Signer::es256().named("k1");
+    setup.store.create_client(&client("pk"), None).await.unwrap();
+    setup.store.add_client_keys("pk", &[signer.stored(), Signer::es256().named("k2").stored()]).await.unwrap();
+    let server = setup.start().await;
+    ask(&server, &signer.fresh("pk")).await.ok();
+    let before = Clock::System.now();
+    let uses = Uses::since(server.server.registry.snapshot().clients(), UnixTime(1));
+    let [(client_id, kid, at)] = uses.keys.as_slice() else { panic!("{uses:?}") };
+    assert_eq!((client_id.as_str(), &**kid), ("pk", "k1"));
+    assert!(at.0 >= before.0 - 2, "{at}");
+    server.store.note_uses(&uses).await.unwrap();
+    let earlier = Uses {
+        keys: vec![("pk".into(), "k1".into(), UnixTime(5)), ("gone".into(), "k1".into(), UnixTime(5))],
+        ..Uses::default()
+    };
+    server.store.note_uses(&earlier).await.unwrap();
+    let noted = server.store.key_uses().await.unwrap();
+    assert_eq!(noted.into_iter().collect::<Vec<_>>(), [(("pk".to_owned(), "k1".to_owned()), *at)]);
+
+    // A change of the client forgets nothing.
+    server.store.set_auth_methods("pk", Some("private_key_jwt")).await.unwrap();
+    server.refresh().await;
+    assert_eq!(Uses::since(server.server.registry.snapshot().clients(), UnixTime(1)).keys.len(), 1);
+}
+
+async fn rot_04_a_secret_is_retired_when_nobody_uses_it(db: Db) {
+    let grantd = Grantd::new(&db);
+    let store = db.store().await;
+    grantd.ok(&["client", "create", "cb", "--scope", "a", "--no-secret"]).await;
+    let old = grantd.json(&["client", "secret", "add", "cb", "--json"]).await;
+    let id = old["secret_id"].as_str().unwrap();
+    let retire = async |span: &str| grantd.run(&["client", "secret", "retire", "cb", id, "--if-unused", span]).await;
+    let refused = async |span: &str, why: &str| {
+        let done = retire(span).await;
+        assert!(!done.status.success() && done.stderr.contains(why), "{done:?}");
+    };
+    refused("30s", "at least 1m").await;
+    refused("24h", "was made at").await;
+    let made = format!("update client_secret set created_at = created_at - 172800 where secret_id = '{id}'");
+    db.sql(&made).await.unwrap();
+    let now = Clock::System.now();
+    let used = |at| Uses { secrets: vec![(id.into(), at)], ..Uses::default() };
+    store.note_uses(&used(UnixTime(now.0 - 3600))).await.unwrap();
+    refused("24h", "is in use, last at").await;
+    let done = retire("30m").await;
+    assert!(done.status.success() && done.stderr.contains("is revoked, within a second"), "{done:?}");
+    assert!(store.secrets(Some("cb")).await.unwrap()[0].revoked_at.is_some());
+    let again = retire("30m").await;
+    assert!(again.status.success() && again.stderr.contains("is revoked since"), "{again:?}");
+    let none = grantd.run(&["client", "secret", "retire", "cb", "nothere", "--if-unused", "24h"]).await;
+    assert!(none.stderr.contains("client cb has no secret nothere"), "{none:?}");
+    let nobody = grantd.run(&["client", "secret", "retire", "nobody", id, "--if-unused", "24h"]).await;
+    assert!(nobody.stderr.contains("there is no client nobody"), "{nobody:?}");
+}
+
+async fn rot_04_show_tells_when_each_credential_was_made_ends_and_was_used(db: Db) {
+    let grantd = Grantd::new(&db);
+    let store = db.store().await;
+    grantd.ok(&["client", "create", "mixed", "--scope", "a"]).await;
+    let jwk = db.file("jwk.json", &Signer::es256().named("k1").jwk().to_string());
+    let (jwk, der) = (jwk.to_str().unwrap().to_owned(), db.directory.path().join("own.der"));
+    std::fs::write(&der, &self_signed("own").chain()[0]).unwrap();
+    grantd.ok(&["client", "key", "add", "mixed", "--jwk", &jwk, "--expires-in", "90d"]).await;
+    let cert = grantd.json(&["client", "cert", "add", "mixed", "--self-signed", der.to_str().unwrap(), "--json"]).await;
+    let at = UnixTime(1_700_000_000);
+    let uses = Uses {
+        keys: vec![("mixed".into(), "k1".into(), at)],
+        certificates: vec![(cert["cert_id"].as_str().unwrap().into(), at)],
+        ..Uses::default()
+    };
+    store.note_uses(&uses).await.unwrap();
+    let shown = grantd.json(&["client", "show", "mixed", "--json"]).await;
+    for (list, at) in [("secrets", Value::Null), ("keys", at.0.into()), ("certificates", at.0.into())] {
+        let one = &shown[list][0];
+        assert!(one["created_at"].is_i64(), "{list}: {one}");
+        assert_eq!(one["last_used_at"], at, "{list}: {one}");
+        assert_eq!(one["expires_at"].is_i64(), list != "secrets", "{list}: {one}");
+    }
+    let text = grantd.ok(&["client", "show", "mixed"]).await.stdout;
+    assert_eq!(text.matches("last used 2023-11-14T22:13:20Z").count(), 2, "{text}");
+}
+
+async fn mtl_06_a_registration_that_has_ended_authenticates_nobody(db: Db) {
+    let setup = Setup::new(db).await;
+    let certificate = Arc::new(Certificate::parse(&self_signed("own").chain()[0]).unwrap());
+    let registered = |id: &str, expires_at: UnixTime| StoredCertificate {
+        cert_id: id.into(),
+        registered: RegisteredCertificate::self_signed(&certificate),
+        created_at: UnixTime(1),
+        expires_at: Some(expires_at),
+        used: Arc::default(),
+    };
+    let now = Clock::System.now();
+    setup.store.create_client(&client("ms"), None).await.unwrap();
+    setup.store.add_client_certificate("ms", &registered("over", now)).await.unwrap();
+    let server = setup.start().await;
+    let shown = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: false };
+    let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(shown) };
+    let ask = async || server.send_by(&caller, form("/token", &[], "grant_type=client_credentials&client_id=ms")).await;
+    ask().await.e401();
+    let later = registered("later", now.plus(Span::from_secs(600)));
+    server.store.add_client_certificate("ms", &later).await.unwrap();
+    server.refresh().await;
+    ask().await.ok();
+    let uses = Uses::since(server.server.registry.snapshot().clients(), UnixTime(1));
+    assert_eq!(uses.certificates.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["later"], "ROT-04");
+}
