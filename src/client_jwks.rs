@@ -1,16 +1,20 @@
 //! Key sets that clients publish at their `jwks_uri` (RFC 7517 section 5): what was last fetched, how old it is, when to ask again.
 //!
 //! Asking costs somebody else's server work, so what makes us ask is bounded: once in half a minute for a client, whatever
-//! is sent in its name. Who can be served from what is known never waits for the network.
+//! is sent in its name. Who can be served from what is known never waits for the network, and no host holds up another.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::crypto::jose::Header;
-use crate::crypto::jwk_set::JwkSet;
-use crate::model::credential::StoredKey;
+mod entry;
+mod under_way;
+
+use entry::{Entry, State, read, since};
+use under_way::{AT_ONCE, UnderWay};
+
+use crate::model::credential::{KeyCounts, StoredKey};
 use crate::model::jwks_uri::JwksUri;
 use crate::model::time::{Span, UnixTime};
 
@@ -26,183 +30,181 @@ pub struct Fetch {
 /// The key sets of all clients that publish theirs.
 #[derive(Debug)]
 pub struct ClientJwks {
-    entries: Mutex<HashMap<Box<str>, Arc<Entry>>>,
+    entries: Mutex<Entries>,
+    under_way: UnderWay,
+    key_counts: Arc<Mutex<KeyCounts>>,
     fetches: mpsc::Sender<Fetch>,
 }
 
-/// There is no key set of this client that may still be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoKeySet;
+/// The keys of one set, as they were fetched.
+pub type Keys = Arc<[StoredKey]>;
 
-#[derive(Debug)]
-struct Entry {
-    uri: JwksUri,
-    state: Mutex<State>,
+/// Why there are no keys of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoKeys {
+    /// None could be fetched for an hour, or ever: the client's fault, or its host's.
+    Unavailable,
+    /// Its host was not asked: ours.
+    Busy,
 }
+
+/// Its host was not asked, since as many fetches are under way as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
 
 #[derive(Debug, Default)]
-struct State {
-    keys: Arc<[StoredKey]>,
-    /// When the keys were fetched; `None` before they ever were.
-    good_at: Option<UnixTime>,
-    /// When they were last asked for.
-    asked_at: Option<UnixTime>,
-    /// Whether that failed.
-    failed: bool,
-    /// Turns true when the answer is there.
-    pending: Option<watch::Receiver<bool>>,
-}
-
-/// What a request does.
-enum Step {
-    /// Goes on with these keys.
-    Use(Arc<[StoredKey]>),
-    /// Waits for the answer first.
-    Wait(watch::Receiver<bool>),
+struct Entries {
+    by_client: HashMap<Box<str>, Arc<Entry>>,
+    /// How many there were when it was last looked which of them are still published.
+    left: usize,
 }
 
 impl ClientJwks {
     /// No key sets yet, and a queue of those to be fetched.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Fetch>) {
-        let (fetches, queue) = mpsc::channel(QUEUE);
-        (Self { entries: Mutex::default(), fetches }, queue)
+        let (fetches, queue) = mpsc::channel(AT_ONCE);
+        (Self { entries: Mutex::default(), under_way: UnderWay::default(), key_counts: Arc::default(), fetches }, queue)
     }
 
-    /// The keys of `client_id`, which publishes them at `uri`, to check a JWT of that header with.
+    /// The keys of `client_id`, which publishes them at `uri`. They are asked for when they are due, and waited for when
+    /// those that are known may not be used before. What `is_published` no longer says of others is forgotten some time.
     ///
     /// # Errors
-    /// [`NoKeySet`] when none could be fetched for an hour, or ever.
+    /// [`NoKeys`].
     pub async fn keys(
         &self,
         client_id: &str,
         uri: &JwksUri,
-        header: &Header,
         now: UnixTime,
-    ) -> Result<Arc<[StoredKey]>, NoKeySet> {
-        let entry = self.entry(client_id, uri);
-        let keys = match self.step(client_id, &entry, header, now) {
-            Step::Use(keys) => keys,
-            Step::Wait(mut pending) => {
-                // A sender that is gone is an answer too.
-                drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
-                entry.lock().usable(now)
+        is_published: impl Fn(&str, &JwksUri) -> bool,
+    ) -> Result<Keys, NoKeys> {
+        let entry = self.entry(client_id, uri, is_published);
+        let pending = {
+            let mut state = entry.lock();
+            let known = state.usable(now);
+            let age = state.good_at.filter(|_| !known.is_empty()).map(|at| since(at, now));
+            let is_old = age.is_none_or(|age| age >= REFRESH);
+            let asked = match age {
+                Some(age) if age < REFRESH_AHEAD => Ok(None),
+                _ => self.ask(client_id, &entry, &mut state, now),
+            };
+            match asked {
+                Err(Busy) if known.is_empty() => return Err(NoKeys::Busy),
+                // While the far end is in trouble, what is known does.
+                Ok(Some(pending)) if is_old && (known.is_empty() || !state.failed) => pending,
+                _ if known.is_empty() => return Err(NoKeys::Unavailable),
+                _ => return Ok(known),
             }
         };
-        if keys.is_empty() { Err(NoKeySet) } else { Ok(keys) }
-    }
-
-    fn entry(&self, client_id: &str, uri: &JwksUri) -> Arc<Entry> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        match entries.get(client_id) {
-            Some(entry) if entry.uri == *uri => Arc::clone(entry),
-            _ => {
-                let entry = Arc::new(Entry { uri: uri.clone(), state: Mutex::default() });
-                entries.insert(client_id.into(), Arc::clone(&entry));
-                entry
-            }
-        }
-    }
-
-    fn step(&self, client_id: &str, entry: &Arc<Entry>, header: &Header, now: UnixTime) -> Step {
-        let mut state = entry.lock();
+        wait(pending).await;
+        let state = entry.lock();
         let keys = state.usable(now);
-        let known = keys
-            .iter()
-            .any(|stored| stored.key.alg() == header.alg() && header.kid().is_none_or(|kid| stored.key.is_called(kid)));
-        let age = state.good_at.map(|at| since(at, now));
-        let is_due = !known || age.is_none_or(|age| age >= REFRESH_AHEAD);
-        let may_ask = state.asked_at.is_none_or(|at| since(at, now) >= PAUSE);
-        if is_due && may_ask && state.pending.is_none() {
-            self.ask(client_id, entry, &mut state, now);
-        }
         match &state.pending {
-            // While the far end is in trouble, what is known does.
-            Some(pending) if !known || age.is_none_or(|age| age >= REFRESH) && !state.failed => {
-                Step::Wait(pending.clone())
-            }
-            _ => Step::Use(keys),
+            _ if !keys.is_empty() => Ok(keys),
+            Some(_) => Err(NoKeys::Busy),
+            None => Err(NoKeys::Unavailable),
         }
     }
 
-    /// Starts a fetch, as a task of its own: a request that is given up gives up nothing for others.
-    fn ask(&self, client_id: &str, entry: &Arc<Entry>, state: &mut State, now: UnixTime) {
+    /// Other keys than those, none of which fits what was sent: it may be by one that is new. `None` when there are none,
+    /// or the host was asked within half a minute.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub async fn other_keys(
+        &self,
+        client_id: &str,
+        uri: &JwksUri,
+        than: &Keys,
+        now: UnixTime,
+    ) -> Result<Option<Keys>, Busy> {
+        let Some(entry) = self.lock().by_client.get(client_id).filter(|entry| entry.uri == *uri).cloned() else {
+            return Ok(None);
+        };
+        let others = |state: &State| Some(state.usable(now)).filter(|keys| !Arc::ptr_eq(keys, than));
+        let pending = {
+            let mut state = entry.lock();
+            if let Some(keys) = others(&state) {
+                return Ok(Some(keys));
+            }
+            self.ask(client_id, &entry, &mut state, now)?
+        };
+        let Some(pending) = pending else { return Ok(None) };
+        wait(pending).await;
+        let state = entry.lock();
+        match others(&state) {
+            None if state.pending.is_some() => Err(Busy),
+            keys => Ok(keys),
+        }
+    }
+
+    /// Of each algorithm, as many keys as any set has had that was fetched since we started.
+    #[must_use]
+    pub fn key_counts(&self) -> KeyCounts {
+        *self.key_counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, client_id: &str, uri: &JwksUri, is_published: impl Fn(&str, &JwksUri) -> bool) -> Arc<Entry> {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.by_client.get(client_id).filter(|entry| entry.uri == *uri) {
+            return Arc::clone(entry);
+        }
+        // Looking at all of them pays when there are twice as many, so it costs each new one a constant.
+        if entries.by_client.len() >= FEW.max(2 * entries.left) {
+            entries.by_client.retain(|client_id, entry| is_published(client_id, &entry.uri));
+            entries.left = entries.by_client.len();
+        }
+        let entry = Arc::new(Entry::new(uri));
+        entries.by_client.insert(client_id.into(), Arc::clone(&entry));
+        entry
+    }
+
+    /// Asks, as a task of its own: a request that is given up gives up nothing for others. Returns what turns true when
+    /// the answer is there, or `None` when there was one within half a minute. Who is too [`Busy`] has not asked.
+    fn ask(
+        &self,
+        client_id: &str,
+        entry: &Arc<Entry>,
+        state: &mut State,
+        now: UnixTime,
+    ) -> Result<Option<watch::Receiver<bool>>, Busy> {
+        if state.pending.is_some() {
+            return Ok(state.pending.clone());
+        }
+        if state.asked_at.is_some_and(|at| since(at, now) < PAUSE) {
+            return Ok(None);
+        }
+        let slot = self.under_way.enter(entry.uri.host()).ok_or(Busy)?;
         let (reply, answer) = oneshot::channel();
+        self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply }).map_err(|_| Busy)?;
         let (done, pending) = watch::channel(false);
         state.asked_at = Some(now);
-        state.pending = Some(pending);
-        let asked = self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply });
-        let (entry, client_id) = (Arc::clone(entry), client_id.to_owned());
+        state.pending = Some(pending.clone());
+        let (entry, client_id, key_counts) = (Arc::clone(entry), client_id.to_owned(), Arc::clone(&self.key_counts));
         tokio::spawn(async move {
-            let document = match asked {
-                Ok(()) => answer.await.unwrap_or_else(|_| Err("the fetch ended without an answer".to_owned())),
-                Err(_) => Err("too many key sets are being fetched".to_owned()),
-            };
+            let document = answer.await.unwrap_or_else(|_| Err("the fetch ended without an answer".to_owned()));
+            drop(slot);
             let keys = document.and_then(|document| read(&document, now));
+            if let Ok(keys) = &keys {
+                let mut most = key_counts.lock().unwrap_or_else(PoisonError::into_inner);
+                *most = most.or_more(KeyCounts::of(keys));
+            }
             entry.lock().take_in(&client_id, &entry.uri, keys, now);
             // Whoever waited may have left.
             let _: bool = done.send(true).is_ok();
         });
+        Ok(Some(pending))
     }
 }
 
-impl Entry {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// What may still be used of what was fetched.
-    fn usable(&self, now: UnixTime) -> Arc<[StoredKey]> {
-        match self.good_at {
-            Some(at) if since(at, now) < STALE => Arc::clone(&self.keys),
-            _ => Arc::default(),
-        }
-    }
-
-    /// M88: the last good set stays until there is another that is good.
-    fn take_in(&mut self, client_id: &str, uri: &JwksUri, keys: Result<Vec<StoredKey>, String>, now: UnixTime) {
-        self.pending = None;
-        self.failed = keys.is_err();
-        match keys {
-            Ok(keys) => {
-                let kids = |keys: &[StoredKey]| keys.iter().map(|key| Arc::clone(&key.kid)).collect::<Vec<_>>();
-                if kids(&keys) != kids(&self.keys) {
-                    tracing::info!(event = "jwks_uri.changed", client_id, %uri, keys = keys.len());
-                }
-                self.keys = keys.into();
-                self.good_at = Some(now);
-            }
-            Err(reason) => {
-                tracing::warn!(event = "jwks_uri.trouble", client_id, %uri, reason, "the keys that were fetched last are used for an hour");
-            }
-        }
-    }
-}
-
-/// The keys of a document, read one by one: those that cannot be used are left out.
-fn read(document: &[u8], now: UnixTime) -> Result<Vec<StoredKey>, String> {
-    let set = JwkSet::parse(document, None, MOST).map_err(|error| error.to_string())?;
-    if let Some(skipped) = set.skipped.first() {
-        tracing::debug!(event = "jwks_uri.skipped", keys = set.skipped.len(), at = skipped.at, reason = %skipped.why);
-    }
-    if set.keys.is_empty() {
-        return Err(format!("no usable key among {}", set.skipped.len()));
-    }
-    let stored = |key: crate::crypto::verifying_key::VerifyingKey| StoredKey {
-        kid: key.kid().unwrap_or(key.jkt()).into(),
-        key: Arc::new(key),
-        created_at: now,
-        expires_at: None,
-        used: Arc::default(),
-    };
-    Ok(set.keys.into_iter().map(stored).collect())
-}
-
-/// By how much `now` is later. A clock that was set back makes everything old.
-fn since(at: UnixTime, now: UnixTime) -> Span {
-    Span::from_secs(now.0.abs_diff(at.0))
+/// Waits for an answer. A sender that is gone is one too.
+async fn wait(mut pending: watch::Receiver<bool>) {
+    drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
 }
 
 /// H71: from one fetch for a client to the next.
@@ -211,19 +213,14 @@ const PAUSE: Span = Span::from_secs(30);
 const REFRESH_AHEAD: Span = Span::from_secs(240);
 /// M87: keys of this age are not used before they have been asked for again.
 const REFRESH: Span = Span::from_secs(300);
-/// M87: keys of this age are not used at all.
-const STALE: Span = Span::from_secs(3600);
-/// M88: most keys of a set.
-const MOST: usize = 100;
+/// As many sets may stay for nothing.
+const FEW: usize = 16;
 /// Longest that a request waits, a second more than a fetch may take.
-const WAIT: std::time::Duration = std::time::Duration::from_secs(6);
-/// Fetches that may wait.
-const QUEUE: usize = 64;
+const WAIT: std::time::Duration = std::time::Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::jose::{Kind, Unverified};
 
     const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"k1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
@@ -244,12 +241,18 @@ mod tests {
             Self { jwks: Arc::new(jwks), queue, uri: "https://c.test/jwks".parse().unwrap() }
         }
 
-        /// The kids that a request at `now` is checked with, when each fetch is answered with `answer`. And how many were.
+        /// The kids that a request at `now` that looks for `kid` ends up with, when each fetch is answered with `answer`.
+        /// And how many were.
         async fn ask(&mut self, kid: &str, now: i64, answer: Result<Vec<u8>, String>) -> (Vec<String>, usize) {
-            let jwt = jwt(kid);
-            let unverified = Unverified::parse(&jwt, Kind::ClientAssertion, 8192).unwrap();
-            let jwks = Arc::clone(&self.jwks);
-            let mut asking = Box::pin(jwks.keys("c", &self.uri, unverified.header(), UnixTime(now)));
+            let (jwks, uri, now) = (Arc::clone(&self.jwks), self.uri.clone(), UnixTime(now));
+            let mut asking = Box::pin(async {
+                let keys = jwks.keys("c", &uri, now, |_, _| true).await?;
+                if keys.iter().any(|key| *key.kid == *kid) {
+                    return Ok(keys);
+                }
+                let others = jwks.other_keys("c", &uri, &keys, now).await;
+                Ok::<_, NoKeys>(others.unwrap().unwrap_or(keys))
+            });
             let mut fetches = 0;
             let keys = loop {
                 tokio::select! {
@@ -270,12 +273,6 @@ mod tests {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             (keys.unwrap_or_default().iter().map(|key| key.kid.to_string()).collect(), fetches)
         }
-    }
-
-    fn jwt(kid: &str) -> String {
-        use base64::Engine as _;
-        let part = |text: &str| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(text);
-        format!("{}.{}.{}", part(&format!(r#"{{"alg":"EdDSA","kid":"{kid}"}}"#)), part("{}"), part("x"))
     }
 
     fn kids(kids: &[&str]) -> Vec<String> {
@@ -341,5 +338,20 @@ mod tests {
         assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
         far.uri = "https://c.test/other".parse().unwrap();
         assert_eq!(far.ask("k1", 1001, Err("away".to_owned())).await, (kids(&[]), 1));
+    }
+
+    #[tokio::test]
+    async fn sets_that_nobody_publishes_any_more_are_forgotten() {
+        let (jwks, _queue) = ClientJwks::new();
+        let uri: JwksUri = "https://c.test/jwks".parse().unwrap();
+        let published = |id: usize| (id % 100) < 10;
+        let number = |id: &str| id.parse::<usize>().unwrap();
+        for id in 0..1000 {
+            drop(jwks.entry(&id.to_string(), &uri, |id, of| published(number(id)) && *of == uri));
+            let (all, live) = (jwks.lock().by_client.len(), (0..=id).filter(|id| published(*id)).count());
+            assert!(all <= FEW.max(2 * live + 1), "{all} for {live}");
+        }
+        let entries = jwks.lock();
+        assert!((0..1000).filter(|id| published(*id)).all(|id| entries.by_client.contains_key(&*id.to_string())));
     }
 }

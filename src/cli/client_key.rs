@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Shell;
 use super::registered::{each, one};
 use super::secret::{found, or_never};
+use crate::crypto::certificate::Certificate;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jwk_set::JwkSet;
 use crate::crypto::verifying_key::VerifyingKey;
@@ -69,6 +70,13 @@ impl Command {
                     .into_iter()
                     .map(stored)
                     .collect();
+                let is_over = |stored: &&StoredKey| {
+                    let certificate = stored.key.x5c().and_then(|der| Certificate::parse(der).ok());
+                    certificate.is_some_and(|certificate| !certificate.is_valid_at(now.0))
+                };
+                for stored in keys.iter().filter(is_over) {
+                    shell.say(&format!("warning: the certificate of key {} is not valid now, and does not authenticate anybody outside its dates", stored.kid))?;
+                }
                 match store.add_client_keys(id.as_str(), &keys).await {
                     Err(StoreError::Refused(reason)) if reason.contains("no such client") => found(false, &id)?,
                     done => done?,
@@ -146,6 +154,7 @@ pub(super) fn key_value(stored: &StoredKey, last_used_at: Option<UnixTime>) -> V
         "kid": stored.kid,
         "alg": stored.key.alg().as_str(),
         "thumbprint": stored.key.jkt(),
+        "x5t#S256": stored.key.x5c().and_then(|der| Certificate::parse(der).ok()).map(|certificate| certificate.x5t_s256()),
         "created_at": stored.created_at,
         "expires_at": stored.expires_at,
         "last_used_at": last_used_at,

@@ -133,7 +133,7 @@ fn decode(part: &str) -> Result<Vec<u8>, JoseError> {
 }
 
 /// How many keys of the right algorithm are tried when none is named.
-const TRIED_MAX: usize = 8;
+pub const TRIED_MAX: usize = 8;
 
 const SIGNATURE_TEXT_MAX: usize = SIGNATURE_MAX.div_ceil(3) * 4;
 

@@ -51,7 +51,7 @@ impl JwkSet {
             {
                 return Err(JwkError::SetKid);
             }
-            match VerifyingKey::from_jwk(jwk, registered) {
+            match VerifyingKey::from_jwk(jwk, registered).and_then(|key| key.with_x5c(jwk)) {
                 Ok(key) => keys.push(key),
                 Err(why @ JwkError::Private(_)) => return Err(why),
                 Err(why) => skipped.push(Skipped { at, why }),

@@ -12,6 +12,7 @@ use super::jwk::Alg;
 mod material;
 mod pem;
 mod weak;
+mod x5c;
 
 use material::text;
 
@@ -22,6 +23,7 @@ pub struct VerifyingKey {
     jkt: String,
     public: Jwk,
     parsed: ParsedPublicKey,
+    x5c: Option<Box<[u8]>>,
 }
 
 /// Why a key was not taken. Nothing of the key is repeated.
@@ -78,6 +80,12 @@ pub enum JwkError {
     /// A point of small order: everyone can sign for it.
     #[error("the Ed25519 key is a point of small order or not in its one encoding")]
     Ed25519Weak,
+    /// RFC 7517 section 4.7.
+    #[error("x5c begins with what is no certificate that is taken: DER in base64, at most 16 KiB, a key as in a JWK")]
+    X5c,
+    /// RFC 7517 section 4.7: "The key in the first certificate MUST match the public key" of the JWK.
+    #[error("the first certificate of x5c is about another key")]
+    X5cKey,
     /// More keys than we read.
     #[error("the JWK Set has too many keys")]
     SetSize,
@@ -87,12 +95,13 @@ pub enum JwkError {
 }
 
 impl VerifyingKey {
-    /// Reads a JWK from its text.
+    /// Reads a JWK from its text, with its certificate.
     ///
     /// # Errors
     /// [`JwkError`], saying what to send instead.
     pub fn from_text(text: &[u8], registered: Option<Alg>) -> Result<Self, JwkError> {
-        Self::from_jwk(&json::object(text)?, registered)
+        let jwk = json::object(text)?;
+        Self::from_jwk(&jwk, registered)?.with_x5c(&jwk)
     }
 
     /// Reads a public key in PEM. It has no `kid`, and `registered` decides between PS256 and RS256.
@@ -103,7 +112,7 @@ impl VerifyingKey {
         Self::from_jwk(&pem::jwk(pem)?, registered)
     }
 
-    /// Reads a JWK that the strict reader has read. The algorithm is the JWK's own, else the one registered, else the
+    /// Reads a JWK that the strict reader has read, without its certificate. The algorithm is the JWK's own, else the one registered, else the
     /// first that goes with the key; RS256 is never a guess.
     ///
     /// # Errors
@@ -136,7 +145,21 @@ impl VerifyingKey {
         };
         let public = Jwk { common: CommonParameters::default(), algorithm };
         let jkt = public.thumbprint(ThumbprintHash::SHA256).map_err(|_| JwkError::Kty)?;
-        Ok(Self { alg, kid: kid.map(str::to_owned), jkt, public, parsed })
+        Ok(Self { alg, kid: kid.map(str::to_owned), jkt, public, parsed, x5c: None })
+    }
+
+    /// The key with the certificate that its `jwk` has, if any.
+    ///
+    /// # Errors
+    /// [`JwkError`] when that is none, or about another key.
+    pub fn with_x5c(self, jwk: &Object) -> Result<Self, JwkError> {
+        Ok(Self { x5c: x5c::certificate(jwk, &self)?, ..self })
+    }
+
+    /// The certificate about this key, in DER, that came with it. It may prove who has a connection, and nothing else.
+    #[must_use]
+    pub fn x5c(&self) -> Option<&[u8]> {
+        self.x5c.as_deref()
     }
 
     /// Whether this key's owner signed `message`. RFC 7518 section 3.4: an ECDSA signature is R and S, 64 octets, no DER.
@@ -173,7 +196,7 @@ impl VerifyingKey {
         &self.jkt
     }
 
-    /// The key as we store it: its own members, `use`, `alg` and its `kid`, if it has one. Reads as the same key again.
+    /// The key as we store it: its own members, `use`, `alg`, and its `kid` and certificate, if it has them. Reads as the same key again.
     #[must_use]
     pub fn jwk(&self) -> Object {
         let mut members = match serde_json::to_value(&self.public) {
@@ -184,6 +207,9 @@ impl VerifyingKey {
         members.insert("alg".into(), self.alg.as_str().into());
         if let Some(kid) = &self.kid {
             members.insert("kid".into(), kid.as_str().into());
+        }
+        if let Some(der) = &self.x5c {
+            members.insert("x5c".into(), x5c::text(der));
         }
         members
     }

@@ -187,7 +187,19 @@ impl PeerCertificate {
                 return Err(CertificateMismatch::Purpose);
             }
         }
-        // RFC 8705 section 2.2 asks for no chain. It says nothing of dates, and a date that has passed means something.
+        self.is_valid_at(now)
+    }
+
+    /// Whether it is this very certificate, at `now`. C20: all of it, as with [`RegisteredCertificate::SelfSigned`].
+    ///
+    /// # Errors
+    /// [`CertificateMismatch`].
+    pub fn is(&self, der: &[u8], now: UnixTime) -> Result<(), CertificateMismatch> {
+        if self.certificate.der() == der { self.is_valid_at(now) } else { Err(CertificateMismatch::Other) }
+    }
+
+    /// RFC 8705 section 2.2 asks for no chain. It says nothing of dates, and a date that has passed means something.
+    fn is_valid_at(&self, now: UnixTime) -> Result<(), CertificateMismatch> {
         if self.certificate.is_valid_at(now.0) { Ok(()) } else { Err(CertificateMismatch::Expired) }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::certificate::RegisteredCertificate;
 use super::time::UnixTime;
+use crate::crypto::jose::TRIED_MAX;
+use crate::crypto::jwk::Alg;
 use crate::crypto::secret::SecretHash;
 use crate::crypto::secret_tag::TagKid;
 use crate::crypto::verifying_key::VerifyingKey;
@@ -39,6 +41,31 @@ pub struct StoredKey {
     pub expires_at: Option<UnixTime>,
     /// When this process last saw it used.
     pub used: Arc<LastUsed>,
+}
+
+/// How many keys of each algorithm one client has, or the most that any has: what a signature of nobody is tried with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyCounts([usize; Alg::ALL.len()]);
+
+impl KeyCounts {
+    /// Those of `keys`, as far as one signature is tried with them.
+    #[must_use]
+    pub fn of(keys: &[StoredKey]) -> Self {
+        Self(Alg::ALL.map(|alg| keys.iter().filter(|stored| stored.key.alg() == alg).count().min(TRIED_MAX)))
+    }
+
+    /// Of each algorithm the larger.
+    #[must_use]
+    pub fn or_more(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(count, other)| *count = other.max(*count));
+        self
+    }
+
+    /// Of one algorithm, and never none: somebody might have a key.
+    #[must_use]
+    pub fn with(self, alg: Alg) -> usize {
+        Alg::ALL.into_iter().zip(self.0).find(|(of, _)| *of == alg).map_or(1, |(_, count)| count.max(1))
+    }
 }
 
 /// A certificate for `tls_client_auth` or `self_signed_tls_client_auth`.

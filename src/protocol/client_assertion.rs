@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::error::ClientAuthError;
-use crate::crypto::jose::{Audience, Claims, JoseError, Kind, Unverified};
+use crate::crypto::jose::{Audience, Claims, JoseError, Kind, TRIED_MAX, Unverified};
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::credential::{LastUsed, StoredKey};
 use crate::model::time::{Span, UnixTime};
@@ -50,8 +50,8 @@ pub fn read<'a>(
     Ok((sub, unverified))
 }
 
-/// Whether one of `keys` signed it, and it is for `audience` and for `now`. One signature at least is checked, whatever
-/// keys there are, so that a client that does not exist costs what others do.
+/// Whether one of `keys` signed it, and it is for `audience` and for `now`. When none did, `at_least` as many signatures
+/// have been checked, whatever keys there are, so that a client that does not exist costs what others do.
 ///
 /// # Errors
 /// [`ClientAuthError`].
@@ -61,6 +61,7 @@ pub fn verify(
     client_id: &str,
     audience: &str,
     now: UnixTime,
+    at_least: usize,
 ) -> Result<Vouched, ClientAuthError> {
     let expired = |stored: &StoredKey| stored.expires_at.is_some_and(|at| at <= now);
     // A few are tried when none is named: those first that may still be used.
@@ -69,9 +70,11 @@ pub fn verify(
     let (claims, key) = match assertion.verify_with_one_of(candidates.iter().map(|stored| &*stored.key)) {
         Ok(verified) => verified,
         Err(error) => {
-            if matches!(error, JoseError::NoKey | JoseError::OtherAlg) {
-                check_decoy(assertion);
-            }
+            let header = assertion.header();
+            let is_tried =
+                |key: &VerifyingKey| key.alg() == header.alg() && header.kid().is_none_or(|kid| key.is_called(kid));
+            let tried = candidates.iter().filter(|stored| is_tried(&stored.key)).count().min(TRIED_MAX);
+            (tried..at_least).for_each(|_| check_decoy(assertion));
             return Err(error.into());
         }
     };
@@ -153,8 +156,63 @@ const RSA_N: &str = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAt
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use base64::Engine as _;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
     use super::*;
     use crate::crypto::jwk::Alg;
+    use crate::crypto::jws::SigningKey;
+    use crate::model::credential::KeyCounts;
+
+    /// A JWT that nobody signed, and keys that are as many as they may be.
+    fn forged(kid: &str) -> String {
+        let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+        let header = format!(r#"{{"alg":"ES256"{kid}}}"#);
+        format!("{}.{}.{}", part(&header), part("{}"), BASE64_URL_SAFE_NO_PAD.encode([1; 64]))
+    }
+
+    fn keys(count: usize, kid: Option<&str>) -> Vec<StoredKey> {
+        let made = |number: usize| {
+            let mut jwk = SigningKey::generate(Alg::Es256).unwrap().0.public().published("ES256");
+            match kid {
+                Some(kid) => jwk["kid"] = format!("{kid}{number}").into(),
+                None => drop(jwk.as_object_mut().unwrap().remove("kid")),
+            }
+            let key = VerifyingKey::from_text(jwk.to_string().as_bytes(), None).unwrap();
+            StoredKey {
+                kid: key.jkt().into(),
+                key: Arc::new(key),
+                created_at: UnixTime(1),
+                expires_at: None,
+                used: Arc::default(),
+            }
+        };
+        (0..count).map(made).collect()
+    }
+
+    #[test]
+    fn jca_15_a_forgery_costs_the_same_whatever_keys_the_client_has() {
+        let sets = [keys(0, None), keys(1, None), keys(TRIED_MAX, None), keys(20, None), keys(TRIED_MAX, Some("k"))];
+        let most = sets.iter().map(|keys| KeyCounts::of(keys)).fold(KeyCounts::default(), KeyCounts::or_more);
+        assert_eq!((most.with(Alg::Es256), most.with(Alg::EdDsa)), (TRIED_MAX, 1));
+        for header in ["", r#","kid":"k1""#, r#","kid":"unknown""#] {
+            let jwt = forged(header);
+            let unverified = Unverified::parse(&jwt, Kind::ClientAssertion, LONGEST).unwrap();
+            // The least of many, taken in turns: what else the machine does only adds.
+            let mut least = [Duration::MAX; 5];
+            for _ in 0..40 {
+                for (least, keys) in least.iter_mut().zip(&sets) {
+                    let started = Instant::now();
+                    verify(&unverified, keys, "c", "a", UnixTime(1), most.with(Alg::Es256)).unwrap_err();
+                    *least = started.elapsed().min(*least);
+                }
+            }
+            let (fastest, slowest) = (least.iter().min().unwrap(), least.iter().max().unwrap());
+            assert!(*slowest < *fastest * 3 / 2, "{header}: {least:?}");
+        }
+    }
 
     #[test]
     fn there_is_a_decoy_of_each_algorithm() {

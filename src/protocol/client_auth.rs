@@ -1,5 +1,7 @@
 //! Client authentication (RFC 6749 section 2.3): who asks, by the one credential that the request carries.
 
+mod by_key;
+
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,8 +11,7 @@ use tokio::sync::mpsc;
 
 use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
-use super::{client_assertion, client_certificate};
-use crate::client_jwks::{ClientJwks, NoKeySet};
+use crate::client_jwks::ClientJwks;
 use crate::crypto::jose::Unverified;
 use crate::crypto::secret::{ClientSecret, HashParams, SecretHash};
 use crate::crypto::secret_tag::TagKid;
@@ -134,7 +135,7 @@ impl Authenticator {
                 None => self.by_proof(&attempt, readings, freshness, noted).await,
             },
             Credential::Assertion(assertion) => Box::pin(self.by_assertion(&attempt, assertion, noted)).await,
-            Credential::Certificate(certificate) => self.by_certificate(&attempt, certificate, noted),
+            Credential::Certificate(certificate) => Box::pin(self.by_certificate(&attempt, certificate, noted)).await,
         };
         match decided {
             // The credential may be newer than what we know: say so, rather than that it is wrong.
@@ -259,69 +260,6 @@ impl Authenticator {
             self.raise_cost(secret, presented);
         }
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: reading > 0, spend: None })
-    }
-
-    /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
-    async fn by_assertion(
-        &self,
-        attempt: &Attempt<'_>,
-        assertion: &Unverified<'_>,
-        noted: &mut Noted,
-    ) -> Result<Authenticated, Error> {
-        let Attempt { client_id, method, now, .. } = *attempt;
-        // Nothing is fetched from the host of a client that may not authenticate anyway.
-        let uri = self
-            .registry
-            .snapshot()
-            .client(client_id)
-            .and_then(|client| client.jwks_uri.clone().filter(|_| may_authenticate(client, method).is_ok()));
-        let published = match uri {
-            Some(uri) => Some((self.client_jwks.keys(client_id, &uri, assertion.header(), now).await, uri)),
-            None => None,
-        };
-        // Fetching may have taken seconds: what counts is what is known now.
-        let snapshot = self.registry.snapshot().clone();
-        let client = snapshot.client(client_id);
-        let keys = match (client, &published) {
-            (Some(client), Some((Ok(keys), uri))) if client.jwks_uri.as_ref() == Some(uri) => &**keys,
-            (Some(client), _) => client.keys.as_slice(),
-            (None, _) => &[],
-        };
-        let vouched = client_assertion::verify(assertion, keys, client_id, &self.audience, now);
-        let client = client.ok_or_else(|| no_such(&snapshot, client_id))?;
-        if client.jwks_uri.is_some() {
-            may_authenticate(client, method)?;
-        }
-        let vouched = match published {
-            Some((Err(NoKeySet), _)) => return Err(ClientAuthError::KeySet.into()),
-            _ => vouched?,
-        };
-        noted.credential_id = Some(vouched.kid);
-        may_authenticate(client, method)?;
-        if vouched.key_expired {
-            return Err(ClientAuthError::KeyExpired.into());
-        }
-        vouched.used.note(now);
-        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
-    }
-
-    /// Decides on the certificate of the connection.
-    fn by_certificate(
-        &self,
-        attempt: &Attempt<'_>,
-        certificate: &PeerCertificate,
-        noted: &mut Noted,
-    ) -> Result<Authenticated, Error> {
-        let Attempt { client_id, source, now, .. } = *attempt;
-        let snapshot = self.registry.snapshot().clone();
-        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
-        let (stored, method) = client_certificate::verify(certificate, &client.certificates, now)?;
-        noted.method = Some(method);
-        noted.credential_id = Some(Arc::clone(&stored.cert_id));
-        may_authenticate(client, method)?;
-        stored.used.note(now);
-        self.known_sources.add(source);
-        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: None })
     }
 
     /// Hands a secret that is hashed more cheaply than configured to whoever hashes it again. When that one is busy, the

@@ -3,7 +3,7 @@
 use super::error::ClientAuthError;
 use crate::model::certificate::{CertificateMismatch, PeerCertificate, RegisteredCertificate};
 use crate::model::client::AuthMethod;
-use crate::model::credential::StoredCertificate;
+use crate::model::credential::{StoredCertificate, StoredKey};
 use crate::model::time::UnixTime;
 
 /// Finds the registration that the certificate of the connection proves.
@@ -28,6 +28,28 @@ pub fn verify<'a>(
         }
     }
     Err(fault.into())
+}
+
+/// Finds the key whose certificate it is. RFC 8705 section 2.2.2: "A certificate is represented with the "x5c" parameter
+/// of an individual JWK within the set", which is registered or served at the client's `jwks_uri`.
+///
+/// # Errors
+/// [`ClientAuthError::Certificate`], [`ClientAuthError::KeyExpired`].
+pub fn verify_key(
+    presented: &PeerCertificate,
+    keys: &[StoredKey],
+    now: UnixTime,
+) -> Result<StoredKey, ClientAuthError> {
+    let mut fault = ClientAuthError::from(CertificateMismatch::Other);
+    for stored in keys {
+        match presented.is(stored.key.x5c().unwrap_or_default(), now) {
+            Ok(()) if stored.expires_at.is_some_and(|at| at <= now) => fault = ClientAuthError::KeyExpired,
+            Ok(()) => return Ok(stored.clone()),
+            Err(CertificateMismatch::Other) => {}
+            Err(error) => fault = error.into(),
+        }
+    }
+    Err(fault)
 }
 
 fn method(registered: &RegisteredCertificate) -> AuthMethod {

@@ -150,6 +150,9 @@ pub enum Unavailable {
     /// The argon2 lane is full.
     #[error("the queue of secrets to check is full")]
     Hashing,
+    /// JCA-17: as many key sets are being fetched as may be at once.
+    #[error("the client's host was not asked for its key set, since too many are being fetched")]
+    KeySets,
     /// More comes than can be answered in time.
     #[error("more requests than can be answered in time; some are refused")]
     Overloaded,
@@ -199,7 +202,9 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Throttled(wait) => Some(*wait),
-            Self::Unavailable(Unavailable::Hashing | Unavailable::Overloaded) => Some(Duration::from_secs(1)),
+            Self::Unavailable(Unavailable::Hashing | Unavailable::KeySets | Unavailable::Overloaded) => {
+                Some(Duration::from_secs(1))
+            }
             Self::Unavailable(_) => Some(Duration::from_secs(5)),
             _ => None,
         }
@@ -217,6 +222,7 @@ impl Error {
             Self::Unavailable(Unavailable::Registry) => "registry_unusable",
             Self::Unavailable(Unavailable::Unconfirmed) => "database_unavailable",
             Self::Unavailable(Unavailable::Hashing) => "hashing_busy",
+            Self::Unavailable(Unavailable::KeySets) => "jwks_uri_busy",
             Self::Unavailable(Unavailable::Overloaded) => "overloaded",
             Self::Unavailable(Unavailable::SpentStore) => "spent_store_unavailable",
             Self::Unavailable(Unavailable::RevokedStore) => "revocation_not_written",

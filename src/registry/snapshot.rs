@@ -10,7 +10,7 @@ use crate::crypto::secret::HashParams;
 use crate::crypto::secret_tag::{TagKey, TagKid};
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
-use crate::model::credential::Origin;
+use crate::model::credential::{KeyCounts, Origin};
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
 use crate::store::StoreError;
@@ -29,6 +29,7 @@ pub struct Snapshot {
     tag_keys: Arc<[TagKey]>,
     not_before: Option<UnixTime>,
     guess: Guess,
+    key_counts: KeyCounts,
     /// How often each cost of hashing occurs, so that an unknown client costs what some known one would.
     costs: Vec<(HashParams, usize)>,
 }
@@ -101,6 +102,12 @@ impl Snapshot {
     #[must_use]
     pub fn guess(&self) -> Guess {
         self.guess
+    }
+
+    /// Of each algorithm, as many keys as any client has registered.
+    #[must_use]
+    pub fn key_counts(&self) -> KeyCounts {
+        self.key_counts
     }
 
     /// The cost of a hash that does not exist: that of the `nth` of those that do, counting round.
@@ -207,6 +214,7 @@ impl Snapshot {
         let mut costs: HashMap<HashParams, usize> = HashMap::new();
         for survey in self.clients.iter().map(|shard| &shard.survey) {
             self.guess.imported = self.guess.imported.max(survey.imported);
+            self.key_counts = self.key_counts.or_more(survey.key_counts);
             if survey.named.iter().any(|kid| kid.is_none_or(|kid| !known.contains(&kid))) {
                 self.guess.named = 1;
             }
@@ -232,6 +240,7 @@ struct Survey {
     imported: usize,
     /// The tag keys of secrets that carry their row's id; `None` for those without a tag.
     named: Vec<Option<TagKid>>,
+    key_counts: KeyCounts,
     costs: Vec<(HashParams, usize)>,
     /// What introspection responses are to be signed with.
     algs: BTreeSet<Alg>,
@@ -241,6 +250,7 @@ impl Survey {
     fn of<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> Self {
         let mut survey = Self::default();
         for client in clients {
+            survey.key_counts = survey.key_counts.or_more(KeyCounts::of(&client.keys));
             survey.algs.extend(client.introspection_signed_response_alg);
             let mut imported = 0;
             for secret in &client.secrets {

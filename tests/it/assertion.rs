@@ -47,6 +47,12 @@ impl Signer {
         Self { pair: Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap()), kid: None }
     }
 
+    /// With a key that certificates were made with too.
+    pub fn of(key: &rcgen::KeyPair) -> Self {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.serialize_der()).unwrap();
+        Self { pair: Pair::Ec(pair), kid: None }
+    }
+
     pub fn ed25519() -> Self {
         Self { pair: Pair::Ed(Ed25519KeyPair::generate().unwrap()), kid: None }
     }

@@ -81,8 +81,17 @@ mod private_key_jwt;
 /// A6 and A7: assertions that are refused, and how that looks.
 mod refused_assertions;
 
+/// Hosts of clients that publish their keys.
+mod jwks_host;
+
 /// A7: clients that publish their keys.
 mod jwks_uri;
+
+/// A7: many who ask for such keys at once.
+mod jwks_crowds;
+
+/// A16: certificates that stand beside the keys of clients.
+mod jwks_certificates;
 
 /// A16: clients that authenticate by their certificate.
 mod client_certificates;

@@ -76,9 +76,7 @@ pub enum ClientAuthError {
     #[error("client assertion: its jti was used before")]
     AssertionReplayed,
     /// JCA-17: there is no key to check with.
-    #[error(
-        "client assertion: the key set at the client's jwks_uri cannot be had; the event jwks_uri.trouble says why"
-    )]
+    #[error("the key set at the client's jwks_uri cannot be had; the event jwks_uri.trouble says why")]
     KeySet,
     /// The key is right and its time is over.
     #[error("key expired")]

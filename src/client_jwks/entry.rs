@@ -1,0 +1,105 @@
+//! The key set of one client: its keys, how old they are, and what becomes of them when there is an answer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::Keys;
+use crate::crypto::jwk_set::JwkSet;
+use crate::model::credential::StoredKey;
+use crate::model::jwks_uri::JwksUri;
+use crate::model::time::{Span, UnixTime};
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) uri: JwksUri,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) keys: Keys,
+    /// When the keys were fetched; `None` before they ever were.
+    pub(super) good_at: Option<UnixTime>,
+    /// When they were last asked for.
+    pub(super) asked_at: Option<UnixTime>,
+    /// Whether that failed.
+    pub(super) failed: bool,
+    /// Turns true when the answer is there.
+    pub(super) pending: Option<watch::Receiver<bool>>,
+}
+
+impl Entry {
+    /// A set of which nothing is known yet.
+    pub(super) fn new(uri: &JwksUri) -> Self {
+        Self { uri: uri.clone(), state: Mutex::default() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What may still be used of what was fetched.
+    pub(super) fn usable(&self, now: UnixTime) -> Keys {
+        match self.good_at {
+            Some(at) if since(at, now) < STALE => Arc::clone(&self.keys),
+            _ => Arc::default(),
+        }
+    }
+
+    /// M88: the last good set stays until there is another that is good.
+    pub(super) fn take_in(
+        &mut self,
+        client_id: &str,
+        uri: &JwksUri,
+        keys: Result<Vec<StoredKey>, String>,
+        now: UnixTime,
+    ) {
+        self.pending = None;
+        self.failed = keys.is_err();
+        match keys {
+            Ok(keys) => {
+                let kids = |keys: &[StoredKey]| keys.iter().map(|key| Arc::clone(&key.kid)).collect::<Vec<_>>();
+                if kids(&keys) != kids(&self.keys) {
+                    tracing::info!(event = "jwks_uri.changed", client_id, %uri, keys = keys.len());
+                }
+                self.keys = keys.into();
+                self.good_at = Some(now);
+            }
+            Err(reason) => {
+                tracing::warn!(event = "jwks_uri.trouble", client_id, %uri, reason, "the keys that were fetched last are used for an hour");
+            }
+        }
+    }
+}
+
+/// The keys of a document, read one by one: those that cannot be used are left out.
+pub(super) fn read(document: &[u8], now: UnixTime) -> Result<Vec<StoredKey>, String> {
+    let set = JwkSet::parse(document, None, MOST).map_err(|error| error.to_string())?;
+    if let Some(skipped) = set.skipped.first() {
+        tracing::debug!(event = "jwks_uri.skipped", keys = set.skipped.len(), at = skipped.at, reason = %skipped.why);
+    }
+    if set.keys.is_empty() {
+        return Err(format!("no usable key among {}", set.skipped.len()));
+    }
+    let stored = |key: crate::crypto::verifying_key::VerifyingKey| StoredKey {
+        kid: key.kid().unwrap_or(key.jkt()).into(),
+        key: Arc::new(key),
+        created_at: now,
+        expires_at: None,
+        used: Arc::default(),
+    };
+    Ok(set.keys.into_iter().map(stored).collect())
+}
+
+/// By how much `now` is later. A clock that was set back makes everything old.
+pub(super) fn since(at: UnixTime, now: UnixTime) -> Span {
+    Span::from_secs(now.0.abs_diff(at.0))
+}
+
+/// M87: keys of this age are not used at all.
+const STALE: Span = Span::from_secs(3600);
+/// M88: most keys of a set.
+const MOST: usize = 100;

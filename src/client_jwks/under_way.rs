@@ -1,0 +1,64 @@
+//! How many key sets are being fetched at once: of one host and in all, so that one that hangs holds up its own clients alone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The fetches that are under way, counted by host.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(Arc<Mutex<HashMap<Box<str>, usize>>>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    hosts: Arc<Mutex<HashMap<Box<str>, usize>>>,
+    host: Box<str>,
+}
+
+impl UnderWay {
+    /// Begins one. `None` when there are as many as may be.
+    pub(super) fn enter(&self, host: &str) -> Option<Slot> {
+        let host: Box<str> = host.to_ascii_lowercase().into();
+        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = hosts.get(&host).copied().unwrap_or(0);
+        if here >= AT_ONCE_OF_A_HOST || hosts.values().sum::<usize>() >= AT_ONCE {
+            return None;
+        }
+        hosts.insert(host.clone(), here + 1);
+        Some(Slot { hosts: Arc::clone(&self.0), host })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        match hosts.get_mut(&self.host) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(hosts.remove(&self.host)),
+        }
+    }
+}
+
+/// Each is a socket and at most 80 KiB.
+pub(super) const AT_ONCE: usize = 256;
+const AT_ONCE_OF_A_HOST: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h71_a_host_has_its_share_and_no_more() {
+        let under_way = UnderWay::default();
+        let mut slots: Vec<Slot> = (0..AT_ONCE_OF_A_HOST).map_while(|_| under_way.enter("a.test")).collect();
+        assert_eq!(slots.len(), AT_ONCE_OF_A_HOST);
+        assert!(under_way.enter("a.test").is_none() && under_way.enter("A.test").is_none());
+        assert!(under_way.enter("b.test").is_some());
+        slots.pop();
+        assert!(under_way.enter("a.test").is_some());
+        slots.extend((0..AT_ONCE).map_while(|number| under_way.enter(&format!("{number}.test"))));
+        assert_eq!(slots.len(), AT_ONCE);
+        assert!(under_way.enter("c.test").is_none());
+        drop(slots);
+        assert!(under_way.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,133 @@
+//! Authentication by a key: a JWT that the client signed (RFC 7523), or the certificate of its connection (RFC 8705).
+
+use std::sync::Arc;
+
+use super::super::error::{ClientAuthError, Error, Unavailable};
+use super::super::{client_assertion, client_certificate};
+use super::{Attempt, Authenticated, Authenticator, Noted, may_authenticate, no_such};
+use crate::client_jwks::{Busy, NoKeys};
+use crate::crypto::jose::{JoseError, Unverified};
+use crate::model::certificate::{CertificateMismatch, PeerCertificate};
+use crate::model::client::AuthMethod;
+use crate::model::credential::StoredKey;
+use crate::model::jwks_uri::JwksUri;
+
+impl Authenticator {
+    /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
+    pub(super) async fn by_assertion(
+        &self,
+        attempt: &Attempt<'_>,
+        assertion: &Unverified<'_>,
+        noted: &mut Noted,
+    ) -> Result<Authenticated, Error> {
+        let Attempt { client_id, method, now, .. } = *attempt;
+        let verify = |keys: &[StoredKey]| {
+            let most = self.registry.snapshot().key_counts().or_more(self.client_jwks.key_counts());
+            let at_least = most.with(assertion.header().alg());
+            client_assertion::verify(assertion, keys, client_id, &self.audience, now, at_least)
+        };
+        let vouched = self.with_keys(attempt, method, verify).await;
+        // Fetching may have taken seconds: what counts is what is known now.
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
+        if client.jwks_uri.is_some() {
+            may_authenticate(client, method)?;
+        }
+        let vouched = vouched?;
+        noted.credential_id = Some(vouched.kid);
+        may_authenticate(client, method)?;
+        if vouched.key_expired {
+            return Err(ClientAuthError::KeyExpired.into());
+        }
+        vouched.used.note(now);
+        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
+    }
+
+    /// Decides on the certificate of the connection: by what is registered of the client's certificates, or by those that
+    /// stand beside its keys.
+    pub(super) async fn by_certificate(
+        &self,
+        attempt: &Attempt<'_>,
+        certificate: &PeerCertificate,
+        noted: &mut Noted,
+    ) -> Result<Authenticated, Error> {
+        let Attempt { client_id, source, now, .. } = *attempt;
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
+        let (credential_id, used, method) = match client_certificate::verify(certificate, &client.certificates, now) {
+            Ok((stored, method)) => (Arc::clone(&stored.cert_id), Arc::clone(&stored.used), method),
+            Err(fault) => {
+                let method = AuthMethod::SelfSignedTlsClientAuth;
+                let verify = |keys: &[StoredKey]| client_certificate::verify_key(certificate, keys, now);
+                match self.with_keys(attempt, method, verify).await {
+                    Ok(stored) => (stored.kid, stored.used, method),
+                    // That it is in none of the keys matters least.
+                    Err(Error::ClientAuth(ClientAuthError::Certificate(CertificateMismatch::Other))) => {
+                        return Err(fault.into());
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        noted.method = Some(method);
+        noted.credential_id = Some(credential_id);
+        // Fetching may have taken seconds: what counts is what is known now.
+        let snapshot = self.registry.snapshot().clone();
+        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
+        may_authenticate(client, method)?;
+        used.note(now);
+        self.known_sources.add(source);
+        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: None })
+    }
+
+    /// What `verify` says of the keys of the client, be they registered or published. It is given none for a client that
+    /// does not exist. When of those that are known none fits, another may have taken its place: the client's host is
+    /// asked, if it may be, and what it has now is tried too.
+    async fn with_keys<T>(
+        &self,
+        attempt: &Attempt<'_>,
+        method: AuthMethod,
+        verify: impl Fn(&[StoredKey]) -> Result<T, ClientAuthError>,
+    ) -> Result<T, Error> {
+        let Attempt { client_id, now, .. } = *attempt;
+        // Nothing is fetched from the host of a client that may not authenticate anyway.
+        let uri = {
+            let snapshot = self.registry.snapshot();
+            let client = snapshot.client(client_id);
+            match client
+                .and_then(|client| client.jwks_uri.as_ref().filter(|_| may_authenticate(client, method).is_ok()))
+            {
+                Some(uri) => uri.clone(),
+                None => return Ok(verify(client.map_or(&[], |client| &client.keys))?),
+            }
+        };
+        let publishes = |client_id: &str, uri: &JwksUri| {
+            self.registry.snapshot().client(client_id).is_some_and(|client| client.jwks_uri.as_ref() == Some(uri))
+        };
+        let known = self.client_jwks.keys(client_id, &uri, now, publishes).await;
+        let verified = verify(known.as_deref().unwrap_or_default());
+        let known = known.map_err(|error| match error {
+            NoKeys::Unavailable => Error::from(ClientAuthError::KeySet),
+            NoKeys::Busy => Unavailable::KeySets.into(),
+        })?;
+        let verified = match verified {
+            Err(error) if fits_none(error) => {
+                let others = self.client_jwks.other_keys(client_id, &uri, &known, now).await;
+                // The key may be a new one, so it is not called a wrong one.
+                let others = others.map_err(|Busy| Unavailable::KeySets)?;
+                others.map_or(Err(error), |others| verify(&others))
+            }
+            verified => verified,
+        };
+        if publishes(client_id, &uri) { Ok(verified?) } else { Err(ClientAuthError::KeySet.into()) }
+    }
+}
+
+/// Whether it is the keys that do not fit, and not what else was sent.
+fn fits_none(error: ClientAuthError) -> bool {
+    matches!(
+        error,
+        ClientAuthError::Assertion(JoseError::NoKey | JoseError::OtherAlg | JoseError::Signature)
+            | ClientAuthError::Certificate(CertificateMismatch::Other)
+    )
+}
