@@ -98,7 +98,9 @@ impl Senders {
                 Some(connection) => connection.send(&bytes).await.err().map(end_of),
                 None => Some(End::NotConnected),
             };
-            failures.get_mut(which).map(|slot| *slot = failed);
+            if let Some(slot) = failures.get_mut(which) {
+                *slot = failed;
+            }
             last = Instant::now();
         }
         let mut waiting = connections.into_iter().zip(&self.replicas).zip(failures).map(answered);
