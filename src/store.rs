@@ -189,6 +189,12 @@ impl Store {
                     .max_connections(max_connections)
                     .acquire_timeout(DEADLINE)
                     .max_lifetime(LIFETIME)
+                    // By itself the pool asks each connection whether it is still there, which is an exchange as long as
+                    // that of an insert. One that was in use just now is believed.
+                    .test_before_acquire(false)
+                    .before_acquire(|connection, about| {
+                        Box::pin(async move { is_there(connection, about.idle_for).await })
+                    })
                     .after_connect(|connection, _| Box::pin(async move { be_durable(connection).await }));
                 Pool::Postgres(pool.connect_lazy_with((**options).clone()))
             }
@@ -257,6 +263,14 @@ async fn be_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(sql).execute(connection).await.map(drop)
 }
 
+/// Whether a connection that has rested is still there; with an error the pool makes another.
+async fn is_there(connection: &mut PgConnection, rested: Duration) -> Result<bool, sqlx::Error> {
+    if rested >= RESTED {
+        connection.ping().await?;
+    }
+    Ok(true)
+}
+
 /// Runs one exchange with the database under the deadline.
 pub(crate) async fn within<T>(exchange: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
     match tokio::time::timeout(DEADLINE, exchange).await {
@@ -295,4 +309,6 @@ impl BeginWriting for SqliteConnection {
 pub const DEADLINE: Duration = Duration::from_secs(3);
 /// Connections to a primary that was demoted live on; none is kept for long.
 const LIFETIME: Duration = Duration::from_mins(1);
+/// After so long a connection may have been lost without our noticing.
+const RESTED: Duration = Duration::from_millis(100);
 const OLD_SCHEMA: &str = "the database has no grantd schema yet: run `grantd migrate`";

@@ -1,14 +1,19 @@
 //! The sections of `bench`, and what they share. A new one is a file here and a line in [`SECTIONS`].
 
+mod assertions;
 mod connections;
 mod cores;
 mod documents;
+mod dpop;
 mod memory;
+mod mtls;
 mod noise;
 mod refuse;
 mod scale;
+mod spent;
 mod sql;
 mod start;
+mod sweep;
 mod warm;
 
 use std::cell::OnceCell;
@@ -19,18 +24,19 @@ use std::time::Duration;
 use anyhow::bail;
 
 use crate::contest::Plan;
-use crate::generator::{Load, Until};
+use crate::generator::{Load, Requests, Until};
 use crate::postgres::Postgres;
 use crate::process::{Room, Server, free_address, pin_self, pinned};
 use crate::registrations::{Registered, filler, register, token_requests};
 use crate::report::Report;
 use crate::site::{GENERATOR_CORE, SERVER_CORE, Serve, Site, beside_us};
+use crate::stock::Stock;
 
 /// A section's name, what it answers, and the code that does.
 type Section = (&'static str, &'static str, fn(&Bench, &mut Report) -> anyhow::Result<()>);
 
-/// In the order in which they run. Sections to come: assertions (P9, and the second half of P10), mutual TLS, DPoP.
-pub const SECTIONS: [Section; 10] = [
+/// In the order in which they run.
+pub const SECTIONS: [Section; 15] = [
     ("noise", "the limit server against itself: ratios this near to 1 mean nothing", noise::run),
     ("warm", "P1 P2: warm tokens against the limit", warm::run),
     ("connections", "new connections and TLS against the limit", connections::run),
@@ -40,6 +46,11 @@ pub const SECTIONS: [Section; 10] = [
     ("start", "P7: start to first token", start::run),
     ("refuse", "P8: a bogus secret refused", refuse::run),
     ("scale", "P10: the cost of a token in a large registry", scale::run),
+    ("assertions", "P9: private_key_jwt against the limit", assertions::run),
+    ("dpop", "DPoP proofs against the limit", dpop::run),
+    ("mtls", "certificates of clients against the limit, and against secrets", mtls::run),
+    ("spent", "P10: the cost of a token with a million spent ids", spent::run),
+    ("sweep", "what requests notice while a million expired ids are swept", sweep::run),
     ("documents", "P11: key set and metadata against static bytes", documents::run),
 ];
 
@@ -103,6 +114,11 @@ impl Bench {
         Ok(site)
     }
 
+    /// How many spent ids are many.
+    fn million(&self) -> usize {
+        if self.quick { 100_000 } else { 1_000_000 }
+    }
+
     /// A copy of the base that has `total` clients, and those of them whose secrets are known.
     fn copy(&self, database: &str, total: usize) -> anyhow::Result<(Site, &[Registered])> {
         let (_, clients) = self.base()?;
@@ -124,7 +140,8 @@ fn limit(alg: &str, arguments: &[&str]) -> anyhow::Result<Server> {
 fn load(server: &Server, requests: &Arc<[Vec<u8>]>) -> Load {
     Load {
         address: server.address,
-        requests: Arc::clone(requests),
+        requests: Requests::InTurn(Arc::clone(requests)),
+        rate: None,
         expected: 200,
         connections: CONNECTIONS,
         reconnect: false,
@@ -132,6 +149,11 @@ fn load(server: &Server, requests: &Arc<[Vec<u8>]>) -> Load {
         until: Until::Time(Duration::from_secs(1)),
         threads: 1,
     }
+}
+
+/// The same with requests that are sent once each.
+fn load_of(server: &Server, stock: &Arc<Stock>) -> Load {
+    Load { requests: Requests::Once(Arc::clone(stock)), ..load(server, &[].into()) }
 }
 
 /// grantd on PostgreSQL, signing with `alg`, no line for tokens.

@@ -6,6 +6,7 @@ mod connection;
 mod driver;
 mod figures;
 mod http;
+mod issued;
 mod mix;
 mod options;
 mod postgres;
@@ -90,6 +91,7 @@ async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyho
                 "2" => figures::outage::measure(rig, options, report).await,
                 "3" => figures::partition::measure(rig, options, report).await,
                 "4" => figures::visibility::measure(rig, options, report).await,
+                "6" => figures::once::measure(rig, options, report).await,
                 "9" => figures::hostile::measure(rig, options, report).await,
                 "10" => figures::overload::measure(rig, options, report).await,
                 "11" => figures::starvation::measure(rig, options, report).await,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::generator::{Load, Seen, Until};
+use crate::generator::{Load, Requests, Seen, Until};
 use crate::process::{Server, processor_time};
 use crate::report::{Figure, Goal, Report};
 
@@ -77,6 +77,7 @@ pub fn run(plan: Plan, contenders: &[Contender<'_>], report: &mut Report) -> any
         for _ in 0..plan.rounds {
             for ((server, load), rounds) in running.iter().zip(&mut all) {
                 let load = Load { until: Until::Time(plan.round), ..load.clone() };
+                make_ahead(&load, plan.round, rounds.last())?;
                 let (round, seen) = measure(server, &load)?;
                 errors += seen.errors;
                 first_error = first_error.or(seen.first_error);
@@ -94,6 +95,19 @@ pub fn run(plan: Plan, contenders: &[Contender<'_>], report: &mut Report) -> any
         report.errors(errors, first_error.as_deref());
     }
     Ok(all)
+}
+
+/// Makes as many requests as a round will take, if each may be sent once only, by what the round before took.
+///
+/// # Errors
+/// When one cannot be made.
+pub fn make_ahead(load: &Load, round: Duration, before: Option<&Round>) -> anyhow::Result<()> {
+    if let Requests::Once(stock) = &load.requests {
+        let rate = load.rate.or(before.map(|before| before.rate)).unwrap_or(FIRST_RATE);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and far below 2^52")]
+        stock.renew((rate * 1.3 * round.as_secs_f64()) as usize + 100)?;
+    }
+    Ok(())
 }
 
 /// One run with what it has cost the server.
@@ -119,7 +133,10 @@ pub fn measure(server: &Server, load: &Load) -> anyhow::Result<(Round, Seen)> {
 
 /// Sends each request once, so that every client has been seen, or a thousand of them; and then for half a second more.
 pub fn warm_up(load: &Load) {
-    let each = u64::try_from(load.requests.len()).map_or(1000, |each| each.min(1000));
+    let each = match &load.requests {
+        Requests::InTurn(requests) => u64::try_from(requests.len()).map_or(1000, |each| each.min(1000)),
+        Requests::Once(_) => 1000,
+    };
     for until in [Until::Count(each, Duration::from_secs(30)), Until::Time(Duration::from_millis(500))] {
         // What fails here fails in the rounds too, and is told there.
         drop(Load { until, ..load.clone() }.run());
@@ -159,3 +176,6 @@ pub fn compare(report: &mut Report, name: &str, ours: &[Round], limit: &[Round],
     report.figure(&format!("{name}: requests/s ÷ limit"), &ratio(ours, limit, |round| round.rate), "", goal);
     report.figure(&format!("{name}: limit's CPU ÷ its own"), &ratio(limit, ours, |round| round.cpu), "", goal);
 }
+
+/// What is guessed of a server that has not been measured yet.
+const FIRST_RATE: f64 = 6000.0;

@@ -15,14 +15,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::histogram::Histogram;
+use crate::stock::Stock;
 
 /// What to send, where, and for how long.
 #[derive(Clone)]
 pub struct Load {
     /// The server.
     pub address: SocketAddr,
-    /// Requests as bytes, taken in turn.
-    pub requests: Arc<[Vec<u8>]>,
+    /// Requests as bytes.
+    pub requests: Requests,
     /// The status that is not an error.
     pub expected: u16,
     /// Connections at once.
@@ -32,10 +33,22 @@ pub struct Load {
     pub reconnect: bool,
     /// TLS towards a server of that name.
     pub tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Requests a second, each due at its own moment from which its latency counts, whatever became of those before
+    /// (an open loop, as long as there are connections enough). Without it, each connection asks as soon as it may.
+    pub rate: Option<f64>,
     /// When to stop.
     pub until: Until,
     /// Threads, each with its share of the connections.
     pub threads: usize,
+}
+
+/// What is sent.
+#[derive(Clone)]
+pub enum Requests {
+    /// The same ones in turn, again and again.
+    InTurn(Arc<[Vec<u8>]>),
+    /// Each once.
+    Once(Arc<Stock>),
 }
 
 /// When a run ends.
@@ -71,8 +84,8 @@ impl Load {
             Until::Time(time) => (u64::MAX, started + time),
             Until::Count(count, time) => (count, started + time),
         };
-        let shared =
-            Arc::new(Shared { load: self.clone(), limit, until, sent: AtomicU64::new(0), next: AtomicUsize::new(0) });
+        let (load, sent, next) = (self.clone(), AtomicU64::new(0), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { load, limit, started, until, sent, next });
         let threads: Vec<_> = (0..self.threads.max(1))
             .map(|thread| {
                 let shared = Arc::clone(&shared);
@@ -109,6 +122,7 @@ impl Seen {
 struct Shared {
     load: Load,
     limit: u64,
+    started: Instant,
     until: Instant,
     sent: AtomicU64,
     next: AtomicUsize,
@@ -186,9 +200,24 @@ impl Shared {
             if self.sent.fetch_add(1, Ordering::Relaxed) >= self.limit {
                 return Ok(());
             }
-            let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.load.requests.len().max(1);
-            let request = self.load.requests.get(turn).ok_or(io::ErrorKind::InvalidInput)?;
-            stream.write_all(request).await?;
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            if let Some(rate) = self.load.rate {
+                #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+                let due = self.started + Duration::from_secs_f64(number as f64 / rate);
+                if due >= self.until {
+                    tokio::time::sleep_until(self.until.into()).await;
+                    return Ok(());
+                }
+                tokio::time::sleep_until(due.into()).await;
+                started = due;
+            }
+            match &self.load.requests {
+                Requests::InTurn(requests) => {
+                    let request = requests.get(number % requests.len().max(1)).ok_or(io::ErrorKind::InvalidInput)?;
+                    stream.write_all(request).await?;
+                }
+                Requests::Once(stock) => stream.write_all(&stock.take()?).await?,
+            }
             stream.flush().await?;
             let status = answer(&mut stream, &mut buffer).await?;
             let now = Instant::now();
@@ -306,7 +335,8 @@ mod tests {
         let wrong = b"POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_vec();
         let load = Load {
             address,
-            requests: [right].into(),
+            requests: Requests::InTurn([right.clone()].into()),
+            rate: None,
             expected: 200,
             connections: 3,
             reconnect: false,
@@ -316,10 +346,14 @@ mod tests {
         };
         let seen = load.run();
         assert_eq!((seen.answers, seen.errors, seen.first_error), (100, 0, None));
-        let closing = crate::registrations::closing(&load.requests);
+        let closing = Requests::InTurn(crate::registrations::closing(&[right]));
         let seen = Load { reconnect: true, requests: closing, ..load.clone() }.run();
         assert_eq!((seen.answers, seen.errors), (100, 0));
-        let seen = Load { requests: [wrong].into(), until: Until::Count(5, Duration::from_secs(20)), ..load }.run();
+        let until = Until::Time(Duration::from_millis(500));
+        let seen = Load { rate: Some(100.0), connections: 4, until, ..load.clone() }.run();
+        assert_eq!((seen.answers, seen.errors), (50, 0));
+        let wrong = Requests::InTurn([wrong].into());
+        let seen = Load { requests: wrong, until: Until::Count(5, Duration::from_secs(20)), ..load }.run();
         assert_eq!((seen.answers, seen.errors, seen.first_error.as_deref()), (0, 5, Some("status 400")));
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod chaos;
+pub mod client_key;
 pub mod contest;
 pub mod generator;
 pub mod histogram;
@@ -12,3 +13,4 @@ pub mod process;
 pub mod registrations;
 pub mod report;
 pub mod site;
+pub mod stock;

@@ -1,6 +1,9 @@
 //! The limit: the least that a server on axum can do to issue the tokens that grantd issues. What grantd does beyond it,
 //! knowing clients among it, is what the benches measure.
 
+pub mod certified;
+pub mod proved;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -89,7 +92,7 @@ impl Pair {
     }
 }
 
-/// `POST /token`, and two static answers to compare others with.
+/// `POST /token` for whoever has a secret, and two static answers to compare others with.
 pub fn router(signer: Arc<Signer>) -> Router {
     Router::new()
         .route("/token", post(token))
@@ -99,7 +102,12 @@ pub fn router(signer: Arc<Signer>) -> Router {
 }
 
 async fn token(State(signer): State<Arc<Signer>>, headers: HeaderMap, body: Bytes) -> Response {
-    match issue(&signer, &headers, &body) {
+    answer(issue(&signer, &headers, &body))
+}
+
+/// A token, or a refusal.
+fn answer(issued: Option<Vec<u8>>) -> Response {
+    match issued {
         Some(answer) => (NO_STORE, answer).into_response(),
         None => (StatusCode::BAD_REQUEST, NO_STORE, r#"{"error":"invalid_request"}"#).into_response(),
     }
@@ -115,6 +123,17 @@ struct Claims<'a> {
     iat: u64,
     exp: u64,
     jti: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Cnf<'a>>,
+}
+
+/// What a token is bound to.
+#[derive(Serialize)]
+enum Cnf<'a> {
+    #[serde(rename = "jkt")]
+    Jkt(&'a str),
+    #[serde(rename = "x5t#S256")]
+    X5tS256(&'a str),
 }
 
 #[derive(Serialize)]
@@ -125,46 +144,64 @@ struct Answer<'a> {
     scope: &'a str,
 }
 
-#[expect(clippy::disallowed_methods, reason = "a stopwatch needs no clock that tests can set")]
 fn issue(signer: &Signer, headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
-    let mut grant_type = None;
-    let mut scope = None;
-    for pair in body.split(|&byte| byte == b'&') {
-        let (name, value) = std::str::from_utf8(pair).ok()?.split_once('=')?;
-        match &*decoded(name)? {
-            "grant_type" => grant_type = Some(decoded(value)?),
-            "scope" => scope = Some(decoded(value)?),
-            _ => {}
+    let form = Form::parse(body)?;
+    let client_id = by_basic(headers)?;
+    mint(signer, &client_id, form.scope.as_deref(), None)
+}
+
+/// What a token request may say in its body.
+#[derive(Default)]
+struct Form<'a> {
+    scope: Option<Cow<'a, str>>,
+    client_id: Option<Cow<'a, str>>,
+    client_assertion: Option<Cow<'a, str>>,
+}
+
+impl<'a> Form<'a> {
+    /// Reads a form with the one grant type there is.
+    fn parse(body: &'a [u8]) -> Option<Self> {
+        let (mut grant_type, mut form) = (None, Self::default());
+        for pair in body.split(|&byte| byte == b'&') {
+            let (name, value) = std::str::from_utf8(pair).ok()?.split_once('=')?;
+            match &*decoded(name)? {
+                "grant_type" => grant_type = Some(decoded(value)?),
+                "scope" => form.scope = Some(decoded(value)?),
+                "client_id" => form.client_id = Some(decoded(value)?),
+                "client_assertion" => form.client_assertion = Some(decoded(value)?),
+                _ => {}
+            }
         }
+        (grant_type? == "client_credentials").then_some(form)
     }
-    if grant_type? != "client_credentials" {
-        return None;
-    }
+}
+
+/// The client that a secret, whichever it is, comes from.
+fn by_basic(headers: &HeaderMap) -> Option<String> {
     let basic = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
     let basic = String::from_utf8(BASE64_STANDARD.decode(basic).ok()?).ok()?;
     let (client_id, secret) = basic.split_once(':')?;
     let (client_id, secret) = (decoded(client_id)?, decoded(secret)?);
-    if secret.is_empty() {
-        return None;
-    }
+    (!secret.is_empty()).then(|| client_id.into_owned())
+}
 
-    let scope = scope.as_deref().unwrap_or(SCOPE);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+/// A token for a client, in an answer.
+fn mint(signer: &Signer, client_id: &str, scope: Option<&str>, cnf: Option<Cnf<'_>>) -> Option<Vec<u8>> {
+    let scope = scope.unwrap_or(SCOPE);
+    let now = now()?;
     let mut jti = [0; 16];
     rand::fill(&mut jti).ok()?;
     let jti = BASE64_URL_SAFE_NO_PAD.encode(jti);
-    let claims = Claims {
-        iss: ISSUER,
-        sub: &client_id,
-        client_id: &client_id,
-        aud: ISSUER,
-        scope,
-        iat: now,
-        exp: now + TTL,
-        jti: &jti,
-    };
+    let token_type = if matches!(cnf, Some(Cnf::Jkt(_))) { "DPoP" } else { "Bearer" };
+    let claims =
+        Claims { iss: ISSUER, sub: client_id, client_id, aud: ISSUER, scope, iat: now, exp: now + TTL, jti: &jti, cnf };
     let access_token = signer.sign(&serde_json::to_vec(&claims).ok()?)?;
-    serde_json::to_vec(&Answer { access_token: &access_token, token_type: "Bearer", expires_in: TTL, scope }).ok()
+    serde_json::to_vec(&Answer { access_token: &access_token, token_type, expires_in: TTL, scope }).ok()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a stopwatch needs no clock that tests can set")]
+fn now() -> Option<u64> {
+    Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
 /// Form decoding, which borrows what has nothing to decode.

@@ -6,7 +6,9 @@ use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use crate::client_key::ClientKey;
 use crate::limit::SCOPE;
+use crate::process::Room;
 use crate::site::Site;
 
 /// A client and its secret.
@@ -38,6 +40,28 @@ pub fn register(site: &Site, count: usize) -> anyhow::Result<Vec<Registered>> {
         .collect()
 }
 
+/// Registers `count` clients that have a key each and no secret.
+///
+/// # Errors
+/// With what the command says.
+pub fn register_keys(site: &Site, room: &Room, count: usize) -> anyhow::Result<Vec<(String, ClientKey)>> {
+    let file = room.path("client.jwk");
+    let register = |number| {
+        let (id, key) = (format!("keyed-{number:04}"), ClientKey::generate()?);
+        std::fs::write(&file, key.jwk())?;
+        let scopes = ["--scope", "api:read api:write", "--default-scope", SCOPE];
+        let create = [&["client", "create", &id, "--no-secret"], &scopes[..]].concat();
+        for arguments in [&create[..], &["client", "key", "add", &id, "--jwk", &file.to_string_lossy()]] {
+            let done = site.command(arguments).output().context("grantd")?;
+            if !done.status.success() {
+                bail!("grantd {}: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr));
+            }
+        }
+        Ok((id, key))
+    };
+    (0..count).map(register).collect()
+}
+
 /// SQL, true on both databases, that registers `count` clients with hashes that no secret has.
 #[must_use]
 pub fn filler(count: usize) -> String {
@@ -54,11 +78,17 @@ pub fn filler(count: usize) -> String {
 #[must_use]
 pub fn token_request(id: &str, secret: &str) -> Vec<u8> {
     let basic = BASE64_STANDARD.encode(format!("{id}:{secret}"));
-    let body = "grant_type=client_credentials";
+    post_form(&[("Authorization", format!("Basic {basic}"))], "grant_type=client_credentials")
+}
+
+/// `POST /token` with header fields and a form, as bytes.
+#[must_use]
+pub fn post_form(fields: &[(&str, String)], form: &str) -> Vec<u8> {
+    let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!(
-        "POST /token HTTP/1.1\r\nHost: auth.example.com\r\nAuthorization: Basic {basic}\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
+        "POST /token HTTP/1.1\r\nHost: auth.example.com\r\n{fields}\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
     )
     .into_bytes()
 }

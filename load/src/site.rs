@@ -54,6 +54,12 @@ impl Site {
         Ok(Self { grantd: beside_us("grantd")?, database, sealing_key })
     }
 
+    /// The same with another database.
+    #[must_use]
+    pub fn elsewhere(&self, database: String) -> Self {
+        Self { database, ..self.clone() }
+    }
+
     /// `grantd` with arguments and the site's settings.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -1,5 +1,6 @@
 //! Revoked tokens at rest: single ones, and the moments before which all count for nothing.
 
+use super::spent::{BATCH, REST};
 use super::{Pool, Store, StoreError, on, within};
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
@@ -37,15 +38,15 @@ impl Store {
     }
 
     /// Takes away the rows of tokens that had ended before `ended`, and of clients whose last token had, a small batch at a
-    /// time, so that no request waits for it. Returns how many there were.
+    /// time and with rests, so that no request waits for it. Returns how many there were.
     ///
     /// # Errors
     /// [`StoreError`]; what was taken away before it stays away.
     pub async fn sweep_revoked_tokens(&self, ended: UnixTime) -> Result<u64, StoreError> {
         let tokens = "delete from revoked_token
-                      where jti in (select jti from revoked_token where expires_at < $1 order by expires_at limit 1000)";
+                      where jti in (select jti from revoked_token where expires_at < $1 order by expires_at limit 500)";
         let clients = "delete from deleted_client
-                       where client_id in (select client_id from deleted_client where deleted_at < $1 limit 1000)";
+                       where client_id in (select client_id from deleted_client where deleted_at < $1 limit 500)";
         let mut swept = 0;
         for (sql, before) in [(tokens, ended.0), (clients, ended.0 - LONGEST_TTL)] {
             loop {
@@ -57,6 +58,7 @@ impl Store {
                 if rows < BATCH {
                     break;
                 }
+                tokio::time::sleep(REST).await;
             }
         }
         Ok(swept)
@@ -93,5 +95,3 @@ impl Store {
 
 /// No token lives longer, in seconds.
 const LONGEST_TTL: i64 = 86400;
-/// Rows that one statement of a sweep deletes.
-const BATCH: u64 = 1000;

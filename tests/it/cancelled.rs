@@ -90,3 +90,21 @@ async fn without_notifications_the_poll_finds_every_change() {
         assert_eq!(ttl.seconds(), 60 + round);
     }
 }
+
+/// The pool believes a connection that was in use just now, and asks one that has rested.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_lost_at_rest_is_nobodys_trouble() {
+    let db = Db::postgres().await;
+    let store = db.store().await;
+    let (one, two, three) = tokio::join!(store.now(), store.now(), store.now());
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    let name = db.url.rsplit('/').next().unwrap();
+    let cut = format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and pid <> pg_backend_pid()"
+    );
+    db.sql(&cut).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..4 {
+        store.now().await.unwrap();
+    }
+}

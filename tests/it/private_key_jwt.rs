@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use base64::Engine as _;
@@ -591,6 +592,8 @@ async fn what_has_expired_is_swept(db: Db) {
          insert into spent_jti select 'assertion', 'x', randomblob(16), 5 from n"
     };
     server.db.sql(filler).await.unwrap();
+    let started = Instant::now();
     assert_eq!(server.store.sweep_spent(now).await.unwrap(), 2500);
+    assert!(started.elapsed() >= Duration::from_millis(250), "each of five batches is followed by a rest");
     assert_eq!(server.store.sweep_spent(UnixTime(now.0 + 200)).await.unwrap(), 3);
 }

@@ -38,8 +38,18 @@ impl Connection {
 
     /// Sends a request and waits for its answer. The body stays readable until the next request.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Answer, Failure> {
+        self.send(request).await?;
+        self.answer().await
+    }
+
+    /// Sends a request.
+    pub async fn send(&mut self, request: &[u8]) -> Result<(), Failure> {
         self.buffer.clear();
-        self.stream.write_all(request).await.map_err(|_| Failure::Closed)?;
+        self.stream.write_all(request).await.map_err(|_| Failure::Closed)
+    }
+
+    /// Waits for the answer to the request sent last.
+    pub async fn answer(&mut self) -> Result<Answer, Failure> {
         loop {
             match self.stream.read_buf(&mut self.buffer).await {
                 Ok(0) | Err(_) => return Err(Failure::Closed),

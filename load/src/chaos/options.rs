@@ -40,6 +40,8 @@ pub struct Lengths {
     pub outage: Duration,
     pub partition: Duration,
     pub trials: usize,
+    /// How many assertions and proofs are sent to all replicas.
+    pub rounds: usize,
     /// Each shape of hostile connections.
     pub hostile: Duration,
     pub connections: usize,
@@ -65,6 +67,7 @@ impl Lengths {
         outage: SECOND.saturating_mul(30),
         partition: SECOND.saturating_mul(30),
         trials: 100,
+        rounds: 10_000,
         hostile: SECOND.saturating_mul(25),
         connections: 10_000,
         overload: SECOND.saturating_mul(10),
@@ -84,6 +87,7 @@ impl Lengths {
         outage: SECOND.saturating_mul(6),
         partition: SECOND.saturating_mul(8),
         trials: 8,
+        rounds: 2000,
         hostile: SECOND.saturating_mul(18),
         connections: 1000,
         overload: SECOND.saturating_mul(4),
@@ -98,6 +102,7 @@ impl Lengths {
         flood: SECOND.saturating_mul(60),
         partition: SECOND.saturating_mul(120),
         trials: 1000,
+        rounds: 100_000,
         hostile: SECOND.saturating_mul(120),
         overload: SECOND.saturating_mul(60),
         samples: 10_000,
@@ -107,7 +112,7 @@ impl Lengths {
 }
 
 /// What there is to measure.
-pub const FIGURES: [&str; 8] = ["1", "2", "3", "4", "9", "10", "11", "M80"];
+pub const FIGURES: [&str; 9] = ["1", "2", "3", "4", "6", "9", "10", "11", "M80"];
 
 impl Options {
     /// Reads the command line; `script/chaos` gives what tells where the database is.
@@ -124,6 +129,7 @@ impl Options {
                 "--full" => lengths = Lengths::FULL,
                 "--runs" => runs = value()?.parse().context("--runs")?,
                 "--trials" => lengths.trials = value()?.parse().context("--trials")?,
+                "--rounds" => lengths.rounds = value()?.parse().context("--rounds")?,
                 "--samples" => lengths.samples = value()?.parse().context("--samples")?,
                 "--clients" => lengths.clients = value()?.parse().context("--clients")?,
                 "--active" => lengths.active = value()?.parse().context("--active")?,

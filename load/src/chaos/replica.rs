@@ -1,7 +1,7 @@
 //! One `grantd serve` process: started, killed, started again on the same ports, and looked at from outside.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection;
+use super::issued::Issued;
 use super::shell::Cli;
 
 /// A running replica.
@@ -21,6 +22,7 @@ pub struct Replica {
     pub admin: SocketAddr,
     child: Child,
     pid: u32,
+    issued: Issued,
 }
 
 /// What a process holds.
@@ -32,25 +34,31 @@ pub struct Holdings {
 
 impl Replica {
     /// Starts one on free ports and waits until it listens. Warnings and errors of its log go to `replica-N.log`.
-    pub async fn start(cli: &Cli, number: usize) -> anyhow::Result<Self> {
+    pub async fn start(cli: &Cli, number: usize, issued: Issued) -> anyhow::Result<Self> {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::start_on(cli, number, any, any).await
+        Self::start_on(cli, number, issued, any, any).await
     }
 
     /// Kills it as `kill -9` does and starts it again where it was.
     pub async fn restart(&mut self, cli: &Cli, number: usize) -> anyhow::Result<()> {
         self.child.kill().await.context("killing a replica")?;
-        *self = Self::start_on(cli, number, self.public, self.admin).await?;
+        *self = Self::start_on(cli, number, self.issued.clone(), self.public, self.admin).await?;
         Ok(())
     }
 
-    async fn start_on(cli: &Cli, number: usize, public: SocketAddr, admin: SocketAddr) -> anyhow::Result<Self> {
+    async fn start_on(
+        cli: &Cli,
+        number: usize,
+        issued: Issued,
+        public: SocketAddr,
+        admin: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let mut command = cli.command(&["serve"]);
         command
             .args(["--set", &format!("server.listen={public}"), "--set", &format!("admin.listen={admin}")])
             .args(["--set", &format!("data_dir={}", cli.room.join(format!("data-{number}")).display())])
             .args(["--set", "log.format=json", "--set", &format!("token.alg={}", cli.alg)])
-            .args(["--set", "issuer=http://127.0.0.1:8080"])
+            .args(["--set", &format!("issuer={ISSUER}"), "--set", &format!("server.trusted_proxies={PROXY}")])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -60,12 +68,12 @@ impl Replica {
         note_pid(&cli.room, pid)?;
         let stdout = child.stdout.take().context("no stdout")?;
         let (announce, announced) = oneshot::channel();
-        read_log(stdout, cli.room.join(format!("replica-{number}.log")), announce)?;
+        read_log(stdout, cli.room.join(format!("replica-{number}.log")), announce, issued.clone())?;
         let (admin, public) = timeout(Duration::from_secs(30), announced)
             .await
             .context("the replica did not listen within 30 s")?
             .context("the replica ended before it listened; see its log")?;
-        Ok(Self { public, admin, child, pid })
+        Ok(Self { public, admin, child, pid, issued })
     }
 
     /// Waits until `/readyz` says yes.
@@ -130,6 +138,7 @@ fn read_log(
     stdout: ChildStdout,
     file: PathBuf,
     announce: oneshot::Sender<(SocketAddr, SocketAddr)>,
+    issued: Issued,
 ) -> anyhow::Result<()> {
     let pipe = std::fs::File::from(stdout.into_owned_fd().context("the log's pipe")?);
     let reading = move || {
@@ -150,6 +159,7 @@ fn read_log(
                     _ => {}
                 }
             }
+            issued.note(&line);
             let is_daily = |text: &[u8]| line.windows(text.len()).any(|window| window == text);
             if lines_kept < 10_000 && !is_daily(b"\"level\":\"INFO\"") && !is_daily(b"\"event\":\"token.refused\"") {
                 lines_kept += 1;
@@ -167,3 +177,8 @@ fn listening(line: &[u8]) -> Option<(String, SocketAddr)> {
     (line.get("event")?.as_str()? == "listening").then_some(())?;
     Some((line.get("listener")?.as_str()?.to_owned(), line.get("address")?.as_str()?.parse().ok()?))
 }
+
+/// What replicas call themselves.
+pub const ISSUER: &str = "http://127.0.0.1:8080";
+/// Who may say where a request came from.
+pub const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
 use super::driver::{Stream, drive};
+use super::issued::Issued;
 use super::postgres::Postgres;
 use super::registrations::Registrations;
 use super::replica::{Holdings, Replica};
@@ -29,19 +30,21 @@ pub struct Rig {
     pub record: Option<PathBuf>,
     /// How many measurements there were; makes names that nobody has yet.
     pub recorded: usize,
+    /// What the replicas' logs say of tokens.
+    pub issued: Issued,
 }
 
 impl Rig {
     /// Starts three replicas and waits until they are ready.
     pub async fn start(cli: Cli, postgres: Postgres, registrations: Arc<Registrations>) -> anyhow::Result<Self> {
-        let mut replicas = Vec::new();
+        let (mut replicas, issued) = (Vec::new(), Issued::default());
         for number in 0..3 {
-            let replica = Replica::start(&cli, number).await?;
+            let replica = Replica::start(&cli, number, issued.clone()).await?;
             replica.ready(Duration::from_secs(30)).await?;
             replicas.push(replica);
         }
         let (capacity, honest_rate, record, recorded) = (0.0, 0.0, None, 0);
-        Ok(Self { cli, postgres, replicas, registrations, capacity, honest_rate, record, recorded })
+        Ok(Self { cli, postgres, replicas, registrations, capacity, honest_rate, record, recorded, issued })
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {

@@ -55,14 +55,7 @@ impl Tally {
 
     /// `200:990 503RA:10`, the most frequent first.
     pub fn ends(&self) -> String {
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for record in &self.0 {
-            *counts.entry(name(record.end)).or_default() += 1;
-        }
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let counts: Vec<String> = counts.iter().map(|(end, count)| format!("{end}:{count}")).collect();
-        if counts.is_empty() { "none".to_owned() } else { counts.join(" ") }
+        counted(self.0.iter().map(|record| record.end))
     }
 
     /// Writes one line for each request.
@@ -78,6 +71,18 @@ impl Tally {
         }
         file.flush().with_context(fault)
     }
+}
+
+/// How often each end came, the most frequent first.
+pub fn counted(ends: impl Iterator<Item = End>) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for end in ends {
+        *counts.entry(name(end)).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let counts: Vec<String> = counts.iter().map(|(end, count)| format!("{end}:{count}")).collect();
+    if counts.is_empty() { "none".to_owned() } else { counts.join(" ") }
 }
 
 /// `RA` stands for `Retry-After`.

@@ -26,7 +26,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
         rig.keep(&format!("outage-{name}"), &seen.tally)?;
         seen.tell(report, "2", name, 2.0);
     }
-    let told = "this version has neither; they are to fail closed with 503 and Retry-After".to_owned();
+    let told = "they fail closed, with 503 and Retry-After; figure 6 counts them".to_owned();
     report.add("2", "private_key_jwt and DPoP", Target::Told, f64::NAN, told);
     Ok(())
 }
