@@ -25,15 +25,21 @@ impl Pressure {
     /// Watches until the end of the program.
     pub async fn watch(&self) {
         loop {
+            // That the timer is late is not counted: then it was others who kept the machine busy, and refusing helps nobody.
             tokio::time::sleep(PERIOD).await;
-            // A task that a timer wakes may go first; one that yields waits its turn behind all that is ready. That the
-            // timer was late is not counted: then it was others who kept the machine busy, and refusing helps nobody.
-            let woken = Instant::now();
-            tokio::task::yield_now().await;
             let share = self.share.load(Ordering::Relaxed);
-            self.share.store(next(share, woken.elapsed()), Ordering::Relaxed);
+            self.share.store(next(share, waited().await), Ordering::Relaxed);
         }
     }
+}
+
+/// How long a task waits behind all that is ready.
+async fn waited() -> Duration {
+    let since = Instant::now();
+    let waiting = tokio::spawn(async move { since.elapsed() });
+    // What a task spawns last goes first, and what it spawned before that goes to the end of the queue.
+    tokio::spawn(async {});
+    waiting.await.unwrap_or_default()
 }
 
 /// The share to refuse after work has waited for `lag`: more as long as it waits too long, less when it hardly waits.
@@ -56,6 +62,23 @@ const TOO_LONG: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_measured_is_the_wait_behind_all_that_is_ready() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (idle, busy) = runtime.block_on(async {
+            let measured = tokio::spawn(async {
+                let idle = waited().await;
+                for _ in 0..20 {
+                    tokio::spawn(async { std::thread::sleep(Duration::from_millis(5)) });
+                }
+                (idle, waited().await)
+            });
+            measured.await.unwrap()
+        });
+        assert!(idle < Duration::from_millis(50), "{idle:?}");
+        assert!(busy >= Duration::from_millis(90), "{busy:?}");
+    }
 
     #[test]
     fn the_share_rises_while_work_waits_and_falls_when_it_does_not() {

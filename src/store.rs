@@ -13,6 +13,7 @@ pub mod migrations;
 pub mod resources;
 pub mod revoked;
 pub mod secrets;
+pub mod spending;
 pub mod spent;
 pub mod tag_keys;
 pub mod uses;
@@ -20,6 +21,7 @@ pub mod uses;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -30,6 +32,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::model::time::UnixTime;
+use spending::Spending;
 
 /// Evaluates a body against whichever database we hold.
 macro_rules! on {
@@ -65,6 +68,7 @@ impl fmt::Debug for Database {
 pub struct Store {
     pool: Pool,
     options: Options,
+    spending: Arc<Spending>,
     /// Statements sent, for `grantd_database_queries_total`.
     pub queries: Counter,
 }
@@ -203,7 +207,9 @@ impl Store {
                 Pool::Sqlite(pool.connect_lazy_with((**options).clone()))
             }
         };
-        Self { pool, options, queries: Counter::default() }
+        // SQLite writes one after the other anyway.
+        let turns = if matches!(pool, Pool::Postgres(_)) { 2 } else { 1 };
+        Self { pool, options, spending: Arc::new(Spending::new(turns)), queries: Counter::default() }
     }
 
     /// The database's own clock, to compare ours with.

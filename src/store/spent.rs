@@ -1,14 +1,12 @@
-//! What may be used once: one insert decides, shared by all replicas, on disk before it is believed.
+//! What may be used once, and for how long it is remembered that it was. [`spending`](super::spending) writes it down.
 
 use std::time::Duration;
-
-use sqlx::QueryBuilder;
 
 use super::{Pool, Store, StoreError, on, within};
 use crate::model::time::UnixTime;
 
 /// A use of something that may be used once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Use {
     /// What is used.
     pub kind: UseKind,
@@ -21,7 +19,7 @@ pub struct Use {
 }
 
 /// What may be used once. C34: a `jti` of one kind or owner says nothing of the same one of another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UseKind {
     /// A client assertion (RFC 7523 section 3).
     Assertion,
@@ -30,7 +28,7 @@ pub enum UseKind {
 }
 
 impl UseKind {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Assertion => "assertion",
             Self::DpopProof => "dpop_proof",
@@ -48,48 +46,6 @@ pub enum Spent {
 }
 
 impl Store {
-    /// Spends all of `uses` at once. Whoever comes second, here or on another replica, is told so, however close behind.
-    ///
-    /// The write is a task of its own: a client that leaves cannot stop it halfway.
-    ///
-    /// # Errors
-    /// [`StoreError`]: whether it was spent is not known, so the request is to be refused.
-    pub async fn spend(&self, uses: Vec<Use>) -> Result<Spent, StoreError> {
-        let store = self.clone();
-        let spending = tokio::spawn(async move { store.insert_uses(uses).await });
-        spending
-            .await
-            .unwrap_or_else(|error| Err(StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other(error)))))
-    }
-
-    async fn insert_uses(&self, mut uses: Vec<Use>) -> Result<Spent, StoreError> {
-        if uses.is_empty() {
-            return Ok(Spent::New);
-        }
-        // In one order, so that two who spend the same cannot wait for each other in a circle.
-        uses.sort_by_key(|one| one.kind);
-        self.queries.inc();
-        let new: Vec<(String,)> = on!(Pool, &self.pool, pool => {
-            let mut sql = QueryBuilder::new("insert into spent_jti (kind, owner, jti, expires_at) ");
-            sql.push_values(&uses, |mut row, one| {
-                row.push_bind(one.kind.as_str()).push_bind(&one.owner).push_bind(one.jti.to_vec()).push_bind(one.expires_at.0);
-            });
-            sql.push(" on conflict do nothing returning kind");
-            within(async {
-                let mut connection = pool.acquire().await?;
-                let inserted = sql.build_query_as().fetch_all(&mut *connection).await;
-                if inserted.is_err() {
-                    // It may lead to a primary that was demoted.
-                    connection.close_on_drop();
-                }
-                inserted
-            })
-            .await
-        })?;
-        let spent = uses.iter().find(|one| !new.iter().any(|(kind,)| kind == one.kind.as_str()));
-        Ok(spent.map_or(Spent::New, |one| Spent::Before(one.kind)))
-    }
-
     /// Forgets what had expired before `now`, a small batch at a time with a rest after each: requests spend on the same
     /// disk, and their commits would wait for what a long row of batches writes. Returns how much.
     ///

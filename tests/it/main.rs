@@ -57,6 +57,9 @@ mod dpop;
 /// A12 and A13: introspection.
 mod introspection;
 
+/// What may be used once, under load.
+mod single_use;
+
 /// A14: revocation.
 mod revocation;
 

@@ -1,0 +1,83 @@
+//! H36 and H39: what may be used once, when many use it at the same moment.
+
+use std::collections::HashMap;
+
+use grantd::model::time::UnixTime;
+use grantd::store::Store;
+use grantd::store::spent::{Spent, Use, UseKind};
+
+use crate::harness::Db;
+
+on_both!(
+    who_comes_while_others_are_written_down_goes_along_with_the_next,
+    h36_of_many_who_use_the_same_on_two_replicas_one_is_first,
+    h39_of_two_with_one_id_the_longer_memory_is_kept,
+    a_write_that_fails_fails_for_all_who_went_along,
+);
+
+fn assertion(number: u8, expires_at: i64) -> Use {
+    Use { kind: UseKind::Assertion, owner: "pk".into(), jti: [number; 32], expires_at: UnixTime(expires_at) }
+}
+
+/// What came of spending each of these at once.
+async fn spend(store: &Store, uses: impl IntoIterator<Item = Vec<Use>>) -> Vec<Result<Spent, String>> {
+    let spend = |uses| {
+        let store = store.clone();
+        tokio::spawn(async move { store.spend(uses).await.map_err(|error| error.to_string()) })
+    };
+    let spending: Vec<_> = uses.into_iter().map(spend).collect();
+    let mut came = Vec::new();
+    for one in spending {
+        came.push(one.await.unwrap());
+    }
+    came
+}
+
+async fn who_comes_while_others_are_written_down_goes_along_with_the_next(db: Db) {
+    let store = db.store().await;
+    let before = store.queries.get();
+    let came = spend(&store, (0..200).map(|number| vec![assertion(number, 9)])).await;
+    assert!(came.iter().all(|one| *one == Ok(Spent::New)), "{came:?}");
+    let inserts = store.queries.get() - before;
+    assert!((4..100).contains(&inserts), "{inserts} inserts for 200");
+    let again = spend(&store, (0..200).map(|number| vec![assertion(number, 9)])).await;
+    assert!(again.iter().all(|one| *one == Ok(Spent::Before(UseKind::Assertion))), "{again:?}");
+}
+
+async fn h36_of_many_who_use_the_same_on_two_replicas_one_is_first(db: Db) {
+    let (here, there) = (db.store().await, Store::open(&db.database, 4));
+    let proof = |number: u8| Use { kind: UseKind::DpopProof, owner: "jkt".into(), ..assertion(number, 9) };
+    let uses = || (0..100).map(|number| vec![assertion(number % 10, 9), proof(number)]);
+    let (here, there) = tokio::join!(spend(&here, uses()), spend(&there, uses().rev()));
+    let mut counts: HashMap<_, usize> = HashMap::new();
+    for one in here.into_iter().chain(there) {
+        *counts.entry(format!("{one:?}")).or_default() += 1;
+    }
+    // Each of ten assertions came with ten proofs, each on both replicas.
+    assert!((1..=10).contains(&counts["Ok(New)"]), "{counts:?}");
+    assert_eq!(counts.values().sum::<usize>(), 200);
+    assert!(counts.keys().all(|what| what.starts_with("Ok(")), "{counts:?}");
+}
+
+async fn h39_of_two_with_one_id_the_longer_memory_is_kept(db: Db) {
+    let store = db.store().await;
+    // The first keeps the writers busy, so that the others go together.
+    let mut uses: Vec<Vec<Use>> = (0..20).map(|number| vec![assertion(number, 1000)]).collect();
+    uses.extend((0..20).map(|_| vec![assertion(99, 1000)]));
+    uses.extend((0..20).map(|_| vec![assertion(99, 10)]));
+    let came = spend(&store, uses).await;
+    assert_eq!(came.iter().filter(|one| **one == Ok(Spent::New)).count(), 21);
+    let winner_lasts = came[20..40].contains(&Ok(Spent::New));
+    let swept = store.sweep_spent(UnixTime(500)).await.unwrap();
+    assert!(!winner_lasts || swept == 0, "what may be used until 1000 is remembered until then");
+}
+
+async fn a_write_that_fails_fails_for_all_who_went_along(db: Db) {
+    let store = db.store().await;
+    db.sql("alter table spent_jti rename to elsewhere").await.unwrap();
+    let came = spend(&store, (0..50).map(|number| vec![assertion(number, 9)])).await;
+    assert!(came.iter().all(Result::is_err), "{came:?}");
+    db.sql("alter table elsewhere rename to spent_jti").await.unwrap();
+    let came = spend(&store, (0..50).map(|number| vec![assertion(number, 9)])).await;
+    assert!(came.iter().all(|one| *one == Ok(Spent::New)), "nothing was spent by a write that failed: {came:?}");
+}
