@@ -3,6 +3,7 @@
 pub mod cold;
 pub mod flood;
 pub mod hostile;
+mod introspected;
 pub mod once;
 pub mod outage;
 pub mod overload;

@@ -27,10 +27,14 @@ pub enum Parsed {
 
 /// A token request with HTTP Basic. Ids and secrets here are of characters that form-encode to themselves.
 pub fn token_request(client_id: &str, secret: &str) -> Vec<u8> {
+    post_request("/token", client_id, secret, "grant_type=client_credentials")
+}
+
+/// A form with HTTP Basic.
+pub fn post_request(path: &str, client_id: &str, secret: &str, body: &str) -> Vec<u8> {
     let credentials = BASE64_STANDARD.encode(format!("{client_id}:{secret}"));
-    let body = "grant_type=client_credentials";
     format!(
-        "POST /token HTTP/1.1\r\nHost: grantd\r\nAuthorization: Basic {credentials}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nHost: grantd\r\nAuthorization: Basic {credentials}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()

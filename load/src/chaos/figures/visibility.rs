@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::introspected;
 use crate::chaos::chance::{any_loopback, honest_loopback};
 use crate::chaos::connection::Connection;
 use crate::chaos::http::token_request;
@@ -48,9 +49,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
             format!("polled every 10 ms; {GAVE_UP:?} means never"),
         );
     }
-    let told = "this version has no introspection; issued tokens work until they expire".to_owned();
-    report.add("4", "by introspection", Target::Told, f64::NAN, told);
-    Ok(())
+    introspected::measure(rig, trials, report).await
 }
 
 /// A client comes and goes.
@@ -190,11 +189,11 @@ async fn last_acceptance(replica: SocketAddr, request: std::sync::Arc<[u8]>) -> 
     None
 }
 
-fn ticks() -> tokio::time::Interval {
+pub(super) fn ticks() -> tokio::time::Interval {
     let mut ticks = interval(Duration::from_millis(10));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
 /// After so long nothing is waited for any more.
-const GAVE_UP: Duration = Duration::from_secs(10);
+pub(super) const GAVE_UP: Duration = Duration::from_secs(10);
