@@ -1,4 +1,5 @@
-//! A18: what `profile = "fapi2"` refuses beyond the RFCs, and that the metadata says so. FAP-02 is in `mutual_tls`.
+//! A18 (FAP-13): what `profile = "fapi2"` refuses beyond the RFCs, and that the metadata says so. FAP-02 is in `mutual_tls`,
+//! FAP-08 in `dpop` (DPO-14), FAP-10 in `token_endpoint` and `discovery` (SCP, RES).
 
 use std::sync::Arc;
 
