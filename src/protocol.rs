@@ -244,7 +244,8 @@ impl AuthorizationServer {
         if uses.is_empty() {
             return Ok(());
         }
-        match self.store.spend(uses).await {
+        // Boxed, since every request's future would have room for what only some do.
+        match Box::pin(self.store.spend(uses)).await {
             Ok(Spent::New) => {}
             Ok(Spent::Before(UseKind::Assertion)) => return Err(ClientAuthError::AssertionReplayed.into()),
             Ok(Spent::Before(UseKind::DpopProof)) => return Err(DpopError::Replayed.into()),
