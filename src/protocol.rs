@@ -230,7 +230,8 @@ impl AuthorizationServer {
         if matches!(issued, Err(Inactive::Key))
             && let Some(kid) = access_token::kid(token)
             && !self.keyring.knows(&kid)
-            && self.store.has_key(&kid).await.map_err(|_| Unavailable::Unconfirmed)?
+            // Boxed, like what is spent.
+            && Box::pin(self.store.has_key(&kid)).await.map_err(|_| Unavailable::Unconfirmed)?
         {
             return Err(Unavailable::Unconfirmed.into());
         }
