@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use criterion::{BatchSize, Criterion};
 use grantd::crypto::jwk::Alg;
 use grantd::crypto::jws::SigningKey;
+use grantd::http::Door;
 use grantd::http::credentials::{BasicReading, presented};
 use grantd::http::form::Form;
 use grantd::model::time::UnixTime;
@@ -41,7 +42,7 @@ fn whole(criterion: &mut Criterion, server: &InProcess) {
     criterion.bench_function("token request", |bencher| {
         bencher.iter_batched(
             || server.request().unwrap_or_default(),
-            |request| server.runtime.block_on(app.answer(&caller, request)),
+            |request| server.runtime.block_on(app.answer(Door::Issuer, &caller, request)),
             BatchSize::SmallInput,
         );
     });

@@ -102,16 +102,7 @@ impl App {
     }
 
     /// Answers a request, writes its line, and counts it.
-    pub async fn answer<B>(&self, caller: &Caller, request: Request<B>) -> Response
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        self.answer_at(Door::Issuer, caller, request).await
-    }
-
-    /// Answers a request, writes its line, and counts it.
-    pub async fn answer_at<B>(&self, door: Door, caller: &Caller, request: Request<B>) -> Response
+    pub async fn answer<B>(&self, door: Door, caller: &Caller, request: Request<B>) -> Response
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,

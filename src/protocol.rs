@@ -227,15 +227,20 @@ impl AuthorizationServer {
     /// [`Unavailable::Unconfirmed`] while its key is in the database and not here yet: what it signed may be good.
     async fn issued(&self, token: &str, now: UnixTime) -> Result<Result<Issued, Inactive>, Error> {
         let issued = access_token::verify(token, self.issuer.as_str(), &self.keyring, now);
-        if matches!(issued, Err(Inactive::Key))
-            && let Some(kid) = access_token::kid(token)
-            && !self.keyring.knows(&kid)
-            // Boxed, like what is spent.
-            && Box::pin(self.store.has_key(&kid)).await.map_err(|_| Unavailable::Unconfirmed)?
-        {
-            return Err(Unavailable::Unconfirmed.into());
+        if !matches!(issued, Err(Inactive::Key)) {
+            return Ok(issued);
         }
-        Ok(issued)
+        let unknown = access_token::kid(token).filter(|kid| !self.keyring.knows(kid));
+        let Some(unknown) = unknown else { return Ok(issued) };
+        // Boxed, like what is spent.
+        match Box::pin(self.store.has_key(&unknown)).await {
+            Ok(false) => Ok(issued),
+            Ok(true) => Err(Unavailable::Unconfirmed.into()),
+            Err(fault) => {
+                tracing::warn!(event = "registry.trouble", reason = %fault, "nothing is said of a token whose key is not known here");
+                Err(Unavailable::Unconfirmed.into())
+            }
+        }
     }
 
     /// Spends what may be used once, the assertion of the client and the proof. One insert decides, after every other

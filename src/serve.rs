@@ -207,7 +207,7 @@ pub async fn run(
         let app = Arc::clone(&app);
         move |caller, request| {
             let app = Arc::clone(&app);
-            async move { app.answer_at(door, &caller, request).await }
+            async move { app.answer(door, &caller, request).await }
         }
     };
     let mutual = mutual.map(|socket| Listener {

@@ -124,7 +124,7 @@ impl Command {
                 shell.print(&value, || certificate_line(&stored, None))
             }
             Self::List { id } => {
-                let (clients, uses) = (each(&store, id.as_ref()).await?, store.certificate_uses().await?);
+                let (clients, uses) = (each(shell, &store, id.as_ref()).await?, store.certificate_uses().await?);
                 let last_used = |one: &StoredCertificate| uses.get(&*one.cert_id).copied();
                 let rows = || {
                     clients

@@ -70,10 +70,8 @@ impl Command {
                     .into_iter()
                     .map(stored)
                     .collect();
-                let is_over = |stored: &&StoredKey| {
-                    let certificate = stored.key.x5c().and_then(|der| Certificate::parse(der).ok());
-                    certificate.is_some_and(|certificate| !certificate.is_valid_at(now.0))
-                };
+                let is_over =
+                    |stored: &&StoredKey| stored.key.x5c().is_some_and(|certificate| !certificate.is_valid_at(now.0));
                 for stored in keys.iter().filter(is_over) {
                     shell.say(&format!("warning: the certificate of key {} is not valid now, and does not authenticate anybody outside its dates", stored.kid))?;
                 }
@@ -86,7 +84,7 @@ impl Command {
                 shell.print(&value, || keys.iter().map(|key| key_line(key, None)).collect())
             }
             Self::List { id } => {
-                let (clients, uses) = (each(&store, id.as_ref()).await?, store.key_uses().await?);
+                let (clients, uses) = (each(shell, &store, id.as_ref()).await?, store.key_uses().await?);
                 let last_used = |id: &ClientId, kid: &str| uses.get(&(id.to_string(), kid.to_owned())).copied();
                 let rows =
                     || clients.iter().flat_map(|client| client.keys.iter().map(move |key| (&client.client_id, key)));
@@ -154,7 +152,7 @@ pub(super) fn key_value(stored: &StoredKey, last_used_at: Option<UnixTime>) -> V
         "kid": stored.kid,
         "alg": stored.key.alg().as_str(),
         "thumbprint": stored.key.jkt(),
-        "x5t#S256": stored.key.x5c().and_then(|der| Certificate::parse(der).ok()).map(|certificate| certificate.x5t_s256()),
+        "x5t#S256": stored.key.x5c().map(Certificate::x5t_s256),
         "created_at": stored.created_at,
         "expires_at": stored.expires_at,
         "last_used_at": last_used_at,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
+use super::Shell;
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::store::Store;
@@ -17,17 +18,18 @@ pub(super) async fn everything(store: &Store) -> anyhow::Result<Changes> {
     Ok(changes)
 }
 
-/// The client `id`, or all that can be read, by id. Those that cannot be are named by `grantd doctor` and `client list`.
-pub(super) async fn each(store: &Store, id: Option<&ClientId>) -> anyhow::Result<Vec<Client>> {
+/// The client `id`, or all that can be read, by id. Of one that cannot be, a person is told.
+pub(super) async fn each(shell: &Shell, store: &Store, id: Option<&ClientId>) -> anyhow::Result<Vec<Client>> {
     if let Some(id) = id {
         return Ok(vec![one(store, id).await?]);
     }
-    let mut clients: Vec<Client> = everything(store)
-        .await?
-        .clients
-        .into_values()
-        .filter_map(|client| Some(Arc::unwrap_or_clone(client?.ok()?)))
-        .collect();
+    let mut clients = Vec::new();
+    for client in everything(store).await?.clients.into_values().flatten() {
+        match client {
+            Ok(client) => clients.push(Arc::unwrap_or_clone(client)),
+            Err(fault) => shell.say(&format!("left out: {fault}"))?,
+        }
+    }
     clients.sort_by(|a, b| a.client_id.as_str().cmp(b.client_id.as_str()));
     Ok(clients)
 }

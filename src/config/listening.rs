@@ -106,12 +106,13 @@ pub(super) fn client_certificates(settings: &Settings, sources: &Sources) -> Res
     })?;
     let public_url = match mtls.public_url.as_str() {
         "" => None,
-        url => {
-            let url = url.parse::<Issuer>().ok().filter(Issuer::is_https);
-            Some(url.ok_or_else(|| {
-                at("server.mtls.public_url").wrong("an https URL without query, such as https://mtls.auth.example.com")
-            })?)
-        }
+        url => match url.parse::<Issuer>() {
+            Ok(url) if url.is_https() => Some(url),
+            _ => {
+                return Err(at("server.mtls.public_url")
+                    .wrong("an https URL without query, such as https://mtls.auth.example.com"));
+            }
+        },
     };
     let mtls = Mtls { listen, files: tls, public_url };
     Ok(ClientCertificates { mtls: Some(mtls), header: server.client_cert_header, files })

@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use x509_cert::TbsCertificate;
 use x509_cert::der::asn1::{Any, ObjectIdentifier, Uint};
-use x509_cert::der::{Decode as _, Encode as _, Tag, Tagged as _};
+use x509_cert::der::{self, Decode as _, Encode as _, Tag, Tagged as _};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
@@ -100,11 +100,11 @@ impl Certificate {
             return Err(CertificateError::Malformed);
         }
         let key_info = tbs.subject_public_key_info();
-        let (is_ca, for_client_auth) = usage(tbs).ok_or(CertificateError::Malformed)?;
+        let (is_ca, for_client_auth) = usage(tbs).map_err(|_| CertificateError::Malformed)?;
         Ok(Self {
             der: der.into(),
             subject: DistinguishedName::of(tbs.subject()),
-            alternative_names: alternative_names(tbs).ok_or(CertificateError::Malformed)?,
+            alternative_names: alternative_names(tbs).map_err(|_| CertificateError::Malformed)?,
             spki: key_info.to_der().map_err(|_| CertificateError::Malformed)?.into(),
             key: key(key_info).ok_or(CertificateError::Key)?,
             not_before: seconds(tbs.validity().not_before),
@@ -213,15 +213,15 @@ impl fmt::Debug for Certificate {
 #[must_use]
 pub fn is_ca(der: &[u8]) -> bool {
     let Ok(parsed) = x509_cert::Certificate::from_der(der) else { return false };
-    usage(parsed.tbs_certificate()).is_some_and(|(is_ca, _)| is_ca)
+    usage(parsed.tbs_certificate()).is_ok_and(|(is_ca, _)| is_ca)
 }
 
-/// Names of the kinds that clients are known by. `None` when the extension cannot be read.
-fn alternative_names(tbs: &TbsCertificate) -> Option<Vec<AlternativeName>> {
+/// Names of the kinds that clients are known by.
+fn alternative_names(tbs: &TbsCertificate) -> der::Result<Vec<AlternativeName>> {
     let extension = tbs.extensions().into_iter().flatten().find(|extension| extension.extn_id == SUBJECT_ALT_NAME);
-    let Some(extension) = extension else { return Some(Vec::new()) };
-    let names = Vec::<Any>::from_der(extension.extn_value.as_bytes()).ok()?;
-    Some(names.iter().filter_map(alternative_name).collect())
+    let Some(extension) = extension else { return Ok(Vec::new()) };
+    let names = Vec::<Any>::from_der(extension.extn_value.as_bytes())?;
+    Ok(names.iter().filter_map(alternative_name).collect())
 }
 
 fn alternative_name(name: &Any) -> Option<AlternativeName> {
@@ -245,17 +245,17 @@ fn alternative_name(name: &Any) -> Option<AlternativeName> {
     }
 }
 
-/// Whether it is a CA's, and whether it is for authenticating clients. `None` when an extension cannot be read.
-fn usage(tbs: &TbsCertificate) -> Option<(bool, bool)> {
-    let is_ca = tbs.get_extension::<BasicConstraints>().ok()?.is_some_and(|(_, constraints)| constraints.ca);
+/// Whether it is a CA's, and whether it is for authenticating clients.
+fn usage(tbs: &TbsCertificate) -> der::Result<(bool, bool)> {
+    let is_ca = tbs.get_extension::<BasicConstraints>()?.is_some_and(|(_, constraints)| constraints.ca);
     // RFC 5280 section 4.2.1.3: digitalSignature "is asserted when the subject public key is used for verifying
     // digital signatures", as it is in a handshake.
-    let may_sign = tbs.get_extension::<KeyUsage>().ok()?.is_none_or(|(_, usage)| usage.digital_signature());
+    let may_sign = tbs.get_extension::<KeyUsage>()?.is_none_or(|(_, usage)| usage.digital_signature());
     // RFC 5280 section 4.2.1.12: "If the extension is present, then the certificate MUST only be used for one of the
     // purposes indicated." As webpki does, we ask for this one, not for any.
-    let purposes = tbs.get_extension::<ExtendedKeyUsage>().ok()?;
+    let purposes = tbs.get_extension::<ExtendedKeyUsage>()?;
     let purpose_fits = purposes.is_none_or(|(_, purposes)| purposes.0.contains(&CLIENT_AUTH));
-    Some((is_ca, may_sign && purpose_fits))
+    Ok((is_ca, may_sign && purpose_fits))
 }
 
 /// H70: a key whose signatures are slow to verify is refused before one is.

@@ -65,7 +65,7 @@ impl<'a> Unverified<'a> {
         let named = keys.into_iter().filter(|key| self.header.kid().is_none_or(|kid| key.is_called(kid)));
         let (mut fault, mut tried) = (JoseError::NoKey, 0);
         for key in named {
-            if key.alg() != self.header.alg() {
+            if !self.header.may_be_by(key) {
                 fault = if tried == 0 { JoseError::OtherAlg } else { fault };
                 continue;
             }

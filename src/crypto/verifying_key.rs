@@ -6,6 +6,7 @@ use aws_lc_rs::signature::ParsedPublicKey;
 use jsonwebtoken::jwk::{CommonParameters, Jwk, ThumbprintHash};
 use serde_json::Value;
 
+use super::certificate::Certificate;
 use super::json::{self, JsonError, Object};
 use super::jwk::Alg;
 
@@ -23,7 +24,7 @@ pub struct VerifyingKey {
     jkt: String,
     public: Jwk,
     parsed: ParsedPublicKey,
-    x5c: Option<Box<[u8]>>,
+    x5c: Option<Box<Certificate>>,
 }
 
 /// Why a key was not taken. Nothing of the key is repeated.
@@ -112,8 +113,8 @@ impl VerifyingKey {
         Self::from_jwk(&pem::jwk(pem)?, registered)
     }
 
-    /// Reads a JWK that the strict reader has read, without its certificate. The algorithm is the JWK's own, else the one registered, else the
-    /// first that goes with the key; RS256 is never a guess.
+    /// Reads a JWK that the strict reader has read, without its certificate. The algorithm is the JWK's own, else the one
+    /// registered, else the first that goes with the key; RS256 is never a guess.
     ///
     /// # Errors
     /// [`JwkError`], saying what to send instead.
@@ -156,9 +157,9 @@ impl VerifyingKey {
         Ok(Self { x5c: x5c::certificate(jwk, &self)?, ..self })
     }
 
-    /// The certificate about this key, in DER, that came with it. It may prove who has a connection, and nothing else.
+    /// The certificate about this key that came with it. It may prove who has a connection, and nothing else.
     #[must_use]
-    pub fn x5c(&self) -> Option<&[u8]> {
+    pub fn x5c(&self) -> Option<&Certificate> {
         self.x5c.as_deref()
     }
 
@@ -196,7 +197,8 @@ impl VerifyingKey {
         &self.jkt
     }
 
-    /// The key as we store it: its own members, `use`, `alg`, and its `kid` and certificate, if it has them. Reads as the same key again.
+    /// The key as we store it: its own members, `use`, `alg`, and its `kid` and certificate, if it has them. Reads as the
+    /// same key again.
     #[must_use]
     pub fn jwk(&self) -> Object {
         let mut members = match serde_json::to_value(&self.public) {
@@ -208,8 +210,8 @@ impl VerifyingKey {
         if let Some(kid) = &self.kid {
             members.insert("kid".into(), kid.as_str().into());
         }
-        if let Some(der) = &self.x5c {
-            members.insert("x5c".into(), x5c::text(der));
+        if let Some(certificate) = &self.x5c {
+            members.insert("x5c".into(), x5c::text(certificate));
         }
         members
     }

@@ -42,7 +42,8 @@ pub fn verify_key(
 ) -> Result<StoredKey, ClientAuthError> {
     let mut fault = ClientAuthError::from(CertificateMismatch::Other);
     for stored in keys {
-        match presented.is(stored.key.x5c().unwrap_or_default(), now) {
+        let Some(certificate) = stored.key.x5c() else { continue };
+        match presented.is(certificate.der(), now) {
             Ok(()) if stored.expires_at.is_some_and(|at| at <= now) => fault = ClientAuthError::KeyExpired,
             Ok(()) => return Ok(stored.clone()),
             Err(CertificateMismatch::Other) => {}

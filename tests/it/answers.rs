@@ -7,7 +7,7 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use grantd::crypto::jwk::Alg;
-use grantd::http::Caller;
+use grantd::http::{Caller, Door};
 use grantd::model::client::Client;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, Span};
@@ -252,7 +252,7 @@ async fn err_09_a_panic_is_a_500_in_json_and_the_process_lives() {
     for _ in 0..2 {
         let request = Request::post("/token").header("host", "as.test");
         let body = Full::new(Bytes::from("x")).map_frame(|_| -> Frame<Bytes> { panic!("secret detail") });
-        let response = server.app.answer(&caller, request.body(body).unwrap()).await;
+        let response = server.app.answer(Door::Issuer, &caller, request.body(body).unwrap()).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(&body[..], br#"{"error":"server_error","error_description":"the server failed"}"#);

@@ -507,7 +507,7 @@ async fn dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by(db: Db) {
         let proof = prover.proof_with("htu", htu);
         let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*proof), ("host", "as.test")];
         let request = form("/token", &fields, "grant_type=client_credentials");
-        let response = server.app.answer_at(door, &caller, request).await;
+        let response = server.app.answer(door, &caller, request).await;
         let expected = if good { StatusCode::OK } else { StatusCode::BAD_REQUEST };
         assert_eq!(response.status(), expected, "{door:?} {htu}");
     }

@@ -14,7 +14,7 @@ use grantd::crypto::seal::SealingKey;
 use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash, new_secret_id};
 use grantd::crypto::secret_tag::TagKey;
 use grantd::http::log::Counts;
-use grantd::http::{App, Caller};
+use grantd::http::{App, Caller, Door};
 use grantd::model::client::Client;
 use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
@@ -258,7 +258,7 @@ impl Server {
 
     pub async fn send_by(&self, caller: &Caller, mut request: Request<Body>) -> Answer {
         request.headers_mut().entry(header::HOST).or_insert_with(|| "as.test".parse().unwrap());
-        let response = self.app.answer(caller, request).await;
+        let response = self.app.answer(Door::Issuer, caller, request).await;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::Request;
 use axum::response::Response;
-use grantd::http::Caller;
+use grantd::http::{Caller, Door};
 use grantd::listener::{Deadlines, Listener};
 use grantd::tls::{Files, Tls};
 use hyper::body::Incoming;
@@ -56,7 +56,7 @@ fn answering(
     let app = Arc::clone(&server.app);
     move |caller, request| {
         let app = Arc::clone(&app);
-        Box::pin(async move { app.answer(&caller, request).await })
+        Box::pin(async move { app.answer(Door::Issuer, &caller, request).await })
     }
 }
 

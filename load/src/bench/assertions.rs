@@ -12,6 +12,7 @@ use crate::contest::{Contender, compare, ratio, run as contest};
 use crate::limit::ISSUER;
 use crate::registrations::{post_form, register_keys};
 use crate::report::{Figure, Goal, Report};
+use crate::site::Site;
 use crate::stock::Stock;
 
 pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
@@ -22,10 +23,23 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     std::fs::write(&keys, points(&clients))?;
     let (keys, database) = (keys.display().to_string(), bench.postgres.url("assertions_limit", None));
     let options = ["--database", &database, "--keys", &keys];
-    let (theirs, ours) = (stock(&clients), stock(&clients));
+    report.section(&format!("assertions: private_key_jwt, ES256, {KEYED} clients with keys, 64 kept connections"));
+    let stocks = [stock(&clients), stock(&clients)];
+    against_limit(bench, report, &site, &options, stocks, ("P9", Goal::AtLeast(0.85)))
+}
+
+/// The limit server and grantd, each with a stock of requests of its own, since each may be sent once.
+pub(super) fn against_limit(
+    bench: &Bench,
+    report: &mut Report,
+    site: &Site,
+    options: &[&str],
+    [theirs, ours]: [Arc<Stock>; 2],
+    (figure, goal): (&str, Goal),
+) -> anyhow::Result<()> {
     let contenders = [
         Contender::new("limit", || {
-            let server = super::limit("ES256", &options)?;
+            let server = super::limit("ES256", options)?;
             let load = load_of(&server, &theirs);
             Ok((server, load))
         }),
@@ -35,10 +49,9 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
             Ok((server, load))
         }),
     ];
-    report.section(&format!("assertions: private_key_jwt, ES256, {KEYED} clients with keys, 64 kept connections"));
     durable(bench, report)?;
     if let [limit, grantd] = contest(bench.plan, &contenders, report)?.as_slice() {
-        compare(report, "P9", grantd, limit, Goal::AtLeast(0.85));
+        compare(report, figure, grantd, limit, goal);
         report.figure("p99 ÷ limit's", &ratio(grantd, limit, |round| round.p99), "", Goal::None);
     }
     late(report, &[&theirs, &ours]);

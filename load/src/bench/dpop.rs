@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::assertions::{durable, late};
-use super::{Bench, REAL, load_of, quiet};
+use super::assertions::against_limit;
+use super::{Bench, REAL};
 use crate::client_key::ClientKey;
-use crate::contest::{Contender, compare, ratio, run as contest};
 use crate::limit::proved::HTU;
 use crate::registrations::{Registered, post_form};
 use crate::report::{Goal, Report};
@@ -19,27 +18,9 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let (site, clients) = bench.copy("dpop", 1000)?;
     bench.postgres.create("dpop_limit", Some("dpop"))?;
     let database = bench.postgres.url("dpop_limit", None);
-    let (theirs, ours) = (stock(clients)?, stock(clients)?);
-    let contenders = [
-        Contender::new("limit", || {
-            let server = super::limit("ES256", &["--database", &database])?;
-            let load = load_of(&server, &theirs);
-            Ok((server, load))
-        }),
-        Contender::new("grantd", || {
-            let server = site.serve(&quiet("ES256"))?;
-            let load = load_of(&server, &ours);
-            Ok((server, load))
-        }),
-    ];
     report.section(&format!("dpop: a known secret and a proof, ES256, {REAL} of 1,000 clients, 64 kept connections"));
-    durable(bench, report)?;
-    if let [limit, grantd] = contest(bench.plan, &contenders, report)?.as_slice() {
-        compare(report, "grantd", grantd, limit, Goal::None);
-        report.figure("p99 ÷ limit's", &ratio(grantd, limit, |round| round.p99), "", Goal::None);
-    }
-    late(report, &[&theirs, &ours]);
-    Ok(())
+    let stocks = [stock(clients)?, stock(clients)?];
+    against_limit(bench, report, &site, &["--database", &database], stocks, ("grantd", Goal::None))
 }
 
 /// Requests by the clients in turn, each with a key of its own.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::JoseError;
 use crate::crypto::json::Object;
 use crate::crypto::jwk::Alg;
-use crate::crypto::verifying_key::kid;
+use crate::crypto::verifying_key::{VerifyingKey, kid};
 
 /// What a JWT is for. RFC 8725 section 3.12: "Use Mutually Exclusive Validation Rules for Different Kinds of JWTs".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,12 @@ impl Header {
     #[must_use]
     pub fn alg(&self) -> Alg {
         self.alg
+    }
+
+    /// Whether the owner of this key may have signed it, by its `alg` and its `kid`.
+    #[must_use]
+    pub fn may_be_by(&self, key: &VerifyingKey) -> bool {
+        key.alg() == self.alg && self.kid().is_none_or(|kid| key.is_called(kid))
     }
 
     /// The key it claims: to be compared with ids that we know, never to be built into a path, a query or a line.

@@ -8,9 +8,9 @@ use super::{JwkError, VerifyingKey};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::json::Object;
 
-/// The certificate in DER, if the JWK of `key` has one. The others of its chain are not looked at: nobody is asked to
+/// The certificate, if the JWK of `key` has one. The others of its chain are not looked at: nobody is asked to
 /// vouch for it.
-pub(super) fn certificate(jwk: &Object, key: &VerifyingKey) -> Result<Option<Box<[u8]>>, JwkError> {
+pub(super) fn certificate(jwk: &Object, key: &VerifyingKey) -> Result<Option<Box<Certificate>>, JwkError> {
     let Some(x5c) = jwk.get("x5c") else { return Ok(None) };
     // "The PKIX certificate containing the key value MUST be the first certificate."
     let first =
@@ -25,14 +25,14 @@ pub(super) fn certificate(jwk: &Object, key: &VerifyingKey) -> Result<Option<Box
     let spki = BASE64_STANDARD.encode(certificate.spki());
     let pem = format!("-----BEGIN PUBLIC KEY-----\n{spki}\n-----END PUBLIC KEY-----\n");
     match VerifyingKey::from_pem(pem.as_bytes(), Some(key.alg())) {
-        Ok(of_certificate) if of_certificate.jkt() == key.jkt() => Ok(Some(der.into())),
+        Ok(of_certificate) if of_certificate.jkt() == key.jkt() => Ok(Some(certificate.into())),
         _ => Err(JwkError::X5cKey),
     }
 }
 
 /// A certificate as `x5c` has it.
-pub(super) fn text(der: &[u8]) -> Value {
-    vec![BASE64_STANDARD.encode(der)].into()
+pub(super) fn text(certificate: &Certificate) -> Value {
+    vec![BASE64_STANDARD.encode(certificate.der())].into()
 }
 
 const TEXT_MAX: usize = Certificate::MAX_DER.div_ceil(3) * 4;
@@ -57,9 +57,9 @@ mod tests {
             };
             let read = |x5c: &[&Made]| VerifyingKey::from_text(jwk(x5c).as_bytes(), None);
             let key = read(&[&own, &other]).unwrap();
-            assert_eq!(key.x5c(), Some(&own.der[..]), "{crv}");
+            assert_eq!(key.x5c().map(Certificate::der), Some(&own.der[..]), "{crv}");
             let again = VerifyingKey::from_text(Value::Object(key.jwk()).to_string().as_bytes(), None).unwrap();
-            assert_eq!((again.x5c(), again.jwk()), (key.x5c(), key.jwk()));
+            assert_eq!((again.x5c().map(Certificate::der), again.jwk()), (Some(&own.der[..]), key.jwk()));
             assert_eq!(read(&[&other, &own]).unwrap_err(), JwkError::X5cKey);
             assert_eq!(read(&[]).unwrap_err(), JwkError::Member("x5c"));
         }
