@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::{Context as _, bail};
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -33,7 +34,7 @@ use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
 use crate::model::time::{Clock, Span, UnixTime};
-use crate::store::migrations::Schema;
+use crate::store::migrations::{MigrationError, MigrationTerms, Schema};
 use crate::store::secrets::NewSecret;
 use crate::store::{Database, Store, StoreError};
 use crate::{serve, telemetry};
@@ -63,9 +64,11 @@ enum Command {
     Serve,
     /// Apply the schema, then the seeds of database.seeds
     Migrate {
-        /// Only tell what has been applied
+        /// Only show what has been applied
         #[arg(long)]
         status: bool,
+        #[command(flatten)]
+        terms: MigrationArguments,
     },
     /// Registered clients
     #[command(subcommand)]
@@ -99,6 +102,16 @@ enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+#[derive(Debug, clap::Args)]
+struct MigrationArguments {
+    /// Put the schema into a database that holds tables of other programs
+    #[arg(long)]
+    into_shared_database: bool,
+    /// How long to wait for a lock that another session holds
+    #[arg(long, value_name = "SPAN", default_value = "60s")]
+    lock_timeout: Span,
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,10 +160,19 @@ fn told(error: &anyhow::Error) -> String {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let denied = error.chain().any(|cause| matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Denied(_))));
-    ExitCode::from(if denied || error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
+    let of_store = |is: fn(&StoreError) -> bool| {
+        error.chain().any(|cause| match cause.downcast_ref::<MigrationError>() {
+            Some(MigrationError::Store(error)) => is(error),
+            _ => cause.downcast_ref::<StoreError>().is_some_and(is),
+        })
+    };
+    let shared = error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref::<MigrationError>(), Some(MigrationError::Shared { .. })));
+    let configuration = error.chain().any(<dyn std::error::Error>::is::<ConfigError>);
+    ExitCode::from(if configuration || shared || of_store(StoreError::is_configuration) {
         78
-    } else if serve::prepare::unreachable(error) {
+    } else if of_store(StoreError::is_outage) || of_store(|error| matches!(error, StoreError::Locked(_))) {
         69
     } else {
         1
@@ -173,7 +195,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let sources = sources()?;
     let settings = sources.read()?;
-    let shell = Shell { settings, sources, json: arguments.json, clock: Clock::System };
+    let shell = Shell { settings, sources, json: arguments.json, clock_ahead: AtomicI64::new(0) };
     match arguments.command {
         Command::Dev => dev::run(shell).await,
         Command::Serve => {
@@ -194,13 +216,14 @@ struct Shell {
     settings: Settings,
     sources: Sources,
     json: bool,
-    clock: Clock,
+    /// Seconds by which this machine's clock is ahead of the database's, once there is a store.
+    clock_ahead: AtomicI64,
 }
 
 impl Shell {
     async fn command(&self, command: Command) -> anyhow::Result<()> {
         match command {
-            Command::Migrate { status } => self.migrate(status).await,
+            Command::Migrate { status, terms } => self.migrate(status, &terms).await,
             Command::Client(command) => command.run(self).await,
             Command::Resource(command) => command.run(self).await,
             Command::Key(command) => command.run(self).await,
@@ -228,7 +251,7 @@ impl Shell {
         serve::prepare::make_room(&config.database)?;
         let store = Store::open(&config.database, 2);
         match (&config.database, store.schema().await?) {
-            (_, Schema::Usable) => {}
+            (_, Schema::Usable | Schema::Newer { .. }) => {}
             (Database::Sqlite(_), Schema::Older { .. }) => {
                 drop(serve::prepare::prepare_database(&config, &store).await?);
             }
@@ -236,12 +259,21 @@ impl Shell {
                 bail!("the database lacks {pending} schema migrations: run `grantd migrate`")
             }
         }
+        self.set_clock(&store).await?;
         Ok((config, store))
     }
 
-    /// The moment up to which tokens are revoked: now, by whichever clock is ahead, this machine's or the database's.
-    async fn cut_off(&self, store: &Store) -> anyhow::Result<UnixTime> {
-        Ok(self.clock.now().max(store.now().await?))
+    /// From here on the database's clock tells the time: a command on a machine whose clock is wrong neither activates a
+    /// signing key too early nor revokes tokens that are still to be issued.
+    async fn set_clock(&self, store: &Store) -> anyhow::Result<()> {
+        let database = store.now().await?;
+        self.clock_ahead.store(Clock::System.now().0 - database.0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The present second, by the database's clock where a database is open.
+    fn now(&self) -> UnixTime {
+        UnixTime(Clock::System.now().0 - self.clock_ahead.load(Ordering::Relaxed))
     }
 
     /// Prints data: JSON when asked for, else text.
@@ -256,12 +288,17 @@ impl Shell {
         Ok(writeln!(io::stderr(), "{message}")?)
     }
 
-    async fn migrate(&self, status: bool) -> anyhow::Result<()> {
+    async fn migrate(&self, status: bool, terms: &MigrationArguments) -> anyhow::Result<()> {
         let config = self.config()?;
         serve::prepare::make_room(&config.database)?;
         let store = Store::open(&config.database, 2);
         if !status {
-            store.migrate(&config.database, config.seeds.as_deref()).await?;
+            self.say(&format!("migrating {}", config.database))?;
+            let terms = MigrationTerms {
+                into_shared_database: terms.into_shared_database,
+                lock_timeout: terms.lock_timeout.duration(),
+            };
+            store.migrate_with(&config.database, config.seeds.as_deref(), terms).await?;
         }
         self.report_migrations(&store, &config).await
     }
@@ -297,7 +334,7 @@ impl Shell {
         let tag_key = tag_keys.first();
         let secret = ClientSecret::generate(client_id.as_str(), &secret_id, tag_key)?;
         let hash = SecretHash::new(secret.expose(), config.argon2, &mut Memory::default())?;
-        let now = self.clock.now();
+        let now = self.now();
         let stored = NewSecret {
             secret_id,
             hash,

@@ -23,6 +23,7 @@ use crate::model::profile::Profile;
 use crate::model::time::{Span, SpanError};
 use crate::protocol::grant::Defaults;
 use crate::protocol::metadata::Issuer;
+use crate::registry::Terms;
 use crate::store::Database;
 use crate::tls::Files;
 
@@ -76,8 +77,8 @@ pub struct Config {
     pub seeds: Option<PathBuf>,
     /// Whether `serve` applies schema and seeds itself.
     pub auto_migrate: bool,
-    /// How long known clients are served without the database.
-    pub max_stale: Span,
+    /// How the registry follows the database.
+    pub registry: Terms,
     /// Tokens; the audience is the issuer unless it was set.
     pub token_ttl: Span,
     /// Tokens.
@@ -216,7 +217,7 @@ impl Config {
             )?,
             seeds: optional(&settings.database.seeds),
             auto_migrate: settings.database.auto_migrate.unwrap_or(embedded),
-            max_stale: at("registry.max_stale").span(&settings.registry.max_stale)?,
+            registry: registry(settings, sources)?,
             token_ttl,
             token_alg,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
@@ -288,6 +289,21 @@ impl At<'_> {
             Err(self.wrong(&format!("a number from {least} to {most}")))
         }
     }
+}
+
+fn registry(settings: &Settings, sources: &Sources) -> Result<Terms, ConfigError> {
+    let at = |key: &'static str| At { key, sources };
+    let poll = humantime::parse_duration(&settings.registry.poll).ok();
+    let poll = poll.filter(|poll| (Duration::from_millis(50)..=Duration::from_secs(30)).contains(poll));
+    let max_clock_skew = at("database.max_clock_skew").span(&settings.database.max_clock_skew)?;
+    if max_clock_skew.seconds() == 0 {
+        return Err(at("database.max_clock_skew").wrong("at least 1s"));
+    }
+    Ok(Terms {
+        max_stale: at("registry.max_stale").span(&settings.registry.max_stale)?.duration(),
+        poll: poll.ok_or_else(|| at("registry.poll").wrong("from 50ms to 30s, such as 250ms"))?,
+        max_clock_skew: max_clock_skew.duration(),
+    })
 }
 
 fn database(settings: &Settings, sources: &Sources) -> Result<(Database, bool), ConfigError> {

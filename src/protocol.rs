@@ -156,7 +156,7 @@ impl AuthorizationServer {
         let now = self.clock.now();
         let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
         self.spend(&caller, None, request.source).await?;
-        let issued = self.issued(token, now).await?;
+        let issued = self.issued(token, self.latest(now)).await?;
         let about = issued.as_ref().map_err(|inactive| *inactive);
         let about = about.and_then(|issued| issued.has_begun(now).map(|()| issued));
         let introspected = Introspected::new(&caller.client, about, &self.registry);
@@ -177,7 +177,8 @@ impl AuthorizationServer {
 
     /// The key that signs by `alg` now, if the profile permits that.
     fn signing_key(&self, alg: Alg, now: UnixTime) -> Result<Arc<SigningKey>, Unavailable> {
-        let key = self.keyring.signing(alg, now).filter(|_| self.profile.permits_alg(alg));
+        let key = self.keyring.signing(alg, self.registry.database_time(now));
+        let key = key.filter(|_| self.profile.permits_alg(alg));
         key.ok_or(Unavailable::NoKey)
     }
 
@@ -193,7 +194,7 @@ impl AuthorizationServer {
         let now = self.clock.now();
         let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
         self.spend(&caller, None, request.source).await?;
-        let issued = match self.issued(token, now).await? {
+        let issued = match self.issued(token, self.latest(now)).await? {
             Ok(issued) => issued,
             // RFC 7009 section 2.2: "The authorization server responds with HTTP status code 200 if the token has been
             // revoked successfully or if the client submitted an invalid token."
@@ -292,6 +293,17 @@ impl AuthorizationServer {
         document
     }
 
+    /// `now`, or the database's clock if that is ahead: when a token has ended there, its revocation may have been swept.
+    fn latest(&self, now: UnixTime) -> UnixTime {
+        now.max(self.registry.database_time(now))
+    }
+
+    /// The present second by the database's clock.
+    #[must_use]
+    pub fn database_time(&self) -> UnixTime {
+        self.registry.database_time(self.clock.now())
+    }
+
     /// Whether anything has been read from the database since the start.
     #[must_use]
     pub fn knows_anything(&self) -> bool {
@@ -307,9 +319,9 @@ impl AuthorizationServer {
             }
             Freshness::Current | Freshness::Stale(_) => Ok(()),
         };
-        let key = self.keyring.signing(self.defaults.alg, self.clock.now());
+        let key = self.keyring.signing(self.defaults.alg, self.database_time());
         let keys = key.map(drop).ok_or_else(|| format!("no signing key for {}", self.defaults.alg));
-        vec![("registry", registry), ("keys", keys)]
+        vec![("registry", registry), ("keys", keys), ("clock", self.registry.clock_agrees())]
     }
 }
 

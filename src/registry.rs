@@ -6,14 +6,14 @@ pub mod feed;
 pub mod revoked;
 pub mod snapshot;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
 use crate::crypto::secret_tag::TagKey;
-use crate::model::time::Span;
+use crate::model::time::UnixTime;
 use crate::store::changes::Changes;
 use revoked::Revoked;
 use snapshot::Snapshot;
@@ -27,9 +27,39 @@ pub struct Registry {
     started: Instant,
     /// Microseconds after `started` of the last poll that found the snapshot current, plus one; 0 before any.
     current_at: AtomicU64,
-    max_stale: Duration,
+    terms: Terms,
+    /// Milliseconds by which our clock is ahead of the database's.
+    clock_ahead: AtomicI64,
     /// What stands between us and the database, for readiness.
     trouble: Mutex<Option<String>>,
+}
+
+/// How the registry follows the database.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long known clients are served without the database.
+    pub max_stale: Duration,
+    /// From one poll of the revision to the next.
+    pub poll: Duration,
+    /// How far our clock may be from the database's before the process is not ready.
+    pub max_clock_skew: Duration,
+}
+
+impl Terms {
+    /// A snapshot confirmed this lately is as good as the database.
+    #[must_use]
+    pub fn current_for(&self) -> Duration {
+        self.poll + Duration::from_millis(1750)
+    }
+}
+
+/// What is new about the distance between our clock and the database's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClockNews {
+    /// It has grown beyond five seconds.
+    Apart,
+    /// It is within five seconds again.
+    Together,
 }
 
 /// How far the snapshot may be trusted.
@@ -46,13 +76,14 @@ pub enum Freshness {
 impl Registry {
     /// An empty registry, unusable until the feed has filled it.
     #[must_use]
-    pub fn new(max_stale: Span) -> Self {
+    pub fn new(terms: Terms) -> Self {
         Self {
             revoked: Revoked::default(),
             snapshot: ArcSwap::default(),
             started: Instant::now(),
             current_at: AtomicU64::new(0),
-            max_stale: max_stale.duration(),
+            terms,
+            clock_ahead: AtomicI64::new(0),
             trouble: Mutex::new(Some("nothing has been read from the database yet".into())),
         }
     }
@@ -67,8 +98,8 @@ impl Registry {
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         match self.age() {
-            Some(age) if age < CURRENT_FOR => Freshness::Current,
-            Some(age) if age < self.max_stale => Freshness::Stale(age),
+            Some(age) if age < self.terms.current_for() => Freshness::Current,
+            Some(age) if age < self.terms.max_stale => Freshness::Stale(age),
             _ => Freshness::Unusable,
         }
     }
@@ -78,6 +109,53 @@ impl Registry {
     pub fn age(&self) -> Option<Duration> {
         let at = self.current_at.load(Ordering::Acquire).checked_sub(1)?;
         Some(self.started.elapsed().saturating_sub(Duration::from_micros(at)))
+    }
+
+    /// How the registry follows the database.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// Milliseconds by which our clock was ahead of the database's at the last poll.
+    #[must_use]
+    pub fn clock_ahead(&self) -> i64 {
+        self.clock_ahead.load(Ordering::Relaxed)
+    }
+
+    /// The moment that is `now` by our clock, by the database's: it decides for all replicas what is over, which key signs
+    /// and what may be forgotten.
+    #[must_use]
+    pub fn database_time(&self, now: UnixTime) -> UnixTime {
+        // Rounded to the nearest second: clocks that agree to within half of one count as equal.
+        UnixTime(now.0.saturating_sub(self.clock_ahead().saturating_add(500).div_euclid(1000)))
+    }
+
+    /// Notes by how much our clock is ahead. Returns what is to be logged, when it is news.
+    pub(crate) fn note_clock(&self, ahead: i64) -> Option<ClockNews> {
+        let worth_a_warning = |ahead: i64| ahead.unsigned_abs() > CLOCK_WARNING;
+        let before = self.clock_ahead.swap(ahead, Ordering::Relaxed);
+        match (worth_a_warning(before), worth_a_warning(ahead)) {
+            (false, true) => Some(ClockNews::Apart),
+            (true, false) => Some(ClockNews::Together),
+            _ => None,
+        }
+    }
+
+    /// Why our clock keeps the process from being ready, if it does.
+    ///
+    /// # Errors
+    /// The reason, for readiness.
+    pub fn clock_agrees(&self) -> Result<(), String> {
+        let ahead = self.clock_ahead();
+        if u128::from(ahead.unsigned_abs()) <= self.terms.max_clock_skew.as_millis() {
+            return Ok(());
+        }
+        let side = if ahead > 0 { "ahead of" } else { "behind" };
+        Err(format!(
+            "this machine's clock is {} s {side} the database's, more than database.max_clock_skew; set both by NTP",
+            ahead.unsigned_abs() / 1000
+        ))
     }
 
     /// What keeps the feed from the database, if anything does.
@@ -116,5 +194,5 @@ impl Registry {
     }
 }
 
-/// A snapshot confirmed this lately is as good as the database: revocations are promised within a second or two.
-pub(crate) const CURRENT_FOR: Duration = Duration::from_secs(2);
+/// Milliseconds between the clocks that are worth a warning.
+const CLOCK_WARNING: u64 = 5000;

@@ -35,7 +35,7 @@ use crate::protocol::metadata::Issuer;
 use crate::protocol::{AuthorizationServer, signing_histogram};
 use crate::registry::Registry;
 use crate::registry::feed::{Feed, Owed, Parts};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::{Terms, Tls};
@@ -74,7 +74,7 @@ pub fn assemble(
     clock: Clock,
     owed: Option<Owed>,
 ) -> anyhow::Result<Assembled> {
-    let registry = Arc::new(Registry::new(config.max_stale));
+    let registry = Arc::new(Registry::new(config.registry));
     let token_endpoint = issuer.endpoint("/token");
     let offered = offered(config, &issuer);
     let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &token_endpoint);
@@ -272,8 +272,16 @@ async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     loop {
         // Replicas that started together do not sweep together.
         let jitter = random::<2>().map_or(0, |bytes| u64::from(u16::from_ne_bytes(bytes) % 5000));
-        tokio::time::sleep(SWEEP + Duration::from_millis(jitter)).await;
-        let now = server.clock.now();
+        let pause = SWEEP.max(server.registry.terms().poll) + Duration::from_millis(jitter);
+        tokio::time::sleep(pause).await;
+        // The database's clock decides: by that of a replica that is ahead, what others still need would be gone.
+        let now = match store.now().await {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::debug!(event = "spent.trouble", reason = %error, "nothing is swept until the database answers");
+                continue;
+            }
+        };
         match store.sweep_spent(now).await {
             Ok(swept) => tracing::debug!(event = "spent.swept", swept),
             Err(error) => {
@@ -321,14 +329,14 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
     for _ in 0..2 {
         match feed.step().await {
             Ok(()) => {}
-            Err(error @ (StoreError::Unavailable(_) | StoreError::Late(_) | StoreError::ReadOnly)) => {
+            Err(error) if error.is_outage() => {
                 tracing::error!(event = "registry.trouble", reason = %error, "starting without the database; not ready until it is there");
                 return Ok(());
             }
             Err(error) => return Err(error).context("reading the database"),
         }
     }
-    if server.keyring.signing(server.defaults.alg, server.clock.now()).is_none() {
+    if server.keyring.signing(server.defaults.alg, server.database_time()).is_none() {
         let sealed = store.keys().await?.len();
         bail!(
             "none of the {sealed} stored signing keys can sign with {}; `grantd doctor` says why. Restore the sealing key that they were sealed under, or remove them with `grantd key remove KID --now`",

@@ -4,35 +4,45 @@
 //! since neither a dead peer nor a locked table would otherwise ever answer.
 
 pub mod changes;
+mod checkup;
 pub mod client_certs;
 pub mod client_keys;
 pub mod clients;
+mod error;
+mod health;
 pub mod hints;
 pub mod keys;
+mod locks;
 pub mod migrations;
 pub mod resources;
 pub mod revoked;
 pub mod secrets;
+mod session;
 pub mod spending;
 pub mod spent;
+mod statement;
 pub mod tag_keys;
 pub mod uses;
 
 use std::fmt;
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlSafeStr};
 
+use crate::crypto::random;
 use crate::model::time::UnixTime;
+use health::Health;
+use session::{Row, Session, within};
 use spending::Spending;
+use statement::{Value, query, query_as};
+
+pub use error::StoreError;
 
 /// Evaluates a body against whichever database we hold.
 macro_rules! on {
@@ -44,6 +54,55 @@ macro_rules! on {
     };
 }
 pub(crate) use on;
+
+/// The present second, not that in which the transaction began.
+macro_rules! postgres_clock {
+    () => {
+        "floor(extract(epoch from clock_timestamp()))::bigint"
+    };
+}
+
+/// Runs something that writes under the deadline, again when the database asks for another try.
+macro_rules! repeated {
+    ($store:expr, $attempt:expr) => {{
+        let mut tries = 0;
+        let written = $crate::store::session::within(async {
+            loop {
+                tries += 1;
+                match $attempt.await {
+                    Err(StoreError::Conflict(_)) if tries < $crate::store::TRIES => $crate::store::pause(tries).await,
+                    done => return done,
+                }
+            }
+        });
+        $store.concluded(written.await).await
+    }};
+}
+use repeated;
+
+/// Runs a transaction on a connection of its own: `transaction!(store, |tx| { … })`, where the block returns a
+/// `Result<_, StoreError>`, may `return` one, and has no effect but through `tx`, since it may run more than once.
+///
+/// A macro and no function, because what an async closure borrows keeps its future from being `Send`.
+macro_rules! transaction {
+    ($store:expr, |$tx:ident| $body:block) => {
+        $crate::store::repeated!($store, async {
+            let session = $store.connect().await?;
+            let mut transaction = $crate::store::session::Transaction::begin(session, $store.queries.clone()).await?;
+            let done: Result<_, StoreError> = async {
+                let $tx = &mut transaction;
+                $body
+            }
+            .await;
+            match done {
+                Ok(_) => transaction.commit().await?.close().await,
+                Err(_) => transaction.rollback().await?.close().await,
+            }
+            done
+        })
+    };
+}
+pub(crate) use transaction;
 
 /// Where the data is. The URL may hold a password, so `Debug` shows neither.
 #[derive(Clone)]
@@ -63,6 +122,19 @@ impl fmt::Debug for Database {
     }
 }
 
+impl fmt::Display for Database {
+    /// Where the data is, as operators know it: no password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres(options) => {
+                let name = options.get_database().unwrap_or_else(|| options.get_username());
+                write!(f, "postgres://{}:{}/{name}", options.get_host(), options.get_port())
+            }
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        }
+    }
+}
+
 /// A pool of connections to the database. Opening one needs no server: connections are made when they are used.
 #[derive(Clone)]
 pub struct Store {
@@ -71,6 +143,8 @@ pub struct Store {
     spending: Arc<Spending>,
     /// Statements sent, for `grantd_database_queries_total`.
     pub queries: Counter,
+    /// Whether what should be written can be.
+    pub health: Arc<Health>,
 }
 
 #[derive(Debug, Clone)]
@@ -83,83 +157,6 @@ enum Pool {
 enum Options {
     Postgres(Box<PgConnectOptions>),
     Sqlite(Box<SqliteConnectOptions>),
-}
-
-/// A connection of its own for more than one statement. No pool ever sees it: when something goes wrong halfway, it is
-/// closed, and no later borrower inherits an open transaction.
-#[derive(Debug)]
-pub(crate) enum Session {
-    Postgres(PgConnection),
-    Sqlite(SqliteConnection),
-}
-
-/// What the database did instead of answering.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It could not be reached, or broke off. Says nothing about any credential.
-    #[error("database unavailable: {0}")]
-    Unavailable(#[source] sqlx::Error),
-    /// It did not answer in time.
-    #[error("database unavailable: no answer within {} s", .0.as_secs())]
-    Late(Duration),
-    /// It only reads: a standby, or a primary that was demoted.
-    #[error("database is read-only: it is a standby, or default_transaction_read_only is on")]
-    ReadOnly,
-    /// It refused our user, our password or our database name, or lets us not do what we have to.
-    #[error("database access denied: {0}")]
-    Denied(String),
-    /// A constraint was violated; its name says what to write instead.
-    #[error("{0}")]
-    Refused(String),
-    /// A row that cannot be understood.
-    #[error("{kind} {id}: {reason}")]
-    Malformed {
-        /// `client`, `resource` or `key`.
-        kind: &'static str,
-        /// Which one.
-        id: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The schema is not the one this program works on.
-    #[error("{0}")]
-    Schema(String),
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        if let sqlx::Error::ColumnDecode { index, source } = &error {
-            return Self::Malformed { kind: "row", id: format!("column {index}"), reason: source.to_string() };
-        }
-        let Some(database) = error.as_database_error() else { return Self::Unavailable(error) };
-        match database.code().as_deref() {
-            Some("25006" | "8" | "1032") => Self::ReadOnly,
-            Some("28000" | "28P01" | "3D000" | "42501") => Self::Denied(database.message().to_owned()),
-            Some("42P01") => Self::Schema(OLD_SCHEMA.to_owned()),
-            Some("1") if database.message().starts_with("no such table") => Self::Schema(OLD_SCHEMA.to_owned()),
-            // PostgreSQL's unique_violation, SQLite's of a primary key and of another unique index.
-            Some("23505" | "1555" | "2067") => {
-                let message = database.message().rsplit(": ").next().unwrap_or_default();
-                let table = database.table().or(message.split('.').next()).unwrap_or_default().replace('_', " ");
-                Self::Refused(format!("there is a {table} of that id already"))
-            }
-            Some(code) if is_constraint(code) => {
-                let named = database.constraint().map(str::to_owned);
-                let message = database.message();
-                Self::Refused(
-                    named.unwrap_or_else(|| {
-                        message.strip_prefix("CHECK constraint failed: ").unwrap_or(message).to_owned()
-                    }),
-                )
-            }
-            _ => Self::Unavailable(error),
-        }
-    }
-}
-
-/// PostgreSQL's class 23, and SQLite's 19 with its extended codes.
-fn is_constraint(code: &str) -> bool {
-    code.starts_with("23") && code.len() == 5 || code.parse::<u32>().is_ok_and(|code| code & 0xff == 19)
 }
 
 impl fmt::Debug for Store {
@@ -183,7 +180,7 @@ impl Store {
                     .foreign_keys(true)
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(SqliteSynchronous::Full)
-                    .busy_timeout(DEADLINE)
+                    .busy_timeout(BUSY)
                     .disable_statement_logging(),
             )),
         };
@@ -197,9 +194,9 @@ impl Store {
                     // that of an insert. One that was in use just now is believed.
                     .test_before_acquire(false)
                     .before_acquire(|connection, about| {
-                        Box::pin(async move { is_there(connection, about.idle_for).await })
+                        Box::pin(async move { session::is_there(connection, about.idle_for).await })
                     })
-                    .after_connect(|connection, _| Box::pin(async move { be_durable(connection).await }));
+                    .after_connect(|connection, _| Box::pin(session::prepare(connection)));
                 Pool::Postgres(pool.connect_lazy_with((**options).clone()))
             }
             Options::Sqlite(options) => {
@@ -209,22 +206,29 @@ impl Store {
         };
         // SQLite writes one after the other anyway.
         let turns = if matches!(pool, Pool::Postgres(_)) { 2 } else { 1 };
-        Self { pool, options, spending: Arc::new(Spending::new(turns)), queries: Counter::default() }
+        let spending = Arc::new(Spending::new(turns));
+        Self { pool, options, spending, queries: Counter::default(), health: Arc::default() }
     }
 
-    /// The database's own clock, to compare ours with.
+    /// The database's own clock, which decides what is over for all replicas.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn now(&self) -> Result<UnixTime, StoreError> {
-        self.queries.inc();
-        let (now,): (i64,) = match &self.pool {
-            Pool::Postgres(pool) => {
-                within(sqlx::query_as("select floor(extract(epoch from now()))::bigint").fetch_one(pool)).await?
-            }
-            Pool::Sqlite(pool) => within(sqlx::query_as("select unixepoch()").fetch_one(pool)).await?,
+        let sql = match &self.pool {
+            Pool::Postgres(_) => concat!("select ", postgres_clock!()),
+            Pool::Sqlite(_) => "select unixepoch()",
         };
-        Ok(UnixTime(now))
+        let rows: Vec<(i64,)> = self.fetch(sql, &[]).await?;
+        Ok(UnixTime(rows.first().map_or(0, |(now,)| *now)))
+    }
+
+    /// The present second by the database's clock, as an expression inside a statement.
+    pub(crate) fn clock_sql(&self) -> &'static str {
+        match &self.pool {
+            Pool::Postgres(_) => postgres_clock!(),
+            Pool::Sqlite(_) => "unixepoch()",
+        }
     }
 
     /// `PostgreSQL` or `SQLite`.
@@ -241,80 +245,100 @@ impl Store {
         on!(Pool, &self.pool, pool => pool.close().await);
     }
 
+    /// A connection outside the pool.
     pub(crate) async fn session(&self) -> Result<Session, StoreError> {
-        within(async {
-            Ok(match &self.options {
-                Options::Postgres(options) => Session::Postgres(options.connect().await?),
-                Options::Sqlite(options) => Session::Sqlite(options.connect().await?),
+        within(self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Session, sqlx::Error> {
+        Ok(match &self.options {
+            Options::Postgres(options) => {
+                let mut connection = options.connect().await?;
+                session::prepare(&mut connection).await?;
+                Session::Postgres(connection)
+            }
+            Options::Sqlite(options) => Session::Sqlite(options.connect().await?),
+        })
+    }
+
+    /// Runs a query on a connection of the pool and returns its rows.
+    pub(crate) async fn fetch<R: Row>(&self, sql: &'static str, values: &[Value]) -> Result<Vec<R>, StoreError> {
+        self.queries.inc();
+        on!(Pool, &self.pool, pool => within(async { query_as(sql, values)?.fetch_all(pool).await }).await)
+    }
+
+    /// Runs a statement that writes on a connection of the pool, and returns the number of rows that it touched.
+    pub(crate) async fn execute(&self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
+        repeated!(self, async {
+            self.queries.inc();
+            on!(Pool, &self.pool, pool => {
+                let mut connection = pool.acquire().await?;
+                let done = query(sql, values)?.execute(&mut *connection).await;
+                settled(connection, done.map(|done| done.rows_affected()))
             })
         })
-        .await
     }
-}
 
-impl Session {
-    /// Says goodbye, so that the server need not notice by itself. Nothing depends on it.
-    pub(crate) async fn close(self) {
-        let closed = within(async { on!(Session, self, connection => connection.close().await) }).await;
-        if let Err(error) = closed {
-            tracing::debug!(%error, "a database connection did not close cleanly");
+    /// Runs a statement that writes, and returns rows, on a connection of the pool. The text is made at run time, out of
+    /// nothing but placeholders.
+    pub(crate) async fn write_returning<R: Row>(
+        &self,
+        sql: impl SqlSafeStr,
+        values: &[Value],
+    ) -> Result<Vec<R>, StoreError> {
+        let sql = sql.into_sql_str();
+        repeated!(self, async {
+            self.queries.inc();
+            on!(Pool, &self.pool, pool => {
+                let mut connection = pool.acquire().await?;
+                let done = query_as(sql.clone(), values)?.fetch_all(&mut *connection).await;
+                settled(connection, done)
+            })
+        })
+    }
+
+    /// Names the holder of a lock that a write waited for, and notes what became of the write.
+    async fn concluded<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
+        let written = match written {
+            Err(StoreError::Locked(said)) => Err(StoreError::Locked(self.who_holds(said).await)),
+            other => other,
+        };
+        self.health.written(written)
+    }
+
+    /// Whom a write waited for, or what the database said of it.
+    async fn who_holds(&self, said: String) -> String {
+        match self.lock_holders().await {
+            Ok(holders) if !holders.is_empty() => holders.join("; "),
+            Ok(_) => said,
+            Err(error) => format!("{said}; the holder is not known: {error}"),
         }
     }
 }
 
-/// What may be used once has to be on disk before it counts, whatever the server is set to.
-async fn be_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let sql =
-        "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
-    sqlx::raw_sql(sql).execute(connection).await.map(drop)
-}
-
-/// Whether a connection that has rested is still there; with an error the pool makes another.
-async fn is_there(connection: &mut PgConnection, rested: Duration) -> Result<bool, sqlx::Error> {
-    if rested >= RESTED {
-        connection.ping().await?;
+/// Gives a connection back to its pool, or drops it when it may lead to a primary that was demoted.
+fn settled<DB: sqlx::Database, T>(
+    mut connection: PoolConnection<DB>,
+    done: Result<T, sqlx::Error>,
+) -> Result<T, StoreError> {
+    let done = done.map_err(StoreError::from);
+    if done.as_ref().is_err_and(|error| !error.spares_the_connection()) {
+        connection.close_on_drop();
     }
-    Ok(true)
+    done
 }
 
-/// Runs one exchange with the database under the deadline.
-pub(crate) async fn within<T>(exchange: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(DEADLINE, exchange).await {
-        Ok(answer) => answer.map_err(StoreError::from),
-        Err(_) => Err(StoreError::Late(DEADLINE)),
-    }
-}
-
-/// Begins a transaction that will write. SQLite takes its write lock at once, since upgrading later can fail.
-macro_rules! begin {
-    ($connection:expr) => {{
-        use sqlx::Connection as _;
-        $connection.begin_with($crate::store::BeginWriting::sql(&*$connection))
-    }};
-}
-pub(crate) use begin;
-
-/// How each database begins a transaction that will write.
-pub(crate) trait BeginWriting {
-    fn sql(&self) -> &'static str;
-}
-
-impl BeginWriting for PgConnection {
-    fn sql(&self) -> &'static str {
-        "begin"
-    }
-}
-
-impl BeginWriting for SqliteConnection {
-    fn sql(&self) -> &'static str {
-        "begin immediate"
-    }
+/// Waits a little before another try, longer each time, and not as long as the other side of the conflict does.
+async fn pause(tries: u32) {
+    let random = random::<1>().map_or(0, |[byte]| u64::from(byte % 16));
+    tokio::time::sleep(Duration::from_millis(u64::from(tries) * 10 + random)).await;
 }
 
 /// How long any exchange with the database may take.
 pub const DEADLINE: Duration = Duration::from_secs(3);
 /// Connections to a primary that was demoted live on; none is kept for long.
 const LIFETIME: Duration = Duration::from_mins(1);
-/// After so long a connection may have been lost without our noticing.
-const RESTED: Duration = Duration::from_millis(100);
-const OLD_SCHEMA: &str = "the database has no grantd schema yet: run `grantd migrate`";
+/// How often a transaction is tried that the database refuses because of concurrent ones.
+const TRIES: u32 = 5;
+/// How long SQLite waits for another writer: less than the deadline, so that the error says what it waited for.
+const BUSY: Duration = Duration::from_secs(2);

@@ -99,6 +99,17 @@ pub fn metrics(
         "Time since the database last confirmed what is in memory; -1 before it did",
         age.clone(),
     );
+    let skew: Gauge<f64, AtomicU64> = Gauge::default();
+    registry.register(
+        "clock_skew_seconds",
+        "How far this machine's clock is ahead of the database's; negative when behind",
+        skew.clone(),
+    );
+    registry.register(
+        "database_write_failures",
+        "Writes to the database that failed, constraints aside",
+        store.health.write_failures.clone(),
+    );
     registry.register("registry_clients", "Clients in memory", clients.clone());
     registry.register("registry_malformed", "Rows that cannot be understood; grantd doctor names them", broken.clone());
     registry.register("log_lines_dropped", "Log lines lost because their reader stalled", dropped.clone());
@@ -106,6 +117,11 @@ pub fn metrics(
     Arc::new(move || {
         dropped.set(i64::try_from(lines.dropped()).unwrap_or(i64::MAX));
         age.set(server.registry.age().map_or(-1.0, |age| age.as_secs_f64()));
+        skew.set(
+            std::time::Duration::from_millis(server.registry.clock_ahead().unsigned_abs())
+                .as_secs_f64()
+                .copysign(if server.registry.clock_ahead() < 0 { -1.0 } else { 1.0 }),
+        );
         let snapshot = server.registry.snapshot();
         clients.set(i64::try_from(snapshot.client_count()).unwrap_or(i64::MAX));
         broken.set(i64::try_from(snapshot.broken().len()).unwrap_or(i64::MAX));

@@ -109,7 +109,7 @@ impl Command {
             Self::Disable { id } => switch(shell, &id, false).await,
             Self::RevokeTokens { id } => {
                 let (_, store) = shell.store().await?;
-                found(store.revoke_tokens_of(id.as_str(), shell.cut_off(&store).await?).await?, &id)?;
+                found(store.revoke_tokens_of(id.as_str(), shell.now()).await?, &id)?;
                 shell.say(&format!("the tokens of client {id} are revoked{WHERE}"))
             }
             Self::Delete { id } => {
@@ -133,7 +133,7 @@ impl Create {
             claims: checked_claims(self.claim)?,
             require_dpop: self.require_dpop,
             require_mtls_binding: self.require_mtls_binding,
-            ..Client::new(self.id, self.scope, self.default_scope, shell.clock.now())
+            ..Client::new(self.id, self.scope, self.default_scope, shell.now())
         };
         if !client.default_scope.is_subset_of(&client.scope) {
             bail!("--default-scope must be a part of --scope");
@@ -152,6 +152,7 @@ impl Create {
             return shell.print(&json!({"sql": migration}), || migration.clone());
         }
         let (_, store) = shell.store().await?;
+        let client = Client { created_at: shell.now(), ..client };
         let tag_keys = if self.no_secret { Vec::new() } else { tag_key::usable(shell, &config, &store).await? };
         let make = || shell.new_secret(&config, &client.client_id, &tag_keys, String::new(), None);
         let secret = (!self.no_secret).then(make).transpose()?;

@@ -71,7 +71,7 @@ impl Expected {
         if let Some(path) = &self.self_signed {
             let name = || format!("--self-signed {}", path.display());
             let certificate = Certificate::read(&std::fs::read(path).with_context(name)?).with_context(name)?;
-            if !certificate.is_valid_at(shell.clock.now().0) {
+            if !certificate.is_valid_at(shell.now().0) {
                 shell.say(
                     "warning: this certificate is not valid now, and does not authenticate anybody outside its dates",
                 )?;
@@ -109,7 +109,7 @@ impl Command {
                 let stored = StoredCertificate {
                     cert_id: new_secret_id()?.into(),
                     registered,
-                    created_at: shell.clock.now(),
+                    created_at: shell.now(),
                     expires_at,
                     used: Arc::default(),
                 };

@@ -56,7 +56,7 @@ impl Command {
         let (_, store) = shell.store().await?;
         match self {
             Self::Add { id, jwk, alg, expires_in } => {
-                let now = shell.clock.now();
+                let now = shell.now();
                 let stored = |key: VerifyingKey| StoredKey {
                     kid: key.kid().unwrap_or(key.jkt()).into(),
                     key: Arc::new(key),

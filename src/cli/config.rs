@@ -74,7 +74,10 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
             "url": database, "seeds": path(&config.seeds), "auto_migrate": config.auto_migrate,
             "max_connections": config.database_max_connections,
         },
-        "registry": {"max_stale": config.max_stale.to_string()},
+        "registry": {
+            "max_stale": humantime::format_duration(config.registry.max_stale).to_string(),
+            "poll": humantime::format_duration(config.registry.poll).to_string(),
+        },
         "token": {"ttl": config.token_ttl.to_string(), "alg": config.token_alg.as_str(), "audience": config.defaults(&issuer).audience},
         "dpop": {"require_nonce": config.dpop_require_nonce},
         "keys": {"sealing_key_file": config.sealing_key_file},

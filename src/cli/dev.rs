@@ -35,9 +35,10 @@ pub(super) async fn run(mut shell: Shell) -> anyhow::Result<()> {
     let store = Store::open(&config.database, config.database_max_connections);
     serve::prepare::prepare_database(&config, &store).await?;
     let client_id: ClientId = CLIENT.parse()?;
+    shell.set_clock(&store).await?;
     let tag_keys = tag_key::usable(&shell, &config, &store).await?;
     let (secret, stored) = shell.new_secret(&config, &client_id, &tag_keys, LABEL.to_owned(), None)?;
-    let demo = Client::new(client_id, SCOPE.parse()?, "read:data".parse()?, shell.clock.now());
+    let demo = Client::new(client_id, SCOPE.parse()?, "read:data".parse()?, shell.now());
     match store.create_client(&demo, None).await {
         Ok(()) | Err(StoreError::Refused(_)) => {}
         Err(error) => return Err(error.into()),

@@ -1,5 +1,7 @@
 //! `grantd doctor`: everything that can be checked, one line per fault.
 
+mod database;
+
 use anyhow::bail;
 use serde_json::json;
 
@@ -35,12 +37,15 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     if let Schema::Older { pending } = store.schema().await? {
         return Ok(vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")]);
     }
-    let (theirs, ours) = (store.now().await?, shell.clock.now());
-    if (theirs.0 - ours.0).abs() > 5 {
+    let machine = shell.now();
+    shell.set_clock(store).await?;
+    let ours = shell.now();
+    if (ours.0 - machine.0).abs() > 5 {
         faults.push(format!(
-            "clock: the database says {theirs}, this machine {ours}; set both by NTP, tokens carry these times"
+            "clock: the database says {ours}, this machine {machine}; set both by NTP, tokens carry these times"
         ));
     }
+    faults.extend(database::examine(store).await?);
     let everything = everything(store).await?;
     // A sealing key that nothing was sealed under yet is made with the first signing key.
     let sealed = everything.keys.as_ref().is_some_and(|keys| !keys.is_empty())

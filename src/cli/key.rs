@@ -59,7 +59,7 @@ pub(super) enum Command {
 impl Command {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let (config, store) = shell.store().await?;
-        let now = shell.clock.now();
+        let now = shell.now();
         match self {
             Self::Tag(command) => command.run(shell, &config, &store).await,
             Self::List => list(shell, &store, now).await,

@@ -82,7 +82,7 @@ pub(super) struct Set {
 impl Command {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let (_, store) = shell.store().await?;
-        let now = shell.clock.now();
+        let now = shell.now();
         match self {
             Self::Create(Create { uri, scope, alg, token_ttl, introspect_by }) => {
                 let token_ttl = checked_ttl(token_ttl)?;

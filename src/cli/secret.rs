@@ -102,7 +102,7 @@ impl Command {
                     }
                     None => (new_secret_id()?, Origin::Imported),
                 };
-                let now = shell.clock.now();
+                let now = shell.now();
                 let hash = SecretHash::new(secret.expose(), config.argon2, &mut Memory::default())?;
                 let expires_at = expires_in.map(|span| now.plus(span));
                 let stored = NewSecret { secret_id, hash, origin, label, created_at: now, expires_at };
@@ -112,7 +112,7 @@ impl Command {
             }
             Self::List { id } => print_all(shell, &store.secrets(Some(id.as_str())).await?),
             Self::Revoke { id, secret_id } => {
-                if !store.revoke_secret(id.as_str(), &secret_id, shell.clock.now()).await? {
+                if !store.revoke_secret(id.as_str(), &secret_id, shell.now()).await? {
                     found(!store.secrets(Some(id.as_str())).await?.is_empty(), &id)?;
                     bail!("client {id} has no secret {secret_id}; `grantd client secret list {id}` lists them");
                 }
@@ -120,7 +120,7 @@ impl Command {
             }
             Self::Retire { id, secret_id, if_unused } => retire(shell, &store, &id, &secret_id, if_unused).await,
             Self::Expiring { within } => {
-                let (now, until) = (shell.clock.now(), shell.clock.now().plus(within));
+                let (now, until) = (shell.now(), shell.now().plus(within));
                 let ends = |secret: &SecretSummary| {
                     secret.revoked_at.is_none() && secret.expires_at.is_some_and(|at| at > now && at <= until)
                 };
@@ -136,7 +136,7 @@ async fn retire(shell: &Shell, store: &Store, id: &ClientId, secret_id: &str, if
     if if_unused.seconds() < 60 {
         bail!("--if-unused is at least 1m: replicas write down every half minute what was used");
     }
-    let now = shell.clock.now();
+    let now = shell.now();
     let since = UnixTime(now.0 - if_unused.seconds());
     let done = |at: &str| shell.say(&format!("secret {secret_id} of client {id} is revoked{at}"));
     if store.retire_secret(id.as_str(), secret_id, since, now).await? {

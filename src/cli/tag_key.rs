@@ -37,7 +37,7 @@ impl Command {
                 })
             }
             Self::Rotate => {
-                let key = SealedTagKey::generate(&sealing_key(config)?, shell.clock.now())?;
+                let key = SealedTagKey::generate(&sealing_key(config)?, shell.now())?;
                 store.add_tag_key(&key, false).await?;
                 let value = json!({"kid": key.kid, "created_at": key.created_at});
                 shell.print(&value, || format!("{} tags new secrets from now on", key.kid))
@@ -57,7 +57,7 @@ pub(super) async fn usable(shell: &Shell, config: &Config, store: &Store) -> any
     let under = sealing_key(config)?;
     let mut sealed = store.tag_keys().await?;
     if sealed.is_empty() {
-        store.add_tag_key(&SealedTagKey::generate(&under, shell.clock.now())?, true).await?;
+        store.add_tag_key(&SealedTagKey::generate(&under, shell.now())?, true).await?;
         sealed = store.tag_keys().await?;
     }
     let keys = opened(&sealed, &under);

@@ -40,7 +40,7 @@ impl Command {
             Self::Revoke => revoke(shell).await,
             Self::RevokeAll { now: _ } => {
                 let (_, store) = shell.store().await?;
-                store.revoke_all_tokens(shell.cut_off(&store).await?).await?;
+                store.revoke_all_tokens(shell.now()).await?;
                 shell.say(&format!("all tokens issued until now are revoked{WHERE}"))
             }
         }
@@ -56,7 +56,7 @@ fn token_from_stdin() -> anyhow::Result<String> {
 async fn revoke(shell: &Shell) -> anyhow::Result<()> {
     let token = token_from_stdin()?;
     let (config, store) = shell.store().await?;
-    let (issuer, now) = (config.issuer.clone().unwrap_or_default(), shell.clock.now());
+    let (issuer, now) = (config.issuer.clone().unwrap_or_default(), shell.now());
     let keyring = Keyring::default();
     // What a key signed that does not open cannot be told from what others signed.
     drop(keyring.load(&store.keys().await?, &sealing_key(&config)?));
@@ -84,7 +84,7 @@ async fn inspect(shell: &Shell) -> anyhow::Result<()> {
         Some(Err(error)) => faults.push(error.to_string()),
         Some(Ok(key)) => faults.extend(signature_faults(&header, &key, token)),
     }
-    faults.extend(claim_faults(&claims, issuer.as_str(), shell.clock.now()));
+    faults.extend(claim_faults(&claims, issuer.as_str(), shell.now()));
     // Of a token that is not ours, nothing is known that could be revoked.
     if faults.is_empty() {
         faults.extend(revocation_faults(&claims, &everything(&store).await?));

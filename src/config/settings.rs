@@ -97,11 +97,12 @@ section!(
         seeds: PathBuf = PathBuf::new(),
         auto_migrate: Option<bool> = None,
         max_connections: u32 = 5,
+        max_clock_skew: String = "30s".into(),
     }
 );
 section!(
     /// `[registry]`.
-    RegistrySettings { max_stale: String = "15m".into() }
+    RegistrySettings { max_stale: String = "15m".into(), poll: String = "250ms".into() }
 );
 section!(
     /// `[token]`.

@@ -76,8 +76,19 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     let age = admin.server.registry.age().map(|age| age.as_secs_f64());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let trouble = admin.server.registry.trouble();
-    (status, Json(json!({"ready": ready, "checks": checks, "registry_age_seconds": age, "registry_trouble": trouble})))
-        .into_response()
+    // No check: all replicas share the database, and tokens for secrets need no write. Taking every replica out would end
+    // those too.
+    let writes = admin.server.store.health.trouble();
+    let clock_skew = admin.server.registry.clock_ahead() / 1000;
+    let body = json!({
+        "ready": ready,
+        "checks": checks,
+        "registry_age_seconds": age,
+        "registry_trouble": trouble,
+        "database_write_trouble": writes,
+        "clock_skew_seconds": clock_skew,
+    });
+    (status, Json(body)).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

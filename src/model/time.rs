@@ -14,6 +14,12 @@ use serde::Serialize;
 pub struct UnixTime(pub i64);
 
 impl UnixTime {
+    /// The moment that a column says, in seconds; `None` for what can only be milliseconds, or no time at all.
+    #[must_use]
+    pub fn from_column(seconds: i64) -> Option<Self> {
+        (0..=99_999_999_999).contains(&seconds).then_some(Self(seconds))
+    }
+
     /// This moment and `span` more.
     #[must_use]
     pub fn plus(self, span: Span) -> Self {
@@ -89,8 +95,10 @@ impl fmt::Display for Span {
 pub enum Clock {
     /// The system's clock.
     System,
-    /// A clock that stands where it is put.
+    /// A clock that stands where it is put, and is right: the database's stands there too.
     Fixed(Arc<AtomicI64>),
+    /// The system's clock, wrong by this many seconds.
+    Shifted(i64),
 }
 
 impl Clock {
@@ -104,15 +112,32 @@ impl Clock {
     /// The present second.
     #[must_use]
     pub fn now(&self) -> UnixTime {
+        let seconds = |since: Duration| i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
         match self {
-            #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
-            Self::System => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                UnixTime(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
-            }
+            Self::System => UnixTime(seconds(since_epoch())),
+            Self::Shifted(by) => UnixTime(seconds(since_epoch()).saturating_add(*by)),
             Self::Fixed(hand) => UnixTime(hand.load(Ordering::Relaxed)),
         }
     }
+
+    /// How far this clock is ahead of another that said `other`, in milliseconds since 1970, during `exchange` which has
+    /// just ended. `None` when the exchange took too long to tell.
+    #[must_use]
+    pub fn ahead_of(&self, other: i64, exchange: Duration) -> Option<i64> {
+        let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let shift = match self {
+            Self::Fixed(_) => return Some(0),
+            Self::System => 0,
+            Self::Shifted(by) => by.saturating_mul(1000),
+        };
+        let middle = milliseconds(since_epoch().saturating_sub(exchange / 2)).saturating_add(shift);
+        (exchange < Duration::from_secs(1)).then(|| middle.saturating_sub(other))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A hundred years; longer spans are slips of the pen.

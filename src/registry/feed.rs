@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::{CURRENT_FOR, Registry};
+use super::{ClockNews, Registry};
 use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
@@ -85,7 +85,8 @@ impl Feed {
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) {
         let mut in_trouble = self.with.registry.age().is_none();
         let hinted = Arc::new(Notify::new());
-        let listening = tokio::spawn(listen(self.with.store.clone(), Arc::clone(&hinted)));
+        let poll = self.with.registry.terms().poll;
+        let listening = tokio::spawn(listen(self.with.store.clone(), Arc::clone(&hinted), poll.max(LISTEN_AGAIN)));
         loop {
             let pause = match self.step().await {
                 Ok(()) => {
@@ -96,14 +97,14 @@ impl Feed {
                             "the registry follows the database"
                         );
                     }
-                    POLL
+                    poll
                 }
                 Err(error) => {
                     in_trouble = true;
                     if self.with.registry.note_trouble(&error.to_string()) {
                         tracing::error!(event = "registry.trouble", reason = %error, "known clients are served from memory until registry.max_stale");
                     }
-                    POLL + jitter()
+                    poll.min(RETRY) + jitter()
                 }
             };
             tokio::select! {
@@ -140,7 +141,9 @@ impl Feed {
             None => self.connect().await?,
         };
         let loaded = self.with.registry.snapshot().revision;
-        let Poll { revision, read_only } = connection.poll().await?;
+        let polled_at = Instant::now();
+        let Poll { revision, read_only, now } = connection.poll().await?;
+        self.compare_clocks(now, polled_at.elapsed());
         if read_only && loaded > 0 {
             // A demoted primary or a standby that lags: what it says may be older than what we know.
             return Err(StoreError::ReadOnly);
@@ -150,10 +153,12 @@ impl Feed {
             let changes = connection.changes(since).await?;
             self.take_in(changes);
         }
-        self.with.keyring.publish(self.with.clock.now());
+        self.with.keyring.publish(self.database_time());
         if read_only {
             // Better than nothing, and known to be no more than that.
-            self.with.registry.confirm(asked_at.checked_sub(CURRENT_FOR).unwrap_or(asked_at));
+            self.with
+                .registry
+                .confirm(asked_at.checked_sub(self.with.registry.terms().current_for()).unwrap_or(asked_at));
             return Err(StoreError::ReadOnly);
         }
         self.connection = Some(connection);
@@ -163,6 +168,29 @@ impl Feed {
             self.write_uses();
         }
         Ok(())
+    }
+
+    /// The present second by the database's clock.
+    fn database_time(&self) -> UnixTime {
+        self.with.registry.database_time(self.with.clock.now())
+    }
+
+    fn compare_clocks(&self, database: i64, exchange: Duration) {
+        let Some(ahead) = self.with.clock.ahead_of(database, exchange) else { return };
+        let seconds = std::time::Duration::from_millis(ahead.unsigned_abs()).as_secs_f64();
+        let side = if ahead > 0 { "ahead" } else { "behind" };
+        match self.with.registry.note_clock(ahead) {
+            Some(ClockNews::Apart) => {
+                tracing::warn!(
+                    event = "clock.skew",
+                    seconds,
+                    side,
+                    "this machine's clock and the database's differ; set both by NTP"
+                );
+            }
+            Some(ClockNews::Together) => tracing::info!(event = "clock.skew", seconds, side, "the clocks agree again"),
+            None => {}
+        }
     }
 
     /// Connects to a database whose schema is there, migrating it first when that is still owed.
@@ -175,7 +203,7 @@ impl Feed {
             self.with.owed = None;
         }
         match self.with.store.schema().await? {
-            Schema::Usable => self.with.store.feed().await,
+            Schema::Usable | Schema::Newer { .. } => self.with.store.feed().await,
             Schema::Older { pending } => {
                 Err(StoreError::Schema(format!("the database lacks {pending} migrations: run `grantd migrate`")))
             }
@@ -213,7 +241,7 @@ impl Feed {
 
     /// Makes a first key for each algorithm in use that has none. That it fails keeps nobody else from getting tokens.
     async fn make_missing_keys(&mut self) {
-        let now = self.with.clock.now();
+        let now = self.database_time();
         if !self.has_tag_key
             && let Err(error) = self.make_first_tag_key(now).await
         {
@@ -235,7 +263,7 @@ impl Feed {
     }
 
     async fn make_first_key(&self, alg: Alg) -> Result<(), StoreError> {
-        let (sealing_key, now) = (Arc::clone(&self.with.sealing_key), self.with.clock.now());
+        let (sealing_key, now) = (Arc::clone(&self.with.sealing_key), self.database_time());
         // RSA keys take their time.
         let made = tokio::task::spawn_blocking(move || new_key(alg, &sealing_key, now, Span::from_secs(0))).await;
         let key = made.map_err(|error| StoreError::Malformed {
@@ -283,12 +311,12 @@ impl Feed {
 }
 
 /// Listens for notifications for as long as there are any; what is missed meanwhile is found by the next poll.
-async fn listen(store: Store, hinted: Arc<Notify>) {
+async fn listen(store: Store, hinted: Arc<Notify>, again: Duration) {
     while store.has_hints() {
         if let Err(error) = store.listen(&hinted).await {
             tracing::debug!(event = "registry.no_hints", reason = %error, "changes are found by the poll alone");
         }
-        tokio::time::sleep(LISTEN_AGAIN + jitter()).await;
+        tokio::time::sleep(again + jitter()).await;
     }
 }
 
@@ -297,11 +325,11 @@ fn jitter() -> Duration {
     random::<1>().map_or(Duration::ZERO, |[byte]| Duration::from_millis(u64::from(byte)))
 }
 
-/// How often the revision is read.
-const POLL: Duration = Duration::from_millis(250);
+/// From a poll that failed to the next, at most.
+const RETRY: Duration = Duration::from_millis(250);
 /// From a notification to the poll that it brings forward.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// From the end of a connection that listened to the next.
+/// From the end of a connection that listened to the next, at least: a database that sleeps is not woken sooner than by the poll.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// How often times of use are written down.
 const WRITE_USES: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use sqlx::postgres::PgSslMode;
@@ -38,13 +39,7 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
     let migrated = if config.auto_migrate {
         store.migrate(&config.database, config.seeds.as_deref()).await.map_err(anyhow::Error::from)
     } else {
-        match store.schema().await {
-            Ok(Schema::Usable) => Ok(()),
-            Ok(Schema::Older { pending }) => bail!(
-                "the database lacks {pending} schema migrations: run `grantd migrate`, or set database.auto_migrate = true"
-            ),
-            Err(error) => Err(error.into()),
-        }
+        wait_for_schema(store).await
     };
     match migrated {
         Err(error) if unreachable(&error) => {
@@ -55,12 +50,45 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
     }
 }
 
+/// Waits for the schema: in a cluster the job that migrates often starts beside the servers.
+async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
+    let until = Instant::now() + SCHEMA_PATIENCE;
+    let mut reported = false;
+    loop {
+        let pending = match store.schema().await? {
+            Schema::Usable => return Ok(()),
+            Schema::Newer { by } => {
+                tracing::warn!(
+                    event = "database.newer_schema",
+                    by,
+                    "a newer grantd has migrated this database; this version works on it too, until the rollout is complete"
+                );
+                return Ok(());
+            }
+            Schema::Older { pending } => pending,
+        };
+        let reason = format!(
+            "the database lacks {pending} schema migrations: run `grantd migrate`, or set database.auto_migrate = true"
+        );
+        if Instant::now() >= until {
+            bail!(reason);
+        }
+        if !std::mem::replace(&mut reported, true) {
+            tracing::error!(
+                event = "registry.trouble",
+                reason,
+                "waiting {} s for the schema",
+                SCHEMA_PATIENCE.as_secs()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 /// Whether an error says no more than that the database is away.
 #[must_use]
 pub fn unreachable(error: &anyhow::Error) -> bool {
-    let away =
-        |error: &StoreError| matches!(error, StoreError::Unavailable(_) | StoreError::Late(_) | StoreError::ReadOnly);
-    error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(away))
+    error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_outage))
 }
 
 /// Reads the sealing key; beside an embedded database that has none, makes one and says so.
@@ -128,3 +156,6 @@ fn make_directory(path: &Path) -> anyhow::Result<()> {
 pub(super) fn config_error(key: &str, remedy: &dyn std::fmt::Display) -> ConfigError {
     ConfigError { key: key.to_owned(), origin: "as configured".to_owned(), remedy: remedy.to_string() }
 }
+
+/// How long a start waits for `grantd migrate` before it gives up.
+const SCHEMA_PATIENCE: Duration = Duration::from_secs(15);

@@ -11,8 +11,9 @@ use super::clients::Belongings;
 use super::keys::{KeyRow, SealedKey};
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
 use super::revoked::RevokedRow;
+use super::session::{Session, within};
 use super::tag_keys::{SELECT_TAG_KEYS, SealedTagKey, TagKeyRow};
-use super::{Session, Store, StoreError, on, within};
+use super::{Store, StoreError, on};
 use crate::model::client::Client;
 use crate::model::resource::Resource;
 use crate::model::time::UnixTime;
@@ -52,6 +53,8 @@ pub struct Poll {
     pub revision: i64,
     /// Whether the database refuses writes, so that its truth may be an old primary's.
     pub read_only: bool,
+    /// The time by the database's clock, in milliseconds since 1970.
+    pub now: i64,
 }
 
 impl Store {
@@ -99,14 +102,15 @@ impl Feed {
         match &mut self.session {
             Session::Postgres(connection) => {
                 // True on a standby too: connections to a demoted primary live on and would answer for ever.
-                let sql = "select revision, current_setting('transaction_read_only') = 'on' from registry_revision";
-                let (revision, read_only) = within(sqlx::query_as(sql).fetch_one(connection)).await?;
-                Ok(Poll { revision, read_only })
+                let sql = "select revision, current_setting('transaction_read_only') = 'on',
+                                  floor(extract(epoch from clock_timestamp()) * 1000)::bigint from registry_revision";
+                let (revision, read_only, now) = within(sqlx::query_as(sql).fetch_one(connection)).await?;
+                Ok(Poll { revision, read_only, now })
             }
             Session::Sqlite(connection) => {
-                let sql = "select revision from registry_revision";
-                let (revision,) = within(sqlx::query_as(sql).fetch_one(connection)).await?;
-                Ok(Poll { revision, read_only: false })
+                let sql = "select revision, cast(unixepoch('subsec') * 1000 as integer) from registry_revision";
+                let (revision, now) = within(sqlx::query_as(sql).fetch_one(connection)).await?;
+                Ok(Poll { revision, read_only: false, now })
             }
         }
     }
@@ -118,7 +122,9 @@ impl Feed {
     pub async fn changes(&mut self, since: Option<i64>) -> Result<Changes, StoreError> {
         let queries = self.queries.clone();
         let one_moment = match &self.session {
-            Session::Postgres(_) => "begin isolation level repeatable read read only",
+            Session::Postgres(_) => {
+                "begin isolation level repeatable read read only; set local statement_timeout = '30s'"
+            }
             Session::Sqlite(_) => "begin",
         };
         let read = async {

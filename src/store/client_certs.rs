@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Pool, Session, Store, StoreError, begin, on, within};
+use super::clients::moment;
+use super::statement::args;
+use super::{Store, StoreError, transaction};
 use crate::model::certificate::RegisteredCertificate;
 use crate::model::credential::StoredCertificate;
-use crate::model::time::UnixTime;
 
 pub(super) type CertificateRow = (String, String, String, String, i64, Option<i64>);
 
@@ -15,29 +16,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Refused`] when there is no such client, or it has a name already and this is one.
     pub async fn add_client_certificate(&self, client_id: &str, stored: &StoredCertificate) -> Result<(), StoreError> {
-        let mut session = self.session().await?;
-        self.queries.inc_by(2);
-        let second = within(async {
-            on!(Session, &mut session, connection => {
-                let mut tx = begin!(connection).await?;
-                sqlx::query("update registry_revision set revision = revision").execute(&mut *tx).await?;
-                let (names,): (i64,) =
-                    sqlx::query_as("select count(*) from client_certificate where client_id = $1 and kind <> 'self_signed'")
-                        .bind(client_id).fetch_one(&mut *tx).await?;
-                let second = names > 0 && stored.registered.needs_ca();
-                if !second {
-                    sqlx::query("insert into client_certificate (cert_id, client_id, kind, value, created_at, expires_at) values ($1, $2, $3, $4, $5, $6)")
-                        .bind(&*stored.cert_id).bind(client_id).bind(stored.registered.kind())
-                        .bind(stored.registered.to_string()).bind(stored.created_at.0).bind(stored.expires_at.map(|at| at.0))
-                        .execute(&mut *tx).await?;
-                }
-                tx.commit().await?;
-                Ok(second)
-            })
+        transaction!(self, |tx| {
+            // Whoever adds another name waits until this is decided.
+            tx.take_turn().await?;
+            let sql = "select count(*) from client_certificate where client_id = $1 and kind <> 'self_signed'";
+            if stored.registered.needs_ca() && tx.count(sql, &args![client_id]).await? > 0 {
+                return Err(StoreError::Refused(ONE_NAME.to_owned()));
+            }
+            let sql = "insert into client_certificate (cert_id, client_id, kind, value, created_at, expires_at)
+                       values ($1, $2, $3, $4, $5, $6)";
+            let (kind, value) = (stored.registered.kind(), stored.registered.to_string());
+            let values = args![&*stored.cert_id, client_id, kind, value, stored.created_at, stored.expires_at];
+            tx.execute(sql, &values).await.map(drop)
         })
-        .await?;
-        session.close().await;
-        if second { Err(StoreError::Refused(ONE_NAME.to_owned())) } else { Ok(()) }
     }
 
     /// Removes a registration. `Ok(false)` when the client has none of that id.
@@ -46,11 +37,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn remove_client_certificate(&self, client_id: &str, cert_id: &str) -> Result<bool, StoreError> {
         let sql = "delete from client_certificate where client_id = $1 and cert_id = $2";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async { Ok(sqlx::query(sql).bind(client_id).bind(cert_id).execute(pool).await?.rows_affected()) }).await
-        })
-        .map(|rows| rows > 0)
+        Ok(self.execute(sql, &args![client_id, cert_id]).await? > 0)
     }
 }
 
@@ -63,8 +50,8 @@ pub(super) fn certificate_of(
     Ok(StoredCertificate {
         cert_id: cert_id.into(),
         registered,
-        created_at: UnixTime(created_at),
-        expires_at: expires_at.map(UnixTime),
+        created_at: moment("client_certificate.created_at", created_at)?,
+        expires_at: expires_at.map(|at| moment("client_certificate.expires_at", at)).transpose()?,
         used: Arc::default(),
     })
 }

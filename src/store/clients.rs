@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::client_certs::{CertificateRow, certificate_of};
 use super::client_keys::{KEYS_OR_URI, KeyRow, key_of};
-use super::secrets::{NewSecret, insert_secret};
-use super::{Pool, Session, Store, StoreError, begin, on, within};
+use super::secrets::{INSERT_SECRET, NewSecret};
+use super::session::Transaction;
+use super::statement::args;
+use super::{Store, StoreError, transaction};
 use crate::crypto::json;
 use crate::crypto::jwk::{Alg, KeyError};
 use crate::model::client::{Client, RESERVED_CLAIMS};
@@ -40,35 +42,35 @@ impl Store {
     /// # Errors
     /// [`StoreError::Refused`] when the id is taken or a constraint says no.
     pub async fn create_client(&self, client: &Client, secret: Option<&NewSecret>) -> Result<(), StoreError> {
-        let mut session = self.session().await?;
-        self.queries.inc_by(2);
-        within(async {
-            on!(Session, &mut session, connection => {
-                let mut tx = begin!(connection).await?;
-                sqlx::query(
-                    "insert into client (client_id, scope, default_scope, grant_types, auth_methods, token_ttl, claims,
-                                         require_dpop, require_mtls_binding, enabled, created_at,
-                                         introspection_signed_response_alg)
-                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
-                    .bind(client.client_id.as_str()).bind(client.scope.as_str()).bind(client.default_scope.as_str())
-                    .bind(grant_types(client)).bind(client.auth_methods.as_deref()).bind(client.token_ttl.map(Span::seconds))
-                    .bind(claims(client)).bind(i64::from(client.require_dpop)).bind(i64::from(client.require_mtls_binding))
-                    .bind(i64::from(client.enabled)).bind(client.created_at.0)
-                    .bind(client.introspection_signed_response_alg.map(Alg::as_str))
-                    .execute(&mut *tx).await?;
-                for identifier in &client.resources {
-                    sqlx::query("insert into client_resource (client_id, identifier) values ($1, $2)")
-                        .bind(client.client_id.as_str()).bind(identifier.as_str()).execute(&mut *tx).await?;
-                }
-                if let Some(secret) = secret {
-                    insert_secret!(client.client_id.as_str(), secret).execute(&mut *tx).await?;
-                }
-                tx.commit().await
-            })
+        let id = client.client_id.as_str();
+        transaction!(self, |tx| {
+            tx.execute(
+                "insert into client (client_id, scope, default_scope, grant_types, auth_methods, token_ttl, claims,
+                                     require_dpop, require_mtls_binding, enabled, created_at,
+                                     introspection_signed_response_alg)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                &args![
+                    id,
+                    client.scope.as_str(),
+                    client.default_scope.as_str(),
+                    grant_types(client),
+                    client.auth_methods.as_deref(),
+                    client.token_ttl,
+                    claims(client),
+                    client.require_dpop,
+                    client.require_mtls_binding,
+                    client.enabled,
+                    client.created_at,
+                    client.introspection_signed_response_alg.map(Alg::as_str),
+                ],
+            )
+            .await?;
+            add_resources(tx, client).await?;
+            if let Some(secret) = secret {
+                tx.execute(INSERT_SECRET, &secret.values(id)).await?;
+            }
+            Ok(())
         })
-        .await?;
-        session.close().await;
-        Ok(())
     }
 
     /// Writes back what an administrator may change of a client. `Ok(false)` when there is none of that id.
@@ -76,34 +78,33 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn update_client(&self, client: &Client) -> Result<bool, StoreError> {
-        let mut session = self.session().await?;
-        self.queries.inc_by(2);
-        let found = within(async {
-            on!(Session, &mut session, connection => {
-                let mut tx = begin!(connection).await?;
-                let found = sqlx::query(
-                    // Not enabled and auth_methods: whoever switches a client off meanwhile keeps the last word.
+        let id = client.client_id.as_str();
+        transaction!(self, |tx| {
+            // Not enabled and auth_methods: whoever switches a client off meanwhile keeps the last word.
+            let found = tx
+                .execute(
                     "update client set scope = $2, default_scope = $3, token_ttl = $4, claims = $5,
                                        require_dpop = $6, require_mtls_binding = $7,
                                        introspection_signed_response_alg = $8
-                     where client_id = $1")
-                    .bind(client.client_id.as_str()).bind(client.scope.as_str()).bind(client.default_scope.as_str())
-                    .bind(client.token_ttl.map(Span::seconds)).bind(claims(client))
-                    .bind(i64::from(client.require_dpop)).bind(i64::from(client.require_mtls_binding))
-                    .bind(client.introspection_signed_response_alg.map(Alg::as_str))
-                    .execute(&mut *tx).await?.rows_affected();
-                sqlx::query("delete from client_resource where client_id = $1").bind(client.client_id.as_str()).execute(&mut *tx).await?;
-                for identifier in client.resources.iter().filter(|_| found > 0) {
-                    sqlx::query("insert into client_resource (client_id, identifier) values ($1, $2)")
-                        .bind(client.client_id.as_str()).bind(identifier.as_str()).execute(&mut *tx).await?;
-                }
-                tx.commit().await?;
-                Ok(found > 0)
-            })
+                     where client_id = $1",
+                    &args![
+                        id,
+                        client.scope.as_str(),
+                        client.default_scope.as_str(),
+                        client.token_ttl,
+                        claims(client),
+                        client.require_dpop,
+                        client.require_mtls_binding,
+                        client.introspection_signed_response_alg.map(Alg::as_str),
+                    ],
+                )
+                .await?;
+            tx.execute("delete from client_resource where client_id = $1", &args![id]).await?;
+            if found > 0 {
+                add_resources(tx, client).await?;
+            }
+            Ok(found > 0)
         })
-        .await?;
-        session.close().await;
-        Ok(found)
     }
 
     /// Enables or disables a client. `Ok(false)` when there is none of that id.
@@ -112,11 +113,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn set_client_enabled(&self, client_id: &str, enabled: bool) -> Result<bool, StoreError> {
         let sql = "update client set enabled = $2 where client_id = $1";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async { Ok(sqlx::query(sql).bind(client_id).bind(i64::from(enabled)).execute(pool).await?.rows_affected()) }).await
-        })
-        .map(|rows| rows > 0)
+        Ok(self.execute(sql, &args![client_id, enabled]).await? > 0)
     }
 
     /// Sets the only ways in which a client may authenticate, or lifts that. `Ok(false)` when there is none of that id.
@@ -125,11 +122,7 @@ impl Store {
     /// [`StoreError::Refused`] when a name is none of those in the metadata.
     pub async fn set_auth_methods(&self, client_id: &str, names: Option<&str>) -> Result<bool, StoreError> {
         let sql = "update client set auth_methods = $2 where client_id = $1";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async { Ok(sqlx::query(sql).bind(client_id).bind(names).execute(pool).await?.rows_affected()) }).await
-        })
-        .map(|rows| rows > 0)
+        Ok(self.execute(sql, &args![client_id, names]).await? > 0)
     }
 
     /// Deletes a client with its secrets. `Ok(false)` when there is none of that id.
@@ -138,10 +131,16 @@ impl Store {
     /// [`StoreError`].
     pub async fn delete_client(&self, client_id: &str) -> Result<bool, StoreError> {
         let sql = "delete from client where client_id = $1";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => within(async { Ok(sqlx::query(sql).bind(client_id).execute(pool).await?.rows_affected()) }).await)
-            .map(|rows| rows > 0)
+        Ok(self.execute(sql, &args![client_id]).await? > 0)
     }
+}
+
+async fn add_resources(tx: &mut Transaction, client: &Client) -> Result<(), StoreError> {
+    let sql = "insert into client_resource (client_id, identifier) values ($1, $2)";
+    for identifier in &client.resources {
+        tx.execute(sql, &args![client.client_id.as_str(), identifier.as_str()]).await?;
+    }
+    Ok(())
 }
 
 /// What belongs to clients, read before them. A row that cannot be understood becomes an error for its own client and nobody
@@ -247,8 +246,8 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
         require_dpop: flag("require_dpop", dpop)?,
         require_mtls_binding: flag("require_mtls_binding", mtls)?,
         enabled: flag("enabled", enabled)?,
-        created_at: UnixTime(created_at),
-        not_before: UnixTime(not_before),
+        created_at: moment("created_at", created_at)?,
+        not_before: moment("not_before", not_before)?,
         secrets: belonging.secrets.into_iter().collect::<Result<_, _>>()?,
         keys: belonging.keys.into_iter().collect::<Result<_, _>>()?,
         jwks_uri: uri.map(|uri| uri.parse()).transpose().map_err(|error| at("jwks_uri")(&error))?,
@@ -282,8 +281,8 @@ fn secret_of(
         origin,
         secret_id: secret_id.into(),
         hash,
-        expires_at: expires_at.map(UnixTime),
-        revoked_at: revoked_at.map(UnixTime),
+        expires_at: expires_at.map(|at| moment("client_secret.expires_at", at)).transpose()?,
+        revoked_at: revoked_at.map(|at| moment("client_secret.revoked_at", at)).transpose()?,
         seen: Arc::default(),
     })
 }
@@ -293,6 +292,11 @@ pub(super) fn ttl_of(seconds: i64) -> Result<Span, String> {
         Ok(seconds @ 1..=86400) => Ok(Span::from_secs(seconds)),
         _ => Err(format!("token_ttl: {seconds} is not from 1 to 86400 seconds")),
     }
+}
+
+/// A moment in a column. One in milliseconds would be a credential that never expires.
+pub(super) fn moment(column: &str, seconds: i64) -> Result<UnixTime, String> {
+    UnixTime::from_column(seconds).ok_or_else(|| format!("{column}: {seconds} is not in seconds since 1970"))
 }
 
 fn flag(column: &'static str, value: i64) -> Result<bool, String> {

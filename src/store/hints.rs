@@ -6,7 +6,8 @@
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Notify;
 
-use super::{Options, Store, StoreError, within};
+use super::session::within;
+use super::{Options, Store, StoreError};
 
 impl Store {
     /// Wakes `heard` at each notification, until the connection breaks. With SQLite there are none: it returns at once.

@@ -1,6 +1,7 @@
 //! Signing keys at rest, sealed.
 
-use super::{Pool, Session, Store, StoreError, begin, on, within};
+use super::statement::{Value, args};
+use super::{Store, StoreError, transaction};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::seal::SealingKey;
@@ -46,6 +47,11 @@ impl SealedKey {
         Ok(Self { kid, alg, sealed, active_at, created_at: now })
     }
 
+    /// The values of [`INSERT_KEY`].
+    fn values(&self) -> [Value; 5] {
+        args![&self.kid, &self.alg, self.sealed.as_slice(), self.active_at, self.created_at]
+    }
+
     /// Opens the key, checks that it is the one its row says, and that it verifies its own signature.
     ///
     /// # Errors
@@ -70,8 +76,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn keys(&self) -> Result<Vec<SealedKey>, StoreError> {
         let sql = "select kid, alg, sealed, active_at, created_at from signing_key order by active_at, kid";
-        self.queries.inc();
-        let rows: Vec<KeyRow> = on!(Pool, &self.pool, pool => within(sqlx::query_as(sql).fetch_all(pool)).await)?;
+        let rows: Vec<KeyRow> = self.fetch(sql, &[]).await?;
         Ok(rows.into_iter().map(SealedKey::from).collect())
     }
 
@@ -80,11 +85,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn has_key(&self, kid: &str) -> Result<bool, StoreError> {
-        self.queries.inc();
         let sql = "select count(*) from signing_key where kid = $1";
-        let (there,): (i64,) =
-            on!(Pool, &self.pool, pool => within(sqlx::query_as(sql).bind(kid).fetch_one(pool)).await)?;
-        Ok(there > 0)
+        let counts: Vec<(i64,)> = self.fetch(sql, &args![kid]).await?;
+        Ok(counts.first().is_some_and(|(count,)| *count > 0))
     }
 
     /// Adds a key.
@@ -92,13 +95,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Refused`] when it is there already.
     pub async fn add_key(&self, key: &SealedKey) -> Result<(), StoreError> {
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async {
-                sqlx::query(INSERT_KEY).bind(&key.kid).bind(&key.alg).bind(&key.sealed).bind(key.active_at.0).bind(key.created_at.0)
-                    .execute(pool).await
-            }).await.map(drop)
-        })
+        self.execute(INSERT_KEY, &key.values()).await.map(drop)
     }
 
     /// Adds a key unless its algorithm has one by now, so that replicas that start together make one key and not three.
@@ -107,25 +104,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn add_first_key(&self, key: &SealedKey) -> Result<bool, StoreError> {
-        let mut session = self.session().await?;
-        self.queries.inc_by(3);
-        let added = within(async {
-            on!(Session, &mut session, connection => {
-                let mut tx = begin!(connection).await?;
-                // The row lock makes the others wait until this is decided.
-                sqlx::query("update registry_revision set revision = revision").execute(&mut *tx).await?;
-                let (there,): (i64,) = sqlx::query_as("select count(*) from signing_key where alg = $1").bind(&key.alg).fetch_one(&mut *tx).await?;
-                if there == 0 {
-                    sqlx::query(INSERT_KEY).bind(&key.kid).bind(&key.alg).bind(&key.sealed).bind(key.active_at.0).bind(key.created_at.0)
-                        .execute(&mut *tx).await?;
-                }
-                tx.commit().await?;
-                Ok(there == 0)
-            })
+        transaction!(self, |tx| {
+            // The others wait until this is decided.
+            tx.take_turn().await?;
+            let of_alg = tx.count("select count(*) from signing_key where alg = $1", &args![&key.alg]).await?;
+            if of_alg == 0 {
+                tx.execute(INSERT_KEY, &key.values()).await?;
+            }
+            Ok(of_alg == 0)
         })
-        .await?;
-        session.close().await;
-        Ok(added)
     }
 
     /// Removes a key and, when `successor` is given, adds it in the same transaction. `Ok(false)` when there is no such key.
@@ -133,23 +120,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn remove_key(&self, kid: &str, successor: Option<&SealedKey>) -> Result<bool, StoreError> {
-        let mut session = self.session().await?;
-        self.queries.inc_by(2);
-        let removed = within(async {
-            on!(Session, &mut session, connection => {
-                let mut tx = begin!(connection).await?;
-                let removed = sqlx::query("delete from signing_key where kid = $1").bind(kid).execute(&mut *tx).await?.rows_affected() > 0;
-                if let Some(key) = successor.filter(|_| removed) {
-                    sqlx::query(INSERT_KEY).bind(&key.kid).bind(&key.alg).bind(&key.sealed).bind(key.active_at.0).bind(key.created_at.0)
-                        .execute(&mut *tx).await?;
-                }
-                tx.commit().await?;
-                Ok(removed)
-            })
+        transaction!(self, |tx| {
+            let removed = tx.execute("delete from signing_key where kid = $1", &args![kid]).await? > 0;
+            if let Some(key) = successor.filter(|_| removed) {
+                tx.execute(INSERT_KEY, &key.values()).await?;
+            }
+            Ok(removed)
         })
-        .await?;
-        session.close().await;
-        Ok(removed)
     }
 }
 

@@ -1,13 +1,18 @@
 //! Schema and seeds: each file once, in order, by one process at a time, whole or not at all.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+use tokio::task::JoinHandle;
 
-use super::{DEADLINE, Database, Pool, Session, Store, StoreError, on, within};
+use super::session::{self, Session, within};
+use super::statement::args;
+use super::{DEADLINE, Database, Pool, Store, StoreError, on};
 
 /// How a database's schema stands to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +22,28 @@ pub enum Schema {
         /// How many migrations are missing.
         pending: usize,
     },
-    /// The one this program works on, or one that a newer program made from it; migrations only add.
+    /// The one this program works on.
     Usable,
+    /// One that a newer program made from it. Migrations only add, so this program works on it too.
+    Newer {
+        /// How many migrations this program does not know.
+        by: usize,
+    },
+}
+
+/// What `grantd migrate` may do, and for how long it waits.
+#[derive(Debug, Clone, Copy)]
+pub struct MigrationTerms {
+    /// Whether the schema may go where tables of others are.
+    pub into_shared_database: bool,
+    /// How long a statement waits for a lock that another session holds.
+    pub lock_timeout: Duration,
+}
+
+impl Default for MigrationTerms {
+    fn default() -> Self {
+        Self { into_shared_database: false, lock_timeout: Duration::from_mins(1) }
+    }
 }
 
 /// Why migrating stopped. What was applied before it stays applied.
@@ -34,6 +59,16 @@ pub enum MigrationError {
         path: String,
         /// What is wrong and what to do.
         reason: String,
+    },
+    /// The database is not empty, and what is in it is not ours.
+    #[error(
+        "{target} holds tables that are not grantd's ({tables}): name another database in database.url, or a schema of its own there (options=-csearch_path%3Dgrantd), or say --into-shared-database"
+    )]
+    Shared {
+        /// Where, without a password.
+        target: String,
+        /// The first few of them.
+        tables: String,
     },
     /// A migration of the schema failed.
     #[error("schema migration {version} failed: {reason}")]
@@ -65,22 +100,67 @@ impl Store {
     /// [`StoreError`].
     pub async fn schema(&self) -> Result<Schema, StoreError> {
         let applied = self.applied(SCHEMA_TABLE).await?;
-        let pending = self.schema_migrations().iter().filter(|migration| !applied.contains(&migration.version)).count();
-        Ok(if pending == 0 { Schema::Usable } else { Schema::Older { pending } })
+        let ours = self.schema_migrations();
+        let pending = ours.iter().filter(|migration| !applied.contains(&migration.version)).count();
+        let newest = ours.last().map_or(0, |migration| migration.version);
+        let by = applied.iter().filter(|version| **version > newest).count();
+        Ok(match (pending, by) {
+            (0, 0) => Schema::Usable,
+            (0, by) => Schema::Newer { by },
+            (pending, _) => Schema::Older { pending },
+        })
+    }
+
+    /// Applies the schema, then the seeds of `directory`, on the default terms.
+    ///
+    /// # Errors
+    /// [`MigrationError`], naming the file and what to do about it.
+    pub async fn migrate(&self, database: &Database, directory: Option<&Path>) -> Result<(), MigrationError> {
+        self.migrate_with(database, directory, MigrationTerms::default()).await
     }
 
     /// Applies the schema, then the seeds of `directory`. Several processes may do it at once: one works, the others wait.
     ///
     /// # Errors
     /// [`MigrationError`], naming the file and what to do about it.
-    pub async fn migrate(&self, database: &Database, directory: Option<&Path>) -> Result<(), MigrationError> {
+    pub async fn migrate_with(
+        &self,
+        database: &Database,
+        directory: Option<&Path>,
+        terms: MigrationTerms,
+    ) -> Result<(), MigrationError> {
         // sqlx locks PostgreSQL itself; its lock for SQLite does nothing, so processes meet at a file beside the database.
         let _one_at_a_time = lock_beside(database).await?;
+        let mut session = self.session().await?;
+        let waiting = self.report_waiting(&mut session, terms).await?;
+        let migrated = self.migrate_in(&mut session, database, directory, terms).await;
+        waiting.abort();
+        // Closing the session gives the lock back.
+        session.close().await;
+        migrated
+    }
+
+    async fn migrate_in(
+        &self,
+        session: &mut Session,
+        database: &Database,
+        directory: Option<&Path>,
+        terms: MigrationTerms,
+    ) -> Result<(), MigrationError> {
+        on!(Session, session, connection => connection.lock().await).map_err(store_error)?;
+        self.adopt_former_table(session).await?;
+        if !terms.into_shared_database && self.applied_in(session, SCHEMA_TABLE).await?.is_empty() {
+            refuse_others_database(session, database).await?;
+        }
         let mut schema = Migrator::with_migrations(self.schema_migrations());
-        schema.set_ignore_missing(true);
-        self.run(&schema).await.map_err(|error| match error {
+        schema.set_ignore_missing(true).set_locking(false).dangerous_set_table_name(SCHEMA_TABLE);
+        run(&schema, session).await.map_err(|error| match error {
             MigrateError::ExecuteMigration(error, version) => {
-                MigrationError::Schema { version, reason: error.to_string() }
+                let reason = error.to_string();
+                match StoreError::from(error) {
+                    error @ (StoreError::Locked(_) | StoreError::Unavailable(_)) => MigrationError::Store(error),
+                    _ => MigrationError::Schema { version, reason },
+                }
             }
             MigrateError::VersionMismatch(version) => MigrationError::Schema {
                 version,
@@ -92,11 +172,10 @@ impl Store {
         let seeds = read_seeds(directory)?;
         let names: HashMap<i64, PathBuf> = seeds.iter().map(|seed| (seed.version, seed.path.clone())).collect();
         let mut seeds = Migrator::with_migrations(seeds.into_iter().map(Seed::into_migration).collect());
-        seeds.dangerous_set_table_name(SEED_TABLE);
         // Seeds that were applied may be taken out of the directory.
-        seeds.set_ignore_missing(true);
+        seeds.set_ignore_missing(true).set_locking(false).dangerous_set_table_name(SEED_TABLE);
         let path = |version| names.get(&version).map_or_else(|| version.to_string(), |path| path.display().to_string());
-        self.run(&seeds).await.map_err(|error| match error {
+        run(&seeds, session).await.map_err(|error| match error {
             MigrateError::ExecuteMigration(sqlx::Error::Database(error), version) => {
                 let said = error.message().to_owned();
                 let reason = match StoreError::from(sqlx::Error::Database(error)) {
@@ -111,6 +190,34 @@ impl Store {
             },
             other => MigrationError::Store(store_error(other)),
         })
+    }
+
+    /// Until the first release the schema's migrations stood in a table whose name every program that uses sqlx gives to its
+    /// own. What is ours there is copied; the table stays for replicas of the former version.
+    async fn adopt_former_table(&self, session: &mut Session) -> Result<(), StoreError> {
+        let former = self.applied_in(session, FORMER_SCHEMA_TABLE).await?;
+        if former.is_empty()
+            || !self.applied_in(session, SCHEMA_TABLE).await?.is_empty()
+            || !has_table(session, "registry_revision").await?
+        {
+            return Ok(());
+        }
+        on!(Session, session, connection => connection.ensure_migrations_table(SCHEMA_TABLE).await)
+            .map_err(store_error)?;
+        let mut ours = String::new();
+        for migration in self.schema_migrations() {
+            let separator = if ours.is_empty() { "" } else { ", " };
+            write!(ours, "{separator}'{}'", migration.description)
+                .map_err(|_| StoreError::Schema("formatting".into()))?;
+        }
+        let copy = format!(
+            "insert into {SCHEMA_TABLE} (version, description, installed_on, success, checksum, execution_time)
+             select version, description, installed_on, success, checksum, execution_time
+             from {FORMER_SCHEMA_TABLE} where description in ({ours})"
+        );
+        let copied =
+            on!(Session, session, connection => sqlx::raw_sql(AssertSqlSafe(copy)).execute(connection).await.map(drop));
+        Ok(copied?)
     }
 
     /// Every migration and seed, and whether the database has it.
@@ -141,43 +248,69 @@ impl Store {
         Ok(status)
     }
 
-    async fn run(&self, migrator: &Migrator) -> Result<(), MigrateError> {
-        let session = self.session().await.map_err(|error| MigrateError::Source(error.into()))?;
-        match session {
-            Session::Postgres(mut connection) => migrator.run_direct(None, &mut connection, false).await,
-            Session::Sqlite(mut connection) => migrator.run_direct(None, &mut connection, false).await,
-        }
-    }
-
     async fn applied(&self, table: &'static str) -> Result<HashSet<i64>, StoreError> {
         let mut session = self.session().await?;
-        let there: Option<(i64,)> = match &mut session {
-            Session::Postgres(connection) => {
-                within(
-                    sqlx::query_as("select 1::bigint where to_regclass($1) is not null")
-                        .bind(table)
-                        .fetch_optional(connection),
-                )
-                .await?
-            }
-            Session::Sqlite(connection) => {
-                let sql = "select 1 from sqlite_master where type = 'table' and name = $1";
-                within(sqlx::query_as(sql).bind(table).fetch_optional(connection)).await?
-            }
-        };
-        if there.is_none() {
-            session.close().await;
+        let mut applied = self.applied_in(&mut session, table).await;
+        if table == SCHEMA_TABLE
+            && applied.as_ref().is_ok_and(HashSet::is_empty)
+            && has_table(&mut session, "registry_revision").await?
+        {
+            applied = self.applied_in(&mut session, FORMER_SCHEMA_TABLE).await;
+        }
+        session.close().await;
+        applied
+    }
+
+    async fn applied_in(&self, session: &mut Session, table: &'static str) -> Result<HashSet<i64>, StoreError> {
+        if !has_table(session, table).await? {
             return Ok(HashSet::new());
         }
-        let list = async { on!(Session, &mut session, connection => connection.list_applied_migrations(table).await) };
+        let list = async { on!(Session, session, connection => connection.list_applied_migrations(table).await) };
         let applied =
             tokio::time::timeout(DEADLINE, list).await.map_err(|_| StoreError::Late(DEADLINE))?.map_err(store_error)?;
-        session.close().await;
         Ok(applied.into_iter().map(|migration| migration.version).collect())
     }
 
+    /// Lets a session wait, and says for whom while it does.
+    async fn report_waiting(&self, session: &mut Session, terms: MigrationTerms) -> Result<JoinHandle<()>, StoreError> {
+        let mut pid = None;
+        if let Session::Postgres(connection) = session {
+            session::be_patient(connection, terms.lock_timeout).await?;
+            let (own,): (i64,) = sqlx::query_as("select pg_backend_pid()::bigint").fetch_one(connection).await?;
+            pid = Some(own);
+        }
+        let store = self.clone();
+        Ok(tokio::spawn(async move {
+            let Some(pid) = pid else { return };
+            loop {
+                tokio::time::sleep(REPORT_WAITING).await;
+                match store.blockers_of(pid).await {
+                    Ok(holders) if !holders.is_empty() => {
+                        let holders = holders.join("; ");
+                        tracing::warn!(event = "migrate.waiting", holders, "migrating waits for a lock");
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(event = "migrate.waiting", reason = %error),
+                }
+            }
+        }))
+    }
+
     fn schema_migrations(&self) -> Vec<Migration> {
-        macro_rules! migration {
+        let migration = |(version, name, sql): &(i64, &'static str, &'static str)| {
+            Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
+        };
+        self.schema_files().iter().map(migration).collect()
+    }
+
+    /// The texts of the schema, in order.
+    pub(super) fn schema_sql(&self) -> Vec<&'static str> {
+        self.schema_files().iter().map(|(_, _, sql)| *sql).collect()
+    }
+
+    /// Number, name and text of each migration.
+    fn schema_files(&self) -> [(i64, &'static str, &'static str); 8] {
+        macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
                     Pool::Postgres(_) => {
@@ -185,19 +318,58 @@ impl Store {
                     }
                     Pool::Sqlite(_) => include_str!(concat!("../../migrations/sqlite/", $version, "_", $name, ".sql")),
                 };
-                Migration::new($version, $name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+                ($version, $name, sql)
             }};
         }
-        vec![
-            migration!(1, "registry"),
-            migration!(2, "secret_tags"),
-            migration!(3, "client_credentials"),
-            migration!(4, "revocation"),
-            migration!(5, "deleted_client"),
-            migration!(6, "credential_use"),
-            migration!(7, "client_registration"),
+        [
+            file!(1, "registry"),
+            file!(2, "secret_tags"),
+            file!(3, "client_credentials"),
+            file!(4, "revocation"),
+            file!(5, "deleted_client"),
+            file!(6, "credential_use"),
+            file!(7, "client_registration"),
+            file!(8, "times_and_sessions"),
         ]
     }
+}
+
+async fn run(migrator: &Migrator, session: &mut Session) -> Result<(), MigrateError> {
+    match session {
+        Session::Postgres(connection) => migrator.run_direct(None, connection, false).await,
+        Session::Sqlite(connection) => migrator.run_direct(None, connection, false).await,
+    }
+}
+
+async fn has_table(session: &mut Session, name: &str) -> Result<bool, StoreError> {
+    let sql = match session {
+        Session::Postgres(_) => "select count(*) from pg_class where oid = to_regclass($1)",
+        Session::Sqlite(_) => "select count(*) from sqlite_master where type = 'table' and name = $1",
+    };
+    Ok(within(session.count(sql, &args![name])).await? > 0)
+}
+
+/// A database of another program is no place for our tables, and `DATABASE_URL` often names one. Tables that came with an
+/// extension are nobody's.
+async fn refuse_others_database(session: &mut Session, database: &Database) -> Result<(), MigrationError> {
+    let sql = match session {
+        Session::Postgres(_) => {
+            "select c.relname::text from pg_class c where c.relnamespace = current_schema()::regnamespace
+             and c.relkind in ('r', 'p', 'f') and left(c.relname, 8) <> '_grantd_' and not exists
+                 (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+             order by 1 limit 4"
+        }
+        Session::Sqlite(_) => {
+            "select name from sqlite_master where type = 'table' and substr(name, 1, 7) <> 'sqlite_'
+             and substr(name, 1, 8) <> '_grantd_' order by 1 limit 4"
+        }
+    };
+    let tables: Vec<(String,)> = within(session.fetch(sql, &[])).await?;
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let tables: Vec<String> = tables.into_iter().map(|(name,)| name).collect();
+    Err(MigrationError::Shared { target: database.to_string(), tables: tables.join(", ") })
 }
 
 struct Seed {
@@ -271,5 +443,8 @@ fn store_error(error: MigrateError) -> StoreError {
     }
 }
 
-const SCHEMA_TABLE: &str = "_sqlx_migrations";
+const SCHEMA_TABLE: &str = "_grantd_migrations";
+const FORMER_SCHEMA_TABLE: &str = "_sqlx_migrations";
+/// From the beginning of a wait to the first report of it, and from one report to the next.
+const REPORT_WAITING: Duration = Duration::from_secs(2);
 const SEED_TABLE: &str = "_grantd_seeds";

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use super::clients::ttl_of;
-use super::{Pool, Session, Store, StoreError, begin, on, within};
+use super::statement::args;
+use super::{Store, StoreError, transaction};
 use crate::crypto::jwk::Alg;
 use crate::model::client_id::ClientId;
 use crate::model::resource::Resource;
-use crate::model::time::{Span, UnixTime};
+use crate::model::time::UnixTime;
 
 pub(super) type ResourceRow = (String, String, Option<String>, Option<i64>);
 pub(super) type IntrospectorRow = (String, String);
@@ -18,31 +19,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Refused`] when the identifier is taken or a constraint says no.
     pub async fn save_resource(&self, resource: &Resource, replace: bool, now: UnixTime) -> Result<bool, StoreError> {
-        let mut session = self.session().await?;
-        self.queries.inc_by(3);
-        let (identifier, alg) = (resource.identifier.as_str(), resource.alg.map(Alg::as_str));
-        let found = within(async {
-            on!(Session, &mut session, connection => {
-                let mut tx = begin!(connection).await?;
-                let write = if replace {
-                    sqlx::query("update resource set scope = $2, alg = $3, token_ttl = $4 where identifier = $1 and $5 = $5")
-                } else {
-                    sqlx::query("insert into resource (identifier, scope, alg, token_ttl, created_at) values ($1, $2, $3, $4, $5)")
-                };
-                let found = write.bind(identifier).bind(resource.scope.as_str()).bind(alg).bind(resource.token_ttl.map(Span::seconds))
-                    .bind(now.0).execute(&mut *tx).await?.rows_affected() > 0;
-                sqlx::query("delete from resource_introspector where identifier = $1").bind(identifier).execute(&mut *tx).await?;
-                for client_id in resource.introspectors.iter().filter(|_| found) {
-                    sqlx::query("insert into resource_introspector (identifier, client_id) values ($1, $2)")
-                        .bind(identifier).bind(client_id.as_str()).execute(&mut *tx).await?;
-                }
-                tx.commit().await?;
-                Ok(found)
-            })
+        let identifier = resource.identifier.as_str();
+        let alg = resource.alg.map(Alg::as_str);
+        transaction!(self, |tx| {
+            let found = if replace {
+                let sql = "update resource set scope = $2, alg = $3, token_ttl = $4 where identifier = $1";
+                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl]).await? > 0
+            } else {
+                let sql =
+                    "insert into resource (identifier, scope, alg, token_ttl, created_at) values ($1, $2, $3, $4, $5)";
+                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl, now]).await? > 0
+            };
+            tx.execute("delete from resource_introspector where identifier = $1", &args![identifier]).await?;
+            for client_id in resource.introspectors.iter().filter(|_| found) {
+                let sql = "insert into resource_introspector (identifier, client_id) values ($1, $2)";
+                tx.execute(sql, &args![identifier, client_id.as_str()]).await?;
+            }
+            Ok(found)
         })
-        .await?;
-        session.close().await;
-        Ok(found)
     }
 
     /// Deletes a resource that no client uses. `Ok(false)` when there is none of that identifier.
@@ -50,11 +44,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Refused`] naming the clients that still use it.
     pub async fn delete_resource(&self, identifier: &str) -> Result<bool, StoreError> {
-        let users: Vec<(String,)> = {
-            let sql = "select client_id from client_resource where identifier = $1 order by client_id limit 10";
-            self.queries.inc();
-            on!(Pool, &self.pool, pool => within(sqlx::query_as(sql).bind(identifier).fetch_all(pool)).await)?
-        };
+        let sql = "select client_id from client_resource where identifier = $1 order by client_id limit 10";
+        let users: Vec<(String,)> = self.fetch(sql, &args![identifier]).await?;
         if !users.is_empty() {
             let users: Vec<String> = users.into_iter().map(|(client_id,)| client_id).collect();
             return Err(StoreError::Refused(format!(
@@ -63,9 +54,7 @@ impl Store {
             )));
         }
         let sql = "delete from resource where identifier = $1";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => within(async { Ok(sqlx::query(sql).bind(identifier).execute(pool).await?.rows_affected()) }).await)
-            .map(|rows| rows > 0)
+        Ok(self.execute(sql, &args![identifier]).await? > 0)
     }
 }
 

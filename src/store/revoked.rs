@@ -1,7 +1,8 @@
 //! Revoked tokens at rest: single ones, and the moments before which all count for nothing.
 
 use super::spent::{BATCH, REST};
-use super::{Pool, Store, StoreError, on, within};
+use super::statement::args;
+use super::{Store, StoreError};
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
 
@@ -22,19 +23,7 @@ impl Store {
         let sql = "insert into revoked_token (jti, client_id, expires_at, revoked_at)
                    select $1, $2, $3, $4 where not exists (select 1 from revoked_token where jti = $1)
                    on conflict (jti) do nothing";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async {
-                let mut connection = pool.acquire().await?;
-                let insert = sqlx::query(sql).bind(jti.to_string()).bind(client_id).bind(expires_at.0).bind(now.0);
-                let inserted = insert.execute(&mut *connection).await;
-                if inserted.is_err() {
-                    // It may lead to a primary that was demoted.
-                    connection.close_on_drop();
-                }
-                inserted.map(drop)
-            }).await
-        })
+        self.execute(sql, &args![jti.to_string(), client_id, expires_at, now]).await.map(drop)
     }
 
     /// Takes away the rows of tokens that had ended before `ended`, and of clients whose last token had, a small batch at a
@@ -50,10 +39,7 @@ impl Store {
         let mut swept = 0;
         for (sql, before) in [(tokens, ended.0), (clients, ended.0 - LONGEST_TTL)] {
             loop {
-                self.queries.inc();
-                let rows = on!(Pool, &self.pool, pool => {
-                    within(async { Ok(sqlx::query(sql).bind(before).execute(pool).await?.rows_affected()) }).await
-                })?;
+                let rows = self.execute(sql, &args![before]).await?;
                 swept += rows;
                 if rows < BATCH {
                     break;
@@ -72,11 +58,7 @@ impl Store {
     pub async fn revoke_tokens_of(&self, client_id: &str, at: UnixTime) -> Result<bool, StoreError> {
         let sql =
             "update client set not_before = case when not_before < $2 then $2 else not_before end where client_id = $1";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async { Ok(sqlx::query(sql).bind(client_id).bind(at.0).execute(pool).await?.rows_affected()) }).await
-        })
-        .map(|rows| rows > 0)
+        Ok(self.execute(sql, &args![client_id, at]).await? > 0)
     }
 
     /// Revokes what all clients were issued until `at`. It never takes back an earlier call.
@@ -88,8 +70,7 @@ impl Store {
                    on conflict (only_row) do update set not_before = case
                        when token_cutoff.not_before < excluded.not_before then excluded.not_before
                        else token_cutoff.not_before end";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => within(async { sqlx::query(sql).bind(at.0).execute(pool).await }).await.map(drop))
+        self.execute(sql, &args![at]).await.map(drop)
     }
 }
 

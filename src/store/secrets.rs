@@ -1,6 +1,7 @@
 //! Client secrets at rest.
 
-use super::{Pool, Session, Store, StoreError, begin, on, within};
+use super::statement::{Value, args};
+use super::{Store, StoreError, transaction};
 use crate::crypto::secret::SecretHash;
 use crate::model::credential::Origin;
 use crate::model::time::UnixTime;
@@ -23,6 +24,20 @@ pub struct NewSecret {
 }
 
 impl NewSecret {
+    /// The values of [`INSERT_SECRET`].
+    pub(super) fn values(&self, client_id: &str) -> [Value; 8] {
+        args![
+            &self.secret_id,
+            client_id,
+            self.hash.to_string(),
+            &self.label,
+            self.imported(),
+            self.tag_key(),
+            self.created_at,
+            self.expires_at,
+        ]
+    }
+
     /// Whether it was chosen elsewhere, as a column has it.
     pub(crate) fn imported(&self) -> i64 {
         i64::from(self.origin == Origin::Imported)
@@ -64,32 +79,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Refused`] when there is no such client, the id is taken, or too many were imported.
     pub async fn add_secret(&self, client_id: &str, secret: &NewSecret) -> Result<(), StoreError> {
-        let mut session = self.session().await?;
-        self.queries.inc_by(2);
-        let imported = within(async {
-            on!(Session, &mut session, connection => {
-                let mut tx = begin!(connection).await?;
-                // The row lock makes other imports wait until this one is decided.
-                sqlx::query("update registry_revision set revision = revision").execute(&mut *tx).await?;
-                let (imported,): (i64,) = sqlx::query_as(
-                    "select count(*) from client_secret where client_id = $1 and imported = 1 and revoked_at is null
-                     and (expires_at is null or expires_at > $2)")
-                    .bind(client_id).bind(secret.created_at.0).fetch_one(&mut *tx).await?;
-                if imported < MAX_IMPORTED || secret.origin != Origin::Imported {
-                    insert_secret!(client_id, secret).execute(&mut *tx).await?;
-                }
-                tx.commit().await?;
-                Ok(imported)
-            })
+        transaction!(self, |tx| {
+            // Other imports wait until this one is decided.
+            tx.take_turn().await?;
+            let sql = "select count(*) from client_secret where client_id = $1 and imported = 1 and revoked_at is null
+                       and (expires_at is null or expires_at > $2)";
+            let imported = tx.count(sql, &args![client_id, secret.created_at]).await?;
+            if secret.origin == Origin::Imported && imported >= MAX_IMPORTED {
+                return Err(StoreError::Refused(format!(
+                    "client {client_id} has {MAX_IMPORTED} imported secrets that work already; revoke one first, or use `grantd client secret add`, which has no such limit"
+                )));
+            }
+            tx.execute(INSERT_SECRET, &secret.values(client_id)).await.map(drop)
         })
-        .await?;
-        session.close().await;
-        if secret.origin == Origin::Imported && imported >= MAX_IMPORTED {
-            return Err(StoreError::Refused(format!(
-                "client {client_id} has {MAX_IMPORTED} imported secrets that work already; revoke one first, or use `grantd client secret add`, which has no such limit"
-            )));
-        }
-        Ok(())
     }
 
     /// Revokes one secret of a client. `Ok(false)` when the client has none of that id. Revoking twice keeps the first time.
@@ -99,11 +101,7 @@ impl Store {
     pub async fn revoke_secret(&self, client_id: &str, secret_id: &str, now: UnixTime) -> Result<bool, StoreError> {
         let sql =
             "update client_secret set revoked_at = coalesce(revoked_at, $3) where client_id = $1 and secret_id = $2";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async { Ok(sqlx::query(sql).bind(client_id).bind(secret_id).bind(now.0).execute(pool).await?.rows_affected()) }).await
-        })
-        .map(|rows| rows > 0)
+        Ok(self.execute(sql, &args![client_id, secret_id, now]).await? > 0)
     }
 
     /// Revokes one secret of a client, unless it was used or made after `unused_since`: one statement, so that a use that is
@@ -121,14 +119,7 @@ impl Store {
         let sql = "update client_secret set revoked_at = $4
                    where client_id = $1 and secret_id = $2 and revoked_at is null and created_at <= $3
                      and not exists (select 1 from client_secret_use u where u.secret_id = $2 and u.last_used_at > $3)";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async {
-                let update = sqlx::query(sql).bind(client_id).bind(secret_id).bind(unused_since.0).bind(now.0);
-                Ok(update.execute(pool).await?.rows_affected())
-            }).await
-        })
-        .map(|rows| rows > 0)
+        Ok(self.execute(sql, &args![client_id, secret_id, unused_since, now]).await? > 0)
     }
 
     /// Deletes a client's secrets of one label.
@@ -137,8 +128,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn delete_secrets_labelled(&self, client_id: &str, label: &str) -> Result<(), StoreError> {
         let sql = "delete from client_secret where client_id = $1 and label = $2";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => within(async { sqlx::query(sql).bind(client_id).bind(label).execute(pool).await }).await.map(drop))
+        self.execute(sql, &args![client_id, label]).await.map(drop)
     }
 
     /// Replaces a hash by one of the same secret with other parameters, unless it has changed meanwhile.
@@ -147,10 +137,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn rehash_secret(&self, secret_id: &str, old: &SecretHash, new: &SecretHash) -> Result<(), StoreError> {
         let sql = "update client_secret set hash = $3 where secret_id = $1 and hash = $2";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => {
-            within(async { sqlx::query(sql).bind(secret_id).bind(old.to_string()).bind(new.to_string()).execute(pool).await }).await.map(drop)
-        })
+        self.execute(sql, &args![secret_id, old.to_string(), new.to_string()]).await.map(drop)
     }
 
     /// The secrets of one client, or of all, oldest first.
@@ -162,9 +149,7 @@ impl Store {
         let sql = "select s.client_id, s.secret_id, s.label, s.imported, s.created_at, s.expires_at, s.revoked_at, u.last_used_at
                    from client_secret s left join client_secret_use u on u.secret_id = s.secret_id
                    where $1 is null or s.client_id = $1 order by s.client_id, s.created_at, s.secret_id";
-        self.queries.inc();
-        let rows: Vec<Row> =
-            on!(Pool, &self.pool, pool => within(sqlx::query_as(sql).bind(client_id).fetch_all(pool)).await)?;
+        let rows: Vec<Row> = self.fetch(sql, &args![client_id]).await?;
         let summary =
             |(client_id, secret_id, label, imported, created_at, expires_at, revoked_at, last_used_at): Row| {
                 SecretSummary {
@@ -185,21 +170,6 @@ impl Store {
 /// Each imported secret has to be tried, so their number bounds what a wrong guess costs.
 pub const MAX_IMPORTED: i64 = 2;
 
-/// The statement that adds a [`NewSecret`] to a client.
-macro_rules! insert_secret {
-    ($client_id:expr, $secret:expr) => {
-        sqlx::query(
-            "insert into client_secret (secret_id, client_id, hash, label, imported, tag_key, created_at, expires_at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(&$secret.secret_id)
-        .bind($client_id)
-        .bind($secret.hash.to_string())
-        .bind(&$secret.label)
-        .bind($secret.imported())
-        .bind($secret.tag_key())
-        .bind($secret.created_at.0)
-        .bind($secret.expires_at.map(|at| at.0))
-    };
-}
-pub(super) use insert_secret;
+/// Adds a [`NewSecret`] to a client; [`NewSecret::values`] are its values.
+pub(super) const INSERT_SECRET: &str = "insert into client_secret
+    (secret_id, client_id, hash, label, imported, tag_key, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8)";

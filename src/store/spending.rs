@@ -7,11 +7,12 @@ use std::cmp::Reverse;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::QueryBuilder;
+use sqlx::AssertSqlSafe;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::spent::{Spent, Use, UseKind};
-use super::{DEADLINE, Pool, Store, StoreError, on, within};
+use super::statement::{Value, args, placeholders};
+use super::{DEADLINE, Store, StoreError};
 
 /// Those who wait to spend.
 #[derive(Debug)]
@@ -102,24 +103,17 @@ impl Store {
         // twice the row that stays longer is kept (H39).
         uses.sort_unstable_by_key(|one| (key(one), Reverse(one.expires_at)));
         uses.dedup_by_key(|one| key(one));
-        self.queries.inc();
-        let new: Vec<(String, String, Vec<u8>)> = on!(Pool, &self.pool, pool => {
-            let mut sql = QueryBuilder::new("insert into spent_jti (kind, owner, jti, expires_at) ");
-            sql.push_values(padded(&uses), |mut row, one| {
-                row.push_bind(one.kind.as_str()).push_bind(&one.owner).push_bind(one.jti.to_vec()).push_bind(one.expires_at.0);
-            });
-            sql.push(" on conflict do nothing returning kind, owner, jti");
-            within(async {
-                let mut connection = pool.acquire().await?;
-                let inserted = sql.build_query_as().fetch_all(&mut *connection).await;
-                if inserted.is_err() {
-                    // It may lead to a primary that was demoted.
-                    connection.close_on_drop();
-                }
-                inserted
-            })
-            .await
-        })?;
+        let rows: Vec<&Use> = padded(&uses).collect();
+        // A row that the database's clock calls expired may have been swept before: it is not new.
+        let sql = format!(
+            "insert into spent_jti (kind, owner, jti, expires_at) select column1, column2, column3, column4
+             from (values {}) as v where column4 >= {} on conflict do nothing returning kind, owner, jti",
+            placeholders(rows.len(), 4),
+            self.clock_sql(),
+        );
+        let values = |one: &&Use| args![one.kind.as_str(), &one.owner, one.jti.as_slice(), one.expires_at];
+        let values: Vec<Value> = rows.iter().flat_map(values).collect();
+        let new: Vec<(String, String, Vec<u8>)> = self.write_returning(AssertSqlSafe(sql), &values).await?;
         let new: HashSet<_> =
             new.iter().map(|(kind, owner, jti)| (kind.as_str(), owner.as_str(), jti.as_slice())).collect();
         let is_new = |one: &&Use| new.contains(&(one.kind.as_str(), one.owner.as_str(), one.jti.as_slice()));

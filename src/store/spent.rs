@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Pool, Store, StoreError, on, within};
+use super::statement::args;
+use super::{Store, StoreError};
 use crate::model::time::UnixTime;
 
 /// A use of something that may be used once.
@@ -46,7 +47,7 @@ pub enum Spent {
 }
 
 impl Store {
-    /// Forgets what had expired before `now`, a small batch at a time with a rest after each: requests spend on the same
+    /// Forgets what had expired before `now` by the database's clock, a small batch at a time with a rest after each: requests spend on the same
     /// disk, and their commits would wait for what a long row of batches writes. Returns how much.
     ///
     /// # Errors
@@ -56,10 +57,7 @@ impl Store {
                    (select kind, owner, jti from spent_jti where expires_at < $1 order by expires_at limit 500)";
         let mut swept = 0;
         loop {
-            self.queries.inc();
-            let rows = on!(Pool, &self.pool, pool => {
-                within(async { Ok(sqlx::query(sql).bind(now.0).execute(pool).await?.rows_affected()) }).await
-            })?;
+            let rows = self.execute(sql, &args![now]).await?;
             swept += rows;
             if rows < BATCH {
                 return Ok(swept);

@@ -1,6 +1,7 @@
 //! Keys that tag client secrets, at rest, sealed.
 
-use super::{Pool, Session, Store, StoreError, begin, on, within};
+use super::statement::args;
+use super::{Store, StoreError, transaction};
 use crate::crypto::seal::SealingKey;
 use crate::crypto::secret_tag::TagKey;
 use crate::model::time::UnixTime;
@@ -54,9 +55,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn tag_keys(&self) -> Result<Vec<SealedTagKey>, StoreError> {
-        self.queries.inc();
-        let rows: Vec<TagKeyRow> =
-            on!(Pool, &self.pool, pool => within(sqlx::query_as(SELECT_TAG_KEYS).fetch_all(pool)).await)?;
+        let rows: Vec<TagKeyRow> = self.fetch(SELECT_TAG_KEYS, &[]).await?;
         Ok(rows.into_iter().map(SealedTagKey::from).collect())
     }
 
@@ -66,26 +65,16 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn add_tag_key(&self, key: &SealedTagKey, first: bool) -> Result<bool, StoreError> {
-        let mut session = self.session().await?;
-        self.queries.inc_by(3);
-        let added = within(async {
-            on!(Session, &mut session, connection => {
-                let mut tx = begin!(connection).await?;
-                // The row lock makes the others wait until this is decided.
-                sqlx::query("update registry_revision set revision = revision").execute(&mut *tx).await?;
-                let (there,): (i64,) = sqlx::query_as("select count(*) from secret_tag_key").fetch_one(&mut *tx).await?;
-                let wanted = there == 0 || !first;
-                if wanted {
-                    sqlx::query("insert into secret_tag_key (kid, sealed, created_at) values ($1, $2, $3)")
-                        .bind(&key.kid).bind(&key.sealed).bind(key.created_at.0).execute(&mut *tx).await?;
-                }
-                tx.commit().await?;
-                Ok(wanted)
-            })
+        transaction!(self, |tx| {
+            // The others wait until this is decided.
+            tx.take_turn().await?;
+            let wanted = !first || tx.count("select count(*) from secret_tag_key", &[]).await? == 0;
+            if wanted {
+                let sql = "insert into secret_tag_key (kid, sealed, created_at) values ($1, $2, $3)";
+                tx.execute(sql, &args![&key.kid, key.sealed.as_slice(), key.created_at]).await?;
+            }
+            Ok(wanted)
         })
-        .await?;
-        session.close().await;
-        Ok(added)
     }
 
     /// Removes a tag key. `Ok(false)` when there is none of that name.
@@ -94,9 +83,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn remove_tag_key(&self, kid: &str) -> Result<bool, StoreError> {
         let sql = "delete from secret_tag_key where kid = $1";
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => within(async { Ok(sqlx::query(sql).bind(kid).execute(pool).await?.rows_affected()) }).await)
-            .map(|rows| rows > 0)
+        Ok(self.execute(sql, &args![kid]).await? > 0)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::QueryBuilder;
+use sqlx::AssertSqlSafe;
 
-use super::{Pool, Store, StoreError, on, within};
+use super::statement::{Value, args, placeholders};
+use super::{Store, StoreError};
 use crate::model::client::Client;
 use crate::model::time::UnixTime;
 
@@ -45,21 +46,6 @@ impl Uses {
     }
 }
 
-/// Writes uses in batches: a list of values between the two halves of a statement.
-macro_rules! in_batches {
-    ($store:expr, $uses:expr, $head:literal, $tail:literal, $bind:expr) => {
-        for batch in $uses.chunks(BATCH) {
-            $store.queries.inc();
-            on!(Pool, &$store.pool, pool => {
-                let mut sql = QueryBuilder::new($head);
-                sql.push_values(batch, $bind);
-                sql.push($tail);
-                within(async { sql.build().execute(pool).await }).await.map(drop)
-            })?;
-        }
-    };
-}
-
 impl Store {
     /// Notes when credentials were last used. Replicas write side by side, so the latest time stays.
     ///
@@ -67,39 +53,49 @@ impl Store {
     /// [`StoreError`]; what was written before it stays written, and writing again is harmless.
     pub async fn note_uses(&self, uses: &Uses) -> Result<(), StoreError> {
         // Joining what is registered skips what was deleted meanwhile.
-        in_batches!(
-            self,
-            uses.secrets,
-            "insert into client_secret_use (secret_id, last_used_at) select v.column1, v.column2 from (",
-            ") as v join client_secret s on s.secret_id = v.column1 where true
-             on conflict (secret_id) do update set last_used_at = excluded.last_used_at
-             where client_secret_use.last_used_at < excluded.last_used_at",
-            |mut row, (id, at)| {
-                row.push_bind(&**id).push_bind(at.0);
-            }
-        );
-        in_batches!(
-            self,
-            uses.keys,
-            "insert into client_key_use (client_id, kid, last_used_at) select v.column1, v.column2, v.column3 from (",
-            ") as v join client_key k on k.client_id = v.column1 and k.kid = v.column2 where true
-             on conflict (client_id, kid) do update set last_used_at = excluded.last_used_at
-             where client_key_use.last_used_at < excluded.last_used_at",
-            |mut row, (client_id, kid, at)| {
-                row.push_bind(client_id).push_bind(&**kid).push_bind(at.0);
-            }
-        );
-        in_batches!(
-            self,
-            uses.certificates,
-            "insert into client_certificate_use (cert_id, last_used_at) select v.column1, v.column2 from (",
-            ") as v join client_certificate c on c.cert_id = v.column1 where true
-             on conflict (cert_id) do update set last_used_at = excluded.last_used_at
-             where client_certificate_use.last_used_at < excluded.last_used_at",
-            |mut row, (id, at)| {
-                row.push_bind(&**id).push_bind(at.0);
-            }
-        );
+        let secrets = |values: &str| {
+            format!(
+                "insert into client_secret_use (secret_id, last_used_at) select v.column1, v.column2 from (values {values})
+                 as v join client_secret s on s.secret_id = v.column1 where true
+                 on conflict (secret_id) do update set last_used_at = excluded.last_used_at
+                 where client_secret_use.last_used_at < excluded.last_used_at"
+            )
+        };
+        let keys = |values: &str| {
+            format!(
+                "insert into client_key_use (client_id, kid, last_used_at)
+                 select v.column1, v.column2, v.column3 from (values {values})
+                 as v join client_key k on k.client_id = v.column1 and k.kid = v.column2 where true
+                 on conflict (client_id, kid) do update set last_used_at = excluded.last_used_at
+                 where client_key_use.last_used_at < excluded.last_used_at"
+            )
+        };
+        let certificates = |values: &str| {
+            format!(
+                "insert into client_certificate_use (cert_id, last_used_at) select v.column1, v.column2 from (values {values})
+                 as v join client_certificate c on c.cert_id = v.column1 where true
+                 on conflict (cert_id) do update set last_used_at = excluded.last_used_at
+                 where client_certificate_use.last_used_at < excluded.last_used_at"
+            )
+        };
+        self.in_batches(&uses.secrets, secrets, |(id, at)| args![&**id, *at]).await?;
+        self.in_batches(&uses.keys, keys, |(client_id, kid, at)| args![client_id, &**kid, *at]).await?;
+        self.in_batches(&uses.certificates, certificates, |(id, at)| args![&**id, *at]).await?;
+        Ok(())
+    }
+
+    /// Writes rows a batch at a time: `sql` makes the statement around a list of values, `values` the values of a row.
+    async fn in_batches<T, const COLUMNS: usize>(
+        &self,
+        rows: &[T],
+        sql: impl Fn(&str) -> String,
+        values: impl Fn(&T) -> [Value; COLUMNS],
+    ) -> Result<(), StoreError> {
+        for batch in rows.chunks(BATCH) {
+            let sql = sql(&placeholders(batch.len(), COLUMNS));
+            let values: Vec<Value> = batch.iter().flat_map(&values).collect();
+            let _none: Vec<(i64,)> = self.write_returning(AssertSqlSafe(sql), &values).await?;
+        }
         Ok(())
     }
 
@@ -110,8 +106,7 @@ impl Store {
     pub async fn key_uses(&self) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
         type Row = (String, String, i64);
         let sql = "select client_id, kid, last_used_at from client_key_use";
-        self.queries.inc();
-        let rows: Vec<Row> = on!(Pool, &self.pool, pool => within(sqlx::query_as(sql).fetch_all(pool)).await)?;
+        let rows: Vec<Row> = self.fetch(sql, &[]).await?;
         Ok(rows.into_iter().map(|(client_id, kid, at)| ((client_id, kid), UnixTime(at))).collect())
     }
 
@@ -121,9 +116,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn certificate_uses(&self) -> Result<HashMap<String, UnixTime>, StoreError> {
         let sql = "select cert_id, last_used_at from client_certificate_use";
-        self.queries.inc();
-        let rows: Vec<(String, i64)> =
-            on!(Pool, &self.pool, pool => within(sqlx::query_as(sql).fetch_all(pool)).await)?;
+        let rows: Vec<(String, i64)> = self.fetch(sql, &[]).await?;
         Ok(rows.into_iter().map(|(id, at)| (id, UnixTime(at))).collect())
     }
 }

@@ -109,7 +109,11 @@ fn flags_win_over_environment_over_file_over_defaults() {
     let config =
         with(file, &[("GRANTD__TOKEN__TTL", "20m"), ("GRANTD__TOKEN__ALG", "RS256")], &[("token.ttl", "30m")]).unwrap();
     assert_eq!(
-        (config.token_ttl.to_string(), config.token_alg.as_str(), config.max_stale.to_string()),
+        (
+            config.token_ttl.to_string(),
+            config.token_alg.as_str(),
+            humantime::format_duration(config.registry.max_stale).to_string()
+        ),
         ("30m".into(), "RS256", "5m".into())
     );
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9090");

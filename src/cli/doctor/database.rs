@@ -1,0 +1,25 @@
+//! What `grantd doctor` asks of the database itself: every table by itself, a write, and who holds locks.
+
+use crate::store::{Store, StoreError};
+
+/// The faults of the database, each as a line.
+pub(super) async fn examine(store: &Store) -> Result<Vec<String>, StoreError> {
+    let mut faults = Vec::new();
+    for (table, fault) in store.try_tables().await? {
+        faults.push(format!("table {table}: {fault}"));
+    }
+    for table in store.tables_with_row_security().await? {
+        faults.push(format!(
+            "table {table}: row level security hides rows from this role; `alter table {table} disable row level security`, or give the role bypassrls"
+        ));
+    }
+    if let Err(fault) = store.try_write().await {
+        faults.push(format!("writing: {fault}"));
+    }
+    for holder in store.lock_holders().await? {
+        faults.push(format!(
+            "locks: {holder} keeps others from writing; end that transaction, or `select pg_terminate_backend(pid)`"
+        ));
+    }
+    Ok(faults)
+}

@@ -1,0 +1,77 @@
+//! Questions of `grantd doctor`: can each table be read, are rows hidden, can anything be written.
+
+use sqlx::AssertSqlSafe;
+
+use super::session::{Session, within};
+use super::statement::args;
+use super::{Pool, Store, StoreError, on, transaction};
+
+impl Store {
+    /// The tables of ours that cannot be read, each with the reason.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is no connection.
+    pub async fn try_tables(&self) -> Result<Vec<(&'static str, StoreError)>, StoreError> {
+        let mut session = self.session().await?;
+        let mut faults = Vec::new();
+        for table in self.tables() {
+            let sql = AssertSqlSafe(format!("select 1 from {table} limit 1"));
+            let read = within(async {
+                on!(Session, &mut session, connection => sqlx::raw_sql(sql).execute(connection).await.map(drop))
+            });
+            match read.await {
+                Ok(()) => {}
+                Err(fault) if fault.is_outage() => return Err(fault),
+                Err(fault) => faults.push((table, fault)),
+            }
+        }
+        session.close().await;
+        Ok(faults)
+    }
+
+    /// The tables of ours whose rows a policy may hide from this role. Empty with SQLite, which has no policies.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tables_with_row_security(&self) -> Result<Vec<&'static str>, StoreError> {
+        let mut active = Vec::new();
+        if matches!(self.pool, Pool::Postgres(_)) {
+            for table in self.tables() {
+                let sql = "select count(*) from pg_class where oid = to_regclass($1) and row_security_active(oid)";
+                let counts: Vec<(i64,)> = self.fetch(sql, &args![table]).await?;
+                if counts.first().is_some_and(|(count,)| *count > 0) {
+                    active.push(table);
+                }
+            }
+        }
+        Ok(active)
+    }
+
+    /// Writes a row and takes it back.
+    ///
+    /// # Errors
+    /// Why nothing can be written.
+    pub async fn try_write(&self) -> Result<(), StoreError> {
+        let undone = transaction!(self, |tx| {
+            tx.take_turn().await?;
+            let sql = "insert into spent_jti (kind, owner, jti, expires_at) values ('assertion', 'doctor', $1, 0)";
+            tx.execute(sql, &args![b"doctor".as_slice()]).await?;
+            Err::<(), _>(StoreError::Refused(UNDONE.to_owned()))
+        });
+        match undone {
+            Ok(()) => Ok(()),
+            Err(StoreError::Refused(reason)) if reason == UNDONE => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The tables that the schema makes, in its order.
+    fn tables(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let sql = self.schema_sql();
+        sql.into_iter()
+            .flat_map(|sql| sql.lines())
+            .filter_map(|line| line.strip_prefix("create table ")?.split_whitespace().next())
+    }
+}
+
+const UNDONE: &str = "undone";

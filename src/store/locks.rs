@@ -1,0 +1,59 @@
+//! Locks that other sessions hold, so that an operator learns whom a statement waits for.
+
+use super::statement::{Value, args};
+use super::{Pool, Store, StoreError};
+use crate::model::time::UnixTime;
+
+impl Store {
+    /// The sessions that have held a lock on a table of ours, other than for reading, for more than a second; each as text
+    /// for the operator. Empty with SQLite, which does not tell.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn lock_holders(&self) -> Result<Vec<String>, StoreError> {
+        let sql = "select distinct a.pid::bigint, a.usename::text, a.application_name::text, a.state::text,
+                          floor(extract(epoch from a.xact_start))::bigint
+                   from pg_locks l
+                   join pg_class c on c.oid = l.relation
+                   join pg_class ours on ours.oid = to_regclass('registry_revision') and ours.relnamespace = c.relnamespace
+                   join pg_stat_activity a on a.pid = l.pid
+                   where l.granted and l.mode not in ('AccessShareLock', 'ShareUpdateExclusiveLock')
+                     and a.pid <> pg_backend_pid() and a.xact_start < clock_timestamp() - interval '1 second'
+                   order by 5, 1";
+        self.holders(sql, &[]).await
+    }
+
+    /// The sessions that the session `pid` waits for (`pg_blocking_pids`).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn blockers_of(&self, pid: i64) -> Result<Vec<String>, StoreError> {
+        let sql = "select distinct a.pid::bigint, a.usename::text, a.application_name::text, a.state::text,
+                          floor(extract(epoch from a.xact_start))::bigint
+                   from unnest(pg_blocking_pids($1::bigint::int)) as blocker
+                   join pg_stat_activity a on a.pid = blocker order by 5, 1";
+        self.holders(sql, &args![pid]).await
+    }
+
+    async fn holders(&self, sql: &'static str, values: &[Value]) -> Result<Vec<String>, StoreError> {
+        type Holder = (i64, Option<String>, Option<String>, Option<String>, Option<i64>);
+        if matches!(self.pool, Pool::Sqlite(_)) {
+            return Ok(Vec::new());
+        }
+        let holders: Vec<Holder> = self.fetch(sql, values).await?;
+        let text = |(pid, user, application, state, since): Holder| {
+            let mut text = format!("pid {pid}");
+            // Null for those who may not see it: a role that is not in pg_read_all_stats sees its own sessions only.
+            for (name, value) in [("user", user), ("application", application), ("state", state)] {
+                if let Some(value) = value.filter(|value| !value.is_empty()) {
+                    text.push_str(&format!(", {name} {value}"));
+                }
+            }
+            if let Some(since) = since {
+                text.push_str(&format!(", in a transaction since {}", UnixTime(since)));
+            }
+            text
+        };
+        Ok(holders.into_iter().map(text).collect())
+    }
+}

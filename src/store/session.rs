@@ -1,0 +1,152 @@
+//! Connections of our own, transactions on them, and what every session of ours asks of the database.
+
+use std::future::Future;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, FromRow};
+
+use super::statement::{Value, query, query_as};
+use super::{DEADLINE, StoreError, on};
+
+/// A row that both databases can return.
+pub(crate) trait Row: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+impl<R> Row for R where R: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
+
+/// A connection of its own for more than one statement. No pool ever sees it: when something goes wrong halfway, it is
+/// closed, and no later borrower inherits an open transaction.
+#[derive(Debug)]
+pub(crate) enum Session {
+    Postgres(PgConnection),
+    Sqlite(SqliteConnection),
+}
+
+impl Session {
+    pub(super) async fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, sqlx::Error> {
+        Ok(on!(Session, self, connection => query(sql, values)?.execute(connection).await?.rows_affected()))
+    }
+
+    pub(super) async fn fetch<R: Row>(&mut self, sql: &'static str, values: &[Value]) -> Result<Vec<R>, sqlx::Error> {
+        on!(Session, self, connection => query_as(sql, values)?.fetch_all(connection).await)
+    }
+
+    pub(super) async fn count(&mut self, sql: &'static str, values: &[Value]) -> Result<i64, sqlx::Error> {
+        let counts: Vec<(i64,)> = self.fetch(sql, values).await?;
+        Ok(counts.first().map_or(0, |(count,)| *count))
+    }
+
+    /// Runs statements that take no values and return nothing.
+    async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        on!(Session, self, connection => connection.execute(sqlx::raw_sql(sql)).await.map(drop))
+    }
+
+    /// Says goodbye, so that the server need not notice by itself. Nothing depends on it.
+    pub(crate) async fn close(self) {
+        let closed = within(async { on!(Session, self, connection => connection.close().await) }).await;
+        if let Err(error) = closed {
+            tracing::debug!(%error, "a database connection did not close cleanly");
+        }
+    }
+}
+
+/// A transaction that writes. Dropped without [`commit`](Self::commit), it takes its connection along.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    session: Session,
+    queries: Counter,
+}
+
+impl Transaction {
+    /// Begins on a fresh session. SQLite takes its write lock at once, since upgrading later can fail.
+    pub(super) async fn begin(mut session: Session, queries: Counter) -> Result<Self, StoreError> {
+        let sql = match session {
+            Session::Postgres(_) => "begin isolation level read committed",
+            Session::Sqlite(_) => "begin immediate",
+        };
+        session.run(sql).await?;
+        Ok(Self { session, queries })
+    }
+
+    /// Runs a statement and returns the number of rows that it touched.
+    pub(crate) async fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
+        self.queries.inc();
+        Ok(self.session.execute(sql, values).await?)
+    }
+
+    /// Returns the count that a `select count(*)` finds.
+    pub(crate) async fn count(&mut self, sql: &'static str, values: &[Value]) -> Result<i64, StoreError> {
+        self.queries.inc();
+        Ok(self.session.count(sql, values).await?)
+    }
+
+    /// Makes every other transaction that takes this turn, and every change of the registry, wait until this one ends.
+    pub(crate) async fn take_turn(&mut self) -> Result<(), StoreError> {
+        self.execute("update registry_revision set revision = revision", &[]).await.map(drop)
+    }
+
+    /// Makes what was written last, and gives the session back.
+    pub(super) async fn commit(mut self) -> Result<Session, StoreError> {
+        self.session.run("commit").await?;
+        Ok(self.session)
+    }
+
+    /// Undoes what was written, and gives the session back.
+    pub(super) async fn rollback(mut self) -> Result<Session, StoreError> {
+        self.session.run("rollback").await?;
+        Ok(self.session)
+    }
+}
+
+/// Asks of a new PostgreSQL session what ours need, whatever role, database or server are set to.
+///
+/// - `row_security = off`: a policy that would hide rows becomes an error; an empty registry would refuse every client.
+/// - `read committed`: each statement of ours decides by itself, or locks what it decides on.
+/// - Timeouts below our own deadline: the error says what the database waited for, and no lock outlives its owner.
+/// - `synchronous_commit`: a single-use id is on disk before it counts.
+pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(
+        "set row_security = off;
+         set default_transaction_isolation = 'read committed';
+         set lock_timeout = '2s';
+         set statement_timeout = '5s';
+         set idle_in_transaction_session_timeout = '10s';
+         select set_config('transaction_timeout', '0', false)
+             where current_setting('server_version_num')::bigint >= 170000;
+         select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'",
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Lets the statements of a session take as long as they need, and wait for a lock as long as `patience`.
+pub(super) async fn be_patient(connection: &mut PgConnection, patience: Duration) -> Result<(), sqlx::Error> {
+    let milliseconds = patience.as_millis();
+    let sql = format!(
+        "set lock_timeout = {milliseconds}; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0"
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+}
+
+/// Whether a connection that has rested is still there; with an error the pool makes another.
+pub(super) async fn is_there(connection: &mut PgConnection, rested: Duration) -> Result<bool, sqlx::Error> {
+    if rested >= RESTED {
+        connection.ping().await?;
+    }
+    Ok(true)
+}
+
+/// Runs one exchange with the database under the deadline.
+pub(crate) async fn within<T, E: Into<StoreError>>(
+    exchange: impl Future<Output = Result<T, E>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(DEADLINE, exchange).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(StoreError::Late(DEADLINE)),
+    }
+}
+
+/// After so long a connection may have been lost without our noticing.
+const RESTED: Duration = Duration::from_millis(100);

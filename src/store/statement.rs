@@ -1,0 +1,157 @@
+//! Statements: text that is true on both databases, and the values bound to it.
+
+use sqlx::query::{Query, QueryAs};
+use sqlx::{Arguments as _, Database, Encode, Error, FromRow, IntoArguments, SqlSafeStr, Type};
+
+use crate::model::time::{Span, UnixTime};
+
+/// A value that crosses the border: text, an integer or bytes, or null in place of one.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Text(Option<String>),
+    Integer(Option<i64>),
+    Bytes(Vec<u8>),
+}
+
+/// The values of a statement, in order: `args![client_id, now]`.
+macro_rules! args {
+    ($($value:expr),* $(,)?) => {
+        [$($crate::store::statement::Value::from($value)),*]
+    };
+}
+pub(crate) use args;
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+
+impl From<&String> for Value {
+    fn from(text: &String) -> Self {
+        Self::Text(Some(text.clone()))
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(Some(text))
+    }
+}
+
+impl From<Option<&str>> for Value {
+    fn from(text: Option<&str>) -> Self {
+        Self::Text(text.map(str::to_owned))
+    }
+}
+
+impl From<Option<String>> for Value {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(Some(number))
+    }
+}
+
+impl From<bool> for Value {
+    /// Flags are 0 or 1.
+    fn from(flag: bool) -> Self {
+        i64::from(flag).into()
+    }
+}
+
+impl From<UnixTime> for Value {
+    fn from(time: UnixTime) -> Self {
+        time.0.into()
+    }
+}
+
+impl From<Option<UnixTime>> for Value {
+    fn from(time: Option<UnixTime>) -> Self {
+        Self::Integer(time.map(|time| time.0))
+    }
+}
+
+impl From<Option<Span>> for Value {
+    fn from(span: Option<Span>) -> Self {
+        Self::Integer(span.map(Span::seconds))
+    }
+}
+
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.to_vec())
+    }
+}
+
+/// The values as the database `DB` takes them.
+fn arguments<DB: Database>(values: &[Value]) -> Result<DB::Arguments, Error>
+where
+    for<'v> Option<String>: Encode<'v, DB> + Type<DB>,
+    for<'v> Option<i64>: Encode<'v, DB> + Type<DB>,
+    for<'v> Vec<u8>: Encode<'v, DB> + Type<DB>,
+{
+    let mut arguments = DB::Arguments::default();
+    for value in values {
+        match value.clone() {
+            Value::Text(text) => arguments.add(text),
+            Value::Integer(number) => arguments.add(number),
+            Value::Bytes(bytes) => arguments.add(bytes),
+        }
+        .map_err(Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// Text and values as a query.
+pub(super) fn query<DB: Database>(
+    sql: impl SqlSafeStr,
+    values: &[Value],
+) -> Result<Query<'static, DB, DB::Arguments>, Error>
+where
+    DB::Arguments: IntoArguments<DB>,
+    for<'v> Option<String>: Encode<'v, DB> + Type<DB>,
+    for<'v> Option<i64>: Encode<'v, DB> + Type<DB>,
+    for<'v> Vec<u8>: Encode<'v, DB> + Type<DB>,
+{
+    Ok(sqlx::query_with(sql, arguments::<DB>(values)?))
+}
+
+/// Text and values as a query whose rows are wanted.
+pub(super) fn query_as<DB: Database, R>(
+    sql: impl SqlSafeStr,
+    values: &[Value],
+) -> Result<QueryAs<'static, DB, R, DB::Arguments>, Error>
+where
+    DB::Arguments: IntoArguments<DB>,
+    R: for<'r> FromRow<'r, DB::Row>,
+    for<'v> Option<String>: Encode<'v, DB> + Type<DB>,
+    for<'v> Option<i64>: Encode<'v, DB> + Type<DB>,
+    for<'v> Vec<u8>: Encode<'v, DB> + Type<DB>,
+{
+    Ok(sqlx::query_as_with(sql, arguments::<DB>(values)?))
+}
+
+/// `($1, $2), ($3, $4)`: placeholders for `rows` rows of `columns` values each.
+pub(super) fn placeholders(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let numbers: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        format!("({})", numbers.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_numbered_row_by_row() {
+        assert_eq!(placeholders(1, 1), "($1)");
+        assert_eq!(placeholders(2, 3), "($1, $2, $3), ($4, $5, $6)");
+    }
+}
