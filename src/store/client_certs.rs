@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::clients::moment;
+use super::columns::moment;
 use super::statement::args;
 use super::{Store, StoreError, transaction};
 use crate::model::certificate::RegisteredCertificate;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::client_certs::{CertificateRow, certificate_of};
 use super::client_keys::{KEYS_OR_URI, KeyRow, key_of};
+use super::columns::{flag, moment, ttl_of};
 use super::secrets::{INSERT_SECRET, NewSecret};
 use super::session::Transaction;
 use super::statement::args;
@@ -15,7 +16,6 @@ use crate::model::client::{Client, RESERVED_CLAIMS};
 use crate::model::credential::{Origin, StoredCertificate, StoredKey, StoredSecret};
 use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
-use crate::model::time::{Span, UnixTime};
 
 pub(super) type ClientRow = (
     String,
@@ -285,26 +285,6 @@ fn secret_of(
         revoked_at: revoked_at.map(|at| moment("client_secret.revoked_at", at)).transpose()?,
         seen: Arc::default(),
     })
-}
-
-pub(super) fn ttl_of(seconds: i64) -> Result<Span, String> {
-    match u64::try_from(seconds) {
-        Ok(seconds @ 1..=86400) => Ok(Span::from_secs(seconds)),
-        _ => Err(format!("token_ttl: {seconds} is not from 1 to 86400 seconds")),
-    }
-}
-
-/// A moment in a column. One in milliseconds would be a credential that never expires.
-pub(super) fn moment(column: &str, seconds: i64) -> Result<UnixTime, String> {
-    UnixTime::from_column(seconds).ok_or_else(|| format!("{column}: {seconds} is not in seconds since 1970"))
-}
-
-fn flag(column: &'static str, value: i64) -> Result<bool, String> {
-    match value {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => Err(format!("{column}: {other} is neither 0 nor 1")),
-    }
 }
 
 fn grant_types(client: &Client) -> &'static str {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrat
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
+use super::seeds::{Seed, SeedFault, read_seeds};
 use super::session::{self, Session, within};
 use super::statement::args;
 use super::{DEADLINE, Database, Pool, Store, StoreError, on};
@@ -78,6 +79,12 @@ pub enum MigrationError {
         /// What the database said.
         reason: String,
     },
+}
+
+impl From<SeedFault> for MigrationError {
+    fn from(SeedFault { path, reason }: SeedFault) -> Self {
+        Self::Seed { path, reason }
+    }
 }
 
 /// One file and whether it has been applied.
@@ -370,56 +377,6 @@ async fn refuse_others_database(session: &mut Session, database: &Database) -> R
     }
     let tables: Vec<String> = tables.into_iter().map(|(name,)| name).collect();
     Err(MigrationError::Shared { target: database.to_string(), tables: tables.join(", ") })
-}
-
-struct Seed {
-    version: i64,
-    name: String,
-    path: PathBuf,
-    sql: String,
-}
-
-impl Seed {
-    fn into_migration(self) -> Migration {
-        Migration::new(
-            self.version,
-            self.name.into(),
-            MigrationType::Simple,
-            AssertSqlSafe(self.sql).into_sql_str(),
-            false,
-        )
-    }
-}
-
-/// Reads `<number>_<name>.sql`, all of them: a file that would be passed over in silence is an error.
-fn read_seeds(directory: &Path) -> Result<Vec<Seed>, MigrationError> {
-    let fault = |path: &Path, reason: String| MigrationError::Seed { path: path.display().to_string(), reason };
-    let entries =
-        fs::read_dir(directory).map_err(|error| fault(directory, format!("database.seeds cannot be read: {error}")))?;
-    let mut seeds: Vec<Seed> = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| fault(directory, error.to_string()))?.path();
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if file_name.starts_with('.') || path.is_dir() {
-            continue;
-        }
-        let parsed = file_name.strip_suffix(".sql").and_then(|stem| stem.split_once('_')).and_then(|(number, name)| {
-            Some((number.parse::<i64>().ok().filter(|number| *number > 0)?, name.to_owned()))
-        });
-        let Some((version, name)) = parsed else {
-            return Err(fault(&path, "a seed is named <number>_<name>.sql, such as 0010_billing.sql".into()));
-        };
-        if let Some(twin) = seeds.iter().find(|seed| seed.version == version) {
-            return Err(fault(
-                &path,
-                format!("has the same number as {}; give it the next free one", twin.path.display()),
-            ));
-        }
-        let sql = fs::read_to_string(&path).map_err(|error| fault(&path, error.to_string()))?;
-        seeds.push(Seed { version, name, path, sql });
-    }
-    seeds.sort_by_key(|seed| seed.version);
-    Ok(seeds)
 }
 
 async fn lock_beside(database: &Database) -> Result<Option<File>, MigrationError> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::clients::ttl_of;
+use super::columns::ttl_of;
 use super::statement::args;
 use super::{Store, StoreError, transaction};
 use crate::crypto::jwk::Alg;

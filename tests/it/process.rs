@@ -319,7 +319,7 @@ async fn a_migration_printed_by_sql_is_a_seed_that_works(db: Db) {
 
     let grantd = grantd.with("GRANTD__DATABASE__SEEDS", seeds.to_str().unwrap());
     let status = grantd.ok(&["migrate"]).await.stdout;
-    assert_eq!(status.matches("applied").count(), 9, "{status}");
+    assert_eq!(status.matches("applied").count(), 10, "{status}");
     let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
     let (_, claims) = daemon.token("it-s.me", &secret).await.token();
     assert_eq!((&claims["motto"], &claims["aud"]), (&"it's; drop table client; --".into(), &"https://api.test".into()));
@@ -339,7 +339,7 @@ async fn three_migrations_at_once_apply_everything_once(db: Db) {
     let (a, b, c) = tokio::join!(grantd.run(&at_once), grantd.run(&at_once), grantd.run(&at_once));
     for done in [a, b, c] {
         assert!(done.status.success(), "{done:?}");
-        assert_eq!(done.stdout.matches("applied").count(), 27, "{done:?}");
+        assert_eq!(done.stdout.matches("applied").count(), 28, "{done:?}");
     }
     assert_eq!(grantd.json(&["client", "list", "--json"]).await.as_array().unwrap().len(), 20);
 }

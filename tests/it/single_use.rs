@@ -13,10 +13,12 @@ on_both!(
     h36_of_many_who_use_the_same_on_two_replicas_one_is_first,
     h39_of_two_with_one_id_the_longer_memory_is_kept,
     a_write_that_fails_fails_for_all_who_went_along,
+    what_has_expired_by_the_databases_clock_is_never_new,
 );
 
-fn assertion(number: u8, expires_at: i64) -> Use {
-    Use { kind: UseKind::Assertion, owner: "pk".into(), jti: [number; 32], expires_at: UnixTime(expires_at) }
+/// An assertion that expires `ends` seconds after a moment that the database's clock has not reached.
+fn assertion(number: u8, ends: i64) -> Use {
+    Use { kind: UseKind::Assertion, owner: "pk".into(), jti: [number; 32], expires_at: UnixTime(LATER + ends) }
 }
 
 /// What came of spending each of these at once.
@@ -68,7 +70,7 @@ async fn h39_of_two_with_one_id_the_longer_memory_is_kept(db: Db) {
     let came = spend(&store, uses).await;
     assert_eq!(came.iter().filter(|one| **one == Ok(Spent::New)).count(), 21);
     let winner_lasts = came[20..40].contains(&Ok(Spent::New));
-    let swept = store.sweep_spent(UnixTime(500)).await.unwrap();
+    let swept = store.sweep_spent(UnixTime(LATER + 500)).await.unwrap();
     assert!(!winner_lasts || swept == 0, "what may be used until 1000 is remembered until then");
 }
 
@@ -81,3 +83,17 @@ async fn a_write_that_fails_fails_for_all_who_went_along(db: Db) {
     let came = spend(&store, (0..50).map(|number| vec![assertion(number, 9)])).await;
     assert!(came.iter().all(|one| *one == Ok(Spent::New)), "nothing was spent by a write that failed: {came:?}");
 }
+
+async fn what_has_expired_by_the_databases_clock_is_never_new(db: Db) {
+    let store = db.store().await;
+    let now = store.now().await.unwrap();
+    let ended = |seconds: i64| Use { expires_at: UnixTime(now.0 - seconds), ..assertion(1, 0) };
+    let replayed = Ok(Spent::Before(UseKind::Assertion));
+    // It may have been spent on a replica whose clock is right, and swept.
+    assert_eq!(spend(&store, [vec![ended(1)]]).await[0], replayed);
+    assert_eq!(spend(&store, [vec![ended(-60)]]).await, [Ok(Spent::New)]);
+    store.sweep_spent(store.now().await.unwrap()).await.unwrap();
+    assert_eq!(spend(&store, [vec![ended(-60)]]).await[0], replayed);
+}
+
+const LATER: i64 = 4_000_000_000;
