@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::seeds::{Seed, SeedFault, read_seeds};
 use super::session::{self, Session, within};
 use super::statement::args;
-use super::{DEADLINE, Database, Pool, Store, StoreError, on};
+use super::{Database, Pool, Store, StoreError, on};
 
 /// How a database's schema stands to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Store {
     ) -> Result<(), MigrationError> {
         on!(Session, session, connection => connection.lock().await).map_err(store_error)?;
         self.adopt_former_table(session).await?;
-        if !terms.into_shared_database && self.applied_in(session, SCHEMA_TABLE).await?.is_empty() {
+        if !terms.into_shared_database && applied_in(session, SCHEMA_TABLE).await?.is_empty() {
             refuse_others_database(session, database).await?;
         }
         let mut schema = Migrator::with_migrations(self.schema_migrations());
@@ -202,10 +202,9 @@ impl Store {
     /// Until the first release the schema's migrations stood in a table whose name every program that uses sqlx gives to its
     /// own. What is ours there is copied; the table stays for replicas of the former version.
     async fn adopt_former_table(&self, session: &mut Session) -> Result<(), StoreError> {
-        let former = self.applied_in(session, FORMER_SCHEMA_TABLE).await?;
-        if former.is_empty()
-            || !self.applied_in(session, SCHEMA_TABLE).await?.is_empty()
-            || !has_table(session, "registry_revision").await?
+        if !has_table(session, "registry_revision").await?
+            || !has_table(session, FORMER_SCHEMA_TABLE).await?
+            || !applied_in(session, SCHEMA_TABLE).await?.is_empty()
         {
             return Ok(());
         }
@@ -257,25 +256,16 @@ impl Store {
 
     async fn applied(&self, table: &'static str) -> Result<HashSet<i64>, StoreError> {
         let mut session = self.session().await?;
-        let mut applied = self.applied_in(&mut session, table).await;
-        if table == SCHEMA_TABLE
-            && applied.as_ref().is_ok_and(HashSet::is_empty)
-            && has_table(&mut session, "registry_revision").await?
-        {
-            applied = self.applied_in(&mut session, FORMER_SCHEMA_TABLE).await;
-        }
+        let applied = within(async {
+            let applied = applied_in(&mut session, table).await?;
+            if table != SCHEMA_TABLE || !applied.is_empty() || !has_table(&mut session, "registry_revision").await? {
+                return Ok::<_, StoreError>(applied);
+            }
+            applied_in(&mut session, FORMER_SCHEMA_TABLE).await
+        });
+        let applied = applied.await?;
         session.close().await;
-        applied
-    }
-
-    async fn applied_in(&self, session: &mut Session, table: &'static str) -> Result<HashSet<i64>, StoreError> {
-        if !has_table(session, table).await? {
-            return Ok(HashSet::new());
-        }
-        let list = async { on!(Session, session, connection => connection.list_applied_migrations(table).await) };
-        let applied =
-            tokio::time::timeout(DEADLINE, list).await.map_err(|_| StoreError::Late(DEADLINE))?.map_err(store_error)?;
-        Ok(applied.into_iter().map(|migration| migration.version).collect())
+        Ok(applied)
     }
 
     /// Lets a session wait, and says for whom while it does.
@@ -346,6 +336,14 @@ async fn run(migrator: &Migrator, session: &mut Session) -> Result<(), MigrateEr
         Session::Postgres(connection) => migrator.run_direct(None, connection, false).await,
         Session::Sqlite(connection) => migrator.run_direct(None, connection, false).await,
     }
+}
+
+async fn applied_in(session: &mut Session, table: &'static str) -> Result<HashSet<i64>, StoreError> {
+    if !has_table(session, table).await? {
+        return Ok(HashSet::new());
+    }
+    let applied = on!(Session, session, connection => connection.list_applied_migrations(table).await);
+    Ok(applied.map_err(store_error)?.into_iter().map(|migration| migration.version).collect())
 }
 
 async fn has_table(session: &mut Session, name: &str) -> Result<bool, StoreError> {

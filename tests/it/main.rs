@@ -69,6 +69,9 @@ mod afterlife;
 /// The database: schema, seeds, rows that should not be there.
 mod database;
 
+/// The database as its administrators set it up.
+mod sessions;
+
 /// Sockets: deadlines, limits, framing, TLS, stopping.
 mod transport;
 
