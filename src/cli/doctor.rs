@@ -34,8 +34,16 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     {
         return Ok(vec![format!("database: there is no {}: run `grantd migrate`", path.display())]);
     }
-    if let Schema::Older { pending } = store.schema().await? {
-        return Ok(vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")]);
+    match store.schema().await? {
+        Schema::Older { pending } => {
+            return Ok(vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")]);
+        }
+        Schema::Newer { by } => {
+            shell.say(&format!(
+                "note: a newer grantd has applied {by} migrations that this version does not know; it works on them too"
+            ))?;
+        }
+        Schema::Usable => {}
     }
     let machine = shell.now();
     shell.set_clock(store).await?;

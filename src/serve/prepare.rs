@@ -37,7 +37,10 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
         );
     }
     let migrated = if config.auto_migrate {
-        store.migrate(&config.database, config.seeds.as_deref()).await.map_err(anyhow::Error::from)
+        match store.migrate(&config.database, config.seeds.as_deref()).await {
+            Ok(()) => wait_for_schema(store).await,
+            Err(error) => Err(error.into()),
+        }
     } else {
         wait_for_schema(store).await
     };

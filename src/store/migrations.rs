@@ -106,6 +106,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn schema(&self) -> Result<Schema, StoreError> {
+        self.refuse_old_server().await?;
         let applied = self.applied(SCHEMA_TABLE).await?;
         let ours = self.schema_migrations();
         let pending = ours.iter().filter(|migration| !applied.contains(&migration.version)).count();
@@ -138,6 +139,7 @@ impl Store {
     ) -> Result<(), MigrationError> {
         // sqlx locks PostgreSQL itself; its lock for SQLite does nothing, so processes meet at a file beside the database.
         let _one_at_a_time = lock_beside(database).await?;
+        self.refuse_old_server().await?;
         let mut session = self.session().await?;
         let waiting = self.report_waiting(&mut session, terms).await?;
         let migrated = self.migrate_in(&mut session, database, directory, terms).await;
@@ -197,6 +199,16 @@ impl Store {
             },
             other => MigrationError::Store(store_error(other)),
         })
+    }
+
+    /// What the schema and our statements use came with PostgreSQL 13.
+    async fn refuse_old_server(&self) -> Result<(), StoreError> {
+        if matches!(self.pool, Pool::Sqlite(_)) {
+            return Ok(());
+        }
+        let sql = "select current_setting('server_version_num')::bigint, current_setting('server_version')";
+        let versions: Vec<(i64, String)> = self.fetch(sql, &[]).await?;
+        versions.first().map_or(Ok(()), |(number, name)| old_server(*number, name))
     }
 
     /// Until the first release the schema's migrations stood in a table whose name every program that uses sqlx gives to its
@@ -338,6 +350,13 @@ async fn run(migrator: &Migrator, session: &mut Session) -> Result<(), MigrateEr
     }
 }
 
+fn old_server(number: i64, name: &str) -> Result<(), StoreError> {
+    if number >= OLDEST_POSTGRES {
+        return Ok(());
+    }
+    Err(StoreError::Schema(format!("PostgreSQL {name} is too old: grantd needs {} or later", OLDEST_POSTGRES / 10_000)))
+}
+
 async fn applied_in(session: &mut Session, table: &'static str) -> Result<HashSet<i64>, StoreError> {
     if !has_table(session, table).await? {
         return Ok(HashSet::new());
@@ -398,8 +417,22 @@ fn store_error(error: MigrateError) -> StoreError {
     }
 }
 
+/// `server_version_num` of the oldest PostgreSQL that will do.
+const OLDEST_POSTGRES: i64 = 130_000;
 const SCHEMA_TABLE: &str = "_grantd_migrations";
 const FORMER_SCHEMA_TABLE: &str = "_sqlx_migrations";
 /// From the beginning of a wait to the first report of it, and from one report to the next.
 const REPORT_WAITING: Duration = Duration::from_secs(2);
 const SEED_TABLE: &str = "_grantd_seeds";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_postgresql_that_is_too_old_is_named_with_the_version_that_is_needed() {
+        assert!(old_server(130_000, "13.0").is_ok() && old_server(180_001, "18.1").is_ok());
+        let refused = old_server(120_022, "12.22").unwrap_err().to_string();
+        assert_eq!(refused, "PostgreSQL 12.22 is too old: grantd needs 13 or later");
+    }
+}
