@@ -9,6 +9,7 @@ pub mod error;
 pub mod form;
 mod introspection;
 pub mod log;
+mod message;
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use serde::Serialize;
@@ -143,11 +144,7 @@ impl App {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        // RFC 9112 section 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message
-        // that lacks a Host header field and to any request message that contains more than one".
-        let hosts = request.headers().get_all(header::HOST).iter().count();
-        if request.version() == Version::HTTP_11 && hosts != 1 {
-            let refusal = error::plain(StatusCode::BAD_REQUEST, "HTTP/1.1 requests carry one Host header field");
+        if let Some(refusal) = message::refusal(&request) {
             return (refusal, None);
         }
         let path = request.uri().path();

@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use super::message;
 use crate::protocol::AuthorizationServer;
 use crate::protocol::error::Error;
 
@@ -49,8 +50,12 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    let refusal = message::refusal(&request);
     let answer = router.clone().oneshot(request.map(Body::new));
     async move {
+        if let Some(refusal) = refusal {
+            return refusal;
+        }
         // A service that cannot fail.
         let Ok(response) = answer.await;
         response

@@ -38,6 +38,10 @@ where
     if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(RequestError::ContentCoding);
     }
+    // A client that waits for 100 (Continue) need not send a body that will be refused.
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(RequestError::TooLarge);
+    }
     // Most bodies come with their head, and need no clock.
     let mut body = pin!(Limited::new(body, MAX_BODY).collect());
     let body = match body.as_mut().now_or_never() {
