@@ -34,6 +34,7 @@ use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
 use crate::model::time::{Clock, Span, UnixTime};
+use crate::serve::signals::{self, Signals};
 use crate::store::migrations::{MigrationError, MigrationTerms, Schema};
 use crate::store::secrets::NewSecret;
 use crate::store::{Database, Store, StoreError};
@@ -180,6 +181,14 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    // Before anything that waits. A daemon drains; other commands end at once.
+    let daemon = match &arguments.command {
+        Command::Dev | Command::Serve => Some(Signals::new().context("listening for signals")?),
+        _ => {
+            signals::end_when_told().context("listening for signals")?;
+            None
+        }
+    };
     let environment: HashMap<String, String> = std::env::vars().collect();
     let sources = || Sources::find(arguments.config.as_deref(), arguments.set.clone(), environment.clone());
     // These need no configuration, so none can keep them from working.
@@ -196,15 +205,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let sources = sources()?;
     let settings = sources.read()?;
     let shell = Shell { settings, sources, json: arguments.json, clock_ahead: AtomicI64::new(0) };
-    match arguments.command {
-        Command::Dev => dev::run(shell).await,
-        Command::Serve => {
+    match (arguments.command, daemon) {
+        (Command::Dev, Some(signals)) => dev::run(shell, signals).await,
+        (Command::Serve, Some(signals)) => {
             let config = shell.config()?;
             let logging = telemetry::start(config.log_format, true, "info").context("starting the log")?;
             let store = Store::open(&config.database, config.database_max_connections);
-            serve::run(config, store, &logging, None).await
+            serve::run(config, store, &logging, None, signals).await
         }
-        command => {
+        (command, _) => {
             let _logging = telemetry::start(LogFormat::Text, false, "warn").context("starting the log")?;
             shell.command(command).await
         }

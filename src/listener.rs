@@ -2,30 +2,36 @@
 //!
 //! `axum::serve` has none of these, and a silent or half-sent connection would hold up a stop for ever.
 
+pub mod refusals;
+mod timed;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::http::Request;
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
 
 use crate::http::Caller;
+use crate::http::error;
 use crate::tls::Tls;
 use crate::tls::clients::Shown;
+use refusals::{Refusals, Refused};
+use timed::{GRACE, Socket, Timed, Turns};
 
 /// How long each part of a connection may take.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +72,10 @@ pub struct Listener {
     pub deadlines: Deadlines,
     /// Most connections at once; further ones wait in the kernel's queue.
     pub max_connections: u32,
+    /// Set by the signal to stop: from then on every answer is the last on its connection.
+    pub draining: Arc<AtomicBool>,
+    /// Counts and logs what is refused before a handler sees it.
+    pub refusals: Arc<Refusals>,
 }
 
 impl Listener {
@@ -76,7 +86,8 @@ impl Listener {
         F: Future<Output = Response> + Send + 'static,
     {
         let slots = Arc::new(Semaphore::new(self.max_connections as usize));
-        let connections = Arc::new(Connections { answer, tls: self.tls, stop: stop.clone() });
+        let (draining, refusals) = (Arc::clone(&self.draining), self.refusals);
+        let connections = Arc::new(Connections { answer, tls: self.tls, stop: stop.clone(), draining, refusals });
         while !*stop.borrow() {
             let accepted = tokio::select! {
                 accepted = accept(&self.socket, &slots) => accepted,
@@ -100,11 +111,18 @@ impl Listener {
                 }
             }
         }
-        drop(self.socket);
+        self.draining.store(true, Ordering::Relaxed);
+        let mut waiting = JoinSet::new();
+        for (stream, address) in accept_waiting(self.socket) {
+            let connections = Arc::clone(&connections);
+            waiting.spawn(async move { connections.serve(stream, address, self.deadlines).await });
+        }
         // Every slot back means every connection closed. A second more than connections give themselves.
-        let all =
-            timeout(self.deadlines.drain + Duration::from_secs(1), slots.acquire_many(self.max_connections)).await;
-        if all.is_err() {
+        let all = async {
+            while waiting.join_next().await.is_some() {}
+            drop(slots.acquire_many(self.max_connections).await);
+        };
+        if timeout(self.deadlines.drain + GRACE, all).await.is_err() {
             tracing::warn!(event = "listener.cut", "connections were cut at the drain deadline");
         }
     }
@@ -113,16 +131,48 @@ impl Listener {
 async fn accept(
     socket: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, address) = socket.accept().await?;
     Ok((stream, address, slot))
+}
+
+/// Takes the connections that wait in the kernel's queue, which would be reset with the socket, and closes the socket.
+fn accept_waiting(socket: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let mut waiting = Vec::new();
+    // Asks the kernel: the runtime may not have been told of all that wait.
+    let Ok(socket) = socket.into_std() else { return waiting };
+    while waiting.len() < MOST_WAITING {
+        let accepted = socket.accept().and_then(|(stream, address)| {
+            stream.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(stream)?, address))
+        });
+        match accepted {
+            Ok(accepted) => waiting.push(accepted),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => break,
+        }
+    }
+    waiting
 }
 
 struct Connections<A> {
     answer: A,
     tls: Option<Arc<Tls>>,
     stop: watch::Receiver<bool>,
+    draining: Arc<AtomicBool>,
+    refusals: Arc<Refusals>,
+}
+
+/// Why a connection ended early.
+type Ended = Box<dyn std::error::Error + Send + Sync>;
+
+/// The peer of a connection, and what was found out about it before the first request.
+struct Peer {
+    address: SocketAddr,
+    shown: Option<Shown>,
+    /// Whether it speaks HTTP without TLS to a port with TLS.
+    misdirected: bool,
 }
 
 impl<A, F> Connections<A>
@@ -136,54 +186,94 @@ where
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
         let connected_at = Instant::now();
-        let mut stop = self.stop.clone();
         let served = match &self.tls {
             // Boxed, each for itself: a connection in cleartext has no room for TLS.
-            None => Box::pin(self.serve_http(stream, (address, None), deadlines, connected_at)).await,
-            Some(tls) => {
-                let shaken = tokio::select! {
-                    shaken = timeout(deadlines.first_byte, Box::pin(tls.accept(stream))) => Some(shaken),
-                    () = async { drop(stop.wait_for(|stop| *stop).await) } => None,
-                };
-                match shaken {
-                    Some(Ok(Ok(stream))) => {
-                        let shown = tls.shown(&stream);
-                        Box::pin(self.serve_http(stream, (address, shown), deadlines, connected_at)).await
-                    }
-                    Some(Ok(Err(error))) => Err(error.into()),
-                    Some(Err(_)) => Err("the TLS handshake did not finish in time".into()),
-                    None => Err("stopped before the TLS handshake was done".into()),
-                }
+            None => {
+                let peer = Peer { address, shown: None, misdirected: false };
+                Box::pin(self.serve_http(stream, peer, deadlines, connected_at)).await
             }
+            Some(tls) => Box::pin(self.serve_tls(tls, stream, address, deadlines, connected_at)).await,
         };
         if let Err(error) = served {
             tracing::debug!(event = "connection.closed", remote_addr = %address.ip(), reason = %error);
         }
     }
 
-    async fn serve_http<T>(
+    async fn serve_tls(
         &self,
-        stream: T,
-        (address, shown): (SocketAddr, Option<Shown>),
+        tls: &Arc<Tls>,
+        stream: TcpStream,
+        address: SocketAddr,
         deadlines: Deadlines,
         connected_at: Instant,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let turns = Arc::new(Turns::default());
-        let service = service_fn(|request| {
+    ) -> Result<(), Ended> {
+        let mut stop = self.stop.clone();
+        let stopped = async {
+            drop(stop.wait_for(|stop| *stop).await);
+            // The peer may have connected before it learnt that the server stops.
+            sleep_until(connected_at + GRACE).await;
+        };
+        let shaken = tokio::select! {
+            shaken = timeout(deadlines.first_byte, shake_hands(tls, stream)) => shaken,
+            () = stopped => return Err("stopped before the TLS handshake was done".into()),
+        };
+        match shaken {
+            Ok(Ok(Shaken::Hands(stream))) => {
+                let peer = Peer { address, shown: tls.shown(&stream), misdirected: false };
+                self.serve_http(*stream, peer, deadlines, connected_at).await
+            }
+            Ok(Ok(Shaken::Not(stream))) => {
+                let peer = Peer { address, shown: None, misdirected: true };
+                self.serve_http(stream, peer, deadlines, connected_at).await
+            }
+            Ok(Err(error)) => {
+                if let Some(refused) = Refused::by_handshake(&error) {
+                    self.refusals.note(refused, address.ip(), None, Some(&error));
+                }
+                Err(error.into())
+            }
+            Err(_) => Err("the TLS handshake did not finish in time".into()),
+        }
+    }
+
+    async fn serve_http<T: Socket>(
+        &self,
+        stream: T,
+        peer: Peer,
+        deadlines: Deadlines,
+        connected_at: Instant,
+    ) -> Result<(), Ended> {
+        let turns = Turns::new(connected_at);
+        let turns = &turns;
+        let service = service_fn(|request: Request<Incoming>| {
             turns.begin();
-            let certificate = shown.as_ref().map(Shown::peer_certificate);
-            let answer = (self.answer)(Caller { address, certificate }, request);
-            let turns = Arc::clone(&turns);
+            let has_body = !request.body().is_end_stream();
+            let answer = if peer.misdirected {
+                Err(self.misdirected(peer.address))
+            } else {
+                let certificate = peer.shown.as_ref().map(Shown::peer_certificate);
+                Ok((self.answer)(Caller { address: peer.address, certificate }, request))
+            };
             async move {
-                let answer = answer.await;
-                turns.end();
+                let mut answer = match answer {
+                    Ok(answer) => answer.await,
+                    Err(answer) => answer,
+                };
+                let unread = has_body && !answer.status().is_success();
+                if unread {
+                    // hyper finds that nobody reads the body any more, and says `close` unless the rest of it is here.
+                    tokio::task::yield_now().await;
+                }
+                // RFC 9112 section 9.6: "A server that intends to close a connection after sending a response SHOULD send
+                // a "close" connection option in that response."
+                if self.draining.load(Ordering::Relaxed) {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                turns.end(unread);
                 Ok::<_, Infallible>(answer)
             }
         });
-        let stream = Timed::new(stream, Arc::clone(&turns), deadlines, connected_at);
+        let stream = Timed::new(stream, turns, (&self.draining, &self.refusals), peer.address.ip(), deadlines);
         let mut connection = pin!(
             http1::Builder::new()
                 .header_read_timeout(None)
@@ -192,189 +282,55 @@ where
                 .serve_connection(TokioIo::new(stream), service)
         );
         let mut stop = self.stop.clone();
-        tokio::select! {
-            done = connection.as_mut() => return Ok(done?),
-            _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
-        }
-        let until = Instant::now() + deadlines.drain;
-        // Whoever has not finished sending a head by now has asked nothing yet.
-        if let Ok(done) = timeout(Duration::from_millis(500), connection.as_mut()).await {
-            return Ok(done?);
-        }
-        if !turns.answering() {
-            return Ok(());
-        }
-        Ok(timeout_at(until, connection).await.map_err(|_| "cut at the drain deadline")??)
-    }
-}
-
-/// Whose turn it is on a connection: the far end's to ask, or ours to answer.
-#[derive(Debug)]
-struct Turns {
-    /// Odd while a request is being answered.
-    count: AtomicU32,
-    connected_at: Instant,
-    /// Milliseconds after `connected_at` when the last answer was ready.
-    answered_at: AtomicU64,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self { count: AtomicU32::new(0), connected_at: Instant::now(), answered_at: AtomicU64::new(0) }
-    }
-}
-
-impl Turns {
-    fn begin(&self) {
-        self.count.fetch_add(1, Ordering::Release);
-    }
-
-    fn end(&self) {
-        let answered_at = u64::try_from(self.connected_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.answered_at.store(answered_at, Ordering::Relaxed);
-        self.count.fetch_add(1, Ordering::Release);
-    }
-
-    fn count(&self) -> u32 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    fn answering(&self) -> bool {
-        !self.count().is_multiple_of(2)
-    }
-
-    fn answered_at(&self) -> Instant {
-        self.connected_at + Duration::from_millis(self.answered_at.load(Ordering::Relaxed))
-    }
-}
-
-/// A stream that gives up on the far end.
-struct Timed<T> {
-    stream: T,
-    turns: Arc<Turns>,
-    deadlines: Deadlines,
-    /// What is being waited for, as (turn, whether bytes of the next head have come), and until when.
-    waiting: (u32, bool),
-    until: Instant,
-    read_timer: Pin<Box<Sleep>>,
-    write_timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl<T> Timed<T> {
-    fn new(stream: T, turns: Arc<Turns>, deadlines: Deadlines, connected_at: Instant) -> Self {
-        // The handshake, the first byte and the first head share one deadline, or each would start another.
-        let until = connected_at + deadlines.first_byte;
-        Self {
-            stream,
-            turns,
-            deadlines,
-            waiting: (0, false),
-            until,
-            read_timer: Box::pin(sleep_until(until)),
-            write_timer: None,
-        }
-    }
-
-    /// The far end has sent nothing: is its time over?
-    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = self.turns.count();
-        if self.turns.answering() {
-            // It owes us nothing (a body has a deadline of its own, where it is read). The timer runs all the same:
-            // when the answer is out nobody may ask again, and it has to wake us.
-            self.until = Instant::now() + self.deadlines.idle;
-        } else if self.waiting.0 != turn {
-            self.waiting = (turn, false);
-            self.until = self.turns.answered_at() + self.deadlines.idle;
-        }
-        // A timer that fires early is cheaper than one that is moved on every request.
-        if self.read_timer.deadline() > self.until {
-            let until = self.until;
-            self.read_timer.as_mut().reset(until);
-        }
-        loop {
-            ready!(self.read_timer.as_mut().poll(cx));
-            if Instant::now() >= self.until {
-                return Poll::Ready(());
+        let stopped = async { drop(stop.wait_for(|stop| *stop).await) };
+        let done = tokio::select! {
+            done = connection.as_mut() => done,
+            () = stopped => {
+                // The stream ends a connection on which nothing has been asked.
+                turns.close();
+                timeout_at(Instant::now() + deadlines.drain, connection).await.map_err(|_| "cut at the drain deadline")?
             }
-            let until = self.until;
-            self.read_timer.as_mut().reset(until);
-        }
-    }
-
-    fn came(&mut self) {
-        let turn = self.turns.count();
-        if turn.is_multiple_of(2) && self.waiting != (turn, true) {
-            self.waiting = (turn, true);
-            if turn > 0 {
-                self.until = Instant::now() + self.deadlines.head;
-            }
-        }
-    }
-
-    /// The far end does not take bytes: is its time over?
-    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let until = Instant::now() + self.deadlines.write;
-        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the far end does not read")))
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(done) => {
-                if buffer.filled().len() > before {
-                    self.came();
-                }
-                Poll::Ready(done)
-            }
-            Poll::Pending => {
-                ready!(self.poll_overdue(cx));
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the far end does not send")))
-            }
-        }
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Poll::Ready(done) = Pin::new(&mut self.stream).poll_write(cx, bytes) else { return self.poll_stuck(cx) };
-        self.write_timer = None;
-        Poll::Ready(done)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let Poll::Ready(done) = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes) else {
-            return self.poll_stuck(cx);
         };
-        self.write_timer = None;
-        Poll::Ready(done)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.stream).poll_flush(cx) {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => self.poll_stuck(cx).map_ok(drop),
+        if let Err(error) = &done
+            && !turns.refused()
+            && let Some(refused) = Refused::by_http(error, turns.opening())
+        {
+            self.refusals.note(refused, peer.address.ip(), None, Some(error));
         }
+        Ok(done?)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.stream).poll_shutdown(cx) {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => self.poll_stuck(cx).map_ok(drop),
+    /// The answer to a request without TLS on a port with TLS.
+    fn misdirected(&self, address: SocketAddr) -> Response {
+        let request_id = self.refusals.request_id();
+        self.refusals.note(Refused::CleartextOnTls, address.ip(), Some(request_id), None);
+        let mut answer = error::plain(StatusCode::BAD_REQUEST, "this port speaks TLS; use https");
+        let headers = answer.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if let Ok(id) = HeaderValue::from_str(request_id.as_str()) {
+            headers.insert("x-request-id", id);
         }
+        answer
     }
+}
+
+/// What became of the start of a connection to a port with TLS.
+enum Shaken {
+    Hands(Box<TlsStream<TcpStream>>),
+    /// The first byte is the letter of a method.
+    Not(TcpStream),
+}
+
+async fn shake_hands(tls: &Tls, stream: TcpStream) -> io::Result<Shaken> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first.first().is_some_and(u8::is_ascii_uppercase) {
+        return Ok(Shaken::Not(stream));
+    }
+    Ok(Shaken::Hands(Box::new(tls.accept(stream).await?)))
 }
 
 /// Largest head of a request; above it the answer is 431.
 const MAX_HEAD: usize = 16 * 1024;
+/// Most connections that are taken from the kernel's queue when the listener closes; the queue is shorter.
+const MOST_WAITING: usize = 8192;

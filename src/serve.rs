@@ -1,17 +1,20 @@
 //! The daemon: assemble, bind, run, drain.
 
 pub mod clients;
+mod descriptors;
+mod notify;
 pub mod prepare;
+mod running;
+pub mod signals;
 
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -25,6 +28,7 @@ use crate::http::log::{Counts, Log, RequestIds};
 use crate::http::{App, Door, Surface};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
+use crate::listener::refusals::Refusals;
 use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
 use crate::pressure::Pressure;
@@ -40,7 +44,11 @@ use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::{Terms, Tls};
 use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
+use descriptors::Connections;
+use notify::Notifier;
 use prepare::{config_error, prepare_database, sealing_key};
+use running::Running;
+use signals::Signals;
 
 /// The pieces of a server, put together but not listening.
 pub struct Assembled {
@@ -60,6 +68,8 @@ pub struct Assembled {
     pub fetches: mpsc::Receiver<Fetch>,
     /// What was read for clients with certificates.
     pub mutual_tls: MutualTlsFiles,
+    /// Counts and logs what is refused before the surface sees it.
+    pub refusals: Arc<Refusals>,
 }
 
 /// Puts a server together.
@@ -134,24 +144,44 @@ pub fn assemble(
         openid_configuration: config.openid_configuration,
     };
     let request_ids = RequestIds::new().context("making request ids")?;
+    let refusals = Arc::new(Refusals::new(counts.connections_refused.clone(), request_ids.clone()));
     let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone(), request_ids };
     let app = Arc::new(App::new(surface, log));
-    Ok(Assembled { server, feed, app, counts, outdated: to_raise, pressure, fetches, mutual_tls })
+    Ok(Assembled { server, feed, app, counts, outdated: to_raise, pressure, fetches, mutual_tls, refusals })
 }
 
 /// What the daemon does once it listens.
 pub type Announce = Box<dyn FnOnce(&Issuer) + Send>;
 
-/// Runs until told to stop.
+/// Runs until told to stop, also while it starts.
 ///
 /// # Errors
 /// What keeps it from starting. A database that cannot be reached does not: the server comes up and waits for it.
 pub async fn run(
+    config: Config,
+    store: Store,
+    logging: &Logging,
+    announce: Option<Announce>,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
+    let notifier = Notifier::new(std::env::var_os("NOTIFY_SOCKET").as_deref());
+    let running = tokio::select! {
+        running = start(config, store, logging, announce) => running?,
+        () = signals.stop() => {
+            tracing::info!(event = "stopped", "told to stop before it listened");
+            return Ok(());
+        }
+    };
+    running.until_stopped(&mut signals, &notifier).await
+}
+
+async fn start(
     mut config: Config,
     store: Store,
     logging: &Logging,
     announce: Option<Announce>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Running> {
+    let limit = descriptors::raise_limit();
     let sealing_key = sealing_key(&config)?;
     let owed = prepare_database(&config, &store).await?;
     let tls = config
@@ -161,7 +191,6 @@ pub async fn run(
         .transpose()
         .map_err(|error| config_error("server.tls", &error))?
         .map(Arc::new);
-    let mut signals = Signals::new().context("listening for signals")?;
 
     let public = TcpListener::bind(config.listen).await.with_context(|| bind_failed("server.listen", config.listen))?;
     let private = TcpListener::bind(config.admin_listen)
@@ -183,7 +212,7 @@ pub async fn run(
         None => config.issuer.clone().unwrap_or_default(),
     };
 
-    let Assembled { server, feed, app, counts, outdated, pressure, fetches, mutual_tls } =
+    let Assembled { server, feed, app, counts, outdated, pressure, fetches, mutual_tls, refusals } =
         assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
     let (stop, stopped) = watch::channel(false);
     let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
@@ -192,17 +221,25 @@ pub async fn run(
     let metrics = telemetry::metrics(logging, &server, &store, &counts);
     let admin = admin::router(Admin { server: Arc::clone(&server), draining: Arc::clone(&draining), metrics });
     let (public_address, private_address) = (public.local_addr()?, private.local_addr()?);
-    let public = Listener {
-        socket: public,
-        tls: tls.clone(),
+    let listeners = if mutual.is_some() { 2 } else { 1 };
+    let most = Connections::within(limit, config.max_connections, listeners, config.database_max_connections);
+    let listener = |socket, tls, max_connections| Listener {
+        socket,
+        tls,
         deadlines: config.deadlines,
-        max_connections: config.max_connections,
+        max_connections,
+        draining: Arc::clone(&draining),
+        refusals: Arc::clone(&refusals),
     };
-    let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
-    let watching = tokio::spawn(async move { pressure.watch().await });
-    let sweeping = tokio::spawn(sweep(store.clone(), Arc::clone(&server)));
-    let fetching = tokio::spawn(fetcher.run(fetches));
-    let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
+    let public = listener(public, tls.clone(), most.public);
+    let private = listener(private, None, most.admin);
+    let mutual = mutual.map(|socket| listener(socket, mutual_tls.listener.clone(), most.public));
+    let background = vec![
+        tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone())),
+        tokio::spawn(async move { pressure.watch().await }),
+        tokio::spawn(fetcher.run(fetches)),
+        tokio::spawn(sweep(store.clone(), Arc::clone(&server))),
+    ];
     let answer_at = |door| {
         let app = Arc::clone(&app);
         move |caller, request| {
@@ -210,48 +247,28 @@ pub async fn run(
             async move { app.answer(door, &caller, request).await }
         }
     };
-    let mutual = mutual.map(|socket| Listener {
-        socket,
-        tls: mutual_tls.listener.clone(),
-        deadlines: config.deadlines,
-        max_connections: config.max_connections,
-    });
     let mutual = mutual.map(|mutual| tokio::spawn(mutual.run(answer_at(Door::Alias), stopped.clone())));
     let public = tokio::spawn(public.run(answer_at(Door::Issuer), stopped.clone()));
     let private = tokio::spawn(private.run(move |_, request| admin::answer(&admin, request), stopped));
-    tracing::info!(event = "listening", listener = "admin", address = %private_address);
+    tracing::info!(event = "listening", listener = "admin", address = %private_address, max_connections = most.admin);
     if let Some(mtls) = &config.client_certificates.mtls {
-        tracing::info!(event = "listening", listener = "mtls", address = %mtls.listen, tls = true);
+        tracing::info!(event = "listening", listener = "mtls", address = %mtls.listen, tls = true, max_connections = most.public);
     }
-    tracing::info!(event = "listening", listener = "public", address = %public_address, tls = tls.is_some(), issuer = %server.issuer);
+    tracing::info!(event = "listening", listener = "public", address = %public_address, tls = tls.is_some(), issuer = %server.issuer, max_connections = most.public);
+    if most.public < config.max_connections {
+        tracing::warn!(
+            event = "listener.capped",
+            limit,
+            max_connections = most.public,
+            "the limit on open files leaves fewer connections than server.max_connections; raise the hard limit (LimitNOFILE= of systemd, `ulimit -Hn`)"
+        );
+    }
     if let Some(announce) = announce {
         announce(&server.issuer);
     }
-
-    loop {
-        match signals.next().await {
-            Asked::Stop => break,
-            Asked::Reload => reload(tls.as_deref(), &mutual_tls),
-        }
-    }
-    // Readiness says no first, so that load balancers take us out while we still answer.
-    draining.store(true, Ordering::Relaxed);
-    tracing::info!(event = "stopping", "requests in flight will finish");
-    tokio::select! {
-        () = tokio::time::sleep(config.drain_delay) => {}
-        _ = signals.next() => {}
-    }
-    stop.send(true).context("the tasks ended by themselves")?;
-    for task in [public, private, feed].into_iter().chain(mutual) {
-        task.await.context("a task failed while stopping")?;
-    }
-    raising.abort();
-    watching.abort();
-    fetching.abort();
-    sweeping.abort();
-    store.close().await;
-    tracing::info!(event = "stopped");
-    Ok(())
+    let draining_tasks = [public, private, feed].into_iter().chain(mutual).collect();
+    let drain_delay = config.drain_delay;
+    Ok(Running { draining_tasks, background, stop, draining, drain_delay, store, tls, mutual_tls })
 }
 
 /// Hashes secrets anew whose hashes cost less than the configuration asks for, one at a time, after they were used.
@@ -346,18 +363,6 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
     Ok(())
 }
 
-fn reload(tls: Option<&Tls>, mutual_tls: &MutualTlsFiles) {
-    let has_files = tls.is_some() || mutual_tls.listener.is_some() || mutual_tls.header.is_some();
-    let reloaded = tls.map_or(Ok(()), Tls::reload).map_err(anyhow::Error::from);
-    match reloaded.and(mutual_tls.reload()) {
-        Ok(()) if !has_files => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
-        Ok(()) => tracing::info!(event = "reload", "the certificates have been reloaded"),
-        Err(error) => {
-            tracing::error!(event = "reload", reason = %error, "a certificate was not reloaded; the one in use stays");
-        }
-    }
-}
-
 fn bind_failed(key: &str, address: std::net::SocketAddr) -> String {
     format!(
         "cannot listen on {address}; is another process there? Set {key} to a free address (port 0 picks a free port)"
@@ -368,32 +373,3 @@ fn bind_failed(key: &str, address: std::net::SocketAddr) -> String {
 const SWEEP: Duration = Duration::from_secs(5);
 /// How far apart the clocks of replicas may be, in seconds, and as much again.
 const SKEW: i64 = 120;
-
-enum Asked {
-    Stop,
-    Reload,
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hang_up.recv() => Asked::Reload,
-        }
-    }
-}

@@ -87,6 +87,11 @@ pub fn metrics(
         counts.revocations.clone(),
     );
     registry.register(
+        "connections_refused",
+        "Connections and requests refused before a handler, by reason",
+        counts.connections_refused.clone(),
+    );
+    registry.register(
         "argon2_verifications",
         "argon2 hashes computed",
         server.authenticator.lane.verifications.clone(),

@@ -7,13 +7,31 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::{Shell, tag_key};
+use crate::config::Config;
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::protocol::metadata::Issuer;
+use crate::serve::signals::Signals;
 use crate::store::{Store, StoreError};
+use crate::telemetry::Logging;
 use crate::{serve, telemetry};
 
-pub(super) async fn run(mut shell: Shell) -> anyhow::Result<()> {
+pub(super) async fn run(shell: Shell, mut signals: Signals) -> anyhow::Result<()> {
+    let Prepared { config, store, logging, announce } = tokio::select! {
+        prepared = prepare(shell) => prepared?,
+        () = signals.stop() => return Ok(()),
+    };
+    serve::run(config, store, &logging, Some(announce), signals).await
+}
+
+struct Prepared {
+    config: Config,
+    store: Store,
+    logging: Logging,
+    announce: serve::Announce,
+}
+
+async fn prepare(mut shell: Shell) -> anyhow::Result<Prepared> {
     const CLIENT: &str = "demo";
     const SCOPE: &str = "read:data write:data";
     const LABEL: &str = "grantd dev";
@@ -60,5 +78,5 @@ pub(super) async fn run(mut shell: Shell) -> anyhow::Result<()> {
         // Without a reader the server still serves.
         drop(writeln!(io::stdout(), "{text}"));
     };
-    serve::run(config, store, &logging, Some(Box::new(announce))).await
+    Ok(Prepared { config, store, logging, announce: Box::new(announce) })
 }

@@ -38,6 +38,8 @@ pub struct Counts {
     pub introspections: Family<TokenLabels, Counter>,
     /// `grantd_revocations_total`.
     pub revocations: Family<TokenLabels, Counter>,
+    /// `grantd_connections_refused_total`.
+    pub connections_refused: ConnectionsRefused,
     /// Those of both that count tokens, looked up once: by method, and by reading.
     issued: [Counter; AuthMethod::ALL.len()],
     read: [Counter; 2],
@@ -62,6 +64,16 @@ pub struct ReadingLabels {
     pub reading: &'static str,
 }
 
+/// Counts connections that were refused before a handler saw a request.
+pub type ConnectionsRefused = Family<RefusedLabels, Counter>;
+
+/// Labels of `grantd_connections_refused_total`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// From a closed list.
+    pub reason: &'static str,
+}
+
 impl Default for Counts {
     fn default() -> Self {
         let token_requests = Family::<TokenLabels, Counter>::default();
@@ -76,6 +88,7 @@ impl Default for Counts {
             basic_readings,
             introspections: Family::default(),
             revocations: Family::default(),
+            connections_refused: Family::default(),
         }
     }
 }
@@ -130,7 +143,9 @@ impl RequestIds {
         Ok(Self { process: random()?, next: Arc::default() })
     }
 
-    fn next(&self) -> RequestId {
+    /// The next id.
+    #[must_use]
+    pub fn next(&self) -> RequestId {
         let number = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let mut id = [0; 12];
         id.iter_mut().zip(self.process.iter().chain(number.iter().skip(2))).for_each(|(to, from)| *to = *from);

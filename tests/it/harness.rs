@@ -13,8 +13,9 @@ use grantd::config::{Config, Settings, Sources};
 use grantd::crypto::seal::SealingKey;
 use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash, new_secret_id};
 use grantd::crypto::secret_tag::TagKey;
-use grantd::http::log::Counts;
+use grantd::http::log::{Counts, RequestIds};
 use grantd::http::{App, Caller, Door};
+use grantd::listener::refusals::Refusals;
 use grantd::model::client::Client;
 use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
@@ -225,6 +226,11 @@ impl Server {
         Self { db, store, config, sealing_key, server, app, counts, _stop: stop }
     }
 
+    /// For a listener: refusals that are counted in `counts`.
+    pub fn refusals(&self) -> Arc<Refusals> {
+        refusals(&self.counts)
+    }
+
     /// Another server on the same database, with the same settings and the same clock.
     pub async fn replica(&self) -> Self {
         self.replica_at(self.server.clock.clone()).await
@@ -299,6 +305,11 @@ impl Server {
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
+}
+
+/// For a listener: refusals that are counted in `counts`.
+pub fn refusals(counts: &Counts) -> Arc<Refusals> {
+    Arc::new(Refusals::new(counts.connections_refused.clone(), RequestIds::new().unwrap()))
 }
 
 /// A POST of a form with further header fields.

@@ -75,6 +75,15 @@ mod sessions;
 /// Sockets: deadlines, limits, framing, TLS, stopping.
 mod transport;
 
+/// Stopping without losing a request, and answers before a body is read.
+mod draining;
+
+/// What is refused before a handler sees it: framing, other protocols, handshakes.
+mod refused;
+
+/// Signals, the service manager, and file descriptors of the process.
+mod signals;
+
 /// The program as a process: commands, start, stop, outages.
 mod process;
 

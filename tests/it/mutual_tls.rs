@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::response::IntoResponse as _;
 use grantd::http::Caller;
+use grantd::http::log::Counts;
 use grantd::listener::{Deadlines, Listener};
 use grantd::model::certificate::PeerCertificate;
 use grantd::tls::clients::{ClientFiles, Vouching};
@@ -66,7 +67,9 @@ async fn listen(directory: TempDir, terms: Terms) -> Listening {
         Some(peer) => format!("{} {}", peer.certificate.subject(), peer.ca_verified),
     };
     let answer = move |caller: Caller, _| std::future::ready(told(caller.certificate).into_response());
-    let listener = Listener { socket, tls: Some(Arc::clone(&tls)), deadlines: DEADLINES, max_connections: 100 };
+    let (draining, refusals) = (Arc::default(), crate::harness::refusals(&Counts::default()));
+    let tls_of_it = Some(Arc::clone(&tls));
+    let listener = Listener { socket, tls: tls_of_it, deadlines: DEADLINES, max_connections: 100, draining, refusals };
     tokio::spawn(listener.run(answer, stopped));
     Listening { address, tls, directory, server: made.cert.der().clone(), _stop: stop }
 }

@@ -178,7 +178,8 @@ impl Daemon {
         self.signal("-HUP");
     }
 
-    fn signal(&self, signal: &str) {
+    /// Sends a signal, such as `-USR1`.
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }

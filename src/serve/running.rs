@@ -1,0 +1,92 @@
+//! A server that listens: it runs until it is told to stop, then drains.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::clients::MutualTlsFiles;
+use super::notify::Notifier;
+use super::signals::{Asked, Signals};
+use crate::store::Store;
+use crate::tls::Tls;
+
+/// What has been started.
+pub(super) struct Running {
+    /// End when they have drained: the listeners and the feed.
+    pub(super) draining_tasks: Vec<JoinHandle<()>>,
+    /// Are ended.
+    pub(super) background: Vec<JoinHandle<()>>,
+    /// Closes the listeners.
+    pub(super) stop: watch::Sender<bool>,
+    /// Turns readiness off, and makes each answer the last on its connection.
+    pub(super) draining: Arc<AtomicBool>,
+    /// From the signal to stop until the listeners close.
+    pub(super) drain_delay: Duration,
+    pub(super) store: Store,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) mutual_tls: MutualTlsFiles,
+}
+
+impl Running {
+    /// Runs until a signal stops it and it has drained.
+    pub(super) async fn until_stopped(self, signals: &mut Signals, notifier: &Notifier) -> anyhow::Result<()> {
+        let Self { draining_tasks, background, stop, draining, drain_delay, store, tls, mutual_tls } = self;
+        let reload = || {
+            notifier.reloading();
+            reload(tls.as_deref(), &mutual_tls);
+        };
+        notifier.ready();
+        while signals.next().await == Asked::Reload {
+            reload();
+            notifier.ready();
+        }
+        // Readiness says no first, so that load balancers take us out while we still answer. Each answer says `close`, so
+        // that kept connections are gone before the listeners close.
+        draining.store(true, Ordering::Relaxed);
+        notifier.stopping();
+        tracing::info!(event = "stopping", "requests in flight will finish");
+        let mut delay = std::pin::pin!(tokio::time::sleep(drain_delay));
+        loop {
+            tokio::select! {
+                () = delay.as_mut() => break,
+                asked = signals.next() => match asked {
+                    Asked::Stop => break,
+                    Asked::Reload => reload(),
+                },
+            }
+        }
+        stop.send(true).context("the tasks ended by themselves")?;
+        let mut drained = std::pin::pin!(async {
+            for task in draining_tasks {
+                task.await.context("a task failed while stopping")?;
+            }
+            anyhow::Ok(())
+        });
+        loop {
+            tokio::select! {
+                done = drained.as_mut() => break done?,
+                asked = signals.next() => if asked == Asked::Reload { reload() },
+            }
+        }
+        background.iter().for_each(JoinHandle::abort);
+        store.close().await;
+        tracing::info!(event = "stopped");
+        Ok(())
+    }
+}
+
+fn reload(tls: Option<&Tls>, mutual_tls: &MutualTlsFiles) {
+    let has_files = tls.is_some() || mutual_tls.listener.is_some() || mutual_tls.header.is_some();
+    let reloaded = tls.map_or(Ok(()), Tls::reload).map_err(anyhow::Error::from);
+    match reloaded.and(mutual_tls.reload()) {
+        Ok(()) if !has_files => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
+        Ok(()) => tracing::info!(event = "reload", "the certificates have been reloaded"),
+        Err(error) => {
+            tracing::error!(event = "reload", reason = %error, "a certificate was not reloaded; the one in use stays");
+        }
+    }
+}
