@@ -10,6 +10,7 @@ mod issued;
 mod mix;
 mod options;
 mod postgres;
+mod proxy;
 mod registrations;
 mod replica;
 mod report;
@@ -61,7 +62,14 @@ async fn set_up(options: &Options) -> anyhow::Result<Rig> {
     }
     let database_url =
         format!("postgres://postgres@{}:{}/grantd?sslmode=disable", options.database_host, options.postgres.port);
-    let cli = Cli { grantd: options.grantd.clone(), database_url, sealing_key, room: room.clone(), alg: "ES256" };
+    let cli = Cli {
+        grantd: options.grantd.clone(),
+        database_url,
+        sealing_key,
+        room: room.clone(),
+        alg: "ES256",
+        drain_delay: "1s",
+    };
     eprintln!("== {} clients, {} of them active", lengths.clients, lengths.active);
     cli.must(&["migrate"], "").await?;
     let registrations = Registrations::make(&cli, &options.postgres, lengths.clients, lengths.active).await?;
@@ -92,6 +100,7 @@ async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyho
                 "3" => figures::partition::measure(rig, options, report).await,
                 "4" => figures::visibility::measure(rig, options, report).await,
                 "6" => figures::once::measure(rig, options, report).await,
+                "7" => figures::restarts::measure(rig, options, report).await,
                 "9" => figures::hostile::measure(rig, options, report).await,
                 "10" => figures::overload::measure(rig, options, report).await,
                 "11" => figures::starvation::measure(rig, options, report).await,

@@ -8,6 +8,7 @@ pub mod once;
 pub mod outage;
 pub mod overload;
 pub mod partition;
+pub mod restarts;
 pub mod starvation;
 pub mod timing;
 pub mod visibility;

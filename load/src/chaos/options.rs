@@ -42,6 +42,8 @@ pub struct Lengths {
     pub trials: usize,
     /// How many assertions and proofs are sent to all replicas.
     pub rounds: usize,
+    /// Restarts of a replica, for each way to reach them.
+    pub restarts: usize,
     /// Each shape of hostile connections.
     pub hostile: Duration,
     pub connections: usize,
@@ -68,6 +70,7 @@ impl Lengths {
         partition: SECOND.saturating_mul(30),
         trials: 100,
         rounds: 10_000,
+        restarts: 12,
         hostile: SECOND.saturating_mul(25),
         connections: 10_000,
         overload: SECOND.saturating_mul(10),
@@ -88,6 +91,7 @@ impl Lengths {
         partition: SECOND.saturating_mul(8),
         trials: 8,
         rounds: 2000,
+        restarts: 3,
         hostile: SECOND.saturating_mul(18),
         connections: 1000,
         overload: SECOND.saturating_mul(4),
@@ -103,6 +107,7 @@ impl Lengths {
         partition: SECOND.saturating_mul(120),
         trials: 1000,
         rounds: 100_000,
+        restarts: 100,
         hostile: SECOND.saturating_mul(120),
         overload: SECOND.saturating_mul(60),
         samples: 10_000,
@@ -112,7 +117,7 @@ impl Lengths {
 }
 
 /// What there is to measure.
-pub const FIGURES: [&str; 9] = ["1", "2", "3", "4", "6", "9", "10", "11", "M80"];
+pub const FIGURES: [&str; 10] = ["1", "2", "3", "4", "6", "7", "9", "10", "11", "M80"];
 
 impl Options {
     /// Reads the command line; `script/chaos` gives what tells where the database is.
@@ -130,6 +135,7 @@ impl Options {
                 "--runs" => runs = value()?.parse().context("--runs")?,
                 "--trials" => lengths.trials = value()?.parse().context("--trials")?,
                 "--rounds" => lengths.rounds = value()?.parse().context("--rounds")?,
+                "--restarts" => lengths.restarts = value()?.parse().context("--restarts")?,
                 "--samples" => lengths.samples = value()?.parse().context("--samples")?,
                 "--clients" => lengths.clients = value()?.parse().context("--clients")?,
                 "--active" => lengths.active = value()?.parse().context("--active")?,

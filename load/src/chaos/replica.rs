@@ -7,13 +7,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::process::{Child, ChildStdout};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection;
 use super::issued::Issued;
-use super::shell::Cli;
+use super::shell::{Cli, must};
 
 /// A running replica.
 #[derive(Debug)]
@@ -46,6 +46,17 @@ impl Replica {
         Ok(())
     }
 
+    /// Stops it as a service manager does and starts it again where it was. Returns its exit code, and from the signal to
+    /// the exit.
+    pub async fn stop_and_start(&mut self, cli: &Cli, number: usize) -> anyhow::Result<(Option<i32>, Duration)> {
+        let told = Instant::now();
+        must(Command::new("kill").args(["-TERM", &self.pid.to_string()]), "").await?;
+        let status = timeout(Duration::from_secs(30), self.child.wait()).await.context("a replica does not stop")??;
+        let took = told.elapsed();
+        *self = Self::start_on(cli, number, self.issued.clone(), self.public, self.admin).await?;
+        Ok((status.code(), took))
+    }
+
     async fn start_on(
         cli: &Cli,
         number: usize,
@@ -57,6 +68,7 @@ impl Replica {
         command
             .args(["--set", &format!("server.listen={public}"), "--set", &format!("admin.listen={admin}")])
             .args(["--set", &format!("data_dir={}", cli.room.join(format!("data-{number}")).display())])
+            .args(["--set", &format!("server.deadlines.drain_delay={}", cli.drain_delay)])
             .args(["--set", "log.format=json", "--set", &format!("token.alg={}", cli.alg)])
             .args(["--set", &format!("issuer={ISSUER}"), "--set", &format!("server.trusted_proxies={PROXY}")])
             .stdin(Stdio::null())
@@ -127,7 +139,7 @@ impl Replica {
 }
 
 /// For whoever cleans up after us when we are killed.
-fn note_pid(room: &Path, pid: u32) -> anyhow::Result<()> {
+pub fn note_pid(room: &Path, pid: u32) -> anyhow::Result<()> {
     let path = room.join("pids");
     let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&path).context("noting a process")?;
     writeln!(file, "{pid}").context("noting a process")

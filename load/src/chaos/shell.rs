@@ -64,6 +64,8 @@ pub struct Cli {
     pub room: PathBuf,
     /// How replicas that it starts sign.
     pub alg: &'static str,
+    /// How long they answer after the signal to stop.
+    pub drain_delay: &'static str,
 }
 
 impl Cli {
