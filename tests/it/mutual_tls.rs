@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::response::IntoResponse as _;
 use grantd::http::Caller;
-use grantd::http::log::Counts;
+use grantd::http::log::{Counts, RefusedLabels};
 use grantd::listener::{Deadlines, Listener};
 use grantd::model::certificate::PeerCertificate;
 use grantd::tls::clients::{ClientFiles, Vouching};
@@ -32,6 +32,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::certificates::der;
+use crate::process::daemon::eventually;
 
 const BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS12, &version::TLS13];
 
@@ -49,6 +50,7 @@ struct Listening {
     tls: Arc<Tls>,
     directory: TempDir,
     server: CertificateDer<'static>,
+    counts: Counts,
     _stop: watch::Sender<bool>,
 }
 
@@ -67,11 +69,12 @@ async fn listen(directory: TempDir, terms: Terms) -> Listening {
         Some(peer) => format!("{} {}", peer.certificate.subject(), peer.ca_verified),
     };
     let answer = move |caller: Caller, _| std::future::ready(told(caller.certificate).into_response());
-    let (draining, refusals) = (Arc::default(), crate::harness::refusals(&Counts::default()));
+    let counts = Counts::default();
+    let (draining, refusals) = (Arc::default(), crate::harness::refusals(&counts));
     let tls_of_it = Some(Arc::clone(&tls));
     let listener = Listener { socket, tls: tls_of_it, deadlines: DEADLINES, max_connections: 100, draining, refusals };
     tokio::spawn(listener.run(answer, stopped));
-    Listening { address, tls, directory, server: made.cert.der().clone(), _stop: stop }
+    Listening { address, tls, directory, server: made.cert.der().clone(), counts, _stop: stop }
 }
 
 fn trusting(directory: &TempDir, crl: bool) -> Terms {
@@ -204,6 +207,13 @@ impl Listening {
         TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), stream).await
     }
 
+    /// Waits until so many certificates have been refused and counted.
+    async fn refused(&self, wanted: u64) {
+        let labels = RefusedLabels { reason: "client_certificate" };
+        let count = async || self.counts.connections_refused.get_or_create(&labels).get();
+        eventually(count, |count| *count == wanted).await;
+    }
+
     /// What a handler is told of a client; `None` when the handshake fails.
     async fn told(&self, version: &'static SupportedProtocolVersion, identity: Option<Identity>) -> Option<String> {
         let config = client(&[&self.server], version, identity.map(Arc::new), &[]);
@@ -261,6 +271,7 @@ async fn mtl_03_a_key_that_is_not_the_certificates_fails_the_handshake() {
             assert_eq!(listening.told(version, Some(thief)).await, None, "{version:?}");
         }
     }
+    listening.refused(4).await;
 }
 
 #[tokio::test]
@@ -281,6 +292,7 @@ async fn mtl_16_m99_certificates_out_of_bounds_fail_the_handshake() {
         assert_eq!(listening.told(&version::TLS13, Some(identity)).await, None, "{why}");
         assert!(started.elapsed() < Duration::from_secs(2), "{why}: {:?}", started.elapsed());
     }
+    listening.refused(3).await;
     let crossed: Vec<Ca> = (0..8).map(|_| ca("crossed").intermediate("crossed")).collect();
     let crossed = crossed[0].issue(&named("svc")).with_chain(&crossed.iter().collect::<Vec<_>>());
     assert_eq!(listening.told(&version::TLS13, Some(crossed)).await.unwrap(), "CN=svc false");
