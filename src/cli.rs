@@ -1,20 +1,25 @@
 //! The command line: arguments to calls, results to stdout as text or JSON, messages to stderr, faults to exit codes.
 
+mod claims;
 mod client;
 mod client_cert;
 mod client_key;
 mod client_set;
 mod config;
 mod dev;
+mod disclosure;
 mod doctor;
 mod health;
 mod key;
+mod open;
 mod registered;
 mod resource;
 mod secret;
 mod seed;
+mod spans;
 mod tag_key;
 mod token;
+mod token_size;
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -35,9 +40,10 @@ use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
 use crate::model::time::{Clock, Span, UnixTime};
 use crate::serve::signals::{self, Signals};
-use crate::store::migrations::{MigrationError, MigrationTerms, Schema};
+use crate::store::migrations::{Applied, MigrationError, MigrationTerms, Schema};
 use crate::store::secrets::NewSecret;
-use crate::store::{Database, Store, StoreError};
+use crate::store::{Store, StoreError};
+use crate::telemetry::printable;
 use crate::{serve, telemetry};
 
 /// An OAuth 2.0 authorization server for machines.
@@ -61,31 +67,31 @@ struct Arguments {
 enum Command {
     /// Serve on the embedded database with a demo client, on loopback, to try it out
     Dev,
-    /// Serve
+    /// Run the server
     Serve,
     /// Apply the schema, then the seeds of database.seeds
     Migrate {
-        /// Only show what has been applied
+        /// List every migration and seed and whether it is applied; change nothing
         #[arg(long)]
         status: bool,
         #[command(flatten)]
         terms: MigrationArguments,
     },
-    /// Registered clients
+    /// Manage registered clients
     #[command(subcommand)]
     Client(client::Command),
-    /// Protected resources
+    /// Manage protected resources
     #[command(subcommand)]
     Resource(resource::Command),
-    /// Signing keys
+    /// Manage signing keys
     #[command(subcommand)]
     Key(key::Command),
-    /// Access tokens
+    /// Inspect and revoke access tokens
     #[command(subcommand)]
     Token(token::Command),
     /// Read a secret from stdin and print its argon2id hash, for hand-written SQL
     HashSecret,
-    /// Exit 0 when the server is ready
+    /// Check that the server is ready: exit 0 if it is, 1 if not
     Health {
         /// The readiness URL [default: /readyz of admin.listen]
         #[arg(long)]
@@ -93,12 +99,12 @@ enum Command {
     },
     /// Check configuration, database, schema, keys, clocks and every row
     Doctor,
-    /// The configuration in force
+    /// Check or print the configuration in force
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print completions for a shell
     Completions {
-        /// Which
+        /// Shell to generate completions for
         shell: clap_complete::Shell,
     },
     /// Print the manual page
@@ -117,16 +123,16 @@ struct MigrationArguments {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check it
+    /// Check that the configuration can be used
     Check,
-    /// Print it, secrets left out
+    /// Print the configuration in force, without secrets
     Print,
 }
 
 /// Runs the program. 0 done, 1 failed, 2 wrong usage, 69 database unavailable, 78 bad configuration.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| refuse(&error));
     let done =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime").and_then(
             |runtime| {
@@ -140,9 +146,19 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The reader of stderr may have gone; there is nobody else to tell.
-            drop(writeln!(io::stderr(), "grantd: {}", told(&error)));
+            drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&told(&error))));
             exit_code(&error)
         }
+    }
+}
+
+/// Prints what is wrong with the arguments, or the help that was asked for, and ends the process.
+fn refuse(error: &clap::Error) -> ! {
+    // The message repeats arguments, which a script may have taken from a stranger, so they are escaped before it is made.
+    let escaped = std::env::args_os().map(|argument| printable::one_line(&argument.to_string_lossy()).into_owned());
+    match Arguments::try_parse_from(escaped) {
+        Err(escaped) => escaped.exit(),
+        Ok(_) => error.exit(),
     }
 }
 
@@ -254,24 +270,6 @@ impl Shell {
         Config::parse(&self.settings, &self.sources)
     }
 
-    /// The store, ready to work on: the embedded database is brought up to date, PostgreSQL has to be.
-    async fn store(&self) -> anyhow::Result<(Config, Store)> {
-        let config = self.config()?;
-        serve::prepare::make_room(&config.database)?;
-        let store = Store::open(&config.database, 2);
-        match (&config.database, store.schema().await?) {
-            (_, Schema::Usable | Schema::Newer { .. }) => {}
-            (Database::Sqlite(_), Schema::Older { .. }) => {
-                drop(serve::prepare::prepare_database(&config, &store).await?);
-            }
-            (Database::Postgres(_), Schema::Older { pending }) => {
-                bail!("the database lacks {pending} schema migrations: run `grantd migrate`")
-            }
-        }
-        self.set_clock(&store).await?;
-        Ok((config, store))
-    }
-
     /// From here on the database's clock tells the time: a command on a machine whose clock is wrong neither activates a
     /// signing key too early nor revokes tokens that are still to be issued.
     async fn set_clock(&self, store: &Store) -> anyhow::Result<()> {
@@ -287,44 +285,48 @@ impl Shell {
 
     /// Prints data: JSON when asked for, else text.
     fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let text = if self.json { serde_json::to_string(value)? } else { text() };
-        Ok(writeln!(io::stdout(), "{}", text.trim_end())?)
+        let text = if self.json { printable::json(value)? } else { text() };
+        let mut stdout = io::stdout();
+        writeln!(stdout, "{}", printable::lines(text.trim_end()))?;
+        Ok(stdout.flush()?)
     }
 
     /// Tells a person that something is done.
     #[expect(clippy::unused_self, reason = "reads as what it is at every call")]
     fn say(&self, message: &str) -> anyhow::Result<()> {
-        Ok(writeln!(io::stderr(), "{message}")?)
+        Ok(writeln!(io::stderr(), "{}", printable::one_line(message))?)
     }
 
     async fn migrate(&self, status: bool, terms: &MigrationArguments) -> anyhow::Result<()> {
         let config = self.config()?;
-        serve::prepare::make_room(&config.database)?;
-        let store = Store::open(&config.database, 2);
-        if !status {
-            self.say(&format!("migrating {}", config.database))?;
-            let terms = MigrationTerms {
-                into_shared_database: terms.into_shared_database,
-                lock_timeout: terms.lock_timeout.duration(),
-            };
-            store.migrate_with(&config.database, config.seeds.as_deref(), terms).await?;
+        let (store, seeds) = (Store::open(&config.database, 2), config.seeds.as_deref());
+        if status {
+            let missing = open::missing(&config.database);
+            if let Some(path) = missing {
+                self.say(&format!("note: there is no database at {} yet", open::absolute(path)))?;
+            }
+            return self.report_migrations(&store.migration_status(seeds, missing.is_none()).await?);
         }
-        self.report_migrations(&store, &config).await
+        self.make_database(&config)?;
+        self.say(&format!("migrating {}", config.database))?;
+        let terms = MigrationTerms {
+            into_shared_database: terms.into_shared_database,
+            lock_timeout: terms.lock_timeout.duration(),
+        };
+        let applied = store.migrate_with(&config.database, seeds, terms).await?;
+        if applied.is_empty() {
+            self.say("nothing to do: every migration was applied before; `grantd migrate --status` lists them")?;
+        }
+        self.report_migrations(&applied)
     }
 
-    async fn report_migrations(&self, store: &Store, config: &Config) -> anyhow::Result<()> {
-        let status = store.migration_status(config.seeds.as_deref()).await?;
-        self.print(&status, || {
-            let line = |one: &crate::store::migrations::Applied| {
-                format!(
-                    "{:<8} {:<7} {} {}\n",
-                    if one.applied { "applied" } else { "pending" },
-                    one.kind,
-                    one.version,
-                    one.name
-                )
+    fn report_migrations(&self, migrations: &[Applied]) -> anyhow::Result<()> {
+        self.print(&migrations, || {
+            let line = |one: &Applied| {
+                let state = if one.applied { "applied" } else { "pending" };
+                format!("{state:<8} {:<7} {} {}\n", one.kind, one.version, printable::one_line(&one.name))
             };
-            status.iter().map(line).collect()
+            migrations.iter().map(line).collect()
         })
     }
 

@@ -37,7 +37,7 @@ use client_auth::{Authenticated, Authenticator, Noted, Presented};
 use dpop::{Dpop, Proof};
 use error::dpop::DpopError;
 use error::inactive::Inactive;
-use error::{ClientAuthError, Error, GrantError, RequestError, Unavailable};
+use error::{ClientAuthError, Error, RequestError, Unavailable};
 use grant::{Binding, Defaults};
 use introspection::Introspected;
 use metadata::{Issuer, MutualTls};
@@ -102,7 +102,7 @@ impl AuthorizationServer {
         match request.grant_type {
             None => return Err(RequestError::NoGrantType.into()),
             Some("client_credentials") => {}
-            Some(_) => return Err(GrantError::UnsupportedGrantType.into()),
+            Some(other) => return Err(grant::unsupported(other).into()),
         }
         let now = self.clock.now();
         // Before anything is spent: who is asked for a nonce sends the same assertion again (DPO-23).

@@ -3,6 +3,7 @@
 //! Methods are atomic facts; no transaction leaves this module. Everything has a deadline on our side of the wire,
 //! since neither a dead peer nor a locked table would otherwise ever answer.
 
+mod applied;
 pub mod changes;
 mod checkup;
 pub mod client_certs;

@@ -2,6 +2,7 @@
 
 mod json;
 mod lines;
+pub mod printable;
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
@@ -45,7 +46,7 @@ pub fn start(format: LogFormat, daemon: bool, level: &str) -> io::Result<Logging
         tracing_subscriber::registry().with(filter).with(Json(lines.clone())).init();
     } else {
         let text = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
-        text.with_target(false).with_ansi(terminal).init();
+        text.with_target(false).with_ansi(terminal).fmt_fields(printable::fields()).init();
     }
     // A panic is an event like any other. Its message may quote input, so only its place is told.
     std::panic::set_hook(Box::new(|panic| {

@@ -4,20 +4,24 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::client_set::{Set, checked_claims, checked_ttl};
-use super::registered::{everything, one};
+use super::claims::{self, json_claim};
+use super::client_set::Set;
+use super::disclosure::{self, SHOWN_ONCE, SecretFile};
+use super::open::Purpose;
+use super::registered::{each_once, everything, one, summary};
 use super::secret::{self, found, secret_line};
-use super::{Shell, WHERE, client_cert, client_key, key_value, seed, tag_key};
-use crate::crypto::jwk::Alg;
+use super::spans::{from_now, token_ttl};
+use super::{Shell, WHERE, client_cert, client_key, key_value, seed, tag_key, token_size};
+use crate::crypto::secret_tag::TagKey;
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::model::credential::{StoredCertificate, StoredKey};
-use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::Span;
+use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -25,40 +29,40 @@ pub(super) enum Command {
     Create(Create),
     /// List clients
     List,
-    /// Show a client and when each of its credentials was made, ends and was last used
+    /// Show a client, and when each of its credentials was made, expires and was last used
     Show {
         /// The client id
         id: ClientId,
     },
-    /// Let a client authenticate again
+    /// Enable a client that was disabled
     Enable {
         /// The client id
         id: ClientId,
     },
-    /// Let a client authenticate no more, keeping its registration
+    /// Disable a client without deleting it
     Disable {
         /// The client id
         id: ClientId,
     },
-    /// Revoke all tokens that a client was issued until now; it may ask for new ones
+    /// Revoke all tokens issued to a client until now; it may ask for new ones
     RevokeTokens {
         /// The client id
         id: ClientId,
     },
-    /// Delete a client with its secrets
+    /// Delete a client and its credentials, and revoke its tokens
     Delete {
         /// The client id
         id: ClientId,
     },
-    /// Change a client; what is not named stays
+    /// Change a client; options that are not given leave their value as it is
     Set(Set),
-    /// A client's secrets
+    /// Manage a client's secrets
     #[command(subcommand)]
     Secret(secret::Command),
-    /// A client's public keys, for `private_key_jwt`
+    /// Manage a client's public keys, for `private_key_jwt`
     #[command(subcommand)]
     Key(client_key::Command),
-    /// A client's certificates, for mutual TLS
+    /// Manage a client's certificates, for mutual TLS
     #[command(subcommand)]
     Cert(client_cert::Command),
 }
@@ -67,34 +71,40 @@ pub(super) enum Command {
 pub(super) struct Create {
     /// The client id: 1 to 128 of A-Z a-z 0-9 . _ ~ -
     id: ClientId,
-    /// Scopes it may ask for, separated by spaces
+    /// Scopes the client may ask for, separated by spaces
     #[arg(long, default_value = "")]
     scope: Scope,
-    /// What it gets when it asks for none
+    /// Scopes of a token when the client asks for none
     #[arg(long, default_value = "")]
     default_scope: Scope,
-    /// A resource it may ask tokens for (repeatable); none means the server's default audience
+    /// Resource the client may ask tokens for (repeatable); none means the server's default audience
     #[arg(long, value_name = "URI")]
     resource: Vec<ResourceId>,
-    /// How long its tokens live
-    #[arg(long, value_name = "SPAN")]
+    /// Lifetime of the client's tokens, from 1s to 24h [default: the resource's or the server's]
+    #[arg(long, value_name = "SPAN", value_parser = token_ttl)]
     token_ttl: Option<Span>,
-    /// A further claim of its tokens (repeatable)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
+    /// Further claim of the client's tokens, a string (repeatable)
+    #[arg(long, value_name = "NAME=TEXT", value_parser = key_value)]
     claim: Vec<(String, String)>,
-    /// Bind its tokens to a DPoP key, or issue none
+    /// Further claim of the client's tokens, any JSON value (repeatable)
+    #[arg(long, value_name = "NAME=JSON", value_parser = json_claim)]
+    claim_json: Vec<(String, Value)>,
+    /// Issue only tokens that are bound to a DPoP key
     #[arg(long)]
     require_dpop: bool,
-    /// Bind its tokens to a certificate, or issue none
+    /// Issue only tokens that are bound to a certificate
     #[arg(long)]
     require_mtls_binding: bool,
+    /// Let the first secret expire after this time [default: never]
+    #[arg(long, value_name = "SPAN", value_parser = from_now, conflicts_with = "no_secret")]
+    expires_in: Option<Span>,
     /// Make no secret
     #[arg(long)]
     no_secret: bool,
     /// Create nothing: print a migration for the seeds directory, and the secret on stderr
     #[arg(long)]
     sql: bool,
-    /// Write the secret into this new file instead of printing it
+    /// Write the secret to this new file, readable by its owner alone, instead of printing it
     #[arg(long, value_name = "FILE", conflicts_with = "no_secret")]
     secret_file: Option<PathBuf>,
 }
@@ -108,12 +118,12 @@ impl Command {
             Self::Enable { id } => switch(shell, &id, true).await,
             Self::Disable { id } => switch(shell, &id, false).await,
             Self::RevokeTokens { id } => {
-                let (_, store) = shell.store().await?;
+                let (_, store) = shell.store(Purpose::Change).await?;
                 found(store.revoke_tokens_of(id.as_str(), shell.now()).await?, &id)?;
                 shell.say(&format!("the tokens of client {id} are revoked{WHERE}"))
             }
             Self::Delete { id } => {
-                let (_, store) = shell.store().await?;
+                let (_, store) = shell.store(Purpose::Change).await?;
                 found(store.delete_client(id.as_str()).await?, &id)?;
                 shell.say(&format!("client {id} is deleted and its tokens are revoked{WHERE}"))
             }
@@ -128,9 +138,9 @@ impl Command {
 impl Create {
     async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let client = Client {
-            resources: self.resource,
-            token_ttl: checked_ttl(self.token_ttl)?,
-            claims: checked_claims(self.claim)?,
+            resources: each_once(self.resource),
+            token_ttl: self.token_ttl,
+            claims: claims::checked(shell, self.claim, self.claim_json)?,
             require_dpop: self.require_dpop,
             require_mtls_binding: self.require_mtls_binding,
             ..Client::new(self.id, self.scope, self.default_scope, shell.now())
@@ -139,60 +149,65 @@ impl Create {
             bail!("--default-scope must be a part of --scope");
         }
         let config = shell.config()?;
+        let make = |id: &ClientId, tag_keys: &[TagKey]| {
+            let make = || shell.new_secret(&config, id, tag_keys, String::new(), self.expires_in);
+            (!self.no_secret).then(make).transpose()
+        };
         if self.sql {
             let tag_keys = if self.no_secret { Vec::new() } else { tag_key::for_seed(&config).await? };
-            let make = || shell.new_secret(&config, &client.client_id, &tag_keys, String::new(), None);
-            let secret = (!self.no_secret).then(make).transpose()?;
+            let secret = make(&client.client_id, &tag_keys)?;
             let migration = seed::client(&client, secret.as_ref().map(|(_, stored)| stored));
-            match (&secret, &self.secret_file) {
-                (Some((secret, _)), Some(file)) => secret::write_to_file(secret, file)?,
-                (Some((secret, _)), None) => shell.say(secret.expose())?,
-                (None, _) => {}
-            }
-            return shell.print(&json!({"sql": migration}), || migration.clone());
+            let file = match (&secret, &self.secret_file) {
+                (Some((secret, _)), Some(file)) => Some(SecretFile::write(file, secret)?),
+                (Some((secret, _)), None) => shell.say(secret.expose()).map(|()| None)?,
+                (None, _) => None,
+            };
+            shell.print(&json!({"sql": migration}), || migration.clone())?;
+            return file.map_or(Ok(()), SecretFile::publish);
         }
-        let (_, store) = shell.store().await?;
+        let (_, store) = shell.store(Purpose::Create).await?;
         let client = Client { created_at: shell.now(), ..client };
         let tag_keys = if self.no_secret { Vec::new() } else { tag_key::usable(shell, &config, &store).await? };
-        let make = || shell.new_secret(&config, &client.client_id, &tag_keys, String::new(), None);
-        let secret = (!self.no_secret).then(make).transpose()?;
-        if let Some((secret, _)) = &secret
-            && let Some(file) = &self.secret_file
-        {
-            secret::write_to_file(secret, file)?;
-        }
+        let secret = make(&client.client_id, &tag_keys)?;
+        let file = match (&secret, &self.secret_file) {
+            (Some((secret, _)), Some(file)) => Some(SecretFile::write(file, secret)?),
+            _ => None,
+        };
+        token_size::remark(shell, &config, &store, &client).await?;
         store.create_client(&client, secret.as_ref().map(|(_, stored)| stored)).await?;
-        let (id, shown) = (client.client_id.as_str(), self.secret_file.is_none());
+        let id = &client.client_id;
         let Some((secret, stored)) = secret else {
             return shell.print(&json!({"client_id": id}), || format!("client_id      {id}"));
         };
-        let mut value =
-            Map::from_iter([("client_id".into(), id.into()), ("secret_id".into(), stored.secret_id.clone().into())]);
-        if shown {
-            value.insert("client_secret".into(), secret.expose().into());
+        let secret_id = stored.secret_id.as_str();
+        let text = format!("client_id      {id}\nsecret_id      {secret_id}\n");
+        if let Some(file) = file {
+            file.publish()?;
+            return shell.print(&json!({"client_id": id, "secret_id": secret_id}), || text);
         }
-        shell.print(&value, || {
-            let mut text = format!("client_id      {id}\nsecret_id      {}\n", stored.secret_id);
-            if shown {
-                text += &format!(
-                    "client_secret  {}\n\nThe secret is not stored and will not be shown again.",
-                    secret.expose()
-                );
-            }
-            text
-        })
+        let secret = secret.expose();
+        let value = json!({"client_id": id, "secret_id": secret_id, "client_secret": secret});
+        let text = || format!("{text}client_secret  {secret}\n\n{SHOWN_ONCE}");
+        disclosure::show_once(shell, &store, (id, secret_id), &value, text).await
     }
 }
 
 async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<()> {
-    let (_, store) = shell.store().await?;
+    let (_, store) = shell.store(Purpose::Change).await?;
+    let before = everything(&store).await?.clients.remove(id.as_str()).flatten();
+    let already = before.is_some_and(|client| client.is_ok_and(|client| client.enabled == enabled));
+    // Written all the same: somebody may have changed it since.
     found(store.set_client_enabled(id.as_str(), enabled).await?, id)?;
-    let done = if enabled { "enabled".to_owned() } else { format!("disabled and its tokens count for nothing{WHERE}") };
-    shell.say(&format!("client {id} is {done}"))
+    let state = if enabled { "enabled" } else { "disabled" };
+    if already {
+        return shell.say(&format!("nothing changed: client {id} is {state} already"));
+    }
+    let tokens = if enabled { String::new() } else { format!(" and its tokens count for nothing{WHERE}") };
+    shell.say(&format!("client {id} is {state}{tokens}"))
 }
 
 async fn list(shell: &Shell) -> anyhow::Result<()> {
-    let (_, store) = shell.store().await?;
+    let (_, store) = shell.store(Purpose::Look).await?;
     let clients = everything(&store).await?.clients;
     let mut rows: Vec<(String, Value, String)> = clients
         .into_iter()
@@ -204,7 +219,7 @@ async fn list(shell: &Shell) -> anyhow::Result<()> {
                 }
                 Err(fault) => {
                     let value = json!({"client_id": id, "malformed": fault.to_string()});
-                    (id.clone(), value, format!("{id:<32} malformed {fault}\n"))
+                    (id.clone(), value, format!("{id:<32} malformed {}\n", one_line(&fault.to_string())))
                 }
             })
         })
@@ -215,7 +230,7 @@ async fn list(shell: &Shell) -> anyhow::Result<()> {
 }
 
 async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
-    let (_, store) = shell.store().await?;
+    let (_, store) = shell.store(Purpose::Look).await?;
     let client = one(&store, id).await?;
     let secrets = store.secrets(Some(id.as_str())).await?;
     let (of_keys, of_certificates) = (store.key_uses().await?, store.certificate_uses().await?);
@@ -252,24 +267,5 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         text.extend(keys().map(|(key, used)| client_key::key_line(key, used)));
         text.extend(certificates().map(|(one, used)| client_cert::certificate_line(one, used)));
         text
-    })
-}
-
-fn summary(client: &Client) -> Value {
-    json!({
-        "client_id": client.client_id,
-        "enabled": client.enabled,
-        "created_at": client.created_at,
-        "not_before": Some(client.not_before).filter(|at| at.0 > 0),
-        "scope": client.scope.as_str(),
-        "default_scope": client.default_scope.as_str(),
-        "resources": client.resources.iter().map(ResourceId::as_str).collect::<Vec<_>>(),
-        "token_ttl": client.token_ttl.map(Span::seconds),
-        "auth_methods": client.auth_methods,
-        "claims": client.claims,
-        "require_dpop": client.require_dpop,
-        "require_mtls_binding": client.require_mtls_binding,
-        "jwks_uri": client.jwks_uri.as_ref().map(JwksUri::as_str),
-        "introspection_signed_response_alg": client.introspection_signed_response_alg.map(Alg::as_str),
     })
 }

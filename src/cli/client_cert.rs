@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Shell;
+use super::open::Purpose;
 use super::registered::{each, one};
 use super::secret::{found, or_never};
 use crate::crypto::certificate::Certificate;
@@ -17,22 +18,23 @@ use crate::model::client_id::ClientId;
 use crate::model::credential::StoredCertificate;
 use crate::model::time::UnixTime;
 use crate::store::StoreError;
+use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Register the one name that its certificates have, or a self-signed certificate beside those it has
+    /// Register the name in the client's certificates, or a self-signed certificate beside those the client has
     Add {
         /// The client id
         id: ClientId,
         #[command(flatten)]
         expected: Expected,
     },
-    /// List what is registered of a client's certificates, or of those of all clients
+    /// List the certificate registrations of a client, or of all clients
     List {
         /// The client id
         id: Option<ClientId>,
     },
-    /// Remove a registration
+    /// Remove a certificate registration
     Remove {
         /// The client id
         id: ClientId,
@@ -60,7 +62,7 @@ pub(super) struct Expected {
     /// A mailbox of the subject alternative names
     #[arg(long, value_name = "MAILBOX")]
     san_email: Option<String>,
-    /// The very certificate, in PEM or DER; no CA is asked
+    /// File with the certificate itself, in PEM or DER; no CA has to vouch for it
     #[arg(long, value_name = "FILE")]
     self_signed: Option<PathBuf>,
 }
@@ -95,8 +97,15 @@ impl Expected {
 }
 
 impl Command {
+    fn purpose(&self) -> Purpose {
+        match self {
+            Self::List { .. } => Purpose::Look,
+            Self::Add { .. } | Self::Remove { .. } => Purpose::Change,
+        }
+    }
+
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (config, store) = shell.store().await?;
+        let (config, store) = shell.store(self.purpose()).await?;
         match self {
             Self::Add { id, expected } => {
                 let (registered, expires_at) = expected.read(shell)?;
@@ -173,7 +182,7 @@ pub(super) fn certificate_line(stored: &StoredCertificate, last_used_at: Option<
         "cert {}  {} {}  made {}  expires {}  last used {}\n",
         stored.cert_id,
         stored.registered.kind(),
-        stored.registered,
+        one_line(&stored.registered.to_string()),
         stored.created_at,
         or_never(stored.expires_at),
         or_never(last_used_at)

@@ -9,8 +9,10 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::Shell;
+use super::open::Purpose;
 use super::registered::{each, one};
 use super::secret::{found, or_never};
+use super::spans::from_now;
 use crate::crypto::certificate::Certificate;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jwk_set::JwkSet;
@@ -19,29 +21,30 @@ use crate::model::client_id::ClientId;
 use crate::model::credential::StoredKey;
 use crate::model::time::{Span, UnixTime};
 use crate::store::StoreError;
+use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Add public keys beside those it has: a JWK, a JWK Set, or one key in PEM
+    /// Add public keys beside those the client has: a JWK, a JWK Set, or one key in PEM
     Add {
         /// The client id
         id: ClientId,
-        /// The file with the public key; `-` is stdin
+        /// File with the public keys; `-` is stdin
         #[arg(long, value_name = "FILE")]
         jwk: PathBuf,
-        /// The algorithm of a key that does not name its own, such as RS256 for one in PEM
+        /// Algorithm of a key that does not name its own, such as RS256 for a key in PEM
         #[arg(long)]
         alg: Option<Alg>,
-        /// When the keys end
-        #[arg(long, value_name = "SPAN")]
+        /// Let the keys expire after this time [default: never]
+        #[arg(long, value_name = "SPAN", value_parser = from_now)]
         expires_in: Option<Span>,
     },
-    /// List a client's keys, or those of all clients
+    /// List the keys of a client, or of all clients
     List {
         /// The client id
         id: Option<ClientId>,
     },
-    /// Let one key work no more
+    /// Remove a key
     Remove {
         /// The client id
         id: ClientId,
@@ -52,8 +55,15 @@ pub(super) enum Command {
 }
 
 impl Command {
+    fn purpose(&self) -> Purpose {
+        match self {
+            Self::List { .. } => Purpose::Look,
+            Self::Add { .. } | Self::Remove { .. } => Purpose::Change,
+        }
+    }
+
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (_, store) = shell.store().await?;
+        let (_, store) = shell.store(self.purpose()).await?;
         match self {
             Self::Add { id, jwk, alg, expires_in } => {
                 let now = shell.now();
@@ -164,7 +174,7 @@ pub(super) fn key_line(stored: &StoredKey, last_used_at: Option<UnixTime>) -> St
     let (expires, used) = (or_never(stored.expires_at), or_never(last_used_at));
     format!(
         "key {}  {}  made {}  expires {expires}  last used {used}\n",
-        stored.kid,
+        one_line(&stored.kid),
         stored.key.alg(),
         stored.created_at
     )

@@ -2,13 +2,15 @@
 
 use anyhow::bail;
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::registered::one;
+use super::claims::{self, json_claim};
+use super::open::Purpose;
+use super::registered::{each_once, one, summary};
 use super::secret::found;
-use super::{Shell, key_value};
+use super::spans::token_ttl;
+use super::{Shell, key_value, token_size};
 use crate::crypto::jwk::Alg;
-use crate::model::client::RESERVED_CLAIMS;
 use crate::model::client_id::ClientId;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
@@ -19,76 +21,92 @@ use crate::model::time::Span;
 pub(super) struct Set {
     /// The client id
     id: ClientId,
-    /// Scopes it may ask for
+    #[command(flatten)]
+    changes: Changes,
+}
+
+/// What can be changed. Without any of it the command is wrong usage.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct Changes {
+    /// Scopes the client may ask for, separated by spaces
     #[arg(long)]
     scope: Option<Scope>,
-    /// What it gets when it asks for none
+    /// Scopes of a token when the client asks for none
     #[arg(long)]
     default_scope: Option<Scope>,
-    /// The resources it may ask tokens for, all of them (repeatable)
+    /// Resources the client may ask tokens for, all of them (repeatable)
     #[arg(long, value_name = "URI")]
     resource: Vec<ResourceId>,
-    /// Take all resources from it
+    /// Remove all resources from the client
     #[arg(long, conflicts_with = "resource")]
     no_resources: bool,
-    /// How long its tokens live
-    #[arg(long, value_name = "SPAN")]
+    /// Lifetime of the client's tokens, from 1s to 24h
+    #[arg(long, value_name = "SPAN", value_parser = token_ttl)]
     token_ttl: Option<Span>,
-    /// Let its tokens live as long as the resource or the server says
+    /// Use the lifetime of the resource or the server
     #[arg(long, conflicts_with = "token_ttl")]
     default_token_ttl: bool,
-    /// The further claims of its tokens, all of them (repeatable)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
+    /// Further claim of the client's tokens, a string (repeatable); replaces all further claims
+    #[arg(long, value_name = "NAME=TEXT", value_parser = key_value)]
     claim: Vec<(String, String)>,
-    /// Take all further claims from it
-    #[arg(long, conflicts_with = "claim")]
+    /// Further claim of the client's tokens, any JSON value (repeatable); replaces all further claims
+    #[arg(long, value_name = "NAME=JSON", value_parser = json_claim)]
+    claim_json: Vec<(String, Value)>,
+    /// Remove all further claims
+    #[arg(long, conflicts_with_all = ["claim", "claim_json"])]
     no_claims: bool,
-    /// Whether its tokens must be bound to a DPoP key
+    /// Whether the client's tokens must be bound to a DPoP key
     #[arg(long, value_name = "BOOL")]
     require_dpop: Option<bool>,
-    /// Where it publishes its keys for `private_key_jwt`, an https URL
+    /// URL where the client publishes its JWK Set for `private_key_jwt`; https
     #[arg(long, value_name = "URL")]
     jwks_uri: Option<JwksUri>,
-    /// Fetch its keys no more
+    /// Remove the client's `jwks_uri`
     #[arg(long, conflicts_with = "jwks_uri")]
     no_jwks_uri: bool,
-    /// The only ways it may authenticate, by their names in the metadata, separated by spaces
+    /// The only authentication methods the client may use, by their names in the metadata, separated by spaces
     #[arg(long, value_name = "NAMES")]
     auth_methods: Option<String>,
-    /// Let it authenticate by whatever it has
+    /// Permit every authentication method the client has a credential for
     #[arg(long, conflicts_with = "auth_methods")]
     any_auth_method: bool,
-    /// What signs the introspection responses that it asks for: ES256, EdDSA, PS256 or RS256
+    /// Algorithm of signed introspection responses to the client: ES256, EdDSA, PS256 or RS256
     #[arg(long, value_name = "ALG")]
     introspection_signed_response_alg: Option<Alg>,
-    /// Let them be signed by the server's algorithm
+    /// Sign introspection responses to the client with the server's algorithm
     #[arg(long, conflicts_with = "introspection_signed_response_alg")]
     no_introspection_signed_response_alg: bool,
-    /// Whether its tokens must be bound to a certificate
+    /// Whether the client's tokens must be bound to a certificate
     #[arg(long, value_name = "BOOL")]
     require_mtls_binding: Option<bool>,
 }
 
 impl Set {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (_, store) = shell.store().await?;
-        let mut client = one(&store, &self.id).await?;
-        client.scope = self.scope.unwrap_or(client.scope);
-        client.default_scope = self.default_scope.unwrap_or(client.default_scope);
-        if self.no_resources || !self.resource.is_empty() {
-            client.resources = self.resource;
+        let (id, changes) = (self.id, self.changes);
+        let (config, store) = shell.store(Purpose::Change).await?;
+        let mut client = one(&store, &id).await?;
+        // A table has no order.
+        client.resources.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        let before = summary(&client);
+        client.scope = changes.scope.unwrap_or(client.scope);
+        client.default_scope = changes.default_scope.unwrap_or(client.default_scope);
+        if changes.no_resources || !changes.resource.is_empty() {
+            client.resources = each_once(changes.resource);
+            client.resources.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         }
-        if self.default_token_ttl || self.token_ttl.is_some() {
-            client.token_ttl = checked_ttl(self.token_ttl)?;
+        if changes.default_token_ttl || changes.token_ttl.is_some() {
+            client.token_ttl = changes.token_ttl;
         }
-        if self.no_claims || !self.claim.is_empty() {
-            client.claims = checked_claims(self.claim)?;
+        if changes.no_claims || !changes.claim.is_empty() || !changes.claim_json.is_empty() {
+            client.claims = claims::checked(shell, changes.claim, changes.claim_json)?;
         }
-        if self.no_introspection_signed_response_alg || self.introspection_signed_response_alg.is_some() {
-            client.introspection_signed_response_alg = self.introspection_signed_response_alg;
+        if changes.no_introspection_signed_response_alg || changes.introspection_signed_response_alg.is_some() {
+            client.introspection_signed_response_alg = changes.introspection_signed_response_alg;
         }
-        client.require_dpop = self.require_dpop.unwrap_or(client.require_dpop);
-        client.require_mtls_binding = self.require_mtls_binding.unwrap_or(client.require_mtls_binding);
+        client.require_dpop = changes.require_dpop.unwrap_or(client.require_dpop);
+        client.require_mtls_binding = changes.require_mtls_binding.unwrap_or(client.require_mtls_binding);
         if !client.default_scope.is_subset_of(&client.scope) {
             bail!(
                 "the default scope `{}` must be a part of the scope `{}`; name both",
@@ -96,35 +114,26 @@ impl Set {
                 client.scope
             );
         }
+        let sets_uri = changes.no_jwks_uri || changes.jwks_uri.is_some();
+        if sets_uri {
+            client.jwks_uri = changes.jwks_uri;
+        }
+        let sets_methods = changes.any_auth_method || changes.auth_methods.is_some();
+        if sets_methods {
+            client.auth_methods = changes.auth_methods.map(String::into_boxed_str);
+        }
+        if summary(&client) == before {
+            return shell.say(&format!("nothing changed: client {id} has these values already"));
+        }
+        token_size::remark(shell, &config, &store, &client).await?;
         // First what can be refused.
-        if self.no_jwks_uri || self.jwks_uri.is_some() {
-            found(store.set_jwks_uri(self.id.as_str(), self.jwks_uri.as_ref().map(JwksUri::as_str)).await?, &self.id)?;
+        if sets_uri {
+            found(store.set_jwks_uri(id.as_str(), client.jwks_uri.as_ref().map(JwksUri::as_str)).await?, &id)?;
         }
-        if self.any_auth_method || self.auth_methods.is_some() {
-            found(store.set_auth_methods(self.id.as_str(), self.auth_methods.as_deref()).await?, &self.id)?;
+        if sets_methods {
+            found(store.set_auth_methods(id.as_str(), client.auth_methods.as_deref()).await?, &id)?;
         }
-        found(store.update_client(&client).await?, &self.id)?;
-        shell.say(&format!("client {} is changed, within a second on every replica", self.id))
+        found(store.update_client(&client).await?, &id)?;
+        shell.say(&format!("client {id} is changed, within a second on every replica"))
     }
-}
-
-/// Tokens live for a day at most.
-pub(super) fn checked_ttl(ttl: Option<Span>) -> anyhow::Result<Option<Span>> {
-    match ttl {
-        Some(ttl) if !(1..=86400).contains(&ttl.seconds()) => bail!("--token-ttl is from 1s to 24h"),
-        ttl => Ok(ttl),
-    }
-}
-
-pub(super) fn checked_claims(claims: Vec<(String, String)>) -> anyhow::Result<Map<String, Value>> {
-    let mut checked = Map::new();
-    for (name, value) in claims {
-        if RESERVED_CLAIMS.contains(&name.as_str()) {
-            bail!("--claim {name}: grantd sets this claim itself");
-        }
-        if checked.insert(name.clone(), value.into()).is_some() {
-            bail!("--claim {name} is given twice");
-        }
-    }
-    Ok(checked)
 }

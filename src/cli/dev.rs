@@ -58,7 +58,7 @@ async fn prepare(mut shell: Shell) -> anyhow::Result<Prepared> {
     let (secret, stored) = shell.new_secret(&config, &client_id, &tag_keys, LABEL.to_owned(), None)?;
     let demo = Client::new(client_id, SCOPE.parse()?, "read:data".parse()?, shell.now());
     match store.create_client(&demo, None).await {
-        Ok(()) | Err(StoreError::Refused(_)) => {}
+        Ok(()) | Err(StoreError::Taken { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     // Only hashes are kept, so each start has a secret of its own.

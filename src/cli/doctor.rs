@@ -5,8 +5,9 @@ mod database;
 use anyhow::bail;
 use serde_json::json;
 
-use super::Shell;
+use super::open::absolute;
 use super::registered::everything;
+use super::{Shell, token_size};
 use crate::config::Config;
 use crate::model::client::Client;
 use crate::model::credential::{Origin, StoredKey, StoredSecret};
@@ -16,15 +17,21 @@ use crate::serve::prepare::sealing_key;
 use crate::store::migrations::Schema;
 use crate::store::secrets::MAX_IMPORTED;
 use crate::store::{Database, Store};
+use crate::telemetry::printable::one_line;
 
 pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
     let config = Config { make_sealing_key: false, ..shell.config()? };
     let store = Store::open(&config.database, 2);
     let faults = examine(shell, &config, &store).await?;
     shell.print(&json!({"healthy": faults.is_empty(), "faults": faults}), || {
-        if faults.is_empty() { format!("{}: no faults", store.engine()) } else { faults.join("\n") }
+        if faults.is_empty() { format!("{}: no faults", store.engine()) } else { lines_of(&faults) }
     })?;
     if faults.is_empty() { Ok(()) } else { bail!("{} fault{}", faults.len(), if faults.len() == 1 { "" } else { "s" }) }
+}
+
+/// One fault a line, whatever names and values are quoted in it.
+fn lines_of(faults: &[String]) -> String {
+    faults.iter().map(|fault| one_line(fault)).collect::<Vec<_>>().join("\n")
 }
 
 async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<Vec<String>> {
@@ -32,7 +39,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     if let Database::Sqlite(path) = &config.database
         && !path.exists()
     {
-        return Ok(vec![format!("database: there is no {}: run `grantd migrate`", path.display())]);
+        return Ok(vec![format!("database: there is no {}: run `grantd migrate`", absolute(path))]);
     }
     match store.schema().await? {
         Schema::Older { pending } => {
@@ -71,7 +78,8 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     faults.extend(keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
     let tag_keys = everything.tag_keys.iter().flatten();
     faults.extend(tag_keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
-    for resource in everything.resources.into_iter().flatten() {
+    let resources = token_size::readable(everything.resources.as_ref());
+    for resource in everything.resources.iter().flatten() {
         match resource {
             Err(fault) => faults.push(fault.to_string()),
             Ok(resource) => {
@@ -89,7 +97,10 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             None => {}
             Some(Err(fault)) => faults.push(fault.to_string()),
             Some(Ok(client)) => {
-                let of_client = of_client(&client, config, ours).into_iter().chain(outside_profile(&client, config));
+                let of_client = of_client(&client, config, ours)
+                    .into_iter()
+                    .chain(outside_profile(&client, config))
+                    .chain(token_size::fault(config, &client, &resources));
                 faults.extend(of_client.map(|fault| format!("client {id}: {fault}")));
             }
         }

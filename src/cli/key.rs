@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::open::Purpose;
 use super::registered::everything;
 use super::{Shell, tag_key};
 use crate::crypto::jwk::Alg;
@@ -22,43 +23,51 @@ use crate::store::keys::{SealedKey, new_key};
 pub(super) enum Command {
     /// List signing keys with their states
     List,
-    /// Make a key; it signs at once when it is the first of its algorithm, else as `rotate` does
+    /// Make a key; the first of its algorithm signs at once, any other as `rotate` says
     Generate {
-        /// ES256, EdDSA, PS256 or RS256 [default: token.alg]
+        /// Algorithm: ES256, EdDSA, PS256 or RS256 [default: token.alg]
         #[arg(long)]
         alg: Option<Alg>,
     },
-    /// Make the next key: published now, signing when every verifier has had time to fetch it
+    /// Make the next key: it is published now, and signs once every verifier has had time to fetch it
     Rotate {
-        /// ES256, EdDSA, PS256 or RS256 [default: token.alg]
+        /// Algorithm: ES256, EdDSA, PS256 or RS256 [default: token.alg]
         #[arg(long)]
         alg: Option<Alg>,
     },
-    /// Remove a key at once; tokens it signed no longer verify
+    /// Remove a key; tokens it signed no longer verify
     Remove {
         /// The key id
         #[arg(allow_hyphen_values = true)]
         kid: String,
-        /// Yes, at once
+        /// Confirm without asking
         #[arg(long, required = true)]
         now: bool,
     },
-    /// Take a private key from a PEM file; it signs as `generate` says
+    /// Import a private key from a PEM file; it signs as `generate` says
     Import {
-        /// PKCS#8, PKCS#1 or SEC 1 in PEM
+        /// File with a private key in PKCS#8, PKCS#1 or SEC 1, as PEM
         file: PathBuf,
-        /// ES256, EdDSA, PS256 or RS256 [default: token.alg]
+        /// Algorithm: ES256, EdDSA, PS256 or RS256 [default: token.alg]
         #[arg(long)]
         alg: Option<Alg>,
     },
-    /// The keys under which generated secrets carry a tag
+    /// Manage the keys under which generated secrets carry a tag
     #[command(subcommand)]
     Tag(tag_key::Command),
 }
 
 impl Command {
+    fn purpose(&self) -> Purpose {
+        match self {
+            Self::List | Self::Tag(tag_key::Command::List) => Purpose::Look,
+            Self::Rotate { .. } | Self::Remove { .. } | Self::Tag(_) => Purpose::Change,
+            Self::Generate { .. } | Self::Import { .. } => Purpose::Create,
+        }
+    }
+
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (config, store) = shell.store().await?;
+        let (config, store) = shell.store(self.purpose()).await?;
         let now = shell.now();
         match self {
             Self::Tag(command) => command.run(shell, &config, &store).await,

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use anyhow::bail;
+use serde_json::{Value, json};
 
 use super::Shell;
+use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
+use crate::model::jwks_uri::JwksUri;
+use crate::model::resource::ResourceId;
+use crate::model::time::Span;
 use crate::store::Store;
 use crate::store::changes::Changes;
 
@@ -39,4 +44,35 @@ pub(super) async fn one(store: &Store, id: &ClientId) -> anyhow::Result<Client> 
         Some(client) => Ok(Arc::unwrap_or_clone(client?)),
         None => bail!("there is no client {id}; `grantd client list` lists them"),
     }
+}
+
+/// A client's registration as JSON, without its credentials.
+pub(super) fn summary(client: &Client) -> Value {
+    json!({
+        "client_id": client.client_id,
+        "enabled": client.enabled,
+        "created_at": client.created_at,
+        "not_before": Some(client.not_before).filter(|at| at.0 > 0),
+        "scope": client.scope.as_str(),
+        "default_scope": client.default_scope.as_str(),
+        "resources": client.resources.iter().map(ResourceId::as_str).collect::<Vec<_>>(),
+        "token_ttl": client.token_ttl.map(Span::seconds),
+        "auth_methods": client.auth_methods,
+        "claims": client.claims,
+        "require_dpop": client.require_dpop,
+        "require_mtls_binding": client.require_mtls_binding,
+        "jwks_uri": client.jwks_uri.as_ref().map(JwksUri::as_str),
+        "introspection_signed_response_alg": client.introspection_signed_response_alg.map(Alg::as_str),
+    })
+}
+
+/// `items` in their order, each once, as a table has them.
+pub(super) fn each_once<T: PartialEq>(items: Vec<T>) -> Vec<T> {
+    let mut once = Vec::with_capacity(items.len());
+    for item in items {
+        if !once.contains(&item) {
+            once.push(item);
+        }
+    }
+    once
 }

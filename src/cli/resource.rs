@@ -5,8 +5,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Shell;
-use super::client_set::checked_ttl;
-use super::registered::everything;
+use super::open::Purpose;
+use super::registered::{each_once, everything};
+use super::spans::token_ttl;
 use crate::crypto::jwk::Alg;
 use crate::model::client_id::ClientId;
 use crate::model::resource::{Resource, ResourceId};
@@ -22,71 +23,87 @@ pub(super) enum Command {
     List,
     /// Show a resource
     Show {
-        /// Its identifier
+        /// The resource identifier
         uri: ResourceId,
     },
-    /// Change a resource; what is not named stays
+    /// Change a resource; options that are not given leave their value as it is
     Set(Set),
     /// Delete a resource that no client uses
     Delete {
-        /// Its identifier
+        /// The resource identifier
         uri: ResourceId,
     },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Create {
-    /// Its identifier: an absolute URI without fragment
+    /// The resource identifier: an absolute URI without fragment
     uri: ResourceId,
-    /// The scopes it understands, separated by spaces
+    /// Scopes the resource understands, separated by spaces
     #[arg(long)]
     scope: Scope,
-    /// How its tokens are signed: ES256, EdDSA, PS256 or RS256
+    /// Algorithm of tokens for the resource: ES256, EdDSA, PS256 or RS256 [default: token.alg]
     #[arg(long)]
     alg: Option<Alg>,
-    /// How long its tokens live
-    #[arg(long, value_name = "SPAN")]
+    /// Lifetime of tokens for the resource, from 1s to 24h [default: token.ttl]
+    #[arg(long, value_name = "SPAN", value_parser = token_ttl)]
     token_ttl: Option<Span>,
-    /// A client that may introspect its tokens (repeatable)
+    /// Client that may introspect tokens for the resource (repeatable)
     #[arg(long, value_name = "CLIENT")]
     introspect_by: Vec<ClientId>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Set {
-    /// Its identifier
+    /// The resource identifier
     uri: ResourceId,
-    /// The scopes it understands
+    #[command(flatten)]
+    changes: Changes,
+}
+
+/// What can be changed. Without any of it the command is wrong usage.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct Changes {
+    /// Scopes the resource understands, separated by spaces
     #[arg(long)]
     scope: Option<Scope>,
-    /// How its tokens are signed
+    /// Algorithm of tokens for the resource: ES256, EdDSA, PS256 or RS256
     #[arg(long)]
     alg: Option<Alg>,
-    /// Sign its tokens as the server does by default
+    /// Use the server's algorithm
     #[arg(long, conflicts_with = "alg")]
     default_alg: bool,
-    /// How long its tokens live
-    #[arg(long, value_name = "SPAN")]
+    /// Lifetime of tokens for the resource, from 1s to 24h
+    #[arg(long, value_name = "SPAN", value_parser = token_ttl)]
     token_ttl: Option<Span>,
-    /// Let its tokens live as long as the server says
+    /// Use the server's lifetime
     #[arg(long, conflicts_with = "token_ttl")]
     default_token_ttl: bool,
-    /// The clients that may introspect its tokens, all of them (repeatable)
+    /// Clients that may introspect tokens for the resource, all of them (repeatable)
     #[arg(long, value_name = "CLIENT")]
     introspect_by: Vec<ClientId>,
-    /// Let no client introspect its tokens
+    /// Permit no client to introspect tokens for the resource
     #[arg(long, conflicts_with = "introspect_by")]
     introspect_by_none: bool,
 }
 
 impl Command {
+    fn purpose(&self) -> Purpose {
+        match self {
+            Self::List | Self::Show { .. } => Purpose::Look,
+            Self::Set(_) | Self::Delete { .. } => Purpose::Change,
+            Self::Create(_) => Purpose::Create,
+        }
+    }
+
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (_, store) = shell.store().await?;
+        let (_, store) = shell.store(self.purpose()).await?;
         let now = shell.now();
         match self {
             Self::Create(Create { uri, scope, alg, token_ttl, introspect_by }) => {
-                let token_ttl = checked_ttl(token_ttl)?;
-                let resource = Resource { identifier: uri, scope, alg, token_ttl, introspectors: introspect_by };
+                let introspectors = each_once(introspect_by);
+                let resource = Resource { identifier: uri, scope, alg, token_ttl, introspectors };
                 store.save_resource(&resource, false, now).await?;
                 shell.print(&summary(&resource), || text(&resource))
             }
@@ -104,20 +121,27 @@ impl Command {
                 let resource = one(&store, &uri).await?;
                 shell.print(&summary(&resource), || text(&resource))
             }
-            Self::Set(set) => {
-                let mut resource = one(&store, &set.uri).await?;
-                resource.scope = set.scope.unwrap_or(resource.scope);
-                if set.default_alg || set.alg.is_some() {
-                    resource.alg = set.alg;
+            Self::Set(Set { uri, changes }) => {
+                let mut resource = one(&store, &uri).await?;
+                // A table has no order.
+                resource.introspectors.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+                let before = summary(&resource);
+                resource.scope = changes.scope.unwrap_or(resource.scope);
+                if changes.default_alg || changes.alg.is_some() {
+                    resource.alg = changes.alg;
                 }
-                if set.default_token_ttl || set.token_ttl.is_some() {
-                    resource.token_ttl = checked_ttl(set.token_ttl)?;
+                if changes.default_token_ttl || changes.token_ttl.is_some() {
+                    resource.token_ttl = changes.token_ttl;
                 }
-                if set.introspect_by_none || !set.introspect_by.is_empty() {
-                    resource.introspectors = set.introspect_by;
+                if changes.introspect_by_none || !changes.introspect_by.is_empty() {
+                    resource.introspectors = each_once(changes.introspect_by);
+                    resource.introspectors.sort_by(|a, b| a.as_str().cmp(b.as_str()));
                 }
-                found(store.save_resource(&resource, true, now).await?, &set.uri)?;
-                shell.say(&format!("resource {} is changed, within a second on every replica", set.uri))
+                if summary(&resource) == before {
+                    return shell.say(&format!("nothing changed: resource {uri} has these values already"));
+                }
+                found(store.save_resource(&resource, true, now).await?, &uri)?;
+                shell.say(&format!("resource {uri} is changed, within a second on every replica"))
             }
             Self::Delete { uri } => {
                 found(store.delete_resource(uri.as_str()).await?, &uri)?;

@@ -1,97 +1,94 @@
 //! `grantd client secret`: rotation with overlap.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-
 use anyhow::{Context as _, bail};
-use clap::Subcommand;
-use serde_json::json;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
+use super::disclosure::{SHOWN_ONCE, show_once};
+use super::open::Purpose;
+use super::registered::one;
+use super::spans::{from_now, unused};
 use super::{Shell, read_secret_from_stdin, tag_key};
-use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
+use crate::config::Config;
+use crate::crypto::secret::{Memory, SecretHash, new_secret_id};
 use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
 use crate::model::time::{Span, UnixTime};
 use crate::store::secrets::{NewSecret, SecretSummary};
 use crate::store::{Store, StoreError};
+use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Add a secret beside those it has; it is shown once
-    Add {
-        /// The client id
-        id: ClientId,
-        /// When it ends
+    /// Add a secret beside those the client has; it is shown once
+    Add(Add),
+    /// Add a secret that was chosen elsewhere, read from stdin
+    Import(Add),
+    /// Add a secret, and let the client's other secrets expire after an overlap
+    Rotate {
+        #[command(flatten)]
+        add: Add,
+        /// Time until the other secrets expire; those that expire sooner are left alone
         #[arg(long, value_name = "SPAN")]
-        expires_in: Option<Span>,
-        /// What it is called
-        #[arg(long, default_value = "")]
-        label: String,
+        overlap: Span,
     },
-    /// Add a secret chosen elsewhere, read from stdin
-    Import {
-        /// The client id
-        id: ClientId,
-        /// When it ends
-        #[arg(long, value_name = "SPAN")]
-        expires_in: Option<Span>,
-        /// What it is called
-        #[arg(long, default_value = "")]
-        label: String,
-    },
-    /// List a client's secrets, when each was made, ends and was last used
+    /// List a client's secrets, and when each was made, expires and was last used
     List {
         /// The client id
         id: ClientId,
     },
-    /// Let one secret work no more
+    /// Revoke a secret
     Revoke {
         /// The client id
         id: ClientId,
         /// The secret's id
         secret_id: String,
     },
-    /// Let one secret work no more, if it has not been used for a while
+    /// Revoke a secret unless it is in use
     Retire {
         /// The client id
         id: ClientId,
         /// The secret's id
         secret_id: String,
-        /// For how long it has not been used; at least 1m, since uses are written down every half minute
-        #[arg(long, value_name = "SPAN")]
+        /// Revoke only if unused for at least this long (minimum 1m)
+        #[arg(long, value_name = "SPAN", value_parser = unused)]
         if_unused: Span,
     },
-    /// List secrets of all clients that end soon
+    /// List the secrets of all clients that expire soon
     Expiring {
-        /// How soon
+        /// Time within which they expire
         #[arg(long, value_name = "SPAN")]
         within: Span,
     },
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// The client id
+    id: ClientId,
+    /// Let the secret expire after this time [default: never]
+    #[arg(long, value_name = "SPAN", value_parser = from_now)]
+    expires_in: Option<Span>,
+    /// Text to tell the secret from others, at most 128 characters
+    #[arg(long, default_value = "")]
+    label: String,
+}
+
 impl Command {
-    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (config, store) = shell.store().await?;
+    fn purpose(&self) -> Purpose {
         match self {
-            Self::Add { id, expires_in, label } => {
-                let tag_keys = tag_key::usable(shell, &config, &store).await?;
-                let (secret, stored) = shell.new_secret(&config, &id, &tag_keys, label, expires_in)?;
-                add(&store, &id, &stored).await?;
-                let value = json!({
-                    "client_id": id, "secret_id": stored.secret_id, "client_secret": secret.expose(), "expires_at": stored.expires_at,
-                });
-                shell.print(&value, || {
-                    let expires = stored.expires_at.map_or_else(|| "never".into(), |at| at.to_string());
-                    format!(
-                        "client_id      {id}\nsecret_id      {}\nclient_secret  {}\nexpires        {expires}\n\nThe secret is not stored and will not be shown again.",
-                        stored.secret_id,
-                        secret.expose()
-                    )
-                })
-            }
-            Self::Import { id, expires_in, label } => {
+            Self::List { .. } | Self::Expiring { .. } => Purpose::Look,
+            Self::Add(_) | Self::Import(_) | Self::Rotate { .. } => Purpose::Change,
+            Self::Revoke { .. } | Self::Retire { .. } => Purpose::Change,
+        }
+    }
+
+    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+        let (config, store) = shell.store(self.purpose()).await?;
+        match self {
+            Self::Add(add) => add.run(shell, &config, &store, None).await.map(drop),
+            Self::Rotate { add, overlap } => rotate(shell, &config, &store, add, overlap).await,
+            Self::Import(Add { id, expires_in, label }) => {
                 let secret = read_secret_from_stdin()?;
                 // A secret that another grantd made carries its id, and keeps it.
                 let (secret_id, origin) = match secret.secret_id() {
@@ -112,11 +109,21 @@ impl Command {
             }
             Self::List { id } => print_all(shell, &store.secrets(Some(id.as_str())).await?),
             Self::Revoke { id, secret_id } => {
+                let of_client = store.secrets(Some(id.as_str())).await?;
+                let before =
+                    of_client.iter().find(|secret| secret.secret_id == secret_id).and_then(|one| one.revoked_at);
                 if !store.revoke_secret(id.as_str(), &secret_id, shell.now()).await? {
-                    found(!store.secrets(Some(id.as_str())).await?.is_empty(), &id)?;
+                    drop(one(&store, &id).await?);
                     bail!("client {id} has no secret {secret_id}; `grantd client secret list {id}` lists them");
                 }
-                shell.say(&format!("secret {secret_id} of client {id} is revoked, within a second on every replica"))
+                match before {
+                    Some(at) => shell.say(&format!(
+                        "nothing changed: secret {secret_id} of client {id} is revoked already, since {at}"
+                    )),
+                    None => shell.say(&format!(
+                        "secret {secret_id} of client {id} is revoked, within a second on every replica"
+                    )),
+                }
             }
             Self::Retire { id, secret_id, if_unused } => retire(shell, &store, &id, &secret_id, if_unused).await,
             Self::Expiring { within } => {
@@ -132,10 +139,53 @@ impl Command {
     }
 }
 
-async fn retire(shell: &Shell, store: &Store, id: &ClientId, secret_id: &str, if_unused: Span) -> anyhow::Result<()> {
-    if if_unused.seconds() < 60 {
-        bail!("--if-unused is at least 1m: replicas write down every half minute what was used");
+impl Add {
+    /// Stores a new secret and shows it, with the moment at which others expire where it replaces them.
+    async fn run(
+        self,
+        shell: &Shell,
+        config: &Config,
+        store: &Store,
+        others_expire_at: Option<UnixTime>,
+    ) -> anyhow::Result<String> {
+        let Self { id, expires_in, label } = self;
+        let tag_keys = tag_key::usable(shell, config, store).await?;
+        let (secret, stored) = shell.new_secret(config, &id, &tag_keys, label, expires_in)?;
+        add(store, &id, &stored).await?;
+        let (secret_id, secret) = (stored.secret_id.as_str(), secret.expose());
+        let mut value = json!({
+            "client_id": id, "secret_id": secret_id, "client_secret": secret, "expires_at": stored.expires_at,
+        });
+        if let (Some(at), Value::Object(members)) = (others_expire_at, &mut value) {
+            members.insert("others_expire_at".into(), at.0.into());
+        }
+        let expires = or_never(stored.expires_at);
+        let text = || {
+            format!(
+                "client_id      {id}\nsecret_id      {secret_id}\nclient_secret  {secret}\nexpires        {expires}\n\n{SHOWN_ONCE}"
+            )
+        };
+        show_once(shell, store, (&id, secret_id), &value, text).await?;
+        Ok(stored.secret_id)
     }
+}
+
+/// The others expire only once the new secret was shown: one that nobody has seen replaces nothing.
+async fn rotate(shell: &Shell, config: &Config, store: &Store, add: Add, overlap: Span) -> anyhow::Result<()> {
+    let (id, at) = (add.id.clone(), store.now().await?.plus(overlap));
+    let secret_id = add.run(shell, config, store, Some(at)).await?;
+    let others = store
+        .expire_other_secrets(id.as_str(), &secret_id, at)
+        .await
+        .with_context(|| format!("secret {secret_id} of client {id} works, and the others were not made to expire"))?;
+    let s = if others == 1 { "" } else { "s" };
+    shell.say(&format!(
+        "{others} other secret{s} of client {id} now expire{} at {at}",
+        if others == 1 { "s" } else { "" }
+    ))
+}
+
+async fn retire(shell: &Shell, store: &Store, id: &ClientId, secret_id: &str, if_unused: Span) -> anyhow::Result<()> {
     let now = shell.now();
     let since = UnixTime(now.0 - if_unused.seconds());
     let done = |at: &str| shell.say(&format!("secret {secret_id} of client {id} is revoked{at}"));
@@ -143,7 +193,7 @@ async fn retire(shell: &Shell, store: &Store, id: &ClientId, secret_id: &str, if
         return done(", within a second on every replica");
     }
     let secrets = store.secrets(Some(id.as_str())).await?;
-    found(!secrets.is_empty(), id)?;
+    drop(one(store, id).await?);
     let Some(secret) = secrets.into_iter().find(|secret| secret.secret_id == secret_id) else {
         bail!("client {id} has no secret {secret_id}; `grantd client secret list {id}` lists them");
     };
@@ -163,19 +213,12 @@ fn print_all(shell: &Shell, secrets: &[SecretSummary]) -> anyhow::Result<()> {
     })
 }
 
-/// Writes a secret into a new file that only its owner reads.
-pub(super) fn write_to_file(secret: &ClientSecret, path: &Path) -> anyhow::Result<()> {
-    let fault = || format!("--secret-file {} (it must not exist yet)", path.display());
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(fault)?;
-    writeln!(file, "{}", secret.expose()).and_then(|()| file.sync_all()).with_context(fault)
-}
-
 /// A secret as a line of text.
 pub(super) fn secret_line(secret: &SecretSummary) -> String {
     format!(
         "secret {}  {}made {}  expires {}  last used {}{}{}\n",
         secret.secret_id,
-        if secret.label.is_empty() { String::new() } else { format!("({})  ", secret.label) },
+        if secret.label.is_empty() { String::new() } else { format!("({})  ", one_line(&secret.label)) },
         secret.created_at,
         or_never(secret.expires_at),
         or_never(secret.last_used_at),

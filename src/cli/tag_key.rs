@@ -14,13 +14,13 @@ use crate::store::{Database, Store};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// List the keys that tag secrets, the one in use first
+    /// List the keys that tag secrets; the key in use is first
     List,
-    /// Make the next key; secrets that the former ones tagged go on working
+    /// Make the next key; secrets tagged with former keys go on working
     Rotate,
-    /// Remove a key; secrets that it tagged go on working, and guesses at them cost a hash
+    /// Remove a key; secrets it tagged go on working, and each guess at them costs a hash
     Remove {
-        /// The key's name
+        /// The key's id
         kid: TagKid,
     },
 }

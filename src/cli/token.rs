@@ -10,24 +10,26 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
+use super::open::Purpose;
 use super::registered::everything;
 use super::{Shell, WHERE};
 use crate::crypto::jws::SigningKey;
 use crate::keyring::Keyring;
 use crate::model::time::UnixTime;
-use crate::protocol::access_token::verify;
+use crate::protocol::access_token::{CLOCKS, verify};
 use crate::serve::prepare::sealing_key;
 use crate::store::changes::Changes;
+use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Read a token from stdin, verify it against the server's keys, and explain it
     Inspect,
-    /// Read a token from stdin and revoke it, whosever it is
+    /// Read a token from stdin and revoke it, whichever client has it
     Revoke,
-    /// Revoke all tokens of all clients that were issued until now
+    /// Revoke all tokens of all clients issued until now
     RevokeAll {
-        /// Yes, all, now
+        /// Confirm without asking
         #[arg(long, required = true)]
         now: bool,
     },
@@ -39,7 +41,7 @@ impl Command {
             Self::Inspect => inspect(shell).await,
             Self::Revoke => revoke(shell).await,
             Self::RevokeAll { now: _ } => {
-                let (_, store) = shell.store().await?;
+                let (_, store) = shell.store(Purpose::Change).await?;
                 store.revoke_all_tokens(shell.now()).await?;
                 shell.say(&format!("all tokens issued until now are revoked{WHERE}"))
             }
@@ -55,7 +57,7 @@ fn token_from_stdin() -> anyhow::Result<String> {
 
 async fn revoke(shell: &Shell) -> anyhow::Result<()> {
     let token = token_from_stdin()?;
-    let (config, store) = shell.store().await?;
+    let (config, store) = shell.store(Purpose::Change).await?;
     let (issuer, now) = (config.issuer.clone().unwrap_or_default(), shell.now());
     let keyring = Keyring::default();
     // What a key signed that does not open cannot be told from what others signed.
@@ -72,17 +74,18 @@ async fn inspect(shell: &Shell) -> anyhow::Result<()> {
     let token = token_from_stdin()?;
     let token = token.as_str();
     let (header, claims) = parts(token)?;
-    let (config, store) = shell.store().await?;
-    let sealing_key = sealing_key(&config)?;
+    let (config, store) = shell.store(Purpose::Look).await?;
     let issuer = config.issuer.clone().unwrap_or_default();
 
     let mut faults = Vec::new();
     let kid = header.get("kid").and_then(Value::as_str).unwrap_or_default();
-    match store.keys().await?.iter().find(|key| key.kid == kid).map(|key| key.open(&sealing_key)) {
+    match store.keys().await?.iter().find(|key| key.kid == kid) {
         None => faults
             .push(format!("no key of this server has the kid `{kid}`: it was removed, or the token is not from here")),
-        Some(Err(error)) => faults.push(error.to_string()),
-        Some(Ok(key)) => faults.extend(signature_faults(&header, &key, token)),
+        Some(key) => match key.open(&sealing_key(&config)?) {
+            Err(error) => faults.push(error.to_string()),
+            Ok(key) => faults.extend(signature_faults(&header, &key, token)),
+        },
     }
     faults.extend(claim_faults(&claims, issuer.as_str(), shell.now()));
     // Of a token that is not ours, nothing is known that could be revoked.
@@ -134,7 +137,8 @@ fn claim_faults(claims: &Map<String, Value>, issuer: &str, now: UnixTime) -> Vec
         Some(_) => {}
     }
     match claims.get("iat").and_then(Value::as_i64).map(UnixTime) {
-        Some(iat) if iat > now => {
+        // As introspection has it: the clock of the replica that issued it may be a little ahead.
+        Some(iat) if iat > now.plus(CLOCKS) => {
             faults.push(format!("issued at {iat}, which is ahead of this machine's clock by {} s", iat.0 - now.0));
         }
         _ => {}
@@ -168,7 +172,7 @@ fn revocation_faults(claims: &Map<String, Value>, known: &Changes) -> Vec<String
 fn explain(header: &Map<String, Value>, claims: &Map<String, Value>, faults: &[String]) -> String {
     let mut text = if faults.is_empty() { "valid\n".to_owned() } else { "NOT VALID\n".to_owned() };
     for fault in faults {
-        text += &format!("  - {fault}\n");
+        text += &format!("  - {}\n", one_line(fault));
     }
     for (name, value) in header.iter().chain(claims) {
         let moment = value
@@ -176,8 +180,9 @@ fn explain(header: &Map<String, Value>, claims: &Map<String, Value>, faults: &[S
             .filter(|_| matches!(name.as_str(), "exp" | "iat" | "nbf"))
             .map(|at| format!("  ({})", UnixTime(at)));
         text += &format!(
-            "{name:<10} {}{}\n",
-            value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            "{:<10} {}{}\n",
+            one_line(name),
+            one_line(&value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
             moment.unwrap_or_default()
         );
     }

@@ -105,8 +105,10 @@ impl fmt::Display for Scope {
     }
 }
 
-const MAX_TOKENS: usize = 100;
-const MAX_BYTES: usize = 4096;
+/// Most tokens of a scope.
+pub const MAX_TOKENS: usize = 100;
+/// Most bytes of a scope.
+pub const MAX_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {

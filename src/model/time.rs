@@ -61,20 +61,30 @@ impl Span {
     }
 }
 
-/// Not a span of time.
+/// Not a span of time, with the text that was read.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a span of time; write a number with a unit, as in 90s, 15m, 1h, 30d")]
-pub struct SpanError(String);
+pub enum SpanError {
+    /// Another form, or a negative number.
+    #[error("`{0}` is not a span of time; write a number with a unit, as in 90s, 15m, 1h, 30d")]
+    Form(String),
+    /// A part of a second.
+    #[error("`{0}` is not in whole seconds; write 1s or more, or 0s")]
+    Fraction(String),
+    /// Longer than any that makes sense.
+    #[error("`{0}` is too long; a span is at most 36600d")]
+    TooLong(String),
+}
 
 impl FromStr for Span {
     type Err = SpanError;
 
     fn from_str(text: &str) -> Result<Self, SpanError> {
-        let span = humantime::parse_duration(text).map_err(|_| SpanError(text.to_owned()))?;
-        if span.subsec_nanos() == 0 && span.as_secs() <= MAX_SECONDS {
-            Ok(Self(span))
-        } else {
-            Err(SpanError(text.to_owned()))
+        match humantime::parse_duration(text) {
+            Ok(span) if span.as_secs() > MAX_SECONDS => Err(SpanError::TooLong(text.to_owned())),
+            Ok(span) if span.subsec_nanos() > 0 => Err(SpanError::Fraction(text.to_owned())),
+            Ok(span) => Ok(Self(span)),
+            Err(humantime::DurationError::NumberOverflow) => Err(SpanError::TooLong(text.to_owned())),
+            Err(_) => Err(SpanError::Form(text.to_owned())),
         }
     }
 }
@@ -153,9 +163,21 @@ mod tests {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
         }
         assert_eq!("3600s".parse::<Span>().unwrap().to_string(), "1h");
-        for wrong in ["", "15", "m", "-1s", "500ms", "9999999999d"] {
-            assert!(wrong.parse::<Span>().is_err(), "{wrong}");
+        for (wrong, part) in [
+            ("", "a number with a unit"),
+            ("15", "a number with a unit"),
+            ("m", "a number with a unit"),
+            ("-1s", "a number with a unit"),
+            ("500ms", "whole seconds"),
+            ("36601d", "at most 36600d"),
+            ("100000d", "at most 36600d"),
+            ("9999999999d", "at most 36600d"),
+            ("99999999999999999999d", "at most 36600d"),
+        ] {
+            let told = wrong.parse::<Span>().unwrap_err().to_string();
+            assert!(told.contains(part), "{wrong}: {told}");
         }
+        assert!("36600d".parse::<Span>().is_ok());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Access tokens (RFC 9068): claims from a grant, signed; and what a token says that we signed.
 
+pub mod size;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -161,7 +163,9 @@ pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Re
     })
 }
 
+/// Characters of a `jti`: 128 bits in base64url.
+const JTI: usize = 22;
 /// A form is no longer than this.
 const LONGEST: usize = 16 * 1024;
 /// How far apart the clocks of replicas may be.
-const CLOCKS: Span = Span::from_secs(60);
+pub const CLOCKS: Span = Span::from_secs(60);

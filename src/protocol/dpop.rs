@@ -136,8 +136,8 @@ fn required<T>(claim: Result<Option<T>, JoseError>, name: &'static str) -> Resul
 fn is_timely(claims: &Claims, iat: UnixTime, now: UnixTime) -> Result<(), DpopError> {
     let (exp, nbf) = (claims.numeric_date("exp")?.map(UnixTime), claims.numeric_date("nbf")?.map(UnixTime));
     let ahead = now.plus(AHEAD);
-    let timely =
-        now <= iat.plus(PAST) && iat <= ahead && exp.is_none_or(|exp| now < exp) && nbf.is_none_or(|nbf| nbf <= ahead);
+    let in_time = |exp: UnixTime| now < exp.plus(LATE);
+    let timely = now <= iat.plus(PAST) && iat <= ahead && exp.is_none_or(in_time) && nbf.is_none_or(|nbf| nbf <= ahead);
     if timely { Ok(()) } else { Err(DpopError::Time) }
 }
 
@@ -150,9 +150,12 @@ fn normalised(uri: &str) -> Option<String> {
     Some(format!("{}://{authority}{path}", uri.scheme()))
 }
 
-/// How old a proof may be, and how far ahead the client's clock.
+/// How old a proof may be; this includes the room for a client's clock that is behind.
 const PAST: Span = Span::from_secs(60);
+/// How far a client's clock may be ahead.
 const AHEAD: Span = Span::from_secs(30);
+/// How long after its `exp`, which few proofs have, a proof is still taken: the same as for an assertion.
+const LATE: Span = Span::from_secs(10);
 /// How far apart the clocks of replicas may be.
 const CLOCKS: Span = Span::from_secs(60);
 const LONGEST: usize = 8192;
@@ -321,7 +324,9 @@ mod tests {
         let mut valid = with("nbf", NOW.0);
         valid["exp"] = (NOW.0 + 300).into();
         assert_eq!(verdict(&valid), Ok(()));
-        assert_eq!(verdict(&with("exp", NOW.0)), Err(DpopError::Time));
+        assert_eq!(verdict(&with("exp", NOW.0 - 9)), Ok(()), "the client's clock may be behind");
+        assert_eq!(verdict(&with("exp", NOW.0 - 10)), Err(DpopError::Time));
+        assert_eq!(verdict(&with("nbf", NOW.0 + 30)), Ok(()));
         assert_eq!(verdict(&with("nbf", NOW.0 + 60)), Err(DpopError::Time));
         assert_eq!(verdict(&with("exp", "soon")), Err(DpopError::Proof(JoseError::Claim("exp"))));
     }

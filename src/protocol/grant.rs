@@ -9,7 +9,7 @@ use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
 use crate::model::profile::Profile;
 use crate::model::resource::{Resource, ResourceId};
-use crate::model::scope::Scope;
+use crate::model::scope::{MAX_BYTES, MAX_TOKENS, Scope};
 use crate::model::time::Span;
 use crate::registry::snapshot::Snapshot;
 
@@ -110,10 +110,9 @@ pub fn decide(
     binding: Binding,
 ) -> Result<Grant, GrantError> {
     // RFC 6749 section 3.3: a scope outside what is allowed is refused, never silently narrowed.
-    let asked_scope =
-        asked.scope.map(|scope| scope.parse::<Scope>().map_err(|_| GrantError::ScopeMalformed)).transpose()?;
-    if asked_scope.as_ref().is_some_and(|scope| !scope.is_subset_of(&client.scope)) {
-        return Err(GrantError::ScopeNotAllowed);
+    let asked_scope = asked.scope.map(|scope| scope.parse::<Scope>().map_err(|_| malformed(scope))).transpose()?;
+    if let Some(scope) = asked_scope.as_ref().filter(|scope| !scope.is_subset_of(&client.scope)) {
+        return Err(not_allowed(scope, &client.scope));
     }
 
     let (scope, resource) = match named_resource(client, snapshot, defaults, asked)? {
@@ -149,6 +148,33 @@ pub fn decide(
     })
 }
 
+/// Why a `grant_type` is none that is offered. A line end behind it comes from a form that was read from a file.
+#[must_use]
+pub fn unsupported(grant_type: &str) -> GrantError {
+    if grant_type.trim().eq_ignore_ascii_case("client_credentials") {
+        GrantError::GrantTypeSpelling
+    } else {
+        GrantError::UnsupportedGrantType
+    }
+}
+
+/// What is wrong with a text that is no scope.
+fn malformed(scope: &str) -> GrantError {
+    let words = || scope.split(char::is_whitespace).filter(|word| !word.is_empty());
+    let respaced = words().collect::<Vec<_>>().join(" ");
+    match respaced.parse::<Scope>() {
+        Ok(_) => GrantError::ScopeBlank,
+        Err(_) if respaced.len() > MAX_BYTES || words().nth(MAX_TOKENS).is_some() => GrantError::ScopeTooLong,
+        Err(_) => GrantError::ScopeMalformed,
+    }
+}
+
+/// A comma may be part of a scope, so `read,write` is one scope, and most likely meant as two.
+fn not_allowed(asked: &Scope, allowed: &Scope) -> GrantError {
+    let separated = |token: &str| token.contains([',', ';']) && !allowed.contains(token);
+    if asked.tokens().any(separated) { GrantError::ScopeSeparator } else { GrantError::ScopeNotAllowed }
+}
+
 enum Named<'a> {
     Resource(&'a Resource),
     DefaultAudience,
@@ -168,7 +194,10 @@ fn named_resource<'a>(
     if client.resources.is_empty() && **first == *defaults.audience {
         return Ok(Named::DefaultAudience);
     }
-    let identifier: ResourceId = first.parse().map_err(|_| GrantError::ResourceMalformed)?;
+    let identifier: ResourceId = first.parse().map_err(|_| {
+        let blank = first.contains(char::is_whitespace);
+        if blank { GrantError::ResourceBlank } else { GrantError::ResourceMalformed }
+    })?;
     if !client.resources.contains(&identifier) {
         return Err(GrantError::ResourceNotAllowed);
     }

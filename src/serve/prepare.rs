@@ -21,8 +21,11 @@ use crate::store::{Database, Store, StoreError};
 /// # Errors
 /// When the schema is older and may not be migrated here, or migrating fails.
 pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<Option<Owed>> {
-    make_room(&config.database)?;
+    let made = make_room(&config.database)?;
     if let Database::Sqlite(path) = &config.database {
+        if made {
+            tracing::warn!(event = "database.made", path = %path.display(), "made a new, empty database");
+        }
         if config.database_by_default {
             tracing::warn!(event = "database.embedded", path = %path.display(), "no database is configured: using the embedded one. For production set database.url to PostgreSQL");
         }
@@ -38,7 +41,7 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
     }
     let migrated = if config.auto_migrate {
         match store.migrate(&config.database, config.seeds.as_deref()).await {
-            Ok(()) => wait_for_schema(store).await,
+            Ok(_) => wait_for_schema(store).await,
             Err(error) => Err(error.into()),
         }
     } else {
@@ -129,18 +132,17 @@ pub fn sealing_key(config: &Config) -> anyhow::Result<SealingKey> {
     Ok(SealingKey::from_base64(&text).map_err(|error| wrong(&error))?)
 }
 
-/// Makes the file of an embedded database, readable by its owner alone, and its directory.
+/// Makes the file of an embedded database, readable by its owner alone, and its directory. Returns whether it was missing.
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn make_room(database: &Database) -> anyhow::Result<()> {
-    let Database::Sqlite(path) = database else { return Ok(()) };
+pub fn make_room(database: &Database) -> anyhow::Result<bool> {
+    let Database::Sqlite(path) = database else { return Ok(false) };
     make_directory(path.parent().unwrap_or(Path::new(".")))?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(error).with_context(|| path.display().to_string())
-        }
-        _ => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 

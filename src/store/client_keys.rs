@@ -14,7 +14,7 @@ impl Store {
     /// Registers keys of a client, all or none.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when there is no such client, it has a `jwks_uri`, or a key of that `kid` already.
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when there is no such client, or it has a `jwks_uri`.
     pub async fn add_client_keys(&self, client_id: &str, keys: &[StoredKey]) -> Result<(), StoreError> {
         transaction!(self, |tx| {
             // Whoever sets a jwks_uri waits until this is decided.
@@ -27,7 +27,8 @@ impl Store {
                 "insert into client_key (client_id, kid, jwk, created_at, expires_at) values ($1, $2, $3, $4, $5)";
             for stored in keys {
                 let jwk = jwk(&stored.key);
-                tx.execute(sql, &args![client_id, &*stored.kid, jwk, stored.created_at, stored.expires_at]).await?;
+                let values = args![client_id, &*stored.kid, jwk, stored.created_at, stored.expires_at];
+                tx.execute(sql, &values).await.map_err(|error| error.naming("client key", &stored.kid))?;
             }
             Ok(())
         })

@@ -40,7 +40,7 @@ impl Store {
     /// Adds a client, with a first secret or none.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when the id is taken or a constraint says no.
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint says no.
     pub async fn create_client(&self, client: &Client, secret: Option<&NewSecret>) -> Result<(), StoreError> {
         let id = client.client_id.as_str();
         transaction!(self, |tx| {
@@ -64,7 +64,8 @@ impl Store {
                     client.introspection_signed_response_alg.map(Alg::as_str),
                 ],
             )
-            .await?;
+            .await
+            .map_err(|error| error.naming("client", id))?;
             add_resources(tx, client).await?;
             if let Some(secret) = secret {
                 tx.execute(INSERT_SECRET, &secret.values(id)).await?;
@@ -305,4 +306,5 @@ pub(crate) fn claims(client: &Client) -> String {
 
 /// What a token has room for.
 const MAX_CLAIMS: usize = 4096;
-const MAX_CLAIM_COUNT: usize = 64;
+/// Most further claims of a client.
+pub(crate) const MAX_CLAIM_COUNT: usize = 64;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
+
 /// A fault of the database. None of them says anything about a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -37,6 +40,14 @@ pub enum StoreError {
     /// A constraint was violated; its name says what to write instead.
     #[error("{0}")]
     Refused(String),
+    /// There is a row of this id already.
+    #[error("{}", exists(.kind, .id))]
+    Taken {
+        /// `client`, `resource`, `client key`, …
+        kind: String,
+        /// Its id; empty where the database does not say, as SQLite never does.
+        id: String,
+    },
     /// A row that cannot be understood.
     #[error("{kind} {id}: {reason}")]
     Malformed {
@@ -67,7 +78,15 @@ impl StoreError {
 
     /// Whether the connection behind the error can be used again. Any other may lead to a demoted primary.
     pub(super) fn spares_the_connection(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Conflict(_) | Self::Locked(_))
+        matches!(self, Self::Refused(_) | Self::Taken { .. } | Self::Conflict(_) | Self::Locked(_))
+    }
+
+    /// The same error, with the id of the row that was to be added when a row of its kind is taken.
+    pub(super) fn naming(self, kind: &str, id: &str) -> Self {
+        match self {
+            Self::Taken { kind: taken, .. } if taken == kind => Self::Taken { kind: taken, id: id.to_owned() },
+            other => other,
+        }
     }
 }
 
@@ -89,7 +108,7 @@ impl From<sqlx::Error> for StoreError {
             "42P01" | "3F000" => Self::Schema(OLD_SCHEMA.to_owned()),
             "55P03" => Self::Locked(message),
             "40001" | "40P01" => Self::Conflict(message),
-            "23505" => taken(database.table().unwrap_or_default()),
+            "23505" => taken(database.table().unwrap_or_default(), taken_id(database).unwrap_or_default()),
             _ if code.starts_with("23") => Self::Refused(database.constraint().map_or(message, str::to_owned)),
             // Raised by our own triggers.
             "P0001" => Self::Refused(message),
@@ -109,7 +128,7 @@ fn from_sqlite(code: u32, message: String, constraint: Option<&str>) -> StoreErr
         (11 | 26, _) => StoreError::Corrupt(message),
         (19, 1555 | 2067) => {
             let column = message.rsplit(": ").next().unwrap_or_default();
-            taken(column.split('.').next().unwrap_or_default())
+            taken(column.split('.').next().unwrap_or_default(), String::new())
         }
         (19, _) => StoreError::Refused(constraint.map_or_else(
             || message.strip_prefix("CHECK constraint failed: ").unwrap_or(&message).to_owned(),
@@ -122,8 +141,23 @@ fn from_sqlite(code: u32, message: String, constraint: Option<&str>) -> StoreErr
     }
 }
 
-fn taken(table: &str) -> StoreError {
-    StoreError::Refused(format!("there is a {} of that id already", table.replace('_', " ")))
+fn taken(table: &str, id: String) -> StoreError {
+    StoreError::Taken { kind: table.replace('_', " "), id }
+}
+
+/// The id in PostgreSQL's words `Key (client_id)=(billing) already exists.`
+fn taken_id(error: &dyn DatabaseError) -> Option<String> {
+    let (_, id) = error.try_downcast_ref::<PgDatabaseError>()?.detail()?.split_once(")=(")?;
+    Some(id.rsplit_once(')')?.0.to_owned())
+}
+
+/// `client "billing" already exists`.
+fn exists(kind: &str, id: &str) -> String {
+    if id.is_empty() {
+        format!("a {kind} with this id already exists")
+    } else {
+        format!("{kind} \"{id}\" already exists")
+    }
 }
 
 const OLD_SCHEMA: &str = "the database has no grantd schema yet: run `grantd migrate`";

@@ -93,9 +93,10 @@ impl Store {
     /// Adds a key.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when it is there already.
+    /// [`StoreError::Taken`].
     pub async fn add_key(&self, key: &SealedKey) -> Result<(), StoreError> {
-        self.execute(INSERT_KEY, &key.values()).await.map(drop)
+        let added = self.execute(INSERT_KEY, &key.values()).await;
+        added.map(drop).map_err(|error| error.naming("signing key", &key.kid))
     }
 
     /// Adds a key unless its algorithm has one by now, so that replicas that start together make one key and not three.

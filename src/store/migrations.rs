@@ -10,10 +10,12 @@ use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrat
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
+use super::applied::{applied_in, has_table, listed, run, store_error};
 use super::seeds::{Seed, SeedFault, read_seeds};
 use super::session::{self, Session, within};
-use super::statement::args;
 use super::{Database, Pool, Store, StoreError, on};
+
+pub use super::applied::Applied;
 
 /// How a database's schema stands to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,19 +89,6 @@ impl From<SeedFault> for MigrationError {
     }
 }
 
-/// One file and whether it has been applied.
-#[derive(Debug, serde::Serialize)]
-pub struct Applied {
-    /// `schema` or `seed`.
-    pub kind: &'static str,
-    /// The number before the underscore.
-    pub version: i64,
-    /// The name behind it.
-    pub name: String,
-    /// Whether the database has it.
-    pub applied: bool,
-}
-
 impl Store {
     /// How the schema stands.
     ///
@@ -119,15 +108,16 @@ impl Store {
         })
     }
 
-    /// Applies the schema, then the seeds of `directory`, on the default terms.
+    /// Applies the schema, then the seeds of `directory`, on the default terms. Returns what this call applied.
     ///
     /// # Errors
     /// [`MigrationError`], naming the file and what to do about it.
-    pub async fn migrate(&self, database: &Database, directory: Option<&Path>) -> Result<(), MigrationError> {
+    pub async fn migrate(&self, database: &Database, directory: Option<&Path>) -> Result<Vec<Applied>, MigrationError> {
         self.migrate_with(database, directory, MigrationTerms::default()).await
     }
 
-    /// Applies the schema, then the seeds of `directory`. Several processes may do it at once: one works, the others wait.
+    /// Applies the schema, then the seeds of `directory`, and returns what this call applied. Several processes may do it at
+    /// once: one works, the others wait.
     ///
     /// # Errors
     /// [`MigrationError`], naming the file and what to do about it.
@@ -136,7 +126,7 @@ impl Store {
         database: &Database,
         directory: Option<&Path>,
         terms: MigrationTerms,
-    ) -> Result<(), MigrationError> {
+    ) -> Result<Vec<Applied>, MigrationError> {
         // sqlx locks PostgreSQL itself; its lock for SQLite does nothing, so processes meet at a file beside the database.
         let _one_at_a_time = lock_beside(database).await?;
         self.refuse_old_server().await?;
@@ -155,7 +145,7 @@ impl Store {
         database: &Database,
         directory: Option<&Path>,
         terms: MigrationTerms,
-    ) -> Result<(), MigrationError> {
+    ) -> Result<Vec<Applied>, MigrationError> {
         on!(Session, session, connection => connection.lock().await).map_err(store_error)?;
         self.adopt_former_table(session).await?;
         if !terms.into_shared_database && applied_in(session, SCHEMA_TABLE).await?.is_empty() {
@@ -163,7 +153,7 @@ impl Store {
         }
         let mut schema = Migrator::with_migrations(self.schema_migrations());
         schema.set_ignore_missing(true).set_locking(false).dangerous_set_table_name(SCHEMA_TABLE);
-        run(&schema, session).await.map_err(|error| match error {
+        let applied = run(&schema, session).await.map_err(|error| match error {
             MigrateError::ExecuteMigration(error, version) => {
                 let reason = error.to_string();
                 match StoreError::from(error) {
@@ -177,18 +167,19 @@ impl Store {
             },
             other => MigrationError::Store(store_error(other)),
         })?;
-        let Some(directory) = directory else { return Ok(()) };
+        let mut done = listed("schema", &schema, &applied);
+        let Some(directory) = directory else { return Ok(done) };
         let seeds = read_seeds(directory)?;
         let names: HashMap<i64, PathBuf> = seeds.iter().map(|seed| (seed.version, seed.path.clone())).collect();
         let mut seeds = Migrator::with_migrations(seeds.into_iter().map(Seed::into_migration).collect());
         // Seeds that were applied may be taken out of the directory.
         seeds.set_ignore_missing(true).set_locking(false).dangerous_set_table_name(SEED_TABLE);
         let path = |version| names.get(&version).map_or_else(|| version.to_string(), |path| path.display().to_string());
-        run(&seeds, session).await.map_err(|error| match error {
+        let applied = run(&seeds, session).await.map_err(|error| match error {
             MigrateError::ExecuteMigration(sqlx::Error::Database(error), version) => {
                 let said = error.message().to_owned();
                 let reason = match StoreError::from(sqlx::Error::Database(error)) {
-                    StoreError::Refused(reason) => reason,
+                    refused @ (StoreError::Refused(_) | StoreError::Taken { .. }) => refused.to_string(),
                     _ => said,
                 };
                 MigrationError::Seed { path: path(version), reason }
@@ -198,7 +189,9 @@ impl Store {
                 reason: "it was applied and then edited; restore it, and write what has changed into a new seed".into(),
             },
             other => MigrationError::Store(store_error(other)),
-        })
+        })?;
+        done.extend(listed("seed", &seeds, &applied));
+        Ok(done)
     }
 
     /// What the schema and our statements use came with PostgreSQL 13.
@@ -238,13 +231,21 @@ impl Store {
         Ok(copied?)
     }
 
-    /// Every migration and seed, and whether the database has it.
+    /// Every migration and seed, and whether the database has it. `exists` is false for an embedded database that has no file
+    /// yet; it stays that way.
     ///
     /// # Errors
     /// [`MigrationError`].
-    pub async fn migration_status(&self, directory: Option<&Path>) -> Result<Vec<Applied>, MigrationError> {
-        let schema = self.applied(SCHEMA_TABLE).await?;
-        let seeded = self.applied(SEED_TABLE).await?;
+    pub async fn migration_status(
+        &self,
+        directory: Option<&Path>,
+        exists: bool,
+    ) -> Result<Vec<Applied>, MigrationError> {
+        let (schema, seeded) = if exists {
+            (self.applied(SCHEMA_TABLE).await?, self.applied(SEED_TABLE).await?)
+        } else {
+            Default::default()
+        };
         let mut status: Vec<Applied> = self
             .schema_migrations()
             .into_iter()
@@ -343,34 +344,11 @@ impl Store {
     }
 }
 
-async fn run(migrator: &Migrator, session: &mut Session) -> Result<(), MigrateError> {
-    match session {
-        Session::Postgres(connection) => migrator.run_direct(None, connection, false).await,
-        Session::Sqlite(connection) => migrator.run_direct(None, connection, false).await,
-    }
-}
-
 fn old_server(number: i64, name: &str) -> Result<(), StoreError> {
     if number >= OLDEST_POSTGRES {
         return Ok(());
     }
     Err(StoreError::Schema(format!("PostgreSQL {name} is too old: grantd needs {} or later", OLDEST_POSTGRES / 10_000)))
-}
-
-async fn applied_in(session: &mut Session, table: &'static str) -> Result<HashSet<i64>, StoreError> {
-    if !has_table(session, table).await? {
-        return Ok(HashSet::new());
-    }
-    let applied = on!(Session, session, connection => connection.list_applied_migrations(table).await);
-    Ok(applied.map_err(store_error)?.into_iter().map(|migration| migration.version).collect())
-}
-
-async fn has_table(session: &mut Session, name: &str) -> Result<bool, StoreError> {
-    let sql = match session {
-        Session::Postgres(_) => "select count(*) from pg_class where oid = to_regclass($1)",
-        Session::Sqlite(_) => "select count(*) from sqlite_master where type = 'table' and name = $1",
-    };
-    Ok(within(session.count(sql, &args![name])).await? > 0)
 }
 
 /// A database of another program is no place for our tables, and `DATABASE_URL` often names one. Tables that came with an
@@ -404,17 +382,6 @@ async fn lock_beside(database: &Database) -> Result<Option<File>, MigrationError
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fault)?;
     let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await.map_err(std::io::Error::other);
     locked.and_then(|locked| locked).map(Some).map_err(fault)
-}
-
-fn store_error(error: MigrateError) -> StoreError {
-    match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-        MigrateError::Source(source) => match source.downcast::<StoreError>() {
-            Ok(error) => *error,
-            Err(source) => StoreError::Schema(source.to_string()),
-        },
-        other => StoreError::Schema(other.to_string()),
-    }
 }
 
 /// `server_version_num` of the oldest PostgreSQL that will do.

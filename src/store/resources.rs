@@ -17,7 +17,7 @@ impl Store {
     /// Adds a resource, or with `replace` writes back one that is there. `Ok(false)` when it is not.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when the identifier is taken or a constraint says no.
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint says no.
     pub async fn save_resource(&self, resource: &Resource, replace: bool, now: UnixTime) -> Result<bool, StoreError> {
         let identifier = resource.identifier.as_str();
         let alg = resource.alg.map(Alg::as_str);
@@ -28,7 +28,10 @@ impl Store {
             } else {
                 let sql =
                     "insert into resource (identifier, scope, alg, token_ttl, created_at) values ($1, $2, $3, $4, $5)";
-                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl, now]).await? > 0
+                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl, now])
+                    .await
+                    .map_err(|error| error.naming("resource", identifier))?
+                    > 0
             };
             tx.execute("delete from resource_introspector where identifier = $1", &args![identifier]).await?;
             for client_id in resource.introspectors.iter().filter(|_| found) {

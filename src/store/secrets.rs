@@ -77,7 +77,7 @@ impl Store {
     /// Adds a secret to a client. An imported one is refused as the third that works, since each has to be tried.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when there is no such client, the id is taken, or too many were imported.
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when there is no such client, or too many were imported.
     pub async fn add_secret(&self, client_id: &str, secret: &NewSecret) -> Result<(), StoreError> {
         transaction!(self, |tx| {
             // Other imports wait until this one is decided.
@@ -90,7 +90,8 @@ impl Store {
                     "client {client_id} has {MAX_IMPORTED} imported secrets that work already; revoke one first, or use `grantd client secret add`, which has no such limit"
                 )));
             }
-            tx.execute(INSERT_SECRET, &secret.values(client_id)).await.map(drop)
+            let added = tx.execute(INSERT_SECRET, &secret.values(client_id)).await;
+            added.map(drop).map_err(|error| error.naming("client secret", &secret.secret_id))
         })
     }
 
@@ -120,6 +121,17 @@ impl Store {
                    where client_id = $1 and secret_id = $2 and revoked_at is null and created_at <= $3
                      and not exists (select 1 from client_secret_use u where u.secret_id = $2 and u.last_used_at > $3)";
         Ok(self.execute(sql, &args![client_id, secret_id, unused_since, now]).await? > 0)
+    }
+
+    /// Lets the secrets of a client that work, except `kept`, expire at `at` or when they would anyway. Returns how many now
+    /// expire at `at`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expire_other_secrets(&self, client_id: &str, kept: &str, at: UnixTime) -> Result<u64, StoreError> {
+        let sql = "update client_secret set expires_at = $3
+                   where client_id = $1 and secret_id <> $2 and revoked_at is null and (expires_at is null or expires_at > $3)";
+        self.execute(sql, &args![client_id, kept, at]).await
     }
 
     /// Deletes a client's secrets of one label.

@@ -10,6 +10,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::lines::Lines;
+use super::printable::{is_printable, json_escape};
 use crate::model::time::UnixTime;
 
 /// The layer that writes them.
@@ -124,24 +125,11 @@ impl fmt::Write for Object {
             match character {
                 '"' | '\\' => self.0.extend_from_slice(&[b'\\', u8::try_from(character).unwrap_or(b'?')]),
                 '\n' => self.0.extend_from_slice(b"\\n"),
-                '\u{2028}' | '\u{2029}' => self.escape(character),
-                control if control.is_control() => self.escape(control),
+                hidden if !is_printable(hidden) => json_escape(hidden, &mut self.0),
                 other => self.0.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
         Ok(())
-    }
-}
-
-impl Object {
-    /// All that is escaped so stands in the first plane.
-    fn escape(&mut self, character: char) {
-        let code = u32::from(character);
-        self.0.extend_from_slice(b"\\u");
-        for shift in [12, 8, 4, 0] {
-            let digit = char::from_digit(code >> shift & 0xf, 16).unwrap_or('0');
-            self.0.push(u8::try_from(digit).unwrap_or(b'0'));
-        }
     }
 }
 
@@ -178,12 +166,12 @@ mod tests {
 
     #[test]
     fn m83_an_event_is_one_json_object_on_one_line_whatever_is_in_it() {
-        let hostile = "a\"\\\r\n\t\u{1b}[2J\u{7f}\u{85}\u{2028}é\u{1f600}";
+        let hostile = "a\"\\\r\n\t\u{1b}[2J\u{7f}\u{85}\u{200e}\u{2028}\u{202e}\u{2066}é\u{1f600}\u{e0041}";
         let text = written(|| {
             tracing::warn!(event = "x", client_id = hostile, n = 1_u64, i = -1_i64, b = true, f = 0.5, nan = f64::NAN, absent = None::<&str>, shown = %hostile, "said {}", "so");
         });
         assert!(text.ends_with('\n') && text.lines().count() == 1);
-        assert!(!text.trim_end().contains(|c: char| c.is_control() || c == '\u{2028}'), "{text:?}");
+        assert!(text.trim_end().chars().all(is_printable), "{text:?}");
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&line["client_id"], &line["shown"]), (&hostile.into(), &hostile.into()));
         assert_eq!(

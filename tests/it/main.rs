@@ -128,3 +128,24 @@ mod configuration;
 
 /// The examples: hostile tokens, proofs and certificates at an API, and a client that keeps its tokens.
 mod examples;
+
+/// Commands that only look, and what they leave alone.
+mod looking;
+
+/// What strangers wrote, on a terminal and in a log.
+mod terminal;
+
+/// Secrets that are shown once.
+mod disclosure;
+
+/// Arguments: what can be set, what nothing changes, what cannot work.
+mod arguments;
+
+/// Every time limit, and its room for clocks.
+mod leeway;
+
+/// Descriptions that say what to mend.
+mod descriptions;
+
+/// Programs in the README that check tokens.
+mod snippets;

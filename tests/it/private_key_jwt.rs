@@ -152,7 +152,8 @@ async fn jca_07_to_jca_10_h41_h42_h43_times_are_numbers_and_near(db: Db) {
     };
     for (name, seconds, taken) in [
         ("exp", 300, true),
-        ("exp", 301, false),
+        ("exp", 330, true),
+        ("exp", 331, false),
         ("exp", 3600, false),
         ("exp", 31_536_000, false),
         ("exp", 1, true),
@@ -167,7 +168,10 @@ async fn jca_07_to_jca_10_h41_h42_h43_times_are_numbers_and_near(db: Db) {
         ("nbf", 31, false),
         ("nbf", 61, false),
         ("nbf", 3600, false),
-        ("iat", -3600, true),
+        // Of 3660 seconds, and of 330, from iat to exp.
+        ("iat", -3600, false),
+        ("iat", -271, false),
+        ("iat", -270, true),
         ("iat", -61, true),
         ("iat", 8, true),
         ("iat", 61, false),

@@ -64,7 +64,7 @@ pub enum ClientAuthError {
     #[error("client assertion: expired")]
     AssertionExpired,
     /// JCA-08.
-    #[error("client assertion: exp is more than five minutes ahead")]
+    #[error("client assertion: exp is more than five minutes after iat, or after now where there is no iat")]
     AssertionLifetime,
     /// JCA-09.
     #[error("client assertion: nbf or iat lies in the future")]

@@ -8,6 +8,9 @@ pub enum GrantError {
     /// GRT-02.
     #[error("unknown grant type")]
     UnsupportedGrantType,
+    /// GRT-02: the one that is offered, with something around it or in another case.
+    #[error("grant_type is client_credentials with blanks, line ends or capitals")]
+    GrantTypeSpelling,
     /// GRT-03.
     #[error("the client may not use this grant type")]
     GrantNotAllowed,
@@ -23,6 +26,15 @@ pub enum GrantError {
     /// SCP-01, SCP-09.
     #[error("malformed scope")]
     ScopeMalformed,
+    /// SCP-01: a space too many, or what looks like one.
+    #[error("malformed scope: a blank too many, a tab or a line end")]
+    ScopeBlank,
+    /// SCP-09.
+    #[error("malformed scope: more than 100 tokens or 4096 bytes")]
+    ScopeTooLong,
+    /// SCP-04, where commas stand between scopes that would be allowed.
+    #[error("scopes are separated by commas, so they are one scope, which the client may not ask for")]
+    ScopeSeparator,
     /// SCP-04.
     #[error("a scope is not among those the client may ask for")]
     ScopeNotAllowed,
@@ -32,6 +44,9 @@ pub enum GrantError {
     /// SCP-07, ATJ-08.
     #[error("no single resource of the client understands these scopes")]
     ScopeNotForResource,
+    /// RES-01.
+    #[error("malformed resource: a blank or a line end")]
+    ResourceBlank,
     /// RES-01.
     #[error("malformed resource")]
     ResourceMalformed,
@@ -49,30 +64,47 @@ pub enum GrantError {
 impl GrantError {
     pub(super) fn code(self) -> ErrorCode {
         match self {
-            Self::UnsupportedGrantType => ErrorCode::UnsupportedGrantType,
+            Self::UnsupportedGrantType | Self::GrantTypeSpelling => ErrorCode::UnsupportedGrantType,
             Self::GrantNotAllowed => ErrorCode::UnauthorizedClient,
             Self::DpopRequired => ErrorCode::InvalidDpopProof,
             Self::MtlsBindingRequired | Self::BindingRequired => ErrorCode::InvalidRequest,
-            Self::ScopeMalformed | Self::ScopeNotAllowed | Self::ScopeMissing | Self::ScopeNotForResource => {
-                ErrorCode::InvalidScope
-            }
-            Self::ResourceMalformed | Self::ResourceNotAllowed | Self::SeveralResources | Self::ResourceAmbiguous => {
-                ErrorCode::InvalidTarget
-            }
+            Self::ScopeMalformed
+            | Self::ScopeBlank
+            | Self::ScopeTooLong
+            | Self::ScopeSeparator
+            | Self::ScopeNotAllowed
+            | Self::ScopeMissing
+            | Self::ScopeNotForResource => ErrorCode::InvalidScope,
+            Self::ResourceMalformed
+            | Self::ResourceBlank
+            | Self::ResourceNotAllowed
+            | Self::SeveralResources
+            | Self::ResourceAmbiguous => ErrorCode::InvalidTarget,
         }
     }
 
     pub(super) fn description(self) -> &'static str {
         match self {
             Self::UnsupportedGrantType => "this server supports client_credentials",
+            Self::GrantTypeSpelling => {
+                "grant_type must be exactly client_credentials, in lower case and without blanks or line ends"
+            }
             Self::GrantNotAllowed => "this client may not use this grant type",
             Self::DpopRequired => "this client must use DPoP",
             Self::MtlsBindingRequired => "this client must present a certificate",
             Self::BindingRequired => "send a DPoP proof or present a certificate, tokens are bound here",
-            Self::ScopeMalformed => "scope is malformed",
+            Self::ScopeMalformed => {
+                "scope is malformed, a scope is printable ASCII without quotation mark and backslash"
+            }
+            Self::ScopeBlank => "scope is malformed, write one space between scopes and no other blank or line end",
+            Self::ScopeTooLong => "scope is malformed, at most 100 scopes and 4096 bytes",
+            Self::ScopeSeparator => {
+                "a scope is not allowed for this client, separate scopes by one space, not by commas"
+            }
             Self::ScopeNotAllowed => "a scope is not allowed for this client",
             Self::ScopeMissing => "name a scope, this client has no default that applies",
             Self::ScopeNotForResource => "these scopes are not for one resource of this client",
+            Self::ResourceBlank => "resource must not contain blanks or line ends",
             Self::ResourceMalformed => "resource must be an absolute URI without fragment",
             Self::ResourceNotAllowed => "this resource is not allowed for this client",
             Self::SeveralResources => "ask for one resource at a time",
@@ -82,16 +114,16 @@ impl GrantError {
 
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::UnsupportedGrantType | Self::GrantTypeSpelling => "unsupported_grant_type",
             Self::GrantNotAllowed => "grant_not_allowed",
             Self::DpopRequired => "dpop_required",
             Self::MtlsBindingRequired => "mtls_binding_required",
             Self::BindingRequired => "binding_required",
-            Self::ScopeMalformed => "scope_malformed",
-            Self::ScopeNotAllowed => "scope_not_allowed",
+            Self::ScopeMalformed | Self::ScopeBlank | Self::ScopeTooLong => "scope_malformed",
+            Self::ScopeNotAllowed | Self::ScopeSeparator => "scope_not_allowed",
             Self::ScopeMissing => "scope_missing",
             Self::ScopeNotForResource => "scope_not_for_resource",
-            Self::ResourceMalformed => "resource_malformed",
+            Self::ResourceMalformed | Self::ResourceBlank => "resource_malformed",
             Self::ResourceNotAllowed => "resource_not_allowed",
             Self::SeveralResources => "several_resources",
             Self::ResourceAmbiguous => "resource_ambiguous",

@@ -1,0 +1,85 @@
+//! Further claims of a client's tokens, as arguments: `--claim NAME=TEXT` and `--claim-json NAME=JSON`.
+
+use anyhow::bail;
+use serde_json::{Map, Value};
+
+use super::Shell;
+use crate::crypto::json;
+use crate::model::client::RESERVED_CLAIMS;
+use crate::store::clients::MAX_CLAIM_COUNT;
+
+/// Reads `NAME=JSON`.
+pub(super) fn json_claim(text: &str) -> Result<(String, Value), String> {
+    let (name, json) = text.split_once('=').ok_or("write NAME=JSON")?;
+    // Read as the server reads the claims of its clients, so that what is taken here is taken there.
+    let members = json::object(format!("{{\"value\":{json}}}").as_bytes());
+    let value = members.ok().filter(|members| members.len() == 1).and_then(|mut members| members.remove("value"));
+    let value = value
+        .ok_or_else(|| format!("`{json}` is not a JSON value; quote it for the shell, as in '{name}=[\"a\",1]'"))?;
+    Ok((name.to_owned(), value))
+}
+
+/// All claims, each once and none of the server's own. A text that looks like another JSON value is remarked on.
+pub(super) fn checked(
+    shell: &Shell,
+    texts: Vec<(String, String)>,
+    values: Vec<(String, Value)>,
+) -> anyhow::Result<Map<String, Value>> {
+    for (name, text) in texts.iter().filter(|(_, text)| looks_like_json(text)) {
+        shell.say(&format!(
+            "note: --claim {name}={text} sets a string; for the JSON value write --claim-json '{name}={text}'"
+        ))?;
+    }
+    let texts = texts.into_iter().map(|(name, text)| (name, Value::String(text)));
+    let mut checked = Map::new();
+    for (name, value) in texts.chain(values) {
+        if RESERVED_CLAIMS.contains(&name.as_str()) {
+            bail!("--claim {name}: grantd sets this claim itself");
+        }
+        if checked.insert(name.clone(), value).is_some() {
+            bail!("--claim {name} is given twice");
+        }
+    }
+    if checked.len() > MAX_CLAIM_COUNT {
+        bail!("--claim: {} claims, and a client has at most {MAX_CLAIM_COUNT}", checked.len());
+    }
+    Ok(checked)
+}
+
+/// Whether a text is, or begins like, a number, a boolean, null, a quoted string, a list or an object.
+fn looks_like_json(text: &str) -> bool {
+    text.starts_with(['{', '[', '"']) || serde_json::from_str::<Value>(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_json_claim_is_one_json_value() {
+        for (text, value) in [
+            ("n=5", json!(5)),
+            ("admin=true", json!(true)),
+            ("x=null", json!(null)),
+            ("roles=[\"a\", {\"b\": 1.5}]", json!(["a", {"b": 1.5}])),
+            ("name=\"a=b\"", json!("a=b")),
+        ] {
+            assert_eq!(json_claim(text).unwrap(), (text.split_once('=').unwrap().0.to_owned(), value), "{text}");
+        }
+        for wrong in ["n", "n=", "n=abc", "n=1,\"iss\":\"x\"", "n=1}", "n={\"a\":1,\"a\":2}", "n=1e999"] {
+            assert!(json_claim(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_may_be_meant_as_json_is_known() {
+        for text in ["5", "-1.5", "true", "false", "null", "\"x\"", "[1", "{a: 1}"] {
+            assert!(looks_like_json(text), "{text}");
+        }
+        for text in ["", "finance", "0042a", "TRUE", "it's", "1.2.3"] {
+            assert!(!looks_like_json(text), "{text}");
+        }
+    }
+}
