@@ -16,7 +16,6 @@ mod seed;
 mod tag_key;
 mod token;
 
-use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +25,7 @@ use anyhow::{Context as _, bail};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
 use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
@@ -37,6 +37,7 @@ use crate::model::time::{Clock, Span, UnixTime};
 use crate::store::migrations::{MigrationError, MigrationTerms, Schema};
 use crate::store::secrets::NewSecret;
 use crate::store::{Database, Store, StoreError};
+use crate::telemetry::Filter;
 use crate::{serve, telemetry};
 
 /// An OAuth 2.0 authorization server for machines.
@@ -180,8 +181,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let environment: HashMap<String, String> = std::env::vars().collect();
-    let sources = || Sources::find(arguments.config.as_deref(), arguments.set.clone(), environment.clone());
+    let sources = || Sources::find(arguments.config.as_deref(), arguments.set.clone(), std::env::vars_os());
     // These need no configuration, so none can keep them from working.
     match &arguments.command {
         Command::Completions { shell } => {
@@ -190,7 +190,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             return Ok(io::stdout().write_all(&script)?);
         }
         Command::Man => return Ok(clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout())?),
-        Command::Health { url } => return health::run(url.as_deref(), &sources()?.read()?).await,
+        Command::Health { url } => return health::run(url.as_deref(), arguments.config.as_deref(), sources()).await,
         _ => {}
     }
     let sources = sources()?;
@@ -200,12 +200,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Dev => dev::run(shell).await,
         Command::Serve => {
             let config = shell.config()?;
-            let logging = telemetry::start(config.log_format, true, "info").context("starting the log")?;
+            let logging = telemetry::start(config.log_format, true, Filter::from_environment("info")?)
+                .context("starting the log")?;
             let store = Store::open(&config.database, config.database_max_connections);
             serve::run(config, store, &logging, None).await
         }
         command => {
-            let _logging = telemetry::start(LogFormat::Text, false, "warn").context("starting the log")?;
+            let _logging = telemetry::start(LogFormat::Text, false, Filter::from_environment("warn")?)
+                .context("starting the log")?;
             shell.command(command).await
         }
     }
@@ -248,7 +250,7 @@ impl Shell {
     /// The store, ready to work on: the embedded database is brought up to date, PostgreSQL has to be.
     async fn store(&self) -> anyhow::Result<(Config, Store)> {
         let config = self.config()?;
-        serve::prepare::make_room(&config.database)?;
+        serve::prepare::make_room(&config)?;
         let store = Store::open(&config.database, 2);
         match (&config.database, store.schema().await?) {
             (_, Schema::Usable | Schema::Newer { .. }) => {}
@@ -290,7 +292,7 @@ impl Shell {
 
     async fn migrate(&self, status: bool, terms: &MigrationArguments) -> anyhow::Result<()> {
         let config = self.config()?;
-        serve::prepare::make_room(&config.database)?;
+        serve::prepare::make_room(&config)?;
         let store = Store::open(&config.database, 2);
         if !status {
             self.say(&format!("migrating {}", config.database))?;
@@ -348,7 +350,7 @@ impl Shell {
 
     fn hash_secret(&self) -> anyhow::Result<()> {
         let secret = read_secret_from_stdin()?;
-        let cost = Config::parse(&self.settings, &self.sources).map(|config| config.argon2).unwrap_or_default();
+        let cost = Config::argon2(&self.settings, &self.sources)?;
         let hash = SecretHash::new(secret.expose(), cost, &mut Memory::default())?.to_string();
         self.print(&json!({"hash": hash}), || hash.clone())
     }
@@ -359,14 +361,22 @@ fn read_secret_from_stdin() -> anyhow::Result<ClientSecret> {
     if io::stdin().is_terminal() {
         writeln!(io::stderr(), "type the secret, then Enter and Ctrl-D:")?;
     }
-    let mut secret = String::new();
-    io::stdin().take(MAX_SECRET + 2).read_to_string(&mut secret).context("reading the secret from stdin")?;
-    let end = secret.trim_end_matches(['\r', '\n']).len();
-    secret.truncate(end);
+    secret_from(io::stdin())
+}
+
+fn secret_from(input: impl io::Read) -> anyhow::Result<ClientSecret> {
+    let mut secret = Zeroizing::new(Vec::new());
+    // One more than the longest with its line end, so that what is longer is seen to be.
+    input.take(MAX_SECRET + 3).read_to_end(&mut secret).context("reading the secret from stdin")?;
+    let end = secret.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
+    if end as u64 > MAX_SECRET {
+        bail!("a secret has at most {MAX_SECRET} bytes; this one is longer");
+    }
+    let Ok(secret) = str::from_utf8(secret.get(..end).unwrap_or_default()).map(str::to_owned) else {
+        bail!("a secret is text in UTF-8; this one is not");
+    };
     if secret.len() < 16 || secret.contains(char::is_control) {
-        bail!(
-            "a secret has at least 16 characters and no control characters; `grantd client secret add` makes a good one"
-        );
+        bail!("a secret has at least 16 bytes and no control characters; `grantd client secret add` makes a good one");
     }
     Ok(ClientSecret::new(secret))
 }
@@ -386,6 +396,21 @@ const MAX_SECRET: u64 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_is_too_long_is_refused_and_not_cut() {
+        let read =
+            |text: &[u8]| secret_from(text).map(|secret| secret.expose().len()).map_err(|error| error.to_string());
+        assert_eq!(read(&[b'x'; 4096]), Ok(4096));
+        assert_eq!(read(&[&[b'x'; 4096][..], b"\r\n"].concat()), Ok(4096));
+        for too_long in [4097, 4098, 9000, 10_000_000] {
+            assert!(read(&vec![b'x'; too_long]).unwrap_err().contains("at most 4096 bytes"), "{too_long}");
+            // No character of two bytes is cut in the middle.
+            assert!(read("é".repeat(too_long).as_bytes()).unwrap_err().contains("at most 4096 bytes"), "{too_long}");
+        }
+        assert!(read(b"short\n").unwrap_err().contains("at least 16"));
+        assert!(read(&[0xff; 20]).unwrap_err().contains("UTF-8"));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

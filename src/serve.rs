@@ -1,6 +1,8 @@
 //! The daemon: assemble, bind, run, drain.
 
 pub mod clients;
+mod costs;
+mod credentials;
 pub mod prepare;
 
 use std::hash::RandomState;
@@ -19,6 +21,7 @@ use crate::client_jwks::{ClientJwks, Fetch};
 use crate::config::Config;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
+use crate::fetch::Fetcher;
 use crate::hashing::Lane;
 use crate::http::admin::{self, Admin};
 use crate::http::log::{Counts, Log, RequestIds};
@@ -39,8 +42,11 @@ use crate::store::Store;
 use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::{Terms, Tls};
-use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
+use clients::{MutualTlsFiles, fetcher, mutual_tls, offered, reload_jwks_uri_cas};
+use credentials::Following;
 use prepare::{config_error, prepare_database, sealing_key};
+
+pub use costs::raise_costs;
 
 /// The pieces of a server, put together but not listening.
 pub struct Assembled {
@@ -152,6 +158,7 @@ pub async fn run(
     logging: &Logging,
     announce: Option<Announce>,
 ) -> anyhow::Result<()> {
+    prepare::announce(&config);
     let sealing_key = sealing_key(&config)?;
     let owed = prepare_database(&config, &store).await?;
     let tls = config
@@ -201,7 +208,8 @@ pub async fn run(
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
     let watching = tokio::spawn(async move { pressure.watch().await });
     let sweeping = tokio::spawn(sweep(store.clone(), Arc::clone(&server)));
-    let fetching = tokio::spawn(fetcher.run(fetches));
+    let fetching = tokio::spawn(fetcher.clone().run(fetches));
+    let url_file = Following::start(config.database_url_file.take(), &store);
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
     let answer_at = |door| {
         let app = Arc::clone(&app);
@@ -231,7 +239,7 @@ pub async fn run(
     loop {
         match signals.next().await {
             Asked::Stop => break,
-            Asked::Reload => reload(tls.as_deref(), &mutual_tls),
+            Asked::Reload => reload(&config, &fetcher, tls.as_deref(), &mutual_tls, &url_file),
         }
     }
     // Readiness says no first, so that load balancers take us out while we still answer.
@@ -252,19 +260,6 @@ pub async fn run(
     store.close().await;
     tracing::info!(event = "stopped");
     Ok(())
-}
-
-/// Hashes secrets anew whose hashes cost less than the configuration asks for, one at a time, after they were used.
-pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<AuthorizationServer>, store: Store) {
-    while let Some(Outdated { secret_id, hash, secret }) = outdated.recv().await {
-        let Ok(raised) = server.authenticator.lane.hash(secret, server.authenticator.cost).await else { continue };
-        match store.rehash_secret(&secret_id, &hash, &raised).await {
-            Ok(()) => tracing::info!(event = "secret.rehashed", credential_id = &*secret_id, cost = %raised.params()),
-            Err(error) => {
-                tracing::warn!(event = "registry.trouble", reason = %error, "a hash was not raised; its next use will try again");
-            }
-        }
-    }
 }
 
 /// Forgets what has expired of what may be used once, and of what was revoked, every few seconds.
@@ -346,10 +341,13 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
     Ok(())
 }
 
-fn reload(tls: Option<&Tls>, mutual_tls: &MutualTlsFiles) {
-    let has_files = tls.is_some() || mutual_tls.listener.is_some() || mutual_tls.header.is_some();
+fn reload(config: &Config, fetcher: &Fetcher, tls: Option<&Tls>, mutual: &MutualTlsFiles, url_file: &Following) {
+    url_file.again();
+    let has_cas = config.jwks_uri_ca_file.is_some();
+    let has_files = has_cas || tls.is_some() || mutual.listener.is_some() || mutual.header.is_some();
     let reloaded = tls.map_or(Ok(()), Tls::reload).map_err(anyhow::Error::from);
-    match reloaded.and(mutual_tls.reload()) {
+    let jwks_uri_cas = reload_jwks_uri_cas(config, fetcher).map_err(anyhow::Error::from);
+    match reloaded.and(mutual.reload()).and(jwks_uri_cas) {
         Ok(()) if !has_files => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
         Ok(()) => tracing::info!(event = "reload", "the certificates have been reloaded"),
         Err(error) => {
