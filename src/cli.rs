@@ -21,7 +21,6 @@ mod tag_key;
 mod token;
 mod token_size;
 
-use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +30,7 @@ use anyhow::{Context as _, bail};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
 use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
@@ -40,10 +40,10 @@ use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
 use crate::model::time::{Clock, Span, UnixTime};
 use crate::serve::signals::{self, Signals};
-use crate::store::migrations::{Applied, MigrationError, MigrationTerms, Schema};
+use crate::store::migrations::{Applied, MigrationError, MigrationTerms};
 use crate::store::secrets::NewSecret;
 use crate::store::{Store, StoreError};
-use crate::telemetry::printable;
+use crate::telemetry::{Filter, printable};
 use crate::{serve, telemetry};
 
 /// An OAuth 2.0 authorization server for machines.
@@ -205,8 +205,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             None
         }
     };
-    let environment: HashMap<String, String> = std::env::vars().collect();
-    let sources = || Sources::find(arguments.config.as_deref(), arguments.set.clone(), environment.clone());
+    let sources = || Sources::find(arguments.config.as_deref(), arguments.set.clone(), std::env::vars_os());
     // These need no configuration, so none can keep them from working.
     match &arguments.command {
         Command::Completions { shell } => {
@@ -215,7 +214,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             return Ok(io::stdout().write_all(&script)?);
         }
         Command::Man => return Ok(clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout())?),
-        Command::Health { url } => return health::run(url.as_deref(), &sources()?.read()?).await,
+        Command::Health { url } => return health::run(url.as_deref(), arguments.config.as_deref(), sources()).await,
         _ => {}
     }
     let sources = sources()?;
@@ -225,12 +224,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         (Command::Dev, Some(signals)) => dev::run(shell, signals).await,
         (Command::Serve, Some(signals)) => {
             let config = shell.config()?;
-            let logging = telemetry::start(config.log_format, true, "info").context("starting the log")?;
+            let logging = telemetry::start(config.log_format, true, Filter::from_environment("info")?)
+                .context("starting the log")?;
             let store = Store::open(&config.database, config.database_max_connections);
             serve::run(config, store, &logging, None, signals).await
         }
         (command, _) => {
-            let _logging = telemetry::start(LogFormat::Text, false, "warn").context("starting the log")?;
+            let _logging = telemetry::start(LogFormat::Text, false, Filter::from_environment("warn")?)
+                .context("starting the log")?;
             shell.command(command).await
         }
     }
@@ -359,7 +360,7 @@ impl Shell {
 
     fn hash_secret(&self) -> anyhow::Result<()> {
         let secret = read_secret_from_stdin()?;
-        let cost = Config::parse(&self.settings, &self.sources).map(|config| config.argon2).unwrap_or_default();
+        let cost = Config::argon2(&self.settings, &self.sources)?;
         let hash = SecretHash::new(secret.expose(), cost, &mut Memory::default())?.to_string();
         self.print(&json!({"hash": hash}), || hash.clone())
     }
@@ -370,14 +371,22 @@ fn read_secret_from_stdin() -> anyhow::Result<ClientSecret> {
     if io::stdin().is_terminal() {
         writeln!(io::stderr(), "type the secret, then Enter and Ctrl-D:")?;
     }
-    let mut secret = String::new();
-    io::stdin().take(MAX_SECRET + 2).read_to_string(&mut secret).context("reading the secret from stdin")?;
-    let end = secret.trim_end_matches(['\r', '\n']).len();
-    secret.truncate(end);
+    secret_from(io::stdin())
+}
+
+fn secret_from(input: impl io::Read) -> anyhow::Result<ClientSecret> {
+    let mut secret = Zeroizing::new(Vec::new());
+    // One more than the longest with its line end, so that what is longer is seen to be.
+    input.take(MAX_SECRET + 3).read_to_end(&mut secret).context("reading the secret from stdin")?;
+    let end = secret.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
+    if end as u64 > MAX_SECRET {
+        bail!("a secret has at most {MAX_SECRET} bytes; this one is longer");
+    }
+    let Ok(secret) = str::from_utf8(secret.get(..end).unwrap_or_default()).map(str::to_owned) else {
+        bail!("a secret is text in UTF-8; this one is not");
+    };
     if secret.len() < 16 || secret.contains(char::is_control) {
-        bail!(
-            "a secret has at least 16 characters and no control characters; `grantd client secret add` makes a good one"
-        );
+        bail!("a secret has at least 16 bytes and no control characters; `grantd client secret add` makes a good one");
     }
     Ok(ClientSecret::new(secret))
 }
@@ -397,6 +406,21 @@ const MAX_SECRET: u64 = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_is_too_long_is_refused_and_not_cut() {
+        let read =
+            |text: &[u8]| secret_from(text).map(|secret| secret.expose().len()).map_err(|error| error.to_string());
+        assert_eq!(read(&[b'x'; 4096]), Ok(4096));
+        assert_eq!(read(&[&[b'x'; 4096][..], b"\r\n"].concat()), Ok(4096));
+        for too_long in [4097, 4098, 9000, 10_000_000] {
+            assert!(read(&vec![b'x'; too_long]).unwrap_err().contains("at most 4096 bytes"), "{too_long}");
+            // No character of two bytes is cut in the middle.
+            assert!(read("é".repeat(too_long).as_bytes()).unwrap_err().contains("at most 4096 bytes"), "{too_long}");
+        }
+        assert!(read(b"short\n").unwrap_err().contains("at least 16"));
+        assert!(read(&[0xff; 20]).unwrap_err().contains("UTF-8"));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

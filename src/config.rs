@@ -1,18 +1,21 @@
 //! Configuration: [`Settings`] as written, parsed once into a [`Config`] that cannot be insecure or half done.
 
+mod database;
+mod file;
+mod keys;
 mod listening;
+mod postgres_url;
 mod settings;
+mod sources;
 
 use std::fmt;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::ExposeSecret as _;
-use sqlx::postgres::PgConnectOptions;
 
 use crate::crypto::jwk::{Alg, KeyError};
 use crate::crypto::secret::HashParams;
@@ -27,14 +30,20 @@ use crate::registry::Terms;
 use crate::store::Database;
 use crate::tls::Files;
 
+pub use database::UrlFile;
+pub use file::user;
 pub use listening::{ClientCertificates, Mtls};
-pub use settings::{Settings, Sources};
+pub use settings::Settings;
+pub use sources::Sources;
 
+use database::Chosen;
 use listening::Public;
 
 /// Everything the process was told, parsed.
 #[derive(Debug)]
 pub struct Config {
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
     /// Who we are; `None` when nobody said, which only `grantd dev` accepts on any port.
     pub issuer: Option<Issuer>,
     /// Where the embedded database and its sealing key are.
@@ -71,6 +80,8 @@ pub struct Config {
     pub database: Database,
     /// Whether nobody said where.
     pub database_by_default: bool,
+    /// The file that holds its URL; read again, since the password in it may be rotated.
+    pub database_url_file: Option<UrlFile>,
     /// Most connections to it.
     pub database_max_connections: u32,
     /// Seeds to apply after the schema.
@@ -89,7 +100,7 @@ pub struct Config {
     pub dpop_require_nonce: bool,
     /// The key under which private keys are sealed.
     pub sealing_key_file: PathBuf,
-    /// Whether a missing sealing key may be made.
+    /// Whether a missing sealing key may be made: one that no setting names, beside an embedded database.
     pub make_sealing_key: bool,
     /// What new hashes cost.
     pub argon2: HashParams,
@@ -149,8 +160,8 @@ impl Config {
         let profile =
             at("profile").one_of(&settings.profile, &[("default", Profile::Default), ("fapi2", Profile::Fapi2)])?;
         let Public { listen, tls, issuer } = listening::public(settings, sources, profile)?;
-        let allow = settings.clients.jwks_uri_allow.iter().map(|allowed| Allowed::parse(allowed));
-        let (database, database_by_default) = database(settings, sources)?;
+        let Chosen { database, by_default: database_by_default, url_file: database_url_file } =
+            database::database(settings, sources)?;
         let embedded = matches!(database, Database::Sqlite(_));
         let sealing_key_file = match &settings.keys.sealing_key_file {
             file if !file.as_os_str().is_empty() => file.clone(),
@@ -161,6 +172,10 @@ impl Config {
             }
         };
         let optional = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
+        let client_certificates = listening::client_certificates(settings, sources)?;
+        let admin_listen =
+            at("admin.listen").parse(&settings.admin.listen, "an address and a port, such as 127.0.0.1:9090")?;
+        listening::apart(listen, admin_listen, client_certificates.mtls.as_ref(), sources)?;
         let limits = &server.deadlines;
         let token_ttl = at("token.ttl").span(&settings.token.ttl)?;
         if !(1..=86400).contains(&token_ttl.seconds()) {
@@ -175,25 +190,24 @@ impl Config {
         let deadline = |key: &'static str, text: &str| at(key).span(text).map(Span::duration);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
+            file: sources.file.clone(),
             issuer,
             data_dir: settings.data_dir.clone(),
             openid_configuration: settings.openid_configuration,
             profile,
             listen,
             tls,
-            trusted_proxies: server
-                .trusted_proxies
-                .iter()
-                .map(|net| net.parse().or_else(|_| net.parse().map(|ip: std::net::IpAddr| ip.into())))
-                .collect::<Result<_, _>>()
-                .map_err(|_| {
-                    at("server.trusted_proxies").wrong("addresses or networks, such as [\"10.0.0.0/8\", \"192.0.2.7\"]")
-                })?,
-            client_certificates: listening::client_certificates(settings, sources)?,
-            jwks_uri_allow: allow.collect::<Option<_>>().ok_or_else(|| {
-                at("clients.jwks_uri_allow")
-                    .wrong("addresses, networks or host names, such as [\"10.0.0.0/8\", \"keys.internal\"]")
-            })?,
+            trusted_proxies: at("server.trusted_proxies").each(
+                &server.trusted_proxies,
+                "an address or a network, such as 10.0.0.0/8 or 192.0.2.7",
+                |net| net.parse().ok().or_else(|| net.parse().ok().map(|ip: IpAddr| ip.into())),
+            )?,
+            client_certificates,
+            jwks_uri_allow: at("clients.jwks_uri_allow").each(
+                &settings.clients.jwks_uri_allow,
+                "an address, a network or a host name, such as 10.0.0.0/8 or keys.internal",
+                Allowed::parse,
+            )?,
             jwks_uri_ca_file: optional(&settings.clients.jwks_uri_ca_file),
             behind_proxy: server.cleartext == "behind-proxy",
             max_connections: at("server.max_connections").within(server.max_connections, 1, 1_000_000)?,
@@ -206,10 +220,10 @@ impl Config {
             },
             body_deadline: deadline("server.deadlines.body", &limits.body)?,
             drain_delay: deadline("server.deadlines.drain_delay", &limits.drain_delay)?,
-            admin_listen: at("admin.listen")
-                .parse(&settings.admin.listen, "an address and a port, such as 127.0.0.1:9090")?,
+            admin_listen,
             database,
             database_by_default,
+            database_url_file,
             database_max_connections: at("database.max_connections").within(
                 settings.database.max_connections,
                 2,
@@ -223,9 +237,9 @@ impl Config {
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
             dpop_require_nonce: settings.dpop.require_nonce,
             sealing_key_file,
-            make_sealing_key: embedded,
-            argon2: HashParams::from_str(&settings.secrets.argon2)
-                .map_err(|error| at("secrets.argon2").wrong(&format!("{error}; write \"m=19456,t=2,p=1\" or more")))?,
+            // One that was named may stand on a mount that is missing: a key made there would be lost with it.
+            make_sealing_key: embedded && settings.keys.sealing_key_file.as_os_str().is_empty(),
+            argon2: Self::argon2(settings, sources)?,
             // More threads than this only wait for memory.
             hashing_threads: match settings.secrets.threads {
                 0 => cores.min(8),
@@ -240,6 +254,16 @@ impl Config {
                 &settings.log.format,
                 &[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)],
             )?,
+        })
+    }
+
+    /// What new hashes cost, whatever is wrong with other settings.
+    ///
+    /// # Errors
+    /// When it is malformed, below the floor or above the ceiling.
+    pub fn argon2(settings: &Settings, sources: &Sources) -> Result<HashParams, ConfigError> {
+        HashParams::from_str(&settings.secrets.argon2).map_err(|error| {
+            At { key: "secrets.argon2", sources }.wrong(&format!("{error}; write \"m=19456,t=2,p=1\" or more"))
         })
     }
 
@@ -258,6 +282,7 @@ impl Config {
     }
 }
 
+#[derive(Clone, Copy)]
 struct At<'a> {
     key: &'static str,
     sources: &'a Sources,
@@ -270,6 +295,24 @@ impl At<'_> {
 
     fn parse<T: FromStr>(&self, text: &str, expected: &str) -> Result<T, ConfigError> {
         text.parse().map_err(|_| self.wrong(&format!("`{text}` is not {expected}")))
+    }
+
+    /// Parses each entry of a list; the one that is wrong is named.
+    fn each<T>(
+        &self,
+        entries: &[String],
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let parsed = |entry: &String| {
+            let separate = if entry.contains(char::is_whitespace) {
+                "; it has a space in it: separate entries by commas, or by quotes and commas in the file"
+            } else {
+                ""
+            };
+            parse(entry).ok_or_else(|| self.wrong(&format!("`{entry}` is not {expected}{separate}")))
+        };
+        entries.iter().map(parsed).collect()
     }
 
     fn span(&self, text: &str) -> Result<Span, ConfigError> {
@@ -304,38 +347,6 @@ fn registry(settings: &Settings, sources: &Sources) -> Result<Terms, ConfigError
         poll: poll.ok_or_else(|| at("registry.poll").wrong("from 50ms to 30s, such as 250ms"))?,
         max_clock_skew: max_clock_skew.duration(),
     })
-}
-
-fn database(settings: &Settings, sources: &Sources) -> Result<(Database, bool), ConfigError> {
-    let at = At { key: "database.url", sources };
-    let configured = match (&settings.database.url, &settings.database.url_file) {
-        (Some(_), file) if !file.as_os_str().is_empty() => {
-            return Err(at.wrong("set database.url or database.url_file, not both"));
-        }
-        (Some(url), _) => Some(url.expose_secret().to_owned()),
-        (None, file) if !file.as_os_str().is_empty() => Some(read_secret(file).map_err(|error| {
-            At { key: "database.url_file", sources }.wrong(&format!("{}: {error}", file.display()))
-        })?),
-        (None, _) => sources.database_url(),
-    };
-    let Some(url) = configured.filter(|url| !url.is_empty()) else {
-        return Ok((Database::Sqlite(settings.data_dir.join("grantd.db")), true));
-    };
-    if let Some(path) = url.strip_prefix("sqlite:") {
-        let path = path.strip_prefix("//").unwrap_or(path).split('?').next().unwrap_or_default();
-        if path.is_empty() || path.contains(":memory:") {
-            return Err(at.wrong("name a file, such as sqlite:/var/lib/grantd/grantd.db"));
-        }
-        return Ok((Database::Sqlite(path.into()), false));
-    }
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        // Not quoted: it may hold a password.
-        return Err(
-            at.wrong("write postgres://user:password@host/database?sslmode=verify-full, or sqlite:/path/to/file")
-        );
-    }
-    let options: PgConnectOptions = url.parse().map_err(|error| at.wrong(&format!("not a PostgreSQL URL: {error}")))?;
-    Ok((Database::Postgres(Box::new(options)), false))
 }
 
 /// Reads a secret from a file, the line end aside.

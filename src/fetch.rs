@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::client::conn::http1;
@@ -49,7 +50,7 @@ impl Allowed {
 /// Fetches, several at once.
 #[derive(Clone)]
 pub struct Fetcher {
-    tls: TlsConnector,
+    tls: Arc<ArcSwap<ClientConfig>>,
     allowed: Arc<[Allowed]>,
 }
 
@@ -59,18 +60,16 @@ impl Fetcher {
     /// # Errors
     /// When one of those is no certificate.
     pub fn new(further: Vec<CertificateDer<'static>>, allowed: Vec<Allowed>) -> Result<Self, rustls::Error> {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        for certificate in further {
-            roots.add(certificate)?;
-        }
-        // No certificate of ours, no session of an earlier fetch: nothing goes along that the far end could use.
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.resumption = rustls::client::Resumption::disabled();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), allowed: allowed.into() })
+        Ok(Self { tls: Arc::new(ArcSwap::from_pointee(trusting(further)?)), allowed: allowed.into() })
+    }
+
+    /// Trusts `further` CAs from now on, in place of those before.
+    ///
+    /// # Errors
+    /// When one of those is no certificate; then nothing changes.
+    pub fn trust(&self, further: Vec<CertificateDer<'static>>) -> Result<(), rustls::Error> {
+        self.tls.store(Arc::new(trusting(further)?));
+        Ok(())
     }
 
     /// Fetches what is asked for, until nobody asks any more. Who asks bounds how much at once.
@@ -90,7 +89,8 @@ impl Fetcher {
         let stream = self.connect(uri).await?;
         let name = ServerName::try_from(uri.host().to_owned())
             .map_err(|_| "the host is not a name or an address".to_owned())?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+        let tls = TlsConnector::from(self.tls.load_full());
+        let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .handshake(TokioIo::new(stream))
@@ -146,6 +146,21 @@ impl Fetcher {
                 Allowed::Net(net) => net.contains(&address),
             })
     }
+}
+
+fn trusting(further: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for certificate in further {
+        roots.add(certificate)?;
+    }
+    // No certificate of ours, no session of an earlier fetch: nothing goes along that the far end could use.
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// A task that ends with whoever holds this.

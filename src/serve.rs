@@ -1,6 +1,8 @@
 //! The daemon: assemble, bind, run, drain.
 
 pub mod clients;
+mod costs;
+mod credentials;
 mod descriptors;
 mod notify;
 pub mod prepare;
@@ -44,11 +46,14 @@ use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::{Terms, Tls};
 use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
+use credentials::Following;
 use descriptors::Connections;
 use notify::Notifier;
 use prepare::{config_error, prepare_database, sealing_key};
-use running::Running;
+use running::{ReloadedFiles, Running};
 use signals::Signals;
+
+pub use costs::raise_costs;
 
 /// The pieces of a server, put together but not listening.
 pub struct Assembled {
@@ -182,6 +187,7 @@ async fn start(
     announce: Option<Announce>,
 ) -> anyhow::Result<Running> {
     let limit = descriptors::raise_limit();
+    prepare::announce(&config);
     let sealing_key = sealing_key(&config)?;
     let owed = prepare_database(&config, &store).await?;
     let tls = config
@@ -237,9 +243,10 @@ async fn start(
     let background = vec![
         tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone())),
         tokio::spawn(async move { pressure.watch().await }),
-        tokio::spawn(fetcher.run(fetches)),
+        tokio::spawn(fetcher.clone().run(fetches)),
         tokio::spawn(sweep(store.clone(), Arc::clone(&server))),
     ];
+    let url_file = Following::start(config.database_url_file.take(), &store);
     let answer_at = |door| {
         let app = Arc::clone(&app);
         move |caller, request| {
@@ -268,20 +275,8 @@ async fn start(
     }
     let draining_tasks = [public, private, feed].into_iter().chain(mutual).collect();
     let drain_delay = config.drain_delay;
-    Ok(Running { draining_tasks, background, stop, draining, drain_delay, store, tls, mutual_tls })
-}
-
-/// Hashes secrets anew whose hashes cost less than the configuration asks for, one at a time, after they were used.
-pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<AuthorizationServer>, store: Store) {
-    while let Some(Outdated { secret_id, hash, secret }) = outdated.recv().await {
-        let Ok(raised) = server.authenticator.lane.hash(secret, server.authenticator.cost).await else { continue };
-        match store.rehash_secret(&secret_id, &hash, &raised).await {
-            Ok(()) => tracing::info!(event = "secret.rehashed", credential_id = &*secret_id, cost = %raised.params()),
-            Err(error) => {
-                tracing::warn!(event = "registry.trouble", reason = %error, "a hash was not raised; its next use will try again");
-            }
-        }
-    }
+    let files = ReloadedFiles { config, fetcher, tls, mutual_tls, url_file };
+    Ok(Running { draining_tasks, background, stop, draining, drain_delay, store, files })
 }
 
 /// Forgets what has expired of what may be used once, and of what was revoked, every few seconds.

@@ -10,6 +10,7 @@ pub mod client_certs;
 pub mod client_keys;
 pub mod clients;
 mod columns;
+mod credentials;
 mod error;
 mod health;
 pub mod hints;
@@ -131,7 +132,12 @@ impl fmt::Display for Database {
         match self {
             Self::Postgres(options) => {
                 let name = options.get_database().unwrap_or_else(|| options.get_username());
-                write!(f, "postgres://{}:{}/{name}", options.get_host(), options.get_port())
+                let (host, port) = (options.get_host(), options.get_port());
+                match options.get_socket() {
+                    Some(socket) => write!(f, "postgres:///{name}?host={}&port={port}", socket.display()),
+                    None if host.contains(':') => write!(f, "postgres://[{host}]:{port}/{name}"),
+                    None => write!(f, "postgres://{host}:{port}/{name}"),
+                }
             }
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
         }
@@ -173,9 +179,7 @@ impl Store {
     #[must_use]
     pub fn open(database: &Database, max_connections: u32) -> Self {
         let options = match database {
-            Database::Postgres(options) => {
-                Options::Postgres(Box::new((**options).clone().application_name("grantd").disable_statement_logging()))
-            }
+            Database::Postgres(options) => Options::Postgres(Box::new(credentials::ours(options))),
             Database::Sqlite(path) => Options::Sqlite(Box::new(
                 SqliteConnectOptions::new()
                     .filename(path)
@@ -254,13 +258,14 @@ impl Store {
     }
 
     async fn connect(&self) -> Result<Session, sqlx::Error> {
-        Ok(match &self.options {
-            Options::Postgres(options) => {
-                let mut connection = options.connect().await?;
+        // The pool has the credentials that are in force.
+        Ok(match &self.pool {
+            Pool::Postgres(pool) => {
+                let mut connection = pool.connect_options().connect().await?;
                 session::prepare(&mut connection).await?;
                 Session::Postgres(connection)
             }
-            Options::Sqlite(options) => Session::Sqlite(options.connect().await?),
+            Pool::Sqlite(pool) => Session::Sqlite(pool.connect_options().connect().await?),
         })
     }
 

@@ -1,17 +1,17 @@
 //! What operators see: structured events as JSON or text, and metrics.
 
+mod filter;
 mod json;
 mod lines;
 pub mod printable;
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -22,18 +22,20 @@ use crate::store::Store;
 use json::Json;
 use lines::{Lines, Writer};
 
+pub use filter::Filter;
+
 /// Logging in progress. Dropping it writes the last lines.
 pub struct Logging {
     _writer: Writer,
     lines: Lines,
 }
 
-/// Starts logging: to stdout for a daemon, to stderr for a command whose stdout is data. `RUST_LOG` chooses the level over
-/// `level`. No level shows a secret: types that hold one do not print it.
+/// Starts logging: to stdout for a daemon, to stderr for a command whose stdout is data. No level shows a secret: types
+/// that hold one do not print it.
 ///
 /// # Errors
 /// When the system gives no thread to write with.
-pub fn start(format: LogFormat, daemon: bool, level: &str) -> io::Result<Logging> {
+pub fn start(format: LogFormat, daemon: bool, filter: Filter) -> io::Result<Logging> {
     let terminal = if daemon { io::stdout().is_terminal() } else { io::stderr().is_terminal() };
     let json = match format {
         LogFormat::Json => true,
@@ -41,7 +43,11 @@ pub fn start(format: LogFormat, daemon: bool, level: &str) -> io::Result<Logging
         LogFormat::Auto => daemon && !terminal,
     };
     let (lines, writer) = if daemon { Lines::to(io::stdout())? } else { Lines::to(io::stderr())? };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let Filter { events: filter, silent } = filter;
+    if daemon && silent {
+        // The one thing that is still told; the reader of stderr may have gone.
+        drop(writeln!(io::stderr(), "grantd: RUST_LOG switches the log off: no event is written"));
+    }
     if json {
         tracing_subscriber::registry().with(filter).with(Json(lines.clone())).init();
     } else {

@@ -2,6 +2,7 @@
 
 pub mod clients;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use rustls::{CipherSuite, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use zeroize::Zeroizing;
 
 use clients::{AnyCertificate, ClientFiles, Judge, Shown};
 
@@ -112,7 +114,8 @@ impl Tls {
 
 fn read(files: &Files, terms: &Terms) -> Result<Current, TlsError> {
     let chain = pem_items::<CertificateDer<'static>>(&files.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| fault(&files.key, &error.to_string()))?;
+    let key = pem_items::<PrivateKeyDer<'static>>(&files.key)?;
+    let key = key.into_iter().next().ok_or_else(|| fault(&files.key, NOTHING))?;
     let provider = Arc::new(provider(terms.fapi));
     let judge = terms.clients.as_ref().map(|clients| Judge::read(clients, &provider)).transpose()?;
     // RFC 8446 section 8: early data can be replayed; rustls takes none unless told to (max_early_data_size is 0).
@@ -151,12 +154,49 @@ fn provider(fapi: bool) -> CryptoProvider {
     provider
 }
 
-/// What a file in PEM holds of one kind: one at least.
-fn pem_items<T: PemObject>(path: &Path) -> Result<Vec<T>, TlsError> {
-    let items: Result<Vec<T>, pem::Error> = T::pem_file_iter(path).and_then(Iterator::collect);
-    let items = items.map_err(|error| fault(path, &error.to_string()))?;
-    if items.is_empty() { Err(fault(path, "nothing of that kind in it")) } else { Ok(items) }
+/// What a file in PEM holds of one kind: one at least. The file's text is never quoted, since it may be a private key.
+///
+/// # Errors
+/// [`TlsError::File`], naming the file and what to write instead.
+pub fn pem_items<T: PemObject>(path: &Path) -> Result<Vec<T>, TlsError> {
+    let text = Zeroizing::new(fs::read(path).map_err(|error| fault(path, &error.to_string()))?);
+    let has = |label: &str| text.windows(label.len()).any(|part| part == label.as_bytes());
+    if text.trim_ascii().is_empty() {
+        return Err(fault(path, "the file is empty"));
+    }
+    if has("-----BEGIN TRUSTED CERTIFICATE") {
+        return Err(fault(
+            path,
+            "holds a TRUSTED CERTIFICATE, a form that only OpenSSL reads; `openssl x509 -in FILE -out FILE.pem` writes it as a CERTIFICATE",
+        ));
+    }
+    if has("-----BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
+        return Err(fault(
+            path,
+            "holds a private key under a passphrase; `openssl pkey -in FILE -out FILE.pem` writes it without",
+        ));
+    }
+    let items: Result<Vec<T>, pem::Error> = T::pem_slice_iter(&text).collect();
+    let items = items.map_err(|error| {
+        let on_one_line = text.trim_ascii().split(|&byte| byte == b'\n').count() < 3;
+        let lost = if on_one_line { "; its line ends are lost, write it with real ones" } else { "" };
+        fault(path, &format!("{}{lost}", said(&error)))
+    })?;
+    if items.is_empty() { Err(fault(path, NOTHING)) } else { Ok(items) }
 }
+
+/// The library's own words quote the line that it stumbled over.
+fn said(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "not PEM: a section has no END line",
+        pem::Error::IllegalSectionStart { .. } => "not PEM: a BEGIN line is not by itself",
+        pem::Error::Base64Decode(_) => "not PEM: what stands between BEGIN and END is not base64",
+        pem::Error::NoItemsFound => NOTHING,
+        _ => "not PEM",
+    }
+}
+
+const NOTHING: &str = "nothing of that kind in it";
 
 fn fault(path: &Path, reason: &str) -> TlsError {
     TlsError::File { path: path.to_owned(), reason: reason.to_owned() }

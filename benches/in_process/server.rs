@@ -40,7 +40,7 @@ impl InProcess {
         fs::create_dir(&seeds)?;
         fs::write(seeds.join("1_filler.sql"), FILLER)?;
         let (store, key) = runtime.block_on(async {
-            make_room(&config.database)?;
+            make_room(&config)?;
             let store = Store::open(&config.database, 2);
             store.migrate(&config.database, Some(&seeds)).await?;
             anyhow::Ok((store, sealing_key(&config)?))

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use sqlx::postgres::PgSslMode;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::Shell;
 use crate::config::{Config, ConfigError};
 use crate::protocol::metadata::Issuer;
 use crate::serve::clients::{fetcher, mutual_tls};
-use crate::serve::prepare::sealing_key;
+use crate::serve::prepare::{check_room, is_absent, sealing_key};
 use crate::store::Database;
 use crate::tls::Tls;
 
@@ -19,9 +19,11 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     let wrong =
         |key: &str, remedy: String| ConfigError { key: key.to_owned(), origin: "as configured".to_owned(), remedy };
     config.tls.clone().map(Tls::load).transpose().map_err(|error| wrong("server.tls", error.to_string()))?;
+    check_room(config)?;
     mutual_tls(config)?;
     fetcher(config)?;
-    if config.sealing_key_file.exists() || !config.make_sealing_key {
+    // Only one that is not there is made; one that cannot be reached is a fault.
+    if !config.make_sealing_key || !is_absent(&config.sealing_key_file) {
         sealing_key(config)?;
     }
     if let Some(seeds) = &config.seeds {
@@ -34,14 +36,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
     let config = shell.config()?;
     let database = match &config.database {
         Database::Sqlite(path) => format!("sqlite:{}", path.display()),
-        Database::Postgres(options) => format!(
-            "postgres://{}:[redacted]@{}:{}/{}?sslmode={}",
-            options.get_username(),
-            options.get_host(),
-            options.get_port(),
-            options.get_database().unwrap_or_default(),
-            ssl_mode(options.get_ssl_mode())
-        ),
+        Database::Postgres(options) => postgres(options),
     };
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let issuer = config.issuer.clone().unwrap_or_default();
@@ -52,7 +47,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         "issuer": issuer.as_str(),
         "data_dir": config.data_dir,
         "openid_configuration": config.openid_configuration,
-        "profile": "default",
+        "profile": config.profile.as_str(),
         "server": {
             "listen": config.listen, "cleartext": shell.settings.server.cleartext, "max_connections": config.max_connections,
             "trusted_proxies": config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -91,6 +86,22 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         "log": {"format": config.log_format},
     });
     shell.print(&value, || flat(&value, ""))
+}
+
+/// The URL in force, its password left out.
+fn postgres(options: &PgConnectOptions) -> String {
+    let (host, port) = (options.get_host(), options.get_port());
+    let (place, socket) = match options.get_socket() {
+        Some(directory) => (String::new(), format!("host={}&port={port}&", directory.display())),
+        None if host.contains(':') => (format!("[{host}]:{port}"), String::new()),
+        None => (format!("{host}:{port}"), String::new()),
+    };
+    format!(
+        "postgres://{}:[redacted]@{place}/{}?{socket}sslmode={}",
+        options.get_username(),
+        options.get_database().unwrap_or_default(),
+        ssl_mode(options.get_ssl_mode())
+    )
 }
 
 /// `a.b = value` a line.

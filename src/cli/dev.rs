@@ -49,7 +49,7 @@ async fn prepare(mut shell: Shell) -> anyhow::Result<Prepared> {
     }
     config.drain_delay = std::time::Duration::ZERO;
 
-    let logging = telemetry::start(config.log_format, false, "info")?;
+    let logging = telemetry::start(config.log_format, false, telemetry::Filter::from_environment("info")?)?;
     let store = Store::open(&config.database, config.database_max_connections);
     serve::prepare::prepare_database(&config, &store).await?;
     let client_id: ClientId = CLIENT.parse()?;

@@ -13,7 +13,7 @@ use crate::model::client::Client;
 use crate::model::credential::{Origin, StoredKey, StoredSecret};
 use crate::model::profile::Profile;
 use crate::model::time::UnixTime;
-use crate::serve::prepare::sealing_key;
+use crate::serve::prepare::{exposed, sealing_key};
 use crate::store::migrations::Schema;
 use crate::store::secrets::MAX_IMPORTED;
 use crate::store::{Database, Store};
@@ -73,6 +73,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             None
         }
     };
+    faults.extend(exposed(&config.sealing_key_file).map(|fault| format!("keys.sealing_key_file: {fault}")));
     // An algorithm without any key is no fault: the server makes its first.
     let keys = everything.keys.iter().flatten();
     faults.extend(keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));

@@ -1,32 +1,96 @@
 //! `grantd health`: asks the admin listener, for container health checks.
 
+use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::body::Body;
+use clap::Parser as _;
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::config::Settings;
+use super::{Arguments, Command};
+use crate::config::{ConfigError, Settings, Sources};
 
-pub(super) async fn run(url: Option<&str>, settings: &Settings) -> anyhow::Result<()> {
+/// Asks `url`, or else the admin listener of this configuration. No other fault of the configuration matters here: the
+/// server that is asked has started with it.
+pub(super) async fn run(
+    url: Option<&str>,
+    named: Option<&Path>,
+    sources: Result<Sources, ConfigError>,
+) -> anyhow::Result<()> {
     let url = match url {
         Some(url) => url.to_owned(),
-        None => {
-            let mut address: SocketAddr = settings.admin.listen.parse().context("admin.listen")?;
-            if address.ip().is_unspecified() {
-                address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
-            }
-            format!("http://{address}/readyz")
-        }
+        None => format!("http://{}/readyz", listener(named, sources)?),
     };
     let (status, body) =
         tokio::time::timeout(Duration::from_secs(3), fetch(&url)).await.context("no answer within 3 s")??;
     if status.is_success() { Ok(()) } else { bail!("not ready ({status}): {body}") }
+}
+
+/// Where `serve` listens: as our own flags say, else as those of a running server of this configuration, else as
+/// environment and file say.
+fn listener(named: Option<&Path>, sources: Result<Sources, ConfigError>) -> anyhow::Result<SocketAddr> {
+    let sources = sources.ok();
+    let flag = sources.as_ref().and_then(|sources| flag(&sources.flags)).or_else(|| given_to_server(named));
+    let told = flag.or_else(|| sources.as_ref()?.one(KEY)).unwrap_or_else(|| Settings::default().admin.listen);
+    let mut address: SocketAddr = told.parse().with_context(|| format!("{KEY}: `{told}`"))?;
+    if address.port() == 0 {
+        bail!(
+            "{KEY} leaves the port to the system; the server's log line `listening` has it: grantd health --url http://127.0.0.1:PORT/readyz"
+        );
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    Ok(address)
+}
+
+fn flag(flags: &[(String, String)]) -> Option<String> {
+    flags.iter().rev().find(|(key, _)| key == KEY).map(|(_, value)| value.clone())
+}
+
+/// What `--set` told a `grantd serve` of this user that reads the same configuration file, as Linux shows it. Nothing when
+/// there are several that disagree.
+fn given_to_server(named: Option<&Path>) -> Option<String> {
+    let own = named.map(Path::to_owned).or_else(|| std::env::var_os(CONFIG).map(PathBuf::from));
+    let own = in_force(own, &std::env::current_dir().ok()?);
+    let mut found: Vec<String> = fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|process| of_server(&process.ok()?.path()))
+        .filter(|(file, _)| *file == own)
+        .map(|(_, told)| told)
+        .collect();
+    found.dedup();
+    found.pop().filter(|_| found.is_empty())
+}
+
+/// The configuration file of a running server, and what `--set` told it.
+fn of_server(process: &Path) -> Option<(PathBuf, String)> {
+    let texts = |file: &str| Some(String::from_utf8_lossy(&fs::read(process.join(file)).ok()?).into_owned());
+    let line = texts("cmdline")?;
+    let arguments: Vec<&str> = line.trim_end_matches('\0').split('\0').collect();
+    if Path::new(arguments.first()?).file_name()? != "grantd" {
+        return None;
+    }
+    let arguments = Arguments::try_parse_from(arguments).ok().filter(|all| matches!(all.command, Command::Serve))?;
+    // Only of our own user's processes can this be read.
+    let environment = texts("environ")?;
+    let from_environment =
+        || environment.split('\0').find_map(|pair| pair.strip_prefix(CONFIG)?.strip_prefix('=')).map(PathBuf::from);
+    let file = in_force(arguments.config.or_else(from_environment), &fs::read_link(process.join("cwd")).ok()?);
+    Some((file, flag(&arguments.set)?))
+}
+
+/// The configuration file of a process, whether it is there or not.
+fn in_force(named: Option<PathBuf>, directory: &Path) -> PathBuf {
+    let usual = Path::new("/etc/grantd/grantd.toml");
+    directory.join(named.unwrap_or_else(|| if usual.exists() { usual.into() } else { "grantd.toml".into() }))
 }
 
 async fn fetch(url: &str) -> anyhow::Result<(StatusCode, String)> {
@@ -47,3 +111,6 @@ async fn fetch(url: &str) -> anyhow::Result<(StatusCode, String)> {
     connection.abort();
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
+
+const KEY: &str = "admin.listen";
+const CONFIG: &str = "GRANTD_CONFIG";

@@ -50,7 +50,7 @@ impl Shell {
     /// Makes the file of an embedded database that does not exist, and says so: it may be the wrong directory.
     pub(super) fn make_database(&self, config: &Config) -> anyhow::Result<()> {
         if let Some(path) = missing(&config.database) {
-            prepare::make_room(&config.database)?;
+            prepare::make_room(config)?;
             self.say(&format!("note: made a new, empty database: {}", absolute(path)))?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use super::Shell;
 use crate::config::Config;
 use crate::crypto::seal::SealingKey;
 use crate::crypto::secret_tag::{TagKey, TagKid};
-use crate::serve::prepare::sealing_key;
+use crate::serve::prepare::{is_absent, sealing_key};
 use crate::store::tag_keys::SealedTagKey;
 use crate::store::{Database, Store};
 
@@ -75,7 +75,9 @@ pub(super) async fn for_seed(config: &Config) -> anyhow::Result<Vec<TagKey>> {
     };
     let sealed = if there { Store::open(&config.database, 1).tag_keys().await } else { Ok(Vec::new()) };
     Ok(match sealed {
-        Ok(sealed) if !sealed.is_empty() && config.sealing_key_file.exists() => opened(&sealed, &sealing_key(config)?),
+        Ok(sealed) if !sealed.is_empty() && !is_absent(&config.sealing_key_file) => {
+            opened(&sealed, &sealing_key(config)?)
+        }
         // The seed says so in a comment: what stands on stderr is the secret and nothing else.
         _ => Vec::new(),
     })

@@ -51,7 +51,10 @@ impl Command {
 
 fn token_from_stdin() -> anyhow::Result<String> {
     let mut token = String::new();
-    io::stdin().take(65_536).read_to_string(&mut token).context("reading the token from stdin")?;
+    io::stdin().take(MAX_TOKEN + 1).read_to_string(&mut token).context("reading the token from stdin")?;
+    if token.len() as u64 > MAX_TOKEN {
+        bail!("a token has at most {MAX_TOKEN} bytes; what stands on stdin is longer");
+    }
     Ok(token.trim().to_owned())
 }
 
@@ -188,3 +191,6 @@ fn explain(header: &Map<String, Value>, claims: &Map<String, Value>, faults: &[S
     }
     text
 }
+
+/// Longest token that is read; grantd's own have at most some 6 KiB.
+const MAX_TOKEN: u64 = 64 << 10;

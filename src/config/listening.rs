@@ -118,6 +118,32 @@ pub(super) fn client_certificates(settings: &Settings, sources: &Sources) -> Res
     Ok(ClientCertificates { mtls: Some(mtls), header: server.client_cert_header, files })
 }
 
+/// Refuses two listeners that ask the system for the same address.
+pub(super) fn apart(
+    listen: SocketAddr,
+    admin: SocketAddr,
+    mtls: Option<&Mtls>,
+    sources: &Sources,
+) -> Result<(), ConfigError> {
+    let mut taken = vec![("server.listen", listen)];
+    for (key, address) in [("admin.listen", Some(admin)), ("server.mtls.listen", mtls.map(|mtls| mtls.listen))] {
+        let Some(address) = address else { continue };
+        if let Some((other, theirs)) = taken.iter().find(|(_, theirs)| collide(address, *theirs)) {
+            return Err(At { key, sources }
+                .wrong(&format!("{address} is taken by {other} ({theirs}); give each listener a port of its own")));
+        }
+        taken.push((key, address));
+    }
+    Ok(())
+}
+
+/// Whether two addresses cannot be listened on at once. `[::]` takes IPv4 too.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let all = |one: SocketAddr, other: SocketAddr| one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    // Port 0 is another port each time.
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || all(a, b) || all(b, a))
+}
+
 /// Certificate and key, or neither.
 fn pair(cert: &Path, key: &Path) -> Result<Option<Files>, ()> {
     match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {

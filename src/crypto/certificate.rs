@@ -73,6 +73,11 @@ pub enum CertificateError {
     /// A file with none, or with a chain.
     #[error("expected one certificate, in PEM or DER")]
     NotOne,
+    /// OpenSSL's own form, a certificate with a trailer of trust settings.
+    #[error(
+        "a TRUSTED CERTIFICATE, which only OpenSSL reads; `openssl x509 -in FILE -out FILE.pem` writes it as a CERTIFICATE"
+    )]
+    Trusted,
     /// A key that is weak, slow to verify with, or unknown.
     #[error("a client certificate has a key of RSA (2048 to 4096 bits, exponent 65537), P-256, P-384 or Ed25519")]
     Key,
@@ -121,6 +126,10 @@ impl Certificate {
     pub fn read(file: &[u8]) -> Result<Self, CertificateError> {
         if file.first() == Some(&0x30) {
             return Self::parse(file);
+        }
+        let trusted = b"-----BEGIN TRUSTED CERTIFICATE";
+        if file.windows(trusted.len()).any(|part| part == trusted) {
+            return Err(CertificateError::Trusted);
         }
         let mut found = CertificateDer::pem_slice_iter(file);
         match (found.next(), found.next()) {

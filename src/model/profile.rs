@@ -14,6 +14,15 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Fapi2 => "fapi2",
+        }
+    }
+
     /// FAPI 2.0 section 5.3.2.1: "shall authenticate clients using one of the following methods: MTLS as specified in
     /// Section 2 of \[RFC8705\], or `private_key_jwt`".
     #[must_use]

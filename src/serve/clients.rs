@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
 use super::prepare::config_error;
 use crate::config::{Config, ConfigError};
@@ -13,7 +12,7 @@ use crate::http::client_cert::Vouch;
 use crate::model::profile::Profile;
 use crate::protocol::metadata::{Issuer, MutualTls};
 use crate::tls::clients::Vouching;
-use crate::tls::{Terms, Tls};
+use crate::tls::{Terms, Tls, pem_items};
 
 /// What was read for clients with certificates.
 #[derive(Debug, Clone, Default)]
@@ -75,13 +74,24 @@ pub fn offered(config: &Config, issuer: &Issuer) -> MutualTls {
 /// # Errors
 /// When the file of CAs cannot be used.
 pub fn fetcher(config: &Config) -> anyhow::Result<Fetcher> {
-    let further = match &config.jwks_uri_ca_file {
-        None => Vec::new(),
-        Some(path) => CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| config_error("clients.jwks_uri_ca_file", &format!("{}: {error}", path.display())))?,
-    };
+    let further = jwks_uri_cas(config)?;
     Fetcher::new(further, config.jwks_uri_allow.clone())
         .map_err(|error| config_error("clients.jwks_uri_ca_file", &error))
         .context("preparing to fetch key sets")
+}
+
+/// Reads `clients.jwks_uri_ca_file` again.
+///
+/// # Errors
+/// When it cannot be used; the CAs before stay trusted.
+pub fn reload_jwks_uri_cas(config: &Config, fetcher: &Fetcher) -> Result<(), ConfigError> {
+    let trusted = fetcher.trust(jwks_uri_cas(config)?);
+    trusted.map_err(|error| config_error("clients.jwks_uri_ca_file", &error))
+}
+
+fn jwks_uri_cas(config: &Config) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    match &config.jwks_uri_ca_file {
+        None => Ok(Vec::new()),
+        Some(path) => pem_items(path).map_err(|error| config_error("clients.jwks_uri_ca_file", &error)),
+    }
 }

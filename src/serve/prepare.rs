@@ -1,15 +1,17 @@
 //! What has to be there before a server or a command can work: the database's schema, its file, the sealing key.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use sqlx::postgres::PgSslMode;
 
-use crate::config::{Config, ConfigError, read_secret};
+use crate::config::{Config, ConfigError, read_secret, user};
 use crate::crypto::seal::SealingKey;
 use crate::registry::feed::Owed;
 use crate::store::migrations::Schema;
@@ -21,7 +23,7 @@ use crate::store::{Database, Store, StoreError};
 /// # Errors
 /// When the schema is older and may not be migrated here, or migrating fails.
 pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<Option<Owed>> {
-    let made = make_room(&config.database)?;
+    let made = make_room(config)?;
     if let Database::Sqlite(path) = &config.database {
         if made {
             tracing::warn!(event = "database.made", path = %path.display(), "made a new, empty database");
@@ -30,6 +32,7 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
             tracing::warn!(event = "database.embedded", path = %path.display(), "no database is configured: using the embedded one. For production set database.url to PostgreSQL");
         }
     } else if let Database::Postgres(options) = &config.database
+        && options.get_socket().is_none()
         && !matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1")
         && !options.get_host().starts_with('/')
         && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
@@ -97,64 +100,163 @@ pub fn unreachable(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_outage))
 }
 
+/// Tells what the server starts with, and what of it is open to doubt.
+pub fn announce(config: &Config) {
+    let profile = config.profile.as_str();
+    match &config.file {
+        Some(path) => {
+            tracing::info!(event = "config.file", path = %path.display(), profile, "the configuration file in force");
+        }
+        None => {
+            tracing::info!(
+                event = "config.file",
+                profile,
+                "no configuration file: environment, flags and defaults are in force"
+            );
+        }
+    }
+    if config.behind_proxy && config.trusted_proxies.is_empty() {
+        tracing::warn!(
+            event = "proxy.untrusted",
+            "server.cleartext is behind-proxy and server.trusted_proxies is empty: every request seems to come from the proxy, so clients share rate limits, and logs lack their addresses"
+        );
+    }
+    let mtls_key = config.client_certificates.mtls.as_ref().map(|mtls| &mtls.files.key);
+    let files = [
+        ("keys.sealing_key_file", Some(&config.sealing_key_file)),
+        ("database.url_file", config.database_url_file.as_ref().map(|file| &file.path)),
+        ("server.tls.key_file", config.tls.as_ref().map(|tls| &tls.key)),
+        ("server.mtls.key_file", mtls_key),
+    ];
+    for (key, path) in files {
+        if let Some(fault) = path.and_then(|path| exposed(path)) {
+            tracing::warn!(event = "config.exposed", key, reason = %fault);
+        }
+    }
+}
+
+/// Says so when a file that holds a secret can be read by others than its owner. As for PostgreSQL's own key files, a group
+/// may read one that belongs to root, which is how Kubernetes mounts secrets.
+#[must_use]
+pub fn exposed(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let allowed = if metadata.uid() == 0 { 0o740 } else { 0o700 };
+    let mode = metadata.mode() & 0o777;
+    (mode & !allowed != 0).then(|| {
+        format!(
+            "{}: mode {mode:04o} lets others than its owner read it; `chmod {} {}`",
+            path.display(),
+            if metadata.uid() == 0 { "0640" } else { "0600" },
+            path.display()
+        )
+    })
+}
+
 /// Reads the sealing key; beside an embedded database that has none, makes one and says so.
 ///
 /// # Errors
 /// When it cannot be read, or made.
 pub fn sealing_key(config: &Config) -> anyhow::Result<SealingKey> {
     let path = &config.sealing_key_file;
-    if config.make_sealing_key && !path.exists() {
-        make_directory(path.parent().unwrap_or(Path::new(".")))?;
-        let text = SealingKey::generate_base64()?;
-        // Written whole under another name, then linked: a process that starts beside us reads all of it or finds nothing.
-        let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .with_context(|| unfinished.display().to_string())?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .with_context(|| unfinished.display().to_string())?;
-        match fs::hard_link(&unfinished, path) {
-            Ok(()) => {
-                tracing::warn!(event = "key.sealing_key_made", path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it");
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        }
-        fs::remove_file(&unfinished).with_context(|| unfinished.display().to_string())?;
+    if config.make_sealing_key && is_absent(path) {
+        make_sealing_key(path).map_err(|error| unwritable("data_dir", path, &error))?;
     }
     let wrong =
         |error: &dyn std::fmt::Display| config_error("keys.sealing_key_file", &format!("{}: {error}", path.display()));
-    let text = zeroize::Zeroizing::new(read_secret(path).map_err(|error| wrong(&error))?);
+    let text = zeroize::Zeroizing::new(read_secret(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => wrong(&"there is no such file, and one that is named is never made; is a mount missing? Restore it, or for a new deployment make one with `head -c 32 /dev/urandom | base64`"),
+        ErrorKind::NotADirectory if config.make_sealing_key => unwritable("data_dir", path, &error),
+        _ => wrong(&format!("cannot be read by {}: {error}", user())),
+    })?);
+    if text.trim().is_empty() {
+        return Err(wrong(&"the file is empty; restore the key that belongs into it").into());
+    }
     Ok(SealingKey::from_base64(&text).map_err(|error| wrong(&error))?)
+}
+
+fn make_sealing_key(path: &Path) -> io::Result<()> {
+    make_directory(directory_of(path))?;
+    let text = SealingKey::generate_base64().map_err(io::Error::other)?;
+    // Written whole under another name, then linked: a process that starts beside us reads all of it or finds nothing.
+    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
+    match fs::hard_link(&unfinished, path) {
+        Ok(()) => {
+            tracing::warn!(event = "key.sealing_key_made", path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it");
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    fs::remove_file(&unfinished)
 }
 
 /// Makes the file of an embedded database, readable by its owner alone, and its directory. Returns whether it was missing.
 ///
 /// # Errors
-/// When it cannot be made.
-pub fn make_room(database: &Database) -> anyhow::Result<bool> {
-    let Database::Sqlite(path) = database else { return Ok(false) };
-    make_directory(path.parent().unwrap_or(Path::new(".")))?;
+/// When they cannot be made, or not be written.
+pub fn make_room(config: &Config) -> Result<bool, ConfigError> {
+    let Database::Sqlite(path) = &config.database else { return Ok(false) };
+    let wrong = |error: io::Error| unwritable(key_of(config, path), path, &error);
+    make_directory(directory_of(path)).map_err(wrong)?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
+        Ok(_) => check_room(config).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => check_room(config).map(|()| false),
+        Err(error) => Err(wrong(error)),
     }
 }
 
-fn make_directory(path: &Path) -> anyhow::Result<()> {
+/// Whether an embedded database can be written where the configuration puts it. Makes nothing.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_room(config: &Config) -> Result<(), ConfigError> {
+    let Database::Sqlite(path) = &config.database else { return Ok(()) };
+    let wrong = |error: Errno| unwritable(key_of(config, path), path, &error.into());
+    // SQLite makes files beside its own, so it is the directory that has to be writable too.
+    let there = directory_of(path).ancestors().find(|&directory| !is_absent(directory)).unwrap_or(Path::new(""));
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    if !there.is_dir() && !is_absent(there) {
+        return Err(wrong(access(there, Access::EXEC_OK).err().unwrap_or(Errno::NOTDIR)));
+    }
+    access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(wrong)?;
+    if path.is_dir() {
+        return Err(wrong(Errno::ISDIR));
+    }
+    if is_absent(path) { Ok(()) } else { access(path, Access::READ_OK | Access::WRITE_OK).map_err(wrong) }
+}
+
+/// Whether nothing is at a path. What cannot be reached may well be there.
+#[must_use]
+pub fn is_absent(path: &Path) -> bool {
+    !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("making the data directory {}", path.display()))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The setting that puts the embedded database where it is.
+fn key_of(config: &Config, path: &Path) -> &'static str {
+    if *path == config.data_dir.join("grantd.db") { "data_dir" } else { "database.url" }
+}
+
+fn unwritable(key: &str, path: &Path, error: &io::Error) -> ConfigError {
+    config_error(
+        key,
+        &format!(
+            "{}: {} cannot write there: {error}; give that user the directory, or name another",
+            path.display(),
+            user()
+        ),
+    )
 }
 
 /// A setting that cannot be used, as the configuration tells it.

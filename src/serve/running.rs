@@ -8,9 +8,12 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::clients::MutualTlsFiles;
+use super::clients::{MutualTlsFiles, reload_jwks_uri_cas};
+use super::credentials::Following;
 use super::notify::Notifier;
 use super::signals::{Asked, Signals};
+use crate::config::Config;
+use crate::fetch::Fetcher;
 use crate::store::Store;
 use crate::tls::Tls;
 
@@ -27,17 +30,25 @@ pub(super) struct Running {
     /// From the signal to stop until the listeners close.
     pub(super) drain_delay: Duration,
     pub(super) store: Store,
+    pub(super) files: ReloadedFiles,
+}
+
+/// The files that SIGHUP reads again, with what uses them.
+pub(super) struct ReloadedFiles {
+    pub(super) config: Config,
+    pub(super) fetcher: Fetcher,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) mutual_tls: MutualTlsFiles,
+    pub(super) url_file: Following,
 }
 
 impl Running {
     /// Runs until a signal stops it and it has drained.
     pub(super) async fn until_stopped(self, signals: &mut Signals, notifier: &Notifier) -> anyhow::Result<()> {
-        let Self { draining_tasks, background, stop, draining, drain_delay, store, tls, mutual_tls } = self;
+        let Self { draining_tasks, background, stop, draining, drain_delay, store, files } = self;
         let reload = || {
             notifier.reloading();
-            reload(tls.as_deref(), &mutual_tls);
+            files.reload();
         };
         notifier.ready();
         while signals.next().await == Asked::Reload {
@@ -79,14 +90,21 @@ impl Running {
     }
 }
 
-fn reload(tls: Option<&Tls>, mutual_tls: &MutualTlsFiles) {
-    let has_files = tls.is_some() || mutual_tls.listener.is_some() || mutual_tls.header.is_some();
-    let reloaded = tls.map_or(Ok(()), Tls::reload).map_err(anyhow::Error::from);
-    match reloaded.and(mutual_tls.reload()) {
-        Ok(()) if !has_files => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
-        Ok(()) => tracing::info!(event = "reload", "the certificates have been reloaded"),
-        Err(error) => {
-            tracing::error!(event = "reload", reason = %error, "a certificate was not reloaded; the one in use stays");
+impl ReloadedFiles {
+    fn reload(&self) {
+        self.url_file.again();
+        let has_cas = self.config.jwks_uri_ca_file.is_some();
+        let has_certificates = self.tls.is_some() || self.mutual_tls.listener.is_some() || self.mutual_tls.header.is_some();
+        let reloaded = self.tls.as_deref().map_or(Ok(()), Tls::reload).map_err(anyhow::Error::from);
+        let jwks_uri_cas = reload_jwks_uri_cas(&self.config, &self.fetcher).map_err(anyhow::Error::from);
+        match reloaded.and(self.mutual_tls.reload()).and(jwks_uri_cas) {
+            Ok(()) if !has_cas && !has_certificates => {
+                tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload");
+            }
+            Ok(()) => tracing::info!(event = "reload", "the certificates have been reloaded"),
+            Err(error) => {
+                tracing::error!(event = "reload", reason = %error, "a certificate was not reloaded; the one in use stays");
+            }
         }
     }
 }

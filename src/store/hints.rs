@@ -7,7 +7,7 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Notify;
 
 use super::session::within;
-use super::{Options, Store, StoreError};
+use super::{Options, Pool, Store, StoreError};
 
 impl Store {
     /// Wakes `heard` at each notification, until the connection breaks. With SQLite there are none: it returns at once.
@@ -15,9 +15,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when it cannot listen.
     pub async fn listen(&self, heard: &Notify) -> Result<(), StoreError> {
-        let Options::Postgres(options) = &self.options else { return Ok(()) };
+        let Pool::Postgres(pool) = &self.pool else { return Ok(()) };
         // A pool of its own: the listener keeps its connection, and others need theirs.
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with((**options).clone());
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with((*pool.connect_options()).clone());
         let mut listener = within(PgListener::connect_with(&pool)).await?;
         listener.eager_reconnect(false);
         within(listener.listen(CHANNEL)).await?;

@@ -9,7 +9,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn with(toml: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+pub(crate) fn with(toml: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("grantd.toml");
     std::fs::write(&file, toml).unwrap();
@@ -20,7 +20,7 @@ fn with(toml: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Res
 }
 
 #[track_caller]
-fn refused(toml: &str, environment: &[(&str, &str)], parts: &[&str]) {
+pub(crate) fn refused(toml: &str, environment: &[(&str, &str)], parts: &[&str]) {
     let message = with(toml, environment, &[]).expect_err(toml).to_string();
     for part in parts {
         assert!(message.contains(part), "wanted `{part}` in: {message}");
@@ -40,27 +40,32 @@ fn uncommented(sample: &str) -> String {
     sample.lines().filter_map(real).collect::<Vec<_>>().join("\n")
 }
 
-#[test]
-fn the_sample_lists_every_key_at_its_default() {
+/// The keys of the sample, those without a default (`#~ key = example`) among them.
+pub(crate) fn sampled_keys() -> BTreeSet<String> {
     let sample = std::fs::read_to_string(root().join("config/grantd.toml")).unwrap();
-    let real = uncommented(&sample);
-    let sampled = with(&real, &[], &[]).unwrap();
-    let default = with("", &[], &[]).unwrap();
-    assert_eq!(format!("{sampled:?}"), format!("{default:?}"), "a key of the sample is not at its default");
-
-    // Each key that exists stands in the sample, those without a default as `#~ key = example`.
-    let settings = std::fs::read_to_string(root().join("src/config/settings.rs")).unwrap();
-    let all = sample.replace("\n#~ ", "\n# ");
     let (mut section, mut named) = (String::new(), BTreeSet::new());
-    for line in uncommented(&all).lines() {
+    for line in uncommented(&sample.replace("\n#~ ", "\n# ")).lines() {
         match line.strip_prefix('[') {
-            Some(name) => section = name.trim_end_matches(']').to_owned(),
+            Some(name) => name.trim_end_matches(']').clone_into(&mut section),
             None => {
                 let key = format!("{section}.{}", line.split(' ').next().unwrap());
                 named.insert(key.trim_start_matches('.').to_owned());
             }
         }
     }
+    named
+}
+
+#[test]
+fn the_sample_lists_every_key_at_its_default() {
+    let sample = std::fs::read_to_string(root().join("config/grantd.toml")).unwrap();
+    let real = uncommented(&sample);
+    let parsed = |toml: &str| Config { file: None, ..with(toml, &[], &[]).unwrap() };
+    let (sampled, default) = (parsed(&real), parsed(""));
+    assert_eq!(format!("{sampled:?}"), format!("{default:?}"), "a key of the sample is not at its default");
+
+    let settings = std::fs::read_to_string(root().join("src/config/settings.rs")).unwrap();
+    let named = sampled_keys();
     let sections = [
         ("Server {", "server"),
         ("TlsSettings {", "server.tls"),
@@ -119,12 +124,7 @@ fn flags_win_over_environment_over_file_over_defaults() {
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9090");
     let config = with("", &[("DATABASE_URL", "sqlite:/tmp/x.db")], &[]).unwrap();
     assert!(format!("{:?}", config.database).contains("/tmp/x.db") && !config.database_by_default);
-    let config = with(
-        "database.url = \"sqlite:/tmp/y.db\"",
-        &[("DATABASE_URL", "sqlite:/tmp/x.db"), ("GRANTD__ISSUER", "")],
-        &[],
-    )
-    .unwrap();
+    let config = with("database.url = \"sqlite:/tmp/y.db\"", &[("DATABASE_URL", "sqlite:/tmp/x.db")], &[]).unwrap();
     assert!(format!("{:?}", config.database).contains("/tmp/y.db") && config.issuer.is_none());
     let config = with(
         "",
@@ -139,10 +139,13 @@ fn flags_win_over_environment_over_file_over_defaults() {
 
 #[test]
 fn an_unknown_key_lists_the_valid_ones() {
-    refused("tokens.ttl = \"1h\"", &[], &["unknown field `tokens`", "grantd.toml", "`token`"]);
-    refused("token.lifetime = \"1h\"", &[], &["unknown field `lifetime`", "`ttl`, `alg`, `audience`"]);
-    refused("", &[("GRANTD__TOKEN__TLL", "1h")], &["unknown field `tll`", "`ttl`", "GRANTD__"]);
-    refused("token = 3", &[], &["token"]);
+    refused("tokens.ttl = \"1h\"", &[], &["unknown key `tokens`", "grantd.toml, line 1", "`token`"]);
+    refused("token.lifetime = \"1h\"", &[], &["unknown key `lifetime`", "`token`", "`ttl`, `alg`, `audience`"]);
+    refused("", &[("GRANTD__TOKEN__TLL", "1h")], &["unknown key `tll`", "`ttl`", "GRANTD__TOKEN__TLL"]);
+    refused("token = 3", &[], &["`token` is a section", "`ttl`"]);
+    refused("[issuer]", &[], &["issuer", "write a string"]);
+    refused("[Database]", &[], &["unknown key `Database`", "did you mean `database`?"]);
+    refused("database.URL_file = \"/x\"", &[], &["did you mean `database.url_file`?"]);
     refused("not toml at all", &[], &["grantd.toml"]);
 }
 
@@ -172,7 +175,7 @@ fn what_is_insecure_or_half_done_is_refused_with_a_remedy() {
     refused("token.ttl = \"soon\"", &[], &["soon", "90s"]);
     refused("secrets.argon2 = \"m=8,t=1,p=1\"", &[], &["secrets.argon2", "floor", "m=19456,t=2,p=1"]);
     refused("secrets.argon2 = \"m=4194304,t=1,p=1\"", &[], &["secrets.argon2", "ceiling"]);
-    refused("server.trusted_proxies = [\"proxy\"]", &[], &["server.trusted_proxies", "10.0.0.0/8"]);
+    refused("server.trusted_proxies = [\"proxy\"]", &[], &["server.trusted_proxies", "`proxy`", "10.0.0.0/8"]);
     refused("profile = \"other\"", &[], &["profile", "`other`", "default"]);
     refused(
         "",

@@ -126,6 +126,9 @@ mod real_clients;
 /// Configuration.
 mod configuration;
 
+/// Settings that are empty, nearly named, out of reach, or not of their type.
+mod strict_settings;
+
 /// The examples: hostile tokens, proofs and certificates at an API, and a client that keeps its tokens.
 mod examples;
 

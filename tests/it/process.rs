@@ -70,7 +70,7 @@ async fn exit_codes_and_messages_say_what_to_do() {
     let cases: [(&[&str], i32, &str); 9] = [
         (&["serve", "--config", "/nonexistent.toml"], 78, "/nonexistent.toml"),
         (&["config", "check", "--set", "issuer=http://as.test"], 78, "https"),
-        (&["config", "check", "--set", "nonsense=1"], 78, "unknown field"),
+        (&["config", "check", "--set", "nonsense=1"], 78, "unknown key `nonsense`"),
         (&["frobnicate"], 2, "unrecognized subcommand"),
         (&["client", "create", "a b"], 2, "1 to 128"),
         (&["client", "create", "a", "--scope", "x  y"], 2, "single spaces"),

@@ -39,6 +39,8 @@ impl Grantd {
         if !sealing_key.exists() {
             std::fs::write(&sealing_key, grantd::crypto::seal::SealingKey::generate_base64().unwrap().as_str())
                 .unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&sealing_key, mode).unwrap();
         }
         let environment = [
             ("PATH", std::env::var("PATH").unwrap()),
@@ -51,9 +53,14 @@ impl Grantd {
         Self { environment: environment.map(|(name, value)| (name.to_owned(), value)).into() }
     }
 
+    /// With a variable, or with the empty text without it: grantd refuses variables that are set but empty.
     pub fn with(&self, name: &str, value: &str) -> Self {
         let mut other = self.clone();
-        other.environment.insert(name.to_owned(), value.to_owned());
+        if value.is_empty() {
+            other.environment.remove(name);
+        } else {
+            other.environment.insert(name.to_owned(), value.to_owned());
+        }
         other
     }
 

@@ -1,0 +1,97 @@
+//! Which database: `database.url`, its twins, or the file of the embedded one.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::postgres::PgConnectOptions;
+
+use super::{At, ConfigError, Settings, Sources, postgres_url, read_secret};
+use crate::store::Database;
+
+/// The database, and how it was chosen.
+pub(super) struct Chosen {
+    pub(super) database: Database,
+    /// Whether no setting says where it is.
+    pub(super) by_default: bool,
+    pub(super) url_file: Option<UrlFile>,
+}
+
+/// `database.url_file` and the URL that was read from it.
+#[derive(Debug, Clone)]
+pub struct UrlFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its content.
+    pub url: SecretString,
+}
+
+impl UrlFile {
+    /// Reads the file again: its password may have been rotated. `None` when nothing has changed.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in words that do not quote it.
+    pub fn reread(&mut self) -> Result<Option<PgConnectOptions>, String> {
+        let url = read_url(&self.path)?;
+        if url.expose_secret() == self.url.expose_secret() {
+            return Ok(None);
+        }
+        self.url = url;
+        let options = postgres_url::parse(self.url.expose_secret(), &HashMap::new());
+        options.map(Some).map_err(|error| format!("{}: {error}", self.path.display()))
+    }
+}
+
+fn read_url(path: &Path) -> Result<SecretString, String> {
+    let url = read_secret(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    if url.trim().is_empty() {
+        return Err(format!("{}: the file is empty; write the URL into it", path.display()));
+    }
+    Ok(url.trim().into())
+}
+
+/// Chooses the database: `database.url` or `database.url_file`, else `DATABASE_URL`, else a file in `data_dir`.
+pub(super) fn database(settings: &Settings, sources: &Sources) -> Result<Chosen, ConfigError> {
+    let at = At { key: "database.url", sources };
+    let configured = match (&settings.database.url, &settings.database.url_file) {
+        (Some(_), file) if !file.as_os_str().is_empty() => {
+            return Err(at.wrong("set database.url or database.url_file, not both"));
+        }
+        (Some(url), _) => Some((at, url.clone(), None)),
+        (None, file) if !file.as_os_str().is_empty() => {
+            let at = At { key: "database.url_file", sources };
+            let url = read_url(file).map_err(|remedy| at.wrong(&remedy))?;
+            Some((at, url.clone(), Some(UrlFile { path: file.clone(), url })))
+        }
+        (None, _) => sources.database_url().map(|url| (at, url.into(), None)),
+    };
+    let Some((at, url, url_file)) = configured else {
+        if let Some(name) = sources.nearly_database_url() {
+            return Err(at.wrong(&format!("no database is configured, but {name} is set; write DATABASE_URL")));
+        }
+        let database = Database::Sqlite(settings.data_dir.join("grantd.db"));
+        return Ok(Chosen { database, by_default: true, url_file: None });
+    };
+    let url = url.expose_secret();
+    if url.is_empty() {
+        return Err(at.wrong("set, but empty; give it a value or remove it"));
+    }
+    let database = match url.strip_prefix("sqlite:") {
+        Some(path) => Database::Sqlite(sqlite(path).map_err(|remedy| at.wrong(remedy))?),
+        None => Database::Postgres(Box::new(
+            postgres_url::parse(url, &sources.environment).map_err(|remedy| at.wrong(&remedy))?,
+        )),
+    };
+    Ok(Chosen { database, by_default: false, url_file })
+}
+
+fn sqlite(path: &str) -> Result<PathBuf, &'static str> {
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.contains('?') {
+        return Err("a sqlite URL is a path without parameters, such as sqlite:/var/lib/grantd/grantd.db");
+    }
+    if path.is_empty() || path.contains(":memory:") {
+        return Err("name a file, such as sqlite:/var/lib/grantd/grantd.db");
+    }
+    Ok(path.into())
+}

@@ -1,0 +1,510 @@
+//! URLs of PostgreSQL as libpq writes them, read strictly: a part that cannot be obeyed is an error, and none is quoted.
+//!
+//! A raw `/ ? # @` in a password moves the borders of a URL, so that pieces of the password stand as host, port or
+//! parameter. Hence a parameter that is not known is told by its name only where nothing of that kind can have happened.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use crate::tls::{TlsError, pem_items};
+
+/// Parses a URL of libpq's form, with the defaults that PostgreSQL's own variables give.
+pub(super) fn parse(url: &str, environment: &HashMap<String, String>) -> Result<PgConnectOptions, String> {
+    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
+    let Some(rest) = rest else {
+        return Err("write postgres://user:password@host/database?sslmode=verify-full, or sqlite:/path/to/file".into());
+    };
+    let mut parameters = Parameters::default();
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let raw = |text: &str, marks: &[char]| {
+        text.contains(marks) || text.contains(|c: char| c.is_whitespace() || c.is_control())
+    };
+    if authority.matches('@').count() > 1 || raw(url, &['#']) || raw(path, &['@', '/']) || raw(query, &['@', '?']) {
+        return Err(PERCENT_ENCODE.into());
+    }
+    let (user_info, host_port) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = match user_info.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (user_info, None),
+    };
+    let (host, port) = host_and_port(host_port)?;
+    for (name, text) in
+        [("user", user), ("password", password.unwrap_or_default()), ("host", host), ("port", port), ("dbname", path)]
+    {
+        if !text.is_empty() {
+            parameters.named.insert(name, decoded(text)?);
+        }
+    }
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or("a parameter of the URL has no `=`; percent-encode ? and & in a password as %3F and %26")?;
+        parameters.take(&decoded(name)?, decoded(value)?)?;
+    }
+    if parameters.ssl && !parameters.named.contains_key("sslmode") {
+        parameters.named.insert("sslmode", "require".to_owned());
+    }
+    for (variable, name) in VARIABLES {
+        if let Some(value) = environment.get(variable).filter(|value| !value.is_empty())
+            && !parameters.named.contains_key(name)
+        {
+            parameters.take(name, value.clone()).map_err(|remedy| format!("{variable}: {remedy}"))?;
+        }
+    }
+    parameters.options()
+}
+
+/// The host, its brackets aside, and the port, both as they are written.
+fn host_and_port(text: &str) -> Result<(&str, &str), String> {
+    if text.contains(',') {
+        return Err("several hosts are not supported; name one, or a name that follows the primary".into());
+    }
+    let (host, port) = match text.strip_prefix('[') {
+        Some(inside) => {
+            let (host, rest) = inside.split_once(']').ok_or("the bracket of the IPv6 address is not closed")?;
+            let address = host.split_once('%').map_or(host, |(address, _zone)| address);
+            if address.parse::<Ipv6Addr>().is_err() || !(rest.is_empty() || rest.starts_with(':')) {
+                return Err(
+                    "what stands in brackets is not an IPv6 address, such as postgres://user@[2001:db8::1]:5432/name"
+                        .into(),
+                );
+            }
+            (host, rest.strip_prefix(':').unwrap_or_default())
+        }
+        None if text.matches(':').count() > 1 => {
+            return Err("write an IPv6 address in brackets, such as postgres://user@[2001:db8::1]:5432/name; in a password, percent-encode / ? # @ as %2F %3F %23 %40".into());
+        }
+        None => text.split_once(':').unwrap_or((text, "")),
+    };
+    Ok((host, port))
+}
+
+/// Undoes percent-encoding. A plus sign is a plus sign, as in libpq.
+fn decoded(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = after.first_chunk::<2>().and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let escaped = escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|&byte| byte != 0);
+        bytes.push(escaped.ok_or("a % in the URL begins no escape; percent-encode it as %25")?);
+        rest = after.get(2..).unwrap_or_default();
+    }
+    String::from_utf8(bytes).map_err(|_| "an escape in the URL is not UTF-8".to_owned())
+}
+
+/// What a URL asks for, by libpq's names. Each value is decoded.
+#[derive(Default)]
+struct Parameters {
+    named: BTreeMap<&'static str, String>,
+    /// `ssl=true`, as JDBC writes it.
+    ssl: bool,
+}
+
+impl Parameters {
+    /// Takes one parameter, if it can be obeyed.
+    fn take(&mut self, name: &str, value: String) -> Result<(), String> {
+        let refuse = |why: &str| Err(format!("the parameter {name} {why}"));
+        if let Some(known) = PASSED_ON.iter().find(|(spelling, _)| *spelling == name).map(|(_, known)| *known) {
+            let overrides = known == "host"
+                && value.starts_with('/')
+                && self.named.get("host").is_some_and(|host| host == "localhost");
+            if self.named.contains_key(known) && !overrides {
+                return refuse("says what the URL says elsewhere; remove one");
+            }
+            drop(self.named.insert(known, value));
+            return Ok(());
+        }
+        if let Some(setting) = name.strip_prefix("options[").and_then(|name| name.strip_suffix(']'))
+            && is_identifier(setting)
+        {
+            let options = self.named.entry("options").or_default();
+            options.push_str(&format!(" -c {setting}={}", value.replace('\\', "\\\\").replace(' ', "\\ ")));
+            return Ok(());
+        }
+        match (name, value.as_str()) {
+            // What grantd does anyway, or no less.
+            ("channel_binding" | "gssencmode", "disable" | "prefer")
+            | ("target_session_attrs", "any")
+            | ("sslnegotiation", "postgres")
+            | ("sslcompression" | "requiressl", "0")
+            | ("sslsni", "1")
+            | ("ssl_min_protocol_version", "TLSv1" | "TLSv1.1" | "TLSv1.2")
+            | ("client_encoding", "UTF8" | "utf8" | "auto") => Ok(()),
+            ("connect_timeout", seconds) => match seconds.parse::<u32>() {
+                // Every exchange ends after three seconds.
+                Ok(0 | 3..) => Ok(()),
+                Ok(1 | 2) => refuse("is shorter than what grantd waits, 3 s; write 3 or more, or remove it"),
+                Err(_) => refuse("takes a number of seconds"),
+            },
+            // libpq: "instances of parameter ssl=true are translated into sslmode=require".
+            ("ssl", "true") | ("requiressl", "1") => {
+                self.ssl = true;
+                Ok(())
+            }
+            ("ssl", _) => refuse("takes true; otherwise write sslmode=disable, require or verify-full"),
+            ("channel_binding", _) => refuse("cannot be obeyed: grantd does not bind channels. Remove it, and write sslmode=verify-full to be sure of the server"),
+            ("target_session_attrs", _) => refuse("cannot be obeyed: grantd connects to one host and works on a primary only. Remove it"),
+            ("passfile", _) => refuse("is not read from a URL; set PGPASSFILE, or write the whole URL into database.url_file"),
+            ("sslpassword", _) => refuse("cannot be obeyed: grantd reads keys that are not encrypted. Name such a key in sslkey, and remove it"),
+            (name, _) if is_known_to_libpq(name) => refuse("cannot be obeyed by grantd; remove it"),
+            (name, _) if is_identifier(name) => Err(format!("unknown parameter {name}; the parameters are {}", NAMES.join(", "))),
+            _ => Err("a parameter of the URL has no name that a parameter can have; percent-encode ? and & in a password as %3F and %26".to_owned()),
+        }
+    }
+
+    fn options(mut self) -> Result<PgConnectOptions, String> {
+        if let Some(port) = self.named.get("port")
+            && !port.parse::<u16>().is_ok_and(|port| port != 0)
+        {
+            return Err(format!("the port is not a number from 1 to 65535. {PERCENT_ENCODE}"));
+        }
+        if let Some(address) = self.named.get("hostaddr") {
+            if self.named.contains_key("host") {
+                return Err(
+                    "write host or hostaddr, not both: a certificate is checked against the one that is connected to"
+                        .into(),
+                );
+            }
+            address.parse::<IpAddr>().map_err(|_| "hostaddr is not an IP address")?;
+        }
+        if let Some(capacity) = self.named.get("statement-cache-capacity") {
+            capacity.parse::<usize>().map_err(|_| "statement-cache-capacity is not a number")?;
+        }
+        let mode = match self.named.get("sslmode").map(|mode| mode.parse::<PgSslMode>()) {
+            None => PgSslMode::Prefer,
+            Some(Ok(PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer)) if self.ssl => {
+                return Err("ssl=true contradicts sslmode; remove one".into());
+            }
+            Some(Ok(mode)) => mode,
+            Some(Err(_)) => {
+                return Err("sslmode is one of disable, allow, prefer, require, verify-ca, verify-full".into());
+            }
+        };
+        if let Some(root) = self.named.get("sslrootcert") {
+            if root == "system" {
+                return Err("sslrootcert=system is not supported; name the file of CAs, such as /etc/ssl/certs/ca-certificates.crt. Without it, sslmode=verify-full trusts the CAs of the public web".into());
+            }
+            pem_file("sslrootcert", root, |path| pem_items::<CertificateDer<'static>>(path).map(drop))?;
+            match mode {
+                PgSslMode::VerifyCa | PgSslMode::VerifyFull => {}
+                // libpq: with a root certificate, require is verify-ca.
+                PgSslMode::Require => drop(self.named.insert("sslmode", "verify-ca".to_owned())),
+                _ => {
+                    return Err(
+                        "sslrootcert verifies nothing without sslmode=verify-full (or verify-ca); add that".into()
+                    );
+                }
+            }
+        }
+        match (self.named.get("sslcert"), self.named.get("sslkey")) {
+            (None, None) => {}
+            (Some(cert), Some(key)) => {
+                pem_file("sslcert", cert, |path| pem_items::<CertificateDer<'static>>(path).map(drop))?;
+                pem_file("sslkey", key, |path| pem_items::<PrivateKeyDer<'static>>(path).map(drop))?;
+            }
+            _ => return Err("write both sslcert and sslkey, or neither".into()),
+        }
+        // Written anew with everything encoded, so that no reading of the library's can differ from ours.
+        let pairs: Vec<String> =
+            self.named.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+        // The library's words could quote the URL.
+        format!("postgres:///?{}", pairs.join("&")).parse().map_err(|_| "not a PostgreSQL URL".to_owned())
+    }
+}
+
+/// Checks a file that a parameter names. A text that is no path, such as a key itself, is not quoted.
+fn pem_file(name: &str, path: &str, read: impl FnOnce(&Path) -> Result<(), TlsError>) -> Result<(), String> {
+    if path.contains("-----") || path.contains(char::is_control) {
+        return Err(format!("{name} takes the path of a file in PEM"));
+    }
+    // First that it is a file at all: of a directory, PEM would say that nothing is in it.
+    fs::File::open(path).map_err(|error| format!("{name}: {path}: {error}"))?;
+    read(Path::new(path)).map_err(|error| format!("{name}: {error}"))
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+fn is_identifier(name: &str) -> bool {
+    (1..=40).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-'))
+}
+
+fn is_known_to_libpq(name: &str) -> bool {
+    const OTHERS: [&str; 27] = [
+        "client_encoding",
+        "fallback_application_name",
+        "gssdelegation",
+        "gssencmode",
+        "gsslib",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_hosts",
+        "max_protocol_version",
+        "min_protocol_version",
+        "oauth_client_secret",
+        "replication",
+        "require_auth",
+        "requirepeer",
+        "requiressl",
+        "service",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "sslcertmode",
+        "sslcompression",
+        "sslcrl",
+        "sslcrldir",
+        "sslsni",
+        "tcp_user_timeout",
+    ];
+    OTHERS.contains(&name)
+        || matches!(name, "sslnegotiation" | "sslkeylogfile" | "scram_client_key" | "scram_server_key")
+}
+
+/// Spellings of parameters, and the name by which the library gets each.
+const PASSED_ON: [(&str, &str); 18] = [
+    ("host", "host"),
+    ("hostaddr", "hostaddr"),
+    ("port", "port"),
+    ("dbname", "dbname"),
+    ("user", "user"),
+    ("password", "password"),
+    ("application_name", "application_name"),
+    ("options", "options"),
+    ("sslmode", "sslmode"),
+    ("ssl-mode", "sslmode"),
+    ("sslrootcert", "sslrootcert"),
+    ("ssl-root-cert", "sslrootcert"),
+    ("ssl-ca", "sslrootcert"),
+    ("sslcert", "sslcert"),
+    ("ssl-cert", "sslcert"),
+    ("sslkey", "sslkey"),
+    ("ssl-key", "sslkey"),
+    ("statement-cache-capacity", "statement-cache-capacity"),
+];
+
+/// The parameters that an unknown one is told beside.
+const NAMES: [&str; 13] = [
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "connect_timeout",
+    "application_name",
+    "options",
+];
+
+/// Variables of libpq that say how safe a connection is. The library reads some of them leniently, and others not at all.
+const VARIABLES: [(&str, &str); 14] = [
+    ("PGPORT", "port"),
+    ("PGSSLMODE", "sslmode"),
+    ("PGREQUIRESSL", "requiressl"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
+    ("PGSSLNEGOTIATION", "sslnegotiation"),
+    ("PGGSSENCMODE", "gssencmode"),
+    ("PGCHANNELBINDING", "channel_binding"),
+    ("PGREQUIREAUTH", "require_auth"),
+    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
+    ("PGCONNECT_TIMEOUT", "connect_timeout"),
+];
+
+const PERCENT_ENCODE: &str =
+    "In a user name or a password, percent-encode @ as %40, / as %2F, ? as %3F, # as %23, % as %25 and a space as %20";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> PgConnectOptions {
+        parse(url, &HashMap::new()).unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    #[track_caller]
+    fn refused(url: &str, parts: &[&str]) {
+        let error = parse(url, &HashMap::new()).expect_err(url);
+        for part in parts {
+            assert!(error.contains(part), "{url}: wanted `{part}` in: {error}");
+        }
+        assert!(!error.contains("hunter2"), "{url}: {error}");
+    }
+
+    #[test]
+    fn urls_as_people_have_them() {
+        let plain = parsed("postgresql://u:p%40%2F%3F%23%25%20w@db.test:6432/name?sslmode=verify-full");
+        assert_eq!((plain.get_username(), plain.get_host(), plain.get_port()), ("u", "db.test", 6432));
+        assert_eq!((plain.get_database(), plain.get_ssl_mode() as u8), (Some("name"), PgSslMode::VerifyFull as u8));
+        assert!(format!("{plain:?}").contains("p@/?#% w"));
+        // Cloud SQL, and Prisma's spelling of it.
+        for url in [
+            "postgres://u:p@/name?host=/cloudsql/a:b:c",
+            "postgres://u:p@localhost/name?host=/cloudsql/a:b:c",
+            "postgres://u:p@%2Fcloudsql%2Fa%3Ab%3Ac/name",
+            "postgres:///name?user=u&password=p&host=/cloudsql/a:b:c",
+        ] {
+            let socket = parsed(url);
+            assert_eq!(socket.get_socket().unwrap(), Path::new("/cloudsql/a:b:c"), "{url}");
+            assert_eq!((socket.get_username(), socket.get_database()), ("u", Some("name")), "{url}");
+        }
+        for url in [
+            "postgres://u@[2001:db8::1]:6432/d",
+            "postgres://u@/d?host=2001:db8::1&port=6432",
+            "postgres://u@/d?hostaddr=2001:db8::1&port=6432",
+        ] {
+            let v6 = parsed(url);
+            assert_eq!((v6.get_host(), v6.get_port()), ("2001:db8::1", 6432), "{url}");
+        }
+        assert_eq!(parsed("postgres://u@[fe80::1%25eth0]/d").get_host(), "fe80::1%eth0");
+        // As in libpq, a plus sign is no space, and a colon ends the user name once.
+        assert!(format!("{:?}", parsed("postgres://u:a:b+c@h/d")).contains("a:b+c"));
+        assert_eq!(parsed("postgres://h/d?options=-c%20search_path%3Dauth").get_options(), Some("-c search_path=auth"));
+        assert_eq!(parsed("postgres://h/d?options[search_path]=auth").get_options(), Some(" -c search_path=auth"));
+        assert_eq!(parsed("postgres://h/d?application_name=as-1").get_application_name(), Some("as-1"));
+    }
+
+    #[test]
+    fn a_raw_character_in_a_password_asks_for_percent_encoding_and_shows_nothing() {
+        for password in [
+            "hunter2@x",
+            "hunter2/x",
+            "hunter2?x",
+            "hunter2#x",
+            "12/hunter2",
+            "12?hunter2",
+            "12?hunter2=1",
+            "12#hunter2",
+            "?&hunter2=1&",
+            "hunter2%x",
+            "hunter2 x",
+            "a?sslmode=hunter2",
+            "[hunter2",
+            "a:b/hunter2",
+        ] {
+            let url = format!("postgres://user:{password}@db.test/name");
+            if password == "[hunter2" {
+                parsed(&url);
+            } else {
+                refused(&url, &["percent-encode"]);
+            }
+        }
+        refused("postgres://user@hunter2:pw@db.test/name", &["%40"]);
+        refused("postgres://u:p@2001:db8::1/d", &["brackets", "[2001:db8::1]"]);
+        refused("postgres://u:p@[hunter2]/d", &["IPv6"]);
+        refused("postgres://u:p@h:hunter2/d", &["1 to 65535", "percent-encode"]);
+        refused("postgres://u:p@h:0/d", &["1 to 65535"]);
+        refused("postgres://u:p@h1,h2/d", &["several hosts"]);
+        refused("mysql://u:hunter2@h/d", &["postgres://"]);
+        refused("jdbc:postgresql://h/d?password=hunter2", &["postgres://"]);
+    }
+
+    #[test]
+    fn a_parameter_that_cannot_be_obeyed_is_refused_by_its_name() {
+        for (parameter, part) in [
+            ("sslpassword=hunter2", "sslpassword"),
+            ("pasword=hunter2", "unknown parameter pasword"),
+            ("Password=hunter2", "no name"),
+            ("channel_binding=require", "channel_binding"),
+            ("target_session_attrs=read-write", "target_session_attrs"),
+            ("connect_timeout=1", "connect_timeout"),
+            ("connect_timeout=hunter2", "connect_timeout"),
+            ("require_auth=scram-sha-256", "require_auth"),
+            ("sslcrl=/x", "sslcrl"),
+            ("gssencmode=require", "gssencmode"),
+            ("sslnegotiation=direct", "sslnegotiation"),
+            ("ssl_min_protocol_version=TLSv1.3", "ssl_min_protocol_version"),
+            ("service=hunter2", "service"),
+            ("passfile=/x", "PGPASSFILE"),
+            ("keepalives_idle=30", "keepalives_idle"),
+            ("ssl=maybe", "ssl"),
+            ("sslmode=hunter2", "verify-full"),
+            ("ssl=true&sslmode=prefer", "contradicts"),
+            ("sslmode=disable&ssl=true", "contradicts"),
+            ("user=hunter2", "user"),
+            ("sslmode=require&sslmode=disable", "elsewhere"),
+            ("hostaddr=10.0.0.1", "host or hostaddr"),
+            ("sslrootcert=system", "ca-certificates.crt"),
+            ("sslrootcert=/nonexistent/ca.pem&sslmode=verify-full", "sslrootcert: /nonexistent/ca.pem"),
+            ("sslcert=/nonexistent/c.pem", "both sslcert and sslkey"),
+            ("sslkey=-----BEGIN%20hunter2&sslcert=/x", "sslcert"),
+        ] {
+            refused(&format!("postgres://u:p@h/d?{parameter}"), &[part]);
+        }
+        for harmless in [
+            "connect_timeout=10",
+            "channel_binding=prefer",
+            "target_session_attrs=any",
+            "sslsni=1",
+            "client_encoding=UTF8",
+        ] {
+            parsed(&format!("postgres://u:p@h/d?{harmless}"));
+        }
+    }
+
+    #[test]
+    fn a_connection_is_never_weaker_than_was_asked() {
+        let mode = |url: &str| format!("{:?}", parsed(url).get_ssl_mode());
+        for url in ["postgres://h/d?ssl=true", "postgres://h/d?ssl=true&sslmode=require", "postgres://h/d?requiressl=1"]
+        {
+            assert_eq!(mode(url), "Require", "{url}");
+        }
+        assert_eq!(mode("postgres://h/d?sslmode=verify-full&ssl=true"), "VerifyFull");
+        let directory = tempfile::tempdir().unwrap();
+        let generated = rcgen::generate_simple_self_signed(["db.test".to_owned()]).unwrap();
+        let (ca, key) = (directory.path().join("ca.pem"), directory.path().join("key.pem"));
+        fs::write(&ca, generated.cert.pem()).unwrap();
+        fs::write(&key, generated.signing_key.serialize_pem()).unwrap();
+        let with_ca = |parameters: &str| format!("postgres://h/d?sslrootcert={}{parameters}", ca.display());
+        // As in libpq; sqlx would verify nothing.
+        assert_eq!(mode(&with_ca("&sslmode=require")), "VerifyCa");
+        assert_eq!(mode(&with_ca("&sslmode=verify-full")), "VerifyFull");
+        for weak in ["", "&sslmode=prefer", "&sslmode=disable"] {
+            refused(&with_ca(weak), &["sslrootcert", "verify-full"]);
+        }
+        let client =
+            |cert: &Path, key: &Path| format!("postgres://h/d?sslcert={}&sslkey={}", cert.display(), key.display());
+        parsed(&client(&ca, &key));
+        refused(&client(&key, &ca), &["sslcert", "key.pem", "nothing of that kind"]);
+        refused(&client(&ca, directory.path()), &["sslkey"]);
+        let environment = |name: &str, value: &str| HashMap::from([(name.to_owned(), value.to_owned())]);
+        for (variable, value) in [
+            ("PGSSLMODE", "verify-ful"),
+            ("PGCHANNELBINDING", "require"),
+            ("PGTARGETSESSIONATTRS", "primary"),
+            ("PGPORT", "x"),
+            ("PGSSLROOTCERT", "/nonexistent"),
+            ("PGREQUIREAUTH", "scram-sha-256"),
+        ] {
+            parse("postgres://u:p@h/d", &environment(variable, value)).expect_err(variable);
+        }
+        let options = parse("postgres://h/d?sslmode=verify-full", &environment("PGSSLMODE", "disable")).unwrap();
+        assert_eq!(format!("{:?}", options.get_ssl_mode()), "VerifyFull");
+        let options = parse("postgres://h/d", &environment("PGSSLMODE", "verify-full")).unwrap();
+        assert_eq!(format!("{:?}", options.get_ssl_mode()), "VerifyFull");
+    }
+}

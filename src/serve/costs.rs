@@ -1,0 +1,22 @@
+//! Raises the cost of hashes that are cheaper than the configuration asks for.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::protocol::AuthorizationServer;
+use crate::protocol::client_auth::Outdated;
+use crate::store::Store;
+
+/// Hashes secrets anew whose hashes cost less than the configuration asks for, one at a time, after they were used.
+pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<AuthorizationServer>, store: Store) {
+    while let Some(Outdated { secret_id, hash, secret }) = outdated.recv().await {
+        let Ok(raised) = server.authenticator.lane.hash(secret, server.authenticator.cost).await else { continue };
+        match store.rehash_secret(&secret_id, &hash, &raised).await {
+            Ok(()) => tracing::info!(event = "secret.rehashed", credential_id = &*secret_id, cost = %raised.params()),
+            Err(error) => {
+                tracing::warn!(event = "registry.trouble", reason = %error, "a hash was not raised; its next use will try again");
+            }
+        }
+    }
+}
