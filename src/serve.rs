@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::client_jwks::{ClientJwks, Fetch};
@@ -124,7 +125,7 @@ pub fn assemble(
         signing_seconds: signing_histogram(),
     });
     let counts = Counts::default();
-    let pressure = Arc::new(Pressure::default());
+    let pressure = Arc::new(Pressure::new(config.overload_delay));
     let surface = Surface {
         server: Arc::clone(&server),
         basic: config.basic_reading,
@@ -199,7 +200,7 @@ pub async fn run(
         max_connections: config.max_connections,
     };
     let private = Listener { socket: private, tls: None, deadlines: config.deadlines, max_connections: 256 };
-    let watching = tokio::spawn(async move { pressure.watch().await });
+    pressure.watch(Handle::current()).context("starting the thread that watches for overload")?;
     let sweeping = tokio::spawn(sweep(store.clone(), Arc::clone(&server)));
     let fetching = tokio::spawn(fetcher.run(fetches));
     let raising = tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
