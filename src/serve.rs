@@ -40,6 +40,7 @@ use crate::store::Store;
 use crate::telemetry::{self, Logging};
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::{Terms, Tls};
+use crate::throttle::repeated::Repeated;
 use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
 use prepare::{config_error, prepare_database, sealing_key};
 
@@ -114,6 +115,7 @@ pub fn assemble(
             known_sources: KnownSources::default(),
             decoys: RandomState::new(),
             cost: config.argon2,
+            repeated: Repeated::new(Instant::now()),
             outdated,
         },
         mutual_tls: offered,
