@@ -1,19 +1,21 @@
 //! The daemon: assemble, bind, run, drain.
 
+pub mod certificates;
 pub mod clients;
+pub mod expiry;
 pub mod prepare;
 
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::client_jwks::{ClientJwks, Fetch};
@@ -38,10 +40,11 @@ use crate::registry::Registry;
 use crate::registry::feed::{Feed, Owed, Parts};
 use crate::store::Store;
 use crate::telemetry::{self, Logging};
+use crate::throttle::repeated::Repeated;
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::{Terms, Tls};
-use crate::throttle::repeated::Repeated;
-use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
+use certificates::Certificates;
+use clients::{MutualTlsFiles, fetcher, jwks_uri_cas, mutual_tls, offered};
 use prepare::{config_error, prepare_database, sealing_key};
 
 /// The pieces of a server, put together but not listening.
@@ -112,10 +115,10 @@ pub fn assemble(
             memory: Memory::new().context("making the key that secrets are remembered under")?,
             lane,
             throttle: Throttle::default(),
+            repeated: Repeated::new(Instant::now()),
             known_sources: KnownSources::default(),
             decoys: RandomState::new(),
             cost: config.argon2,
-            repeated: Repeated::new(Instant::now()),
             outdated,
         },
         mutual_tls: offered,
@@ -191,8 +194,12 @@ pub async fn run(
     let (stop, stopped) = watch::channel(false);
     let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
 
+    let certificates = Certificates::new(tls.clone(), mutual_tls.clone(), jwks_uri_cas(&config)?, server.clock.clone());
+    let certificates = Arc::new(certificates);
+    let renewing = tokio::spawn(Arc::clone(&certificates).watch());
+
     let draining = Arc::new(AtomicBool::new(false));
-    let metrics = telemetry::metrics(logging, &server, &store, &counts);
+    let metrics = telemetry::metrics(logging, &server, &store, &counts, certificates.ends(&server));
     let admin = admin::router(Admin { server: Arc::clone(&server), draining: Arc::clone(&draining), metrics });
     let (public_address, private_address) = (public.local_addr()?, private.local_addr()?);
     let public = Listener {
@@ -234,7 +241,7 @@ pub async fn run(
     loop {
         match signals.next().await {
             Asked::Stop => break,
-            Asked::Reload => reload(tls.as_deref(), &mutual_tls),
+            Asked::Reload => certificates.reload(),
         }
     }
     // Readiness says no first, so that load balancers take us out while we still answer.
@@ -249,7 +256,7 @@ pub async fn run(
         task.await.context("a task failed while stopping")?;
     }
     raising.abort();
-    watching.abort();
+    renewing.abort();
     fetching.abort();
     sweeping.abort();
     store.close().await;
@@ -347,18 +354,6 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
         );
     }
     Ok(())
-}
-
-fn reload(tls: Option<&Tls>, mutual_tls: &MutualTlsFiles) {
-    let has_files = tls.is_some() || mutual_tls.listener.is_some() || mutual_tls.header.is_some();
-    let reloaded = tls.map_or(Ok(()), Tls::reload).map_err(anyhow::Error::from);
-    match reloaded.and(mutual_tls.reload()) {
-        Ok(()) if !has_files => tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload"),
-        Ok(()) => tracing::info!(event = "reload", "the certificates have been reloaded"),
-        Err(error) => {
-            tracing::error!(event = "reload", reason = %error, "a certificate was not reloaded; the one in use stays");
-        }
-    }
 }
 
 fn bind_failed(key: &str, address: std::net::SocketAddr) -> String {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::prepare::config_error;
 use crate::config::{Config, ConfigError};
+use crate::crypto::certificate::validity::{Validity, item};
 use crate::fetch::Fetcher;
 use crate::http::client_cert::Vouch;
 use crate::model::profile::Profile;
@@ -25,16 +27,6 @@ pub struct MutualTlsFiles {
 }
 
 impl MutualTlsFiles {
-    /// Reads all of it again. What cannot be used stays as it was.
-    ///
-    /// # Errors
-    /// The first fault.
-    pub fn reload(&self) -> anyhow::Result<()> {
-        let listener = self.listener.as_ref().map_or(Ok(()), |tls| tls.reload());
-        let header = self.header.as_ref().map_or(Ok(()), |vouching| vouching.reload());
-        Ok(listener.and(header)?)
-    }
-
     /// Says whom to believe of those that proxies pass on.
     #[must_use]
     pub fn vouch(&self) -> Option<Vouch> {
@@ -75,13 +67,29 @@ pub fn offered(config: &Config, issuer: &Issuer) -> MutualTls {
 /// # Errors
 /// When the file of CAs cannot be used.
 pub fn fetcher(config: &Config) -> anyhow::Result<Fetcher> {
-    let further = match &config.jwks_uri_ca_file {
-        None => Vec::new(),
-        Some(path) => CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| config_error("clients.jwks_uri_ca_file", &format!("{}: {error}", path.display())))?,
-    };
+    let further = jwks_uri_ca_file(config)?;
+    for (at, certificate) in further.iter().enumerate() {
+        RootCertStore::empty().add(certificate.clone()).map_err(|error| {
+            let which = item("certificate", at, Validity::of_certificate(certificate).as_ref());
+            config_error("clients.jwks_uri_ca_file", &format!("{which}: {error}"))
+        })?;
+    }
     Fetcher::new(further, config.jwks_uri_allow.clone())
         .map_err(|error| config_error("clients.jwks_uri_ca_file", &error))
         .context("preparing to fetch key sets")
+}
+
+/// The dates of the CAs that vouch for hosts of `jwks_uri`.
+///
+/// # Errors
+/// When their file cannot be read.
+pub fn jwks_uri_cas(config: &Config) -> Result<Vec<Validity>, ConfigError> {
+    Ok(jwks_uri_ca_file(config)?.iter().filter_map(|der| Validity::of_certificate(der)).collect())
+}
+
+fn jwks_uri_ca_file(config: &Config) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let Some(path) = &config.jwks_uri_ca_file else { return Ok(Vec::new()) };
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| config_error("clients.jwks_uri_ca_file", &format!("{}: {error}", path.display())))
 }
