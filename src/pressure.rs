@@ -177,8 +177,9 @@ impl Queue {
 }
 
 const PERIOD: Duration = Duration::from_millis(10);
-/// A delay beyond the limit has to last as long to be an overload.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// A delay beyond the limit has to last as long to be an overload. A thousand clients that start at once, on one processor
+/// that signs with RSA for a millisecond or two each, are served within it.
+const INTERVAL: Duration = Duration::from_secs(2);
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// Once more than this many wait, a further one says nothing new.
 const MOST_PROBES: usize = 100;
@@ -242,25 +243,25 @@ mod tests {
 
     #[test]
     fn a_queue_that_stands_is_an_overload_from_an_interval_on() {
-        let refused = shares(ms(3000), |_| ms(400));
+        let refused = shares(ms(4000), |_| ms(400));
         let first = refused.iter().position(|share| *share > 0).unwrap();
-        assert!((100..200).contains(&first), "after {first} periods");
+        assert!((200..300).contains(&first), "after {first} periods");
         assert_eq!(refused.last(), Some(&960));
         // Twice as much comes as can be answered: the queue grows by a second each second.
-        let refused = shares(ms(3000), |sent| sent);
-        assert!(refused.iter().position(|share| *share > 0).is_some_and(|first| first < 200));
+        let refused = shares(ms(4000), |sent| sent);
+        assert!(refused.iter().position(|share| *share > 0).is_some_and(|first| first < 300));
     }
 
     #[test]
     fn after_the_load_has_gone_nothing_is_refused_and_the_next_overload_is_known_at_once() {
         let overload = |sent: Duration| {
-            let again = (ms(4000)..ms(4500)).contains(&sent);
-            if sent < ms(2000) || again { ms(400) } else { ms(1) }
+            let again = (ms(5000)..ms(5500)).contains(&sent);
+            if sent < ms(3000) || again { ms(400) } else { ms(1) }
         };
-        let shares = shares(ms(6000), overload);
-        assert!(shares[199] > 0);
-        assert!(shares[330..400].iter().all(|share| *share == 0), "a second after the last late answer");
-        let first = shares[400..].iter().position(|share| *share > 0).unwrap();
+        let shares = shares(ms(7000), overload);
+        assert!(shares[299] > 0);
+        assert!(shares[430..500].iter().all(|share| *share == 0), "a second after the last late answer");
+        let first = shares[500..].iter().position(|share| *share > 0).unwrap();
         assert!(first <= 30, "after {first} periods, not an interval");
     }
 

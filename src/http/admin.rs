@@ -94,7 +94,10 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     let format = Format::accepted(&headers);
-    let text = format.write((admin.metrics)());
+    // Many clients are looked through for what ends first: no request has to wait for that.
+    let Ok(text) = tokio::task::spawn_blocking(move || format.write((admin.metrics)())).await else {
+        return (&Error::Internal).into_response();
+    };
     // RFC 9110 section 12.5.5: the answer depends on this field.
     let fields = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")];
     (fields, text).into_response()
