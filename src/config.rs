@@ -68,6 +68,8 @@ pub struct Config {
     pub behind_proxy: bool,
     /// Most connections at once.
     pub max_connections: u32,
+    /// The standing delay from which on requests are shed.
+    pub overload_delay: Duration,
     /// For connections.
     pub deadlines: Deadlines,
     /// For bodies.
@@ -211,6 +213,7 @@ impl Config {
             jwks_uri_ca_file: optional(&settings.clients.jwks_uri_ca_file),
             behind_proxy: server.cleartext == "behind-proxy",
             max_connections: at("server.max_connections").within(server.max_connections, 1, 1_000_000)?,
+            overload_delay: at("server.overload_delay").delay(&server.overload_delay)?,
             deadlines: Deadlines {
                 first_byte: deadline("server.deadlines.first_byte", &limits.first_byte)?,
                 head: deadline("server.deadlines.head", &limits.head)?,
@@ -317,6 +320,14 @@ impl At<'_> {
 
     fn span(&self, text: &str) -> Result<Span, ConfigError> {
         text.parse().map_err(|error: SpanError| self.wrong(&error.to_string()))
+    }
+
+    /// A delay that a queue of requests may have.
+    fn delay(&self, text: &str) -> Result<Duration, ConfigError> {
+        let delay = humantime::parse_duration(text).ok();
+        delay
+            .filter(|delay| (Duration::from_millis(10)..=Duration::from_secs(60)).contains(delay))
+            .ok_or_else(|| self.wrong(&format!("`{text}` is not a delay from 10ms to 60s; write 250ms")))
     }
 
     fn one_of<T: Copy>(&self, text: &str, values: &[(&str, T)]) -> Result<T, ConfigError> {

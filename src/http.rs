@@ -6,6 +6,7 @@ pub mod client_cert;
 pub mod credentials;
 mod documents;
 pub mod error;
+mod exposition;
 pub mod form;
 mod introspection;
 pub mod log;

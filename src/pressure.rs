@@ -1,20 +1,33 @@
-//! More comes than can be answered in time: then some of it is refused at once, so that the rest is not answered too late.
+//! Load shedding: refuses a share of requests while a queue of them stands, so that the others are answered in time.
 //!
-//! What is measured is what a request feels: how long work that is ready waits for a thread. It says the same whatever the
-//! cause, and needs no guess at how much a machine can do.
+//! The delay that is measured is the one that a request meets: how long a task that is ready waits for a thread. It needs
+//! no guess at the capacity of the machine. As in `CoDel` (RFC 8289 section 3), a long delay alone is no overload: a burst
+//! makes one too, and drains. Overload is a delay that does not fall below the limit within an interval.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
-/// How much is refused now.
-#[derive(Debug, Default)]
+use tokio::runtime::Handle;
+
+/// The share of requests that is refused now.
+#[derive(Debug)]
 pub struct Pressure {
-    /// Of 1024 requests, so many.
+    /// Share of requests to refuse, in 1/1024.
     share: AtomicU32,
     turn: AtomicU32,
+    /// `server.overload_delay`.
+    limit: Duration,
 }
 
 impl Pressure {
+    /// Sheds load when requests keep waiting longer than `limit`; it begins with [`watch`](Self::watch).
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        Self { share: AtomicU32::new(0), turn: AtomicU32::new(0), limit }
+    }
+
     /// Whether the request at hand is one of those to refuse. Spread evenly, and free while nothing is refused.
     pub fn refuses(&self) -> bool {
         let share = self.share.load(Ordering::Relaxed);
@@ -22,92 +35,278 @@ impl Pressure {
         share > 0 && self.turn.fetch_add(0x9e37_79b9, Ordering::Relaxed) >> 22 < share
     }
 
-    /// Watches until the end of the program.
-    pub async fn watch(&self) {
-        loop {
-            // That the timer is late is not counted: then it was others who kept the machine busy, and refusing helps nobody.
-            tokio::time::sleep(PERIOD).await;
-            let share = self.share.load(Ordering::Relaxed);
-            self.share.store(next(share, waited().await), Ordering::Relaxed);
+    /// Starts a thread that measures the delay of the tasks of `runtime`, until the last reference to `self` is gone.
+    ///
+    /// A thread of its own notices a delay while it lasts. A task would wait as long as the requests do.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn watch(self: &Arc<Self>, runtime: Handle) -> io::Result<()> {
+        let watched = Arc::downgrade(self);
+        thread::Builder::new().name("pressure".into()).spawn(move || {
+            let (mut probes, mut queue) = (Probes::new(), None);
+            loop {
+                thread::sleep(PERIOD);
+                let Some(pressure) = watched.upgrade() else { break };
+                let now = Instant::now();
+                probes.send(now, &runtime);
+                let queue = queue.get_or_insert_with(|| Queue::new(pressure.limit));
+                probes.observe(now, queue);
+                pressure.share.store(queue.next_share(now), Ordering::Relaxed);
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// Tasks that do nothing but wait for a thread.
+struct Probes {
+    /// When each was sent that has not run yet, the oldest first.
+    under_way: Vec<Instant>,
+    done: mpsc::Receiver<(Instant, Duration)>,
+    sender: mpsc::Sender<(Instant, Duration)>,
+}
+
+impl Probes {
+    fn new() -> Self {
+        let (sender, done) = mpsc::channel();
+        Self { under_way: Vec::new(), done, sender }
+    }
+
+    fn send(&mut self, now: Instant, runtime: &Handle) {
+        if self.under_way.len() >= MOST_PROBES {
+            return;
+        }
+        self.under_way.push(now);
+        let sender = self.sender.clone();
+        runtime.spawn(async move {
+            // The watcher may have ended.
+            tokio::spawn(async move { sender.send((now, now.elapsed())).unwrap_or_default() });
+            // The task that a task spawns last runs first. This one sends the probe to the end of the queue.
+            tokio::spawn(async {});
+        });
+    }
+
+    fn observe(&mut self, now: Instant, queue: &mut Queue) {
+        for (sent, waited) in self.done.try_iter() {
+            self.under_way.retain(|at| *at != sent);
+            queue.observe(now, Probe { sent, waited, done: true });
+        }
+        for &sent in &self.under_way {
+            queue.observe(now, Probe { sent, waited: now.saturating_duration_since(sent), done: false });
         }
     }
 }
 
-/// How long a task waits behind all that is ready.
-async fn waited() -> Duration {
-    let since = Instant::now();
-    let waiting = tokio::spawn(async move { since.elapsed() });
-    // What a task spawns last goes first, and what it spawned before that goes to the end of the queue.
-    tokio::spawn(async {});
-    waiting.await.unwrap_or_default()
+/// What is known of one probe.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    sent: Instant,
+    /// How long it waited, or has waited so far.
+    waited: Duration,
+    done: bool,
 }
 
-/// The share to refuse after work has waited for `lag`: more as long as it waits too long, less when it hardly waits.
-fn next(share: u32, lag: Duration) -> u32 {
-    if lag > TOO_LONG {
-        let times = u32::try_from(lag.as_millis() / TOO_LONG.as_millis()).unwrap_or(4).clamp(1, 4);
-        // Something always gets through, or nothing would be learnt.
-        (share + 40 * times).min(960)
-    } else if lag < TOO_LONG / 2 {
-        share.saturating_sub(share / 8 + 1)
-    } else {
-        share
+/// What the probes say about the queue, and the share of requests to refuse because of it.
+#[derive(Debug)]
+struct Queue {
+    limit: Duration,
+    /// The delay beyond the limit that is being watched.
+    above: Option<Above>,
+    overloaded: bool,
+    /// When the last overload ended.
+    ended: Option<Instant>,
+    /// The longest wait that was seen since the share was last set.
+    delay: Duration,
+    share: u32,
+}
+
+/// Probes wait longer than the limit.
+#[derive(Debug, Clone, Copy)]
+struct Above {
+    since: Instant,
+    /// When the first such probe had its turn: all that was waiting before it is done.
+    turned: Option<Instant>,
+}
+
+impl Queue {
+    fn new(limit: Duration) -> Self {
+        Self { limit, above: None, overloaded: false, ended: None, delay: Duration::ZERO, share: 0 }
+    }
+
+    fn observe(&mut self, now: Instant, probe: Probe) {
+        self.delay = self.delay.max(probe.waited);
+        if probe.waited <= self.limit {
+            if probe.done {
+                self.above = None;
+            }
+            return;
+        }
+        let above = self.above.get_or_insert(Above { since: now, turned: None });
+        if probe.done {
+            above.turned.get_or_insert(now);
+        }
+        // However many clients start at once, what comes after them waits for none. In a standing queue, what comes after
+        // those that were first waits as long again.
+        let stands = above.turned.is_some_and(|turned| probe.sent >= turned)
+            && now.saturating_duration_since(above.since) >= INTERVAL;
+        // RFC 8289 section 5.3: a queue that stood a moment ago is not given an interval again.
+        let again = self.ended.is_some_and(|ended| now.saturating_duration_since(ended) < REMEMBERED);
+        self.overloaded |= stands || again;
+    }
+
+    /// The share to refuse from now on: more as long as requests wait, less when they hardly do.
+    fn next_share(&mut self, now: Instant) -> u32 {
+        let delay = std::mem::take(&mut self.delay);
+        if !self.overloaded {
+            return 0;
+        }
+        let wanted = (self.limit / 10).max(PERIOD);
+        if delay > wanted {
+            let times = u32::try_from(delay.as_millis() / wanted.as_millis().max(1)).unwrap_or(4).clamp(1, 4);
+            // Something always gets through, or nothing would be learnt.
+            self.share = (self.share + 40 * times).min(960);
+        } else if delay < wanted / 2 {
+            self.share = self.share.saturating_sub(self.share / 8 + 1);
+        }
+        if self.share == 0 {
+            (self.overloaded, self.above, self.ended) = (false, None, Some(now));
+        }
+        self.share
     }
 }
 
 const PERIOD: Duration = Duration::from_millis(10);
-/// Short of what a client notices, and far above what any burst of the ordinary takes.
-const TOO_LONG: Duration = Duration::from_millis(50);
+/// A delay beyond the limit has to last as long to be an overload. A thousand clients that start at once, on one processor
+/// that signs with RSA for a millisecond or two each, are served within it.
+const INTERVAL: Duration = Duration::from_secs(2);
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Once more than this many wait, a further one says nothing new.
+const MOST_PROBES: usize = 100;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_measured_is_the_wait_behind_all_that_is_ready() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (idle, busy) = runtime.block_on(async {
-            let measured = tokio::spawn(async {
-                let idle = waited().await;
-                for _ in 0..20 {
-                    tokio::spawn(async { std::thread::sleep(Duration::from_millis(5)) });
-                }
-                (idle, waited().await)
+    const LIMIT: Duration = Duration::from_millis(250);
+
+    fn ms(number: u64) -> Duration {
+        Duration::from_millis(number)
+    }
+
+    /// The shares over `length`, a probe every 10 ms that waits as `wait` says for the moment at which it is sent.
+    fn shares(length: Duration, wait: impl Fn(Duration) -> Duration) -> Vec<u32> {
+        let (start, mut queue, mut shares) = (Instant::now(), Queue::new(LIMIT), Vec::new());
+        let mut under_way: Vec<Duration> = Vec::new();
+        for tick in 1.. {
+            let at = PERIOD * tick;
+            if at > length {
+                break;
+            }
+            under_way.push(at);
+            under_way.retain(|&sent| {
+                let done = sent + wait(sent) <= at;
+                let waited = if done { wait(sent) } else { at - sent };
+                queue.observe(start + at, Probe { sent: start + sent, waited, done });
+                !done
             });
-            measured.await.unwrap()
-        });
-        assert!(idle < Duration::from_millis(50), "{idle:?}");
-        assert!(busy >= Duration::from_millis(90), "{busy:?}");
+            shares.push(queue.next_share(start + at));
+        }
+        shares
     }
 
     #[test]
-    fn the_share_rises_while_work_waits_and_falls_when_it_does_not() {
-        let mut share = 0;
-        for _ in 0..100 {
-            share = next(share, Duration::from_millis(20));
+    fn a_delay_below_the_limit_is_no_overload_however_long_it_lasts() {
+        assert!(shares(ms(10_000), |_| ms(60)).iter().all(|share| *share == 0), "64 kept connections, 1 ms each");
+        assert!(shares(ms(10_000), |_| ms(249)).iter().all(|share| *share == 0));
+    }
+
+    #[test]
+    fn one_late_probe_is_no_overload() {
+        let late = |sent| if sent == ms(500) { ms(3000) } else { ms(1) };
+        assert!(shares(ms(10_000), late).iter().all(|share| *share == 0));
+    }
+
+    #[test]
+    fn a_burst_that_drains_is_no_overload_whatever_its_size() {
+        for size in [1000, 5000, 20_000] {
+            let at_once = |sent: Duration| ms(size).saturating_sub(sent);
+            assert!(shares(ms(size + 1000), at_once).iter().all(|share| *share == 0), "{size} of 1 ms at once");
         }
-        assert_eq!(share, 0, "nothing is refused while all is well");
-        for _ in 0..20 {
-            share = next(share, Duration::from_millis(500));
-        }
-        assert_eq!(share, 960);
-        assert_eq!(next(share, Duration::from_millis(35)), share, "held in between");
-        let mut steps = 0;
-        while share > 0 {
-            share = next(share, Duration::from_millis(1));
-            steps += 1;
-        }
-        assert!(steps < 100, "a second after the load has gone, nothing is refused: {steps}");
+        // A thousand clients of 1 ms each start within 300 ms.
+        let within = |sent: Duration| {
+            let arrived = sent.min(ms(300)) * 10 / 3;
+            arrived.saturating_sub(sent)
+        };
+        assert!(shares(ms(3000), within).iter().all(|share| *share == 0));
+    }
+
+    #[test]
+    fn a_queue_that_stands_is_an_overload_from_an_interval_on() {
+        let refused = shares(ms(4000), |_| ms(400));
+        let first = refused.iter().position(|share| *share > 0).unwrap();
+        assert!((200..300).contains(&first), "after {first} periods");
+        assert_eq!(refused.last(), Some(&960));
+        // Twice as much comes as can be answered: the queue grows by a second each second.
+        let refused = shares(ms(4000), |sent| sent);
+        assert!(refused.iter().position(|share| *share > 0).is_some_and(|first| first < 300));
+    }
+
+    #[test]
+    fn after_the_load_has_gone_nothing_is_refused_and_the_next_overload_is_known_at_once() {
+        let overload = |sent: Duration| {
+            let again = (ms(5000)..ms(5500)).contains(&sent);
+            if sent < ms(3000) || again { ms(400) } else { ms(1) }
+        };
+        let shares = shares(ms(7000), overload);
+        assert!(shares[299] > 0);
+        assert!(shares[430..500].iter().all(|share| *share == 0), "a second after the last late answer");
+        let first = shares[500..].iter().position(|share| *share > 0).unwrap();
+        assert!(first <= 30, "after {first} periods, not an interval");
+    }
+
+    #[test]
+    fn the_share_is_held_between_a_half_of_the_wanted_delay_and_all_of_it() {
+        let mut queue = Queue { overloaded: true, share: 500, ..Queue::new(LIMIT) };
+        let mut after = |delay| {
+            queue.delay = delay;
+            queue.next_share(Instant::now())
+        };
+        assert_eq!(after(ms(20)), 500);
+        assert!(after(ms(26)) > 500);
+        assert!(after(ms(5)) < 540);
     }
 
     #[test]
     fn what_is_refused_is_spread_evenly() {
-        let pressure = Pressure::default();
+        let pressure = Pressure::new(LIMIT);
         assert!(!(0..1000).any(|_| pressure.refuses()));
         pressure.share.store(256, Ordering::Relaxed);
         let refused = (0..4096).filter(|_| pressure.refuses()).count();
         assert!((1000..1050).contains(&refused), "{refused}");
         let in_a_row = (0..40).filter(|_| pressure.refuses()).count();
         assert!((8..=12).contains(&in_a_row), "{in_a_row}");
+    }
+
+    #[test]
+    fn the_wait_behind_all_that_is_ready_is_seen_while_it_lasts() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let pressure = Arc::new(Pressure::new(ms(50)));
+        pressure.watch(runtime.handle().clone()).unwrap();
+        let busy = Instant::now();
+        // Each takes 10 ms and is ready again at once, as kept connections are that ask again and again.
+        for _ in 0..20 {
+            runtime.spawn(std::future::poll_fn(|context| {
+                thread::sleep(ms(10));
+                context.waker().wake_by_ref();
+                std::task::Poll::<()>::Pending
+            }));
+        }
+        while pressure.share.load(Ordering::Relaxed) == 0 {
+            assert!(busy.elapsed() < Duration::from_secs(30), "a queue of 200 ms was not seen");
+            thread::sleep(ms(10));
+        }
+        assert!(busy.elapsed() >= INTERVAL);
+        runtime.shutdown_background();
     }
 }

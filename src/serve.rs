@@ -1,9 +1,11 @@
 //! The daemon: assemble, bind, run, drain.
 
+pub mod certificates;
 pub mod clients;
 mod costs;
 mod credentials;
 mod descriptors;
+pub mod expiry;
 mod notify;
 pub mod prepare;
 mod running;
@@ -12,11 +14,12 @@ pub mod signals;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -43,9 +46,11 @@ use crate::registry::Registry;
 use crate::registry::feed::{Feed, Owed, Parts};
 use crate::store::Store;
 use crate::telemetry::{self, Logging};
+use crate::throttle::repeated::Repeated;
 use crate::throttle::{KnownSources, Throttle};
 use crate::tls::{Terms, Tls};
-use clients::{MutualTlsFiles, fetcher, mutual_tls, offered};
+use certificates::Certificates;
+use clients::{MutualTlsFiles, fetcher, jwks_uri_cas, mutual_tls, offered};
 use credentials::Following;
 use descriptors::Connections;
 use notify::Notifier;
@@ -125,6 +130,7 @@ pub fn assemble(
             memory: Memory::new().context("making the key that secrets are remembered under")?,
             lane,
             throttle: Throttle::default(),
+            repeated: Repeated::new(Instant::now()),
             known_sources: KnownSources::default(),
             decoys: RandomState::new(),
             cost: config.argon2,
@@ -139,7 +145,7 @@ pub fn assemble(
         signing_seconds: signing_histogram(),
     });
     let counts = Counts::default();
-    let pressure = Arc::new(Pressure::default());
+    let pressure = Arc::new(Pressure::new(config.overload_delay));
     let surface = Surface {
         server: Arc::clone(&server),
         basic: config.basic_reading,
@@ -223,8 +229,11 @@ async fn start(
     let (stop, stopped) = watch::channel(false);
     let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
 
+    let certificates = Certificates::new(tls.clone(), mutual_tls.clone(), jwks_uri_cas(&config)?, server.clock.clone());
+    let certificates = Arc::new(certificates);
+
     let draining = Arc::new(AtomicBool::new(false));
-    let metrics = telemetry::metrics(logging, &server, &store, &counts);
+    let metrics = telemetry::metrics(logging, &server, &store, &counts, certificates.ends(&server));
     let admin = admin::router(Admin { server: Arc::clone(&server), draining: Arc::clone(&draining), metrics });
     let (public_address, private_address) = (public.local_addr()?, private.local_addr()?);
     let listeners = if mutual.is_some() { 2 } else { 1 };
@@ -240,11 +249,12 @@ async fn start(
     let public = listener(public, tls.clone(), most.public);
     let private = listener(private, None, most.admin);
     let mutual = mutual.map(|socket| listener(socket, mutual_tls.listener.clone(), most.public));
+    pressure.watch(Handle::current()).context("starting the thread that watches for overload")?;
     let background = vec![
         tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone())),
-        tokio::spawn(async move { pressure.watch().await }),
         tokio::spawn(fetcher.clone().run(fetches)),
         tokio::spawn(sweep(store.clone(), Arc::clone(&server))),
+        tokio::spawn(Arc::clone(&certificates).watch()),
     ];
     let url_file = Following::start(config.database_url_file.take(), &store);
     let answer_at = |door| {
@@ -275,7 +285,7 @@ async fn start(
     }
     let draining_tasks = [public, private, feed].into_iter().chain(mutual).collect();
     let drain_delay = config.drain_delay;
-    let files = ReloadedFiles { config, fetcher, tls, mutual_tls, url_file };
+    let files = ReloadedFiles { config, fetcher, certificates, url_file };
     Ok(Running { draining_tasks, background, stop, draining, drain_delay, store, files })
 }
 

@@ -4,13 +4,17 @@ mod filter;
 mod json;
 mod lines;
 pub mod printable;
+mod process;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode, encode_registry};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -21,6 +25,7 @@ use crate::protocol::AuthorizationServer;
 use crate::store::Store;
 use json::Json;
 use lines::{Lines, Writer};
+use process::Process;
 
 pub use filter::Filter;
 
@@ -62,6 +67,15 @@ pub fn start(format: LogFormat, daemon: bool, filter: Filter) -> io::Result<Logg
     Ok(Logging { _writer: writer, lines })
 }
 
+/// Says in how many seconds the next credential of each kind ends; less than zero for those that have ended.
+pub type Ends = Box<dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync>;
+
+/// Label of `grantd_credential_expires_seconds`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
 /// A function that writes all metrics in the text format of OpenMetrics.
 #[must_use]
 pub fn metrics(
@@ -69,9 +83,11 @@ pub fn metrics(
     server: &Arc<AuthorizationServer>,
     store: &Store,
     counts: &Counts,
+    ends: Ends,
 ) -> Arc<dyn Fn() -> String + Send + Sync> {
     let mut registry = Registry::with_prefix("grantd");
-    let (age, clients, broken, dropped): (Gauge<f64, AtomicU64>, Gauge, Gauge, Gauge) = Default::default();
+    let (age, clients, broken): (Gauge<f64, AtomicU64>, Gauge, Gauge) = Default::default();
+    let expires: Family<Kind, Gauge> = Family::default();
     registry.register(
         "token_requests",
         "Token requests by result, reason and authentication method",
@@ -124,10 +140,27 @@ pub fn metrics(
     );
     registry.register("registry_clients", "Clients in memory", clients.clone());
     registry.register("registry_malformed", "Rows that cannot be understood; grantd doctor names them", broken.clone());
-    registry.register("log_lines_dropped", "Log lines lost because their reader stalled", dropped.clone());
-    let (server, lines) = (Arc::clone(server), logging.lines.clone());
+    registry.register(
+        "log_lines_dropped",
+        "Log lines lost because their reader stalled or they could not be written",
+        logging.lines.dropped().clone(),
+    );
+    registry.register(
+        "credential_expires_seconds",
+        "Time until the next credential of each kind ends",
+        expires.clone(),
+    );
+    let built =
+        [("version", env!("CARGO_PKG_VERSION")), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
+    registry.register("build", "The program that runs", Info::new(built.to_vec()));
+    let mut of_process = Registry::default();
+    of_process.register_collector(Box::new(Process));
+    let server = Arc::clone(server);
     Arc::new(move || {
-        dropped.set(i64::try_from(lines.dropped()).unwrap_or(i64::MAX));
+        expires.clear();
+        for (kind, seconds) in ends() {
+            expires.get_or_create(&Kind { kind }).set(seconds);
+        }
         age.set(server.registry.age().map_or(-1.0, |age| age.as_secs_f64()));
         skew.set(
             std::time::Duration::from_millis(server.registry.clock_ahead().unsigned_abs())
@@ -138,7 +171,7 @@ pub fn metrics(
         clients.set(i64::try_from(snapshot.client_count()).unwrap_or(i64::MAX));
         broken.set(i64::try_from(snapshot.broken().len()).unwrap_or(i64::MAX));
         let mut text = String::new();
-        if encode(&mut text, &registry).is_err() {
+        if encode_registry(&mut text, &registry).and_then(|()| encode(&mut text, &of_process)).is_err() {
             tracing::error!(event = "internal", reason = "metrics", "the metrics could not be written");
         }
         text

@@ -2,6 +2,8 @@
 //! brute force attacks"), and sources that have shown a right secret, in memory that does not grow with the attackers'
 //! imagination.
 
+pub mod repeated;
+
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,11 +1,12 @@
 //! TLS in process (rustls, aws-lc-rs): TLS 1.2 and 1.3, no early data, certificates reloaded while connections go on.
 
 pub mod clients;
+pub mod files;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -18,7 +19,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use zeroize::Zeroizing;
 
-use clients::{AnyCertificate, ClientFiles, Judge, Shown};
+use crate::crypto::certificate::validity::Validity;
+use clients::{AnyCertificate, ClientDates, ClientFiles, Judge, Shown};
+use files::Version;
 
 /// Where certificate and key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,7 @@ pub struct Tls {
     files: Files,
     terms: Terms,
     current: ArcSwap<Current>,
+    version: Mutex<Version>,
 }
 
 /// What was read together and is used together.
@@ -51,6 +55,7 @@ pub struct Tls {
 struct Current {
     config: Arc<ServerConfig>,
     judge: Option<Judge>,
+    chain: Vec<Validity>,
 }
 
 /// Why TLS cannot be offered.
@@ -83,8 +88,9 @@ impl Tls {
     /// # Errors
     /// [`TlsError`].
     pub fn load_on(files: Files, terms: Terms) -> Result<Self, TlsError> {
+        let version = Version::of(&paths(&files, &terms));
         let current = read(&files, &terms)?;
-        Ok(Self { files, terms, current: ArcSwap::from_pointee(current) })
+        Ok(Self { files, terms, current: ArcSwap::from_pointee(current), version: Mutex::new(version) })
     }
 
     /// Reads everything again. When any of it cannot be used, all that is in use stays.
@@ -92,8 +98,29 @@ impl Tls {
     /// # Errors
     /// [`TlsError`].
     pub fn reload(&self) -> Result<(), TlsError> {
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Version::of(&paths(&self.files, &self.terms));
         self.current.store(Arc::new(read(&self.files, &self.terms)?));
         Ok(())
+    }
+
+    /// The version of the files that is there now, if it is not the one that was read last.
+    #[must_use]
+    pub fn newer(&self) -> Option<Version> {
+        let now = Version::of(&paths(&self.files, &self.terms));
+        let read = self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        (*read != now).then_some(now)
+    }
+
+    /// The dates of the certificates in use, this listener's own first.
+    #[must_use]
+    pub fn chain(&self) -> Vec<Validity> {
+        self.current.load().chain.clone()
+    }
+
+    /// The dates of the CAs and lists in use, when this listener asks for certificates.
+    #[must_use]
+    pub fn client_dates(&self) -> Option<ClientDates> {
+        Some(self.current.load().judge.as_ref()?.dates().clone())
     }
 
     /// Shakes hands.
@@ -112,8 +139,14 @@ impl Tls {
     }
 }
 
+fn paths(files: &Files, terms: &Terms) -> Vec<PathBuf> {
+    let of_clients = terms.clients.as_ref().map(ClientFiles::paths);
+    [files.cert.clone(), files.key.clone()].into_iter().chain(of_clients.into_iter().flatten()).collect()
+}
+
 fn read(files: &Files, terms: &Terms) -> Result<Current, TlsError> {
     let chain = pem_items::<CertificateDer<'static>>(&files.cert)?;
+    let dates = chain.iter().filter_map(|certificate| Validity::of_certificate(certificate)).collect();
     let key = pem_items::<PrivateKeyDer<'static>>(&files.key)?;
     let key = key.into_iter().next().ok_or_else(|| fault(&files.key, NOTHING))?;
     let provider = Arc::new(provider(terms.fapi));
@@ -133,7 +166,7 @@ fn read(files: &Files, terms: &Terms) -> Result<Current, TlsError> {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
-    Ok(Current { config: Arc::new(config), judge })
+    Ok(Current { config: Arc::new(config), judge, chain: dates })
 }
 
 /// FAPI 2.0 section 5.2.2 permits four suites with TLS 1.2, and rustls has two more. For TLS 1.3 all are permitted.

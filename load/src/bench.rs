@@ -5,6 +5,7 @@ mod connections;
 mod cores;
 mod documents;
 mod dpop;
+mod herd;
 mod memory;
 mod mtls;
 mod noise;
@@ -36,7 +37,7 @@ use crate::stock::Stock;
 type Section = (&'static str, &'static str, fn(&Bench, &mut Report) -> anyhow::Result<()>);
 
 /// In the order in which they run.
-pub const SECTIONS: [Section; 15] = [
+pub const SECTIONS: [Section; 16] = [
     ("noise", "the limit server against itself: ratios this near to 1 mean nothing", noise::run),
     ("warm", "P1 P2: warm tokens against the limit", warm::run),
     ("connections", "new connections and TLS against the limit", connections::run),
@@ -51,6 +52,7 @@ pub const SECTIONS: [Section; 15] = [
     ("mtls", "certificates of clients against the limit, and against secrets", mtls::run),
     ("spent", "P10: the cost of a token with a million spent ids", spent::run),
     ("sweep", "what requests notice while a million expired ids are swept", sweep::run),
+    ("herd", "a thousand clients that start at once", herd::run),
     ("documents", "P11: key set and metadata against static bytes", documents::run),
 ];
 

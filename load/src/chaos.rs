@@ -103,6 +103,7 @@ async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyho
                 "7" => figures::restarts::measure(rig, options, report).await,
                 "9" => figures::hostile::measure(rig, options, report).await,
                 "10" => figures::overload::measure(rig, options, report).await,
+                "H62" => figures::guessed::measure(rig, options, report).await,
                 "11" => figures::starvation::measure(rig, options, report).await,
                 _ => figures::timing::measure(rig, options, report).await,
             };

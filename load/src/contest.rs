@@ -54,6 +54,8 @@ pub struct Round {
     /// Processor time of the generator for each answer, in microseconds. Near that of the server, it is the generator
     /// that was measured.
     pub generator: f64,
+    /// Answers with the status 503.
+    pub unavailable: f64,
 }
 
 /// All rounds of one contender, in the order in which they were run.
@@ -66,7 +68,7 @@ pub type Rounds = Vec<Round>;
 pub fn run(plan: Plan, contenders: &[Contender<'_>], report: &mut Report) -> anyhow::Result<Vec<Rounds>> {
     heading(report);
     let mut all = vec![Rounds::new(); contenders.len()];
-    let (mut errors, mut first_error) = (0, None);
+    let (mut errors, mut unavailable, mut first_error) = (0, 0, None);
     for _ in 0..plan.instances {
         let mut running = Vec::new();
         for contender in contenders {
@@ -80,6 +82,7 @@ pub fn run(plan: Plan, contenders: &[Contender<'_>], report: &mut Report) -> any
                 make_ahead(&load, plan.round, rounds.last())?;
                 let (round, seen) = measure(server, &load)?;
                 errors += seen.errors;
+                unavailable += seen.unavailable;
                 first_error = first_error.or(seen.first_error);
                 rounds.push(round);
             }
@@ -92,7 +95,7 @@ pub fn run(plan: Plan, contenders: &[Contender<'_>], report: &mut Report) -> any
         row(report, &contender.name, rounds);
     }
     if errors > 0 {
-        report.errors(errors, first_error.as_deref());
+        report.errors(errors, unavailable, first_error.as_deref());
     }
     Ok(all)
 }
@@ -127,6 +130,8 @@ pub fn measure(server: &Server, load: &Load) -> anyhow::Result<(Round, Seen)> {
         p50: seen.latencies.quantile_us(0.5),
         p99: seen.latencies.quantile_us(0.99),
         generator: generator.as_secs_f64() * 1e6 / answers,
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        unavailable: seen.unavailable as f64,
     };
     Ok((round, seen))
 }
@@ -145,7 +150,10 @@ pub fn warm_up(load: &Load) {
 
 /// The head of a table of [`row`]s.
 pub fn heading(report: &Report) {
-    report.row("", &["requests/s", "server CPU µs", "p50 µs", "p99 µs", "generator CPU µs"].map(str::to_owned));
+    report.row(
+        "",
+        &["requests/s", "server CPU µs", "p50 µs", "p99 µs", "generator CPU µs", "answers 503"].map(str::to_owned),
+    );
 }
 
 /// What all rounds of one contender have shown, as a line of a table.
@@ -157,6 +165,7 @@ pub fn row(report: &Report, name: &str, rounds: &[Round]) {
         figure(|round| round.p50),
         figure(|round| round.p99),
         figure(|round| round.generator),
+        figure(|round| round.unavailable),
     ];
     report.row(name, &columns);
 }

@@ -67,6 +67,8 @@ pub struct Seen {
     pub answers: u64,
     /// Everything else.
     pub errors: u64,
+    /// Those of the errors that were answers with the status 503.
+    pub unavailable: u64,
     /// What the first error was.
     pub first_error: Option<String>,
     /// From the first request to the last answer.
@@ -109,6 +111,7 @@ impl Seen {
     fn add(&mut self, other: &Self) {
         self.answers += other.answers;
         self.errors += other.errors;
+        self.unavailable += other.unavailable;
         self.first_error = self.first_error.take().or_else(|| other.first_error.clone());
         self.latencies.merge(&other.latencies);
     }
@@ -225,6 +228,7 @@ impl Shared {
                 seen.answers += 1;
                 seen.latencies.record(now - started);
             } else {
+                seen.unavailable += u64::from(status == 503);
                 seen.failed(&io::Error::other(format!("status {status}")));
             }
             if self.load.reconnect {

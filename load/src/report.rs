@@ -80,8 +80,9 @@ impl Report {
     }
 
     /// A run with errors does not count: until the next section, goals are neither met nor missed.
-    pub fn errors(&mut self, count: u64, first: Option<&str>) {
-        let text = format!("{count} errors, the first: {}", first.unwrap_or("unknown"));
+    pub fn errors(&mut self, count: u64, unavailable: u64, first: Option<&str>) {
+        let first = first.unwrap_or("unknown");
+        let text = format!("{count} errors, {unavailable} of them answers 503, the first: {first}");
         println!("   DOES NOT COUNT: {text}");
         self.errors.get_or_insert(text);
     }
@@ -140,7 +141,7 @@ mod tests {
     fn a_run_with_errors_meets_no_goal() {
         let mut report = Report::default();
         report.section("one");
-        report.errors(1, Some("status 500"));
+        report.errors(1, 0, Some("status 500"));
         report.figure("x", &Figure::new(vec![2.0]), "", Goal::AtLeast(1.0));
         report.section("two");
         report.figure("y", &Figure::new(vec![2.0]), "", Goal::AtMost(1.0));

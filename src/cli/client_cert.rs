@@ -69,10 +69,22 @@ pub(super) struct Expected {
 
 impl Expected {
     /// What is expected, and when that ends.
-    fn read(&self, shell: &Shell) -> anyhow::Result<(RegisteredCertificate, Option<UnixTime>)> {
+    fn read(&self, shell: &Shell, header: bool) -> anyhow::Result<(RegisteredCertificate, Option<UnixTime>)> {
         if let Some(path) = &self.self_signed {
             let name = || format!("--self-signed {}", path.display());
             let certificate = Certificate::read(&std::fs::read(path).with_context(name)?).with_context(name)?;
+            if let Some(fault) = certificate.handshake_fault() {
+                // A proxy that ends TLS may take it.
+                if !header {
+                    bail!(
+                        "--self-signed {}: no TLS handshake takes this certificate: {fault}; make one of X.509 version 3 with openssl req -x509",
+                        path.display()
+                    );
+                }
+                shell.say(&format!(
+                    "warning: the listener of server.mtls takes no such certificate ({fault}), only a proxy may"
+                ))?;
+            }
             if !certificate.is_valid_at(shell.now().0) {
                 shell.say(
                     "warning: this certificate is not valid now, and does not authenticate anybody outside its dates",
@@ -108,8 +120,8 @@ impl Command {
         let (config, store) = shell.store(self.purpose()).await?;
         match self {
             Self::Add { id, expected } => {
-                let (registered, expires_at) = expected.read(shell)?;
                 let clients = &config.client_certificates;
+                let (registered, expires_at) = expected.read(shell, clients.header)?;
                 if registered.needs_ca() && clients.files.ca.is_none() {
                     shell.say(
                         "warning: this configuration has no server.mtls.client_ca_file, so no CA vouches for names",

@@ -63,7 +63,7 @@ impl Command {
     }
 
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (_, store) = shell.store(self.purpose()).await?;
+        let (config, store) = shell.store(self.purpose()).await?;
         match self {
             Self::Add { id, jwk, alg, expires_in } => {
                 let now = shell.now();
@@ -80,6 +80,18 @@ impl Command {
                     .into_iter()
                     .map(stored)
                     .collect();
+                for stored in &keys {
+                    let Some(fault) = stored.key.x5c().and_then(Certificate::handshake_fault) else { continue };
+                    // A proxy that ends TLS may take it.
+                    if !config.client_certificates.header {
+                        bail!(
+                            "--jwk {}: key {}: no TLS handshake takes the certificate in x5c: {fault}; leave x5c out, or make a certificate of X.509 version 3",
+                            jwk.display(),
+                            stored.kid
+                        );
+                    }
+                    shell.say(&format!("warning: the listener of server.mtls does not take the certificate of key {} ({fault}), only a proxy may", stored.kid))?;
+                }
                 let is_over =
                     |stored: &&StoredKey| stored.key.x5c().is_some_and(|certificate| !certificate.is_valid_at(now.0));
                 for stored in keys.iter().filter(is_over) {

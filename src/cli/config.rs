@@ -50,6 +50,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         "profile": config.profile.as_str(),
         "server": {
             "listen": config.listen, "cleartext": shell.settings.server.cleartext, "max_connections": config.max_connections,
+            "overload_delay": humantime::format_duration(config.overload_delay).to_string(),
             "trusted_proxies": config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "tls": {"cert_file": config.tls.as_ref().map(|tls| &tls.cert), "key_file": config.tls.as_ref().map(|tls| &tls.key)},
             "client_cert_header": clients.header,

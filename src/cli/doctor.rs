@@ -9,10 +9,12 @@ use super::open::absolute;
 use super::registered::everything;
 use super::{Shell, token_size};
 use crate::config::Config;
+use crate::crypto::certificate::Certificate;
 use crate::model::client::Client;
 use crate::model::credential::{Origin, StoredKey, StoredSecret};
 use crate::model::profile::Profile;
 use crate::model::time::UnixTime;
+use crate::serve::expiry;
 use crate::serve::prepare::{exposed, sealing_key};
 use crate::store::migrations::Schema;
 use crate::store::secrets::MAX_IMPORTED;
@@ -61,6 +63,10 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
         ));
     }
     faults.extend(database::examine(store).await?);
+    match expiry::of_config(config) {
+        Ok(endings) => faults.extend(expiry::faults(&endings, ours)),
+        Err(error) => faults.push(format!("{error:#}")),
+    }
     let everything = everything(store).await?;
     // A sealing key that nothing was sealed under yet is made with the first signing key.
     let sealed = everything.keys.as_ref().is_some_and(|keys| !keys.is_empty())
@@ -127,6 +133,14 @@ fn of_client(client: &Client, config: &Config, now: UnixTime) -> Vec<String> {
     }
     for one in client.certificates.iter().filter(|one| one.expires_at.is_some_and(|at| at <= now)) {
         faults.push(format!("its certificate {} has expired; `grantd client cert add {id}` adds the next, `grantd client cert remove {id} {}` removes it", one.cert_id, one.cert_id));
+    }
+    if !certificates.header {
+        for key in &client.keys {
+            if let Some(fault) = key.key.x5c().and_then(Certificate::handshake_fault) {
+                let kid = &key.kid;
+                faults.push(format!("no TLS handshake takes the certificate in x5c of its key {kid}: {fault}; `grantd client key remove {id} {kid}`, then add the key without x5c or with another certificate"));
+            }
+        }
     }
     let works = |secret: &&StoredSecret| secret.origin == Origin::Imported && secret.revoked_at.is_none();
     let imported = client.secrets.iter().filter(works).count();

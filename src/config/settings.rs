@@ -102,6 +102,7 @@ section!(
         trusted_proxies: Vec<String> = Vec::new(),
         client_cert_header: bool = false,
         max_connections: u32 = 10_000,
+        overload_delay: String = "250ms".into(),
         tls: TlsSettings = TlsSettings::default(),
         mtls: Mtls = Mtls::default(),
         deadlines: DeadlineSettings = DeadlineSettings::default(),

@@ -2,6 +2,7 @@
 
 pub mod attribute;
 pub mod distinguished_name;
+pub mod validity;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,6 +13,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::server::ParsedCertificate;
 use x509_cert::TbsCertificate;
 use x509_cert::der::asn1::{Any, ObjectIdentifier, Uint};
 use x509_cert::der::{self, Decode as _, Encode as _, Tag, Tagged as _};
@@ -138,6 +140,13 @@ impl Certificate {
         }
     }
 
+    /// Why no handshake takes this certificate, such as X.509 version 1 or an unknown critical extension: what rustls
+    /// finds when it verifies the signature of a handshake by it. `None` when handshakes take it.
+    #[must_use]
+    pub fn handshake_fault(&self) -> Option<String> {
+        ParsedCertificate::try_from(&CertificateDer::from(self.der())).err().map(|error| verifier_reason(&error))
+    }
+
     /// The certificate itself.
     #[must_use]
     pub fn der(&self) -> &[u8] {
@@ -223,6 +232,27 @@ impl fmt::Debug for Certificate {
 pub fn is_ca(der: &[u8]) -> bool {
     let Ok(parsed) = x509_cert::Certificate::from_der(der) else { return false };
     usage(parsed.tbs_certificate()).is_ok_and(|(is_ca, _)| is_ca)
+}
+
+/// What a verifier of certificates says, in words: `UnknownIssuer` is "unknown issuer".
+#[must_use]
+pub fn verifier_reason(error: &rustls::Error) -> String {
+    let reason = match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => format!("{:?}", other.0),
+        rustls::Error::InvalidCertificate(error) => error.to_string(),
+        error => error.to_string(),
+    };
+    if !reason.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        return reason;
+    }
+    let mut words = String::new();
+    for character in reason.chars() {
+        if character.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(character.to_ascii_lowercase());
+    }
+    words
 }
 
 /// Names of the kinds that clients are known by.

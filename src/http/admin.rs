@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{BoxError, Json, Router};
@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use super::exposition::Format;
 use super::message;
 use crate::protocol::AuthorizationServer;
 use crate::protocol::error::Error;
@@ -25,7 +26,7 @@ pub struct Admin {
     pub server: Arc<AuthorizationServer>,
     /// Set when the process has been told to stop.
     pub draining: Arc<AtomicBool>,
-    /// Writes the metrics as text.
+    /// Writes the metrics in the text format of OpenMetrics.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
@@ -96,7 +97,13 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    let text = (admin.metrics)();
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(&headers);
+    // Many clients are looked through for what ends first: no request has to wait for that.
+    let Ok(text) = tokio::task::spawn_blocking(move || format.write((admin.metrics)())).await else {
+        return (&Error::Internal).into_response();
+    };
+    // RFC 9110 section 12.5.5: the answer depends on this field.
+    let fields = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")];
+    (fields, text).into_response()
 }

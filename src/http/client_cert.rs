@@ -13,12 +13,12 @@ use crate::crypto::certificate::{Certificate, CertificateError};
 use crate::model::certificate::PeerCertificate;
 use crate::protocol::error::{ClientAuthError, Error, RequestError};
 
-/// Says whether a CA of ours vouches for a chain in DER, the client's own certificate first.
+/// Says whether a CA of ours vouches for a chain in DER, the client's own certificate first, or why none does.
 #[derive(Clone)]
 pub struct Vouch(pub Arc<Vouches>);
 
 /// What [`Vouch`] holds: trust in CAs is the process's business, which stands above this floor.
-pub type Vouches = dyn Fn(&[Vec<u8>]) -> bool + Send + Sync;
+pub type Vouches = dyn Fn(&[Vec<u8>]) -> Result<(), Arc<str>> + Send + Sync;
 
 impl fmt::Debug for Vouch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

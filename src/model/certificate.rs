@@ -148,19 +148,19 @@ impl fmt::Display for RegisteredCertificate {
 pub struct PeerCertificate {
     /// What it says.
     pub certificate: Arc<Certificate>,
-    /// Whether a CA of ours vouches for it.
-    pub ca_verified: bool,
+    /// Whether a CA of ours vouches for it, or why none does: what the verifier said, for the log.
+    pub ca_verified: Result<(), Arc<str>>,
 }
 
 /// Why a certificate that was presented is not the one that is registered.
-#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum CertificateMismatch {
     /// It says something else.
     #[error("the certificate is not the one that is registered")]
     Other,
     /// It says the right thing, and nobody whom we trust says so.
-    #[error("the certificate was not issued by a trusted CA, or is expired or revoked")]
-    Untrusted,
+    #[error("no trusted CA vouches for the certificate: {0}")]
+    Untrusted(Arc<str>),
     /// It says the right thing, and is a CA's, or is meant for something else.
     #[error("the certificate is not one for authenticating a client")]
     Purpose,
@@ -180,9 +180,7 @@ impl PeerCertificate {
         }
         if registered.needs_ca() {
             // RFC 8705 section 2.1: what the certificate says counts once its chain has been validated.
-            if !self.ca_verified {
-                return Err(CertificateMismatch::Untrusted);
-            }
+            self.ca_verified.clone().map_err(CertificateMismatch::Untrusted)?;
             if self.certificate.is_ca() || !self.certificate.is_for_client_auth() {
                 return Err(CertificateMismatch::Purpose);
             }

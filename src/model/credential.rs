@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::certificate::RegisteredCertificate;
 use super::time::UnixTime;
+use crate::crypto::certificate::Certificate;
 use crate::crypto::jose::TRIED_MAX;
 use crate::crypto::jwk::Alg;
 use crate::crypto::secret::SecretHash;
@@ -41,6 +42,22 @@ pub struct StoredKey {
     pub expires_at: Option<UnixTime>,
     /// When this process last saw it used.
     pub used: Arc<LastUsed>,
+}
+
+impl StoredKey {
+    /// Logs a warning when the certificate beside the key can authenticate nobody here. The key itself works.
+    pub fn warn_of_certificate(&self, client_id: &str) {
+        if let Some(reason) = self.key.x5c().and_then(Certificate::handshake_fault) {
+            let kid = &*self.kid;
+            tracing::warn!(
+                event = "client.certificate_unusable",
+                client_id,
+                credential_id = kid,
+                reason,
+                "no TLS handshake takes the certificate in x5c; the key works"
+            );
+        }
+    }
 }
 
 /// How many keys of each algorithm one client has, or the most that any has: what a signature of nobody is tried with.

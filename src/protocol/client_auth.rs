@@ -5,7 +5,7 @@ mod by_key;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -25,6 +25,7 @@ use crate::model::time::UnixTime;
 use crate::registry::snapshot::Snapshot;
 use crate::registry::{Freshness, Registry};
 use crate::store::spent::Use;
+use crate::throttle::repeated::Repeated;
 use crate::throttle::{KnownSources, Throttle, network};
 
 /// The credential that a request carries, read but not checked.
@@ -97,6 +98,8 @@ pub struct Authenticator {
     pub lane: Lane,
     /// Slows down guessing.
     pub throttle: Throttle,
+    /// Keeps a share of the hashes for secrets that are presented again while their client is slowed down.
+    pub repeated: Repeated,
     /// Sources that a right secret has come from.
     pub known_sources: KnownSources,
     /// Chooses what an unknown client costs, always the same for the same id.
@@ -195,12 +198,18 @@ impl Authenticator {
         };
         // Who shows a secret that was made for this client is not slowed down by those who guess at it, only by itself.
         let guesser = tagged.map_or(client_id, |(_, secret_id)| secret_id);
-        self.throttle.check(guesser, source, Instant::now()).map_err(Error::Throttled)?;
-        let decided = if needs_hashes {
+        let admitted = self.throttle.check(guesser, source, Instant::now());
+        let decided = match admitted {
             // Boxed, since every request's future would have room for what only few do.
-            Box::pin(self.by_hash(attempt, readings, tagged.map(|(kid, _)| kid), noted)).await
-        } else {
-            Err(failure(&self.registry.snapshot(), client_id).into())
+            Ok(()) if needs_hashes => {
+                Box::pin(self.by_hash(attempt, readings, tagged.map(|(kid, _)| kid), None, noted)).await
+            }
+            Ok(()) => Err(failure(&self.registry.snapshot(), client_id).into()),
+            // It may be the client's own secret, which cannot be told from a guess: see `throttle::repeated`.
+            Err(wait) if needs_hashes && tagged.is_none() => {
+                Box::pin(self.by_hash(attempt, readings, None, Some(wait), noted)).await
+            }
+            Err(wait) => return Err(Error::Throttled(wait)),
         };
         // While the database is away, a client that is new is not to be blamed for our not knowing it.
         if matches!(decided, Err(Error::ClientAuth(_))) && freshness == Freshness::Current {
@@ -209,11 +218,13 @@ impl Authenticator {
         decided
     }
 
+    /// Decides by hashes. When the client is slowed down for this source, the time for which it is is `slowed`.
     async fn by_hash(
         &self,
         attempt: &Attempt<'_>,
         readings: &[Arc<ClientSecret>],
         tagged_by: Option<TagKid>,
+        slowed: Option<Duration>,
         noted: &mut Noted,
     ) -> Result<Authenticated, Error> {
         let Attempt { client_id, method, source, now } = *attempt;
@@ -235,10 +246,22 @@ impl Authenticator {
             now,
         };
         let client = snapshot.client(client_id).map(|client| &**client);
-        let matched = match client_secret::verify(&snapshot, &self.memory, &self.lane, client, &trial).await {
+        let trials = client_secret::trials(&snapshot, &self.memory, client, &trial);
+        let value = self.repeated.fingerprint(&trials.attempt, source);
+        // The same computation would fail again.
+        if self.repeated.was_refused(value) {
+            return Err(slowed.map_or_else(|| failure(&snapshot, client_id).into(), Error::Throttled));
+        }
+        if slowed.is_some() {
+            self.repeated.admit(value, client_id, source, Instant::now()).map_err(Error::Throttled)?;
+        }
+        let matched = match client_secret::verify(&self.lane, trial.place, trials).await {
             Err(error @ Error::Unavailable(_)) => return Err(error),
             matched => matched.ok(),
         };
+        if matched.is_none() {
+            self.repeated.refused(value, Instant::now());
+        }
         if let Some((matched, presented)) = matched.and_then(|matched| Some((matched, readings.get(matched.reading)?)))
         {
             self.memory.keep(matched.secret, presented);

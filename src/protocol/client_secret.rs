@@ -128,18 +128,25 @@ pub struct Unverified<'a> {
     pub now: UnixTime,
 }
 
-/// Finds the client's secret that one of `readings` is. What a failure costs depends on the presented bytes and on the
-/// registry as a whole, never on the client: an unknown one is held against hashes that no secret has.
-///
-/// # Errors
-/// [`ClientAuthError::WrongSecret`], or [`Unavailable::Hashing`].
-pub async fn verify<'a>(
+/// The hashes that a presented secret is held against.
+#[derive(Debug)]
+pub struct Trials<'a> {
+    /// Names what is presented, in whose name, and what it is held against.
+    pub attempt: AttemptId,
+    trials: Vec<Trial>,
+    /// The stored secret of each, if it has one, and which reading it is held against.
+    positions: Vec<(Option<&'a StoredSecret>, usize)>,
+}
+
+/// Chooses the hashes to hold a presented secret against. How many depends on the presented bytes and on the registry as
+/// a whole, never on the client: an unknown one is held against hashes that no secret has.
+#[must_use]
+pub fn trials<'a>(
     snapshot: &Snapshot,
     memory: &Memory,
-    lane: &Lane,
     client: Option<&'a Client>,
     unverified: &Unverified<'_>,
-) -> Result<Matched<'a>, Error> {
+) -> Trials<'a> {
     let Unverified { client_id, readings, tagged_by, place, now } = *unverified;
     let secrets = client.map_or(&[][..], |client| &client.secrets);
     let mut trials = Vec::new();
@@ -165,8 +172,16 @@ pub async fn verify<'a>(
             positions.push((candidate, reading));
         }
     }
-    let matched =
-        lane.first_match(place, memory.attempt(client_id, &trials), trials).await.map_err(|_| Unavailable::Hashing)?;
+    Trials { attempt: memory.attempt(client_id, &trials), trials, positions }
+}
+
+/// Finds the client's secret that was presented. Failing computes all of the hashes.
+///
+/// # Errors
+/// [`ClientAuthError::WrongSecret`], or [`Unavailable::Hashing`].
+pub async fn verify<'a>(lane: &Lane, place: Place, trials: Trials<'a>) -> Result<Matched<'a>, Error> {
+    let Trials { attempt, trials, positions } = trials;
+    let matched = lane.first_match(place, attempt, trials).await.map_err(|_| Unavailable::Hashing)?;
     match matched.and_then(|trial| positions.get(trial).copied()) {
         Some((Some(secret), reading)) => Ok(Matched { secret, reading }),
         _ => Err(ClientAuthError::WrongSecret.into()),

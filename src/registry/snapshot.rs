@@ -10,7 +10,7 @@ use crate::crypto::secret::HashParams;
 use crate::crypto::secret_tag::{TagKey, TagKid};
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
-use crate::model::credential::{KeyCounts, Origin};
+use crate::model::credential::{KeyCounts, Origin, StoredKey};
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
 use crate::store::StoreError;
@@ -177,7 +177,12 @@ impl Snapshot {
                 self.broken.remove(&name);
                 match client {
                     Some(Ok(client)) => {
-                        let client = keep_what_was_seen(client, before.client(&id));
+                        let known = before.client(&id);
+                        let is_new = |key: &&StoredKey| {
+                            !known.is_some_and(|known| known.keys.iter().any(|old| old.kid == key.kid))
+                        };
+                        client.keys.iter().filter(is_new).for_each(|key| key.warn_of_certificate(&id));
+                        let client = keep_what_was_seen(client, known);
                         shard.clients.insert(client.client_id.clone(), client);
                     }
                     Some(Err(fault)) => {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
 use super::prepare::config_error;
 use crate::config::{Config, ConfigError};
+use crate::crypto::certificate::validity::{Validity, item};
 use crate::fetch::Fetcher;
 use crate::http::client_cert::Vouch;
 use crate::model::profile::Profile;
@@ -24,16 +26,6 @@ pub struct MutualTlsFiles {
 }
 
 impl MutualTlsFiles {
-    /// Reads all of it again. What cannot be used stays as it was.
-    ///
-    /// # Errors
-    /// The first fault.
-    pub fn reload(&self) -> anyhow::Result<()> {
-        let listener = self.listener.as_ref().map_or(Ok(()), |tls| tls.reload());
-        let header = self.header.as_ref().map_or(Ok(()), |vouching| vouching.reload());
-        Ok(listener.and(header)?)
-    }
-
     /// Says whom to believe of those that proxies pass on.
     #[must_use]
     pub fn vouch(&self) -> Option<Vouch> {
@@ -74,7 +66,13 @@ pub fn offered(config: &Config, issuer: &Issuer) -> MutualTls {
 /// # Errors
 /// When the file of CAs cannot be used.
 pub fn fetcher(config: &Config) -> anyhow::Result<Fetcher> {
-    let further = jwks_uri_cas(config)?;
+    let further = jwks_uri_ca_file(config)?;
+    for (at, certificate) in further.iter().enumerate() {
+        RootCertStore::empty().add(certificate.clone()).map_err(|error| {
+            let which = item("certificate", at, Validity::of_certificate(certificate).as_ref());
+            config_error("clients.jwks_uri_ca_file", &format!("{which}: {error}"))
+        })?;
+    }
     Fetcher::new(further, config.jwks_uri_allow.clone())
         .map_err(|error| config_error("clients.jwks_uri_ca_file", &error))
         .context("preparing to fetch key sets")
@@ -85,11 +83,19 @@ pub fn fetcher(config: &Config) -> anyhow::Result<Fetcher> {
 /// # Errors
 /// When it cannot be used; the CAs before stay trusted.
 pub fn reload_jwks_uri_cas(config: &Config, fetcher: &Fetcher) -> Result<(), ConfigError> {
-    let trusted = fetcher.trust(jwks_uri_cas(config)?);
+    let trusted = fetcher.trust(jwks_uri_ca_file(config)?);
     trusted.map_err(|error| config_error("clients.jwks_uri_ca_file", &error))
 }
 
-fn jwks_uri_cas(config: &Config) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+/// The dates of the CAs that vouch for hosts of `jwks_uri`.
+///
+/// # Errors
+/// When their file cannot be read.
+pub fn jwks_uri_cas(config: &Config) -> Result<Vec<Validity>, ConfigError> {
+    Ok(jwks_uri_ca_file(config)?.iter().filter_map(|der| Validity::of_certificate(der)).collect())
+}
+
+fn jwks_uri_ca_file(config: &Config) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     match &config.jwks_uri_ca_file {
         None => Ok(Vec::new()),
         Some(path) => pem_items(path).map_err(|error| config_error("clients.jwks_uri_ca_file", &error)),

@@ -8,14 +8,14 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::clients::{MutualTlsFiles, reload_jwks_uri_cas};
+use super::certificates::Certificates;
+use super::clients::reload_jwks_uri_cas;
 use super::credentials::Following;
 use super::notify::Notifier;
 use super::signals::{Asked, Signals};
 use crate::config::Config;
 use crate::fetch::Fetcher;
 use crate::store::Store;
-use crate::tls::Tls;
 
 /// What has been started.
 pub(super) struct Running {
@@ -37,8 +37,7 @@ pub(super) struct Running {
 pub(super) struct ReloadedFiles {
     pub(super) config: Config,
     pub(super) fetcher: Fetcher,
-    pub(super) tls: Option<Arc<Tls>>,
-    pub(super) mutual_tls: MutualTlsFiles,
+    pub(super) certificates: Arc<Certificates>,
     pub(super) url_file: Following,
 }
 
@@ -93,18 +92,14 @@ impl Running {
 impl ReloadedFiles {
     fn reload(&self) {
         self.url_file.again();
-        let has_cas = self.config.jwks_uri_ca_file.is_some();
-        let has_certificates = self.tls.is_some() || self.mutual_tls.listener.is_some() || self.mutual_tls.header.is_some();
-        let reloaded = self.tls.as_deref().map_or(Ok(()), Tls::reload).map_err(anyhow::Error::from);
-        let jwks_uri_cas = reload_jwks_uri_cas(&self.config, &self.fetcher).map_err(anyhow::Error::from);
-        match reloaded.and(self.mutual_tls.reload()).and(jwks_uri_cas) {
-            Ok(()) if !has_cas && !has_certificates => {
-                tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload");
-            }
-            Ok(()) => tracing::info!(event = "reload", "the certificates have been reloaded"),
-            Err(error) => {
-                tracing::error!(event = "reload", reason = %error, "a certificate was not reloaded; the one in use stays");
-            }
+        self.certificates.reload();
+        if self.config.jwks_uri_ca_file.is_none() {
+            return;
+        }
+        let setting = "clients.jwks_uri_ca_file";
+        match reload_jwks_uri_cas(&self.config, &self.fetcher) {
+            Ok(()) => tracing::info!(event = "reload", setting, "the CAs have been reloaded"),
+            Err(error) => tracing::error!(event = "reload", setting, reason = %error, "the CAs in use stay"),
         }
     }
 }

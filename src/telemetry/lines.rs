@@ -1,13 +1,14 @@
 //! Log lines on their way out: gathered in memory, written by a thread of their own in whole batches.
 //!
 //! A request appends to a buffer and goes on. A reader that has stalled costs lines, which are counted, and never a token.
+//! Lines that cannot be written (a full disk, a pipe without a reader) are counted too, and later ones are tried again.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Where lines are put.
@@ -25,7 +26,7 @@ pub struct Writer {
 struct Shared {
     gathered: Mutex<Gathered>,
     changed: Condvar,
-    dropped: AtomicU64,
+    dropped: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl Lines {
     pub fn put(&self, lines: &[u8]) {
         let mut gathered = self.0.lock();
         if gathered.bytes.len() + lines.len() > MOST_WAITING {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            self.0.dropped.inc_by(count(lines));
             return;
         }
         let first = gathered.bytes.is_empty();
@@ -61,16 +62,17 @@ impl Lines {
         }
     }
 
-    /// How many have been dropped.
+    /// How many were lost, for `grantd_log_lines_dropped_total`.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.0.dropped.load(Ordering::Relaxed)
+    pub fn dropped(&self) -> &Counter {
+        &self.0.dropped
     }
 }
 
 impl Shared {
     fn write_to(&self, mut out: impl Write) {
         let mut batch = Vec::new();
+        let mut lost = Lost::default();
         loop {
             let mut gathered = self.lock();
             while gathered.bytes.is_empty() && !gathered.closed {
@@ -79,9 +81,22 @@ impl Shared {
             std::mem::swap(&mut batch, &mut gathered.bytes);
             let closed = gathered.closed;
             drop(gathered);
-            // Nobody reads any more: there is no place left where that could be told.
-            if out.write_all(&batch).and_then(|()| out.flush()).is_err() || closed {
+            let written = self.write(&mut out, &batch, lost.cut);
+            if let Some(missing) = batch.get(written.bytes..).filter(|missing| !missing.is_empty()) {
+                self.dropped.inc_by(count(missing));
+                lost.lines += count(missing);
+                lost.cut = match written.bytes.checked_sub(1).and_then(|last| batch.get(last)) {
+                    Some(&last) => last != b'\n',
+                    None => written.cut,
+                };
+                lost.reason = written.fault.map(|fault| fault.to_string());
+            }
+            if closed {
                 return;
+            }
+            if written.bytes == batch.len() && lost.lines > 0 {
+                let Lost { lines, reason, .. } = std::mem::take(&mut lost);
+                tracing::warn!(event = "log.lost", lines, reason, "log lines were lost; they can be written again");
             }
             batch.clear();
             batch.shrink_to(KEPT);
@@ -92,10 +107,52 @@ impl Shared {
         }
     }
 
+    /// Writes as much of `lines` as can be written, after the end of a line that was cut off.
+    fn write(&self, out: &mut impl Write, lines: &[u8], cut: bool) -> Written {
+        let mut bytes = 0;
+        let mut end_line = cut;
+        while let Some(rest) = lines.get(bytes..).filter(|rest| !rest.is_empty()) {
+            match out.write(if end_line { b"\n" } else { rest }) {
+                Ok(0) => return Written { bytes, cut: end_line, fault: Some(io::ErrorKind::WriteZero.into()) },
+                Ok(_) if end_line => end_line = false,
+                Ok(written) => bytes += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Another process has made the pipe non-blocking. Its reader has stalled, which is no reason to give up.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.lock().closed => {
+                    thread::sleep(TOGETHER);
+                }
+                Err(error) => return Written { bytes, cut: end_line, fault: Some(error) },
+            }
+        }
+        // What a buffer holds back is written with the next lines or lost with the process.
+        Written { bytes, cut: end_line, fault: out.flush().err() }
+    }
+
     /// A poisoned lock still guards whole lines.
     fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What became of lines.
+struct Written {
+    bytes: usize,
+    /// Whether the line before them still lacks its end.
+    cut: bool,
+    fault: Option<io::Error>,
+}
+
+/// Lines that could not be written since the last that were.
+#[derive(Default)]
+struct Lost {
+    lines: u64,
+    /// Whether the last line that was written lacks its end.
+    cut: bool,
+    reason: Option<String>,
+}
+
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().map(|&byte| u64::from(byte == b'\n')).sum()
 }
 
 impl Drop for Writer {
@@ -169,7 +226,47 @@ mod tests {
         let text: Vec<u8> = written.try_iter().flatten().collect();
         let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
         assert_eq!(String::from_utf8(text).unwrap(), expected);
-        assert_eq!(lines.dropped(), 0);
+        assert_eq!(lines.dropped().get(), 0);
+    }
+
+    /// A disk with room for so many bytes.
+    struct Full {
+        written: mpsc::Sender<Vec<u8>>,
+        room: Arc<Mutex<usize>>,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut room = self.room.lock().unwrap();
+            let taken = bytes.len().min(*room);
+            *room -= taken;
+            if taken == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.send(bytes[..taken].to_vec()).unwrap();
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_later_ones_are_written() {
+        let (written, text) = mpsc::channel();
+        let room = Arc::new(Mutex::new(3));
+        let (lines, writer) = Lines::to(Full { written, room: Arc::clone(&room) }).unwrap();
+        lines.put(b"first\nsecond\n");
+        while lines.dropped().get() < 2 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        *room.lock().unwrap() = 1000;
+        lines.put(b"third\n");
+        drop(writer);
+        let text: Vec<u8> = text.try_iter().flatten().collect();
+        assert_eq!(String::from_utf8(text).unwrap(), "fir\nthird\n", "a line that was cut off ends before the next");
+        assert_eq!(lines.dropped().get(), 2);
     }
 
     #[test]
@@ -187,11 +284,12 @@ mod tests {
             }
         }
         let (lines, writer) = Lines::to(Stalled).unwrap();
-        let megabyte = vec![b'x'; 1 << 20];
+        let mut megabyte = vec![b'x'; 1 << 20];
+        megabyte[(1 << 20) - 1] = b'\n';
         for _ in 0..80 {
             lines.put(&megabyte);
         }
-        assert!(lines.dropped() >= 80 - 64, "{}", lines.dropped());
+        assert!(lines.dropped().get() >= 80 - 64, "{:?}", lines.dropped());
         drop(writer);
     }
 }

@@ -15,8 +15,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
+use super::files::Version;
 use super::{Current, Tls, TlsError, fault, pem_items, provider};
-use crate::crypto::certificate::{Certificate, is_ca};
+use crate::crypto::certificate::validity::{Validity, item};
+use crate::crypto::certificate::{Certificate, is_ca, verifier_reason};
 use crate::model::certificate::PeerCertificate;
 
 /// Whose word on certificates is taken.
@@ -26,6 +28,13 @@ pub struct ClientFiles {
     pub ca: Option<PathBuf>,
     /// What those CAs have revoked, in PEM: a list of each CA in a chain, and none out of date, or nothing is vouched for.
     pub crl: Option<PathBuf>,
+}
+
+impl ClientFiles {
+    /// The files that are set.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        self.ca.iter().chain(&self.crl).cloned().collect()
+    }
 }
 
 /// Takes part in the handshake: any certificate within bounds, or none, but no key that is not there.
@@ -91,38 +100,76 @@ impl ClientCertVerifier for AnyCertificate {
 
 /// Says who is vouched for: by the rules of webpki, with our CAs and their lists.
 #[derive(Debug)]
-pub(super) struct Judge(Option<Arc<dyn ClientCertVerifier>>);
+pub(super) struct Judge {
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    dates: ClientDates,
+}
+
+/// The dates of the CAs that vouch for clients, and of their revocation lists.
+#[derive(Debug, Clone, Default)]
+pub struct ClientDates {
+    /// Of the CAs.
+    pub cas: Vec<Validity>,
+    /// Of the revocation lists.
+    pub lists: Vec<Validity>,
+}
 
 impl Judge {
     pub(super) fn read(files: &ClientFiles, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let Some(path) = &files.ca else { return Ok(Self(None)) };
-        let mut roots = RootCertStore::empty();
-        for certificate in pem_items::<CertificateDer<'static>>(path)? {
+        let Some(path) = &files.ca else { return Ok(Self { verifier: None, dates: ClientDates::default() }) };
+        let (mut roots, mut dates) = (RootCertStore::empty(), ClientDates::default());
+        for (at, certificate) in pem_items::<CertificateDer<'static>>(path)?.into_iter().enumerate() {
+            let validity = Validity::of_certificate(&certificate);
+            let wrong =
+                |reason: &str| fault(path, &format!("{}: {reason}", item("certificate", at, validity.as_ref())));
             // C20: webpki takes any certificate for an anchor, and the holder of a leaf would be a CA.
             if !is_ca(&certificate) {
-                return Err(fault(path, "a certificate in it is not a CA's (basicConstraints)"));
+                return Err(wrong("it is not a CA's (basicConstraints)"));
             }
-            roots.add(certificate).map_err(|error| fault(path, &error.to_string()))?;
+            roots.add(certificate).map_err(|error| wrong(&error.to_string()))?;
+            dates.cas.extend(validity);
         }
-        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-        if let Some(crl) = &files.crl {
-            let lists = pem_items::<CertificateRevocationListDer<'static>>(crl)?;
+        let (roots, mut lists) = (Arc::new(roots), Vec::new());
+        if let Some(path) = &files.crl {
+            lists = pem_items::<CertificateRevocationListDer<'static>>(path)?;
+            dates.lists = lists.iter().filter_map(|list| Validity::of_revocation_list(list)).collect();
+        }
+        let build = |lists: Vec<CertificateRevocationListDer<'static>>| {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
             // MTL-15: what cannot be known is a refusal.
-            verifier = verifier.with_crls(lists).enforce_revocation_expiration();
-        }
-        let blamed = files.crl.as_ref().unwrap_or(path);
-        Ok(Self(Some(verifier.build().map_err(|error| fault(blamed, &error.to_string()))?)))
+            let has_lists = !lists.is_empty();
+            let verifier = verifier.with_crls(lists);
+            if has_lists { verifier.enforce_revocation_expiration().build() } else { verifier.build() }
+        };
+        let verifier = build(lists.clone()).map_err(|error| {
+            // The error does not say which of the lists it is about.
+            let unusable =
+                lists.iter().enumerate().find_map(|(at, list)| Some((at, list, build(vec![list.clone()]).err()?)));
+            match (&files.crl, unusable) {
+                (Some(path), Some((at, list, error))) => {
+                    fault(path, &format!("{}: {error}", item("list", at, Validity::of_revocation_list(list).as_ref())))
+                }
+                (crl, _) => fault(crl.as_ref().unwrap_or(path), &error.to_string()),
+            }
+        })?;
+        Ok(Self { verifier: Some(verifier), dates })
     }
 
-    pub(super) fn vouches_for(&self, chain: &[CertificateDer<'_>]) -> bool {
-        let (Some(verifier), Some((end_entity, intermediates))) = (&self.0, chain.split_first()) else { return false };
+    /// Whether a CA of ours vouches for a chain, or why none does.
+    pub(super) fn vouches_for(&self, chain: &[CertificateDer<'_>]) -> Result<(), Arc<str>> {
+        let Some(verifier) = &self.verifier else { return Err("server.mtls.client_ca_file is not set".into()) };
+        let Some((end_entity, intermediates)) = chain.split_first() else { return Err("no certificate".into()) };
         match verifier.verify_client_cert(end_entity, intermediates, UnixTime::now()) {
-            Ok(_) => true,
+            Ok(_) => Ok(()),
             Err(error) => {
                 tracing::debug!(event = "connection.not_vouched_for", reason = %error);
-                false
+                Err(verifier_reason(&error).into())
             }
         }
+    }
+
+    pub(super) fn dates(&self) -> &ClientDates {
+        &self.dates
     }
 }
 
@@ -131,6 +178,7 @@ impl Judge {
 pub struct Vouching {
     files: ClientFiles,
     judge: ArcSwap<Judge>,
+    version: Mutex<Version>,
 }
 
 impl Vouching {
@@ -139,8 +187,9 @@ impl Vouching {
     /// # Errors
     /// [`TlsError`].
     pub fn load(files: ClientFiles) -> Result<Self, TlsError> {
+        let version = Version::of(&files.paths());
         let judge = Judge::read(&files, &Arc::new(provider(false)))?;
-        Ok(Self { files, judge: ArcSwap::from_pointee(judge) })
+        Ok(Self { files, judge: ArcSwap::from_pointee(judge), version: Mutex::new(version) })
     }
 
     /// Reads them again. When they cannot be used, those in use stay.
@@ -148,13 +197,30 @@ impl Vouching {
     /// # Errors
     /// [`TlsError`].
     pub fn reload(&self) -> Result<(), TlsError> {
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Version::of(&self.files.paths());
         self.judge.store(Arc::new(Judge::read(&self.files, &Arc::new(provider(false)))?));
         Ok(())
     }
 
-    /// Whether a CA of ours vouches for a chain in DER, the client's own certificate first.
+    /// The version of the files that is there now, if it is not the one that was read last.
     #[must_use]
-    pub fn vouches_for(&self, chain: &[Vec<u8>]) -> bool {
+    pub fn newer(&self) -> Option<Version> {
+        let now = Version::of(&self.files.paths());
+        let read = self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        (*read != now).then_some(now)
+    }
+
+    /// The dates of what is in use.
+    #[must_use]
+    pub fn dates(&self) -> ClientDates {
+        self.judge.load().dates().clone()
+    }
+
+    /// Whether a CA of ours vouches for a chain in DER, the client's own certificate first, or why none does.
+    ///
+    /// # Errors
+    /// What the verifier says.
+    pub fn vouches_for(&self, chain: &[Vec<u8>]) -> Result<(), Arc<str>> {
         let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         self.judge.load().vouches_for(&chain)
     }
@@ -173,7 +239,7 @@ pub struct Shown {
 struct Verdict {
     by: Weak<Current>,
     at: Instant,
-    ca_verified: bool,
+    ca_verified: Result<(), Arc<str>>,
 }
 
 impl Shown {
@@ -192,12 +258,13 @@ impl Shown {
         if !std::ptr::eq(last.by.as_ptr(), Arc::as_ptr(&current)) || last.at.elapsed() > VERDICT_LASTS {
             *last = verdict(&current, &self.chain);
         }
-        PeerCertificate { certificate: Arc::clone(&self.certificate), ca_verified: last.ca_verified }
+        PeerCertificate { certificate: Arc::clone(&self.certificate), ca_verified: last.ca_verified.clone() }
     }
 }
 
 fn verdict(current: &Arc<Current>, chain: &[CertificateDer<'_>]) -> Verdict {
-    let ca_verified = current.judge.as_ref().is_some_and(|judge| judge.vouches_for(chain));
+    let unasked = || Err("this listener asks for no certificates".into());
+    let ca_verified = current.judge.as_ref().map_or_else(unasked, |judge| judge.vouches_for(chain));
     Verdict { by: Arc::downgrade(current), at: Instant::now(), ca_verified }
 }
 

@@ -14,6 +14,8 @@ use grantd::model::certificate::{
 };
 use grantd::model::time::UnixTime;
 
+use crate::harness::verdict;
+
 /// Tag, length, value.
 pub(crate) fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
@@ -335,7 +337,7 @@ fn c20_mtl_06_self_signed_means_this_very_certificate() {
     assert_eq!(pinned.to_string(), certificate.x5t_s256());
     let peer = |certificate: &Certificate, ca_verified| PeerCertificate {
         certificate: Arc::new(certificate.clone()),
-        ca_verified,
+        ca_verified: verdict(ca_verified),
     };
     let now = UnixTime(certificate.not_before());
     assert_eq!(peer(&certificate, false).proves(&registered("self_signed", &pinned.to_string()), now), Ok(()));
@@ -378,11 +380,11 @@ fn mtl_03_a_name_needs_a_ca_and_a_certificate_for_clients() {
     let subject = registered("subject_dn", "CN=svc");
     let proves = |extensions: &[Vec<u8>], ca_verified| {
         let certificate = Arc::new(Certificate::parse(&certificate_of(b"svc", extensions)).unwrap());
-        PeerCertificate { certificate, ca_verified }.proves(&subject, now)
+        PeerCertificate { certificate, ca_verified: verdict(ca_verified) }.proves(&subject, now)
     };
     let purposes = |last: u8| extension(37, &der(0x30, &[&der(6, &[&[0x2b, 6, 1, 5, 5, 7, 3, last]])]));
     assert_eq!(proves(&[], true), Ok(()));
-    assert_eq!(proves(&[], false), Err(CertificateMismatch::Untrusted));
+    assert_eq!(proves(&[], false), Err(CertificateMismatch::Untrusted("no CA".into())));
     assert_eq!(proves(&[purposes(2)], true), Ok(()), "clientAuth");
     assert_eq!(proves(&[purposes(1)], true), Err(CertificateMismatch::Purpose), "serverAuth only");
     let any = extension(37, &der(0x30, &[&der(6, &[&[0x55, 0x1d, 37, 0]])]));

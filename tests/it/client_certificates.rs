@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::assertion::{Signer, TYPE};
-use crate::harness::{Answer, Db, Server, Setup, basic, client, form};
+use crate::harness::{Answer, Db, Server, Setup, basic, client, form, verdict};
 use crate::mutual_tls::{self, Ca, Identity, ca, named, self_signed};
 use crate::process::daemon::{Daemon, Grantd, eventually};
 
@@ -41,7 +41,10 @@ on_both!(
 const FORM: &str = "grant_type=client_credentials";
 
 fn peer(identity: &Identity, ca_verified: bool) -> PeerCertificate {
-    PeerCertificate { certificate: Arc::new(Certificate::parse(&identity.chain()[0]).unwrap()), ca_verified }
+    PeerCertificate {
+        certificate: Arc::new(Certificate::parse(&identity.chain()[0]).unwrap()),
+        ca_verified: verdict(ca_verified),
+    }
 }
 
 async fn ask_by(

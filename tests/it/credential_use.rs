@@ -120,7 +120,7 @@ async fn mtl_06_a_registration_that_has_ended_authenticates_nobody(db: Db) {
     setup.store.create_client(&client("ms"), None).await.unwrap();
     setup.store.add_client_certificate("ms", &registered("over", now)).await.unwrap();
     let server = setup.start().await;
-    let shown = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: false };
+    let shown = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: Err("no CA".into()) };
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(shown) };
     let ask = async || server.send_by(&caller, form("/token", &[], "grant_type=client_credentials&client_id=ms")).await;
     ask().await.e401();

@@ -312,6 +312,11 @@ pub fn refusals(counts: &Counts) -> Arc<Refusals> {
     Arc::new(Refusals::new(counts.connections_refused.clone(), RequestIds::new().unwrap()))
 }
 
+/// Whether a CA vouches for a certificate, as a listener says it.
+pub fn verdict(ca_verified: bool) -> Result<(), Arc<str>> {
+    if ca_verified { Ok(()) } else { Err("no CA".into()) }
+}
+
 /// A POST of a form with further header fields.
 pub fn form(path: &str, fields: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
     let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");

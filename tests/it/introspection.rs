@@ -280,7 +280,7 @@ async fn int_08_dpo_20_mtl_09_bindings_are_told(db: Db) {
     world.server.store.add_client_keys("mb", &[signer.stored()]).await.unwrap();
     world.server.refresh().await;
     let certificate = Arc::new(Certificate::parse(&self_signed("svc").chain()[0]).unwrap());
-    let peer = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: false };
+    let peer = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: Err("no CA".into()) };
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(peer) };
     let assertion = format!("client_assertion_type={TYPE}&client_assertion={}", signer.fresh("mb"));
     let asked = form("/token", &[], format!("grant_type=client_credentials&{assertion}"));

@@ -15,7 +15,7 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
 use crate::assertion::{Signer, ask, claims_at};
-use crate::harness::{Answer, Db, Server, Setup, client, form};
+use crate::harness::{Answer, Db, Server, Setup, client, form, verdict};
 use crate::jwks_host::{Host, ask_as, publishing, setup, with_pu};
 use crate::mutual_tls::{ca, named};
 use crate::process::daemon::Grantd;
@@ -72,7 +72,8 @@ async fn show(server: &Server, der: &[u8], id: &str) -> Answer {
 }
 
 async fn show_as(server: &Server, der: &[u8], id: &str, ca_verified: bool) -> Answer {
-    let certificate = PeerCertificate { certificate: Arc::new(Certificate::parse(der).unwrap()), ca_verified };
+    let certificate =
+        PeerCertificate { certificate: Arc::new(Certificate::parse(der).unwrap()), ca_verified: verdict(ca_verified) };
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(certificate) };
     let body = format!("grant_type=client_credentials&client_id={id}");
     server.send_by(&caller, form("/token", &[], body)).await

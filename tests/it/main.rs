@@ -36,6 +36,12 @@ mod client_secrets;
 /// What a secret costs: remembered, refused by its tag, or hashed.
 mod secret_costs;
 
+/// Guesses at secrets, and the clients that they are made at.
+mod guessing;
+
+/// What ends by itself, and what operators are told of it.
+mod endings;
+
 /// Calls that are killed halfway, connections that are cut.
 mod cancelled;
 

@@ -66,7 +66,7 @@ async fn listen(directory: TempDir, terms: Terms) -> Listening {
     let (stop, stopped) = watch::channel(false);
     let told = |peer: Option<PeerCertificate>| match peer {
         None => "none".to_owned(),
-        Some(peer) => format!("{} {}", peer.certificate.subject(), peer.ca_verified),
+        Some(peer) => format!("{} {}", peer.certificate.subject(), peer.ca_verified.is_ok()),
     };
     let answer = move |caller: Caller, _| std::future::ready(told(caller.certificate).into_response());
     let counts = Counts::default();
@@ -102,7 +102,7 @@ pub fn named(cn: &str) -> CertificateParams {
     params
 }
 
-fn ca_params(cn: &str) -> CertificateParams {
+pub fn ca_params(cn: &str) -> CertificateParams {
     let mut params = named(cn);
     params.subject_alt_names.clear();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -328,7 +328,7 @@ fn m99_thirty_certificates_that_sign_each_other_are_judged_soon() {
     // The best of a few, since the machine does other things as well.
     let best = (0..5).map(|_| {
         let started = Instant::now();
-        assert!(!vouching.vouches_for(&chain));
+        assert!(vouching.vouches_for(&chain).is_err());
         started.elapsed()
     });
     let best = best.min().unwrap();
@@ -394,7 +394,7 @@ async fn c23_a_reload_is_all_or_nothing_and_reaches_connections_that_are_open() 
     assert_eq!(ask(&mut listening.connect(config).await.unwrap()).await.unwrap(), "CN=svc true");
 }
 
-fn revocation_list(ca: &Ca, next_update: i32, revoked: &[u64]) -> String {
+pub fn revocation_list(ca: &Ca, next_update: i32, revoked: &[u64]) -> String {
     let revoked = revoked.iter().map(|serial| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
         revocation_time: date_time_ymd(2024, 1, 1),

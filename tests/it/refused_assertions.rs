@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::assertion::{Signer, TYPE, ask, ask_at, claims, claims_at, mac};
 use crate::client_certificates::register;
-use crate::harness::{Answer, Db, Server, Setup, basic, client, form};
+use crate::harness::{Answer, Db, Server, Setup, basic, client, form, verdict};
 use crate::mutual_tls::{Identity, ca, named, self_signed};
 
 on_both!(
@@ -117,7 +117,10 @@ struct World {
 }
 
 fn peer(identity: &Identity, ca_verified: bool) -> PeerCertificate {
-    PeerCertificate { certificate: Arc::new(Certificate::parse(&identity.chain()[0]).unwrap()), ca_verified }
+    PeerCertificate {
+        certificate: Arc::new(Certificate::parse(&identity.chain()[0]).unwrap()),
+        ca_verified: verdict(ca_verified),
+    }
 }
 
 impl World {

@@ -28,7 +28,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
                 }
                 let (measured, seen) = measure(server, &load)?;
                 if seen.errors > 0 {
-                    report.errors(seen.errors, seen.first_error.as_deref());
+                    report.errors(seen.errors, seen.unavailable, seen.first_error.as_deref());
                 }
                 rounds.push(measured);
             }

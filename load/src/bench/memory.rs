@@ -42,7 +42,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     row("start with 100,000 clients until ready", loading, "s", Goal::None);
     row("after 100 clients had tokens, hashes included", warm, "MiB", Goal::None);
     if seen.errors > 0 {
-        report.errors(seen.errors, seen.first_error.as_deref());
+        report.errors(seen.errors, seen.unavailable, seen.first_error.as_deref());
     }
     let mut row = |name, value, goal| report.figure(name, &Figure::new(vec![value]), "MiB", goal);
     row("P6: more under 1,000 connections, from warm", crowded - warm, Goal::AtMost(30.0));

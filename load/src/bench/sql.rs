@@ -40,7 +40,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 
     report.section(&format!("sql: {} tokens of {wanted} wanted, from {REAL} clients", seen.answers));
     if seen.errors > 0 {
-        report.errors(seen.errors, seen.first_error.as_deref());
+        report.errors(seen.errors, seen.unavailable, seen.first_error.as_deref());
     }
     let (mut all, mut polls, mut by_time) = (0.0, 0.0, 0.0);
     for (statement, calls) in &statements {

@@ -36,7 +36,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         let seen = load.run();
         left = expired(bench)?;
         if seen.errors > 0 {
-            report.errors(seen.errors, seen.first_error.as_deref());
+            report.errors(seen.errors, seen.unavailable, seen.first_error.as_deref());
         }
         #[expect(clippy::cast_precision_loss, reason = "a million at most")]
         let swept = before.saturating_sub(left) as f64 / from.elapsed().as_secs_f64();

@@ -2,6 +2,7 @@
 
 pub mod cold;
 pub mod flood;
+pub mod guessed;
 pub mod hostile;
 mod introspected;
 pub mod once;

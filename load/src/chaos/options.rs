@@ -117,7 +117,7 @@ impl Lengths {
 }
 
 /// What there is to measure.
-pub const FIGURES: [&str; 10] = ["1", "2", "3", "4", "6", "7", "9", "10", "11", "M80"];
+pub const FIGURES: [&str; 11] = ["1", "2", "3", "4", "6", "7", "9", "10", "11", "H62", "M80"];
 
 impl Options {
     /// Reads the command line; `script/chaos` gives what tells where the database is.

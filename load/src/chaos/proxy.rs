@@ -104,7 +104,8 @@ async fn free_address() -> anyhow::Result<SocketAddr> {
 
 /// One process, so that killing it ends all of it.
 fn nginx(address: SocketAddr, room: &Path, replicas: &[Replica]) -> String {
-    let servers: String = replicas.iter().map(|replica| format!("    server {} max_fails=0;\n", replica.public)).collect();
+    let servers: String =
+        replicas.iter().map(|replica| format!("    server {} max_fails=0;\n", replica.public)).collect();
     let room = room.display();
     format!(
         "daemon off;\nmaster_process off;\npid {room}/nginx.pid;\nerror_log {room}/nginx-error.log;\n\

@@ -111,7 +111,7 @@ impl Authenticator {
             NoKeys::Busy => Unavailable::KeySets.into(),
         })?;
         let verified = match verified {
-            Err(error) if fits_none(error) => {
+            Err(error) if fits_none(&error) => {
                 let others = self.client_jwks.other_keys(client_id, &uri, &known, now).await;
                 // The key may be a new one, so it is not called a wrong one.
                 let others = others.map_err(|Busy| Unavailable::KeySets)?;
@@ -124,7 +124,7 @@ impl Authenticator {
 }
 
 /// Whether it is the keys that do not fit, and not what else was sent.
-fn fits_none(error: ClientAuthError) -> bool {
+fn fits_none(error: &ClientAuthError) -> bool {
     matches!(
         error,
         ClientAuthError::Assertion(JoseError::NoKey | JoseError::OtherAlg | JoseError::Signature)

@@ -4,7 +4,7 @@ use crate::crypto::jose::JoseError;
 use crate::model::certificate::CertificateMismatch;
 
 /// The client is not authenticated. All of these look the same from outside.
-#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum ClientAuthError {
     /// SEC-13.
     #[error("no client authentication included")]
@@ -90,7 +90,7 @@ pub enum ClientAuthError {
 }
 
 impl ClientAuthError {
-    pub(super) fn reason(self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Absent => "no_credentials",
             Self::Scheme => "auth_scheme",
@@ -119,7 +119,7 @@ impl ClientAuthError {
             Self::KeyExpired => "key_expired",
             Self::CertificateRepeated => "client_cert_repeated",
             Self::Certificate(CertificateMismatch::Other) => "certificate_unknown",
-            Self::Certificate(CertificateMismatch::Untrusted) => "certificate_untrusted",
+            Self::Certificate(CertificateMismatch::Untrusted(_)) => "certificate_untrusted",
             Self::Certificate(CertificateMismatch::Purpose) => "certificate_purpose",
             Self::Certificate(CertificateMismatch::Expired) => "certificate_expired",
         }

@@ -233,7 +233,7 @@ pub async fn get(address: SocketAddr, path: &str) -> Answer {
     send(address, Request::get(path).body(Body::empty()).unwrap()).await
 }
 
-async fn send(address: SocketAddr, mut request: Request<Body>) -> Answer {
+pub async fn send(address: SocketAddr, mut request: Request<Body>) -> Answer {
     request.headers_mut().insert("host", address.to_string().parse().unwrap());
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();

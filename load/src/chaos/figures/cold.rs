@@ -1,6 +1,6 @@
 //! Honest clients that a replica has not seen before: they wait as long as `Retry-After` says and try again.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -38,7 +38,7 @@ pub async fn meet(pairs: Vec<(Known, usize)>, lasts: Duration, replicas: Vec<Soc
         let Some(address) = replicas.get(replica).copied() else { continue };
         tasks.spawn(async move {
             tokio::time::sleep_until(start + every * n).await;
-            first_token(&known, address, n).await
+            first_token(&known, address, honest_loopback(u64::from(n) << 8 ^ 0xc01d)).await
         });
     }
     let mut cold = Cold::default();
@@ -56,14 +56,14 @@ pub async fn meet(pairs: Vec<(Known, usize)>, lasts: Duration, replicas: Vec<Soc
 }
 
 /// How many attempts, how long, and the last status. An attempt on a broken connection is repeated after a second.
-async fn first_token(known: &Known, replica: SocketAddr, n: u32) -> (usize, Duration, Option<u16>) {
+pub async fn first_token(known: &Known, replica: SocketAddr, source: IpAddr) -> (usize, Duration, Option<u16>) {
     let started = Instant::now();
     let deadline = started + Duration::from_secs(10);
     let mut attempts = 0;
     loop {
         attempts += 1;
         let asking = async {
-            let mut connection = Connection::open(honest_loopback(u64::from(n) << 8 ^ 0xc01d), replica).await.ok()?;
+            let mut connection = Connection::open(source, replica).await.ok()?;
             connection.exchange(&known.request).await.ok()
         };
         let Ok(answer) = timeout_at(deadline, asking).await else { return (attempts, started.elapsed(), None) };

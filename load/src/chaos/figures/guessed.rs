@@ -1,0 +1,85 @@
+//! Figure H62: a client with an imported secret meets a replica for the first time, while a guesser at its own address
+//! sends another wrong secret in its name every 20 ms.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep};
+
+use super::cold::first_token;
+use crate::chaos::chance::untagged_secret;
+use crate::chaos::connection::Connection;
+use crate::chaos::http::token_request;
+use crate::chaos::options::Options;
+use crate::chaos::registrations::Known;
+use crate::chaos::report::{Report, Target};
+use crate::chaos::rig::Rig;
+use crate::chaos::stats::{number, percent};
+
+pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    rig.start_anew().await?;
+    let all = rig.registrations.take_cold(rig.registrations.cold_left());
+    let pairs: Vec<_> = all.into_iter().filter(|(known, _)| known.imported).take(options.lengths.trials).collect();
+    let (addresses, hashes) = (rig.addresses(), rig.metric(HASHES).await);
+    let started = Instant::now();
+    let (mut met, mut guesses) = (Vec::new(), 0);
+    // A few at a time, so that the replicas are not busy with hashes.
+    for (batch, pairs) in pairs.chunks(TOGETHER).enumerate() {
+        let mut tasks = JoinSet::new();
+        for (nth, (known, replica)) in pairs.iter().cloned().enumerate() {
+            let Some(address) = addresses.get(replica).copied() else { continue };
+            let source = IpAddr::V4(Ipv4Addr::from(0x7f02_0001 + u32::try_from(batch * TOGETHER + nth)?));
+            tasks.spawn(async move { besieged(&known, address, source).await });
+        }
+        while let Some(done) = tasks.join_next().await {
+            let (attempts, took, end, guessed) = done?;
+            guesses += guessed;
+            met.push((attempts, took, end));
+        }
+    }
+    let hashes = rig.metric(HASHES).await - hashes;
+    let served: Vec<_> = met.iter().filter(|(_, _, end)| *end == Some(200)).collect();
+    let attempts = served.iter().map(|(attempts, ..)| *attempts).max().unwrap_or(0);
+    let slowest = served.iter().map(|(_, took, _)| took.as_secs_f64()).fold(0.0, f64::max);
+    let told = format!(
+        "{} clients, at most {attempts} attempts, slowest {slowest:.1} s; {guesses} guesses in {:.0} s, {hashes:.0} hashes",
+        met.len(),
+        started.elapsed().as_secs_f64()
+    );
+    let share = percent(served.len(), met.len());
+    report.add("H62", "guessed at: served within 10 s, %", Target::AtLeast(90.0), share, told);
+    let wrong = number(met.iter().filter(|(_, _, end)| *end == Some(401)).count());
+    report.add("H62", "guessed at: right secrets called wrong", Target::AtMost(0.0), wrong, String::new());
+    Ok(())
+}
+
+/// Attempts, time and last status of the client, which comes a second after the guesser, and the number of guesses.
+async fn besieged(known: &Known, replica: SocketAddr, source: IpAddr) -> (usize, Duration, Option<u16>, usize) {
+    let client_id = known.client_id.clone();
+    let mut guesser = JoinSet::new();
+    let (sent, seen) = tokio::sync::watch::channel(0_usize);
+    guesser.spawn(async move {
+        let (mut connection, mut ticks) = (None, interval(Duration::from_millis(20)));
+        for n in 0_u64.. {
+            ticks.tick().await;
+            let guess = token_request(&client_id, &untagged_secret(n ^ 0x6e55 << 32));
+            if connection.is_none() {
+                connection = Connection::open(source, replica).await.ok();
+            }
+            let Some(open) = connection.as_mut() else { continue };
+            if open.exchange(&guess).await.is_err() {
+                connection = None;
+            }
+            sent.send_modify(|sent| *sent += 1);
+        }
+    });
+    sleep(Duration::from_secs(1)).await;
+    let (attempts, took, end) = first_token(known, replica, source).await;
+    guesser.abort_all();
+    let guesses = *seen.borrow();
+    (attempts, took, end, guesses)
+}
+
+const HASHES: &str = "grantd_argon2_verifications_total";
+const TOGETHER: usize = 4;

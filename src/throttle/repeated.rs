@@ -1,0 +1,232 @@
+//! Secrets that are presented again while their client is slowed down: a small share of the hashes is kept for them.
+//!
+//! A guesser has to try another value each time, and a client always presents the same one. So a value that was presented
+//! before is more likely to be the client's, and one that was hashed and refused before needs no second hash.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::network;
+
+/// The values that were presented lately, and the shares of those that wait. Two fixed tables.
+#[derive(Debug)]
+pub struct Repeated {
+    values: Box<[Mutex<Value>]>,
+    shares: Box<[Mutex<Share>]>,
+    hasher: RandomState,
+    started: Instant,
+}
+
+/// A presented value. The table knows it by 64 bits of a hash under a key of the process.
+#[derive(Debug, Clone, Copy, Default)]
+struct Value {
+    fingerprint: u64,
+    /// When it was last counted, in quarters of a second since the table was made.
+    at: u32,
+    /// How often it was presented, counted at most once each quarter of a second; 0 for an empty slot.
+    times: u8,
+    /// Whether its hashes were computed and none matched.
+    refused: bool,
+}
+
+/// What is left for the values of one client from one source. Pairs that share a slot share it.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    /// When the next value may be hashed.
+    next_at: Instant,
+    /// A value found no room that was presented so often: one that was presented less often lets it pass,
+    bar: u8,
+    /// until then.
+    bar_until: Instant,
+}
+
+impl Repeated {
+    /// Empty tables.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        let share = Share { next_at: now, bar: 0, bar_until: now };
+        Self {
+            values: (0..VALUES).map(|_| Mutex::default()).collect(),
+            shares: (0..SHARES).map(|_| Mutex::new(share)).collect(),
+            hasher: RandomState::new(),
+            started: now,
+        }
+    }
+
+    /// Names a value in the calls below: `attempt` says all of what is presented, in whose name, and what it is held
+    /// against. So a value that was refused counts as another one once the secrets of the client are others.
+    #[must_use]
+    pub fn fingerprint(&self, attempt: &[u8; 32], source: IpAddr) -> u64 {
+        self.hasher.hash_one((attempt, network(source)))
+    }
+
+    /// Whether the hashes of this value were computed before, and none matched.
+    #[must_use]
+    pub fn was_refused(&self, fingerprint: u64) -> bool {
+        let value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
+        value.times > 0 && value.fingerprint == fingerprint && value.refused
+    }
+
+    /// Notes that the hashes of this value were computed, and none matched.
+    pub fn refused(&self, fingerprint: u64, now: Instant) {
+        let at = self.quarter(now);
+        let mut value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
+        if value.fingerprint == fingerprint || value.gives_way(at) {
+            *value = Value { fingerprint, at, times: 1, refused: true };
+        }
+    }
+
+    /// Whether a value may be hashed although its client is slowed down for this source.
+    ///
+    /// # Errors
+    /// The time after which to present it again.
+    pub fn admit(&self, fingerprint: u64, client_id: &str, source: IpAddr, now: Instant) -> Result<(), Duration> {
+        let times = self.present(fingerprint, now);
+        if times < 2 {
+            return Err(AGAIN);
+        }
+        let pair = self.hasher.hash_one((client_id, network(source)));
+        let mut share = slot(&self.shares, pair).lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = if share.bar_until > now { share.bar } else { 0 };
+        if times <= bar {
+            return Err(AGAIN);
+        }
+        if share.next_at > now {
+            (share.bar, share.bar_until) = (times, now + BAR_LASTS);
+            return Err(AGAIN);
+        }
+        share.next_at = now + EACH;
+        Ok(())
+    }
+
+    /// Counts a value, and returns how often it was presented.
+    fn present(&self, fingerprint: u64, now: Instant) -> u8 {
+        let at = self.quarter(now);
+        let mut value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
+        if value.fingerprint == fingerprint && value.times > 0 {
+            if at > value.at {
+                (value.at, value.times) = (at, value.times.saturating_add(1));
+            }
+            return value.times;
+        }
+        if value.gives_way(at) {
+            *value = Value { fingerprint, at, times: 1, refused: false };
+        }
+        1
+    }
+
+    fn quarter(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.started).as_millis() / 250).unwrap_or(u32::MAX)
+    }
+}
+
+impl Value {
+    /// Whether another value may take the slot. One that was presented again is kept for a minute.
+    fn gives_way(&self, at: u32) -> bool {
+        self.refused || self.times < 2 || at.saturating_sub(self.at) > KEPT
+    }
+}
+
+fn slot<T>(table: &[Mutex<T>], hash: u64) -> &Mutex<T> {
+    #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "the remainder is below the length")]
+    &table[(hash % table.len() as u64) as usize]
+}
+
+const VALUES: usize = 65_536;
+const SHARES: usize = 16_384;
+/// Of one client from one source, one value is hashed in each such time.
+const EACH: Duration = Duration::from_millis(500);
+/// After this time a client should present its secret again.
+const AGAIN: Duration = Duration::from_secs(1);
+const BAR_LASTS: Duration = Duration::from_secs(2);
+/// A minute, in quarters of a second.
+const KEPT: u32 = 240;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    #[test]
+    fn a_value_is_admitted_when_it_is_presented_again_and_no_more_once_it_was_refused() {
+        let start = Instant::now();
+        let repeated = Repeated::new(start);
+        let value = repeated.fingerprint(&[7; 32], A);
+        assert_eq!(repeated.admit(value, "c", A, start), Err(AGAIN));
+        assert_eq!(repeated.admit(value, "c", A, start + Duration::from_millis(20)), Err(AGAIN), "the same moment");
+        assert_eq!(repeated.admit(value, "c", A, start + AGAIN), Ok(()));
+        assert!(!repeated.was_refused(value));
+        repeated.refused(value, start + AGAIN);
+        assert!(repeated.was_refused(value));
+        assert!(!repeated.was_refused(repeated.fingerprint(&[7; 32], "192.0.2.2".parse().unwrap())), "another source");
+    }
+
+    /// When the client's secret is admitted, in seconds, and how many guesses are in the same time. The guesser presents
+    /// `rate` values a second, each `repeats` times, once a second; the client presents its secret once a second.
+    fn contest(rate: u64, repeats: u64, longest: u64) -> (Option<u64>, u64) {
+        let start = Instant::now();
+        let repeated = Repeated::new(start);
+        let right = repeated.fingerprint(&[0xff; 32], A);
+        let mut admitted = 0;
+        // Values that are alive at the same time; each is followed by the next one after its last presentation.
+        let mut alive: Vec<(u64, u64)> = (0..rate).map(|value| (value, value % repeats)).collect();
+        let mut next = rate;
+        for second in 0..longest {
+            for (nth, (value, presented)) in alive.iter_mut().enumerate() {
+                let at = start + Duration::from_millis(second * 1000 + nth as u64 * 1000 / rate);
+                if nth as u64 == rate / 2 && repeated.admit(right, "c", A, at).is_ok() {
+                    return (Some(second), admitted);
+                }
+                let mut attempt = [0; 32];
+                attempt[..8].copy_from_slice(&value.to_be_bytes());
+                let fingerprint = repeated.fingerprint(&attempt, A);
+                let tried = repeated.was_refused(fingerprint);
+                if !tried && repeated.admit(fingerprint, "c", A, at).is_ok() {
+                    admitted += 1;
+                    repeated.refused(fingerprint, at);
+                }
+                *presented += 1;
+                if tried || *presented >= repeats {
+                    (*value, *presented) = (next, 0);
+                    next += 1;
+                }
+            }
+        }
+        (None, admitted)
+    }
+
+    #[test]
+    fn a_guesser_who_presents_another_value_each_time_keeps_nobody_waiting() {
+        for rate in [10, 50, 200] {
+            assert_eq!(contest(rate, 1, 100), (Some(1), 0), "{rate} guesses a second");
+        }
+    }
+
+    #[test]
+    fn a_guesser_who_repeats_its_values_is_outwaited_and_tries_no_more_than_the_share() {
+        for repeats in 2..60 {
+            let (seconds, guesses) = contest(50, repeats, 300);
+            let seconds = seconds.unwrap_or(u64::MAX);
+            assert!(seconds <= 60, "{repeats} times each: {seconds} s");
+            assert!(guesses <= 2 * (seconds + 1), "{guesses} guesses in {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_other_values_does_not_wash_out_one_that_was_presented_again() {
+        let start = Instant::now();
+        let repeated = Repeated::new(start);
+        let value = repeated.fingerprint(&[7; 32], A);
+        for _ in 0..2 {
+            repeated.present(value, start);
+        }
+        assert_eq!(repeated.present(value, start + AGAIN), 2);
+        for number in 0..300_000_u64 {
+            repeated.present(repeated.hasher.hash_one(number), start + AGAIN);
+        }
+        assert_eq!(repeated.present(value, start + AGAIN * 2), 3);
+    }
+}
