@@ -11,6 +11,7 @@ mod disclosure;
 mod doctor;
 mod health;
 mod key;
+mod migrate;
 mod open;
 mod registered;
 mod resource;
@@ -40,7 +41,7 @@ use crate::model::client_id::ClientId;
 use crate::model::credential::Origin;
 use crate::model::time::{Clock, Span, UnixTime};
 use crate::serve::signals::{self, Signals};
-use crate::store::migrations::{Applied, MigrationError, MigrationTerms};
+use crate::store::migrations::MigrationError;
 use crate::store::secrets::NewSecret;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Filter, printable};
@@ -70,13 +71,7 @@ enum Command {
     /// Run the server
     Serve,
     /// Apply the schema, then the seeds of database.seeds
-    Migrate {
-        /// List every migration and seed and whether it is applied; change nothing
-        #[arg(long)]
-        status: bool,
-        #[command(flatten)]
-        terms: MigrationArguments,
-    },
+    Migrate(migrate::Arguments),
     /// Manage registered clients
     #[command(subcommand)]
     Client(client::Command),
@@ -109,16 +104,6 @@ enum Command {
     },
     /// Print the manual page
     Man,
-}
-
-#[derive(Debug, clap::Args)]
-struct MigrationArguments {
-    /// Put the schema into a database that holds tables of other programs
-    #[arg(long)]
-    into_shared_database: bool,
-    /// How long to wait for a lock that another session holds
-    #[arg(long, value_name = "SPAN", default_value = "60s")]
-    lock_timeout: Span,
 }
 
 #[derive(Debug, Subcommand)]
@@ -249,7 +234,7 @@ struct Shell {
 impl Shell {
     async fn command(&self, command: Command) -> anyhow::Result<()> {
         match command {
-            Command::Migrate { status, terms } => self.migrate(status, &terms).await,
+            Command::Migrate(arguments) => arguments.run(self).await,
             Command::Client(command) => command.run(self).await,
             Command::Resource(command) => command.run(self).await,
             Command::Key(command) => command.run(self).await,
@@ -296,39 +281,6 @@ impl Shell {
     #[expect(clippy::unused_self, reason = "reads as what it is at every call")]
     fn say(&self, message: &str) -> anyhow::Result<()> {
         Ok(writeln!(io::stderr(), "{}", printable::one_line(message))?)
-    }
-
-    async fn migrate(&self, status: bool, terms: &MigrationArguments) -> anyhow::Result<()> {
-        let config = self.config()?;
-        let (store, seeds) = (Store::open(&config.database, 2), config.seeds.as_deref());
-        if status {
-            let missing = open::missing(&config.database);
-            if let Some(path) = missing {
-                self.say(&format!("note: there is no database at {} yet", open::absolute(path)))?;
-            }
-            return self.report_migrations(&store.migration_status(seeds, missing.is_none()).await?);
-        }
-        self.make_database(&config)?;
-        self.say(&format!("migrating {}", config.database))?;
-        let terms = MigrationTerms {
-            into_shared_database: terms.into_shared_database,
-            lock_timeout: terms.lock_timeout.duration(),
-        };
-        let applied = store.migrate_with(&config.database, seeds, terms).await?;
-        if applied.is_empty() {
-            self.say("nothing to do: every migration was applied before; `grantd migrate --status` lists them")?;
-        }
-        self.report_migrations(&applied)
-    }
-
-    fn report_migrations(&self, migrations: &[Applied]) -> anyhow::Result<()> {
-        self.print(&migrations, || {
-            let line = |one: &Applied| {
-                let state = if one.applied { "applied" } else { "pending" };
-                format!("{state:<8} {:<7} {} {}\n", one.kind, one.version, printable::one_line(&one.name))
-            };
-            migrations.iter().map(line).collect()
-        })
     }
 
     fn new_secret(

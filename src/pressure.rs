@@ -116,6 +116,8 @@ struct Queue {
     overloaded: bool,
     /// When the last overload ended.
     ended: Option<Instant>,
+    /// The largest share that the last overload needed.
+    needed: u32,
     /// The longest wait that was seen since the share was last set.
     delay: Duration,
     share: u32,
@@ -131,7 +133,7 @@ struct Above {
 
 impl Queue {
     fn new(limit: Duration) -> Self {
-        Self { limit, above: None, overloaded: false, ended: None, delay: Duration::ZERO, share: 0 }
+        Self { limit, above: None, overloaded: false, ended: None, needed: 0, delay: Duration::ZERO, share: 0 }
     }
 
     fn observe(&mut self, now: Instant, probe: Probe) {
@@ -150,9 +152,12 @@ impl Queue {
         // those that were first waits as long again.
         let stands = above.turned.is_some_and(|turned| probe.sent >= turned)
             && now.saturating_duration_since(above.since) >= INTERVAL;
-        // RFC 8289 section 5.3: a queue that stood a moment ago is not given an interval again.
-        let again = self.ended.is_some_and(|ended| now.saturating_duration_since(ended) < REMEMBERED);
-        self.overloaded |= stands || again;
+        if stands && !std::mem::replace(&mut self.overloaded, true) {
+            // RFC 8289 section 5.3: an overload that returns soon begins with the share that the last one needed.
+            let soon = self.ended.is_some_and(|ended| now.saturating_duration_since(ended) < REMEMBERED);
+            self.share = if soon { self.needed / 2 } else { 0 };
+            self.needed = 0;
+        }
     }
 
     /// The share to refuse from now on: more as long as requests wait, less when they hardly do.
@@ -169,6 +174,7 @@ impl Queue {
         } else if delay < wanted / 2 {
             self.share = self.share.saturating_sub(self.share / 8 + 1);
         }
+        self.needed = self.needed.max(self.share);
         if self.share == 0 {
             (self.overloaded, self.above, self.ended) = (false, None, Some(now));
         }
@@ -180,6 +186,7 @@ const PERIOD: Duration = Duration::from_millis(10);
 /// A delay beyond the limit has to last as long to be an overload. A thousand clients that start at once, on one processor
 /// that signs with RSA for a millisecond or two each, are served within it.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long the share that an overload needed is remembered after its end.
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// Once more than this many wait, a further one says nothing new.
 const MOST_PROBES: usize = 100;
@@ -253,16 +260,16 @@ mod tests {
     }
 
     #[test]
-    fn after_the_load_has_gone_nothing_is_refused_and_the_next_overload_is_known_at_once() {
-        let overload = |sent: Duration| {
-            let again = (ms(5000)..ms(5500)).contains(&sent);
-            if sent < ms(3000) || again { ms(400) } else { ms(1) }
-        };
-        let shares = shares(ms(7000), overload);
-        assert!(shares[299] > 0);
-        assert!(shares[430..500].iter().all(|share| *share == 0), "a second after the last late answer");
-        let first = shares[500..].iter().position(|share| *share > 0).unwrap();
-        assert!(first <= 30, "after {first} periods, not an interval");
+    fn after_the_load_has_gone_nothing_is_refused_and_an_overload_that_returns_begins_with_a_large_share() {
+        let overload = |sent: Duration| if sent < ms(3000) || sent >= ms(5500) { ms(400) } else { ms(1) };
+        let refused = shares(ms(9000), overload);
+        assert!(refused[299] > 0);
+        assert!(refused[430..750].iter().all(|share| *share == 0), "a second after the last late answer");
+        let again = refused[550..].iter().find(|share| **share > 0).unwrap();
+        assert!(*again > 400, "{again}");
+        // One late probe soon after an overload is none.
+        let burst = |sent: Duration| if sent < ms(3000) || sent == ms(5500) { ms(400) } else { ms(1) };
+        assert!(shares(ms(9000), burst)[430..].iter().all(|share| *share == 0));
     }
 
     #[test]

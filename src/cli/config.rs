@@ -69,6 +69,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         "database": {
             "url": database, "seeds": path(&config.seeds), "auto_migrate": config.auto_migrate,
             "max_connections": config.database_max_connections,
+            "max_clock_skew": humantime::format_duration(config.registry.max_clock_skew).to_string(),
         },
         "registry": {
             "max_stale": humantime::format_duration(config.registry.max_stale).to_string(),

@@ -63,6 +63,12 @@ impl Certificates {
         Self { tls, mutual_tls, jwks_uri_cas, clock, parts }
     }
 
+    /// Whether anything was read from files.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
     /// What is in use.
     #[must_use]
     pub fn endings(&self) -> Vec<Ending> {

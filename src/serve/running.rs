@@ -92,8 +92,11 @@ impl Running {
 impl ReloadedFiles {
     fn reload(&self) {
         self.url_file.again();
-        self.certificates.reload();
-        if self.config.jwks_uri_ca_file.is_none() {
+        let has_cas = self.config.jwks_uri_ca_file.is_some();
+        if !has_cas || self.certificates.has_files() {
+            self.certificates.reload();
+        }
+        if !has_cas {
             return;
         }
         let setting = "clients.jwks_uri_ca_file";

@@ -95,7 +95,6 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn schema(&self) -> Result<Schema, StoreError> {
-        self.refuse_old_server().await?;
         let applied = self.applied(SCHEMA_TABLE).await?;
         let ours = self.schema_migrations();
         let pending = ours.iter().filter(|migration| !applied.contains(&migration.version)).count();
@@ -129,8 +128,8 @@ impl Store {
     ) -> Result<Vec<Applied>, MigrationError> {
         // sqlx locks PostgreSQL itself; its lock for SQLite does nothing, so processes meet at a file beside the database.
         let _one_at_a_time = lock_beside(database).await?;
-        self.refuse_old_server().await?;
         let mut session = self.session().await?;
+        refuse_old_server(&mut session).await?;
         let waiting = self.report_waiting(&mut session, terms).await?;
         let migrated = self.migrate_in(&mut session, database, directory, terms).await;
         waiting.abort();
@@ -192,16 +191,6 @@ impl Store {
         })?;
         done.extend(listed("seed", &seeds, &applied));
         Ok(done)
-    }
-
-    /// What the schema and our statements use came with PostgreSQL 13.
-    async fn refuse_old_server(&self) -> Result<(), StoreError> {
-        if matches!(self.pool, Pool::Sqlite(_)) {
-            return Ok(());
-        }
-        let sql = "select current_setting('server_version_num')::bigint, current_setting('server_version')";
-        let versions: Vec<(i64, String)> = self.fetch(sql, &[]).await?;
-        versions.first().map_or(Ok(()), |(number, name)| old_server(*number, name))
     }
 
     /// Until the first release the schema's migrations stood in a table whose name every program that uses sqlx gives to its
@@ -270,6 +259,7 @@ impl Store {
     async fn applied(&self, table: &'static str) -> Result<HashSet<i64>, StoreError> {
         let mut session = self.session().await?;
         let applied = within(async {
+            refuse_old_server(&mut session).await?;
             let applied = applied_in(&mut session, table).await?;
             if table != SCHEMA_TABLE || !applied.is_empty() || !has_table(&mut session, "registry_revision").await? {
                 return Ok::<_, StoreError>(applied);
@@ -342,6 +332,16 @@ impl Store {
             file!(8, "times_and_sessions"),
         ]
     }
+}
+
+/// What the schema and our statements use came with PostgreSQL 13.
+async fn refuse_old_server(session: &mut Session) -> Result<(), StoreError> {
+    if matches!(session, Session::Sqlite(_)) {
+        return Ok(());
+    }
+    let sql = "select current_setting('server_version_num')::bigint, current_setting('server_version')";
+    let versions: Vec<(i64, String)> = session.fetch(sql, &[]).await?;
+    versions.first().map_or(Ok(()), |(number, name)| old_server(*number, name))
 }
 
 fn old_server(number: i64, name: &str) -> Result<(), StoreError> {

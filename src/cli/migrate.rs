@@ -1,0 +1,55 @@
+//! `grantd migrate`: the schema, then the seeds; what was applied, or what would be.
+
+use super::{Shell, open};
+use crate::model::time::Span;
+use crate::store::Store;
+use crate::store::migrations::{Applied, MigrationTerms};
+use crate::telemetry::printable;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// List every migration and seed and whether it is applied; change nothing
+    #[arg(long)]
+    status: bool,
+    /// Put the schema into a database that holds tables of other programs
+    #[arg(long)]
+    into_shared_database: bool,
+    /// How long to wait for a lock that another session holds
+    #[arg(long, value_name = "SPAN", default_value = "60s")]
+    lock_timeout: Span,
+}
+
+impl Arguments {
+    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+        let config = shell.config()?;
+        let (store, seeds) = (Store::open(&config.database, 2), config.seeds.as_deref());
+        if self.status {
+            let missing = open::missing(&config.database);
+            if let Some(path) = missing {
+                shell.say(&format!("note: there is no database at {} yet", open::absolute(path)))?;
+            }
+            return report(shell, &store.migration_status(seeds, missing.is_none()).await?);
+        }
+        shell.make_database(&config)?;
+        shell.say(&format!("migrating {}", config.database))?;
+        let terms = MigrationTerms {
+            into_shared_database: self.into_shared_database,
+            lock_timeout: self.lock_timeout.duration(),
+        };
+        let applied = store.migrate_with(&config.database, seeds, terms).await?;
+        if applied.is_empty() {
+            shell.say("nothing to do: every migration was applied before; `grantd migrate --status` lists them")?;
+        }
+        report(shell, &applied)
+    }
+}
+
+fn report(shell: &Shell, migrations: &[Applied]) -> anyhow::Result<()> {
+    shell.print(&migrations, || {
+        let line = |one: &Applied| {
+            let state = if one.applied { "applied" } else { "pending" };
+            format!("{state:<8} {:<7} {} {}\n", one.kind, one.version, printable::one_line(&one.name))
+        };
+        migrations.iter().map(line).collect()
+    })
+}
