@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::keys::{kind, number, plain};
 use super::settings::{Kind, Settings, keys};
@@ -66,18 +66,20 @@ impl Sources {
     /// An unknown key, with the valid ones, a value of the wrong type, or an empty one.
     pub fn read(&self) -> Result<Settings, ConfigError> {
         let keys = keys();
-        let mut values = match &self.file {
+        let in_file = match &self.file {
             Some(path) => file::read(path, &keys)?,
             None => HashMap::new(),
         };
+        let mut in_variables = HashMap::new();
         for (name, text) in &self.environment {
             if let Some(path) = name.strip_prefix(PREFIX) {
                 let key = path.to_lowercase().replace("__", ".");
                 let kind = kind(&keys, &key).map_err(|remedy| in_environment(name, "", &remedy))?;
                 let value = typed(kind, text).map_err(|remedy| in_environment(name, &key, &remedy))?;
-                values.insert(key, value);
+                in_variables.insert(key, value);
             }
         }
+        let mut in_flags = HashMap::new();
         for (key, text) in &self.flags {
             let fault = |key: &str, remedy: String| ConfigError {
                 key: key.to_owned(),
@@ -85,14 +87,12 @@ impl Sources {
                 remedy,
             };
             let kind = kind(&keys, key).map_err(|remedy| fault("", remedy))?;
-            values.insert(key.clone(), typed(kind, text).map_err(|remedy| fault(key, remedy))?);
+            in_flags.insert(key.clone(), typed(kind, text).map_err(|remedy| fault(key, remedy))?);
         }
-        let mut root = Map::new();
-        for (key, value) in values {
-            insert(&mut root, &key, value);
-        }
+        let layers = [in_file, in_variables, in_flags].into_iter().map(Layer);
+        let layered = layers.fold(config::Config::builder(), |layers, layer| layers.add_source(layer)).build();
         // The values have the types of their keys, so only a fault of ours can fail here; its words may quote a value.
-        serde_json::from_value(Value::Object(root)).map_err(|_| ConfigError {
+        layered.and_then(config::Config::try_deserialize).map_err(|_| ConfigError {
             key: String::new(),
             origin: self.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             remedy: "the settings do not fit together; please report this".to_owned(),
@@ -202,14 +202,31 @@ fn typed(kind: Kind, text: &str) -> Result<Value, String> {
     }
 }
 
-fn insert(table: &mut Map<String, Value>, key: &str, value: Value) {
-    match key.split_once('.') {
-        None => drop(table.insert(key.to_owned(), value)),
-        Some((section, rest)) => {
-            if let Value::Object(inner) = table.entry(section.to_owned()).or_insert_with(|| Value::Object(Map::new())) {
-                insert(inner, rest, value);
-            }
+/// The values of one source, by dotted key, each of the type that its key has. The crate `config` puts the layers over each
+/// other; its own sources would guess the types.
+#[derive(Debug, Clone)]
+struct Layer(HashMap<String, Value>);
+
+impl config::Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<config::Map<String, config::Value>, config::ConfigError> {
+        let values = self.0.iter().map(|(key, value)| (key.clone(), config::Value::new(None, value_kind(value))));
+        Ok(values.collect())
+    }
+}
+
+fn value_kind(value: &Value) -> config::ValueKind {
+    match value {
+        Value::String(text) => config::ValueKind::String(text.clone()),
+        Value::Bool(flag) => config::ValueKind::Boolean(*flag),
+        Value::Number(number) => number.as_u64().map_or(config::ValueKind::Nil, config::ValueKind::U64),
+        Value::Array(items) => {
+            config::ValueKind::Array(items.iter().map(|item| config::Value::new(None, value_kind(item))).collect())
         }
+        Value::Null | Value::Object(_) => config::ValueKind::Nil,
     }
 }
 
