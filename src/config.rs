@@ -353,10 +353,16 @@ fn registry(settings: &Settings, sources: &Sources) -> Result<Terms, ConfigError
     if max_clock_skew.seconds() == 0 {
         return Err(at("database.max_clock_skew").wrong("at least 1s"));
     }
+    let reload = at("registry.reload").span(&settings.registry.reload)?;
+    if reload.seconds() < 10 {
+        return Err(at("registry.reload").wrong("at least 10s; it reads every client"));
+    }
     Ok(Terms {
         max_stale: at("registry.max_stale").span(&settings.registry.max_stale)?.duration(),
         poll: poll.ok_or_else(|| at("registry.poll").wrong("from 50ms to 30s, such as 250ms"))?,
         max_clock_skew: max_clock_skew.duration(),
+        reload: reload.duration(),
+        rewrite_lost_revocations: settings.registry.rewrite_lost_revocations,
     })
 }
 

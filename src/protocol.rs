@@ -317,7 +317,7 @@ impl AuthorizationServer {
             Freshness::Unusable => {
                 Err(self.registry.trouble().unwrap_or_else(|| "older than registry.max_stale".into()))
             }
-            Freshness::Current | Freshness::Stale(_) => Ok(()),
+            Freshness::Current | Freshness::Stale(_) => self.registry.incomplete().map_or(Ok(()), Err),
         };
         let key = self.keyring.signing(self.defaults.alg, self.database_time());
         let keys = key.map(drop).ok_or_else(|| format!("no signing key for {}", self.defaults.alg));

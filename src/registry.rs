@@ -2,15 +2,18 @@
 //!
 //! A token request reads it without lock, await or SQL. [`feed`] keeps it current; its age is known.
 
+mod difference;
 pub mod feed;
+mod memory;
 pub mod revoked;
 pub mod snapshot;
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::crypto::secret_tag::TagKey;
 use crate::model::time::UnixTime;
@@ -30,6 +33,14 @@ pub struct Registry {
     terms: Terms,
     /// Milliseconds by which our clock is ahead of the database's.
     clock_ahead: AtomicI64,
+    /// Whether only a standby has answered so far: what is not in the snapshot may be in the primary.
+    behind: AtomicBool,
+    /// Why the process is not ready although it holds something: the database answers with less than there was.
+    incomplete: Mutex<Option<String>>,
+    /// Databases with another past that were met, for `grantd_registry_history_changes_total`.
+    pub history_changes: Counter,
+    /// Whole loads that differed from what was held, for `grantd_registry_differences_total`.
+    pub differences: Counter,
     /// What stands between us and the database, for readiness.
     trouble: Mutex<Option<String>>,
 }
@@ -43,6 +54,10 @@ pub struct Terms {
     pub poll: Duration,
     /// How far our clock may be from the database's before the process is not ready.
     pub max_clock_skew: Duration,
+    /// From one whole load, compared with what is held, to the next.
+    pub reload: Duration,
+    /// Whether revocations that a database has forgotten are written again.
+    pub rewrite_lost_revocations: bool,
 }
 
 impl Terms {
@@ -84,6 +99,10 @@ impl Registry {
             current_at: AtomicU64::new(0),
             terms,
             clock_ahead: AtomicI64::new(0),
+            behind: AtomicBool::new(false),
+            incomplete: Mutex::default(),
+            history_changes: Counter::default(),
+            differences: Counter::default(),
             trouble: Mutex::new(Some("nothing has been read from the database yet".into())),
         }
     }
@@ -98,7 +117,7 @@ impl Registry {
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         match self.age() {
-            Some(age) if age < self.terms.current_for() => Freshness::Current,
+            Some(age) if age < self.terms.current_for() && !self.is_behind() => Freshness::Current,
             Some(age) if age < self.terms.max_stale => Freshness::Stale(age),
             _ => Freshness::Unusable,
         }
@@ -164,11 +183,40 @@ impl Registry {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether only a standby has answered: a database that refuses writes, and may lag.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
+    }
+
+    /// Why the process is not ready although it holds something.
+    #[must_use]
+    pub fn incomplete(&self) -> Option<String> {
+        self.incomplete.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that the database answers with less than there was.
+    pub(crate) fn note_incomplete(&self, reason: &str) {
+        *self.incomplete.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    }
+
+    /// Takes the snapshot as confirmed at `since` by a database that only reads.
+    pub(crate) fn confirm_behind(&self, since: Instant) {
+        self.behind.store(true, Ordering::Relaxed);
+        self.set_current_at(since);
+    }
+
     /// Takes the snapshot as confirmed at `since`, the moment before the database was asked.
     pub(crate) fn confirm(&self, since: Instant) {
+        self.behind.store(false, Ordering::Relaxed);
+        self.set_current_at(since);
+        *self.incomplete.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn set_current_at(&self, since: Instant) {
         let micros = since.saturating_duration_since(self.started).as_micros();
         self.current_at.store(u64::try_from(micros).unwrap_or(u64::MAX - 1) + 1, Ordering::Release);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Notes trouble. Returns whether it is new, so that it is logged once.

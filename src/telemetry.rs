@@ -138,6 +138,16 @@ pub fn metrics(
         "Writes to the database that failed, constraints aside",
         store.health.write_failures.clone(),
     );
+    registry.register(
+        "registry_history_changes",
+        "Databases with another past that were met: restores, failovers that lost changes",
+        server.registry.history_changes.clone(),
+    );
+    registry.register(
+        "registry_differences",
+        "Whole loads that differed from what was held although nothing had changed",
+        server.registry.differences.clone(),
+    );
     registry.register("registry_clients", "Clients in memory", clients.clone());
     registry.register("registry_malformed", "Rows that cannot be understood; grantd doctor names them", broken.clone());
     registry.register(

@@ -74,6 +74,8 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         "registry": {
             "max_stale": humantime::format_duration(config.registry.max_stale).to_string(),
             "poll": humantime::format_duration(config.registry.poll).to_string(),
+            "reload": humantime::format_duration(config.registry.reload).to_string(),
+            "rewrite_lost_revocations": config.registry.rewrite_lost_revocations,
         },
         "token": {"ttl": config.token_ttl.to_string(), "alg": config.token_alg.as_str(), "audience": config.defaults(&issuer).audience},
         "dpop": {"require_nonce": config.dpop_require_nonce},

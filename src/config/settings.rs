@@ -152,7 +152,12 @@ section!(
 );
 section!(
     /// `[registry]`.
-    RegistrySettings { max_stale: String = "15m".into(), poll: String = "250ms".into() }
+    RegistrySettings {
+        max_stale: String = "15m".into(),
+        poll: String = "250ms".into(),
+        reload: String = "5m".into(),
+        rewrite_lost_revocations: bool = true,
+    }
 );
 section!(
     /// `[token]`.

@@ -85,12 +85,16 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     // No check: all replicas share the database, and tokens for secrets need no write. Taking every replica out would end
     // those too.
     let writes = admin.server.store.health.trouble();
+    let position = admin.server.registry.snapshot().position();
     let clock_skew = admin.server.registry.clock_ahead() / 1000;
     let body = json!({
         "ready": ready,
         "checks": checks,
         "registry_age_seconds": age,
         "registry_trouble": trouble,
+        "registry_revision": position.revision,
+        "registry_history": &*position.history,
+        "standby": admin.server.registry.is_behind(),
         "database_write_trouble": writes,
         "clock_skew_seconds": clock_skew,
     });

@@ -87,6 +87,8 @@ pub struct Client {
     pub certificates: Vec<StoredCertificate>,
     /// What signs the introspection responses that it asks for (RFC 9701 section 6); `None` for the server's default.
     pub introspection_signed_response_alg: Option<Alg>,
+    /// A hash of the rows that it was read from, to tell whether it has changed; 0 when it was not read.
+    pub fingerprint: u64,
 }
 
 impl Client {
@@ -112,6 +114,7 @@ impl Client {
             jwks_uri: None,
             certificates: Vec::new(),
             introspection_signed_response_alg: None,
+            fingerprint: 0,
         }
     }
 

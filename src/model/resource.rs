@@ -69,7 +69,7 @@ impl fmt::Display for ResourceId {
 }
 
 /// A registered resource and how tokens for it are made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Its identifier, the token's `aud`.
     pub identifier: ResourceId,

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::difference::Difference;
+use super::memory::Memory;
 use super::{ClockNews, Registry};
 use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::keyring::Keyring;
 use crate::model::time::{Clock, Span, UnixTime};
-use crate::store::changes::{Changes, Feed as Connection, Poll};
+use crate::store::changes::{Changes, Feed as Connection, Poll, Position};
 use crate::store::keys::{SealedKey, new_key};
 use crate::store::migrations::{MigrationError, Schema};
 use crate::store::tag_keys::SealedTagKey;
@@ -34,6 +36,13 @@ pub struct Feed {
     uses_written_at: Instant,
     uses_written_until: UnixTime,
     writing: Option<JoinHandle<()>>,
+    memory: Memory,
+    /// When everything is loaded again and compared.
+    reload_at: Instant,
+    /// Until when everything is loaded at each poll, since a database with another past may still be filled.
+    unsettled_until: Option<Instant>,
+    /// When the connection was made; none is kept for long.
+    connected_at: Instant,
 }
 
 /// What [`Feed`] is made of.
@@ -69,6 +78,7 @@ impl Feed {
     #[must_use]
     pub fn new(with: Parts) -> Self {
         let uses_written_until = with.clock.now();
+        let reload = with.registry.terms().reload;
         Self {
             with,
             connection: None,
@@ -78,6 +88,10 @@ impl Feed {
             uses_written_at: Instant::now(),
             uses_written_until,
             writing: None,
+            memory: Memory::default(),
+            reload_at: Instant::now() + reload,
+            unsettled_until: None,
+            connected_at: Instant::now(),
         }
     }
 
@@ -132,42 +146,107 @@ impl Feed {
     /// [`StoreError`]. The connection it came from is not used again.
     pub async fn step(&mut self) -> Result<(), StoreError> {
         let asked_at = Instant::now();
-        // Taken out, so that an error or a dropped future drops the connection with whatever is half done on it.
-        let known = self.connection.take();
-        // A new connection may lead to a database with another past, restored or failed over: nothing known holds there.
-        let follows = known.is_some();
+        // Taken out, so that an error or a dropped future drops the connection with whatever is half done on it. A connection
+        // to a primary that was demoted lives on, so none is kept for long.
+        let known = self.connection.take().filter(|_| self.connected_at.elapsed() < LIFETIME);
         let mut connection = match known {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => {
+                let connection = self.connect().await?;
+                self.connected_at = Instant::now();
+                connection
+            }
         };
-        let loaded = self.with.registry.snapshot().revision;
+        let held = self.with.registry.snapshot().position();
         let polled_at = Instant::now();
-        let Poll { revision, read_only, now } = connection.poll().await?;
+        let Poll { position, read_only, now } = connection.poll().await?;
         self.compare_clocks(now, polled_at.elapsed());
-        if read_only && loaded > 0 {
+        if read_only && held.revision > 0 {
             // A demoted primary or a standby that lags: what it says may be older than what we know.
             return Err(StoreError::ReadOnly);
         }
-        if revision != loaded || !follows {
-            let since = Some(loaded).filter(|&loaded| follows && revision > loaded);
+        let whole = self.wants_everything();
+        if position != held || whole {
+            let since = Some(&held).filter(|held| held.revision > 0 && !whole);
             let changes = connection.changes(since).await?;
-            self.take_in(changes);
+            self.take_all_in(changes, &held)?;
         }
         self.with.keyring.publish(self.database_time());
         if read_only {
             // Better than nothing, and known to be no more than that.
-            self.with
-                .registry
-                .confirm(asked_at.checked_sub(self.with.registry.terms().current_for()).unwrap_or(asked_at));
+            self.with.registry.confirm_behind(asked_at);
             return Err(StoreError::ReadOnly);
         }
         self.connection = Some(connection);
         self.with.registry.confirm(asked_at);
         self.make_missing_keys().await;
+        self.write_again().await;
         if self.uses_written_at.elapsed() >= WRITE_USES {
             self.write_uses();
         }
         Ok(())
+    }
+
+    /// Whether everything is to be loaded, whatever has changed.
+    fn wants_everything(&mut self) -> bool {
+        let now = Instant::now();
+        if self.unsettled_until.is_some_and(|until| now >= until) {
+            self.unsettled_until = None;
+        }
+        if now < self.reload_at && self.unsettled_until.is_none() {
+            return false;
+        }
+        let reload = self.with.registry.terms().reload;
+        // Replicas that started together do not read everything together.
+        self.reload_at =
+            now + reload.mul_f64(0.9) + jitter() * u32::try_from(reload.as_secs().min(1200) / 5).unwrap_or(1);
+        true
+    }
+
+    /// Takes changes in, after a look at what must not get lost.
+    fn take_all_in(&mut self, mut changes: Changes, held: &Position) -> Result<(), StoreError> {
+        if changes.keys.as_ref().is_some_and(Vec::is_empty) && !self.keys.is_empty() {
+            // A database that is being restored. The keys that are held stay, and so does all else.
+            let reason = "the database holds no signing key, and it did: is it being restored? `grantd key generate` makes one if they are lost";
+            self.with.registry.note_incomplete(reason);
+            return Err(StoreError::Schema(reason.to_owned()));
+        }
+        if changes.complete && held.revision > 0 {
+            let difference = Difference::between(&self.with.registry.snapshot(), &self.keys, &changes);
+            if changes.position == *held {
+                if difference.total() > 0 && self.unsettled_until.is_none() {
+                    self.with.registry.differences.inc();
+                    tracing::error!(
+                        event = "registry.difference",
+                        ?difference,
+                        "what was held is not what the database holds, although no change was announced; it has been loaded"
+                    );
+                }
+            } else if changes.other_history || self.is_another_past(&changes, held) {
+                self.with.registry.history_changes.inc();
+                let now = self.database_time();
+                self.memory.hold_against(&self.with.registry, held, &difference, &mut changes, now);
+                if !self.with.registry.terms().rewrite_lost_revocations {
+                    self.memory.forget_owed();
+                }
+                self.unsettled_until = Some(Instant::now() + SETTLING);
+            }
+        }
+        self.take_in(changes);
+        Ok(())
+    }
+
+    /// Whether a whole load shows another past: one with a lower revision does.
+    fn is_another_past(&self, changes: &Changes, held: &Position) -> bool {
+        changes.position.revision < held.revision
+            || changes.position.revision == held.revision && changes.position.history != held.history
+    }
+
+    async fn write_again(&mut self) {
+        if self.memory.owes() {
+            let (store, now) = (self.with.store.clone(), self.database_time());
+            self.memory.write_again(&store, now).await;
+        }
     }
 
     /// The present second by the database's clock.
@@ -212,13 +291,15 @@ impl Feed {
 
     fn take_in(&mut self, changes: Changes) {
         if changes.resources.is_some() && !changes.complete {
-            tracing::info!(event = "resource.changed", revision = changes.revision);
+            tracing::info!(event = "resource.changed", revision = changes.position.revision);
         }
         if let Some(keys) = &changes.keys {
             let is_in = |kid: &str, keys: &[SealedKey]| keys.iter().any(|key| key.kid == kid);
             for key in keys.iter().filter(|key| !changes.complete && !is_in(&key.kid, &self.keys)) {
                 tracing::info!(event = "key.changed", kid = key.kid, alg = key.alg, signs_from = %key.active_at, what = "published");
             }
+            let now = self.with.registry.database_time(self.with.clock.now());
+            self.memory.note_keys(&self.keys, keys, now);
             for key in self.keys.iter().filter(|key| !is_in(&key.kid, keys)) {
                 tracing::info!(event = "key.changed", kid = key.kid, alg = key.alg, what = "removed");
             }
@@ -333,3 +414,7 @@ const TOGETHER: Duration = Duration::from_millis(10);
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// How often times of use are written down.
 const WRITE_USES: Duration = Duration::from_secs(30);
+/// Connections to a primary that was demoted live on; none is kept for long.
+const LIFETIME: Duration = Duration::from_mins(1);
+/// How long a database with another past is read whole at each poll: a restore fills it table by table.
+const SETTLING: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! Tokens that were revoked, in memory: a set that only grows until tokens end, spread so that adding one copies nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
 use crate::model::time::UnixTime;
@@ -31,6 +31,18 @@ impl Revoked {
     pub fn contains(&self, jti: &TokenId) -> bool {
         let part = self.parts.get(jti.part(PARTS));
         part.is_some_and(|part| part.read().unwrap_or_else(PoisonError::into_inner).contains_key(jti))
+    }
+
+    /// Those that are not among `others` and end after `now`.
+    #[must_use]
+    pub fn beyond(&self, others: &HashSet<TokenId>, now: UnixTime) -> Vec<(TokenId, UnixTime)> {
+        let mut beyond = Vec::new();
+        for part in &self.parts {
+            let part = part.read().unwrap_or_else(PoisonError::into_inner);
+            let lost = part.iter().filter(|(jti, expires_at)| **expires_at > now && !others.contains(jti));
+            beyond.extend(lost.map(|(jti, expires_at)| (*jti, *expires_at)));
+        }
+        beyond
     }
 
     /// Forgets those that had ended before `ended`.

@@ -14,7 +14,7 @@ use crate::model::credential::{KeyCounts, Origin, StoredKey};
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
 use crate::store::StoreError;
-use crate::store::changes::Changes;
+use crate::store::changes::{Changes, Position};
 use crate::store::secrets::MAX_IMPORTED;
 
 /// Every client and resource, immutable.
@@ -22,6 +22,8 @@ use crate::store::secrets::MAX_IMPORTED;
 pub struct Snapshot {
     /// The database's revision; 0 before anything was read.
     pub revision: i64,
+    /// The id of that revision.
+    pub history: Arc<str>,
     clients: Vec<Arc<Shard>>,
     resources: HashMap<ResourceId, Arc<Resource>>,
     /// Rows that cannot be understood, with the reason.
@@ -44,6 +46,18 @@ pub struct Guess {
 }
 
 impl Snapshot {
+    /// Where in the database's past the snapshot stands.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { revision: self.revision, history: Arc::clone(&self.history) }
+    }
+
+    /// The moment before which all tokens count for nothing.
+    #[must_use]
+    pub fn not_before(&self) -> Option<UnixTime> {
+        self.not_before
+    }
+
     /// The client of that id.
     #[must_use]
     pub fn client(&self, client_id: &str) -> Option<&Arc<Client>> {
@@ -133,7 +147,8 @@ impl Snapshot {
     /// The next snapshot.
     pub(super) fn with(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) -> Self {
         let mut next = Self {
-            revision: changes.revision,
+            revision: changes.position.revision,
+            history: Arc::clone(&changes.position.history),
             clients: self.clients.clone(),
             resources: self.resources.clone(),
             broken: self.broken.clone(),
@@ -145,7 +160,7 @@ impl Snapshot {
             next.clients = (0..SHARDS).map(|_| Arc::default()).collect();
             next.broken.clear();
         }
-        next.take_clients(self, changes.clients, changes.complete, changes.revision);
+        next.take_clients(self, changes.clients, changes.complete, changes.position.revision);
         if let Some(rows) = changes.resources {
             next.take_resources(rows);
         }

@@ -25,11 +25,22 @@ pub struct Feed {
     queries: Counter,
 }
 
-/// What changed after a revision, or everything.
+/// A revision and its id: a database with another past has another id there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The revision; 0 before anything was read.
+    pub revision: i64,
+    /// Its random id.
+    pub history: Arc<str>,
+}
+
+/// What changed after a position, or everything.
 #[derive(Debug)]
 pub struct Changes {
-    /// The revision that this brings us to.
-    pub revision: i64,
+    /// The position that this leads to.
+    pub position: Position,
+    /// Whether the position from which changes were asked for is not in this database's past.
+    pub other_history: bool,
     /// Whether it is everything, so that what is not here is gone.
     pub complete: bool,
     /// Clients that changed, by id; `None` for one that is gone.
@@ -47,10 +58,10 @@ pub struct Changes {
 }
 
 /// What a poll found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Poll {
-    /// The database's revision.
-    pub revision: i64,
+    /// Where the database stands.
+    pub position: Position,
     /// Whether the database refuses writes, so that its truth may be an old primary's.
     pub read_only: bool,
     /// The time by the database's clock, in milliseconds since 1970.
@@ -102,25 +113,29 @@ impl Feed {
         match &mut self.session {
             Session::Postgres(connection) => {
                 // True on a standby too: connections to a demoted primary live on and would answer for ever.
-                let sql = "select revision, current_setting('transaction_read_only') = 'on',
+                let sql = "select revision, history, current_setting('transaction_read_only') = 'on',
                                   floor(extract(epoch from clock_timestamp()) * 1000)::bigint from registry_revision";
-                let (revision, read_only, now) = within(sqlx::query_as(sql).fetch_one(connection)).await?;
-                Ok(Poll { revision, read_only, now })
+                let (revision, history, read_only, now): (_, String, _, _) =
+                    within(sqlx::query_as(sql).fetch_one(connection)).await?;
+                Ok(Poll { position: Position { revision, history: history.into() }, read_only, now })
             }
             Session::Sqlite(connection) => {
-                let sql = "select revision, cast(unixepoch('subsec') * 1000 as integer) from registry_revision";
-                let (revision, now) = within(sqlx::query_as(sql).fetch_one(connection)).await?;
-                Ok(Poll { revision, read_only: false, now })
+                let sql =
+                    "select revision, history, cast(unixepoch('subsec') * 1000 as integer) from registry_revision";
+                let (revision, history, now): (_, String, _) =
+                    within(sqlx::query_as(sql).fetch_one(connection)).await?;
+                Ok(Poll { position: Position { revision, history: history.into() }, read_only: false, now })
             }
         }
     }
 
-    /// Reads what changed after `since`, or everything when `since` is `None`, as of one moment.
+    /// Reads what changed after `since`, or everything when `since` is `None` or not in this database's past, as of one
+    /// moment.
     ///
     /// # Errors
     /// [`StoreError`]; a row that cannot be understood is an error of its own inside [`Changes`].
-    pub async fn changes(&mut self, since: Option<i64>) -> Result<Changes, StoreError> {
-        let queries = self.queries.clone();
+    pub async fn changes(&mut self, since: Option<&Position>) -> Result<Changes, StoreError> {
+        let (queries, asked_since) = (self.queries.clone(), since.is_some());
         let one_moment = match &self.session {
             Session::Postgres(_) => {
                 "begin isolation level repeatable read read only; set local statement_timeout = '30s'"
@@ -130,7 +145,16 @@ impl Feed {
         let read = async {
             on!(Session, &mut self.session, connection => {
                 let mut at = connection.begin_with(one_moment).await?;
-                let (revision,): (i64,) = sqlx::query_as("select revision from registry_revision").fetch_one(&mut *at).await?;
+                let (revision, history): (i64, String) =
+                    sqlx::query_as("select revision, history from registry_revision").fetch_one(&mut *at).await?;
+                let position = Position { revision, history: history.into() };
+                let mut past = None;
+                if let Some(since) = since {
+                    let sql = "select revision from registry_history where revision = $1 and history = $2";
+                    past = sqlx::query_as(sql).bind(since.revision).bind(&*since.history).fetch_optional(&mut *at).await?;
+                    queries.inc();
+                }
+                let since: Option<i64> = past.map(|(revision,): (i64,)| revision);
                 let touched: Vec<(String, String)> = match since {
                     None => vec![("all".into(), String::new())],
                     Some(since) => {
@@ -201,7 +225,7 @@ impl Feed {
                     queries.inc();
                 }
                 at.rollback().await?;
-                Ok(Changes { revision, complete, clients, resources, keys, tag_keys, revoked, not_before })
+                Ok(Changes { position, other_history: asked_since && since.is_none(), complete, clients, resources, keys, tag_keys, revoked, not_before })
             })
         };
         match tokio::time::timeout(LOAD_DEADLINE, read).await {

@@ -1,6 +1,7 @@
 //! Clients and their secrets at rest.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 
 use super::client_certs::{CertificateRow, certificate_of};
@@ -154,6 +155,7 @@ pub(super) struct Belongings {
 
 #[derive(Default)]
 struct Belonging {
+    rows: DefaultHasher,
     resources: Vec<Result<ResourceId, String>>,
     secrets: Vec<Result<StoredSecret, String>>,
     keys: Vec<Result<StoredKey, String>>,
@@ -161,21 +163,32 @@ struct Belonging {
 }
 
 impl Belongings {
-    pub(super) fn add_resource(&mut self, (client_id, identifier): ResourceLink) {
-        let identifier = identifier.parse().map_err(|error| format!("client_resource.identifier: {error}"));
-        self.of.entry(client_id).or_default().resources.push(identifier);
+    pub(super) fn add_resource(&mut self, row: ResourceLink) {
+        let belonging = self.of(&row.0, &row);
+        let identifier = row.1.parse().map_err(|error| format!("client_resource.identifier: {error}"));
+        belonging.resources.push(identifier);
+    }
+
+    /// What belongs to a client, another row of it counted in.
+    fn of(&mut self, client_id: &str, row: &impl Hash) -> &mut Belonging {
+        let belonging = self.of.entry(client_id.to_owned()).or_default();
+        row.hash(&mut belonging.rows);
+        belonging
     }
 
     pub(super) fn add_secret(&mut self, row: SecretRow) {
-        self.of.entry(row.0.clone()).or_default().secrets.push(secret_of(row));
+        let belonging = self.of(&row.0, &row);
+        belonging.secrets.push(secret_of(row));
     }
 
     pub(super) fn add_key(&mut self, row: KeyRow) {
-        self.of.entry(row.0.clone()).or_default().keys.push(key_of(row));
+        let belonging = self.of(&row.0, &row);
+        belonging.keys.push(key_of(row));
     }
 
     pub(super) fn add_certificate(&mut self, row: CertificateRow) {
-        self.of.entry(row.0.clone()).or_default().certificates.push(certificate_of(row));
+        let belonging = self.of(&row.0, &row);
+        belonging.certificates.push(certificate_of(row));
     }
 
     /// The client of a row, with what belongs to it.
@@ -223,6 +236,9 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
         not_before,
         introspection_alg,
     ) = row;
+    let mut rows = belonging.rows;
+    (&client_id, &scope, &default_scope, &grant_types, &auth_methods, token_ttl, &claims, dpop, mtls).hash(&mut rows);
+    (enabled, created_at, &uri, not_before, &introspection_alg).hash(&mut rows);
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
     // What is put into a token has to be read again when somebody asks about the token.
     if claims.len() > MAX_CLAIMS {
@@ -257,6 +273,7 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
             .map(|alg| alg.parse())
             .transpose()
             .map_err(|error: KeyError| at("introspection_signed_response_alg")(&error))?,
+        fingerprint: rows.finish(),
     };
     if !client.default_scope.is_subset_of(&client.scope) {
         return Err("default_scope: must be a part of scope".into());

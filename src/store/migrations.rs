@@ -309,7 +309,7 @@ impl Store {
     }
 
     /// Number, name and text of each migration.
-    fn schema_files(&self) -> [(i64, &'static str, &'static str); 8] {
+    fn schema_files(&self) -> [(i64, &'static str, &'static str); 9] {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
@@ -330,6 +330,7 @@ impl Store {
             file!(6, "credential_use"),
             file!(7, "client_registration"),
             file!(8, "times_and_sessions"),
+            file!(9, "history"),
         ]
     }
 }

@@ -1,0 +1,146 @@
+//! What this process knows to be revoked or removed, and what it writes again into a database that has forgotten it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Registry;
+use super::difference::Difference;
+use crate::model::time::UnixTime;
+use crate::model::token_id::TokenId;
+use crate::store::changes::{Changes, Position};
+use crate::store::keys::SealedKey;
+use crate::store::{Store, StoreError};
+
+/// Signing keys that were removed, and what is to be written again.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Removed keys, by id, until the last token that they signed has ended.
+    removed_keys: HashMap<String, UnixTime>,
+    /// In the order in which it was lost.
+    owed: Vec<Lost>,
+}
+
+/// Something that the database has forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Lost {
+    Revocation(TokenId, UnixTime),
+    CutOff(Option<String>, UnixTime),
+    RemovedKey(String),
+}
+
+impl Memory {
+    /// Notes which keys an ordinary change removed, and which it brought on purpose.
+    pub(super) fn note_keys(&mut self, before: &[SealedKey], now_there: &[SealedKey], now: UnixTime) {
+        let there: HashSet<&str> = now_there.iter().map(|key| key.kid.as_str()).collect();
+        self.removed_keys.retain(|kid, until| *until > now && !there.contains(kid.as_str()));
+        let removed = before.iter().filter(|key| !there.contains(key.kid.as_str()));
+        self.removed_keys.extend(removed.map(|key| (key.kid.clone(), UnixTime(now.0 + LONGEST_LIFE))));
+    }
+
+    /// Takes out of `changes`, read from a database with another past, what must not come back; says it, and remembers to
+    /// write it again.
+    pub(super) fn hold_against(
+        &mut self,
+        registry: &Registry,
+        held: &Position,
+        difference: &Difference,
+        changes: &mut Changes,
+        now: UnixTime,
+    ) {
+        let there: HashSet<TokenId> = changes.revoked.iter().filter_map(|(jti, _)| jti.parse().ok()).collect();
+        let revocations = registry.revoked.beyond(&there, now);
+        tracing::error!(
+            event = "registry.history_changed",
+            from_revision = held.revision,
+            from_history = &*held.history,
+            to_revision = changes.position.revision,
+            to_history = &*changes.position.history,
+            clients_came = difference.clients.came,
+            clients_gone = difference.clients.gone,
+            clients_changed = difference.clients.changed,
+            resources_changed = difference.resources.came + difference.resources.gone + difference.resources.changed,
+            keys_came = difference.keys.came,
+            keys_gone = difference.keys.gone,
+            revocations_lost = revocations.len(),
+            "the database has another past: it was restored, or a failover lost changes; everything was loaded again"
+        );
+        for client_id in &difference.enabled_again {
+            tracing::error!(
+                event = "registry.lost",
+                client_id,
+                what = "disabled client",
+                "a client that was disabled is enabled again; `grantd client disable` it if that was not meant"
+            );
+        }
+        for (client_id, not_before) in &difference.lost_cutoffs {
+            tracing::error!(event = "registry.lost", client_id, what = "cut-off", until = %not_before, "the tokens of this client stay revoked");
+            self.owed.push(Lost::CutOff(Some(client_id.clone()), *not_before));
+        }
+        if let Some(not_before) = difference.lost_global_cutoff {
+            tracing::error!(event = "registry.lost", what = "cut-off of all clients", until = %not_before, "all tokens up to then stay revoked");
+            self.owed.push(Lost::CutOff(None, not_before));
+            changes.not_before = Some(not_before);
+        }
+        for (jti, expires_at) in revocations {
+            tracing::error!(event = "registry.lost", jti = %jti, what = "revocation", until = %expires_at, "the token stays revoked");
+            self.owed.push(Lost::Revocation(jti, expires_at));
+        }
+        self.removed_keys.retain(|_, until| *until > now);
+        if let Some(keys) = &mut changes.keys {
+            for key in keys.iter().filter(|key| self.removed_keys.contains_key(&key.kid)) {
+                tracing::error!(
+                    event = "registry.lost",
+                    kid = key.kid,
+                    what = "removed key",
+                    "the signing key stays removed"
+                );
+                self.owed.push(Lost::RemovedKey(key.kid.clone()));
+            }
+            keys.retain(|key| !self.removed_keys.contains_key(&key.kid));
+        }
+    }
+
+    /// Writes again what the database has forgotten. What cannot be written stays for the next time.
+    pub(super) async fn write_again(&mut self, store: &Store, now: UnixTime) {
+        let mut written = 0;
+        while let Some(lost) = self.owed.first().cloned() {
+            let done = match &lost {
+                Lost::Revocation(jti, expires_at) => store.revoke_token(jti, "", *expires_at, now).await,
+                Lost::CutOff(Some(client_id), at) => store.revoke_tokens_of(client_id, *at).await.map(drop),
+                Lost::CutOff(None, at) => store.revoke_all_tokens(*at).await,
+                Lost::RemovedKey(kid) => store.remove_key(kid, None).await.map(drop),
+            };
+            match done {
+                Ok(()) => written += 1,
+                // The database says why not, and will say so again.
+                Err(error @ StoreError::Refused(_)) => {
+                    tracing::error!(event = "registry.lost", reason = %error, "it cannot be written again");
+                }
+                Err(error) => {
+                    tracing::warn!(event = "registry.lost", reason = %error, left = self.owed.len(), "it is written again later");
+                    break;
+                }
+            }
+            self.owed.remove(0);
+        }
+        if written > 0 {
+            tracing::warn!(
+                event = "registry.rewritten",
+                written,
+                "revocations that the database had forgotten were written again"
+            );
+        }
+    }
+
+    /// Gives up writing again, where the operator does not want it.
+    pub(super) fn forget_owed(&mut self) {
+        self.owed.clear();
+    }
+
+    /// Whether there is something to be written again.
+    pub(super) fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+}
+
+/// A day, the longest that a token lives, and what clocks may be apart; in seconds.
+const LONGEST_LIFE: i64 = 86_400 + 120;
