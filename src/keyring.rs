@@ -164,6 +164,12 @@ impl Keyring {
         all.find(|(key, state)| key.kid() == kid && *state != KeyState::Gone).map(|(key, _)| Arc::clone(key))
     }
 
+    /// Whether there is no key at all: an empty set, once cached, would make every token invalid.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.load().is_empty()
+    }
+
     /// Whether there is a key of that id, in whatever state.
     #[must_use]
     pub fn knows(&self, kid: &str) -> bool {

@@ -42,7 +42,7 @@ impl Documents {
         if *method != Method::GET && *method != Method::HEAD {
             return Some(not_by_this_method("GET,HEAD"));
         }
-        let mut response = if !self.server.knows_anything() {
+        let mut response = if !self.server.knows_anything() || is_jwks && self.server.keyring.is_empty() {
             unknown_yet()
         } else if is_jwks {
             document(&self.server.keyring.jwks(), "application/jwk-set+json", headers)

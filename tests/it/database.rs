@@ -161,7 +161,7 @@ async fn seeds_are_applied_once_each_in_order_whole_or_not_at_all(db: Db) {
 async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
     let store = db.store().await;
     let mut feed = store.feed().await.unwrap();
-    let mut known = feed.poll().await.unwrap().revision;
+    let mut known = feed.poll().await.unwrap().position;
     let insert = "insert into client (client_id, scope) values ('a', 'x'), ('b', 'x'), ('c', 'x')";
     let secret = format!("insert into client_secret (secret_id, client_id, hash) values ('s1', 'a', '{HASH}')");
     let cases: [(&str, &[&str], bool, bool); 13] = [
@@ -191,8 +191,8 @@ async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
             sql.replace("'ES256', 'x'", "'ES256', x'00'")
         };
         db.sql(&sql).await.unwrap();
-        let revision = feed.poll().await.unwrap().revision;
-        let changes = feed.changes(Some(known)).await.unwrap();
+        let position = feed.poll().await.unwrap().position;
+        let changes = feed.changes(Some(&known)).await.unwrap();
         let ids: BTreeSet<&str> = changes.clients.keys().map(String::as_str).collect();
         assert_eq!(ids, clients.iter().copied().collect::<BTreeSet<_>>(), "{sql}");
         assert_eq!(
@@ -200,16 +200,16 @@ async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
             (resources, keys, false),
             "{sql}"
         );
-        assert_eq!(revision > known, !clients.is_empty() || resources || keys, "{sql}");
-        known = revision;
+        assert_eq!(position.revision > known.revision, !clients.is_empty() || resources || keys, "{sql}");
+        known = position;
     }
     let all = feed.changes(None).await.unwrap();
     assert!(all.complete && all.clients.len() == 2 && all.keys.unwrap().len() == 1);
     db.sql("begin; insert into client (client_id) values ('e'); rollback").await.unwrap();
-    assert_eq!(feed.poll().await.unwrap().revision, known, "what was rolled back never happened");
+    assert_eq!(feed.poll().await.unwrap().position, known, "what was rolled back never happened");
     if db.is_postgres() {
         db.sql("truncate client cascade").await.unwrap();
-        let changes = feed.changes(Some(known)).await.unwrap();
+        let changes = feed.changes(Some(&known)).await.unwrap();
         assert!(changes.complete && changes.clients.is_empty(), "truncate tells no rows, so everything is read");
     }
 }

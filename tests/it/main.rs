@@ -75,6 +75,9 @@ mod afterlife;
 /// The database: schema, seeds, rows that should not be there.
 mod database;
 
+/// Databases with another past.
+mod history;
+
 /// The database as its administrators set it up.
 mod sessions;
 
