@@ -111,8 +111,8 @@ impl Memory {
             };
             match done {
                 Ok(()) => written += 1,
-                // The database says why not, and will say so again.
-                Err(error @ StoreError::Refused(_)) => {
+                // The database says why not, and would say so again.
+                Err(error @ (StoreError::Refused(_) | StoreError::Denied(_))) => {
                     tracing::error!(event = "registry.lost", reason = %error, "it cannot be written again");
                 }
                 Err(error) => {
