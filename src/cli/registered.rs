@@ -18,7 +18,7 @@ use crate::store::changes::Changes;
 /// Everything the database holds, read as the server reads it.
 pub(super) async fn everything(store: &Store) -> anyhow::Result<Changes> {
     let mut feed = store.feed().await?;
-    let changes = feed.changes(None).await?;
+    let changes = feed.changes(None, true).await?;
     feed.close().await;
     Ok(changes)
 }

@@ -167,8 +167,8 @@ impl Feed {
         }
         let whole = self.wants_everything();
         if position != held || whole {
-            let since = Some(&held).filter(|held| held.revision > 0 && !whole);
-            let changes = connection.changes(since).await?;
+            let since = Some(&held).filter(|held| held.revision > 0);
+            let changes = connection.changes(since, whole).await?;
             self.take_all_in(changes, &held)?;
         }
         self.with.keyring.publish(self.database_time());
@@ -222,7 +222,7 @@ impl Feed {
                         "what was held is not what the database holds, although no change was announced; it has been loaded"
                     );
                 }
-            } else if changes.other_history || self.is_another_past(&changes, held) {
+            } else if changes.other_history || changes.position.revision < held.revision {
                 self.with.registry.history_changes.inc();
                 let now = self.database_time();
                 self.memory.hold_against(&self.with.registry, held, &difference, &mut changes, now);
@@ -234,12 +234,6 @@ impl Feed {
         }
         self.take_in(changes);
         Ok(())
-    }
-
-    /// Whether a whole load shows another past: one with a lower revision does.
-    fn is_another_past(&self, changes: &Changes, held: &Position) -> bool {
-        changes.position.revision < held.revision
-            || changes.position.revision == held.revision && changes.position.history != held.history
     }
 
     async fn write_again(&mut self) {

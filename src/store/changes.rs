@@ -130,11 +130,11 @@ impl Feed {
     }
 
     /// Reads what changed after `since`, or everything when `since` is `None` or not in this database's past, as of one
-    /// moment.
+    /// moment. With `whole`, everything in any case.
     ///
     /// # Errors
     /// [`StoreError`]; a row that cannot be understood is an error of its own inside [`Changes`].
-    pub async fn changes(&mut self, since: Option<&Position>) -> Result<Changes, StoreError> {
+    pub async fn changes(&mut self, since: Option<&Position>, whole: bool) -> Result<Changes, StoreError> {
         let (queries, asked_since) = (self.queries.clone(), since.is_some());
         let one_moment = match &self.session {
             Session::Postgres(_) => {
@@ -154,7 +154,9 @@ impl Feed {
                     past = sqlx::query_as(sql).bind(since.revision).bind(&*since.history).fetch_optional(&mut *at).await?;
                     queries.inc();
                 }
-                let since: Option<i64> = past.map(|(revision,): (i64,)| revision);
+                let past: Option<i64> = past.map(|(revision,): (i64,)| revision);
+                let other_history = asked_since && past.is_none();
+                let since = past.filter(|_| !whole);
                 let touched: Vec<(String, String)> = match since {
                     None => vec![("all".into(), String::new())],
                     Some(since) => {
@@ -225,7 +227,7 @@ impl Feed {
                     queries.inc();
                 }
                 at.rollback().await?;
-                Ok(Changes { position, other_history: asked_since && since.is_none(), complete, clients, resources, keys, tag_keys, revoked, not_before })
+                Ok(Changes { position, other_history, complete, clients, resources, keys, tag_keys, revoked, not_before })
             })
         };
         match tokio::time::timeout(LOAD_DEADLINE, read).await {

@@ -192,7 +192,7 @@ async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
         };
         db.sql(&sql).await.unwrap();
         let position = feed.poll().await.unwrap().position;
-        let changes = feed.changes(Some(&known)).await.unwrap();
+        let changes = feed.changes(Some(&known), false).await.unwrap();
         let ids: BTreeSet<&str> = changes.clients.keys().map(String::as_str).collect();
         assert_eq!(ids, clients.iter().copied().collect::<BTreeSet<_>>(), "{sql}");
         assert_eq!(
@@ -203,13 +203,13 @@ async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
         assert_eq!(position.revision > known.revision, !clients.is_empty() || resources || keys, "{sql}");
         known = position;
     }
-    let all = feed.changes(None).await.unwrap();
+    let all = feed.changes(None, true).await.unwrap();
     assert!(all.complete && all.clients.len() == 2 && all.keys.unwrap().len() == 1);
     db.sql("begin; insert into client (client_id) values ('e'); rollback").await.unwrap();
     assert_eq!(feed.poll().await.unwrap().position, known, "what was rolled back never happened");
     if db.is_postgres() {
         db.sql("truncate client cascade").await.unwrap();
-        let changes = feed.changes(Some(&known)).await.unwrap();
+        let changes = feed.changes(Some(&known), false).await.unwrap();
         assert!(changes.complete && changes.clients.is_empty(), "truncate tells no rows, so everything is read");
     }
 }
