@@ -326,7 +326,7 @@ impl At<'_> {
     fn delay(&self, text: &str) -> Result<Duration, ConfigError> {
         let delay = humantime::parse_duration(text).ok();
         delay
-            .filter(|delay| (Duration::from_millis(10)..=Duration::from_secs(60)).contains(delay))
+            .filter(|delay| (Duration::from_millis(10)..=Duration::from_mins(1)).contains(delay))
             .ok_or_else(|| self.wrong(&format!("`{text}` is not a delay from 10ms to 60s; write 250ms")))
     }
 

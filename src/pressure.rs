@@ -213,7 +213,7 @@ mod tests {
             under_way.push(at);
             under_way.retain(|&sent| {
                 let done = sent + wait(sent) <= at;
-                let waited = if done { wait(sent) } else { at - sent };
+                let waited = if done { wait(sent) } else { at.saturating_sub(sent) };
                 queue.observe(start + at, Probe { sent: start + sent, waited, done });
                 !done
             });

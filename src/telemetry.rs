@@ -121,33 +121,12 @@ pub fn metrics(
     );
     registry.register("argon2_queue_depth", "Secrets waiting to be checked", server.authenticator.lane.depth.clone());
     registry.register("signing_seconds", "Time to make and sign a token", server.signing_seconds.clone());
-    registry.register("database_queries", "Statements sent to the database", store.queries.clone());
     registry.register(
         "registry_age_seconds",
         "Time since the database last confirmed what is in memory; -1 before it did",
         age.clone(),
     );
-    let skew: Gauge<f64, AtomicU64> = Gauge::default();
-    registry.register(
-        "clock_skew_seconds",
-        "How far this machine's clock is ahead of the database's; negative when behind",
-        skew.clone(),
-    );
-    registry.register(
-        "database_write_failures",
-        "Writes to the database that failed, constraints aside",
-        store.health.write_failures.clone(),
-    );
-    registry.register(
-        "registry_history_changes",
-        "Databases with another past that were met: restores, failovers that lost changes",
-        server.registry.history_changes.clone(),
-    );
-    registry.register(
-        "registry_differences",
-        "Whole loads that differed from what was held although nothing had changed",
-        server.registry.differences.clone(),
-    );
+    let skew = register_database(&mut registry, server, store);
     registry.register("registry_clients", "Clients in memory", clients.clone());
     registry.register("registry_malformed", "Rows that cannot be understood; grantd doctor names them", broken.clone());
     registry.register(
@@ -186,4 +165,31 @@ pub fn metrics(
         }
         text
     })
+}
+
+/// Registers what concerns the database. Returns the gauge of the clocks' distance, which is set when metrics are read.
+fn register_database(registry: &mut Registry, server: &AuthorizationServer, store: &Store) -> Gauge<f64, AtomicU64> {
+    registry.register("database_queries", "Statements sent to the database", store.queries.clone());
+    let skew: Gauge<f64, AtomicU64> = Gauge::default();
+    registry.register(
+        "clock_skew_seconds",
+        "How far this machine's clock is ahead of the database's; negative when behind",
+        skew.clone(),
+    );
+    registry.register(
+        "database_write_failures",
+        "Writes to the database that failed, constraints aside",
+        store.health.write_failures.clone(),
+    );
+    registry.register(
+        "registry_history_changes",
+        "Databases with another past that were met: restores, failovers that lost changes",
+        server.registry.history_changes.clone(),
+    );
+    registry.register(
+        "registry_differences",
+        "Whole loads that differed from what was held although nothing had changed",
+        server.registry.differences.clone(),
+    );
+    skew
 }

@@ -78,8 +78,9 @@ impl Command {
     fn purpose(&self) -> Purpose {
         match self {
             Self::List { .. } | Self::Expiring { .. } => Purpose::Look,
-            Self::Add(_) | Self::Import(_) | Self::Rotate { .. } => Purpose::Change,
-            Self::Revoke { .. } | Self::Retire { .. } => Purpose::Change,
+            Self::Add(_) | Self::Import(_) | Self::Rotate { .. } | Self::Revoke { .. } | Self::Retire { .. } => {
+                Purpose::Change
+            }
         }
     }
 

@@ -64,7 +64,9 @@ impl State {
                 let kids = |keys: &[StoredKey]| keys.iter().map(|key| Arc::clone(&key.kid)).collect::<Vec<_>>();
                 if kids(&keys) != kids(&self.keys) {
                     tracing::info!(event = "jwks_uri.changed", client_id, %uri, keys = keys.len());
-                    keys.iter().for_each(|key| key.warn_of_certificate(client_id));
+                    for key in &keys {
+                        key.warn_of_certificate(client_id);
+                    }
                 }
                 self.keys = keys.into();
                 self.good_at = Some(now);

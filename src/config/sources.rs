@@ -89,10 +89,12 @@ impl Sources {
             let kind = kind(&keys, key).map_err(|remedy| fault("", remedy))?;
             in_flags.insert(key.clone(), typed(kind, text).map_err(|remedy| fault(key, remedy))?);
         }
-        let layers = [in_file, in_variables, in_flags].into_iter().map(Layer);
-        let layered = layers.fold(config::Config::builder(), |layers, layer| layers.add_source(layer)).build();
+        let mut layers = config::Config::builder();
+        for layer in [in_file, in_variables, in_flags] {
+            layers = layers.add_source(Layer(layer));
+        }
         // The values have the types of their keys, so only a fault of ours can fail here; its words may quote a value.
-        layered.and_then(config::Config::try_deserialize).map_err(|_| ConfigError {
+        layers.build().and_then(config::Config::try_deserialize).map_err(|_| ConfigError {
             key: String::new(),
             origin: self.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             remedy: "the settings do not fit together; please report this".to_owned(),

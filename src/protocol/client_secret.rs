@@ -133,7 +133,7 @@ pub struct Unverified<'a> {
 pub struct Trials<'a> {
     /// Names what is presented, in whose name, and what it is held against.
     pub attempt: AttemptId,
-    trials: Vec<Trial>,
+    held_against: Vec<Trial>,
     /// The stored secret of each, if it has one, and which reading it is held against.
     positions: Vec<(Option<&'a StoredSecret>, usize)>,
 }
@@ -149,7 +149,7 @@ pub fn trials<'a>(
 ) -> Trials<'a> {
     let Unverified { client_id, readings, tagged_by, place, now } = *unverified;
     let secrets = client.map_or(&[][..], |client| &client.secrets);
-    let mut trials = Vec::new();
+    let mut held_against = Vec::new();
     let mut positions = Vec::new();
     for (reading, presented) in readings.iter().enumerate() {
         let (candidates, wanted): (Vec<&StoredSecret>, usize) = match presented.secret_id() {
@@ -168,11 +168,11 @@ pub fn trials<'a>(
                     SecretHash::decoy(snapshot.decoy_cost(place.client.rotate_left(u32::try_from(nth).unwrap_or(0))))
                 }
             };
-            trials.push(Trial { secret: Arc::clone(presented), hash });
+            held_against.push(Trial { secret: Arc::clone(presented), hash });
             positions.push((candidate, reading));
         }
     }
-    Trials { attempt: memory.attempt(client_id, &trials), trials, positions }
+    Trials { attempt: memory.attempt(client_id, &held_against), held_against, positions }
 }
 
 /// Finds the client's secret that was presented. Failing computes all of the hashes.
@@ -180,8 +180,8 @@ pub fn trials<'a>(
 /// # Errors
 /// [`ClientAuthError::WrongSecret`], or [`Unavailable::Hashing`].
 pub async fn verify<'a>(lane: &Lane, place: Place, trials: Trials<'a>) -> Result<Matched<'a>, Error> {
-    let Trials { attempt, trials, positions } = trials;
-    let matched = lane.first_match(place, attempt, trials).await.map_err(|_| Unavailable::Hashing)?;
+    let Trials { attempt, held_against, positions } = trials;
+    let matched = lane.first_match(place, attempt, held_against).await.map_err(|_| Unavailable::Hashing)?;
     match matched.and_then(|trial| positions.get(trial).copied()) {
         Some((Some(secret), reading)) => Ok(Matched { secret, reading }),
         _ => Err(ClientAuthError::WrongSecret.into()),

@@ -95,6 +95,7 @@ impl Certificates {
     }
 
     /// Reads the files again that were replaced since they were read.
+    #[must_use]
     pub fn look(&self) -> Look {
         let look = |part: &Part| {
             let newer = match &part.source {
@@ -163,4 +164,4 @@ fn told(key: &str, error: &TlsError) {
 
 const LOOK: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86400);
+const DAY: Duration = Duration::from_hours(24);

@@ -104,7 +104,9 @@ pub fn soonest(endings: &[Ending], snapshot: &Snapshot, now: UnixTime) -> BTreeM
         let known = soonest.entry(kind).or_insert(at);
         *known = at.min(*known);
     };
-    endings.iter().for_each(|ending| add(ending.kind, ending.ends_at()));
+    for ending in endings {
+        add(ending.kind, ending.ends_at());
+    }
     for client in snapshot.clients().filter(|client| client.enabled) {
         let secrets = client.secrets.iter().filter(|secret| secret.revoked_at.is_none());
         let credentials = secrets

@@ -172,7 +172,7 @@ impl Feed {
                     clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
                     let mut belongings = Belongings::default();
                     each!(at, complete, since, "c.client_id, c.identifier", "client_resource",
-                        "order by c.client_id, c.identifier" => |row| belongings.add_resource(row));
+                        "order by c.client_id, c.identifier" => |row| belongings.add_resource(&row));
                     each!(at, complete, since, "c.client_id, c.secret_id, c.hash, c.imported, c.tag_key, c.expires_at, c.revoked_at",
                         "client_secret", "order by c.created_at desc, c.secret_id" => |row| belongings.add_secret(row));
                     each!(at, complete, since, "c.client_id, c.kid, c.jwk, c.created_at, c.expires_at", "client_key",

@@ -163,8 +163,8 @@ struct Belonging {
 }
 
 impl Belongings {
-    pub(super) fn add_resource(&mut self, row: ResourceLink) {
-        let belonging = self.of(&row.0, &row);
+    pub(super) fn add_resource(&mut self, row: &ResourceLink) {
+        let belonging = self.of(&row.0, row);
         let identifier = row.1.parse().map_err(|error| format!("client_resource.identifier: {error}"));
         belonging.resources.push(identifier);
     }

@@ -85,8 +85,8 @@ impl Shared {
             if let Some(missing) = batch.get(written.bytes..).filter(|missing| !missing.is_empty()) {
                 self.dropped.inc_by(count(missing));
                 lost.lines += count(missing);
-                lost.cut = match written.bytes.checked_sub(1).and_then(|last| batch.get(last)) {
-                    Some(&last) => last != b'\n',
+                lost.cut = match written.bytes.checked_sub(1).and_then(|end| batch.get(end)) {
+                    Some(&end) => end != b'\n',
                     None => written.cut,
                 };
                 lost.reason = written.fault.map(|fault| fault.to_string());

@@ -76,10 +76,8 @@ async fn what_was_revoked_stays_revoked_and_is_written_again(db: Db) {
     caller.resources = vec!["https://api.test".parse().unwrap()];
     let secret = setup.client(caller).await;
     let server = setup.start().await;
-    let (one, other) = (
-        server.basic("cb", &secret, "").await.access_token(),
-        server.basic("cb", &secret, "").await.access_token(),
-    );
+    let (one, other) =
+        (server.basic("cb", &secret, "").await.access_token(), server.basic("cb", &secret, "").await.access_token());
     assert_eq!(server.revoke("cb", &secret, &one).await.status, 200);
     server.refresh().await;
     let removed = server.store.keys().await.unwrap().remove(0);

@@ -114,7 +114,10 @@ async fn rows_that_a_policy_hides_are_an_error_and_no_empty_registry() {
 
     db.sql("alter table client enable row level security").await.unwrap();
     let mut feed = store.feed().await.unwrap();
-    assert!(matches!(feed.changes(None, true).await, Err(StoreError::Denied(_))), "an empty registry would refuse everybody");
+    assert!(
+        matches!(feed.changes(None, true).await, Err(StoreError::Denied(_))),
+        "an empty registry would refuse everybody"
+    );
     assert_eq!(store.tables_with_row_security().await.unwrap(), ["client"]);
     let faults = store.try_tables().await.unwrap();
     assert!(matches!(faults.as_slice(), [("client", StoreError::Denied(_))]), "{faults:?}");

@@ -17,7 +17,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         warm_up(&load(&server, &asked));
         // What the warm-up has queued is over.
         std::thread::sleep(Duration::from_secs(1));
-        let until = Until::Count(CLIENTS as u64, Duration::from_secs(60));
+        let until = Until::Count(CLIENTS as u64, Duration::from_mins(1));
         let seen = Load { connections: CLIENTS, until, ..load(&server, &asked) }.run();
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
         let (answers, refused) = (seen.answers as f64, seen.unavailable as f64);

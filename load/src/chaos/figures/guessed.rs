@@ -33,8 +33,8 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
             tasks.spawn(async move { besieged(&known, address, source).await });
         }
         while let Some(done) = tasks.join_next().await {
-            let (attempts, took, end, guessed) = done?;
-            guesses += guessed;
+            let (attempts, took, end, sent) = done?;
+            guesses += sent;
             met.push((attempts, took, end));
         }
     }
@@ -77,8 +77,8 @@ async fn besieged(known: &Known, replica: SocketAddr, source: IpAddr) -> (usize,
     sleep(Duration::from_secs(1)).await;
     let (attempts, took, end) = first_token(known, replica, source).await;
     guesser.abort_all();
-    let guesses = *seen.borrow();
-    (attempts, took, end, guesses)
+    let number = *seen.borrow();
+    (attempts, took, end, number)
 }
 
 const HASHES: &str = "grantd_argon2_verifications_total";
