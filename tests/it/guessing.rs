@@ -86,10 +86,10 @@ async fn a_guesser_gets_no_more_hashes_than_without_the_share_for_values_that_ar
     let guesser = guess(&server, "c", &stop);
     tokio::time::sleep(Duration::from_secs(2)).await;
     stop.store(true, Ordering::Relaxed);
-    let guesses = guesser.await.unwrap();
+    let sent = guesser.await.unwrap();
     // Ten failures in a row, and one more in each three seconds.
     let most = 11 + started.elapsed().as_secs() / 3;
-    assert!(hashes(&server) <= most, "{} hashes for {guesses} guesses", hashes(&server));
+    assert!(hashes(&server) <= most, "{} hashes for {sent} guesses", hashes(&server));
 }
 
 async fn a_value_that_was_refused_costs_no_second_hash_until_the_secrets_of_the_client_are_others(db: Db) {
