@@ -4,6 +4,7 @@
 
 mod difference;
 pub mod feed;
+mod last_used;
 mod memory;
 pub mod revoked;
 pub mod snapshot;

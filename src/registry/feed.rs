@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
 use super::difference::Difference;
+use super::last_used::UseWriter;
 use super::memory::Memory;
 use super::{ClockNews, Registry};
 use crate::crypto::jwk::Alg;
@@ -20,7 +20,6 @@ use crate::store::changes::{Changes, Feed as Connection, Poll, Position};
 use crate::store::keys::{SealedKey, new_key};
 use crate::store::migrations::{MigrationError, Schema};
 use crate::store::tag_keys::SealedTagKey;
-use crate::store::uses::Uses;
 use crate::store::{Database, Store, StoreError};
 
 /// Keeps a registry and a keyring as the database says.
@@ -33,9 +32,7 @@ pub struct Feed {
     has_tag_key: bool,
     /// Algorithms whose missing key has been reported.
     unmade: BTreeSet<Alg>,
-    uses_written_at: Instant,
-    uses_written_until: UnixTime,
-    writing: Option<JoinHandle<()>>,
+    uses: UseWriter,
     memory: Memory,
     /// When everything is loaded again and compared.
     reload_at: Instant,
@@ -77,7 +74,7 @@ impl Feed {
     /// A feed that has not polled yet.
     #[must_use]
     pub fn new(with: Parts) -> Self {
-        let uses_written_until = with.clock.now();
+        let uses = UseWriter::new(with.clock.now());
         let reload = with.registry.terms().reload;
         Self {
             with,
@@ -85,9 +82,7 @@ impl Feed {
             keys: Vec::new(),
             has_tag_key: false,
             unmade: BTreeSet::new(),
-            uses_written_at: Instant::now(),
-            uses_written_until,
-            writing: None,
+            uses,
             memory: Memory::default(),
             reload_at: Instant::now() + reload,
             unsettled_until: None,
@@ -129,12 +124,8 @@ impl Feed {
             }
         }
         listening.abort();
-        self.write_uses();
-        if let Some(writing) = self.writing.take()
-            && let Err(error) = writing.await
-        {
-            tracing::warn!(event = "uses.not_written", reason = %error);
-        }
+        self.uses.write(&self.with.registry, &self.with.store, self.with.clock.now());
+        self.uses.finish().await;
         if let Some(connection) = self.connection.take() {
             connection.close().await;
         }
@@ -181,8 +172,8 @@ impl Feed {
         self.with.registry.confirm(asked_at);
         self.make_missing_keys().await;
         self.write_again().await;
-        if self.uses_written_at.elapsed() >= WRITE_USES {
-            self.write_uses();
+        if self.uses.is_due() {
+            self.uses.write(&self.with.registry, &self.with.store, self.with.clock.now());
         }
         Ok(())
     }
@@ -222,7 +213,7 @@ impl Feed {
                         "what was held is not what the database holds, although no change was announced; it has been loaded"
                     );
                 }
-            } else if changes.other_history || changes.position.revision < held.revision {
+            } else if changes.other_history {
                 self.with.registry.history_changes.inc();
                 let now = self.database_time();
                 self.memory.hold_against(&self.with.registry, held, &difference, &mut changes, now);
@@ -366,23 +357,6 @@ impl Feed {
         }
         Ok(())
     }
-
-    /// Writes down which credentials were used since the last time, beside the poll: a slow write must not delay it.
-    fn write_uses(&mut self) {
-        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
-            return;
-        }
-        self.uses_written_at = Instant::now();
-        let since = std::mem::replace(&mut self.uses_written_until, self.with.clock.now());
-        // The present second may see another use, so it is looked at again.
-        let uses = Uses::since(self.with.registry.snapshot().clients(), since);
-        let store = self.with.store.clone();
-        self.writing = Some(tokio::spawn(async move {
-            if let Err(error) = store.note_uses(&uses).await {
-                tracing::warn!(event = "uses.not_written", reason = %error, "when credentials were last used is not up to date");
-            }
-        }));
-    }
 }
 
 /// Listens for notifications for as long as there are any; what is missed meanwhile is found by the next poll.
@@ -406,8 +380,6 @@ const RETRY: Duration = Duration::from_millis(250);
 const TOGETHER: Duration = Duration::from_millis(10);
 /// From the end of a connection that listened to the next, at least: a database that sleeps is not woken sooner than by the poll.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
-/// How often times of use are written down.
-const WRITE_USES: Duration = Duration::from_secs(30);
 /// Connections to a primary that was demoted live on; none is kept for long.
 const LIFETIME: Duration = Duration::from_mins(1);
 /// How long a database with another past is read whole at each poll: a restore fills it table by table.

@@ -149,7 +149,7 @@ impl Feed {
                     sqlx::query_as("select revision, history from registry_revision").fetch_one(&mut *at).await?;
                 let position = Position { revision, history: history.into() };
                 let mut past = None;
-                if let Some(since) = since {
+                if let Some(since) = since.filter(|since| since.revision <= position.revision) {
                     let sql = "select revision from registry_history where revision = $1 and history = $2";
                     past = sqlx::query_as(sql).bind(since.revision).bind(&*since.history).fetch_optional(&mut *at).await?;
                     queries.inc();

@@ -320,11 +320,16 @@ async fn a_migration_printed_by_sql_is_a_seed_that_works(db: Db) {
 
     let grantd = grantd.with("GRANTD__DATABASE__SEEDS", seeds.to_str().unwrap());
     let status = grantd.ok(&["migrate"]).await.stdout;
-    assert_eq!(status.matches("applied").count(), 10, "{status}");
+    assert_eq!(status.matches("applied").count(), schema_files() + 2, "{status}");
     let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
     let (_, claims) = daemon.token("it-s.me", &secret).await.token();
     assert_eq!((&claims["motto"], &claims["aud"]), (&"it's; drop table client; --".into(), &"https://api.test".into()));
     daemon.stop_cleanly(Duration::from_secs(5)).await;
+}
+
+/// How many migrations the schema has.
+fn schema_files() -> usize {
+    std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres")).unwrap().count()
 }
 
 async fn three_migrations_at_once_apply_everything_once(db: Db) {
@@ -343,7 +348,7 @@ async fn three_migrations_at_once_apply_everything_once(db: Db) {
         assert!(done.status.success(), "{done:?}");
         applied += done.stdout.lines().filter(|line| line.starts_with("applied")).count();
     }
-    assert_eq!(applied, 28, "each file is in the list of the one run that applied it");
+    assert_eq!(applied, schema_files() + 20, "each file is in the list of the one run that applied it");
     assert_eq!(grantd.json(&["client", "list", "--json"]).await.as_array().unwrap().len(), 20);
 }
 

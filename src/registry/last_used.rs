@@ -1,0 +1,57 @@
+//! Times of use of credentials, on their way from memory to the database.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use super::Registry;
+use crate::model::time::UnixTime;
+use crate::store::Store;
+use crate::store::uses::Uses;
+
+/// Writes down every half minute which credentials were used, beside the polls: a slow write must not delay one.
+#[derive(Debug)]
+pub(super) struct UseWriter {
+    written_at: Instant,
+    written_until: UnixTime,
+    writing: Option<JoinHandle<()>>,
+}
+
+impl UseWriter {
+    pub(super) fn new(now: UnixTime) -> Self {
+        Self { written_at: Instant::now(), written_until: now, writing: None }
+    }
+
+    /// Whether half a minute has passed since the last time.
+    pub(super) fn is_due(&self) -> bool {
+        self.written_at.elapsed() >= INTERVAL
+    }
+
+    /// Begins to write what was used since the last time, unless that write is still under way.
+    pub(super) fn write(&mut self, registry: &Registry, store: &Store, now: UnixTime) {
+        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            return;
+        }
+        self.written_at = Instant::now();
+        let since = std::mem::replace(&mut self.written_until, now);
+        // The present second may see another use, so it is looked at again.
+        let uses = Uses::since(registry.snapshot().clients(), since);
+        let store = store.clone();
+        self.writing = Some(tokio::spawn(async move {
+            if let Err(error) = store.note_uses(&uses).await {
+                tracing::warn!(event = "uses.not_written", reason = %error, "when credentials were last used is not up to date");
+            }
+        }));
+    }
+
+    /// Waits for the write that is under way.
+    pub(super) async fn finish(&mut self) {
+        if let Some(writing) = self.writing.take()
+            && let Err(error) = writing.await
+        {
+            tracing::warn!(event = "uses.not_written", reason = %error);
+        }
+    }
+}
+
+const INTERVAL: Duration = Duration::from_secs(30);
