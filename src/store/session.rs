@@ -107,10 +107,10 @@ impl Transaction {
 /// - `synchronous_commit`: a single-use id is on disk before it counts.
 pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(
-        "set row_security = off;
+        "set statement_timeout = '5s';
+         set row_security = off;
          set default_transaction_isolation = 'read committed';
          set lock_timeout = '2s';
-         set statement_timeout = '5s';
          set idle_in_transaction_session_timeout = '10s';
          select set_config('transaction_timeout', '0', false)
              where current_setting('server_version_num')::bigint >= 170000;

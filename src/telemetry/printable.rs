@@ -61,7 +61,7 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Writes `character` in the `\uXXXX` form of a JSON string (RFC 8259 section 7).
+/// Writes `character` as the escape of a JSON string, `\u` and four hexadecimal digits (RFC 8259 section 7).
 pub fn json_escape(character: char, out: &mut Vec<u8>) {
     for unit in character.encode_utf16(&mut [0; 2]) {
         out.extend_from_slice(b"\\u");

@@ -135,7 +135,7 @@ async fn what_a_role_is_set_to_does_not_matter() {
     let name = db.url.rsplit('/').next().unwrap().to_owned();
     for setting in [
         "default_transaction_isolation = 'serializable'",
-        "statement_timeout = '1ms'",
+        "statement_timeout = '500ms'",
         "lock_timeout = '1ms'",
         "idle_in_transaction_session_timeout = '1ms'",
         "bytea_output = 'escape'",
