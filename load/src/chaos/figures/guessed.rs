@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval, timeout};
 
 use super::cold::first_token;
 use crate::chaos::chance::untagged_secret;
@@ -54,11 +54,11 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     Ok(())
 }
 
-/// Attempts, time and last status of the client, which comes a second after the guesser, and the number of guesses.
+/// Attempts, time and last status of the client, which comes once the guesser is slowed down, and the number of guesses.
 async fn besieged(known: &Known, replica: SocketAddr, source: IpAddr) -> (usize, Duration, Option<u16>, usize) {
     let client_id = known.client_id.clone();
     let mut guesser = JoinSet::new();
-    let (sent, seen) = tokio::sync::watch::channel(0_usize);
+    let (sent, mut seen) = tokio::sync::watch::channel((0_usize, false));
     guesser.spawn(async move {
         let (mut connection, mut ticks) = (None, interval(Duration::from_millis(20)));
         for n in 0_u64.. {
@@ -68,16 +68,19 @@ async fn besieged(known: &Known, replica: SocketAddr, source: IpAddr) -> (usize,
                 connection = Connection::open(source, replica).await.ok();
             }
             let Some(open) = connection.as_mut() else { continue };
-            if open.exchange(&guess).await.is_err() {
+            let answer = open.exchange(&guess).await;
+            if answer.is_err() {
                 connection = None;
             }
-            sent.send_modify(|sent| *sent += 1);
+            let slowed = answer.is_ok_and(|answer| answer.status == 429);
+            sent.send_modify(|(guesses, was_slowed)| (*guesses, *was_slowed) = (*guesses + 1, *was_slowed || slowed));
         }
     });
-    sleep(Duration::from_secs(1)).await;
+    // The guesser is slowed down, and so is whoever has its address.
+    drop(timeout(Duration::from_secs(30), seen.wait_for(|(_, slowed)| *slowed)).await);
     let (attempts, took, end) = first_token(known, replica, source).await;
     guesser.abort_all();
-    let number = *seen.borrow();
+    let (number, _) = *seen.borrow();
     (attempts, took, end, number)
 }
 
