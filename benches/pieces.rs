@@ -1,4 +1,4 @@
-//! What each piece of a warm token request costs: `cargo bench --bench pieces`.
+//! The cost of each piece of a warm token request: `cargo bench --bench pieces`.
 
 #[path = "in_process/server.rs"]
 mod server;

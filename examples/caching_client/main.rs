@@ -39,7 +39,7 @@ pub struct Options {
     /// Show a private key instead of a secret (`private_key_jwt`): P-256 or Ed25519, in PEM
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// What that key is called [default: its thumbprint]
+    /// Key id (`kid`) of that key [default: its thumbprint]
     #[arg(long, requires = "key")]
     pub kid: Option<String>,
     /// Bind tokens to a key that is made at the start (DPoP)
@@ -61,7 +61,7 @@ pub struct Options {
     /// The API that the token is for [default: the client's]
     #[arg(long, default_value = "")]
     pub resource: String,
-    /// What to call
+    /// URL to call with the token
     #[arg(long, default_value = "http://127.0.0.1:8000/data")]
     pub url: String,
     /// How to call it

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::token_endpoint::{Failure, Token, TokenEndpoint};
 
-/// What a token is to be for.
+/// The scope and the resource of a token request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wanted {
     /// Scopes with spaces between; empty for the client's default.
@@ -184,7 +184,7 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 
 const PAUSE_MOST: Duration = Duration::from_mins(1);
 
-/// What `Retry-After` may ask for. More is taken for a mistake.
+/// Longest wait that `Retry-After` may ask for. A longer one is taken for a mistake.
 const PAUSE_SAID_MOST: Duration = Duration::from_hours(1);
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub(super) async fn run(
 /// Where `serve` listens: as our own flags say, else as those of a running server of this configuration, else as
 /// environment and file say.
 fn listener(named: Option<&Path>, sources: Result<Sources, ConfigError>) -> anyhow::Result<SocketAddr> {
+    // A fault of the configuration that the server has not started with is no concern of a health check.
     let sources = sources.ok();
     let flag = sources.as_ref().and_then(|sources| flag(&sources.flags)).or_else(|| given_to_server(named));
     let told = flag.or_else(|| sources.as_ref()?.one(KEY)).unwrap_or_else(|| Settings::default().admin.listen);
