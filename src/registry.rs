@@ -36,6 +36,8 @@ pub struct Registry {
     clock_ahead: AtomicI64,
     /// Whether only a standby has answered so far: what is not in the snapshot may be in the primary.
     behind: AtomicBool,
+    /// Whether the server that answered last is a standby.
+    standby: AtomicBool,
     /// Why the process is not ready although it holds something: the database answers with less than there was.
     incomplete: Mutex<Option<String>>,
     /// Databases with another past that were met, for `grantd_registry_history_changes_total`.
@@ -101,6 +103,7 @@ impl Registry {
             terms,
             clock_ahead: AtomicI64::new(0),
             behind: AtomicBool::new(false),
+            standby: AtomicBool::new(false),
             incomplete: Mutex::default(),
             history_changes: Counter::default(),
             differences: Counter::default(),
@@ -188,6 +191,17 @@ impl Registry {
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.behind.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server that answered last is a standby.
+    #[must_use]
+    pub fn is_on_standby(&self) -> bool {
+        self.standby.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the server that answered is a standby.
+    pub(crate) fn note_standby(&self, standby: bool) {
+        self.standby.store(standby, Ordering::Relaxed);
     }
 
     /// Why the process is not ready although it holds something.

@@ -33,6 +33,7 @@ use crate::http::log::{Counts, Log, RequestIds};
 use crate::http::{App, Door, Surface};
 use crate::keyring::Keyring;
 use crate::listener::Listener;
+use crate::listener::pace::Pace;
 use crate::listener::refusals::Refusals;
 use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
@@ -245,6 +246,7 @@ async fn start(
         max_connections,
         draining: Arc::clone(&draining),
         refusals: Arc::clone(&refusals),
+        pace: Pace::new(Arc::clone(&pressure), config.trusted_proxies.clone().into()),
     };
     let public = listener(public, tls.clone(), most.public);
     let private = listener(private, None, most.admin);

@@ -10,50 +10,58 @@ pub mod client_certs;
 pub mod client_keys;
 pub mod clients;
 mod columns;
-mod credentials;
+mod database;
 mod error;
 mod health;
 pub mod hints;
 pub mod keys;
 mod locks;
 pub mod migrations;
+mod origin;
+pub mod pooling;
 pub mod resources;
 pub mod revoked;
 pub mod secrets;
 mod seeds;
+pub mod servers;
 mod session;
 pub mod spending;
 pub mod spent;
+mod spent_here;
 mod statement;
 pub mod tag_keys;
 pub mod uses;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlSafeStr};
+use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr};
 
 use crate::crypto::random;
 use crate::model::time::UnixTime;
 use health::Health;
+use origin::Origin;
+use pooling::Pooling;
+use servers::{Reached, given_up, ours};
 use session::{Row, Session, within};
 use spending::Spending;
 use statement::{Value, query, query_as};
 
+pub use database::Database;
 pub use error::StoreError;
 
 /// Evaluates a body against whichever database we hold.
 macro_rules! on {
     ($enum:ident, $it:expr, $database:ident => $body:expr) => {
         match $it {
-            $enum::Postgres($database) => $body,
-            $enum::Sqlite($database) => $body,
+            $enum::Postgres($database, ..) => $body,
+            $enum::Sqlite($database, ..) => $body,
         }
     };
 }
@@ -92,7 +100,8 @@ macro_rules! transaction {
     ($store:expr, |$tx:ident| $body:block) => {
         $crate::store::repeated!($store, async {
             let session = $store.connect().await?;
-            let mut transaction = $crate::store::session::Transaction::begin(session, $store.queries.clone()).await?;
+            let mut transaction =
+                $crate::store::session::Transaction::begin(session, $store.pooling(), $store.queries.clone()).await?;
             let done: Result<_, StoreError> = async {
                 let $tx = &mut transaction;
                 $body
@@ -108,47 +117,38 @@ macro_rules! transaction {
 }
 pub(crate) use transaction;
 
-/// Where the data is. The URL may hold a password, so `Debug` shows neither.
-#[derive(Clone)]
-pub enum Database {
-    /// A PostgreSQL server, or one that speaks its protocol.
-    Postgres(Box<PgConnectOptions>),
-    /// A file of the embedded database.
-    Sqlite(PathBuf),
-}
-
-impl fmt::Debug for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Postgres(options) => write!(f, "Postgres({}:{})", options.get_host(), options.get_port()),
-            Self::Sqlite(path) => write!(f, "Sqlite({})", path.display()),
-        }
-    }
-}
-
-impl fmt::Display for Database {
-    /// Where the data is, as operators know it: no password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Postgres(options) => {
-                let name = options.get_database().unwrap_or_else(|| options.get_username());
-                let (host, port) = (options.get_host(), options.get_port());
-                match options.get_socket() {
-                    Some(socket) => write!(f, "postgres:///{name}?host={}&port={port}", socket.display()),
-                    None if host.contains(':') => write!(f, "postgres://[{host}]:{port}/{name}"),
-                    None => write!(f, "postgres://{host}:{port}/{name}"),
+/// Runs one statement on a connection of the pool: `pooled!(store, |connection, named| …)`. Behind a pooler of transactions
+/// the statement gets one of its own, and no name.
+macro_rules! pooled {
+    ($store:expr, |$connection:ident, $named:ident| $statement:expr) => {{
+        $store.queries.inc();
+        on!(Pool, &$store.pool, pool => {
+            let mut acquired = pool.acquire().await?;
+            let done = match $store.pooling() {
+                Pooling::Session => {
+                    let ($connection, $named) = (&mut *acquired, true);
+                    async { $statement }.await
                 }
-            }
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-        }
-    }
+                // Boxed, so that statements without a pooler have no room for it.
+                Pooling::Transaction => Box::pin(async {
+                    let mut transaction = acquired.begin_with(session::BEGIN_PREPARED).await?;
+                    let ($connection, $named) = (&mut *transaction, false);
+                    let done = async { $statement }.await?;
+                    transaction.commit().await?;
+                    Ok(done)
+                })
+                .await,
+            };
+            settled(acquired, done)
+        })
+    }};
 }
 
 /// A pool of connections to the database. Opening one needs no server: connections are made when they are used.
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
-    options: Options,
+    origin: Arc<Origin>,
     spending: Arc<Spending>,
     /// Statements sent, for `grantd_database_queries_total`.
     pub queries: Counter,
@@ -158,14 +158,8 @@ pub struct Store {
 
 #[derive(Debug, Clone)]
 enum Pool {
-    Postgres(PgPool),
-    Sqlite(SqlitePool),
-}
-
-#[derive(Clone)]
-enum Options {
-    Postgres(Box<PgConnectOptions>),
-    Sqlite(Box<SqliteConnectOptions>),
+    Postgres(PgPool, Arc<Reached>),
+    Sqlite(SqlitePool, Arc<Path>),
 }
 
 impl fmt::Debug for Store {
@@ -178,21 +172,11 @@ impl Store {
     /// Opens the store without connecting.
     #[must_use]
     pub fn open(database: &Database, max_connections: u32) -> Self {
-        let options = match database {
-            Database::Postgres(options) => Options::Postgres(Box::new(credentials::ours(options))),
-            Database::Sqlite(path) => Options::Sqlite(Box::new(
-                SqliteConnectOptions::new()
-                    .filename(path)
-                    .create_if_missing(true)
-                    .foreign_keys(true)
-                    .journal_mode(SqliteJournalMode::Wal)
-                    .synchronous(SqliteSynchronous::Full)
-                    .busy_timeout(BUSY)
-                    .disable_statement_logging(),
-            )),
-        };
-        let pool = match &options {
-            Options::Postgres(options) => {
+        let origin = Arc::new(Origin::default());
+        let pool = match database {
+            Database::Postgres(servers) => {
+                let reached = Arc::new(Reached::new(servers, Arc::clone(&origin)));
+                let (checking, outdating) = (Arc::clone(&reached), Arc::clone(&origin));
                 let pool = PgPoolOptions::new()
                     .max_connections(max_connections)
                     .acquire_timeout(DEADLINE)
@@ -200,21 +184,44 @@ impl Store {
                     // By itself the pool asks each connection whether it is still there, which is an exchange as long as
                     // that of an insert. One that was in use just now is believed.
                     .test_before_acquire(false)
-                    .before_acquire(|connection, about| {
-                        Box::pin(async move { session::is_there(connection, about.idle_for).await })
+                    .before_acquire(move |connection, about| {
+                        let outdated = outdating.outdates(about.age);
+                        Box::pin(async move { Ok(!outdated && session::is_there(connection, about.idle_for).await?) })
                     })
-                    .after_connect(|connection, _| Box::pin(session::prepare(connection)));
-                Pool::Postgres(pool.connect_lazy_with((**options).clone()))
+                    .after_connect(move |connection, _| {
+                        let checking = Arc::clone(&checking);
+                        Box::pin(async move { checking.prepare(connection).await.map(drop) })
+                    })
+                    .connect_lazy_with(ours(&servers.first));
+                Pool::Postgres(pool, reached)
             }
-            Options::Sqlite(options) => {
-                let pool = SqlitePoolOptions::new().max_connections(max_connections).acquire_timeout(DEADLINE);
-                Pool::Sqlite(pool.connect_lazy_with((**options).clone()))
+            Database::Sqlite(path) => {
+                let path: Arc<Path> = path.as_path().into();
+                let options = SqliteConnectOptions::new()
+                    .filename(&path)
+                    // A file that is not there was deleted, moved, or never made on purpose.
+                    .create_if_missing(false)
+                    .foreign_keys(true)
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .synchronous(SqliteSynchronous::Full)
+                    .busy_timeout(BUSY)
+                    .disable_statement_logging();
+                let (looking, looked_at) = (Arc::clone(&origin), Arc::clone(&path));
+                let pool = SqlitePoolOptions::new()
+                    .max_connections(max_connections)
+                    .acquire_timeout(DEADLINE)
+                    .before_acquire(move |_, about| {
+                        let looked = looking.look(&looked_at).map(|()| !looking.outdates(about.age));
+                        Box::pin(async move { looked.map_err(|error| sqlx::Error::Io(std::io::Error::other(error))) })
+                    })
+                    .connect_lazy_with(options);
+                Pool::Sqlite(pool, path)
             }
         };
         // SQLite writes one after the other anyway.
-        let turns = if matches!(pool, Pool::Postgres(_)) { 2 } else { 1 };
+        let turns = if matches!(pool, Pool::Postgres(..)) { 2 } else { 1 };
         let spending = Arc::new(Spending::new(turns));
-        Self { pool, options, spending, queries: Counter::default(), health: Arc::default() }
+        Self { pool, origin, spending, queries: Counter::default(), health: Arc::default() }
     }
 
     /// The database's own clock, which decides what is over for all replicas.
@@ -223,8 +230,8 @@ impl Store {
     /// [`StoreError`].
     pub async fn now(&self) -> Result<UnixTime, StoreError> {
         let sql = match &self.pool {
-            Pool::Postgres(_) => concat!("select ", postgres_clock!()),
-            Pool::Sqlite(_) => "select unixepoch()",
+            Pool::Postgres(..) => concat!("select ", postgres_clock!()),
+            Pool::Sqlite(..) => "select unixepoch()",
         };
         let rows: Vec<(i64,)> = self.fetch(sql, &[]).await?;
         Ok(UnixTime(rows.first().map_or(0, |(now,)| *now)))
@@ -233,8 +240,8 @@ impl Store {
     /// The present second by the database's clock, as an expression inside a statement.
     pub(crate) fn clock_sql(&self) -> &'static str {
         match &self.pool {
-            Pool::Postgres(_) => postgres_clock!(),
-            Pool::Sqlite(_) => "unixepoch()",
+            Pool::Postgres(..) => postgres_clock!(),
+            Pool::Sqlite(..) => "unixepoch()",
         }
     }
 
@@ -242,8 +249,8 @@ impl Store {
     #[must_use]
     pub fn engine(&self) -> &'static str {
         match self.pool {
-            Pool::Postgres(_) => "PostgreSQL",
-            Pool::Sqlite(_) => "SQLite",
+            Pool::Postgres(..) => "PostgreSQL",
+            Pool::Sqlite(..) => "SQLite",
         }
     }
 
@@ -257,32 +264,64 @@ impl Store {
         within(self.connect()).await
     }
 
-    async fn connect(&self) -> Result<Session, sqlx::Error> {
-        // The pool has the credentials that are in force.
-        Ok(match &self.pool {
-            Pool::Postgres(pool) => {
-                let mut connection = pool.connect_options().connect().await?;
-                session::prepare(&mut connection).await?;
-                Session::Postgres(connection)
+    async fn connect(&self) -> Result<Session, StoreError> {
+        match &self.pool {
+            // Boxed: it is rare, and everything that may connect would grow by it.
+            Pool::Postgres(pool, reached) => match Box::pin(reached.connect(pool)).await {
+                Err(error) if error.is_out_of_connections() => given_up(pool, error).await.map(Session::Postgres),
+                reached => reached.map(Session::Postgres),
+            },
+            Pool::Sqlite(pool, path) => {
+                self.origin.look(path)?;
+                Ok(Session::Sqlite(pool.connect_options().connect().await?))
             }
-            Pool::Sqlite(pool) => Session::Sqlite(pool.connect_options().connect().await?),
-        })
+        }
+    }
+
+    /// What stands between grantd and the database.
+    #[must_use]
+    pub fn pooling(&self) -> Pooling {
+        match &self.pool {
+            Pool::Postgres(_, reached) => reached.pooling,
+            Pool::Sqlite(..) => Pooling::Session,
+        }
+    }
+
+    /// Compares the file of an embedded database with the one that is in use.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`].
+    pub(crate) fn look(&self) -> Result<(), StoreError> {
+        match &self.pool {
+            Pool::Postgres(..) => Ok(()),
+            Pool::Sqlite(_, path) => self.origin.look(path),
+        }
+    }
+
+    /// Whether a connection of this age may lead to a database that is no longer the one in use.
+    pub(crate) fn outdates(&self, age: Duration) -> bool {
+        self.origin.outdates(age)
+    }
+
+    /// Returns when connections are to be made anew.
+    pub(crate) async fn moved(&self) {
+        self.origin.moved().await;
     }
 
     /// Runs a query on a connection of the pool and returns its rows.
     pub(crate) async fn fetch<R: Row>(&self, sql: &'static str, values: &[Value]) -> Result<Vec<R>, StoreError> {
-        self.queries.inc();
-        on!(Pool, &self.pool, pool => within(async { query_as(sql, values)?.fetch_all(pool).await }).await)
+        within(async {
+            pooled!(self, |connection, named| query_as(sql, values)?.persistent(named).fetch_all(connection).await)
+        })
+        .await
     }
 
     /// Runs a statement that writes on a connection of the pool, and returns the number of rows that it touched.
     pub(crate) async fn execute(&self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
         repeated!(self, async {
-            self.queries.inc();
-            on!(Pool, &self.pool, pool => {
-                let mut connection = pool.acquire().await?;
-                let done = query(sql, values)?.execute(&mut *connection).await;
-                settled(connection, done.map(|done| done.rows_affected()))
+            pooled!(self, |connection, named| {
+                let done = query(sql, values)?.persistent(named).execute(connection).await;
+                done.map(|done| done.rows_affected())
             })
         })
     }
@@ -296,11 +335,8 @@ impl Store {
     ) -> Result<Vec<R>, StoreError> {
         let sql = sql.into_sql_str();
         repeated!(self, async {
-            self.queries.inc();
-            on!(Pool, &self.pool, pool => {
-                let mut connection = pool.acquire().await?;
-                let done = query_as(sql.clone(), values)?.fetch_all(&mut *connection).await;
-                settled(connection, done)
+            pooled!(self, |connection, named| {
+                query_as(sql.clone(), values)?.persistent(named).fetch_all(connection).await
             })
         })
     }
@@ -311,6 +347,11 @@ impl Store {
             Err(StoreError::Locked(said)) => Err(StoreError::Locked(self.who_holds(said).await)),
             other => other,
         };
+        let only_reads = matches!(written, Err(StoreError::ReadOnly));
+        if only_reads && self.health.trouble().is_none() {
+            // A primary that was demoted keeps its connections, and the feed may have one of them.
+            self.origin.doubt();
+        }
         self.health.written(written)
     }
 

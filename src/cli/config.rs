@@ -12,6 +12,7 @@ use crate::protocol::metadata::Issuer;
 use crate::serve::clients::{fetcher, mutual_tls};
 use crate::serve::prepare::{check_room, is_absent, sealing_key};
 use crate::store::Database;
+use crate::store::servers::Servers;
 use crate::tls::Tls;
 
 /// Reads what the configuration names, as `serve` would, and makes nothing.
@@ -36,7 +37,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
     let config = shell.config()?;
     let database = match &config.database {
         Database::Sqlite(path) => format!("sqlite:{}", path.display()),
-        Database::Postgres(options) => postgres(options),
+        Database::Postgres(servers) => postgres(servers),
     };
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let issuer = config.issuer.clone().unwrap_or_default();
@@ -68,7 +69,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         "admin": {"listen": config.admin_listen},
         "database": {
             "url": database, "seeds": path(&config.seeds), "auto_migrate": config.auto_migrate,
-            "max_connections": config.database_max_connections,
+            "max_connections": config.database_max_connections, "pooling": shell.settings.database.pooling,
             "max_clock_skew": humantime::format_duration(config.registry.max_clock_skew).to_string(),
         },
         "registry": {
@@ -93,15 +94,19 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
 }
 
 /// The URL in force, its password left out.
-fn postgres(options: &PgConnectOptions) -> String {
-    let (host, port) = (options.get_host(), options.get_port());
-    let (place, socket) = match options.get_socket() {
-        Some(directory) => (String::new(), format!("host={}&port={port}&", directory.display())),
-        None if host.contains(':') => (format!("[{host}]:{port}"), String::new()),
-        None => (format!("{host}:{port}"), String::new()),
+fn postgres(servers: &Servers) -> String {
+    let options = &servers.first;
+    let place = |options: &PgConnectOptions| {
+        let (host, port) = (options.get_host(), options.get_port());
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     };
+    let (places, socket) = match options.get_socket() {
+        Some(directory) => (String::new(), format!("host={}&port={}&", directory.display(), options.get_port())),
+        None => (servers.all().map(place).collect::<Vec<_>>().join(","), String::new()),
+    };
+    let writable = if servers.writable_only { "&target_session_attrs=read-write" } else { "" };
     format!(
-        "postgres://{}:[redacted]@{place}/{}?{socket}sslmode={}",
+        "postgres://{}:[redacted]@{places}/{}?{socket}sslmode={}{writable}",
         options.get_username(),
         options.get_database().unwrap_or_default(),
         ssl_mode(options.get_ssl_mode())

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::postgres::PgConnectOptions;
 
 use super::{At, ConfigError, Settings, Sources, postgres_url, read_secret};
 use crate::store::Database;
+use crate::store::pooling::Pooling;
+use crate::store::servers::Servers;
 
 /// The database, and how it was chosen.
 pub(super) struct Chosen {
@@ -31,14 +32,14 @@ impl UrlFile {
     ///
     /// # Errors
     /// What is wrong with the file, in words that do not quote it.
-    pub fn reread(&mut self) -> Result<Option<PgConnectOptions>, String> {
+    pub fn reread(&mut self) -> Result<Option<Servers>, String> {
         let url = read_url(&self.path)?;
         if url.expose_secret() == self.url.expose_secret() {
             return Ok(None);
         }
         self.url = url;
-        let options = postgres_url::parse(self.url.expose_secret(), &HashMap::new());
-        options.map(Some).map_err(|error| format!("{}: {error}", self.path.display()))
+        let servers = postgres_url::parse(self.url.expose_secret(), &HashMap::new());
+        servers.map(Some).map_err(|error| format!("{}: {error}", self.path.display()))
     }
 }
 
@@ -76,11 +77,16 @@ pub(super) fn database(settings: &Settings, sources: &Sources) -> Result<Chosen,
     if url.is_empty() {
         return Err(at.wrong("set, but empty; give it a value or remove it"));
     }
+    let pooling = At { key: "database.pooling", sources }.one_of(
+        &settings.database.pooling,
+        &[Pooling::Session, Pooling::Transaction].map(|pooling| (pooling.as_str(), pooling)),
+    )?;
     let database = match url.strip_prefix("sqlite:") {
         Some(path) => Database::Sqlite(sqlite(path).map_err(|remedy| at.wrong(remedy))?),
-        None => Database::Postgres(Box::new(
-            postgres_url::parse(url, &sources.environment).map_err(|remedy| at.wrong(&remedy))?,
-        )),
+        None => {
+            let servers = postgres_url::parse(url, &sources.environment).map_err(|remedy| at.wrong(&remedy))?;
+            Database::Postgres(Box::new(Servers { pooling, ..servers }))
+        }
     };
     Ok(Chosen { database, by_default: false, url_file })
 }

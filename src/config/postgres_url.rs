@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+use crate::store::servers::Servers;
 use crate::tls::{TlsError, pem_items};
 
 /// Parses a URL of libpq's form, with the defaults that PostgreSQL's own variables give.
-pub(super) fn parse(url: &str, environment: &HashMap<String, String>) -> Result<PgConnectOptions, String> {
+pub(super) fn parse(url: &str, environment: &HashMap<String, String>) -> Result<Servers, String> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
     let Some(rest) = rest else {
         return Err("write postgres://user:password@host/database?sslmode=verify-full, or sqlite:/path/to/file".into());
@@ -33,10 +35,14 @@ pub(super) fn parse(url: &str, environment: &HashMap<String, String>) -> Result<
         Some((user, password)) => (user, Some(password)),
         None => (user_info, None),
     };
-    let (host, port) = host_and_port(host_port)?;
-    for (name, text) in
-        [("user", user), ("password", password.unwrap_or_default()), ("host", host), ("port", port), ("dbname", path)]
-    {
+    let (hosts, ports) = hosts_and_ports(host_port)?;
+    for (name, text) in [
+        ("user", user),
+        ("password", password.unwrap_or_default()),
+        ("host", &hosts),
+        ("port", &ports),
+        ("dbname", path),
+    ] {
         if !text.is_empty() {
             parameters.named.insert(name, decoded(text)?);
         }
@@ -57,14 +63,20 @@ pub(super) fn parse(url: &str, environment: &HashMap<String, String>) -> Result<
             parameters.take(name, value.clone()).map_err(|remedy| format!("{variable}: {remedy}"))?;
         }
     }
-    parameters.options()
+    parameters.servers()
+}
+
+/// The hosts and the ports of `h1:p1,h2:p2`, each as a list with commas. A list without any port is empty.
+fn hosts_and_ports(text: &str) -> Result<(String, String), String> {
+    let pairs: Vec<(&str, &str)> = text.split(',').map(host_and_port).collect::<Result<_, _>>()?;
+    let list = |parts: Vec<&str>| parts.join(",");
+    let (hosts, ports): (Vec<&str>, Vec<&str>) = pairs.into_iter().unzip();
+    let ports = if ports.iter().all(|port| port.is_empty()) { String::new() } else { list(ports) };
+    Ok((list(hosts), ports))
 }
 
 /// The host, its brackets aside, and the port, both as they are written.
 fn host_and_port(text: &str) -> Result<(&str, &str), String> {
-    if text.contains(',') {
-        return Err("several hosts are not supported; name one, or a name that follows the primary".into());
-    }
     let (host, port) = match text.strip_prefix('[') {
         Some(inside) => {
             let (host, rest) = inside.split_once(']').ok_or("the bracket of the IPv6 address is not closed")?;
@@ -110,6 +122,9 @@ struct Parameters {
     named: BTreeMap<&'static str, String>,
     /// `ssl=true`, as JDBC writes it.
     ssl: bool,
+    /// `target_session_attrs` of `read-write` or `primary`.
+    writable_only: bool,
+    connect_timeout: Option<Duration>,
 }
 
 impl Parameters {
@@ -140,14 +155,31 @@ impl Parameters {
             | ("sslnegotiation", "postgres")
             | ("sslcompression" | "requiressl", "0")
             | ("sslsni", "1")
+            | ("keepalives", "0" | "1")
             | ("ssl_min_protocol_version", "TLSv1" | "TLSv1.1" | "TLSv1.2")
             | ("client_encoding", "UTF8" | "utf8" | "auto") => Ok(()),
             ("connect_timeout", seconds) => match seconds.parse::<u32>() {
-                // Every exchange ends after three seconds.
-                Ok(0 | 3..) => Ok(()),
-                Ok(1 | 2) => refuse("is shorter than what grantd waits, 3 s; write 3 or more, or remove it"),
+                Ok(seconds) => {
+                    self.connect_timeout = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+                    Ok(())
+                }
                 Err(_) => refuse("takes a number of seconds"),
             },
+            // grantd notices a silent server no later: every exchange ends after three seconds, a connection that has
+            // rested is asked before it is used, and none lives for more than a minute.
+            ("tcp_user_timeout", milliseconds) => match milliseconds.parse::<u32>() {
+                Ok(0 | 3000..) => Ok(()),
+                Ok(_) => refuse("is shorter than what grantd waits, 3000 ms; write 3000 or more, or remove it"),
+                Err(_) => refuse("takes a number of milliseconds"),
+            },
+            ("keepalives_idle" | "keepalives_interval" | "keepalives_count", number) => {
+                number.parse::<u32>().map(drop).or_else(|_| refuse("takes a number"))
+            }
+            ("keepalives", _) => refuse("takes 0 or 1"),
+            ("target_session_attrs", "read-write" | "primary") => {
+                self.writable_only = true;
+                Ok(())
+            }
             // libpq: "instances of parameter ssl=true are translated into sslmode=require".
             ("ssl", "true") | ("requiressl", "1") => {
                 self.ssl = true;
@@ -155,7 +187,7 @@ impl Parameters {
             }
             ("ssl", _) => refuse("takes true; otherwise write sslmode=disable, require or verify-full"),
             ("channel_binding", _) => refuse("cannot be obeyed: grantd does not bind channels. Remove it, and write sslmode=verify-full to be sure of the server"),
-            ("target_session_attrs", _) => refuse("cannot be obeyed: grantd connects to one host and works on a primary only. Remove it"),
+            ("target_session_attrs", _) => refuse("cannot be obeyed: grantd works on a server that takes writes; write read-write, primary or any"),
             ("passfile", _) => refuse("is not read from a URL; set PGPASSFILE, or write the whole URL into database.url_file"),
             ("sslpassword", _) => refuse("cannot be obeyed: grantd reads keys that are not encrypted. Name such a key in sslkey, and remove it"),
             (name, _) if is_known_to_libpq(name) => refuse("cannot be obeyed by grantd; remove it"),
@@ -164,11 +196,23 @@ impl Parameters {
         }
     }
 
-    fn options(mut self) -> Result<PgConnectOptions, String> {
-        if let Some(port) = self.named.get("port")
-            && !port.parse::<u16>().is_ok_and(|port| port != 0)
-        {
+    fn servers(mut self) -> Result<Servers, String> {
+        let list = |name: &str| self.named.get(name).map(|list| list.split(',').map(str::to_owned).collect());
+        let (hosts, ports): (Vec<String>, Vec<String>) =
+            (list("host").unwrap_or_default(), list("port").unwrap_or_default());
+        let is_port = |port: &String| port.is_empty() || port.parse::<u16>().is_ok_and(|port| port != 0);
+        if !ports.iter().all(is_port) || ports.len() == 1 && ports.first().is_some_and(String::is_empty) {
             return Err(format!("the port is not a number from 1 to 65535. {PERCENT_ENCODE}"));
+        }
+        if hosts.len() > 1 && hosts.iter().any(String::is_empty) {
+            return Err("a host is missing between two commas".into());
+        }
+        if ports.len() > 1 && ports.len() != hosts.len() {
+            return Err(format!(
+                "there are {} hosts and {} ports; write one port, or as many",
+                hosts.len(),
+                ports.len()
+            ));
         }
         if let Some(address) = self.named.get("hostaddr") {
             if self.named.contains_key("host") {
@@ -216,9 +260,26 @@ impl Parameters {
             }
             _ => return Err("write both sslcert and sslkey, or neither".into()),
         }
+        let port_of = |position: usize| if ports.len() == 1 { ports.first() } else { ports.get(position) };
+        let first = self.options(hosts.first(), port_of(0))?;
+        let others =
+            hosts.iter().enumerate().skip(1).map(|(position, host)| self.options(Some(host), port_of(position)));
+        Ok(Servers {
+            others: others.collect::<Result<_, _>>()?,
+            writable_only: self.writable_only,
+            connect_timeout: self.connect_timeout,
+            ..Servers::from(first)
+        })
+    }
+
+    /// The library's options for one server.
+    fn options(&self, host: Option<&String>, port: Option<&String>) -> Result<PgConnectOptions, String> {
+        let others = self.named.iter().filter(|(name, _)| !matches!(**name, "host" | "port"));
+        let place = [("host", host), ("port", port.filter(|port| !port.is_empty()))];
+        let place = place.iter().filter_map(|(name, value)| value.map(|value| (name, value)));
         // Written anew with everything encoded, so that no reading of the library's can differ from ours.
         let pairs: Vec<String> =
-            self.named.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+            others.chain(place).map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
         // The library's words could quote the URL.
         format!("postgres:///?{}", pairs.join("&")).parse().map_err(|_| "not a PostgreSQL URL".to_owned())
     }
@@ -245,16 +306,12 @@ fn is_identifier(name: &str) -> bool {
 }
 
 fn is_known_to_libpq(name: &str) -> bool {
-    const OTHERS: [&str; 27] = [
+    const OTHERS: [&str; 22] = [
         "client_encoding",
         "fallback_application_name",
         "gssdelegation",
         "gssencmode",
         "gsslib",
-        "keepalives",
-        "keepalives_count",
-        "keepalives_idle",
-        "keepalives_interval",
         "krbsrvname",
         "load_balance_hosts",
         "max_protocol_version",
@@ -272,7 +329,6 @@ fn is_known_to_libpq(name: &str) -> bool {
         "sslcrl",
         "sslcrldir",
         "sslsni",
-        "tcp_user_timeout",
     ];
     OTHERS.contains(&name)
         || matches!(name, "sslnegotiation" | "sslkeylogfile" | "scram_client_key" | "scram_server_key")
@@ -301,7 +357,7 @@ const PASSED_ON: [(&str, &str); 18] = [
 ];
 
 /// The parameters that an unknown one is told beside.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "host",
     "hostaddr",
     "port",
@@ -313,6 +369,7 @@ const NAMES: [&str; 13] = [
     "sslcert",
     "sslkey",
     "connect_timeout",
+    "target_session_attrs",
     "application_name",
     "options",
 ];
@@ -342,8 +399,12 @@ const PERCENT_ENCODE: &str =
 mod tests {
     use super::*;
 
-    fn parsed(url: &str) -> PgConnectOptions {
+    fn servers(url: &str) -> Servers {
         parse(url, &HashMap::new()).unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    fn parsed(url: &str) -> PgConnectOptions {
+        servers(url).first
     }
 
     #[track_caller]
@@ -418,9 +479,34 @@ mod tests {
         refused("postgres://u:p@[hunter2]/d", &["IPv6"]);
         refused("postgres://u:p@h:hunter2/d", &["1 to 65535", "percent-encode"]);
         refused("postgres://u:p@h:0/d", &["1 to 65535"]);
-        refused("postgres://u:p@h1,h2/d", &["several hosts"]);
+        refused("postgres://u:hunter2@h1,,h2/d", &["host is missing"]);
+        refused("postgres://u:hunter2@h1,h2/d?port=1,2,3", &["2 hosts and 3 ports"]);
+        refused("postgres://u:hunter2@h1,h2:0/d", &["1 to 65535"]);
         refused("mysql://u:hunter2@h/d", &["postgres://"]);
         refused("jdbc:postgresql://h/d?password=hunter2", &["postgres://"]);
+    }
+
+    #[test]
+    fn several_hosts_are_tried_in_their_order() {
+        for (url, places) in [
+            ("postgres://u:p@h1,h2,h3/d", "h1:5432 h2:5432 h3:5432"),
+            ("postgres://u:p@h1:1,h2,[2001:db8::1]:3/d", "h1:1 h2:5432 2001:db8::1:3"),
+            ("postgres://u:p@/d?host=h1,h2&port=7", "h1:7 h2:7"),
+            ("postgres://u:p@/d?host=h1,h2&port=7,8", "h1:7 h2:8"),
+            ("postgres://u:p@h/d", "h:5432"),
+        ] {
+            let servers = servers(url);
+            let found: Vec<String> =
+                servers.all().map(|one| format!("{}:{}", one.get_host(), one.get_port())).collect();
+            assert_eq!(found.join(" "), places, "{url}");
+            assert!(servers.all().all(|one| one.get_username() == "u" && one.get_database() == Some("d")));
+            assert!(!servers.writable_only && servers.connect_timeout.is_none());
+        }
+        for attribute in ["read-write", "primary"] {
+            let servers = servers(&format!("postgres://h1,h2/d?target_session_attrs={attribute}&connect_timeout=2"));
+            assert!(servers.writable_only && servers.connect_timeout == Some(Duration::from_secs(2)));
+        }
+        assert_eq!(servers("postgres://h/d?connect_timeout=0").connect_timeout, None);
     }
 
     #[test]
@@ -430,8 +516,10 @@ mod tests {
             ("pasword=hunter2", "unknown parameter pasword"),
             ("Password=hunter2", "no name"),
             ("channel_binding=require", "channel_binding"),
-            ("target_session_attrs=read-write", "target_session_attrs"),
-            ("connect_timeout=1", "connect_timeout"),
+            ("target_session_attrs=standby", "read-write, primary or any"),
+            ("tcp_user_timeout=2000", "tcp_user_timeout"),
+            ("keepalives=2", "keepalives"),
+            ("keepalives_idle=hunter2", "keepalives_idle"),
             ("connect_timeout=hunter2", "connect_timeout"),
             ("require_auth=scram-sha-256", "require_auth"),
             ("sslcrl=/x", "sslcrl"),
@@ -440,7 +528,6 @@ mod tests {
             ("ssl_min_protocol_version=TLSv1.3", "ssl_min_protocol_version"),
             ("service=hunter2", "service"),
             ("passfile=/x", "PGPASSFILE"),
-            ("keepalives_idle=30", "keepalives_idle"),
             ("ssl=maybe", "ssl"),
             ("sslmode=hunter2", "verify-full"),
             ("ssl=true&sslmode=prefer", "contradicts"),
@@ -459,6 +546,7 @@ mod tests {
             "connect_timeout=10",
             "channel_binding=prefer",
             "target_session_attrs=any",
+            "tcp_user_timeout=5000&keepalives=1&keepalives_idle=30&keepalives_interval=5&keepalives_count=3",
             "sslsni=1",
             "client_encoding=UTF8",
         ] {
@@ -495,16 +583,16 @@ mod tests {
         for (variable, value) in [
             ("PGSSLMODE", "verify-ful"),
             ("PGCHANNELBINDING", "require"),
-            ("PGTARGETSESSIONATTRS", "primary"),
+            ("PGTARGETSESSIONATTRS", "standby"),
             ("PGPORT", "x"),
             ("PGSSLROOTCERT", "/nonexistent"),
             ("PGREQUIREAUTH", "scram-sha-256"),
         ] {
             parse("postgres://u:p@h/d", &environment(variable, value)).expect_err(variable);
         }
-        let options = parse("postgres://h/d?sslmode=verify-full", &environment("PGSSLMODE", "disable")).unwrap();
+        let options = parse("postgres://h/d?sslmode=verify-full", &environment("PGSSLMODE", "disable")).unwrap().first;
         assert_eq!(format!("{:?}", options.get_ssl_mode()), "VerifyFull");
-        let options = parse("postgres://h/d", &environment("PGSSLMODE", "verify-full")).unwrap();
+        let options = parse("postgres://h/d", &environment("PGSSLMODE", "verify-full")).unwrap().first;
         assert_eq!(format!("{:?}", options.get_ssl_mode()), "VerifyFull");
     }
 }

@@ -147,6 +147,7 @@ section!(
         seeds: PathBuf = PathBuf::new(),
         auto_migrate: Option<bool> = None,
         max_connections: u32 = 5,
+        pooling: String = "session".into(),
         max_clock_skew: String = "30s".into(),
     }
 );

@@ -94,7 +94,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         "registry_trouble": trouble,
         "registry_revision": position.revision,
         "registry_history": &*position.history,
-        "standby": admin.server.registry.is_behind(),
+        "standby": admin.server.registry.is_on_standby(),
         "database_write_trouble": writes,
         "clock_skew_seconds": clock_skew,
     });

@@ -120,6 +120,7 @@ impl Feed {
                 () = tokio::time::sleep(pause) => {}
                 // What comes in a row is read in one go.
                 () = hinted.notified(), if !in_trouble => tokio::time::sleep(TOGETHER).await,
+                () = self.with.store.moved() => {}
                 _ = stop.changed() => break,
             }
         }
@@ -139,7 +140,13 @@ impl Feed {
         let asked_at = Instant::now();
         // Taken out, so that an error or a dropped future drops the connection with whatever is half done on it. A connection
         // to a primary that was demoted lives on, so none is kept for long.
-        let known = self.connection.take().filter(|_| self.connected_at.elapsed() < LIFETIME);
+        let known = self.connection.take();
+        if let Err(error) = self.with.store.look() {
+            self.with.registry.note_incomplete(&error.to_string());
+            return Err(error);
+        }
+        let age = self.connected_at.elapsed();
+        let known = known.filter(|_| age < LIFETIME && !self.with.store.outdates(age));
         let mut connection = match known {
             Some(connection) => connection,
             None => {
@@ -150,7 +157,8 @@ impl Feed {
         };
         let held = self.with.registry.snapshot().position();
         let polled_at = Instant::now();
-        let Poll { position, read_only, now } = connection.poll().await?;
+        let Poll { position, read_only, standby, now } = connection.poll().await?;
+        self.with.registry.note_standby(standby);
         self.compare_clocks(now, polled_at.elapsed());
         if read_only && held.revision > 0 {
             // A demoted primary or a standby that lags: what it says may be older than what we know.

@@ -49,8 +49,8 @@ async fn follow(file: Option<UrlFile>, store: Store, again: Arc<Notify>) {
         let Ok((read, same)) = tokio::task::spawn_blocking(reading).await else { return };
         file = same;
         let fault = match read {
-            Ok(Some(options)) => {
-                untried = Some(options);
+            Ok(Some(servers)) => {
+                untried = Some(servers);
                 None
             }
             Ok(None) => None,
@@ -59,7 +59,7 @@ async fn follow(file: Option<UrlFile>, store: Store, again: Arc<Notify>) {
         let fault = match (&untried, fault) {
             (_, Some(fault)) => fault,
             (None, None) => String::new(),
-            (Some(options), None) => match store.connect_as(options).await {
+            (Some(servers), None) => match store.connect_as(servers).await {
                 Ok(()) => {
                     untried = None;
                     tracing::info!(event = "database.credentials", path = %file.path.display(), "database.url_file has changed, and the database takes what it says now");

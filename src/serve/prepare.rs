@@ -31,11 +31,13 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
         if config.database_by_default {
             tracing::warn!(event = "database.embedded", path = %path.display(), "no database is configured: using the embedded one. For production set database.url to PostgreSQL");
         }
-    } else if let Database::Postgres(options) = &config.database
-        && options.get_socket().is_none()
-        && !matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1")
-        && !options.get_host().starts_with('/')
-        && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
+    } else if let Database::Postgres(servers) = &config.database
+        && servers.all().any(|options| {
+            options.get_socket().is_none()
+                && !matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1")
+                && !options.get_host().starts_with('/')
+                && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
+        })
     {
         tracing::warn!(
             event = "database.unverified",

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
+use sqlx::AssertSqlSafe;
+use sqlx::migrate::{MigrateError, Migrator};
 
 use super::session::{Session, within};
 use super::statement::args;
@@ -49,8 +50,9 @@ pub(super) async fn applied_in(session: &mut Session, table: &str) -> Result<Has
     if !has_table(session, table).await? {
         return Ok(HashSet::new());
     }
-    let applied = on!(Session, session, connection => connection.list_applied_migrations(table).await);
-    Ok(applied.map_err(store_error)?.into_iter().map(|migration| migration.version).collect())
+    let sql = AssertSqlSafe(format!("select version from {table}"));
+    let applied: Vec<(i64,)> = within(session.fetch(sql, &[])).await?;
+    Ok(applied.into_iter().map(|(version,)| version).collect())
 }
 
 /// Whether the database has a table of this name where the session looks first.

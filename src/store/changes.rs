@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
 use prometheus_client::metrics::counter::Counter;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, FromRow};
 
 use super::clients::Belongings;
 use super::keys::{KeyRow, SealedKey};
+use super::pooling::Pooling;
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
 use super::revoked::RevokedRow;
 use super::session::{Session, within};
@@ -22,6 +23,7 @@ use crate::model::time::UnixTime;
 #[derive(Debug)]
 pub struct Feed {
     session: Session,
+    pooling: Pooling,
     queries: Counter,
 }
 
@@ -64,6 +66,8 @@ pub struct Poll {
     pub position: Position,
     /// Whether the database refuses writes, so that its truth may be an old primary's.
     pub read_only: bool,
+    /// Whether the server is a standby.
+    pub standby: bool,
     /// The time by the database's clock, in milliseconds since 1970.
     pub now: i64,
 }
@@ -74,14 +78,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn feed(&self) -> Result<Feed, StoreError> {
-        Ok(Feed { session: self.session().await?, queries: self.queries.clone() })
+        Ok(Feed { session: self.session().await?, pooling: self.pooling(), queries: self.queries.clone() })
     }
 }
 
 /// Reads what belongs to clients, in a table called `c`, to all of them or to those that changed, and hands over row by row:
 /// a hundred thousand at once would take more memory than what is made of them.
 macro_rules! each {
-    ($at:ident, $complete:expr, $since:expr, $columns:literal, $table:literal, $order:literal => $take:expr) => {{
+    ($at:ident, $named:ident, $complete:expr, $since:expr, $columns:literal, $table:literal, $order:literal => $take:expr) => {{
         let query = if $complete {
             sqlx::query_as(concat!("select ", $columns, " from ", $table, " c ", $order))
         } else {
@@ -95,7 +99,7 @@ macro_rules! each {
             );
             sqlx::query_as(sql).bind($since)
         };
-        let mut rows = query.fetch(&mut *$at);
+        let mut rows = query.persistent($named).fetch(&mut *$at);
         let mut take = $take;
         while let Some(row) = rows.try_next().await? {
             take(row);
@@ -114,17 +118,29 @@ impl Feed {
             Session::Postgres(connection) => {
                 // True on a standby too: connections to a demoted primary live on and would answer for ever.
                 let sql = "select revision, history, current_setting('transaction_read_only') = 'on',
+                                  coalesce(current_setting('in_hot_standby', true), 'off') = 'on',
                                   floor(extract(epoch from clock_timestamp()) * 1000)::bigint from registry_revision";
-                let (revision, history, read_only, now): (_, String, _, _) =
-                    within(sqlx::query_as(sql).fetch_one(connection)).await?;
-                Ok(Poll { position: Position { revision, history: history.into() }, read_only, now })
+                let polled = async {
+                    if self.pooling == Pooling::Session {
+                        return sqlx::query_as(sql).fetch_one(connection).await;
+                    }
+                    // A statement without parameters is one exchange, and so needs no transaction of its own.
+                    FromRow::from_row(&sqlx::raw_sql(sql).fetch_one(connection).await?)
+                };
+                let (revision, history, read_only, standby, now): (_, String, _, _, _) = within(polled).await?;
+                Ok(Poll { position: Position { revision, history: history.into() }, read_only, standby, now })
             }
             Session::Sqlite(connection) => {
                 let sql =
                     "select revision, history, cast(unixepoch('subsec') * 1000 as integer) from registry_revision";
                 let (revision, history, now): (_, String, _) =
                     within(sqlx::query_as(sql).fetch_one(connection)).await?;
-                Ok(Poll { position: Position { revision, history: history.into() }, read_only: false, now })
+                Ok(Poll {
+                    position: Position { revision, history: history.into() },
+                    read_only: false,
+                    standby: false,
+                    now,
+                })
             }
         }
     }
@@ -138,20 +154,22 @@ impl Feed {
         let (queries, asked_since) = (self.queries.clone(), since.is_some());
         let one_moment = match &self.session {
             Session::Postgres(_) => {
-                "begin isolation level repeatable read read only; set local statement_timeout = '30s'"
+                "begin isolation level repeatable read read only; set local statement_timeout = '30s';
+                 set local row_security = off; set local lock_timeout = '2s'"
             }
             Session::Sqlite(_) => "begin",
         };
+        let named = self.pooling == Pooling::Session;
         let read = async {
             on!(Session, &mut self.session, connection => {
                 let mut at = connection.begin_with(one_moment).await?;
                 let (revision, history): (i64, String) =
-                    sqlx::query_as("select revision, history from registry_revision").fetch_one(&mut *at).await?;
+                    sqlx::query_as("select revision, history from registry_revision").persistent(named).fetch_one(&mut *at).await?;
                 let position = Position { revision, history: history.into() };
                 let mut past = None;
                 if let Some(since) = since.filter(|since| since.revision <= position.revision) {
                     let sql = "select revision from registry_history where revision = $1 and history = $2";
-                    past = sqlx::query_as(sql).bind(since.revision).bind(&*since.history).fetch_optional(&mut *at).await?;
+                    past = sqlx::query_as(sql).bind(since.revision).bind(&*since.history).persistent(named).fetch_optional(&mut *at).await?;
                     queries.inc();
                 }
                 let past: Option<i64> = past.map(|(revision,): (i64,)| revision);
@@ -160,7 +178,7 @@ impl Feed {
                 let touched: Vec<(String, String)> = match since {
                     None => vec![("all".into(), String::new())],
                     Some(since) => {
-                        sqlx::query_as("select kind, id from registry_change where revision > $1").bind(since).fetch_all(&mut *at).await?
+                        sqlx::query_as("select kind, id from registry_change where revision > $1").bind(since).persistent(named).fetch_all(&mut *at).await?
                     }
                 };
                 let complete = touched.iter().any(|(kind, _)| kind == "all");
@@ -171,15 +189,15 @@ impl Feed {
                 if includes("client") {
                     clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
                     let mut belongings = Belongings::default();
-                    each!(at, complete, since, "c.client_id, c.identifier", "client_resource",
+                    each!(at, named, complete, since, "c.client_id, c.identifier", "client_resource",
                         "order by c.client_id, c.identifier" => |row| belongings.add_resource(&row));
-                    each!(at, complete, since, "c.client_id, c.secret_id, c.hash, c.imported, c.tag_key, c.expires_at, c.revoked_at",
+                    each!(at, named, complete, since, "c.client_id, c.secret_id, c.hash, c.imported, c.tag_key, c.expires_at, c.revoked_at",
                         "client_secret", "order by c.created_at desc, c.secret_id" => |row| belongings.add_secret(row));
-                    each!(at, complete, since, "c.client_id, c.kid, c.jwk, c.created_at, c.expires_at", "client_key",
+                    each!(at, named, complete, since, "c.client_id, c.kid, c.jwk, c.created_at, c.expires_at", "client_key",
                         "order by c.created_at desc, c.kid" => |row| belongings.add_key(row));
-                    each!(at, complete, since, "c.client_id, c.cert_id, c.kind, c.value, c.created_at, c.expires_at", "client_certificate",
+                    each!(at, named, complete, since, "c.client_id, c.cert_id, c.kind, c.value, c.created_at, c.expires_at", "client_certificate",
                         "order by c.created_at desc, c.cert_id" => |row| belongings.add_certificate(row));
-                    each!(at, complete, since,
+                    each!(at, named, complete, since,
                         "c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims, c.require_dpop,
                          c.require_mtls_binding, c.enabled, c.created_at, c.jwks_uri, c.not_before, c.introspection_signed_response_alg",
                         "client", "" => |row| {
@@ -192,9 +210,9 @@ impl Feed {
                 let mut resources = None;
                 if includes("resource") {
                     let rows: Vec<ResourceRow> =
-                        sqlx::query_as("select identifier, scope, alg, token_ttl from resource order by identifier").fetch_all(&mut *at).await?;
+                        sqlx::query_as("select identifier, scope, alg, token_ttl from resource order by identifier").persistent(named).fetch_all(&mut *at).await?;
                     let introspectors: Vec<IntrospectorRow> =
-                        sqlx::query_as("select identifier, client_id from resource_introspector order by identifier, client_id").fetch_all(&mut *at).await?;
+                        sqlx::query_as("select identifier, client_id from resource_introspector order by identifier, client_id").persistent(named).fetch_all(&mut *at).await?;
                     resources = Some(assemble_resources(rows, introspectors));
                     queries.inc_by(2);
                 }
@@ -202,13 +220,13 @@ impl Feed {
                 let mut keys = None;
                 if includes("key") {
                     let rows: Vec<KeyRow> =
-                        sqlx::query_as("select kid, alg, sealed, active_at, created_at from signing_key order by active_at, kid").fetch_all(&mut *at).await?;
+                        sqlx::query_as("select kid, alg, sealed, active_at, created_at from signing_key order by active_at, kid").persistent(named).fetch_all(&mut *at).await?;
                     keys = Some(rows.into_iter().map(SealedKey::from).collect());
                     queries.inc();
                 }
                 let mut tag_keys = None;
                 if includes("tag_key") {
-                    let rows: Vec<TagKeyRow> = sqlx::query_as(SELECT_TAG_KEYS).fetch_all(&mut *at).await?;
+                    let rows: Vec<TagKeyRow> = sqlx::query_as(SELECT_TAG_KEYS).persistent(named).fetch_all(&mut *at).await?;
                     tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
                     queries.inc();
                 }
@@ -216,13 +234,13 @@ impl Feed {
                 if includes("revoked") {
                     let sql = "select jti, expires_at from revoked_token where revision > $1";
                     let since = if complete { -1 } else { since.unwrap_or(-1) };
-                    let rows: Vec<RevokedRow> = sqlx::query_as(sql).bind(since).fetch_all(&mut *at).await?;
+                    let rows: Vec<RevokedRow> = sqlx::query_as(sql).bind(since).persistent(named).fetch_all(&mut *at).await?;
                     revoked.extend(rows.into_iter().map(|(jti, expires_at)| (jti, UnixTime(expires_at))));
                     queries.inc();
                 }
                 let mut not_before = None;
                 if includes("cutoff") {
-                    let (latest,): (Option<i64>,) = sqlx::query_as("select max(not_before) from token_cutoff").fetch_one(&mut *at).await?;
+                    let (latest,): (Option<i64>,) = sqlx::query_as("select max(not_before) from token_cutoff").persistent(named).fetch_one(&mut *at).await?;
                     not_before = Some(UnixTime(latest.unwrap_or(0)));
                     queries.inc();
                 }

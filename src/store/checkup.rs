@@ -35,7 +35,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn tables_with_row_security(&self) -> Result<Vec<&'static str>, StoreError> {
         let mut active = Vec::new();
-        if matches!(self.pool, Pool::Postgres(_)) {
+        if matches!(self.pool, Pool::Postgres(..)) {
             for table in self.tables() {
                 let sql = "select count(*) from pg_class where oid = to_regclass($1) and row_security_active(oid)";
                 let counts: Vec<(i64,)> = self.fetch(sql, &args![table]).await?;

@@ -1,5 +1,6 @@
 //! Faults of the database, sorted by what an operator has to do about them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
@@ -17,6 +18,9 @@ pub enum StoreError {
     /// The database only reads: a standby, or a primary that was demoted.
     #[error("database is read-only: it is a standby, or default_transaction_read_only is on")]
     ReadOnly,
+    /// The file of an embedded database is not there, and it was.
+    #[error("there is no database file at {}: it was moved or deleted; put it back, or restore a backup there", .0.display())]
+    Missing(PathBuf),
     /// The database refuses our user, password or database name, or a privilege is missing.
     #[error("database access denied: {0}")]
     Denied(String),
@@ -67,7 +71,7 @@ impl StoreError {
     /// Whether the database is away: trying again later may help, and nothing else is wrong.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Late(_) | Self::ReadOnly)
+        matches!(self, Self::Unavailable(_) | Self::Late(_) | Self::ReadOnly | Self::Missing(_))
     }
 
     /// Whether the operator has to mend configuration, privileges or the file before any retry.
@@ -79,6 +83,12 @@ impl StoreError {
     /// Whether the connection behind the error can be used again. Any other may lead to a demoted primary.
     pub(super) fn spares_the_connection(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Taken { .. } | Self::Conflict(_) | Self::Locked(_))
+    }
+
+    /// Whether the database gives no further connection (SQLSTATE 53300).
+    pub(super) fn is_out_of_connections(&self) -> bool {
+        let Self::Unavailable(error) = self else { return false };
+        error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "53300")
     }
 
     /// The same error, with the id of the row that was to be added when a row of its kind is taken.

@@ -1,7 +1,11 @@
-//! Locks that other sessions hold, so that an operator learns whom a statement waits for.
+//! Locks: those that other sessions hold, so that an operator learns whom a statement waits for, and the one at which
+//! processes that migrate a file meet.
 
+use std::fs::File;
+
+use super::seeds::SeedFault;
 use super::statement::{Value, args};
-use super::{Pool, Store, StoreError};
+use super::{Database, Pool, Store, StoreError};
 use crate::model::time::UnixTime;
 
 impl Store {
@@ -37,7 +41,7 @@ impl Store {
 
     async fn holders(&self, sql: &'static str, values: &[Value]) -> Result<Vec<String>, StoreError> {
         type Holder = (i64, Option<String>, Option<String>, Option<String>, Option<i64>);
-        if matches!(self.pool, Pool::Sqlite(_)) {
+        if matches!(self.pool, Pool::Sqlite(..)) {
             return Ok(Vec::new());
         }
         let holders: Vec<Holder> = self.fetch(sql, values).await?;
@@ -56,4 +60,14 @@ impl Store {
         };
         Ok(holders.into_iter().map(text).collect())
     }
+}
+
+/// Waits for the lock of a file beside an embedded database, and holds it until the file is dropped.
+pub(super) async fn lock_beside(database: &Database) -> Result<Option<File>, SeedFault> {
+    let Database::Sqlite(path) = database else { return Ok(None) };
+    let path = path.with_extension("lock");
+    let fault = |error: std::io::Error| SeedFault { path: path.display().to_string(), reason: error.to_string() };
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fault)?;
+    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await.map_err(std::io::Error::other);
+    locked.and_then(|locked| locked).map(Some).map_err(fault)
 }

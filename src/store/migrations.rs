@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,8 +10,10 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
 use super::applied::{applied_in, has_table, listed, run, store_error};
+use super::locks::lock_beside;
+use super::pooling::Pooling;
 use super::seeds::{Seed, SeedFault, read_seeds};
-use super::session::{self, Session, within};
+use super::session::{self, Session, Transaction, within};
 use super::{Database, Pool, Store, StoreError, on};
 
 pub use super::applied::Applied;
@@ -126,6 +127,12 @@ impl Store {
         directory: Option<&Path>,
         terms: MigrationTerms,
     ) -> Result<Vec<Applied>, MigrationError> {
+        if self.pooling() == Pooling::Transaction {
+            return Err(StoreError::Schema(format!(
+                "{database} is behind a pooler of transactions, and migrations need one session; name the server itself: `grantd migrate --set database.pooling=session --set database.url=postgres://…`"
+            ))
+            .into());
+        }
         // sqlx locks PostgreSQL itself; its lock for SQLite does nothing, so processes meet at a file beside the database.
         let _one_at_a_time = lock_beside(database).await?;
         let mut session = self.session().await?;
@@ -257,18 +264,20 @@ impl Store {
     }
 
     async fn applied(&self, table: &'static str) -> Result<HashSet<i64>, StoreError> {
-        let mut session = self.session().await?;
-        let applied = within(async {
-            refuse_old_server(&mut session).await?;
-            let applied = applied_in(&mut session, table).await?;
-            if table != SCHEMA_TABLE || !applied.is_empty() || !has_table(&mut session, "registry_revision").await? {
-                return Ok::<_, StoreError>(applied);
+        let session = self.session().await?;
+        within(async {
+            // One transaction, so that a pooler of transactions gives it one session.
+            let mut transaction = Transaction::begin_reading(session, self.queries.clone()).await?;
+            let session = transaction.session();
+            refuse_old_server(session).await?;
+            let mut applied = applied_in(session, table).await?;
+            if table == SCHEMA_TABLE && applied.is_empty() && has_table(session, "registry_revision").await? {
+                applied = applied_in(session, FORMER_SCHEMA_TABLE).await?;
             }
-            applied_in(&mut session, FORMER_SCHEMA_TABLE).await
-        });
-        let applied = applied.await?;
-        session.close().await;
-        Ok(applied)
+            transaction.rollback().await?.close().await;
+            Ok::<_, StoreError>(applied)
+        })
+        .await
     }
 
     /// Lets a session wait, and says for whom while it does.
@@ -313,10 +322,10 @@ impl Store {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
-                    Pool::Postgres(_) => {
+                    Pool::Postgres(..) => {
                         include_str!(concat!("../../migrations/postgres/", $version, "_", $name, ".sql"))
                     }
-                    Pool::Sqlite(_) => include_str!(concat!("../../migrations/sqlite/", $version, "_", $name, ".sql")),
+                    Pool::Sqlite(..) => include_str!(concat!("../../migrations/sqlite/", $version, "_", $name, ".sql")),
                 };
                 ($version, $name, sql)
             }};
@@ -373,16 +382,6 @@ async fn refuse_others_database(session: &mut Session, database: &Database) -> R
     }
     let tables: Vec<String> = tables.into_iter().map(|(name,)| name).collect();
     Err(MigrationError::Shared { target: database.to_string(), tables: tables.join(", ") })
-}
-
-async fn lock_beside(database: &Database) -> Result<Option<File>, MigrationError> {
-    let Database::Sqlite(path) = database else { return Ok(None) };
-    let path = path.with_extension("lock");
-    let fault =
-        |error: std::io::Error| MigrationError::Seed { path: path.display().to_string(), reason: error.to_string() };
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fault)?;
-    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await.map_err(std::io::Error::other);
-    locked.and_then(|locked| locked).map(Some).map_err(fault)
 }
 
 /// `server_version_num` of the oldest PostgreSQL that will do.

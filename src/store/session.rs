@@ -6,8 +6,9 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, FromRow};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, FromRow, Row as _, SqlSafeStr};
 
+use super::pooling::Pooling;
 use super::statement::{Value, query, query_as};
 use super::{DEADLINE, StoreError, on};
 
@@ -16,7 +17,7 @@ pub(crate) trait Row: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow
 impl<R> Row for R where R: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
 
 /// A connection of its own for more than one statement. No pool ever sees it: when something goes wrong halfway, it is
-/// closed, and no later borrower inherits an open transaction.
+/// closed, and no later borrower inherits an open transaction. It lives for a few statements, so none of them gets a name.
 #[derive(Debug)]
 pub(crate) enum Session {
     Postgres(PgConnection),
@@ -25,11 +26,17 @@ pub(crate) enum Session {
 
 impl Session {
     pub(super) async fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, sqlx::Error> {
-        Ok(on!(Session, self, connection => query(sql, values)?.execute(connection).await?.rows_affected()))
+        Ok(
+            on!(Session, self, connection => query(sql, values)?.persistent(false).execute(connection).await?.rows_affected()),
+        )
     }
 
-    pub(super) async fn fetch<R: Row>(&mut self, sql: &'static str, values: &[Value]) -> Result<Vec<R>, sqlx::Error> {
-        on!(Session, self, connection => query_as(sql, values)?.fetch_all(connection).await)
+    pub(super) async fn fetch<R: Row>(
+        &mut self,
+        sql: impl SqlSafeStr,
+        values: &[Value],
+    ) -> Result<Vec<R>, sqlx::Error> {
+        on!(Session, self, connection => query_as(sql, values)?.persistent(false).fetch_all(connection).await)
     }
 
     pub(super) async fn count(&mut self, sql: &'static str, values: &[Value]) -> Result<i64, sqlx::Error> {
@@ -60,10 +67,21 @@ pub(crate) struct Transaction {
 
 impl Transaction {
     /// Begins on a fresh session. SQLite takes its write lock at once, since upgrading later can fail.
-    pub(super) async fn begin(mut session: Session, queries: Counter) -> Result<Self, StoreError> {
+    pub(super) async fn begin(mut session: Session, pooling: Pooling, queries: Counter) -> Result<Self, StoreError> {
+        let sql = match (&session, pooling) {
+            (Session::Postgres(_), Pooling::Session) => "begin isolation level read committed",
+            (Session::Postgres(_), Pooling::Transaction) => BEGIN_PREPARED,
+            (Session::Sqlite(_), _) => "begin immediate",
+        };
+        session.run(sql).await?;
+        Ok(Self { session, queries })
+    }
+
+    /// Begins on a fresh session, to read as of one moment.
+    pub(super) async fn begin_reading(mut session: Session, queries: Counter) -> Result<Self, StoreError> {
         let sql = match session {
-            Session::Postgres(_) => "begin isolation level read committed",
-            Session::Sqlite(_) => "begin immediate",
+            Session::Postgres(_) => BEGIN_PREPARED,
+            Session::Sqlite(_) => "begin",
         };
         session.run(sql).await?;
         Ok(Self { session, queries })
@@ -86,6 +104,11 @@ impl Transaction {
         self.execute("update registry_revision set revision = revision", &[]).await.map(drop)
     }
 
+    /// The session, for statements that only read.
+    pub(super) fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
     /// Makes what was written last, and gives the session back.
     pub(super) async fn commit(mut self) -> Result<Session, StoreError> {
         self.session.run("commit").await?;
@@ -99,26 +122,65 @@ impl Transaction {
     }
 }
 
+/// What a new PostgreSQL session leads to.
+#[derive(Debug)]
+pub(super) struct About {
+    /// Whether the server refuses writes.
+    pub(super) read_only: bool,
+    /// System identifier and timeline. Databases that only speak PostgreSQL's protocol have none, and behind a pooler of
+    /// transactions it says nothing of the next statement.
+    pub(super) lineage: Option<String>,
+}
+
 /// Asks of a new PostgreSQL session what ours need, whatever role, database or server are set to.
 ///
 /// - `row_security = off`: a policy that would hide rows becomes an error; an empty registry would refuse every client.
 /// - `read committed`: each statement of ours decides by itself, or locks what it decides on.
 /// - Timeouts below our own deadline: the error says what the database waited for, and no lock outlives its owner.
 /// - `synchronous_commit`: a single-use id is on disk before it counts.
-pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(
-        "set statement_timeout = '5s';
-         set row_security = off;
-         set default_transaction_isolation = 'read committed';
-         set lock_timeout = '2s';
-         set idle_in_transaction_session_timeout = '10s';
-         select set_config('transaction_timeout', '0', false)
-             where current_setting('server_version_num')::bigint >= 170000;
-         select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'",
-    )
-    .execute(connection)
-    .await
-    .map(drop)
+pub(super) async fn prepare(connection: &mut PgConnection, pooling: Pooling) -> Result<About, sqlx::Error> {
+    if pooling == Pooling::Session {
+        sqlx::raw_sql(
+            "set statement_timeout = '5s';
+             set row_security = off;
+             set default_transaction_isolation = 'read committed';
+             set lock_timeout = '2s';
+             set idle_in_transaction_session_timeout = '10s';
+             select set_config('transaction_timeout', '0', false)
+                 where current_setting('server_version_num')::bigint >= 170000;
+             select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'",
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    let read_only = sqlx::raw_sql("select current_setting('transaction_read_only') = 'on'");
+    let read_only = read_only.fetch_one(&mut *connection).await?.try_get(0)?;
+    let lineage = if pooling == Pooling::Session { lineage(connection).await? } else { None };
+    Ok(About { read_only, lineage })
+}
+
+/// The same settings for one transaction, where the next one may reach another session.
+pub(super) const BEGIN_PREPARED: &str = "begin isolation level read committed;
+     set local statement_timeout = '5s'; set local row_security = off; set local lock_timeout = '2s';
+     set local idle_in_transaction_session_timeout = '10s';
+     select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'";
+
+/// System identifier and timeline. Each failover begins another timeline, each `initdb` another system.
+async fn lineage(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+    let asked = sqlx::raw_sql(
+        "select system_identifier::text || '/' || case when pg_is_in_recovery() then 'standby'
+                else substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end
+         from pg_control_system()",
+    );
+    match asked.fetch_one(connection).await {
+        Ok(row) => Ok(Some(row.try_get(0)?)),
+        // Databases that speak PostgreSQL's protocol and are something else, and servers that keep it to their own roles.
+        Err(sqlx::Error::Database(error)) => {
+            tracing::debug!(event = "database.no_lineage", reason = %error);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Lets the statements of a session take as long as they need, and wait for a lock as long as `patience`.

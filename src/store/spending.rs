@@ -11,8 +11,10 @@ use sqlx::AssertSqlSafe;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::spent::{Spent, Use, UseKind};
+use super::spent_here::SpentHere;
 use super::statement::{Value, args, placeholders};
 use super::{DEADLINE, Store, StoreError};
+use crate::model::time::UnixTime;
 
 /// Those who wait to spend.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(super) struct Spending {
     waiting: Mutex<VecDeque<Spender>>,
     /// Inserts at once. They share what the disk costs, and leave connections for others.
     turns: Semaphore,
+    /// What was spent here, in case the database loses it.
+    here: SpentHere,
 }
 
 /// A request that spends, and where it learns what came of it.
@@ -34,7 +38,12 @@ type Key<'a> = (UseKind, &'a str, [u8; 32]);
 
 impl Spending {
     pub(super) fn new(turns: usize) -> Self {
-        Self { waiting: Mutex::default(), turns: Semaphore::new(turns) }
+        Self { waiting: Mutex::default(), turns: Semaphore::new(turns), here: SpentHere::default() }
+    }
+
+    /// Forgets what was spent here and had expired before `now`.
+    pub(super) fn forget(&self, now: UnixTime) {
+        self.here.forget(now);
     }
 
     fn join(&self, spender: Spender) {
@@ -67,6 +76,10 @@ impl Store {
         if uses.is_empty() {
             return Ok(Spent::New);
         }
+        // A database that was failed over without its last commits would take it once more.
+        if let Some(before) = uses.iter().find(|one| self.spending.here.has(one)) {
+            return Ok(Spent::Before(before.kind));
+        }
         let (answer, answered) = oneshot::channel();
         self.spending.join(Spender { uses, answer });
         // There are as many tasks as spenders, so nobody is left waiting; most find that others were quicker.
@@ -87,7 +100,10 @@ impl Store {
         }
         let inserted = self.insert(&batch).await;
         let answers: Vec<_> = match &inserted {
-            Ok(new) => verdicts(&batch, new).into_iter().map(Ok).collect(),
+            Ok(new) => {
+                self.spending.here.note(new);
+                verdicts(&batch, new).into_iter().map(Ok).collect()
+            }
             Err(error) => batch.iter().map(|_| Err(Arc::clone(error))).collect(),
         };
         for (spender, answer) in batch.into_iter().zip(answers) {
@@ -150,7 +166,6 @@ const TOGETHER: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::time::UnixTime;
 
     fn one(kind: UseKind, owner: &str, jti: u8) -> Use {
         Use { kind, owner: owner.to_owned(), jti: [jti; 32], expires_at: UnixTime(1) }

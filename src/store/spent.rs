@@ -55,6 +55,7 @@ impl Store {
     pub async fn sweep_spent(&self, now: UnixTime) -> Result<u64, StoreError> {
         let sql = "delete from spent_jti where (kind, owner, jti) in
                    (select kind, owner, jti from spent_jti where expires_at < $1 order by expires_at limit 500)";
+        self.spending.forget(now);
         let mut swept = 0;
         loop {
             let rows = self.execute(sql, &args![now]).await?;

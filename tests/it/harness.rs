@@ -15,11 +15,13 @@ use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash, new_s
 use grantd::crypto::secret_tag::TagKey;
 use grantd::http::log::{Counts, RequestIds};
 use grantd::http::{App, Caller, Door};
+use grantd::listener::pace::Pace;
 use grantd::listener::refusals::Refusals;
 use grantd::model::client::Client;
 use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
+use grantd::pressure::Pressure;
 use grantd::protocol::AuthorizationServer;
 use grantd::serve::clients::fetcher;
 use grantd::serve::{Assembled, assemble, raise_costs};
@@ -29,6 +31,7 @@ use grantd::store::{Database, Store};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 
 /// Stamps async functions that take a [`Db`] into tests on both databases.
@@ -57,6 +60,7 @@ impl Db {
     pub fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("grantd.db");
+        std::fs::File::create(&path).unwrap();
         Self { database: Database::Sqlite(path.clone()), url: format!("sqlite:{}", path.display()), directory }
     }
 
@@ -70,7 +74,7 @@ impl Db {
         let (base, query) = server.split_once('?').map_or((server.as_str(), ""), |(base, query)| (base, query));
         let base = &base[..base.rfind('/').unwrap()];
         let url = if query.is_empty() { format!("{base}/{name}") } else { format!("{base}/{name}?{query}") };
-        let database = Database::Postgres(Box::new(url.parse().unwrap()));
+        let database = Database::Postgres(Box::new(url.parse::<PgConnectOptions>().unwrap().into()));
         Self { database, url, directory: tempfile::tempdir().unwrap() }
     }
 
@@ -325,6 +329,11 @@ impl Server {
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
+}
+
+/// For a listener: addresses connect as often as they like.
+pub fn pace() -> Pace {
+    Pace::new(Arc::new(Pressure::new(Duration::from_millis(250))), [].into())
 }
 
 /// For a listener: refusals that are counted in `counts`.

@@ -24,6 +24,12 @@ mod jose;
 /// A6: vectors that others have collected.
 mod wycheproof;
 
+/// PostgreSQL servers of a test's own.
+mod cluster;
+
+/// Failovers, poolers, several hosts, files that are replaced.
+mod failover;
+
 /// The architecture as a test.
 mod tidy;
 

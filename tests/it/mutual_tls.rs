@@ -72,7 +72,15 @@ async fn listen(directory: TempDir, terms: Terms) -> Listening {
     let counts = Counts::default();
     let (draining, refusals) = (Arc::default(), crate::harness::refusals(&counts));
     let tls_of_it = Some(Arc::clone(&tls));
-    let listener = Listener { socket, tls: tls_of_it, deadlines: DEADLINES, max_connections: 100, draining, refusals };
+    let listener = Listener {
+        socket,
+        tls: tls_of_it,
+        deadlines: DEADLINES,
+        max_connections: 100,
+        draining,
+        refusals,
+        pace: crate::harness::pace(),
+    };
     tokio::spawn(listener.run(answer, stopped));
     Listening { address, tls, directory, server: made.cert.der().clone(), counts, _stop: stop }
 }

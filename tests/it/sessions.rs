@@ -8,6 +8,7 @@ use grantd::model::time::{Clock, UnixTime};
 use grantd::store::migrations::{MigrationError, MigrationTerms, Schema};
 use grantd::store::{Database, Store, StoreError};
 use serde_json::Value;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::harness::{Db, Setup, client};
@@ -36,7 +37,8 @@ async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), sqlx::Error
 /// The database with a schema of grantd's own, named in the URL.
 fn in_schema(db: &Db, schema: &str) -> Database {
     let separator = if db.url.contains('?') { '&' } else { '?' };
-    Database::Postgres(Box::new(format!("{}{separator}options=-csearch_path%3D{schema}", db.url).parse().unwrap()))
+    let options: PgConnectOptions = format!("{}{separator}options=-csearch_path%3D{schema}", db.url).parse().unwrap();
+    Database::Postgres(Box::new(options.into()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,7 +108,7 @@ async fn rows_that_a_policy_hides_are_an_error_and_no_empty_registry() {
     .unwrap();
     let url = db.url.replacen("postgres@", &format!("{role}@"), 1);
     assert_ne!(url, db.url, "the tests' server has no password");
-    let store = Store::open(&Database::Postgres(Box::new(url.parse().unwrap())), 2);
+    let store = Store::open(&Database::Postgres(Box::new(url.parse::<PgConnectOptions>().unwrap().into())), 2);
     assert_eq!(store.schema().await.unwrap(), Schema::Usable);
     assert!(store.tables_with_row_security().await.unwrap().is_empty());
     assert!(store.try_tables().await.unwrap().is_empty());

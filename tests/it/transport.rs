@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{Db, Setup};
+use crate::harness::{Db, Setup, pace};
 
 /// Short, so that a test is.
 const SHORT: Deadlines = Deadlines {
@@ -48,7 +48,7 @@ pub async fn listen_with(tls: Option<Arc<Tls>>, max_connections: u32) -> Listeni
     let (stop, stopped) = watch::channel(false);
     let draining = Arc::new(AtomicBool::new(false));
     let (flag, refusals) = (Arc::clone(&draining), server.refusals());
-    let listener = Listener { socket, tls, deadlines: SHORT, max_connections, draining: flag, refusals };
+    let listener = Listener { socket, tls, deadlines: SHORT, max_connections, draining: flag, refusals, pace: pace() };
     let task = tokio::spawn(listener.run(answering(&server), stopped));
     Listening { address, draining, stop, task, secret, server }
 }
@@ -174,7 +174,8 @@ async fn htp_08_a_body_that_does_not_come_is_refused_and_the_connection_closed()
     let address = socket.local_addr().unwrap();
     let (_stop, stopped) = watch::channel(false);
     let (draining, refusals) = (Arc::default(), server.refusals());
-    let listener = Listener { socket, tls: None, deadlines: SHORT, max_connections: 10, draining, refusals };
+    let listener =
+        Listener { socket, tls: None, deadlines: SHORT, max_connections: 10, draining, refusals, pace: pace() };
     tokio::spawn(listener.run(answering(&server), stopped));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let started = Instant::now();

@@ -1,0 +1,179 @@
+//! The server or the file that connections lead to, and whether it has changed since they were made.
+//!
+//! A failover that cuts no connection leaves the old ones on the former primary. A file that is replaced leaves them on the
+//! deleted one. The first connection that reaches another place ends all older ones.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::StoreError;
+
+/// Where connections lead to.
+#[derive(Debug, Default)]
+pub(super) struct Origin {
+    place: Mutex<Place>,
+    /// Told when connections are to be made anew.
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// System identifier and timeline of a server, or device and inode of a file.
+    identity: Option<String>,
+    /// Connections made before this moment are not used again.
+    since: Option<Instant>,
+    /// The inodes of SQLite's files beside the database, `-wal` and `-shm`, while it was the one that `identity` names.
+    beside: [Option<u64>; 2],
+}
+
+impl Origin {
+    /// Notes which place a new connection has reached. The first of another place outdates all older ones.
+    pub(super) fn met(&self, identity: &str) {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        match &place.identity {
+            Some(known) if known == identity => return,
+            Some(former) => {
+                tracing::warn!(
+                    event = "database.moved",
+                    from = former,
+                    to = identity,
+                    "connections lead to another database server than before; those made before are replaced"
+                );
+                place.since = Some(Instant::now());
+                self.moved.notify_one();
+            }
+            None => {}
+        }
+        place.identity = Some(identity.to_owned());
+    }
+
+    /// Outdates every connection, since one of them leads to a server that only reads.
+    pub(super) fn doubt(&self) {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
+        self.moved.notify_one();
+    }
+
+    /// Whether a connection of this age was made before the last move.
+    pub(super) fn outdates(&self, age: Duration) -> bool {
+        let since = self.place.lock().unwrap_or_else(PoisonError::into_inner).since;
+        since.is_some_and(|since| since.elapsed() < age)
+    }
+
+    /// Returns when connections are to be made anew.
+    pub(super) async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// Compares an SQLite file with the one that was there at the last look.
+    ///
+    /// SQLite finds its write-ahead log by name: that of the former file would be played into the new one. It is set aside.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when no file is there.
+    pub(super) fn look(&self, path: &Path) -> Result<(), StoreError> {
+        let found = inode(path).ok_or_else(|| StoreError::Missing(path.to_owned()))?;
+        let identity = format!("{}:{}", found.0, found.1);
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let beside = [beside(path, "-wal"), beside(path, "-shm")];
+        if let Some(former) = place.identity.replace(identity.clone()).filter(|former| *former != identity) {
+            let [log, shared] = &beside;
+            let kept = path.with_added_extension(format!("wal-of-{}", former.replace(':', "-")));
+            let is_former =
+                |file: &Path, then: Option<u64>| then.is_some() && inode(file).map(|(_, inode)| inode) == then;
+            let mut set_aside = None;
+            if is_former(log, place.beside[0]) {
+                match fs::rename(log, &kept) {
+                    Ok(()) => set_aside = Some(kept.display().to_string()),
+                    Err(error) => {
+                        place.identity = Some(former);
+                        return Err(StoreError::Unavailable(sqlx::Error::Io(error)));
+                    }
+                }
+            }
+            if is_former(shared, place.beside[1])
+                && let Err(error) = fs::remove_file(shared)
+            {
+                tracing::warn!(event = "database.moved", path = %shared.display(), reason = %error, "this file belongs to the database that was replaced, and cannot be removed");
+            }
+            tracing::warn!(event = "database.moved", from = former, to = identity, path = %path.display(), set_aside, "the database file was replaced; everything is read again");
+            place.since = Some(Instant::now());
+            self.moved.notify_one();
+        }
+        place.beside = beside.map(|file| inode(&file).map(|(_, inode)| inode));
+        Ok(())
+    }
+}
+
+/// Device and inode of a file.
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// A file that SQLite keeps beside its database.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_connection_to_another_server_outdates_the_older_ones() {
+        let origin = Origin::default();
+        origin.met("7/1");
+        origin.met("7/1");
+        assert!(!origin.outdates(Duration::from_mins(1)));
+        std::thread::sleep(Duration::from_millis(5));
+        origin.met("7/2");
+        assert!(origin.outdates(Duration::from_mins(1)) && !origin.outdates(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_log_of_a_replaced_file_is_set_aside_and_one_that_came_along_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("grantd.db");
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        let origin = Origin::default();
+        assert!(matches!(origin.look(&path), Err(StoreError::Missing(_))));
+        write("grantd.db", "a");
+        write("grantd.db-wal", "log of a");
+        write("grantd.db-shm", "");
+        origin.look(&path).unwrap();
+        origin.look(&path).unwrap();
+        assert!(!origin.outdates(Duration::from_mins(1)));
+
+        write("b", "b");
+        fs::rename(directory.path().join("b"), &path).unwrap();
+        origin.look(&path).unwrap();
+        assert!(origin.outdates(Duration::from_mins(1)));
+        let names = || {
+            let mut names: Vec<String> = fs::read_dir(directory.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let after = names();
+        assert!(after.len() == 2 && after[1].starts_with("grantd.db.wal-of-"), "{after:?}");
+        assert_eq!(fs::read_to_string(directory.path().join(&after[1])).unwrap(), "log of a");
+
+        // The next one brings its own.
+        write("grantd.db-wal", "log of b");
+        origin.look(&path).unwrap();
+        write("c", "c");
+        write("c-wal", "log of c");
+        fs::rename(directory.path().join("c"), &path).unwrap();
+        fs::rename(directory.path().join("c-wal"), directory.path().join("grantd.db-wal")).unwrap();
+        origin.look(&path).unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join("grantd.db-wal")).unwrap(), "log of c");
+    }
+}

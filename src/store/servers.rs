@@ -1,0 +1,219 @@
+//! The PostgreSQL servers of a URL, tried in turn until one takes writes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+
+use super::origin::Origin;
+use super::pooling::Pooling;
+use super::session::within;
+use super::{DEADLINE, Pool, Store, StoreError, session};
+
+/// The servers that hold a database, as `database.url` names them.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// The server that is tried first.
+    pub first: PgConnectOptions,
+    /// The other ones, in order.
+    pub others: Vec<PgConnectOptions>,
+    /// Whether a server that only reads is refused (`target_session_attrs` of `read-write` or `primary`). Otherwise it is
+    /// used while no server takes writes.
+    pub writable_only: bool,
+    /// The time that connecting to one server may take, when the URL says less than the deadline.
+    pub connect_timeout: Option<Duration>,
+    /// What stands between grantd and the servers.
+    pub pooling: Pooling,
+}
+
+impl From<PgConnectOptions> for Servers {
+    fn from(first: PgConnectOptions) -> Self {
+        Self { first, others: Vec::new(), writable_only: false, connect_timeout: None, pooling: Pooling::default() }
+    }
+}
+
+impl Servers {
+    /// All of them, in the order in which they are tried.
+    pub fn all(&self) -> impl Iterator<Item = &PgConnectOptions> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// Where the data is, as operators know it: no password.
+    pub(super) fn places(&self) -> String {
+        let name = self.first.get_database().unwrap_or_else(|| self.first.get_username());
+        let place = |options: &PgConnectOptions| {
+            let (host, port) = (options.get_host(), options.get_port());
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        };
+        if let Some(socket) = self.first.get_socket() {
+            return format!("postgres:///{name}?host={}&port={}", socket.display(), self.first.get_port());
+        }
+        format!("postgres://{}/{name}", self.all().map(place).collect::<Vec<_>>().join(","))
+    }
+
+    /// What tells a database from another: its name, and where its servers are.
+    fn addresses(&self) -> Vec<(String, u16, Option<std::path::PathBuf>, Option<String>)> {
+        let place = |options: &PgConnectOptions| {
+            let (host, database) = (options.get_host().to_owned(), options.get_database().map(str::to_owned));
+            (host, options.get_port(), options.get_socket().cloned(), database)
+        };
+        self.all().map(place).collect()
+    }
+}
+
+/// The servers, and which of them answered last.
+#[derive(Debug)]
+pub(super) struct Reached {
+    servers: RwLock<Servers>,
+    /// Position of the server that answered last.
+    current: AtomicUsize,
+    origin: Arc<Origin>,
+    pub(super) pooling: Pooling,
+}
+
+impl Reached {
+    pub(super) fn new(servers: &Servers, origin: Arc<Origin>) -> Self {
+        let pooling = servers.pooling;
+        Self { servers: RwLock::new(servers.clone()), current: AtomicUsize::new(0), origin, pooling }
+    }
+
+    fn servers(&self) -> Servers {
+        self.servers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a new connection ready for use. Returns whether its server only reads.
+    pub(super) async fn prepare(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let about = session::prepare(connection, self.pooling).await?;
+        if let Some(lineage) = about.lineage {
+            self.origin.met(&lineage);
+        }
+        Ok(about.read_only)
+    }
+
+    /// Connects to the server that answered last, or to the next one that takes writes, and points the pool there.
+    pub(super) async fn connect(&self, pool: &PgPool) -> Result<PgConnection, StoreError> {
+        let servers = self.servers();
+        let count = servers.others.len() + 1;
+        let share = if count == 1 { DEADLINE } else { DEADLINE / u32::try_from(count).unwrap_or(u32::MAX) };
+        let patience = servers.connect_timeout.map_or(share, |timeout| timeout.min(share));
+        let first = self.current.load(Ordering::Relaxed);
+        let (mut standby, mut faults) = (None, Vec::new());
+        let all: Vec<&PgConnectOptions> = servers.all().collect();
+        for (position, options) in all.iter().enumerate().cycle().skip(first).take(count) {
+            let options = ours(options);
+            let reaching = async {
+                let mut connection = options.connect().await?;
+                let read_only = self.prepare(&mut connection).await?;
+                Ok::<_, sqlx::Error>((connection, read_only))
+            };
+            let fault = match tokio::time::timeout(patience, reaching).await {
+                Ok(Ok((connection, read_only))) => {
+                    if !read_only || (count == 1 && !servers.writable_only) {
+                        self.settle(position, options, pool);
+                        return Ok(connection);
+                    }
+                    if !servers.writable_only && standby.is_none() {
+                        standby = Some((position, options.clone(), connection));
+                    }
+                    StoreError::ReadOnly
+                }
+                Ok(Err(error)) => error.into(),
+                Err(_) => StoreError::Late(patience),
+            };
+            faults.push((format!("{}:{}", options.get_host(), options.get_port()), fault));
+        }
+        if let Some((position, options, connection)) = standby {
+            self.settle(position, options, pool);
+            return Ok(connection);
+        }
+        Err(joined(faults))
+    }
+
+    fn settle(&self, position: usize, options: PgConnectOptions, pool: &PgPool) {
+        if self.current.swap(position, Ordering::Relaxed) != position {
+            tracing::warn!(
+                event = "database.server",
+                host = options.get_host(),
+                port = options.get_port(),
+                "using this server from now on"
+            );
+            pool.set_connect_options(options);
+        }
+    }
+
+    /// Uses the credentials of `servers` from now on, once the database has taken them.
+    pub(super) async fn replace(&self, servers: &Servers, pool: &PgPool) -> Result<(), StoreError> {
+        if self.servers().addresses() != servers.addresses() {
+            return Err(StoreError::Refused("it names another host or database, which takes a restart".to_owned()));
+        }
+        let tried = Self::new(servers, Arc::clone(&self.origin));
+        tried.current.store(self.current.load(Ordering::Relaxed), Ordering::Relaxed);
+        drop(tried.connect(pool).await?);
+        let position = tried.current.load(Ordering::Relaxed);
+        *self.servers.write().unwrap_or_else(PoisonError::into_inner) = servers.clone();
+        self.current.store(position, Ordering::Relaxed);
+        if let Some(options) = servers.all().nth(position) {
+            pool.set_connect_options(ours(options));
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Connects as `servers` say from now on, once the database has taken them. Only credentials may change: another
+    /// database would be another registry.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what is in use stays in use.
+    pub async fn connect_as(&self, servers: &Servers) -> Result<(), StoreError> {
+        let Pool::Postgres(pool, reached) = &self.pool else { return Ok(()) };
+        within(reached.replace(servers, pool)).await
+    }
+}
+
+/// Options as every connection has them.
+pub(super) fn ours(options: &PgConnectOptions) -> PgConnectOptions {
+    let name = options.get_application_name().unwrap_or("grantd");
+    options.clone().application_name(name).disable_statement_logging()
+}
+
+/// Takes a connection from the pool for good, where the database gives no further one: the change feed and transactions
+/// come before what is read and spent on the pool.
+pub(super) async fn given_up(pool: &PgPool, error: StoreError) -> Result<PgConnection, StoreError> {
+    for _ in 0..GIVING_UP {
+        if let Some(connection) = pool.try_acquire() {
+            tracing::warn!(event = "database.scarce", reason = %error, "the database gives no further connection; the pool gave one up");
+            return Ok(connection.detach());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Err(error)
+}
+
+/// One fault for all servers: a wrong password or name before an outage, since only the operator can mend it.
+fn joined(mut faults: Vec<(String, StoreError)>) -> StoreError {
+    if faults.len() == 1
+        && let Some((_, fault)) = faults.pop()
+    {
+        return fault;
+    }
+    if let Some(at) = faults.iter().position(|(_, fault)| !fault.is_outage()) {
+        return faults.swap_remove(at).1;
+    }
+    if faults.iter().any(|(_, fault)| matches!(fault, StoreError::ReadOnly)) {
+        return StoreError::ReadOnly;
+    }
+    let faults: Vec<String> = faults
+        .into_iter()
+        .map(|(host, fault)| match fault {
+            StoreError::Unavailable(error) => format!("{host}: {error}"),
+            fault => format!("{host}: {fault}"),
+        })
+        .collect();
+    StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other(faults.join("; "))))
+}
+
+/// How often, 5 ms apart, the pool is asked for a connection that rests.
+const GIVING_UP: u32 = 200;

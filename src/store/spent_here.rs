@@ -1,0 +1,103 @@
+//! What this process has spent, until it expires: a database that lost it in a failover cannot say so any more.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::spent::Use;
+use crate::model::time::UnixTime;
+
+/// The uses of this process. Bounded: when there are too many, those that expire first are forgotten first.
+#[derive(Debug, Default)]
+pub(super) struct SpentHere {
+    /// The first half of a digest for each use, by the period in which it expires.
+    periods: Mutex<BTreeMap<i64, HashSet<[u8; 16]>>>,
+}
+
+impl SpentHere {
+    /// Notes what was spent.
+    pub(super) fn note<'a>(&self, uses: impl IntoIterator<Item = &'a Use>) {
+        let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
+        for one in uses {
+            periods.entry(period_of(one.expires_at)).or_default().insert(name_of(one));
+        }
+        while periods.values().map(HashSet::len).sum::<usize>() > MOST {
+            periods.pop_first();
+        }
+    }
+
+    /// Whether this was spent here.
+    pub(super) fn has(&self, one: &Use) -> bool {
+        let name = name_of(one);
+        let periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
+        periods.values().any(|period| period.contains(&name))
+    }
+
+    /// Forgets what had expired before `now`.
+    pub(super) fn forget(&self, now: UnixTime) {
+        let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
+        *periods = periods.split_off(&period_of(now));
+    }
+}
+
+fn period_of(at: UnixTime) -> i64 {
+    at.0.div_euclid(PERIOD)
+}
+
+/// What tells one use from another (C34), in sixteen bytes.
+fn name_of(one: &Use) -> [u8; 16] {
+    let text = [one.kind.as_str().as_bytes(), b"\0", &one.jti, one.owner.as_bytes()].concat();
+    let mut half = [0; 16];
+    half.iter_mut().zip(digest(&SHA256, &text).as_ref()).for_each(|(to, from)| *to = *from);
+    half
+}
+
+/// Seconds of one period. Few periods are searched, and a few uses too many are kept.
+const PERIOD: i64 = 64;
+/// Uses that are remembered at most: about 40 MB.
+const MOST: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::super::spent::UseKind;
+    use super::*;
+
+    fn one(kind: UseKind, owner: &str, jti: u32, expires_at: i64) -> Use {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&jti.to_be_bytes());
+        Use { kind, owner: owner.to_owned(), jti: bytes, expires_at: UnixTime(expires_at) }
+    }
+
+    #[test]
+    fn what_was_spent_is_known_until_it_expires() {
+        let here = SpentHere::default();
+        let used = one(UseKind::Assertion, "a", 1, 1000);
+        assert!(!here.has(&used));
+        here.note([&used]);
+        assert!(here.has(&used));
+        // The same jti in an assertion that ends at another time is the same use.
+        assert!(here.has(&one(UseKind::Assertion, "a", 1, 5000)));
+        // C34: another kind, owner or jti is another.
+        for other in [(UseKind::DpopProof, "a", 1), (UseKind::Assertion, "b", 1), (UseKind::Assertion, "a", 2)] {
+            assert!(!here.has(&one(other.0, other.1, other.2, 1000)), "{other:?}");
+        }
+        here.forget(UnixTime(1000));
+        assert!(here.has(&used));
+        here.forget(UnixTime(1000 + PERIOD));
+        assert!(!here.has(&used));
+    }
+
+    #[test]
+    fn of_too_many_the_first_to_expire_are_forgotten() {
+        let here = SpentHere::default();
+        let early = one(UseKind::Assertion, "a", 0, 0);
+        here.note([&early]);
+        let many = u32::try_from(MOST).unwrap();
+        let later: Vec<Use> = (1..=many).map(|jti| one(UseKind::Assertion, "a", jti, 1000)).collect();
+        here.note(&later[1..]);
+        assert!(here.has(&early), "as many as there may be");
+        here.note(&later[..1]);
+        assert!(!here.has(&early) && here.has(&later[0]) && here.has(&later[later.len() - 1]));
+    }
+}
