@@ -2,6 +2,7 @@
 //!
 //! `axum::serve` has none of these, and a silent or half-sent connection would hold up a stop for ever.
 
+pub mod pace;
 pub mod refusals;
 mod timed;
 
@@ -30,6 +31,7 @@ use crate::http::Caller;
 use crate::http::error;
 use crate::tls::Tls;
 use crate::tls::clients::Shown;
+use pace::Pace;
 use refusals::{Refusals, Refused};
 use timed::{GRACE, Socket, Timed, Turns};
 
@@ -76,11 +78,13 @@ pub struct Listener {
     pub draining: Arc<AtomicBool>,
     /// Counts and logs what is refused before a handler sees it.
     pub refusals: Arc<Refusals>,
+    /// How often each address connects.
+    pub pace: Pace,
 }
 
 impl Listener {
     /// Accepts until `stop` turns true, then lets requests in flight finish, until the deadline at the latest.
-    pub async fn run<A, F>(self, answer: A, mut stop: watch::Receiver<bool>)
+    pub async fn run<A, F>(mut self, answer: A, mut stop: watch::Receiver<bool>)
     where
         A: Fn(Caller, Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response> + Send + 'static,
@@ -94,6 +98,9 @@ impl Listener {
                 _ = stop.changed() => break,
             };
             match accepted {
+                Ok((_, address, _)) if self.pace.exceeds(address.ip(), std::time::Instant::now()) => {
+                    connections.refusals.note(Refused::TooManyConnections, address.ip(), None, None);
+                }
                 Ok((stream, address, slot)) => {
                     let connections = Arc::clone(&connections);
                     // Where places are short, who has nothing to ask has to go soon: others wait in the kernel's queue.

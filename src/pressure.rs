@@ -35,6 +35,18 @@ impl Pressure {
         share > 0 && self.turn.fetch_add(0x9e37_79b9, Ordering::Relaxed) >> 22 < share
     }
 
+    /// Whether a share of requests is refused now.
+    #[must_use]
+    pub fn is_shedding(&self) -> bool {
+        self.share.load(Ordering::Relaxed) > 0
+    }
+
+    /// Refuses this share of requests, in 1/1024.
+    #[cfg(test)]
+    pub(crate) fn shed(&self, share: u32) {
+        self.share.store(share, Ordering::Relaxed);
+    }
+
     /// Starts a thread that measures the delay of the tasks of `runtime`, until the last reference to `self` is gone.
     ///
     /// A thread of its own notices a delay while it lasts. A task would wait as long as the requests do.

@@ -9,6 +9,7 @@ mod http;
 mod issued;
 mod mix;
 mod options;
+mod patroni;
 mod postgres;
 mod proxy;
 mod registrations;
@@ -37,6 +38,10 @@ use shell::Cli;
 /// When the rig itself fails. A target that is missed is no error: the table tells.
 pub async fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let options = Options::parse(arguments)?;
+    if let Some(patroni) = &options.patroni {
+        patroni.start().await?;
+        patroni.create_database().await?;
+    }
     let mut rig = set_up(&options).await?;
     let mut report = Report::default();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -45,7 +50,7 @@ pub async fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> 
         _ = terminate.recv() => Err(anyhow::anyhow!("told to stop")),
         _ = interrupt.recv() => Err(anyhow::anyhow!("told to stop")),
     };
-    let ended = rig.end().await;
+    let ended = if options.patroni.is_some() { rig.kill_all().await } else { rig.end().await };
     println!("\n{}\n{report}", conditions(&rig, &options));
     measured.and(ended)
 }
@@ -91,6 +96,9 @@ async fn set_up(options: &Options) -> anyhow::Result<Rig> {
 }
 
 async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    if let Some(patroni) = &options.patroni {
+        return figures::failover::measure(rig, patroni, options, report).await;
+    }
     for run in 1..=options.runs {
         for figure in &options.figures {
             eprintln!("== figure {figure}, run {run} of {}", options.runs);
@@ -99,11 +107,15 @@ async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyho
                 "2" => figures::outage::measure(rig, options, report).await,
                 "3" => figures::partition::measure(rig, options, report).await,
                 "4" => figures::visibility::measure(rig, options, report).await,
+                "5" => figures::ledger::measure(rig, options, report).await,
                 "6" => figures::once::measure(rig, options, report).await,
                 "7" => figures::restarts::measure(rig, options, report).await,
+                "8" => figures::killed::measure(rig, options, report).await,
                 "9" => figures::hostile::measure(rig, options, report).await,
                 "10" => figures::overload::measure(rig, options, report).await,
                 "H62" => figures::guessed::measure(rig, options, report).await,
+                "14" => figures::upgrade::measure(rig, options, report).await,
+                "15" => figures::soak::measure(rig, options, report).await,
                 "11" => figures::starvation::measure(rig, options, report).await,
                 _ => figures::timing::measure(rig, options, report).await,
             };

@@ -37,6 +37,8 @@ pub enum Refused {
     ClientCertificate,
     /// Another fault of a TLS handshake.
     TlsHandshake,
+    /// More connections in a second than one address may open while the server is overloaded.
+    TooManyConnections,
 }
 
 impl Refused {
@@ -56,6 +58,7 @@ impl Refused {
             Self::TlsAlert => "tls_alert",
             Self::ClientCertificate => "client_certificate",
             Self::TlsHandshake => "tls_handshake",
+            Self::TooManyConnections => "too_many_connections",
         }
     }
 
@@ -82,6 +85,9 @@ impl Refused {
             }
             Self::ClientCertificate => "the client's certificate cannot be used",
             Self::TlsHandshake => "the TLS handshake failed",
+            Self::TooManyConnections => {
+                "more than 100 connections in a second from one address while the server is overloaded; let clients keep connections, and name a proxy in server.trusted_proxies"
+            }
         }
     }
 
@@ -192,7 +198,7 @@ impl Refusals {
 }
 
 /// The address, of IPv6 the /64: a host has as many addresses as it likes.
-fn network(peer: IpAddr) -> IpAddr {
+pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         address @ IpAddr::V4(_) => address,

@@ -117,3 +117,15 @@ pub async fn get(to: SocketAddr, path: &str) -> Result<(u16, String), String> {
     let answer = connection.exchange(&http::get_request(path)).await.map_err(|failure| format!("{failure:?}"))?;
     Ok((answer.status, String::from_utf8_lossy(connection.body(&answer)).into_owned()))
 }
+
+/// Asks a server of another kind, whose answer ends with the connection.
+pub async fn until_closed(to: SocketAddr, request: &[u8]) -> anyhow::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(to).await?;
+    stream.write_all(request).await?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| anyhow::anyhow!("not HTTP: {text}"))?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Ok((status, body.to_owned()))
+}

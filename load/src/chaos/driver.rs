@@ -52,6 +52,8 @@ pub struct Record {
     pub replica: usize,
     pub kind: Kind,
     pub end: End,
+    /// How the first of two attempts ended.
+    pub first: Option<End>,
     /// From the moment it was scheduled for.
     pub latency: Duration,
     /// How late the driver itself was.
@@ -79,6 +81,7 @@ impl Record {
 }
 
 /// A request to be sent.
+#[derive(Debug, Clone)]
 pub struct Ask {
     pub kind: Kind,
     /// 0, 1, 2.
@@ -101,13 +104,24 @@ pub struct Stream {
     pub hang_up: Option<Duration>,
     /// Most connections to each replica.
     pub connections: usize,
+    /// Whether a request that failed is tried once more, at the next replica.
+    pub once_more: bool,
 }
 
 impl Stream {
     /// A stream of honest requests with the usual bounds.
     pub fn honest(rate: f64, lasts: Duration, ask: Box<dyn Fn(u64) -> Ask + Send + Sync>) -> Self {
         let time_out = Duration::from_secs(2);
-        Self { rate, lasts, ask, source: super::chance::honest_loopback, time_out, hang_up: None, connections: 128 }
+        Self {
+            rate,
+            lasts,
+            ask,
+            source: super::chance::honest_loopback,
+            time_out,
+            hang_up: None,
+            connections: 128,
+            once_more: false,
+        }
     }
 }
 
@@ -151,19 +165,27 @@ impl Shared {
     async fn send(&self, n: u64, scheduled: Instant) {
         let ask = (self.stream.ask)(n);
         let lag = scheduled.elapsed();
-        let end = match timeout_at(scheduled + self.stream.time_out, self.end_of(n, &ask)).await {
-            Ok(end) => end,
-            Err(_) => End::Late,
-        };
+        let mut end = self.end_by(scheduled, n, &ask).await;
+        let mut first = None;
+        if self.stream.once_more && !matches!(end, End::Status(200, _)) {
+            first = Some(end);
+            let elsewhere = Ask { replica: (ask.replica + 1) % self.replicas.len().max(1), ..ask.clone() };
+            end = self.end_by(Instant::now(), n, &elsewhere).await;
+        }
         let record = Record {
             scheduled: scheduled.duration_since(self.origin),
             replica: ask.replica,
             kind: ask.kind,
             end,
+            first,
             latency: scheduled.elapsed(),
             lag,
         };
         self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+    }
+
+    async fn end_by(&self, scheduled: Instant, n: u64, ask: &Ask) -> End {
+        timeout_at(scheduled + self.stream.time_out, self.end_of(n, ask)).await.unwrap_or(End::Late)
     }
 
     async fn end_of(&self, n: u64, ask: &Ask) -> End {

@@ -1,18 +1,26 @@
 //! The figures, a file for each.
 
 pub mod cold;
+pub mod failover;
 pub mod flood;
 pub mod guessed;
 pub mod hostile;
 mod introspected;
+pub mod killed;
+pub mod ledger;
 pub mod once;
 pub mod outage;
 pub mod overload;
 pub mod partition;
 pub mod restarts;
+pub mod soak;
 pub mod starvation;
 pub mod timing;
+pub mod upgrade;
 pub mod visibility;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::stats::number;
 use super::tally::Tally;
@@ -56,4 +64,11 @@ pub fn about(tally: &Tally) -> String {
 /// Some that broke a rule, as a number for the table.
 pub fn broke(tally: &Tally, keeps: impl Fn(&super::driver::Record) -> bool) -> f64 {
     number(tally.count(|record| !keeps(record)))
+}
+
+/// The `jti` of a token.
+pub fn jti_of(token: &str) -> Option<String> {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    Some(claims.get("jti")?.as_str()?.to_owned())
 }

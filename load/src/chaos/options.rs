@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::patroni::Patroni;
 use super::postgres::Postgres;
 
 /// The whole of it.
@@ -25,6 +26,12 @@ pub struct Options {
     /// Most that is ever asked a second.
     pub rate_cap: f64,
     pub lengths: Lengths,
+    /// The program of the release before, for figure 14.
+    pub previous: Option<PathBuf>,
+    /// The cluster of figure 12.
+    pub patroni: Option<Patroni>,
+    /// Chooses the faults of figure 15.
+    pub seed: Option<u64>,
 }
 
 /// How long and how often.
@@ -44,6 +51,13 @@ pub struct Lengths {
     pub rounds: usize,
     /// Restarts of a replica, for each way to reach them.
     pub restarts: usize,
+    /// Replicas that are killed.
+    pub kills: usize,
+    /// Upgrades, each with the way back.
+    pub upgrades: usize,
+    pub soak: Duration,
+    /// How long a part of the Patroni cluster is away.
+    pub failover: Duration,
     /// Each shape of hostile connections.
     pub hostile: Duration,
     pub connections: usize,
@@ -71,6 +85,10 @@ impl Lengths {
         trials: 100,
         rounds: 10_000,
         restarts: 12,
+        kills: 20,
+        upgrades: 3,
+        soak: SECOND.saturating_mul(120),
+        failover: SECOND.saturating_mul(30),
         hostile: SECOND.saturating_mul(25),
         connections: 10_000,
         overload: SECOND.saturating_mul(10),
@@ -92,6 +110,10 @@ impl Lengths {
         trials: 8,
         rounds: 2000,
         restarts: 3,
+        kills: 4,
+        upgrades: 1,
+        soak: SECOND.saturating_mul(60),
+        failover: SECOND.saturating_mul(30),
         hostile: SECOND.saturating_mul(18),
         connections: 1000,
         overload: SECOND.saturating_mul(4),
@@ -108,6 +130,10 @@ impl Lengths {
         trials: 1000,
         rounds: 100_000,
         restarts: 100,
+        kills: 200,
+        upgrades: 20,
+        soak: SECOND.saturating_mul(1800),
+        failover: SECOND.saturating_mul(60),
         hostile: SECOND.saturating_mul(120),
         overload: SECOND.saturating_mul(60),
         samples: 10_000,
@@ -117,7 +143,7 @@ impl Lengths {
 }
 
 /// What there is to measure.
-pub const FIGURES: [&str; 11] = ["1", "2", "3", "4", "6", "7", "9", "10", "11", "H62", "M80"];
+pub const FIGURES: [&str; 15] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "14", "15", "H62", "M80"];
 
 impl Options {
     /// Reads the command line; `script/chaos` gives what tells where the database is.
@@ -126,6 +152,7 @@ impl Options {
         let (mut figures, mut runs, mut record, mut lengths) = (Vec::new(), 1, None, Lengths::USUAL);
         let (mut capacity, mut honest_cap, mut rate_cap) = (None, 500.0, 20_000.0);
         let (mut grantd, mut room, mut host, mut port) = (None, None, None, 5432);
+        let (mut previous, mut seed, mut patroni, mut links) = (None, None, None, None);
         let (mut bin, mut data, mut owner, mut namespace) = (None, None, None, None);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().with_context(|| format!("{argument} wants a value"));
@@ -136,6 +163,12 @@ impl Options {
                 "--trials" => lengths.trials = value()?.parse().context("--trials")?,
                 "--rounds" => lengths.rounds = value()?.parse().context("--rounds")?,
                 "--restarts" => lengths.restarts = value()?.parse().context("--restarts")?,
+                "--kills" => lengths.kills = value()?.parse().context("--kills")?,
+                "--upgrades" => lengths.upgrades = value()?.parse().context("--upgrades")?,
+                "--minutes" => lengths.soak = SECOND.saturating_mul(60 * value()?.parse::<u32>().context("--minutes")?),
+                "--hours" => lengths.soak = SECOND.saturating_mul(3600 * value()?.parse::<u32>().context("--hours")?),
+                "--seed" => seed = Some(value()?.parse().context("--seed")?),
+                "--previous" => previous = Some(PathBuf::from(value()?)),
                 "--samples" => lengths.samples = value()?.parse().context("--samples")?,
                 "--clients" => lengths.clients = value()?.parse().context("--clients")?,
                 "--active" => lengths.active = value()?.parse().context("--active")?,
@@ -152,22 +185,46 @@ impl Options {
                 "--pg-data" => data = Some(PathBuf::from(value()?)),
                 "--pg-owner" => owner = Some(value()?),
                 "--netns" => namespace = Some(value()?),
+                "--patroni" => patroni = Some(value()?),
+                "--bridge-links" => links = Some(value()?),
                 number if FIGURES.contains(&number) => figures.push(number.to_owned()),
                 other => bail!("{other}: no such option or figure; the figures are {}", FIGURES.join(" ")),
             }
         }
         if figures.is_empty() {
-            figures = FIGURES.iter().map(|&figure| figure.to_owned()).collect();
+            // Without the release before, there is nothing to upgrade from.
+            let wanted = FIGURES.iter().filter(|&&figure| figure != "14" || previous.is_some());
+            figures = wanted.map(|&figure| figure.to_owned()).collect();
         }
         let room = room.context("--room is missing; run script/chaos")?;
-        let postgres = Postgres {
-            bin: bin.context("--pg-bin is missing")?,
-            data: data.context("--pg-data is missing")?,
-            socket: room.clone(),
-            owner: owner.context("--pg-owner is missing")?,
-            namespace: namespace.context("--netns is missing")?,
-            port,
+        let bin: PathBuf = bin.context("--pg-bin is missing")?;
+        let namespace = namespace.context("--netns is missing")?;
+        let patroni = match patroni {
+            None => None,
+            Some(net) => Some(Patroni {
+                net,
+                room: room.clone(),
+                bin: bin.clone(),
+                namespace: namespace.clone(),
+                links: links.context("--bridge-links is missing")?,
+            }),
         };
+        let postgres = match &patroni {
+            None => Postgres {
+                bin,
+                data: data.context("--pg-data is missing")?,
+                socket: room.clone(),
+                owner: owner.context("--pg-owner is missing")?,
+                namespace,
+                port,
+            },
+            // Reached through the proxy; what happens to it is Patroni's.
+            Some(patroni) => {
+                let (socket, port) = (PathBuf::from(patroni.address()), 5000);
+                Postgres { bin, data: PathBuf::new(), socket, owner: String::new(), namespace, port }
+            }
+        };
+        let host = host.or_else(|| patroni.as_ref().map(Patroni::address));
         let (grantd, database_host) = (grantd.context("--grantd is missing")?, host.context("--pg-host is missing")?);
         Ok(Self {
             figures,
@@ -181,6 +238,9 @@ impl Options {
             honest_cap,
             rate_cap,
             lengths,
+            previous,
+            patroni,
+            seed,
         })
     }
 }

@@ -146,11 +146,17 @@ impl Rig {
         }
     }
 
-    /// Ends the replicas and leaves the database as it was found.
-    pub async fn end(&mut self) -> anyhow::Result<()> {
+    /// Ends the replicas.
+    pub async fn kill_all(&mut self) -> anyhow::Result<()> {
         for replica in &mut self.replicas {
             replica.kill().await;
         }
+        Ok(())
+    }
+
+    /// Ends the replicas and leaves the database as it was found.
+    pub async fn end(&mut self) -> anyhow::Result<()> {
+        self.kill_all().await?;
         self.postgres.mend().await.context("mending the database")
     }
 }

@@ -65,7 +65,7 @@ impl Tally {
         let mut file = BufWriter::new(File::create(&path).with_context(fault)?);
         writeln!(file, "scheduled_us\treplica\tkind\tend\tlatency_us\tdriver_lag_us").with_context(fault)?;
         for record in &self.0 {
-            let Record { scheduled, replica, kind, end, latency, lag } = record;
+            let Record { scheduled, replica, kind, end, latency, lag, .. } = record;
             let (scheduled, latency, lag) = (scheduled.as_micros(), latency.as_micros(), lag.as_micros());
             writeln!(file, "{scheduled}\t{replica}\t{kind:?}\t{}\t{latency}\t{lag}", name(*end)).with_context(fault)?;
         }
@@ -99,7 +99,7 @@ mod tests {
 
     fn record(millis: u64, end: End) -> Record {
         let latency = Duration::from_millis(millis);
-        Record { scheduled: latency, replica: 0, kind: Kind::Warm, end, latency, lag: Duration::ZERO }
+        Record { scheduled: latency, replica: 0, kind: Kind::Warm, end, first: None, latency, lag: Duration::ZERO }
     }
 
     #[test]

@@ -54,6 +54,7 @@ async fn under_flood(rig: &mut Rig, options: &Options, hang_up: Option<Duration>
         time_out: Duration::from_secs(2),
         hang_up,
         connections: 512,
+        once_more: false,
     };
     let streams = vec![
         rig.registrations.warm_stream(rig.honest_rate, lasts),

@@ -78,7 +78,7 @@ async fn restarts(rig: &mut Rig, options: &Options, report: &mut Report, way: Wa
 
 /// Requests of a few clients: a replica that has just started verifies each secret anew, and with more clients the figure
 /// would show how fast secrets are hashed.
-fn stream(rig: &Rig, lasts: Duration, rotation: Option<Rotation>) -> Stream {
+pub(super) fn stream(rig: &Rig, lasts: Duration, rotation: Option<Rotation>) -> Stream {
     let clients: Vec<_> = rig.registrations.warm.iter().take(CLIENTS).cloned().collect();
     let rate = rig.honest_rate.min(RATE);
     Stream::honest(
@@ -95,7 +95,7 @@ fn stream(rig: &Rig, lasts: Duration, rotation: Option<Rotation>) -> Stream {
 
 /// Which replicas a client that looks at `/readyz` sends to.
 #[derive(Debug, Clone)]
-struct Rotation(Arc<[AtomicBool; 3]>);
+pub(super) struct Rotation(Arc<[AtomicBool; 3]>);
 
 impl Default for Rotation {
     fn default() -> Self {
@@ -104,7 +104,7 @@ impl Default for Rotation {
 }
 
 impl Rotation {
-    fn pick(&self, n: u64) -> usize {
+    pub(super) fn pick(&self, n: u64) -> usize {
         let ready: Vec<usize> = self
             .0
             .iter()
@@ -115,7 +115,8 @@ impl Rotation {
         ready.get(below(n ^ 0x7e11, ready.len())).copied().unwrap_or_default()
     }
 
-    async fn watch(&self, admins: Vec<std::net::SocketAddr>) {
+    /// Asks every replica, five times a second, for ever.
+    pub(super) async fn watch(&self, admins: Vec<std::net::SocketAddr>) {
         loop {
             for (ready, admin) in self.0.iter().zip(&admins) {
                 let answer = connection::get(*admin, "/readyz").await;

@@ -1,0 +1,244 @@
+//! Three PostgreSQL under Patroni, with etcd and HAProxy, each in a network namespace: where they are, who leads, and what
+//! happens to them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connection;
+use super::replica::note_pid;
+use super::shell::{must, run};
+
+/// The cluster.
+#[derive(Debug, Clone)]
+pub struct Patroni {
+    /// The first three numbers of every address.
+    pub net: String,
+    pub room: PathBuf,
+    pub bin: PathBuf,
+    /// What the names of namespaces begin with.
+    pub namespace: String,
+    /// What the names of the links on the bridge begin with.
+    pub links: String,
+}
+
+/// What happens to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `kill -9` of PostgreSQL and Patroni on the leader's node, which starts again after a while.
+    LeaderKilled,
+    /// A planned switchover.
+    Switchover,
+    /// SIGSTOP to everything on the leader's node, and SIGCONT when another leads.
+    LeaderFrozen,
+    /// The leader's link is down for a while.
+    LeaderCutOff,
+    /// etcd is killed and started again: nobody may lead meanwhile.
+    EtcdGone,
+    /// HAProxy is killed and started again.
+    HaproxyRestarted,
+}
+
+impl Fault {
+    pub const ALL: [Self; 6] = [
+        Self::LeaderKilled,
+        Self::Switchover,
+        Self::LeaderFrozen,
+        Self::LeaderCutOff,
+        Self::EtcdGone,
+        Self::HaproxyRestarted,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LeaderKilled => "leader killed",
+            Self::Switchover => "switchover",
+            Self::LeaderFrozen => "leader frozen",
+            Self::LeaderCutOff => "leader cut off",
+            Self::EtcdGone => "etcd gone",
+            Self::HaproxyRestarted => "HAProxy restarted",
+        }
+    }
+}
+
+impl Patroni {
+    /// Where clients of the database connect.
+    pub fn address(&self) -> String {
+        format!("{}.15", self.net)
+    }
+
+    /// Starts everything, and waits for a leader with two standbys.
+    pub async fn start(&self) -> anyhow::Result<()> {
+        self.start_part("etcd")?;
+        sleep(Duration::from_secs(1)).await;
+        for node in ["node1", "node2", "node3", "haproxy"] {
+            self.start_part(node)?;
+        }
+        self.whole(Duration::from_mins(2)).await
+    }
+
+    /// Makes grantd's database.
+    pub async fn create_database(&self) -> anyhow::Result<()> {
+        self.ask("create database grantd").await.context("creating the database").map(drop)
+    }
+
+    fn start_part(&self, name: &str) -> anyhow::Result<()> {
+        let child =
+            Command::new(self.room.join("start")).arg(name).spawn().with_context(|| format!("starting {name}"))?;
+        note_pid(&self.room, child.id().unwrap_or_default())
+    }
+
+    /// Waits until one leads, two follow it, and the proxy leads there.
+    pub async fn whole(&self, within: Duration) -> anyhow::Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < within {
+            let members = self.members().await;
+            let running = members
+                .iter()
+                .filter(|(_, role, state)| role != "leader" && matches!(state.as_str(), "running" | "streaming"));
+            if members.iter().any(|(_, role, _)| role == "leader")
+                && running.count() == 2
+                && self.ask("select pg_is_in_recovery()").await.is_some_and(|answer| answer == "f")
+            {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        bail!("the cluster is not whole after {within:?}: {:?}", self.members().await)
+    }
+
+    /// Name, role and state of each member, as any of them tells.
+    async fn members(&self) -> Vec<(String, String, String)> {
+        for node in 1..=3 {
+            let asked = self.rest(node, "GET", "/cluster", "").await;
+            let Some(cluster) = asked.ok().and_then(|body| serde_json::from_str::<Value>(&body).ok()) else { continue };
+            let Some(members) = cluster.get("members").and_then(Value::as_array) else { continue };
+            let text =
+                |member: &Value, key: &str| member.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            return members.iter().map(|one| (text(one, "name"), text(one, "role"), text(one, "state"))).collect();
+        }
+        Vec::new()
+    }
+
+    /// The number of the node that leads, as the nodes themselves say.
+    pub async fn leader(&self) -> anyhow::Result<usize> {
+        for _ in 0..100 {
+            for node in 1..=3 {
+                let address = format!("{}.1{node}:8008", self.net).parse()?;
+                let asked = timeout(Duration::from_secs(1), connection::get(address, "/primary")).await;
+                if matches!(asked, Ok(Ok((200, _)))) {
+                    return Ok(node);
+                }
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        bail!("nobody leads")
+    }
+
+    /// Turns synchronous replication on or off, and waits until it is so.
+    pub async fn synchronous(&self, on: bool) -> anyhow::Result<()> {
+        let leader = self.leader().await?;
+        self.rest(leader, "PATCH", "/config", &format!("{{\"synchronous_mode\": {on}}}")).await?;
+        let wanted = if on { "t" } else { "f" };
+        for _ in 0..60 {
+            let sql = "select current_setting('synchronous_standby_names') <> ''";
+            if self.ask(sql).await.is_some_and(|is| is == wanted) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        bail!("synchronous_mode = {on} is not in force")
+    }
+
+    /// Lets it happen, and undoes it after a while. Returns when everything is whole again.
+    pub async fn suffer(&self, fault: Fault, lasts: Duration) -> anyhow::Result<()> {
+        let leader = self.leader().await?;
+        let node = format!("node{leader}");
+        match fault {
+            Fault::LeaderKilled => {
+                self.signal(&node, "KILL").await?;
+                sleep(lasts).await;
+                self.start_part(&node)?;
+            }
+            Fault::Switchover => {
+                let candidate = leader % 3 + 1;
+                // With synchronous replication only the synchronous standby may take over.
+                let body = format!("{{\"leader\": \"{node}\"}}");
+                let named = format!("{{\"leader\": \"{node}\", \"candidate\": \"node{candidate}\"}}");
+                if self.rest(leader, "POST", "/switchover", &body).await.is_err() {
+                    self.rest(leader, "POST", "/switchover", &named).await?;
+                }
+                sleep(lasts).await;
+            }
+            Fault::LeaderFrozen => {
+                self.signal(&node, "STOP").await?;
+                sleep(lasts.max(Duration::from_secs(30))).await;
+                self.signal(&node, "CONT").await?;
+            }
+            Fault::LeaderCutOff => {
+                let link = format!("{}-1{leader}", self.links);
+                must(Command::new("ip").args(["link", "set", &link, "down"]), "").await?;
+                sleep(lasts.max(Duration::from_secs(30))).await;
+                must(Command::new("ip").args(["link", "set", &link, "up"]), "").await?;
+            }
+            Fault::EtcdGone => {
+                self.signal("etcd", "KILL").await?;
+                sleep(lasts).await;
+                self.start_part("etcd")?;
+            }
+            Fault::HaproxyRestarted => {
+                self.signal("haproxy", "KILL").await?;
+                sleep(Duration::from_secs(1)).await;
+                self.start_part("haproxy")?;
+            }
+        }
+        self.whole(Duration::from_mins(2)).await
+    }
+
+    /// Sends a signal to everything in a namespace.
+    async fn signal(&self, name: &str, signal: &str) -> anyhow::Result<()> {
+        let namespace = format!("{}-{name}", self.namespace);
+        let pids = must(Command::new("ip").args(["netns", "pids", &namespace]), "").await?.stdout;
+        let pids: Vec<&str> = pids.split_whitespace().collect();
+        anyhow::ensure!(!pids.is_empty(), "nothing runs in {namespace}");
+        // One that ended meanwhile needs no signal.
+        run(Command::new("kill").arg(format!("-{signal}")).args(pids), "").await.map(drop)
+    }
+
+    /// What the server that the proxy leads to answers, as bare fields.
+    pub async fn ask(&self, sql: &str) -> Option<String> {
+        self.ask_of("postgres", sql).await
+    }
+
+    /// What grantd's database answers, as bare fields.
+    pub async fn ask_grantd(&self, sql: &str) -> Option<String> {
+        self.ask_of("grantd", sql).await
+    }
+
+    async fn ask_of(&self, database: &str, sql: &str) -> Option<String> {
+        let mut command = Command::new(self.bin.join("psql"));
+        command
+            .env("PGCONNECT_TIMEOUT", "2")
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-c", sql])
+            .args(["-h", &self.address(), "-p", "5000"]);
+        let ended = timeout(Duration::from_secs(5), run(&mut command, "")).await.ok()?.ok()?;
+        (ended.code == Some(0)).then(|| ended.stdout.trim().to_owned())
+    }
+
+    async fn rest(&self, node: usize, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+        let address = format!("{}.1{node}:8008", self.net).parse()?;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: patroni\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let (status, answer) = timeout(Duration::from_secs(30), connection::until_closed(address, request.as_bytes()))
+            .await
+            .context("Patroni does not answer")??;
+        anyhow::ensure!(status < 300, "{method} {path}: {status} {answer}");
+        Ok(answer)
+    }
+}

@@ -1,0 +1,75 @@
+//! Limits how often one address connects while the server is overloaded.
+//!
+//! A connection that is accepted, served and refused costs much more than one that is closed at once. Without overload there
+//! is no limit: many clients may share an address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::refusals::network;
+use crate::pressure::Pressure;
+
+/// The connections of the present second, by address.
+#[derive(Debug)]
+pub struct Pace {
+    pressure: Arc<Pressure>,
+    /// Proxies, which connect for others.
+    trusted_proxies: Arc<[IpNet]>,
+    since: Instant,
+    counts: HashMap<IpAddr, u32>,
+}
+
+impl Pace {
+    /// Has no limit but while `pressure` sheds load, and never for `trusted_proxies`.
+    #[must_use]
+    pub fn new(pressure: Arc<Pressure>, trusted_proxies: Arc<[IpNet]>) -> Self {
+        Self { pressure, trusted_proxies, since: Instant::now(), counts: HashMap::new() }
+    }
+
+    /// Counts a connection from `peer`, and returns whether it is one too many.
+    pub(super) fn exceeds(&mut self, peer: IpAddr, now: Instant) -> bool {
+        if now.duration_since(self.since) >= SECOND {
+            self.since = now;
+            self.counts.clear();
+        }
+        let count = self.counts.entry(network(peer)).or_default();
+        *count = count.saturating_add(1);
+        *count > MOST
+            && self.pressure.is_shedding()
+            && !self.trusted_proxies.iter().any(|proxies| proxies.contains(&peer.to_canonical()))
+    }
+}
+
+/// Connections that an address may open in a second while the server is overloaded.
+const MOST: u32 = 100;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_limited_while_load_is_shed_unless_it_is_a_proxy() {
+        let pressure = Arc::new(Pressure::new(Duration::from_millis(250)));
+        let mut pace = Pace::new(Arc::clone(&pressure), ["10.0.0.0/8".parse().unwrap()].into());
+        let (peer, proxy) = ("192.0.2.1".parse().unwrap(), "10.1.2.3".parse().unwrap());
+        let start = Instant::now();
+        let exceeding = |pace: &mut Pace, peer: IpAddr, now| (0..2 * MOST).filter(|_| pace.exceeds(peer, now)).count();
+        assert_eq!(exceeding(&mut pace, peer, start), 0, "without overload there is no limit");
+        pressure.shed(1);
+        let later = start + SECOND;
+        assert_eq!(exceeding(&mut pace, peer, later), MOST as usize);
+        assert_eq!(
+            exceeding(&mut pace, "::ffff:192.0.2.1".parse().unwrap(), later),
+            2 * MOST as usize,
+            "the same address"
+        );
+        assert_eq!(exceeding(&mut pace, "192.0.2.2".parse().unwrap(), later), MOST as usize);
+        assert_eq!(exceeding(&mut pace, proxy, later), 0);
+        assert!(!pace.exceeds(peer, later + SECOND), "another second");
+    }
+}
