@@ -128,9 +128,8 @@ impl Patroni {
     pub async fn leader(&self) -> anyhow::Result<usize> {
         for _ in 0..100 {
             for node in 1..=3 {
-                let address = format!("{}.1{node}:8008", self.net).parse()?;
-                let asked = timeout(Duration::from_secs(1), connection::get(address, "/primary")).await;
-                if matches!(asked, Ok(Ok((200, _)))) {
+                let asked = timeout(Duration::from_secs(1), self.rest(node, "GET", "/primary", "")).await;
+                if matches!(asked, Ok(Ok(_))) {
                     return Ok(node);
                 }
             }
