@@ -189,12 +189,12 @@ impl ClientJwks {
         tokio::spawn(async move {
             let document = answer.await.unwrap_or_else(|_| Err("the fetch ended without an answer".to_owned()));
             drop(slot);
-            let keys = document.and_then(|document| read(&document, now));
-            if let Ok(keys) = &keys {
+            let fetched = document.and_then(|document| read(&document, now));
+            if let Ok(fetched) = &fetched {
                 let mut most = key_counts.lock().unwrap_or_else(PoisonError::into_inner);
-                *most = most.or_more(KeyCounts::of(keys));
+                *most = most.or_more(KeyCounts::of(&fetched.keys));
             }
-            entry.lock().take_in(&client_id, &entry.uri, keys, now);
+            entry.lock().take_in(&client_id, &entry.uri, fetched, now);
             // Whoever waited may have left.
             let _: bool = done.send(true).is_ok();
         });

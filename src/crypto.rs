@@ -10,6 +10,7 @@ pub mod jws;
 pub mod seal;
 pub mod secret;
 pub mod secret_tag;
+pub mod signature_alg;
 pub mod verifying_key;
 
 use std::cell::RefCell;

@@ -279,7 +279,12 @@ impl Surface {
         let response = match &outcome.result {
             // RFC 7009 section 2.2: "The content of the response body is ignored by the client as all necessary information
             // is conveyed in the response code."
-            Ok(_) => Response::new(Body::empty()),
+            // Some clients parse it all the same.
+            Ok(_) => {
+                let mut response = Response::new(Body::from("{}"));
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
             Err(error) => self.refusal(error, posted),
         };
         (response, Answered::Revocation(outcome))

@@ -23,7 +23,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::secret::ClientSecret;
-use crate::keyring::{Document, Keyring};
+use crate::keyring::Keyring;
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::profile::Profile;
@@ -40,7 +40,7 @@ use error::inactive::Inactive;
 use error::{ClientAuthError, Error, RequestError, Unavailable};
 use grant::{Binding, Defaults};
 use introspection::Introspected;
-use metadata::{Issuer, MutualTls};
+use metadata::{Issuer, Metadata, MutualTls};
 
 pub use exchange::{Granted, Outcome, Revocation, TokenQuery, TokenRequest};
 
@@ -77,7 +77,7 @@ pub struct AuthorizationServer {
 #[derive(Debug, Default)]
 pub struct Described {
     revision: i64,
-    document: Option<Arc<Document>>,
+    documents: Option<Arc<Metadata>>,
 }
 
 impl AuthorizationServer {
@@ -279,18 +279,18 @@ impl AuthorizationServer {
 
     /// The metadata as the registry stands.
     #[must_use]
-    pub fn metadata(&self) -> Arc<Document> {
+    pub fn metadata(&self) -> Arc<Metadata> {
         let snapshot = self.registry.snapshot();
         let described = self.metadata.load();
         if described.revision == snapshot.revision
-            && let Some(document) = &described.document
+            && let Some(documents) = &described.documents
         {
-            return Arc::clone(document);
+            return Arc::clone(documents);
         }
-        let document = Arc::new(metadata::document(&self.issuer, self.profile, &self.mutual_tls, &snapshot));
-        let described = Described { revision: snapshot.revision, document: Some(Arc::clone(&document)) };
+        let documents = Arc::new(metadata::documents(&self.issuer, self.profile, &self.mutual_tls, &snapshot));
+        let described = Described { revision: snapshot.revision, documents: Some(Arc::clone(&documents)) };
         self.metadata.store(Arc::new(described));
-        document
+        documents
     }
 
     /// `now`, or the database's clock if that is ahead: when a token has ended there, its revocation may have been swept.
@@ -332,11 +332,11 @@ fn binding(
     proof: Option<&Proof>,
     certificate: Option<&PeerCertificate>,
 ) -> Binding {
-    // RFC 8705 section 3 binds where the client is registered for it; one that authenticates by its certificate has it there
-    // at each request.
+    // RFC 8705 section 3 binds where the client is registered for it. One that authenticates by its certificate has it there
+    // at each request, unless it shows a proof: then its API may be reached without a certificate.
     let by_certificate =
         matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
-    let registered = by_certificate || authenticated.client.require_mtls_binding;
+    let registered = by_certificate && proof.is_none() || authenticated.client.require_mtls_binding;
     // Where a token has to be bound to something, the certificate is what there is.
     let binds = registered || profile.needs_binding() && proof.is_none();
     Binding {

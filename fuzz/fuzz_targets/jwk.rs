@@ -2,29 +2,25 @@
 
 #![no_main]
 
-use grantd::crypto::jwk::Alg;
 use grantd::crypto::jwk_set::JwkSet;
+use grantd::crypto::signature_alg::SignatureAlg;
 use grantd::crypto::verifying_key::VerifyingKey;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
-    for registered in [None].into_iter().chain(Alg::ALL.map(Some)) {
+    for registered in [None].into_iter().chain(SignatureAlg::ALL.map(Some)) {
         if let Ok(key) = VerifyingKey::from_text(text, registered) {
-            assert!(registered.is_none_or(|alg| alg == key.alg()));
+            assert!(registered.is_none_or(|alg| key.alg() == Some(alg)));
             holds(&key);
         }
         if let Ok(key) = VerifyingKey::from_pem(text, registered) {
-            assert!(key.kid().is_none() && registered.is_none_or(|alg| alg == key.alg()));
+            assert!(key.kid().is_none() && registered.is_none_or(|alg| key.alg() == Some(alg)));
             holds(&key);
         }
     }
     if let Ok(set) = JwkSet::parse(text, None, MOST) {
         assert!(set.keys.len() + set.skipped.len() <= MOST);
         set.keys.iter().for_each(holds);
-        for (at, key) in set.keys.iter().enumerate() {
-            let mut others = set.keys.iter().skip(at + 1);
-            assert!(key.kid().is_none() || others.all(|other| other.kid() != key.kid()), "two keys with one kid");
-        }
     }
 });
 
@@ -36,7 +32,9 @@ fn holds(key: &VerifyingKey) {
     }
     let again = VerifyingKey::from_text(stored.to_string().as_bytes(), None).expect("what we print, we read");
     assert_eq!((again.jkt(), again.alg(), again.kid()), (key.jkt(), key.alg(), key.kid()));
-    assert!(!key.verifies(b"", b"") && !key.verifies(b"", &[0; 64]) && !key.verifies(b"", &[0xff; 512]));
+    for alg in key.algs() {
+        assert!(!key.verifies(alg, b"", b"") && !key.verifies(alg, b"", &[0; 64]) && !key.verifies(alg, b"", &[0xff; 512]));
+    }
 }
 
 const MOST: usize = 16;

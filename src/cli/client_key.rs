@@ -14,8 +14,8 @@ use super::registered::{each, one};
 use super::secret::{found, or_never};
 use super::spans::from_now;
 use crate::crypto::certificate::Certificate;
-use crate::crypto::jwk::Alg;
 use crate::crypto::jwk_set::JwkSet;
+use crate::crypto::signature_alg::SignatureAlg;
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::client_id::ClientId;
 use crate::model::credential::StoredKey;
@@ -34,7 +34,7 @@ pub(super) enum Command {
         jwk: PathBuf,
         /// Algorithm of a key that does not name its own, such as RS256 for a key in PEM
         #[arg(long)]
-        alg: Option<Alg>,
+        alg: Option<SignatureAlg>,
         /// Let the keys expire after this time [default: never]
         #[arg(long, value_name = "SPAN", value_parser = from_now)]
         expires_in: Option<Span>,
@@ -150,7 +150,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// L105: whoever registers keys by hand wants all of them, so one that cannot be used is an error.
-fn keys(text: &[u8], alg: Option<Alg>) -> anyhow::Result<Vec<VerifyingKey>> {
+fn keys(text: &[u8], alg: Option<SignatureAlg>) -> anyhow::Result<Vec<VerifyingKey>> {
     let start = text.trim_ascii_start();
     if start.starts_with(b"-----") {
         return Ok(vec![VerifyingKey::from_pem(text, alg)?]);
@@ -172,7 +172,8 @@ fn keys(text: &[u8], alg: Option<Alg>) -> anyhow::Result<Vec<VerifyingKey>> {
 pub(super) fn key_value(stored: &StoredKey, last_used_at: Option<UnixTime>) -> Value {
     json!({
         "kid": stored.kid,
-        "alg": stored.key.alg().as_str(),
+        "alg": stored.key.alg().map(SignatureAlg::as_str),
+        "algs": stored.key.algs().map(SignatureAlg::as_str).collect::<Vec<_>>(),
         "thumbprint": stored.key.jkt(),
         "x5t#S256": stored.key.x5c().map(Certificate::x5t_s256),
         "created_at": stored.created_at,
@@ -187,7 +188,7 @@ pub(super) fn key_line(stored: &StoredKey, last_used_at: Option<UnixTime>) -> St
     format!(
         "key {}  {}  made {}  expires {expires}  last used {used}\n",
         one_line(&stored.kid),
-        stored.key.alg(),
+        stored.key.alg_text(),
         stored.created_at
     )
 }

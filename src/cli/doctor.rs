@@ -158,10 +158,10 @@ fn outside_profile(client: &Client, config: &Config) -> Option<String> {
             "the fapi2 profile does not sign with {alg}; `grantd client set {id} --introspection-signed-response-alg ES256`"
         ));
     }
-    let usable = |key: &StoredKey| config.profile.permits_alg(key.key.alg());
+    let usable = |key: &StoredKey| key.key.algs().any(|alg| config.profile.permits_signature(alg));
     let proves = client.keys.iter().any(usable) || client.jwks_uri.is_some() || !client.certificates.is_empty();
     let refused = match (proves, client.keys.first(), client.secrets.first()) {
-        (false, Some(key), _) => format!("keys for {}", key.key.alg()),
+        (false, Some(key), _) => format!("keys for {}", key.key.alg_text()),
         (false, None, Some(_)) => "secrets".to_owned(),
         _ => return None,
     };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Keys;
-use crate::crypto::jwk_set::JwkSet;
+use crate::crypto::jwk_set::{JwkSet, Skipped};
 use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::time::{Span, UnixTime};
@@ -50,20 +50,15 @@ impl State {
     }
 
     /// M88: the last good set stays until there is another that is good.
-    pub(super) fn take_in(
-        &mut self,
-        client_id: &str,
-        uri: &JwksUri,
-        keys: Result<Vec<StoredKey>, String>,
-        now: UnixTime,
-    ) {
+    pub(super) fn take_in(&mut self, client_id: &str, uri: &JwksUri, fetched: Result<Fetched, String>, now: UnixTime) {
         self.pending = None;
-        self.failed = keys.is_err();
-        match keys {
-            Ok(keys) => {
+        self.failed = fetched.is_err();
+        match fetched {
+            Ok(Fetched { keys, skipped }) => {
                 let kids = |keys: &[StoredKey]| keys.iter().map(|key| Arc::clone(&key.kid)).collect::<Vec<_>>();
                 if kids(&keys) != kids(&self.keys) {
-                    tracing::info!(event = "jwks_uri.changed", client_id, %uri, keys = keys.len());
+                    let skipped = (!skipped.is_empty()).then(|| reasons(&skipped));
+                    tracing::info!(event = "jwks_uri.changed", client_id, %uri, keys = keys.len(), skipped);
                     for key in &keys {
                         key.warn_of_certificate(client_id);
                     }
@@ -78,14 +73,20 @@ impl State {
     }
 }
 
+/// What a document holds.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    /// The keys that can be used.
+    pub(super) keys: Vec<StoredKey>,
+    /// Those that cannot.
+    skipped: Vec<Skipped>,
+}
+
 /// The keys of a document, read one by one: those that cannot be used are left out.
-pub(super) fn read(document: &[u8], now: UnixTime) -> Result<Vec<StoredKey>, String> {
+pub(super) fn read(document: &[u8], now: UnixTime) -> Result<Fetched, String> {
     let set = JwkSet::parse(document, None, MOST).map_err(|error| error.to_string())?;
-    if let Some(skipped) = set.skipped.first() {
-        tracing::debug!(event = "jwks_uri.skipped", keys = set.skipped.len(), at = skipped.at, reason = %skipped.why);
-    }
     if set.keys.is_empty() {
-        return Err(format!("no usable key among {}", set.skipped.len()));
+        return Err(format!("no usable key among {}: {}", set.skipped.len(), reasons(&set.skipped)));
     }
     let stored = |key: crate::crypto::verifying_key::VerifyingKey| StoredKey {
         kid: key.kid().unwrap_or(key.jkt()).into(),
@@ -94,7 +95,15 @@ pub(super) fn read(document: &[u8], now: UnixTime) -> Result<Vec<StoredKey>, Str
         expires_at: None,
         used: Arc::default(),
     };
-    Ok(set.keys.into_iter().map(stored).collect())
+    Ok(Fetched { keys: set.keys.into_iter().map(stored).collect(), skipped: set.skipped })
+}
+
+/// Why each key was left out; of many, the first few.
+fn reasons(skipped: &[Skipped]) -> String {
+    let told: Vec<String> = skipped.iter().take(8).map(|one| format!("key {}: {}", one.at + 1, one.why)).collect();
+    let more = skipped.len().saturating_sub(told.len());
+    let told = told.join("; ");
+    if more == 0 { told } else { format!("{told}; and {more} more") }
 }
 
 /// By how much `now` is later. A clock that was set back makes everything old.

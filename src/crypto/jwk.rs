@@ -27,9 +27,6 @@ impl Alg {
     /// All of them, in the order of preference.
     pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Ps256, Self::Rs256];
 
-    /// Every name by which others may call them, as [`named`](Self::named) reads them.
-    pub const NAMES: [&str; 5] = ["ES256", "EdDSA", "Ed25519", "PS256", "RS256"];
-
     /// The name in a JOSE header.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -38,16 +35,6 @@ impl Alg {
             Self::EdDsa => "EdDSA",
             Self::Ps256 => "PS256",
             Self::Rs256 => "RS256",
-        }
-    }
-
-    /// The algorithm that a JOSE header or a JWK of somebody else names, "case-sensitive" (RFC 7515 section 4.1.1).
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            // RFC 9864 section 2.2 gives Ed25519 a name of its own. It is the only curve that we take under the old one.
-            "Ed25519" => Some(Self::EdDsa),
-            _ => Self::ALL.into_iter().find(|alg| alg.as_str() == name),
         }
     }
 

@@ -1,12 +1,10 @@
 //! JWK Sets of others (RFC 7517 section 5): which keys of a set can be used, why the rest cannot, and which to try.
 
-use std::collections::HashSet;
-
 use serde_json::Value;
 
 use super::json;
-use super::jwk::Alg;
-use super::verifying_key::{JwkError, VerifyingKey, kid};
+use super::signature_alg::SignatureAlg;
+use super::verifying_key::{JwkError, VerifyingKey};
 
 /// The keys of a set that can be used, and what became of the others.
 #[derive(Debug)]
@@ -33,27 +31,24 @@ impl JwkSet {
     /// are not understood by them, that are missing required members, or for which values are out of the supported
     /// ranges." They are [`Skipped`]; whoever registers keys by hand asks for a set in which none is.
     ///
+    /// A private or a secret key is skipped too: whoever has read the set could sign with it. Keys may share a `kid`: RFC 7517
+    /// section 4.5 says that they "SHOULD use distinct" ones, and those that can be used are tried one after the other.
+    ///
     /// # Errors
-    /// [`JwkError`] when the set as a whole is not to be trusted: it is no set, too large, holds a private or a secret
-    /// key, or two keys with one `kid`.
-    pub fn parse(text: &[u8], registered: Option<Alg>, most: usize) -> Result<Self, JwkError> {
+    /// [`JwkError`] when it is no set, or too large.
+    pub fn parse(text: &[u8], registered: Option<SignatureAlg>, most: usize) -> Result<Self, JwkError> {
         let set = json::object(text)?;
         let Some(Value::Array(members)) = set.get("keys") else { return Err(JwkError::Member("keys")) };
         if members.len() > most {
             return Err(JwkError::SetSize);
         }
-        let (mut keys, mut skipped, mut kids) = (Vec::new(), Vec::new(), HashSet::new());
+        let (mut keys, mut skipped): (Vec<VerifyingKey>, _) = (Vec::new(), Vec::new());
         for (at, member) in members.iter().enumerate() {
             let Value::Object(jwk) = member else { return Err(JwkError::Member("keys")) };
-            // RFC 7517 section 4.5: "different keys within the JWK Set SHOULD use distinct "kid" values". Here they must.
-            if let Ok(Some(kid)) = kid(jwk)
-                && !kids.insert(kid)
-            {
-                return Err(JwkError::SetKid);
-            }
             match VerifyingKey::from_jwk(jwk, registered).and_then(|key| key.with_x5c(jwk)) {
+                // The same key again says nothing new.
+                Ok(key) if keys.iter().any(|known| known.is_same(&key)) => {}
                 Ok(key) => keys.push(key),
-                Err(why @ JwkError::Private(_)) => return Err(why),
                 Err(why) => skipped.push(Skipped { at, why }),
             }
         }
@@ -66,6 +61,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::crypto::jwk::Alg;
     use crate::crypto::jws::SigningKey;
 
     fn public(alg: Alg) -> Value {
@@ -92,18 +88,23 @@ mod tests {
     }
 
     #[test]
-    fn l105_a_set_with_a_private_key_or_one_kid_twice_is_refused_whole() {
-        let (ec, mut ed) = (public(Alg::Es256), public(Alg::EdDsa));
+    fn l105_private_and_secret_keys_are_skipped_and_a_kid_may_be_shared() {
+        let (ec, mut other, mut ed) = (public(Alg::Es256), public(Alg::Es256), public(Alg::EdDsa));
         let secret = json!({"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"});
-        assert_eq!(read(&[ec.clone(), secret]).unwrap_err(), JwkError::Private("k"));
         let mut private = public(Alg::Es256);
         private["d"] = "yy49oPcINGK2ps0LmtxpB6UTEOiITghHBif6wDqmJ3c".into();
-        assert_eq!(read(&[ec.clone(), private]).unwrap_err(), JwkError::Private("d"));
-        ed["kid"] = ec["kid"].clone();
-        assert_eq!(read(&[ec.clone(), ed.clone()]).unwrap_err(), JwkError::SetKid);
-        // Also when one of the two would be skipped: which one is meant is not ours to guess.
-        ed["use"] = "enc".into();
-        assert_eq!(read(&[ec, ed]).unwrap_err(), JwkError::SetKid);
+        let set = read(&[secret, ec.clone(), private]).unwrap();
+        assert_eq!(set.keys.len(), 1);
+        assert_eq!(
+            set.skipped,
+            [Skipped { at: 0, why: JwkError::Private("k") }, Skipped { at: 2, why: JwkError::Private("d") }]
+        );
+        (other["kid"], ed["kid"]) = (ec["kid"].clone(), ec["kid"].clone());
+        let mut encrypts = ed.clone();
+        encrypts["use"] = "enc".into();
+        let set = read(&[ec.clone(), other.clone(), encrypts, ec.clone()]).unwrap();
+        assert_eq!((set.keys.len(), set.skipped.len()), (2, 1), "the same key twice is one key");
+        assert_eq!(read(&[ec, other, ed]).unwrap().keys.len(), 3);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl SigningKey {
         // RFC 9068 section 2.1: the "typ" header parameter is "at+jwt".
         let header = header("at+jwt", alg, &public.kid).ok_or(KeyError::Unusable)?;
         let jwk = public.published(alg.as_str()).to_string();
-        let verifying = VerifyingKey::from_text(jwk.as_bytes(), Some(alg)).map_err(|_| KeyError::Unusable)?;
+        let verifying = VerifyingKey::from_text(jwk.as_bytes(), Some(alg.into())).map_err(|_| KeyError::Unusable)?;
         let key = Self { alg, pair, public, verifying, header };
         let probe = key.sign(b"{\"probe\":true}").ok_or(KeyError::Unusable)?;
         if key.verifies(&probe) { Ok(key) } else { Err(KeyError::Unusable) }

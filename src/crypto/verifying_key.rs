@@ -1,6 +1,7 @@
 //! Public keys of others, to verify with: a JWK (RFC 7517, RFC 7518 section 6, RFC 8037) read strictly, parsed once, held.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use aws_lc_rs::signature::ParsedPublicKey;
 use jsonwebtoken::jwk::{CommonParameters, Jwk, ThumbprintHash};
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 use super::certificate::Certificate;
 use super::json::{self, JsonError, Object};
-use super::jwk::Alg;
+use super::signature_alg::SignatureAlg;
 
 mod material;
 mod pem;
@@ -17,13 +18,15 @@ mod x5c;
 
 use material::text;
 
-/// A public key with the one algorithm it verifies: "each key MUST be used with exactly one algorithm" (RFC 8725 section 3.1).
+/// A public key with the algorithms that it verifies: the one that it names or that was registered, since "each key MUST be
+/// used with exactly one algorithm" (RFC 8725 section 3.1); for an RSA key that names none, those that go with RSA, as the
+/// key sets of directories are published.
 pub struct VerifyingKey {
-    alg: Alg,
+    /// Each parsed when it is first needed, but for the first.
+    algs: Box<[(SignatureAlg, OnceLock<ParsedPublicKey>)]>,
     kid: Option<String>,
     jkt: String,
     public: Jwk,
-    parsed: ParsedPublicKey,
     x5c: Option<Box<Certificate>>,
 }
 
@@ -49,10 +52,12 @@ pub enum JwkError {
     #[error("kty is one of EC, OKP, RSA")]
     Kty,
     /// The curve is none of ours, or of another kty.
-    #[error("crv is P-256 for EC and Ed25519 for OKP")]
+    #[error("crv is P-256 or P-384 for EC and Ed25519 for OKP")]
     Crv,
     /// `alg` is none of ours, or does not go with the key.
-    #[error("alg is ES256 for EC, EdDSA or Ed25519 for OKP, PS256 or RS256 for RSA")]
+    #[error(
+        "alg is ES256 for P-256, ES384 for P-384, EdDSA or Ed25519 for OKP, one of PS256, PS384, PS512, RS256, RS384, RS512 for RSA"
+    )]
     Alg,
     /// The algorithm that was registered is another than the key names.
     #[error("the JWK's alg is another than the one registered")]
@@ -76,7 +81,7 @@ pub enum JwkError {
     #[error("the RSA modulus is even or comes from a broken generator (ROCA)")]
     RsaWeak,
     /// RFC 7518 section 6.2.1: the coordinates are no point of the curve.
-    #[error("the coordinates are no point of P-256")]
+    #[error("the coordinates are no point of the curve")]
     Point,
     /// A point of small order: everyone can sign for it.
     #[error("the Ed25519 key is a point of small order or not in its one encoding")]
@@ -90,9 +95,6 @@ pub enum JwkError {
     /// More keys than we read.
     #[error("the JWK Set has too many keys")]
     SetSize,
-    /// Two keys of a set share a `kid`.
-    #[error("two keys of the JWK Set have the same kid")]
-    SetKid,
 }
 
 impl VerifyingKey {
@@ -100,53 +102,61 @@ impl VerifyingKey {
     ///
     /// # Errors
     /// [`JwkError`], saying what to send instead.
-    pub fn from_text(text: &[u8], registered: Option<Alg>) -> Result<Self, JwkError> {
+    pub fn from_text(text: &[u8], registered: Option<SignatureAlg>) -> Result<Self, JwkError> {
         let jwk = json::object(text)?;
         Self::from_jwk(&jwk, registered)?.with_x5c(&jwk)
     }
 
-    /// Reads a public key in PEM. It has no `kid`, and `registered` decides between PS256 and RS256.
+    /// Reads a public key in PEM. It has no `kid`.
     ///
     /// # Errors
     /// [`JwkError`], saying what to send instead.
-    pub fn from_pem(pem: &[u8], registered: Option<Alg>) -> Result<Self, JwkError> {
+    pub fn from_pem(pem: &[u8], registered: Option<SignatureAlg>) -> Result<Self, JwkError> {
         Self::from_jwk(&pem::jwk(pem)?, registered)
     }
 
     /// Reads a JWK that the strict reader has read, without its certificate. The algorithm is the JWK's own, else the one
-    /// registered, else the first that goes with the key; RS256 is never a guess.
+    /// registered, else any that goes with the key.
     ///
     /// # Errors
     /// [`JwkError`], saying what to send instead.
-    pub fn from_jwk(jwk: &Object, registered: Option<Alg>) -> Result<Self, JwkError> {
+    pub fn from_jwk(jwk: &Object, registered: Option<SignatureAlg>) -> Result<Self, JwkError> {
         if let Some(member) = PRIVATE.into_iter().find(|member| jwk.contains_key(*member)) {
             return Err(JwkError::Private(member));
         }
         let kid = kid(jwk)?;
         honours_use(jwk)?;
-        let fitting: &[Alg] = match text(jwk, "kty")? {
-            "EC" => &[Alg::Es256],
-            "OKP" => &[Alg::EdDsa],
-            "RSA" => &[Alg::Ps256, Alg::Rs256],
+        let fitting: &[SignatureAlg] = match text(jwk, "kty")? {
+            "EC" => material::curve(jwk)?,
+            "OKP" => &[SignatureAlg::EdDsa],
+            "RSA" => &SignatureAlg::OF_RSA,
             _ => return Err(JwkError::Kty),
         };
-        let named = match jwk.get("alg") {
+        let named = match given(jwk, "alg") {
             None => None,
-            Some(alg) => Some(alg.as_str().and_then(Alg::named).ok_or(JwkError::Alg)?),
+            Some(alg) => Some(alg.as_str().and_then(SignatureAlg::named).ok_or(JwkError::Alg)?),
         };
         if named.is_some() && registered.is_some() && named != registered {
             return Err(JwkError::OtherAlg);
         }
-        let alg = named.or(registered).or(fitting.first().copied()).ok_or(JwkError::Alg)?;
-        let (parsed, algorithm) = match alg {
-            _ if !fitting.contains(&alg) => return Err(JwkError::Alg),
-            Alg::Es256 => material::ec(jwk)?,
-            Alg::EdDsa => material::okp(jwk)?,
-            Alg::Ps256 | Alg::Rs256 => material::rsa(jwk, alg)?,
+        let algs: &[SignatureAlg] = match named.or(registered) {
+            None => fitting,
+            Some(alg) => fitting.iter().find(|one| **one == alg).map(std::slice::from_ref).ok_or(JwkError::Alg)?,
         };
+        let first = *algs.first().ok_or(JwkError::Alg)?;
+        let (parsed, algorithm) = match first {
+            SignatureAlg::Es256 => material::p256(jwk)?,
+            SignatureAlg::Es384 => material::p384(jwk)?,
+            SignatureAlg::EdDsa => material::okp(jwk)?,
+            _ => material::rsa(jwk, first)?,
+        };
+        let mut algs: Box<[_]> = algs.iter().map(|alg| (*alg, OnceLock::new())).collect();
+        if let Some((_, slot)) = algs.first_mut() {
+            *slot = parsed.into();
+        }
         let public = Jwk { common: CommonParameters::default(), algorithm };
         let jkt = public.thumbprint(ThumbprintHash::SHA256).map_err(|_| JwkError::Kty)?;
-        Ok(Self { alg, kid: kid.map(str::to_owned), jkt, public, parsed, x5c: None })
+        Ok(Self { algs, kid: kid.map(str::to_owned), jkt, public, x5c: None })
     }
 
     /// The key with the certificate that its `jwk` has, if any.
@@ -163,20 +173,47 @@ impl VerifyingKey {
         self.x5c.as_deref()
     }
 
-    /// Whether this key's owner signed `message`. RFC 7518 section 3.4: an ECDSA signature is R and S, 64 octets, no DER.
+    /// Whether this key's owner signed `message` by `alg`. RFC 7518 section 3.4: an ECDSA signature is R and S, no DER.
     #[must_use]
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        let length_fits = match self.alg {
-            Alg::Es256 | Alg::EdDsa => signature.len() == 64,
-            Alg::Ps256 | Alg::Rs256 => signature.len() <= SIGNATURE_MAX,
+    pub fn verifies(&self, alg: SignatureAlg, message: &[u8], signature: &[u8]) -> bool {
+        let length_fits = match alg {
+            SignatureAlg::Es256 | SignatureAlg::EdDsa => signature.len() == 64,
+            SignatureAlg::Es384 => signature.len() == 96,
+            _ => signature.len() <= SIGNATURE_MAX,
         };
-        length_fits && self.parsed.verify_sig(message, signature).is_ok()
+        let Some((_, slot)) = self.algs.iter().find(|(own, _)| *own == alg) else { return false };
+        length_fits && self.parsed(alg, slot).is_some_and(|parsed| parsed.verify_sig(message, signature).is_ok())
     }
 
-    /// The key's one algorithm.
+    fn parsed<'k>(&self, alg: SignatureAlg, slot: &'k OnceLock<ParsedPublicKey>) -> Option<&'k ParsedPublicKey> {
+        if let Some(parsed) = slot.get() {
+            return Some(parsed);
+        }
+        let parsed = material::rsa(&self.jwk(), alg).ok()?.0;
+        Some(slot.get_or_init(|| parsed))
+    }
+
+    /// The algorithms that it verifies; one, unless it is an RSA key that names none.
+    pub fn algs(&self) -> impl Iterator<Item = SignatureAlg> + '_ {
+        self.algs.iter().map(|(alg, _)| *alg)
+    }
+
+    /// Whether it verifies what is signed by `alg`.
     #[must_use]
-    pub fn alg(&self) -> Alg {
-        self.alg
+    pub fn takes(&self, alg: SignatureAlg) -> bool {
+        self.algs().any(|own| own == alg)
+    }
+
+    /// The algorithm that it is bound to, if it is bound to one.
+    #[must_use]
+    pub fn alg(&self) -> Option<SignatureAlg> {
+        self.algs().next().filter(|_| self.algs.len() == 1)
+    }
+
+    /// Its algorithms as text, for people.
+    #[must_use]
+    pub fn alg_text(&self) -> String {
+        self.algs().map(SignatureAlg::as_str).collect::<Vec<_>>().join(" ")
     }
 
     /// The id that its owner gave it.
@@ -189,6 +226,11 @@ impl VerifyingKey {
     #[must_use]
     pub fn is_called(&self, kid: &str) -> bool {
         self.kid.as_deref().is_none_or(|own| own == kid) || self.jkt == kid
+    }
+
+    /// Whether it is the same key for the same use.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.jkt == other.jkt && self.kid == other.kid && self.algs().eq(other.algs())
     }
 
     /// The RFC 7638 SHA-256 thumbprint, as in `cnf.jkt` of a token bound to this key.
@@ -206,7 +248,9 @@ impl VerifyingKey {
             _ => Object::new(),
         };
         members.insert("use".into(), "sig".into());
-        members.insert("alg".into(), self.alg.as_str().into());
+        if let Some(alg) = self.alg() {
+            members.insert("alg".into(), alg.as_str().into());
+        }
         if let Some(kid) = &self.kid {
             members.insert("kid".into(), kid.as_str().into());
         }
@@ -219,13 +263,23 @@ impl VerifyingKey {
 
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VerifyingKey({} {})", self.alg, self.jkt)
+        write!(f, "VerifyingKey({} {})", self.alg_text(), self.jkt)
     }
+}
+
+/// An optional member. One that is null or empty, as some libraries write it, says nothing.
+fn given<'a>(members: &'a Object, name: &str) -> Option<&'a Value> {
+    members.get(name).filter(|value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
+    })
 }
 
 /// A key id within its bounds; hostile input until it is compared (RFC 8725 section 3.10).
 pub(super) fn kid(members: &Object) -> Result<Option<&str>, JwkError> {
-    match members.get("kid") {
+    match given(members, "kid") {
         None => Ok(None),
         Some(Value::String(kid)) if (1..=KID_MAX).contains(&kid.len()) && !kid.contains(char::is_control) => {
             Ok(Some(kid))
@@ -235,11 +289,11 @@ pub(super) fn kid(members: &Object) -> Result<Option<&str>, JwkError> {
 }
 
 fn honours_use(jwk: &Object) -> Result<(), JwkError> {
-    if jwk.get("use").is_some_and(|what| what != "sig") {
+    if given(jwk, "use").is_some_and(|what| what != "sig") {
         return Err(JwkError::Use);
     }
     // RFC 7517 section 4.3: "Duplicate key operation values MUST NOT be present in the array."
-    match jwk.get("key_ops") {
+    match given(jwk, "key_ops") {
         None => Ok(()),
         Some(Value::Array(ops)) if ops.iter().filter(|op| *op == "verify").count() == 1 => {
             let distinct = ops
@@ -266,6 +320,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::crypto::jwk::Alg;
     use crate::crypto::jws::SigningKey;
 
     fn read(jwk: &Value) -> Result<VerifyingKey, JwkError> {
@@ -297,9 +352,9 @@ mod tests {
     #[test]
     fn v1_v3_jos_19_thumbprints_match_the_vectors_whatever_else_a_key_says() {
         for (jwk, alg, jkt) in [
-            (ec(), Alg::Es256, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"),
-            (ed(), Alg::EdDsa, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
-            (rsa(), Alg::Ps256, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
+            (ec(), Some(SignatureAlg::Es256), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"),
+            (ed(), Some(SignatureAlg::EdDsa), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
+            (rsa(), None, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
         ] {
             let key = read(&jwk).unwrap();
             assert_eq!((key.jkt(), key.alg(), key.kid()), (jkt, alg, None));
@@ -315,34 +370,54 @@ mod tests {
     }
 
     #[test]
-    fn jos_06_a_key_has_one_algorithm() {
+    fn jos_06_a_key_has_the_algorithm_that_it_names_or_those_of_its_type() {
         let text = |jwk: &Value| jwk.to_string().into_bytes();
-        let alg = |jwk: &Value, registered| VerifyingKey::from_text(&text(jwk), registered).map(|key| key.alg());
-        assert_eq!(alg(&rsa(), None), Ok(Alg::Ps256), "RS256 is no guess");
-        assert_eq!(alg(&rsa(), Some(Alg::Rs256)), Ok(Alg::Rs256));
-        assert_eq!(alg(&with(&rsa(), "alg", "RS256"), None), Ok(Alg::Rs256));
-        assert_eq!(alg(&with(&rsa(), "alg", "RS256"), Some(Alg::Ps256)), Err(JwkError::OtherAlg));
-        assert_eq!(alg(&with(&ed(), "alg", "Ed25519"), Some(Alg::EdDsa)), Ok(Alg::EdDsa));
-        for (jwk, registered) in [(ec(), Alg::EdDsa), (ec(), Alg::Ps256), (ed(), Alg::Es256), (rsa(), Alg::Es256)] {
-            assert_eq!(alg(&jwk, Some(registered)), Err(JwkError::Alg), "{jwk} {registered}");
+        let algs = |jwk: &Value, registered| {
+            VerifyingKey::from_text(&text(jwk), registered).map(|key| key.algs().collect::<Vec<_>>())
+        };
+        assert_eq!(algs(&rsa(), None), Ok(SignatureAlg::OF_RSA.to_vec()));
+        assert_eq!(algs(&ec(), None), Ok(vec![SignatureAlg::Es256]));
+        for alg in SignatureAlg::OF_RSA {
+            assert_eq!(algs(&rsa(), Some(alg)), Ok(vec![alg]));
+            assert_eq!(algs(&with(&rsa(), "alg", alg.as_str()), None), Ok(vec![alg]));
         }
-        for alg in ["ES384", "ES521", "ES224", "HS256", "none", "es256", "PS256", "EdDSA", "RSA1_5", ""] {
+        assert_eq!(algs(&with(&rsa(), "alg", "RS256"), Some(SignatureAlg::Ps256)), Err(JwkError::OtherAlg));
+        assert_eq!(algs(&with(&ed(), "alg", "Ed25519"), Some(SignatureAlg::EdDsa)), Ok(vec![SignatureAlg::EdDsa]));
+        for (jwk, registered) in [
+            (ec(), SignatureAlg::EdDsa),
+            (ec(), SignatureAlg::Es384),
+            (ec(), SignatureAlg::Ps256),
+            (ed(), SignatureAlg::Es256),
+            (rsa(), SignatureAlg::Es256),
+        ] {
+            assert_eq!(algs(&jwk, Some(registered)), Err(JwkError::Alg), "{jwk} {registered}");
+        }
+        for alg in ["ES384", "ES521", "ES224", "HS256", "none", "es256", "PS256", "EdDSA", "RSA1_5"] {
             assert_eq!(refused(&with(&ec(), "alg", alg)), JwkError::Alg, "{alg}");
         }
-        assert_eq!(refused(&with(&ec(), "alg", Value::Null)), JwkError::Alg);
+    }
+
+    #[test]
+    fn members_that_are_null_or_empty_say_nothing() {
+        for jwk in [ec(), ed(), rsa()] {
+            let bare = read(&jwk).unwrap();
+            for member in ["use", "key_ops", "alg", "kid"] {
+                for nothing in [json!(null), json!(""), json!([])] {
+                    assert!(read(&with(&jwk, member, nothing)).unwrap().is_same(&bare), "{member}");
+                }
+            }
+        }
     }
 
     #[test]
     fn jos_12_use_and_key_ops_are_honoured() {
-        for what in [json!("enc"), json!("SIG"), json!(""), json!(null), json!(["sig"])] {
+        for what in [json!("enc"), json!("SIG"), json!(["sig"])] {
             assert_eq!(refused(&with(&ec(), "use", what)), JwkError::Use);
         }
         for ops in [
             json!(["encrypt"]),
-            json!([]),
             json!(["sign"]),
             json!("verify"),
-            json!(null),
             json!(["verify", "verify"]),
             json!(["verify", 1]),
             json!(["verify", "sign", "sign"]),
@@ -361,7 +436,7 @@ mod tests {
             }
         }
         assert_eq!(refused(&json!({"kty": "oct"})), JwkError::Kty);
-        for kid in [json!(""), json!(1), json!("a\nb"), json!("x".repeat(257))] {
+        for kid in [json!(1), json!("a\nb"), json!("x".repeat(257))] {
             assert_eq!(refused(&with(&ec(), "kid", kid)), JwkError::Kid);
         }
         assert_eq!(refused(&json!({})), JwkError::Member("kty"));
@@ -378,7 +453,7 @@ mod tests {
             for alg in [Alg::Es256, Alg::EdDsa] {
                 let (key, _) = SigningKey::generate(alg).unwrap();
                 let read = read(&key.public().published(alg.as_str())).unwrap();
-                prop_assert_eq!((read.jkt(), read.alg()), (key.kid(), alg));
+                prop_assert_eq!((read.jkt(), read.alg()), (key.kid(), Some(alg.into())));
             }
         }
 

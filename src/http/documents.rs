@@ -16,7 +16,8 @@ use crate::protocol::error::{Error, Unavailable};
 #[derive(Debug)]
 pub(super) struct Documents {
     server: Arc<AuthorizationServer>,
-    metadata: Vec<String>,
+    metadata: String,
+    openid_configuration: Vec<String>,
     jwks: [String; 2],
 }
 
@@ -24,19 +25,18 @@ impl Documents {
     pub(super) fn new(server: &Arc<AuthorizationServer>, openid_configuration: bool) -> Self {
         let issuer = &server.issuer;
         let below = |path: &str| format!("{}{path}", issuer.path());
-        let mut metadata = vec![issuer.well_known("oauth-authorization-server")];
-        if openid_configuration {
-            metadata.extend([below("/.well-known/openid-configuration"), issuer.well_known("openid-configuration")]);
-        }
+        let metadata = issuer.well_known("oauth-authorization-server");
+        let openid = [below("/.well-known/openid-configuration"), issuer.well_known("openid-configuration")];
+        let openid_configuration = openid.into_iter().filter(|_| openid_configuration).collect();
         let jwks = [below("/jwks"), below("/.well-known/jwks.json")];
-        Self { server: Arc::clone(server), metadata, jwks }
+        Self { server: Arc::clone(server), metadata, openid_configuration, jwks }
     }
 
     /// The document at `path`, for GET, or for HEAD, which differs by having no body; `None` when none stands there.
     pub(super) fn answer(&self, path: &str, method: &Method, headers: &HeaderMap) -> Option<Response> {
         let there = |paths: &[String]| paths.iter().any(|there| there == path);
-        let (is_jwks, is_metadata) = (there(&self.jwks), there(&self.metadata));
-        if !is_jwks && !is_metadata {
+        let (is_jwks, is_openid) = (there(&self.jwks), there(&self.openid_configuration));
+        if !is_jwks && !is_openid && self.metadata != path {
             return None;
         }
         if *method != Method::GET && *method != Method::HEAD {
@@ -46,8 +46,10 @@ impl Documents {
             unknown_yet()
         } else if is_jwks {
             document(&self.server.keyring.jwks(), "application/jwk-set+json", headers)
+        } else if is_openid {
+            document(&self.server.metadata().openid_configuration, "application/json", headers)
         } else {
-            document(&self.server.metadata(), "application/json", headers)
+            document(&self.server.metadata().authorization_server, "application/json", headers)
         };
         if *method == Method::HEAD {
             let length = response.body().size_hint().exact().unwrap_or(0);

@@ -7,9 +7,9 @@ use super::certificate::RegisteredCertificate;
 use super::time::UnixTime;
 use crate::crypto::certificate::Certificate;
 use crate::crypto::jose::TRIED_MAX;
-use crate::crypto::jwk::Alg;
 use crate::crypto::secret::SecretHash;
 use crate::crypto::secret_tag::TagKid;
+use crate::crypto::signature_alg::SignatureAlg;
 use crate::crypto::verifying_key::VerifyingKey;
 
 /// A secret as the registry knows it: everything but the secret.
@@ -62,13 +62,13 @@ impl StoredKey {
 
 /// How many keys of each algorithm one client has, or the most that any has: what a signature of nobody is tried with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct KeyCounts([usize; Alg::ALL.len()]);
+pub struct KeyCounts([usize; SignatureAlg::ALL.len()]);
 
 impl KeyCounts {
     /// Those of `keys`, as far as one signature is tried with them.
     #[must_use]
     pub fn of(keys: &[StoredKey]) -> Self {
-        Self(Alg::ALL.map(|alg| keys.iter().filter(|stored| stored.key.alg() == alg).count().min(TRIED_MAX)))
+        Self(SignatureAlg::ALL.map(|alg| keys.iter().filter(|stored| stored.key.takes(alg)).count().min(TRIED_MAX)))
     }
 
     /// Of each algorithm the larger.
@@ -80,8 +80,8 @@ impl KeyCounts {
 
     /// Of one algorithm, and never none: somebody might have a key.
     #[must_use]
-    pub fn with(self, alg: Alg) -> usize {
-        Alg::ALL.into_iter().zip(self.0).find(|(of, _)| *of == alg).map_or(1, |(_, count)| count.max(1))
+    pub fn with(self, alg: SignatureAlg) -> usize {
+        SignatureAlg::ALL.into_iter().zip(self.0).find(|(of, _)| *of == alg).map_or(1, |(_, count)| count.max(1))
     }
 }
 

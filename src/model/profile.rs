@@ -2,6 +2,7 @@
 
 use super::client::AuthMethod;
 use crate::crypto::jwk::Alg;
+use crate::crypto::signature_alg::SignatureAlg;
 
 /// What is asked of clients, keys and tokens beyond the RFCs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,10 +43,17 @@ impl Profile {
         }
     }
 
+    /// The same of JWTs that clients sign.
+    #[must_use]
+    pub fn permits_signature(self, alg: SignatureAlg) -> bool {
+        self == Self::Default || matches!(alg, SignatureAlg::Es256 | SignatureAlg::EdDsa | SignatureAlg::Ps256)
+    }
+
     /// The names of the algorithms that JWTs of clients may have.
     #[must_use]
     pub fn alg_names(self) -> Vec<&'static str> {
-        Alg::NAMES.into_iter().filter(|name| Alg::named(name).is_some_and(|alg| self.permits_alg(alg))).collect()
+        let permitted = |name: &&str| SignatureAlg::named(name).is_some_and(|alg| self.permits_signature(alg));
+        SignatureAlg::NAMES.into_iter().filter(permitted).collect()
     }
 
     /// FAPI 2.0 section 5.3.2.1: "shall only issue sender-constrained access tokens".

@@ -153,7 +153,7 @@ impl Authenticator {
             return Err(ClientAuthError::MethodNotInProfile);
         }
         match &presented.credential {
-            Credential::Assertion(jwt) if !self.profile.permits_alg(jwt.header().alg()) => {
+            Credential::Assertion(jwt) if !self.profile.permits_signature(jwt.header().alg()) => {
                 Err(ClientAuthError::AssertionAlg)
             }
             _ => Ok(()),

@@ -82,7 +82,7 @@ impl Dpop {
         // 2. "a single and well-formed JWT", 4. typ, 5. "alg … indicates a registered asymmetric digital signature
         //    algorithm", 7. "The jwk JOSE Header Parameter does not contain a private key."
         let unverified = Unverified::parse(proof, Kind::DpopProof, LONGEST)?;
-        if !self.profile.permits_alg(unverified.header().alg()) {
+        if !self.profile.permits_signature(unverified.header().alg()) {
             return Err(DpopError::Alg);
         }
         // 6. "The JWT signature verifies with the public key contained in the jwk JOSE Header Parameter."

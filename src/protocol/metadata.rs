@@ -127,12 +127,22 @@ impl MutualTls {
     }
 }
 
-/// The metadata document as the registry stands.
+/// The metadata as the registry stands.
+#[derive(Debug)]
+pub struct Metadata {
+    /// `/.well-known/oauth-authorization-server`.
+    pub authorization_server: Document,
+    /// `/.well-known/openid-configuration`, for libraries that look there alone: the same, and two members without which some
+    /// of them do not start.
+    pub openid_configuration: Document,
+}
+
+/// The metadata documents as the registry stands.
 ///
 /// `response_types_supported` is left out although section 2 calls it required: it would be empty, and section 3.2 says
 /// "Claims with zero elements MUST be omitted".
 #[must_use]
-pub fn document(issuer: &Issuer, profile: Profile, mutual_tls: &MutualTls, snapshot: &Snapshot) -> Document {
+pub fn documents(issuer: &Issuer, profile: Profile, mutual_tls: &MutualTls, snapshot: &Snapshot) -> Metadata {
     let offered = |method: &AuthMethod| mutual_tls.permits(*method) && profile.permits_method(*method);
     let methods: Vec<&str> = AuthMethod::ALL.into_iter().filter(offered).map(AuthMethod::as_str).collect();
     let algs = profile.alg_names();
@@ -153,11 +163,16 @@ pub fn document(issuer: &Issuer, profile: Profile, mutual_tls: &MutualTls, snaps
         "revocation_endpoint_auth_signing_alg_values_supported": algs,
         "dpop_signing_alg_values_supported": algs,
     });
-    let Value::Object(mut members) = fixed else { return Document::new(&fixed) };
+    let mut metadata = fixed;
+    let mut add = |name: &str, value: Value| {
+        if let Value::Object(members) = &mut metadata {
+            members.insert(name.to_owned(), value);
+        }
+    };
     let scopes: BTreeSet<&str> = snapshot.resources().flat_map(|resource| resource.scope.tokens()).collect();
     let resources: BTreeSet<&str> = snapshot.resources().map(|resource| resource.identifier.as_str()).collect();
     if mutual_tls.offered {
-        members.insert("tls_client_certificate_bound_access_tokens".to_owned(), true.into());
+        add("tls_client_certificate_bound_access_tokens", true.into());
     }
     // RFC 8705 section 5: "a JSON object containing alternative authorization server endpoints that, when present, an
     // OAuth client intending to do mutual TLS uses in preference to the conventional endpoints".
@@ -167,14 +182,21 @@ pub fn document(issuer: &Issuer, profile: Profile, mutual_tls: &MutualTls, snaps
             "introspection_endpoint": alias.endpoint("/introspect"),
             "revocation_endpoint": alias.endpoint("/revoke"),
         });
-        members.insert("mtls_endpoint_aliases".to_owned(), aliases);
+        add("mtls_endpoint_aliases", aliases);
     }
     for (name, values) in [("scopes_supported", scopes), ("protected_resources", resources)] {
         if !values.is_empty() {
-            members.insert(name.to_owned(), values.into_iter().collect::<Value>());
+            add(name, values.into_iter().collect());
         }
     }
-    Document::new(&Value::Object(members))
+    let authorization_server = Document::new(&metadata);
+    // OpenID Connect Discovery section 3 requires both. There are no ID Tokens; readers take the second for the algorithms of
+    // tokens in general.
+    if let Value::Object(members) = &mut metadata {
+        members.insert("subject_types_supported".to_owned(), json!(["public"]));
+        members.insert("id_token_signing_alg_values_supported".to_owned(), signing.into());
+    }
+    Metadata { authorization_server, openid_configuration: Document::new(&metadata) }
 }
 
 #[cfg(test)]

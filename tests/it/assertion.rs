@@ -38,7 +38,6 @@ impl Signer {
         Self { pair: Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap()), kid: None }
     }
 
-    /// ES384 and ES512, which are none of ours.
     pub fn es384() -> Self {
         Self { pair: Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap()), kid: None }
     }
@@ -61,6 +60,11 @@ impl Signer {
         Self { pair: Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), alg), kid: None }
     }
 
+    /// An RSA key whose JWK names no algorithm, as directories publish them.
+    pub fn any_rsa() -> Self {
+        Self { pair: Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), ANY), kid: None }
+    }
+
     pub fn named(self, kid: &'static str) -> Self {
         Self { kid: Some(kid), ..self }
     }
@@ -69,6 +73,7 @@ impl Signer {
         match &self.pair {
             Pair::Ec(pair) => curve(pair).0,
             Pair::Ed(_) => "EdDSA",
+            Pair::Rsa(_, ANY) => "PS256",
             Pair::Rsa(_, alg) => alg,
         }
     }
@@ -84,7 +89,9 @@ impl Signer {
             // RFC 8017 appendix A.1.1: a sequence of two integers, here of 257 and 3 octets.
             Pair::Rsa(pair, _) => json!({"kty": "RSA", "n": text(&pair.public_key().as_ref()[9..265]), "e": "AQAB"}),
         };
-        jwk["alg"] = self.alg().into();
+        if !matches!(self.pair, Pair::Rsa(_, ANY)) {
+            jwk["alg"] = self.alg().into();
+        }
         if let Some(kid) = self.kid {
             jwk["kid"] = kid.into();
         }
@@ -163,6 +170,8 @@ impl Signer {
         self.assert(&claims(id))
     }
 }
+
+const ANY: &str = "any";
 
 /// The algorithm of a key, its curve, and how long a coordinate is.
 fn curve(pair: &EcdsaKeyPair) -> (&'static str, &'static str, usize) {

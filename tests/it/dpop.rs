@@ -476,7 +476,10 @@ async fn dpo_26_atj_12_both_bindings_stand_in_one_token(db: Db) {
 async fn met_09_met_10_the_metadata_says_what_can_be_bound(db: Db) {
     let (server, _) = Setup::with_cb(db).await;
     let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
-    assert_eq!(metadata["dpop_signing_alg_values_supported"], json!(["ES256", "EdDSA", "Ed25519", "PS256", "RS256"]));
+    assert_eq!(
+        metadata["dpop_signing_alg_values_supported"],
+        json!(["ES256", "ES384", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"])
+    );
     assert!(metadata.get("tls_client_certificate_bound_access_tokens").is_none(), "no listener asks for certificates");
 }
 

@@ -5,13 +5,13 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use grantd::crypto::jose::{JoseError, Kind, Unverified};
-use grantd::crypto::jwk::Alg;
+use grantd::crypto::signature_alg::SignatureAlg;
 use grantd::crypto::verifying_key::{JwkError, VerifyingKey};
 use serde_json::{Value, json};
 
 const LONGEST: usize = 8192;
 
-fn key(jwk: &Value, alg: Option<Alg>) -> VerifyingKey {
+fn key(jwk: &Value, alg: Option<SignatureAlg>) -> VerifyingKey {
     VerifyingKey::from_text(jwk.to_string().as_bytes(), alg).unwrap()
 }
 
@@ -21,7 +21,7 @@ fn v2_the_jws_of_rfc_8037_verifies() {
     let jws = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.\
                hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
     let (signed, signature) = jws.rsplit_once('.').unwrap();
-    assert!(key.verifies(signed.as_bytes(), &BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap()));
+    assert!(key.verifies(SignatureAlg::EdDsa, signed.as_bytes(), &BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap()));
     // It signs a text and no claims, so it is no JWT.
     assert!(matches!(Unverified::parse(jws, Kind::ClientAssertion, LONGEST), Err(JoseError::Claims(_))));
 }
@@ -35,7 +35,7 @@ fn v4_the_proofs_of_rfc_9449_verify_with_the_key_they_carry() {
         let proof = format!("{PROOF_HEADER}.{proof}");
         let unverified = Unverified::parse(&proof, Kind::DpopProof, LONGEST).unwrap();
         let (claims, key) = unverified.verify_with_own_key().unwrap();
-        assert_eq!((key.jkt(), key.alg()), ("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I", Alg::Es256));
+        assert_eq!((key.jkt(), key.alg()), ("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I", Some(SignatureAlg::Es256)));
         assert_eq!(claims.string("htm", 16), Ok(Some(htm)));
         assert_eq!(claims.string("htu", 2048), Ok(Some(htu)));
         assert_eq!(claims.numeric_date("iat"), Ok(Some(iat)));
@@ -95,7 +95,7 @@ fn jos_10_pss_has_a_salt_as_long_as_its_hash_and_one_hash() {
         let jwt = format!("eyJhbGciOiJQUzI1NiJ9.eyJzdWIiOiJhIn0.{signature}");
         let unverified = Unverified::parse(&jwt, Kind::ClientAssertion, LONGEST).unwrap();
         assert_eq!(unverified.verify(&key(&jwk, None)).is_ok(), at == 0, "{how}");
-        assert_eq!(unverified.verify(&key(&jwk, Some(Alg::Rs256))).unwrap_err(), JoseError::OtherAlg);
+        assert_eq!(unverified.verify(&key(&jwk, Some(SignatureAlg::Rs256))).unwrap_err(), JoseError::OtherAlg);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use grantd::crypto::jose::TRIED_MAX;
-use grantd::crypto::jwk::Alg;
+use grantd::crypto::signature_alg::SignatureAlg;
 use serde_json::json;
 
 use crate::assertion::{Signer, ask, claims_at};
@@ -157,19 +157,19 @@ async fn jca_15_a_forgery_is_held_against_as_many_keys_as_any_client_has(db: Db)
     host.publishes(&[&published[0], &published[1]]);
     let (server, _) = with_pu(db, &host, &["localhost"]).await;
     let registered = || server.server.registry.snapshot().key_counts();
-    assert_eq!((registered().with(Alg::Es256), registered().with(Alg::EdDsa)), (1, 1));
+    assert_eq!((registered().with(SignatureAlg::Es256), registered().with(SignatureAlg::EdDsa)), (1, 1));
     for (id, keys) in [("few", 2), ("many", 11)] {
         let keys: Vec<_> = (0..keys).map(|_| Signer::es256().stored()).collect();
         server.store.create_client(&client(id), None).await.unwrap();
         server.store.add_client_keys(id, &keys).await.unwrap();
     }
     server.refresh().await;
-    assert_eq!((registered().with(Alg::Es256), registered().with(Alg::EdDsa)), (TRIED_MAX, 1));
+    assert_eq!((registered().with(SignatureAlg::Es256), registered().with(SignatureAlg::EdDsa)), (TRIED_MAX, 1));
     assert!(server.store.delete_client("many").await.unwrap());
     server.refresh().await;
-    assert_eq!(registered().with(Alg::Es256), 2);
+    assert_eq!(registered().with(SignatureAlg::Es256), 2);
 
     ask_as(&server, &published[1], "pu").await.ok();
     let fetched = server.server.authenticator.client_jwks.key_counts();
-    assert_eq!((fetched.with(Alg::EdDsa), fetched.with(Alg::Es256)), (2, 1));
+    assert_eq!((fetched.with(SignatureAlg::EdDsa), fetched.with(SignatureAlg::Es256)), (2, 1));
 }

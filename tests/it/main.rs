@@ -27,6 +27,9 @@ mod wycheproof;
 /// PostgreSQL servers of a test's own.
 mod cluster;
 
+/// What libraries, partners and directories send.
+mod foreign_clients;
+
 /// Failovers, poolers, several hosts, files that are replaced.
 mod failover;
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::JoseError;
 use crate::crypto::json::Object;
-use crate::crypto::jwk::Alg;
+use crate::crypto::signature_alg::SignatureAlg;
 use crate::crypto::verifying_key::{VerifyingKey, kid};
 
 /// What a JWT is for. RFC 8725 section 3.12: "Use Mutually Exclusive Validation Rules for Different Kinds of JWTs".
@@ -21,7 +21,7 @@ pub enum Kind {
 /// The members that are read, within their bounds.
 #[derive(Debug)]
 pub struct Header {
-    alg: Alg,
+    alg: SignatureAlg,
     kid: Option<String>,
     jwk: Option<Object>,
 }
@@ -37,7 +37,7 @@ impl Header {
             return Err(JoseError::Refused(name));
         }
         let Some(Value::String(alg)) = members.get("alg") else { return Err(JoseError::Member("alg")) };
-        let alg = Alg::named(alg).ok_or(JoseError::Alg)?;
+        let alg = SignatureAlg::named(alg).ok_or(JoseError::Alg)?;
         match members.get("typ") {
             None if kind.wants_typ() => return Err(JoseError::Typ),
             None => {}
@@ -57,14 +57,14 @@ impl Header {
 
     /// The algorithm it claims. A key says whether that is right.
     #[must_use]
-    pub fn alg(&self) -> Alg {
+    pub fn alg(&self) -> SignatureAlg {
         self.alg
     }
 
     /// Whether the owner of this key may have signed it, by its `alg` and its `kid`.
     #[must_use]
     pub fn may_be_by(&self, key: &VerifyingKey) -> bool {
-        key.alg() == self.alg && self.kid().is_none_or(|kid| key.is_called(kid))
+        key.takes(self.alg) && self.kid().is_none_or(|kid| key.is_called(kid))
     }
 
     /// The key it claims: to be compared with ids that we know, never to be built into a path, a query or a line.
@@ -114,9 +114,11 @@ fn media_type(typ: &str) -> Option<&str> {
     }
 }
 
-/// RFC 8725 section 3.10: keys are never taken or fetched from where a header points. RFC 7797 `b64` would change what is
-/// signed, and `enc` and `zip` belong to JWE (RFC 7516), of which there is none here.
-const REFUSED: [&str; 6] = ["jku", "x5u", "x5c", "b64", "enc", "zip"];
+/// RFC 7797 `b64` would change what is signed, and `enc` and `zip` belong to JWE (RFC 7516), of which there is none here.
+///
+/// `jku`, `x5u` and `x5c`, which libraries add by themselves, are ignored: RFC 8725 section 3.10, keys are never taken or
+/// fetched from where a header points.
+const REFUSED: [&str; 3] = ["b64", "enc", "zip"];
 
 /// Media types of JWTs that are made for something else than authenticating a client.
 const OTHER_KINDS: [&str; 19] = [
@@ -172,36 +174,28 @@ mod tests {
     #[test]
     fn jos_06_and_c1_alg_is_one_of_ours_in_its_one_spelling() {
         let hostile =
-            ["none", "None", "NONE", "nOnE", "noNE", "", "es256", "ES384", "ES512", "ES256K", "HS256", "HS384"];
-        let hostile = hostile.into_iter().chain([
-            "HS512",
-            "RS1",
-            "RS512",
-            "PS384",
-            "Ed448",
-            "EDDSA",
-            "ES256 ",
-            "PBES2-HS256+A128KW",
-        ]);
+            ["none", "None", "NONE", "nOnE", "noNE", "", "es256", "es384", "ES512", "ES256K", "HS256", "HS384"];
+        let hostile =
+            hostile.into_iter().chain(["HS512", "RS1", "rs512", "Ed448", "EDDSA", "ES256 ", "PBES2-HS256+A128KW"]);
         for alg in hostile {
             assert_eq!(assertion(&json!({"alg": alg})).unwrap_err(), JoseError::Alg, "{alg}");
         }
         for header in [json!({}), json!({"alg": null}), json!({"alg": 0}), json!({"alg": ["ES256"]})] {
             assert_eq!(assertion(&header).unwrap_err(), JoseError::Member("alg"), "{header}");
         }
-        for alg in Alg::ALL {
+        for alg in SignatureAlg::ALL {
             assert_eq!(assertion(&json!({"alg": alg.as_str()})).unwrap().alg(), alg);
         }
         // JOS-13: both names of the one algorithm.
-        assert_eq!(assertion(&json!({"alg": "Ed25519"})).unwrap().alg(), Alg::EdDsa);
+        assert_eq!(assertion(&json!({"alg": "Ed25519"})).unwrap().alg(), SignatureAlg::EdDsa);
     }
 
     #[test]
     fn jos_07_c6_c7_no_header_brings_or_fetches_a_key() {
         for name in ["jku", "x5u", "x5c"] {
-            for kind in [Kind::ClientAssertion, Kind::DpopProof, Kind::AccessToken] {
-                let header = json!({"alg": "ES256", "typ": "at+jwt", name: "file:///etc/passwd"});
-                assert_eq!(read(&header, kind).unwrap_err(), JoseError::Refused(name));
+            for value in [json!("file:///etc/passwd"), json!(["MIIB"]), json!(null)] {
+                let header = assertion(&json!({"alg": "ES256", name: value})).expect("ignored");
+                assert!(header.jwk().is_none());
             }
         }
         for kind in [Kind::ClientAssertion, Kind::AccessToken] {
@@ -226,17 +220,12 @@ mod tests {
 
     #[test]
     fn jos_15_c8_kid_is_a_short_line_of_text() {
-        for kid in [
-            json!("x".repeat(10_240)),
-            json!(""),
-            json!("a\0b"),
-            json!("a\r\nb"),
-            json!("a\u{85}b"),
-            json!(1),
-            json!(null),
-            json!([]),
-        ] {
+        for kid in [json!("x".repeat(10_240)), json!("a\0b"), json!("a\r\nb"), json!("a\u{85}b"), json!(1), json!([1])]
+        {
             assert_eq!(assertion(&json!({"alg": "ES256", "kid": kid})).unwrap_err(), JoseError::Kid, "{kid}");
+        }
+        for nothing in [json!(""), json!(null)] {
+            assert_eq!(assertion(&json!({"alg": "ES256", "kid": nothing})).unwrap().kid(), None);
         }
         // These are texts; no key is called so, and nothing is built of them.
         for kid in ["' OR 1=1--", "../../../../dev/null", "\u{1f511}", &"x".repeat(256)] {

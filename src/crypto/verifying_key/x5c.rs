@@ -24,7 +24,7 @@ pub(super) fn certificate(jwk: &Object, key: &VerifyingKey) -> Result<Option<Box
     // "The key in the first certificate MUST match the public key represented by other members of the JWK."
     let spki = BASE64_STANDARD.encode(certificate.spki());
     let pem = format!("-----BEGIN PUBLIC KEY-----\n{spki}\n-----END PUBLIC KEY-----\n");
-    match VerifyingKey::from_pem(pem.as_bytes(), Some(key.alg())) {
+    match VerifyingKey::from_pem(pem.as_bytes(), key.alg()) {
         Ok(of_certificate) if of_certificate.jkt() == key.jkt() => Ok(Some(certificate.into())),
         _ => Err(JwkError::X5cKey),
     }
@@ -42,7 +42,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::crypto::jwk::Alg;
+    use crate::crypto::signature_alg::SignatureAlg;
 
     #[test]
     fn the_first_certificate_is_about_the_key_whatever_kind_it_is() {
@@ -82,7 +82,7 @@ mod tests {
                 error
             );
             // A DPoP proof is about the key alone (RFC 9449 section 4.2).
-            assert!(VerifyingKey::from_jwk(&jwk, Some(Alg::Es256)).is_ok_and(|key| key.x5c().is_none()));
+            assert!(VerifyingKey::from_jwk(&jwk, Some(SignatureAlg::Es256)).is_ok_and(|key| key.x5c().is_none()));
         }
     }
 

@@ -1,0 +1,132 @@
+//! What libraries, partners and directories send that were written against other servers.
+
+use serde_json::{Value, json};
+
+use crate::assertion::{Signer, ask, claims};
+use crate::client_certificates::register;
+use crate::dpop::Prover;
+use crate::harness::{Answer, Db, Server, Setup, client, form};
+use crate::jwks_host::{Host, ask_as, with_pu};
+use crate::mutual_tls::self_signed;
+use grantd::crypto::certificate::Certificate;
+use grantd::http::Caller;
+use grantd::model::certificate::PeerCertificate;
+use grantd::model::client::Client;
+
+on_both!(
+    every_algorithm_signs_assertions_and_proofs,
+    an_rsa_key_that_names_no_algorithm_is_used_with_the_one_of_the_header,
+    what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works,
+    a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate,
+    a_revocation_is_answered_with_json,
+);
+
+async fn with_key(setup: &Setup, id: &str, signer: &Signer) {
+    setup.store.create_client(&client(id), None).await.unwrap();
+    setup.store.add_client_keys(id, &[signer.stored()]).await.unwrap();
+}
+
+/// An assertion by `alg`, whatever the key would choose.
+fn by(signer: &Signer, alg: &str, id: &str) -> String {
+    signer.sign_by(alg, &json!({"alg": alg}).to_string(), &claims(id).to_string())
+}
+
+async fn every_algorithm_signs_assertions_and_proofs(db: Db) {
+    let setup = Setup::new(db).await;
+    let rsa = ["PS256", "PS384", "PS512", "RS256", "RS384", "RS512"].map(Signer::rsa);
+    let signers: Vec<Signer> = [Signer::es256(), Signer::es384(), Signer::ed25519()].into_iter().chain(rsa).collect();
+    for signer in &signers {
+        with_key(&setup, &signer.alg().to_lowercase(), signer).await;
+    }
+    let secret = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    for signer in &signers {
+        let id = signer.alg().to_lowercase();
+        ask(&server, &signer.fresh(&id)).await.ok();
+        // Another algorithm of the same key is none of its own.
+        for other in ["PS256", "RS512"].into_iter().filter(|other| *other != signer.alg()) {
+            ask(&server, &by(signer, other, &id)).await.e401();
+        }
+        let fields =
+            [("authorization", &*crate::harness::basic("cb", &secret)), ("dpop", &*signer.proof_by(signer.alg()))];
+        server.post(&fields, "grant_type=client_credentials").await.ok_of_type("DPoP");
+    }
+}
+
+async fn an_rsa_key_that_names_no_algorithm_is_used_with_the_one_of_the_header(db: Db) {
+    let setup = Setup::new(db).await;
+    let signer = Signer::any_rsa();
+    with_key(&setup, "directory", &signer).await;
+    let server = setup.start().await;
+    for alg in ["RS256", "PS256", "RS384", "PS384", "RS512", "PS512"] {
+        ask(&server, &by(&signer, alg, "directory")).await.ok();
+    }
+    for alg in ["ES256", "HS256", "none"] {
+        ask(&server, &by(&signer, alg, "directory")).await.e401();
+    }
+    // A replica reads it from the database as it was registered.
+    ask(&server.replica().await, &by(&signer, "RS256", "directory")).await.ok();
+}
+
+async fn what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works(db: Db) {
+    let host = Host::start().await;
+    let (own, other) = (Signer::es256().named("k"), Signer::es256().named("k"));
+    let with = |jwk: &Value, name: &str, value: Value| {
+        let mut jwk = jwk.clone();
+        jwk[name] = value;
+        jwk
+    };
+    let harmless = with(&with(&own.jwk(), "use", Value::Null), "key_ops", json!([]));
+    host.publishes_keys(&[
+        with(&Signer::es256().named("k").jwk(), "use", json!("enc")),
+        with(&Signer::es256().named("k").jwk(), "use", json!("enc")),
+        json!({"kty": "oct", "kid": "s", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"}),
+        json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}),
+        other.jwk(),
+        harmless,
+    ]);
+    let (server, _) = with_pu(db, &host, &["localhost", "127.0.0.0/8"]).await;
+    for signer in [&own, &other] {
+        ask_as(&server, signer, "pu").await.ok();
+    }
+    ask_as(&server, &Signer::es256().named("k"), "pu").await.e401();
+}
+
+async fn ask_with(server: &Server, id: &str, certificate: Option<&PeerCertificate>, proof: Option<&str>) -> Answer {
+    let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: certificate.cloned() };
+    let fields: Vec<(&str, &str)> = proof.map(|proof| ("dpop", proof)).into_iter().collect();
+    let body = format!("grant_type=client_credentials&client_id={id}");
+    server.send_by(&caller, form("/token", &fields, body)).await
+}
+
+async fn a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate(db: Db) {
+    let setup = Setup::new(db).await;
+    let certificate = Certificate::parse(&self_signed("svc").chain()[0]).unwrap();
+    let x5t = certificate.x5t_s256();
+    let shown = PeerCertificate { certificate: certificate.into(), ca_verified: Err("no CA".into()) };
+    for (id, bound) in [("free", false), ("bound", true)] {
+        let registered = Client { require_mtls_binding: bound, ..client(id) };
+        setup.store.create_client(&registered, None).await.unwrap();
+        register(&setup.store, id, "self_signed", &x5t).await.unwrap();
+    }
+    let server = setup.start().await;
+    let prover = Prover::new();
+    for (id, with_proof) in
+        [("free", json!({"jkt": prover.jkt()})), ("bound", json!({"jkt": prover.jkt(), "x5t#S256": x5t}))]
+    {
+        let answer = ask_with(&server, id, Some(&shown), Some(&prover.proof())).await;
+        assert_eq!(answer.token().1["cnf"], with_proof, "{id}");
+        let without = ask_with(&server, id, Some(&shown), None).await;
+        assert_eq!(without.token().1["cnf"], json!({"x5t#S256": x5t}), "{id}");
+    }
+}
+
+async fn a_revocation_is_answered_with_json(db: Db) {
+    let (server, secret) = Setup::with_cb(db).await;
+    let token = server.basic("cb", &secret, "").await.access_token();
+    for token in [&*token, "unknown"] {
+        let answer = server.revoke("cb", &secret, token).await;
+        assert_eq!((answer.status.as_u16(), &*answer.body), (200, "{}"));
+        assert_eq!(answer.header("content-type"), "application/json");
+    }
+}
