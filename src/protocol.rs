@@ -27,6 +27,7 @@ use crate::keyring::Keyring;
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::profile::Profile;
+use crate::model::resource::TokenTyp;
 use crate::model::time::{Clock, UnixTime};
 use crate::registry::{Freshness, Registry};
 use crate::store::Store;
@@ -117,7 +118,10 @@ impl AuthorizationServer {
         self.spend(&authenticated, of_proof, request.source).await?;
         admitted?;
         *nonce_due = proof.as_ref().is_some_and(|proof| proof.nonce_due);
-        let grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked, binding)?;
+        let mut grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked, binding)?;
+        if self.profile == Profile::Fapi2 {
+            grant.typ = TokenTyp::AtJwt;
+        }
 
         let key = self.signing_key(grant.alg, now)?;
         let started = Instant::now();

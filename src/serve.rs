@@ -99,6 +99,8 @@ pub fn assemble(
     let token_endpoint = issuer.endpoint("/token");
     let offered = offered(config, &issuer);
     let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &token_endpoint);
+    let by_alias = offered.alias.as_ref().map(|alias| alias.endpoint("/token"));
+    let token_endpoints = [Some(token_endpoint.clone()), by_alias].into_iter().flatten().map(Into::into).collect();
     let dpop = dpop.under(config.profile);
     let dpop = match &offered.alias {
         Some(alias) => dpop.with_alias(&alias.endpoint("/token")),
@@ -126,6 +128,7 @@ pub fn assemble(
         authenticator: Authenticator {
             profile: config.profile,
             audience: issuer.as_str().into(),
+            token_endpoints,
             client_jwks,
             registry,
             memory: Memory::new().context("making the key that secrets are remembered under")?,

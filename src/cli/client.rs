@@ -12,10 +12,10 @@ use super::disclosure::{self, SHOWN_ONCE, SecretFile};
 use super::open::Purpose;
 use super::registered::{each_once, everything, one, summary};
 use super::secret::{self, found, secret_line};
-use super::spans::{from_now, token_ttl};
+use super::spans::{assertion_lifetime, from_now, token_ttl};
 use super::{Shell, WHERE, client_cert, client_key, key_value, seed, tag_key, token_size};
 use crate::crypto::secret_tag::TagKey;
-use crate::model::client::Client;
+use crate::model::client::{AssertionAudience, Client};
 use crate::model::client_id::ClientId;
 use crate::model::credential::{StoredCertificate, StoredKey};
 use crate::model::resource::ResourceId;
@@ -95,6 +95,12 @@ pub(super) struct Create {
     /// Issue only tokens that are bound to a certificate
     #[arg(long)]
     require_mtls_binding: bool,
+    /// Whom the client's assertions may be addressed to: `issuer`, or `token-endpoint` for either [default: issuer]
+    #[arg(long, value_name = "AUDIENCE")]
+    assertion_audience: Option<AssertionAudience>,
+    /// Longest lifetime of the client's assertions, from 1m to 1h [default: 5m]
+    #[arg(long, value_name = "SPAN", value_parser = assertion_lifetime)]
+    assertion_lifetime: Option<Span>,
     /// Let the first secret expire after this time [default: never]
     #[arg(long, value_name = "SPAN", value_parser = from_now, conflicts_with = "no_secret")]
     expires_in: Option<Span>,
@@ -143,6 +149,8 @@ impl Create {
             claims: claims::checked(shell, self.claim, self.claim_json)?,
             require_dpop: self.require_dpop,
             require_mtls_binding: self.require_mtls_binding,
+            assertion_audience: self.assertion_audience.unwrap_or_default(),
+            assertion_lifetime: self.assertion_lifetime,
             ..Client::new(self.id, self.scope, self.default_scope, shell.now())
         };
         if !client.default_scope.is_subset_of(&client.scope) {
@@ -254,6 +262,12 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
             client.auth_methods.as_deref().unwrap_or("any"), client.require_dpop, client.require_mtls_binding,
             Value::Object(client.claims.clone()),
         );
+        if client.assertion_audience != AssertionAudience::default() {
+            text += &format!("assertion_audience    {}\n", client.assertion_audience.as_str());
+        }
+        if let Some(lifetime) = client.assertion_lifetime {
+            text += &format!("assertion_lifetime    {lifetime}\n");
+        }
         if let Some(uri) = &client.jwks_uri {
             text += &format!("jwks_uri              {uri}\n");
         }

@@ -8,9 +8,10 @@ use super::claims::{self, json_claim};
 use super::open::Purpose;
 use super::registered::{each_once, one, summary};
 use super::secret::found;
-use super::spans::token_ttl;
+use super::spans::{assertion_lifetime, token_ttl};
 use super::{Shell, key_value, token_size};
 use crate::crypto::jwk::Alg;
+use crate::model::client::AssertionAudience;
 use crate::model::client_id::ClientId;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
@@ -77,6 +78,15 @@ struct Changes {
     /// Sign introspection responses to the client with the server's algorithm
     #[arg(long, conflicts_with = "introspection_signed_response_alg")]
     no_introspection_signed_response_alg: bool,
+    /// Whom the client's assertions may be addressed to: `issuer`, or `token-endpoint` for either
+    #[arg(long, value_name = "AUDIENCE")]
+    assertion_audience: Option<AssertionAudience>,
+    /// Longest lifetime of the client's assertions, from 1m to 1h
+    #[arg(long, value_name = "SPAN", value_parser = assertion_lifetime)]
+    assertion_lifetime: Option<Span>,
+    /// Use the usual lifetime of assertions, 5m
+    #[arg(long, conflicts_with = "assertion_lifetime")]
+    default_assertion_lifetime: bool,
     /// Whether the client's tokens must be bound to a certificate
     #[arg(long, value_name = "BOOL")]
     require_mtls_binding: Option<bool>,
@@ -104,6 +114,10 @@ impl Set {
         }
         if changes.no_introspection_signed_response_alg || changes.introspection_signed_response_alg.is_some() {
             client.introspection_signed_response_alg = changes.introspection_signed_response_alg;
+        }
+        client.assertion_audience = changes.assertion_audience.unwrap_or(client.assertion_audience);
+        if changes.default_assertion_lifetime || changes.assertion_lifetime.is_some() {
+            client.assertion_lifetime = changes.assertion_lifetime;
         }
         client.require_dpop = changes.require_dpop.unwrap_or(client.require_dpop);
         client.require_mtls_binding = changes.require_mtls_binding.unwrap_or(client.require_mtls_binding);

@@ -13,6 +13,7 @@ use crate::crypto::certificate::Certificate;
 use crate::model::client::Client;
 use crate::model::credential::{Origin, StoredKey, StoredSecret};
 use crate::model::profile::Profile;
+use crate::model::resource::TokenTyp;
 use crate::model::time::UnixTime;
 use crate::serve::expiry;
 use crate::serve::prepare::{exposed, sealing_key};
@@ -92,6 +93,16 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             Ok(resource) => {
                 if let Some(alg) = resource.alg.filter(|alg| !config.profile.permits_alg(*alg)) {
                     faults.push(format!("resource {0}: the fapi2 profile does not sign with {alg}; `grantd resource set {0} --alg ES256`", resource.identifier));
+                }
+                let uri = &resource.identifier;
+                match (resource.token_typ, config.profile) {
+                    (TokenTyp::AtJwt, _) => {}
+                    (TokenTyp::Jwt, Profile::Default) => shell.say(&format!(
+                        "note: tokens for {uri} have typ JWT, so its API has to tell them from other JWTs by iss and aud"
+                    ))?,
+                    (TokenTyp::Jwt, Profile::Fapi2) => faults.push(format!(
+                        "resource {uri}: under the fapi2 profile its tokens have typ at+jwt all the same; `grantd resource set {uri} --token-typ at+jwt`"
+                    )),
                 }
             }
         }

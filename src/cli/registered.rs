@@ -62,6 +62,8 @@ pub(super) fn summary(client: &Client) -> Value {
         "require_dpop": client.require_dpop,
         "require_mtls_binding": client.require_mtls_binding,
         "jwks_uri": client.jwks_uri.as_ref().map(JwksUri::as_str),
+        "assertion_audience": client.assertion_audience.as_str(),
+        "assertion_lifetime": client.assertion_lifetime.map(Span::seconds),
         "introspection_signed_response_alg": client.introspection_signed_response_alg.map(Alg::as_str),
     })
 }

@@ -10,7 +10,7 @@ use super::registered::{each_once, everything};
 use super::spans::token_ttl;
 use crate::crypto::jwk::Alg;
 use crate::model::client_id::ClientId;
-use crate::model::resource::{Resource, ResourceId};
+use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::Scope;
 use crate::model::time::Span;
 use crate::store::Store;
@@ -48,6 +48,9 @@ pub(super) struct Create {
     /// Lifetime of tokens for the resource, from 1s to 24h [default: token.ttl]
     #[arg(long, value_name = "SPAN", value_parser = token_ttl)]
     token_ttl: Option<Span>,
+    /// `typ` of tokens for the resource: `at+jwt`, or `JWT` for libraries that refuse it [default: at+jwt]
+    #[arg(long, value_name = "TYP")]
+    token_typ: Option<TokenTyp>,
     /// Client that may introspect tokens for the resource (repeatable)
     #[arg(long, value_name = "CLIENT")]
     introspect_by: Vec<ClientId>,
@@ -80,6 +83,9 @@ struct Changes {
     /// Use the server's lifetime
     #[arg(long, conflicts_with = "token_ttl")]
     default_token_ttl: bool,
+    /// `typ` of tokens for the resource: `at+jwt`, or `JWT` for libraries that refuse it
+    #[arg(long, value_name = "TYP")]
+    token_typ: Option<TokenTyp>,
     /// Clients that may introspect tokens for the resource, all of them (repeatable)
     #[arg(long, value_name = "CLIENT")]
     introspect_by: Vec<ClientId>,
@@ -101,9 +107,10 @@ impl Command {
         let (_, store) = shell.store(self.purpose()).await?;
         let now = shell.now();
         match self {
-            Self::Create(Create { uri, scope, alg, token_ttl, introspect_by }) => {
+            Self::Create(Create { uri, scope, alg, token_ttl, token_typ, introspect_by }) => {
                 let introspectors = each_once(introspect_by);
-                let resource = Resource { identifier: uri, scope, alg, token_ttl, introspectors };
+                let token_typ = token_typ.unwrap_or_default();
+                let resource = Resource { identifier: uri, scope, alg, token_ttl, token_typ, introspectors };
                 store.save_resource(&resource, false, now).await?;
                 shell.print(&summary(&resource), || text(&resource))
             }
@@ -133,6 +140,7 @@ impl Command {
                 if changes.default_token_ttl || changes.token_ttl.is_some() {
                     resource.token_ttl = changes.token_ttl;
                 }
+                resource.token_typ = changes.token_typ.unwrap_or(resource.token_typ);
                 if changes.introspect_by_none || !changes.introspect_by.is_empty() {
                     resource.introspectors = each_once(changes.introspect_by);
                     resource.introspectors.sort_by(|a, b| a.as_str().cmp(b.as_str()));
@@ -174,6 +182,7 @@ fn summary(resource: &Resource) -> Value {
         "scope": resource.scope.as_str(),
         "alg": resource.alg.map(Alg::as_str),
         "token_ttl": resource.token_ttl.map(Span::seconds),
+        "token_typ": resource.token_typ.as_str(),
         "introspect_by": resource.introspectors,
     })
 }
@@ -181,11 +190,12 @@ fn summary(resource: &Resource) -> Value {
 fn text(resource: &Resource) -> String {
     let introspectors: Vec<&str> = resource.introspectors.iter().map(ClientId::as_str).collect();
     format!(
-        "identifier     {}\nscope          {}\nalg            {}\ntoken_ttl      {}\nintrospect_by  {}",
+        "identifier     {}\nscope          {}\nalg            {}\ntoken_ttl      {}\ntoken_typ      {}\nintrospect_by  {}",
         resource.identifier,
         resource.scope,
         resource.alg.map_or("default", Alg::as_str),
         resource.token_ttl.map_or_else(|| "default".into(), |ttl| ttl.to_string()),
+        resource.token_typ.as_str(),
         introspectors.join(" ")
     )
 }

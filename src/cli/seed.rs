@@ -11,14 +11,16 @@ pub(super) fn client(client: &Client, secret: Option<&NewSecret>) -> String {
     let id = quoted(client.client_id.as_str());
     let claims = claims(client);
     let mut sql = format!(
-        "-- Client {}. Its secret is not here, only the hash.\ninsert into client (client_id, scope, default_scope, token_ttl, claims, require_dpop, require_mtls_binding)\nvalues ({id}, {}, {}, {}, {}, {}, {});\n",
+        "-- Client {}. Its secret is not here, only the hash.\ninsert into client (client_id, scope, default_scope, token_ttl, claims, require_dpop, require_mtls_binding, assertion_audience, assertion_lifetime)\nvalues ({id}, {}, {}, {}, {}, {}, {}, {}, {});\n",
         client.client_id,
         quoted(client.scope.as_str()),
         quoted(client.default_scope.as_str()),
-        client.token_ttl.map_or_else(|| "null".to_owned(), |ttl| Span::seconds(ttl).to_string()),
+        seconds(client.token_ttl),
         quoted(&claims),
         u8::from(client.require_dpop),
         u8::from(client.require_mtls_binding),
+        quoted(client.assertion_audience.as_str()),
+        seconds(client.assertion_lifetime),
     );
     for resource in &client.resources {
         sql += &format!(
@@ -40,6 +42,10 @@ pub(super) fn client(client: &Client, secret: Option<&NewSecret>) -> String {
         );
     }
     sql
+}
+
+fn seconds(span: Option<Span>) -> String {
+    span.map_or_else(|| "null".to_owned(), |span| span.seconds().to_string())
 }
 
 /// A string literal of standard SQL.

@@ -7,6 +7,11 @@ pub(super) fn token_ttl(text: &str) -> Result<Span, String> {
     within(text, 1, 86400, "a token lives from 1s to 24h")
 }
 
+/// `--assertion-lifetime`.
+pub(super) fn assertion_lifetime(text: &str) -> Result<Span, String> {
+    within(text, 60, 3600, "an assertion lives from 1m to 1h")
+}
+
 /// `--expires-in`, and other moments in the future.
 pub(super) fn from_now(text: &str) -> Result<Span, String> {
     within(text, 1, i64::MAX, "this is at least 1s")
@@ -31,6 +36,7 @@ mod tests {
         for (parse, good, wrong, part) in [
             (token_ttl as fn(&str) -> Result<Span, String>, "24h", "25h", "1s to 24h"),
             (token_ttl, "1s", "0s", "1s to 24h"),
+            (assertion_lifetime, "1h", "61m", "1m to 1h"),
             (from_now, "36600d", "36601d", "at most 36600d"),
             (from_now, "1s", "0s", "at least 1s"),
             (from_now, "90d", "90", "a number with a unit"),

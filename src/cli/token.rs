@@ -15,6 +15,7 @@ use super::registered::everything;
 use super::{Shell, WHERE};
 use crate::crypto::jws::SigningKey;
 use crate::keyring::Keyring;
+use crate::model::resource::TokenTyp;
 use crate::model::time::UnixTime;
 use crate::protocol::access_token::{CLOCKS, verify};
 use crate::serve::prepare::sealing_key;
@@ -119,8 +120,11 @@ fn signature_faults(header: &Map<String, Value>, key: &SigningKey, token: &str) 
     if member("alg") != key.alg().as_str() {
         faults.push(format!("alg is `{}` and the key is for {}", member("alg"), key.alg()));
     }
-    if member("typ") != "at+jwt" {
-        faults.push(format!("typ is `{}`; an access token has at+jwt (RFC 9068 section 2.1)", member("typ")));
+    if !TokenTyp::ALL.iter().any(|typ| typ.as_str() == member("typ")) {
+        faults.push(format!(
+            "typ is `{}`; an access token has at+jwt (RFC 9068 section 2.1), or JWT where its resource says so",
+            member("typ")
+        ));
     }
     if !key.verifies(token) {
         faults.push("the signature does not verify: the token was altered".to_owned());

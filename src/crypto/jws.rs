@@ -26,6 +26,8 @@ pub struct SigningKey {
     public: PublicKey,
     verifying: VerifyingKey,
     header: String,
+    /// With `typ` of `JWT`, for resource servers that take no other.
+    header_jwt: String,
 }
 
 enum Pair {
@@ -94,7 +96,8 @@ impl SigningKey {
         let header = header("at+jwt", alg, &public.kid).ok_or(KeyError::Unusable)?;
         let jwk = public.published(alg.as_str()).to_string();
         let verifying = VerifyingKey::from_text(jwk.as_bytes(), Some(alg.into())).map_err(|_| KeyError::Unusable)?;
-        let key = Self { alg, pair, public, verifying, header };
+        let header_jwt = self::header("JWT", alg, &public.kid).ok_or(KeyError::Unusable)?;
+        let key = Self { alg, pair, public, verifying, header, header_jwt };
         let probe = key.sign(b"{\"probe\":true}").ok_or(KeyError::Unusable)?;
         if key.verifies(&probe) { Ok(key) } else { Err(KeyError::Unusable) }
     }
@@ -103,6 +106,13 @@ impl SigningKey {
     #[must_use]
     pub fn sign(&self, claims: &[u8]) -> Option<String> {
         self.sign_below(&self.header, claims)
+    }
+
+    /// The claims as a JWT in compact form, header `typ: at+jwt`, or `typ: JWT` where `plain`. `None` when the library fails to
+    /// sign.
+    #[must_use]
+    pub fn sign_token(&self, plain: bool, claims: &[u8]) -> Option<String> {
+        self.sign_below(if plain { &self.header_jwt } else { &self.header }, claims)
     }
 
     /// The claims as a JWT of another kind. `None` when the library fails to sign.

@@ -1,5 +1,7 @@
 //! Registered clients (RFC 6749 section 2): confidential, each with its own scopes, resources and credentials.
 
+use std::str::FromStr;
+
 use serde_json::{Map, Value};
 
 use super::client_id::ClientId;
@@ -48,6 +50,43 @@ impl AuthMethod {
     }
 }
 
+/// Whom an assertion of a client may be addressed to (its `aud`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AssertionAudience {
+    /// The issuer, as draft-ietf-oauth-rfc7523bis section 4 wants.
+    #[default]
+    Issuer,
+    /// The issuer or the URL of the token endpoint, as RFC 7523 section 3 allowed.
+    TokenEndpoint,
+}
+
+impl AssertionAudience {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Issuer, Self::TokenEndpoint];
+
+    /// The value in the database and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::TokenEndpoint => "token-endpoint",
+        }
+    }
+}
+
+/// Not an audience of assertions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("issuer or token-endpoint")]
+pub struct AssertionAudienceError;
+
+impl FromStr for AssertionAudience {
+    type Err = AssertionAudienceError;
+
+    fn from_str(text: &str) -> Result<Self, AssertionAudienceError> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text).ok_or(AssertionAudienceError)
+    }
+}
+
 /// A registered client with all that a token request needs of it.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -87,6 +126,10 @@ pub struct Client {
     pub certificates: Vec<StoredCertificate>,
     /// What signs the introspection responses that it asks for (RFC 9701 section 6); `None` for the server's default.
     pub introspection_signed_response_alg: Option<Alg>,
+    /// How long an assertion of the client may live, from its `iat`; `None` for five minutes.
+    pub assertion_lifetime: Option<Span>,
+    /// Whom an assertion of the client may be addressed to.
+    pub assertion_audience: AssertionAudience,
     /// A hash of the rows that it was read from, to tell whether it has changed; 0 when it was not read.
     pub fingerprint: u64,
 }
@@ -114,6 +157,8 @@ impl Client {
             jwks_uri: None,
             certificates: Vec::new(),
             introspection_signed_response_alg: None,
+            assertion_lifetime: None,
+            assertion_audience: AssertionAudience::default(),
             fingerprint: 0,
         }
     }

@@ -68,6 +68,43 @@ impl fmt::Display for ResourceId {
     }
 }
 
+/// The `typ` of tokens for a resource.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TokenTyp {
+    /// RFC 9068 section 2.1: "at+jwt".
+    #[default]
+    AtJwt,
+    /// `JWT`, for resource servers whose library refuses any other.
+    Jwt,
+}
+
+impl TokenTyp {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::AtJwt, Self::Jwt];
+
+    /// The value in the header, in the database and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AtJwt => "at+jwt",
+            Self::Jwt => "JWT",
+        }
+    }
+}
+
+/// Not a `typ` of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("at+jwt or JWT")]
+pub struct TokenTypError;
+
+impl FromStr for TokenTyp {
+    type Err = TokenTypError;
+
+    fn from_str(text: &str) -> Result<Self, TokenTypError> {
+        Self::ALL.into_iter().find(|one| one.as_str() == text).ok_or(TokenTypError)
+    }
+}
+
 /// A registered resource and how tokens for it are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
@@ -79,6 +116,8 @@ pub struct Resource {
     pub alg: Option<Alg>,
     /// How long its tokens live; `None` for the server's default.
     pub token_ttl: Option<Span>,
+    /// The `typ` of its tokens.
+    pub token_typ: TokenTyp,
     /// Which clients may introspect tokens for it.
     pub introspectors: Vec<ClientId>,
 }

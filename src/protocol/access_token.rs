@@ -19,6 +19,7 @@ use crate::crypto::jws::SigningKey;
 use crate::crypto::random_id;
 use crate::keyring::Keyring;
 use crate::model::client::Client;
+use crate::model::resource::TokenTyp;
 use crate::model::time::{Span, UnixTime};
 use crate::model::token_id::TokenId;
 
@@ -80,7 +81,7 @@ pub fn mint(
         cnf: &grant.binding,
     };
     let claims = with_further(&claims, &client.claims).map_err(|_| Error::Internal)?;
-    let token = key.sign(&claims).ok_or(Error::Internal)?;
+    let token = key.sign_token(grant.typ == TokenTyp::Jwt, &claims).ok_or(Error::Internal)?;
     Ok(AccessToken { token, jti, key })
 }
 

@@ -24,6 +24,19 @@ pub struct Vouched {
     pub spend: Use,
 }
 
+/// What is asked of the assertions of one client.
+#[derive(Debug)]
+pub struct Terms<'a> {
+    /// The audience that is always accepted.
+    pub issuer: &'a str,
+    /// The URLs of the token endpoint, where the client is registered for them.
+    pub token_endpoints: &'a [Box<str>],
+    /// The longest lifetime.
+    pub lifetime: Span,
+    /// Whether `aud` may be an array of one element.
+    pub one_in_an_array: bool,
+}
+
 /// Reads the assertion of a request, and the client that it claims to be from.
 ///
 /// # Errors
@@ -50,7 +63,7 @@ pub fn read<'a>(
     Ok((sub, unverified))
 }
 
-/// Whether one of `keys` signed it, and it is for `audience` and for `now`. When none did, `at_least` as many signatures
+/// Whether one of `keys` signed it, and it keeps `terms` at `now`. When none did, `at_least` as many signatures
 /// have been checked, whatever keys there are, so that a client that does not exist costs what others do.
 ///
 /// # Errors
@@ -59,7 +72,7 @@ pub fn verify(
     assertion: &Unverified<'_>,
     keys: &[StoredKey],
     client_id: &str,
-    audience: &str,
+    terms: &Terms<'_>,
     now: UnixTime,
     at_least: usize,
 ) -> Result<Vouched, ClientAuthError> {
@@ -76,7 +89,7 @@ pub fn verify(
     };
     let stored =
         candidates.iter().find(|stored| std::ptr::eq(Arc::as_ptr(&stored.key), key)).ok_or(JoseError::NoKey)?;
-    let spend = accept(claims, client_id, audience, now)?;
+    let spend = accept(claims, client_id, terms, now)?;
     Ok(Vouched { kid: Arc::clone(&stored.kid), key_expired: expired(stored), used: Arc::clone(&stored.used), spend })
 }
 
@@ -94,12 +107,18 @@ fn check_decoy(assertion: &Unverified<'_>) {
 }
 
 /// RFC 7523 section 3, claim by claim.
-fn accept(claims: &Claims, client_id: &str, audience: &str, now: UnixTime) -> Result<Use, ClientAuthError> {
-    // draft-ietf-oauth-rfc7523bis section 4: the audience is the issuer identifier "as the sole value". C9: a string, so
-    // that nothing can stand beside it; "Simple String Comparison" (RFC 3986 section 6.2.1).
-    match claims.audience()? {
-        Some(Audience::One(aud)) if aud == audience => {}
+fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) -> Result<Use, ClientAuthError> {
+    // draft-ietf-oauth-rfc7523bis section 4: the audience is the issuer identifier "as the sole value"; "Simple String
+    // Comparison" (RFC 3986 section 6.2.1). C9: nothing can stand beside it.
+    let aud = match claims.audience()? {
+        Some(Audience::One(aud)) => aud,
+        Some(Audience::Many(auds)) if terms.one_in_an_array && auds.len() == 1 => {
+            auds.first().copied().unwrap_or_default()
+        }
         _ => return Err(ClientAuthError::AssertionAudience),
+    };
+    if aud != terms.issuer && !terms.token_endpoints.iter().any(|endpoint| **endpoint == *aud) {
+        return Err(ClientAuthError::AssertionAudience);
     }
     // "The JWT MUST contain an "exp" (expiration time) claim that limits the time window during which the JWT can be used."
     let exp = UnixTime(claims.numeric_date("exp")?.ok_or(ClientAuthError::AssertionIncomplete("exp"))?);
@@ -115,7 +134,7 @@ fn accept(claims: &Claims, client_id: &str, audience: &str, now: UnixTime) -> Re
     }
     // H41: the jti is remembered until exp, so exp is bounded. The lifetime counts from the client's own time where the
     // client names it, with the same room for clocks as iat and nbf have.
-    if exp > iat.unwrap_or(now).plus(LIFETIME).plus(AHEAD) {
+    if exp > iat.unwrap_or(now).plus(terms.lifetime).plus(AHEAD) {
         return Err(ClientAuthError::AssertionLifetime);
     }
     let jti = claims.string("jti", JTI)?.ok_or(ClientAuthError::AssertionIncomplete("jti"))?;
@@ -134,8 +153,8 @@ const LONGEST: usize = 8 * 1024;
 const NAME: usize = 128;
 /// H37.
 const JTI: usize = 256;
-/// JCA-08: the longest lifetime.
-const LIFETIME: Span = Span::from_secs(300);
+/// JCA-08: the longest lifetime, unless the client is registered for another.
+pub const LIFETIME: Span = Span::from_secs(300);
 /// JCA-07: how far a client's clock may be behind.
 const LATE: Span = Span::from_secs(10);
 /// JCA-09: how far a client's clock may be ahead.
@@ -196,6 +215,8 @@ mod tests {
         (0..count).map(made).collect()
     }
 
+    const TERMS: Terms<'_> = Terms { issuer: "a", token_endpoints: &[], lifetime: LIFETIME, one_in_an_array: false };
+
     #[test]
     fn jca_15_a_forgery_costs_the_same_whatever_keys_the_client_has() {
         let sets = [keys(0, None), keys(1, None), keys(TRIED_MAX, None), keys(20, None), keys(TRIED_MAX, Some("k"))];
@@ -205,7 +226,7 @@ mod tests {
             let jwt = forged(header);
             let unverified = Unverified::parse(&jwt, Kind::ClientAssertion, LONGEST).unwrap();
             for keys in &sets {
-                verify(&unverified, keys, "c", "a", UnixTime(1), most.with(SignatureAlg::Es256)).unwrap_err();
+                verify(&unverified, keys, "c", &TERMS, UnixTime(1), most.with(SignatureAlg::Es256)).unwrap_err();
                 let own = keys.iter().filter(|stored| stored.key.kid().is_none_or(|kid| header.contains(kid)));
                 let own = if header.is_empty() { keys.len() } else { own.count() }.min(TRIED_MAX);
                 let checked = own + decoys(&unverified, keys, most.with(SignatureAlg::Es256));

@@ -88,6 +88,8 @@ pub struct Authenticator {
     pub profile: Profile,
     /// Whom assertions are for: the issuer.
     pub audience: Arc<str>,
+    /// The URLs of the token endpoint, which are accepted for clients that are registered for it.
+    pub token_endpoints: Box<[Box<str>]>,
     /// Every client.
     pub registry: Arc<Registry>,
     /// Keys that clients publish.

@@ -8,7 +8,7 @@ use super::error::GrantError;
 use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
 use crate::model::profile::Profile;
-use crate::model::resource::{Resource, ResourceId};
+use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::{MAX_BYTES, MAX_TOKENS, Scope};
 use crate::model::time::Span;
 use crate::registry::snapshot::Snapshot;
@@ -72,6 +72,8 @@ pub struct Grant {
     pub ttl: Span,
     /// How it is signed.
     pub alg: Alg,
+    /// The `typ` of its header.
+    pub typ: TokenTyp,
     /// What it is bound to.
     pub binding: Binding,
 }
@@ -144,6 +146,7 @@ pub fn decide(
         aud: resource.map_or_else(|| Arc::clone(&defaults.audience), |resource| resource.identifier.shared()),
         ttl: limits.into_iter().flatten().min().unwrap_or(defaults.ttl),
         alg: resource.and_then(|resource| resource.alg).unwrap_or(defaults.alg),
+        typ: resource.map_or_else(TokenTyp::default, |resource| resource.token_typ),
         binding,
     })
 }

@@ -153,10 +153,7 @@ impl Feed {
     pub async fn changes(&mut self, since: Option<&Position>, whole: bool) -> Result<Changes, StoreError> {
         let (queries, asked_since) = (self.queries.clone(), since.is_some());
         let one_moment = match &self.session {
-            Session::Postgres(_) => {
-                "begin isolation level repeatable read read only; set local statement_timeout = '30s';
-                 set local row_security = off; set local lock_timeout = '2s'"
-            }
+            Session::Postgres(_) => BEGIN_LOADING,
             Session::Sqlite(_) => "begin",
         };
         let named = self.pooling == Pooling::Session;
@@ -199,7 +196,8 @@ impl Feed {
                         "order by c.created_at desc, c.cert_id" => |row| belongings.add_certificate(row));
                     each!(at, named, complete, since,
                         "c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims, c.require_dpop,
-                         c.require_mtls_binding, c.enabled, c.created_at, c.jwks_uri, c.not_before, c.introspection_signed_response_alg",
+                         c.require_mtls_binding, c.enabled, c.created_at, c.jwks_uri, c.not_before, c.introspection_signed_response_alg,
+                         c.assertion_lifetime, c.assertion_audience",
                         "client", "" => |row| {
                             let (id, client) = belongings.client(row);
                             clients.insert(id, Some(client));
@@ -210,7 +208,7 @@ impl Feed {
                 let mut resources = None;
                 if includes("resource") {
                     let rows: Vec<ResourceRow> =
-                        sqlx::query_as("select identifier, scope, alg, token_ttl from resource order by identifier").persistent(named).fetch_all(&mut *at).await?;
+                        sqlx::query_as("select identifier, scope, alg, token_ttl, token_typ from resource order by identifier").persistent(named).fetch_all(&mut *at).await?;
                     let introspectors: Vec<IntrospectorRow> =
                         sqlx::query_as("select identifier, client_id from resource_introspector order by identifier, client_id").persistent(named).fetch_all(&mut *at).await?;
                     resources = Some(assemble_resources(rows, introspectors));
@@ -260,5 +258,8 @@ impl Feed {
     }
 }
 
+/// One moment, and what a session of ours asks for, also behind a pooler of transactions.
+const BEGIN_LOADING: &str = "begin isolation level repeatable read read only; set local statement_timeout = '30s';
+     set local row_security = off; set local lock_timeout = '2s'";
 /// Reading everything may take longer than one statement: a hundred thousand clients over a slow link.
 const LOAD_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);

@@ -33,6 +33,8 @@ pub(super) type ClientRow = (
     Option<String>,
     i64,
     Option<String>,
+    Option<i64>,
+    String,
 );
 pub(super) type ResourceLink = (String, String);
 pub(super) type SecretRow = (String, String, String, i64, Option<String>, Option<i64>, Option<i64>);
@@ -48,8 +50,8 @@ impl Store {
             tx.execute(
                 "insert into client (client_id, scope, default_scope, grant_types, auth_methods, token_ttl, claims,
                                      require_dpop, require_mtls_binding, enabled, created_at,
-                                     introspection_signed_response_alg)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                                     introspection_signed_response_alg, assertion_lifetime, assertion_audience)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
                 &args![
                     id,
                     client.scope.as_str(),
@@ -63,6 +65,8 @@ impl Store {
                     client.enabled,
                     client.created_at,
                     client.introspection_signed_response_alg.map(Alg::as_str),
+                    client.assertion_lifetime,
+                    client.assertion_audience.as_str(),
                 ],
             )
             .await
@@ -87,7 +91,8 @@ impl Store {
                 .execute(
                     "update client set scope = $2, default_scope = $3, token_ttl = $4, claims = $5,
                                        require_dpop = $6, require_mtls_binding = $7,
-                                       introspection_signed_response_alg = $8
+                                       introspection_signed_response_alg = $8, assertion_lifetime = $9,
+                                       assertion_audience = $10
                      where client_id = $1",
                     &args![
                         id,
@@ -98,6 +103,8 @@ impl Store {
                         client.require_dpop,
                         client.require_mtls_binding,
                         client.introspection_signed_response_alg.map(Alg::as_str),
+                        client.assertion_lifetime,
+                        client.assertion_audience.as_str(),
                     ],
                 )
                 .await?;
@@ -235,10 +242,13 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
         uri,
         not_before,
         introspection_alg,
+        assertion_lifetime,
+        assertion_audience,
     ) = row;
     let mut rows = belonging.rows;
     (&client_id, &scope, &default_scope, &grant_types, &auth_methods, token_ttl, &claims, dpop, mtls).hash(&mut rows);
-    (enabled, created_at, &uri, not_before, &introspection_alg).hash(&mut rows);
+    (enabled, created_at, &uri, not_before, &introspection_alg, assertion_lifetime, &assertion_audience)
+        .hash(&mut rows);
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
     // What is put into a token has to be read again when somebody asks about the token.
     if claims.len() > MAX_CLAIMS {
@@ -273,6 +283,8 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
             .map(|alg| alg.parse())
             .transpose()
             .map_err(|error: KeyError| at("introspection_signed_response_alg")(&error))?,
+        assertion_lifetime: assertion_lifetime.map(ttl_of).transpose()?,
+        assertion_audience: assertion_audience.parse().map_err(|error| at("assertion_audience")(&error))?,
         fingerprint: rows.finish(),
     };
     if !client.default_scope.is_subset_of(&client.scope) {

@@ -318,7 +318,7 @@ impl Store {
     }
 
     /// Number, name and text of each migration.
-    fn schema_files(&self) -> [(i64, &'static str, &'static str); 9] {
+    fn schema_files(&self) -> [(i64, &'static str, &'static str); 10] {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
@@ -340,6 +340,7 @@ impl Store {
             file!(7, "client_registration"),
             file!(8, "times_and_sessions"),
             file!(9, "history"),
+            file!(10, "foreign_clients"),
         ]
     }
 }

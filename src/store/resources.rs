@@ -10,7 +10,7 @@ use crate::model::client_id::ClientId;
 use crate::model::resource::Resource;
 use crate::model::time::UnixTime;
 
-pub(super) type ResourceRow = (String, String, Option<String>, Option<i64>);
+pub(super) type ResourceRow = (String, String, Option<String>, Option<i64>, String);
 pub(super) type IntrospectorRow = (String, String);
 
 impl Store {
@@ -20,15 +20,16 @@ impl Store {
     /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint says no.
     pub async fn save_resource(&self, resource: &Resource, replace: bool, now: UnixTime) -> Result<bool, StoreError> {
         let identifier = resource.identifier.as_str();
-        let alg = resource.alg.map(Alg::as_str);
+        let (alg, typ) = (resource.alg.map(Alg::as_str), resource.token_typ.as_str());
         transaction!(self, |tx| {
             let found = if replace {
-                let sql = "update resource set scope = $2, alg = $3, token_ttl = $4 where identifier = $1";
-                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl]).await? > 0
-            } else {
                 let sql =
-                    "insert into resource (identifier, scope, alg, token_ttl, created_at) values ($1, $2, $3, $4, $5)";
-                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl, now])
+                    "update resource set scope = $2, alg = $3, token_ttl = $4, token_typ = $5 where identifier = $1";
+                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl, typ]).await? > 0
+            } else {
+                let sql = "insert into resource (identifier, scope, alg, token_ttl, token_typ, created_at)
+                     values ($1, $2, $3, $4, $5, $6)";
+                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl, typ, now])
                     .await
                     .map_err(|error| error.naming("resource", identifier))?
                     > 0
@@ -79,12 +80,16 @@ pub(super) fn assemble_resources(
         .collect()
 }
 
-fn resource_of((identifier, scope, alg, token_ttl): ResourceRow, introspectors: &[String]) -> Result<Resource, String> {
+fn resource_of(
+    (identifier, scope, alg, token_ttl, typ): ResourceRow,
+    introspectors: &[String],
+) -> Result<Resource, String> {
     Ok(Resource {
         identifier: identifier.parse().map_err(|error| format!("identifier: {error}"))?,
         scope: scope.parse().map_err(|error| format!("scope: {error}"))?,
         alg: alg.map(|alg| alg.parse().map_err(|error| format!("alg: {error}"))).transpose()?,
         token_ttl: token_ttl.map(ttl_of).transpose()?,
+        token_typ: typ.parse().map_err(|error| format!("token_typ: {error}"))?,
         introspectors: introspectors
             .iter()
             .map(|client_id| client_id.parse::<ClientId>())

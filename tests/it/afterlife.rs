@@ -44,6 +44,7 @@ impl World {
                 scope: "api:read api:write".parse().unwrap(),
                 alg: None,
                 token_ttl: None,
+                token_typ: grantd::model::resource::TokenTyp::default(),
                 introspectors: vec!["rs1".parse().unwrap()],
             })
             .await;

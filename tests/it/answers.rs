@@ -186,6 +186,7 @@ async fn atj_02_every_algorithm_works_per_resource(db: Db) {
             scope: "api:read".parse().unwrap(),
             alg: Some(alg),
             token_ttl: None,
+            token_typ: grantd::model::resource::TokenTyp::default(),
             introspectors: Vec::new(),
         };
         resources.push(resource.identifier.clone());
@@ -220,6 +221,7 @@ async fn atj_10_atj_11_lifetimes_come_from_client_resource_and_server(db: Db) {
             scope: scope(),
             alg: None,
             token_ttl: ten,
+            token_typ: grantd::model::resource::TokenTyp::default(),
             introspectors: vec![],
         })
         .await;

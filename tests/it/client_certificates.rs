@@ -119,6 +119,7 @@ async fn met_07_jca_19_a_certificate_is_as_good_at_introspect_and_revoke(db: Db)
         scope: "api:read api:write".parse().unwrap(),
         alg: None,
         token_ttl: None,
+        token_typ: grantd::model::resource::TokenTyp::default(),
         introspectors: vec!["mt".parse().unwrap(), "ms".parse().unwrap()],
     };
     setup.save(resource.clone()).await;

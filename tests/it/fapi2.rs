@@ -161,6 +161,7 @@ async fn fap_11_a_resource_cannot_bring_rs256_back(db: Db) {
         scope: "api:read".parse().unwrap(),
         alg: Some(grantd::crypto::jwk::Alg::Rs256),
         token_ttl: None,
+        token_typ: grantd::model::resource::TokenTyp::default(),
         introspectors: Vec::new(),
     };
     setup.save(resource).await;
@@ -180,6 +181,7 @@ async fn fap_12_introspection_is_signed_for_who_asks_with_a_key(db: Db) {
         scope: "api:read".parse().unwrap(),
         alg: None,
         token_ttl: None,
+        token_typ: grantd::model::resource::TokenTyp::default(),
         introspectors: vec!["rs1".parse().unwrap()],
     };
     let (signer, of_rs) = (Signer::es256(), Signer::es256());

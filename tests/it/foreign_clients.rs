@@ -5,13 +5,15 @@ use serde_json::{Value, json};
 use crate::assertion::{Signer, ask, claims};
 use crate::client_certificates::register;
 use crate::dpop::Prover;
-use crate::harness::{Answer, Db, Server, Setup, client, form};
+use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
 use crate::jwks_host::{Host, ask_as, with_pu};
 use crate::mutual_tls::self_signed;
 use grantd::crypto::certificate::Certificate;
 use grantd::http::Caller;
 use grantd::model::certificate::PeerCertificate;
-use grantd::model::client::Client;
+use grantd::model::client::{AssertionAudience, Client};
+use grantd::model::resource::{Resource, TokenTyp};
+use grantd::model::time::{Span, UnixTime};
 
 on_both!(
     every_algorithm_signs_assertions_and_proofs,
@@ -19,6 +21,8 @@ on_both!(
     what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works,
     a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate,
     a_revocation_is_answered_with_json,
+    assertions_as_libraries_make_them_are_accepted_for_one_client,
+    a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else,
 );
 
 async fn with_key(setup: &Setup, id: &str, signer: &Signer) {
@@ -47,8 +51,7 @@ async fn every_algorithm_signs_assertions_and_proofs(db: Db) {
         for other in ["PS256", "RS512"].into_iter().filter(|other| *other != signer.alg()) {
             ask(&server, &by(signer, other, &id)).await.e401();
         }
-        let fields =
-            [("authorization", &*crate::harness::basic("cb", &secret)), ("dpop", &*signer.proof_by(signer.alg()))];
+        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*signer.proof_by(signer.alg()))];
         server.post(&fields, "grant_type=client_credentials").await.ok_of_type("DPoP");
     }
 }
@@ -128,5 +131,106 @@ async fn a_revocation_is_answered_with_json(db: Db) {
         let answer = server.revoke("cb", &secret, token).await;
         assert_eq!((answer.status.as_u16(), &*answer.body), (200, "{}"));
         assert_eq!(answer.header("content-type"), "application/json");
+    }
+}
+
+/// An assertion to `aud` that lives for so many seconds.
+fn addressed(signer: &Signer, id: &str, aud: Value, lives: i64) -> String {
+    let mut claims = claims(id);
+    claims["aud"] = aud;
+    claims["exp"] = (claims["iat"].as_i64().unwrap() + lives).into();
+    signer.assert(&claims)
+}
+
+async fn assertions_as_libraries_make_them_are_accepted_for_one_client(db: Db) {
+    for profile in ["default", "fapi2"] {
+        let db = if db.is_postgres() { Db::postgres().await } else { Db::sqlite() };
+        let mut setup = Setup::new(db).await;
+        setup.settings.profile = profile.into();
+        setup.settings.server.cleartext = "behind-proxy".into();
+        let signer = Signer::es256();
+        with_key(&setup, "exact", &signer).await;
+        let loose = Client {
+            assertion_lifetime: Some(Span::from_secs(3600)),
+            assertion_audience: AssertionAudience::TokenEndpoint,
+            ..client("loose")
+        };
+        setup.store.create_client(&loose, None).await.unwrap();
+        setup.store.add_client_keys("loose", &[signer.stored()]).await.unwrap();
+        let server = setup.start().await;
+        let prover = Prover::new();
+        let endpoint = format!("{ISS}/token");
+        for (aud, lives, for_exact, for_loose) in [
+            (json!(ISS), 300, true, true),
+            (json!(endpoint), 300, false, true),
+            (json!([ISS]), 300, true, true),
+            (json!([endpoint]), 300, false, true),
+            (json!(ISS), 3600, false, true),
+            (json!(ISS), 3700, false, false),
+            (json!([ISS, endpoint]), 300, false, false),
+            (json!([]), 300, false, false),
+            (json!(format!("{ISS}/token/")), 300, false, false),
+            (json!(format!("{ISS}/introspect")), 300, false, false),
+        ] {
+            for (id, accepted) in [("exact", for_exact), ("loose", for_loose)] {
+                // The profile permits no exception: a string, the issuer, five minutes.
+                let accepted = accepted && (profile == "default" || aud == ISS && lives == 300);
+                let assertion = addressed(&signer, id, aud.clone(), lives);
+                let form = format!(
+                    "grant_type=client_credentials&client_assertion_type={}&client_assertion={assertion}",
+                    crate::assertion::TYPE
+                );
+                let answer = server.post(&[("dpop", &prover.proof())], form).await;
+                assert_eq!(answer.status == 200, accepted, "{profile} {id} {aud} {lives}: {}", answer.body);
+            }
+        }
+        // What lives longer is remembered for longer.
+        if profile == "default" {
+            let once = addressed(&signer, "loose", json!(ISS), 3600);
+            ask(&server, &once).await.ok();
+            server.store.sweep_spent(UnixTime(claims("x")["iat"].as_i64().unwrap() + 1800)).await.unwrap();
+            ask(&server, &once).await.e401();
+        }
+    }
+    // The database refuses what would be remembered for too long.
+    assert!(db.store().await.migrate(&db.database, None).await.is_ok());
+    db.sql("insert into client (client_id) values ('c')").await.unwrap();
+    for wrong in ["assertion_lifetime = 59", "assertion_lifetime = 3601", "assertion_audience = 'any'"] {
+        let refused = db.sql(&format!("update client set {wrong}")).await.unwrap_err().to_string();
+        assert!(refused.contains("assertion_"), "{refused}");
+    }
+}
+
+async fn a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else(db: Db) {
+    let mut setup = Setup::new(db).await;
+    let api = setup.client(client("api")).await;
+    for (identifier, token_typ) in [("https://plain.test", TokenTyp::Jwt), ("https://exact.test", TokenTyp::AtJwt)] {
+        setup
+            .save(Resource {
+                identifier: identifier.parse().unwrap(),
+                scope: "api:read".parse().unwrap(),
+                alg: None,
+                token_ttl: None,
+                token_typ,
+                introspectors: vec!["api".parse().unwrap()],
+            })
+            .await;
+    }
+    let mut caller = client("cb");
+    caller.resources = vec!["https://plain.test".parse().unwrap(), "https://exact.test".parse().unwrap()];
+    let secret = setup.client(caller).await;
+    setup.settings.dpop.require_nonce = false;
+    let server = setup.start().await;
+    for (resource, typ) in [("https://plain.test", "JWT"), ("https://exact.test", "at+jwt")] {
+        let token = server.basic("cb", &secret, &format!("resource={resource}")).await;
+        assert_eq!(token.token().0["typ"], typ);
+        let token = token.access_token();
+        assert_eq!(server.introspect("api", &api, &token).await.json()["active"], true, "{typ}");
+        // Neither authenticates a client nor proves a key, whatever its typ.
+        ask(&server, &token).await.e401();
+        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*token)];
+        server.post(&fields, "grant_type=client_credentials").await.error("invalid_dpop_proof");
+        assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
+        assert_eq!(server.introspect("api", &api, &token).await.json()["active"], false, "{typ}");
     }
 }

@@ -169,6 +169,7 @@ impl Setup {
             scope: scope.parse().unwrap(),
             alg: None,
             token_ttl: None,
+            token_typ: grantd::model::resource::TokenTyp::default(),
             introspectors: Vec::new(),
         };
         self.save(resource).await;

@@ -69,6 +69,7 @@ async fn what_was_revoked_stays_revoked_and_is_written_again(db: Db) {
             scope: "api:read api:write".parse().unwrap(),
             alg: None,
             token_ttl: None,
+            token_typ: grantd::model::resource::TokenTyp::default(),
             introspectors: vec!["api".parse().unwrap()],
         })
         .await;

@@ -48,6 +48,7 @@ fn resource(identifier: &str, introspectors: &[&str]) -> Resource {
         scope: "api:read api:write".parse().unwrap(),
         alg: None,
         token_ttl: None,
+        token_typ: grantd::model::resource::TokenTyp::default(),
         introspectors: introspectors.iter().map(|id| id.parse().unwrap()).collect(),
     }
 }
@@ -191,7 +192,6 @@ async fn int_05_h50_c18_whatever_is_wrong_has_one_answer(db: Db) {
         signed(&|claims| claims["aud"] = "https://unknown.test".into()),
         signed(&|claims| claims["client_id"] = "nobody".into()),
         signed(&|claims| claims["jti"] = "short".into()),
-        as_kind("JWT"),
         as_kind("dpop+jwt"),
         as_kind("token-introspection+jwt"),
         as_kind("client-authentication+jwt"),

@@ -112,8 +112,9 @@ async fn jca_03_jca_04_c11_issuer_subject_and_client_id_are_one(db: Db) {
 async fn jca_05_jca_06_c9_c10_the_audience_is_the_issuer_and_nothing_else(db: Db) {
     let (server, signer) = with_pk(db).await;
     ask(&server, &signer.assert(&with("aud", ISS))).await.ok();
+    // Libraries put the one audience into an array; nothing can stand beside it.
+    ask(&server, &signer.assert(&with("aud", json!([ISS])))).await.ok();
     for aud in [
-        json!([ISS]),
         json!([ISS, "https://evil.test"]),
         json!(["https://evil.test", ISS]),
         json!([ISS, ISS]),
@@ -418,8 +419,8 @@ async fn jos_06_jos_13_c5_each_algorithm_works_with_its_own_key(db: Db) {
     let server = setup.start().await;
     let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
     let listed = metadata["token_endpoint_auth_signing_alg_values_supported"].as_array().unwrap().clone();
-    let names = ["ES256", "ES384", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
-    assert_eq!(listed, names, "MET-08");
+    let every = ["ES256", "ES384", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
+    assert_eq!(listed, every, "MET-08");
     for signer in &signers {
         ask(&server, &signer.fresh(signer.alg())).await.ok();
         for alg in ["ES256", "EdDSA", "PS256", "RS256", "ES384", "Ed448"].into_iter().filter(|alg| *alg != signer.alg())
@@ -495,7 +496,7 @@ async fn jca_19_the_same_at_every_endpoint(db: Db) {
     for (path, form) in &endpoints {
         for bad in [
             signer.assert(&with("aud", format!("{ISS}{path}"))),
-            signer.assert(&with("aud", json!([ISS]))),
+            signer.assert(&with("aud", json!([ISS, ISS]))),
             signer.assert(&without("jti")),
             signer.assert(&with("exp", 1)),
             signer.assert(&with("exp", now + 3600)),

@@ -43,7 +43,16 @@ impl World {
         let introspectors = vec!["rs1".parse().unwrap()];
         let scope = "api:read api:write".parse().unwrap();
         let identifier = API1.parse().unwrap();
-        setup.save(Resource { identifier, scope, alg: None, token_ttl: None, introspectors }).await;
+        setup
+            .save(Resource {
+                identifier,
+                scope,
+                alg: None,
+                token_ttl: None,
+                token_typ: grantd::model::resource::TokenTyp::default(),
+                introspectors,
+            })
+            .await;
         let of_api1 = |id: &str| Client { resources: vec![API1.parse().unwrap()], ..client(id) };
         let cb = setup.client(of_api1("cb")).await;
         let cp = setup.client(of_api1("cp")).await;

@@ -93,7 +93,9 @@ impl Kind {
             Self::DpopProof => name.eq_ignore_ascii_case("dpop+jwt"),
             // RFC 9068 section 4: "The resource server MUST verify that the "typ" header value is "at+jwt" or
             // "application/at+jwt" and reject tokens carrying any other value."
-            Self::AccessToken => name.eq_ignore_ascii_case("at+jwt"),
+            // Those that a resource has with `typ` of `JWT` (`resource.token_typ`) are ours all the same: we look at tokens of
+            // our own keys alone.
+            Self::AccessToken => name.eq_ignore_ascii_case("at+jwt") || name.eq_ignore_ascii_case("JWT"),
         }
     }
 }
@@ -259,16 +261,15 @@ mod tests {
                 assert_eq!(typ(Some(&name), Kind::ClientAssertion), refused, "{name}");
                 let is = |kind: &str| name.to_lowercase().trim_start_matches("application/") == kind;
                 assert_eq!(typ(Some(&name), Kind::DpopProof).is_ok(), is("dpop+jwt"), "{name}");
-                assert_eq!(typ(Some(&name), Kind::AccessToken).is_ok(), is("at+jwt"), "{name}");
+                assert_eq!(typ(Some(&name), Kind::AccessToken).is_ok(), is("at+jwt") || is("jwt"), "{name}");
             }
         }
         for kind in [Kind::DpopProof, Kind::AccessToken] {
-            for name in
-                [None, Some("JWT"), Some("client-authentication+jwt"), Some("dpop+jwt+wrong"), Some("text/at+jwt")]
-            {
+            for name in [None, Some("client-authentication+jwt"), Some("dpop+jwt+wrong"), Some("text/at+jwt")] {
                 assert_eq!(typ(name, kind), refused, "{name:?}");
             }
         }
+        assert_eq!(typ(Some("JWT"), Kind::DpopProof), refused);
         for odd in [
             "",
             "/",

@@ -56,6 +56,7 @@ mod tests {
 
     use super::*;
     use crate::crypto::jws::SigningKey;
+    use crate::model::resource::TokenTyp;
     use crate::model::time::Span;
     use crate::protocol::access_token::mint;
     use crate::protocol::grant::Grant;
@@ -70,6 +71,7 @@ mod tests {
             scope: scope.parse().unwrap(),
             alg,
             token_ttl: None,
+            token_typ: TokenTyp::default(),
             introspectors: Vec::new(),
         };
         let (small, large) =
@@ -82,6 +84,7 @@ mod tests {
                 aud: aud.into(),
                 ttl: Span::from_secs(60),
                 alg,
+                typ: TokenTyp::default(),
                 binding: Binding { jkt: hash.clone(), x5t_s256: hash },
             };
             let key = Arc::new(SigningKey::generate(alg).unwrap().0);

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use super::super::client_assertion::{self, Terms};
+use super::super::client_certificate;
 use super::super::error::{ClientAuthError, Error, Unavailable};
-use super::super::{client_assertion, client_certificate};
 use super::{Attempt, Authenticated, Authenticator, Noted, may_authenticate, no_such};
 use crate::client_jwks::{Busy, NoKeys};
 use crate::crypto::jose::{JoseError, Unverified};
 use crate::model::certificate::{CertificateMismatch, PeerCertificate};
-use crate::model::client::AuthMethod;
+use crate::model::client::{AssertionAudience, AuthMethod, Client};
 use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::JwksUri;
+use crate::model::profile::Profile;
 
 impl Authenticator {
     /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
@@ -24,7 +26,9 @@ impl Authenticator {
         let verify = |keys: &[StoredKey]| {
             let most = self.registry.snapshot().key_counts().or_more(self.client_jwks.key_counts());
             let at_least = most.with(assertion.header().alg());
-            client_assertion::verify(assertion, keys, client_id, &self.audience, now, at_least)
+            let snapshot = self.registry.snapshot();
+            let terms = self.terms(snapshot.client(client_id));
+            client_assertion::verify(assertion, keys, client_id, &terms, now, at_least)
         };
         let vouched = self.with_keys(attempt, method, verify).await;
         // Fetching may have taken seconds: what counts is what is known now.
@@ -41,6 +45,18 @@ impl Authenticator {
         }
         vouched.used.note(now);
         Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
+    }
+
+    /// What is asked of the assertions of a client. The profile permits no exception.
+    fn terms(&self, client: Option<&Arc<Client>>) -> Terms<'_> {
+        let client = client.filter(|_| self.profile == Profile::Default);
+        let by_endpoint = client.is_some_and(|client| client.assertion_audience == AssertionAudience::TokenEndpoint);
+        Terms {
+            issuer: &self.audience,
+            token_endpoints: if by_endpoint { &self.token_endpoints } else { &[] },
+            lifetime: client.and_then(|client| client.assertion_lifetime).unwrap_or(client_assertion::LIFETIME),
+            one_in_an_array: self.profile == Profile::Default,
+        }
     }
 
     /// Decides on the certificate of the connection: by what is registered of the client's certificates, or by those that

@@ -55,7 +55,9 @@ pub enum ClientAuthError {
     #[error("client assertion: iss, sub and client_id are not one and the same")]
     AssertionSubject,
     /// JCA-05.
-    #[error("client assertion: aud is not the issuer identifier, as a string")]
+    #[error(
+        "client assertion: aud is not the issuer identifier; where a library sends the URL of the token endpoint, `grantd client set ID --assertion-audience token-endpoint` accepts it"
+    )]
     AssertionAudience,
     /// JCA-07, JCA-11.
     #[error("client assertion: the claim {0} is missing")]
@@ -64,7 +66,9 @@ pub enum ClientAuthError {
     #[error("client assertion: expired")]
     AssertionExpired,
     /// JCA-08.
-    #[error("client assertion: exp is more than five minutes after iat, or after now where there is no iat")]
+    #[error(
+        "client assertion: exp is more than five minutes, or what is registered, after iat, or after now where there is no iat; `grantd client set ID --assertion-lifetime 1h` accepts more"
+    )]
     AssertionLifetime,
     /// JCA-09.
     #[error("client assertion: nbf or iat lies in the future")]
