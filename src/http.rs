@@ -1,6 +1,7 @@
 //! The surface: every route of the public listener, grouped by who calls it.
 
 pub mod admin;
+mod authentication;
 mod body;
 pub mod client_cert;
 pub mod credentials;
@@ -32,6 +33,7 @@ use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
 use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenQuery, TokenRequest};
 
+use authentication::Descriptions;
 use body::read_body;
 use client_cert::{Vouch, peer_certificate};
 use credentials::BasicReading;
@@ -82,6 +84,7 @@ pub enum Door {
 pub struct App {
     surface: Surface,
     documents: Documents,
+    descriptions: Descriptions,
     log: Log,
     /// Header fields of every answer that does not say otherwise.
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -100,7 +103,8 @@ impl App {
             headers.push((header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000")));
         }
         let documents = Documents::new(&surface.server, surface.openid_configuration);
-        Self { surface, documents, log, headers }
+        let descriptions = Descriptions::new(&surface.server);
+        Self { surface, documents, descriptions, log, headers }
     }
 
     /// Answers a request, writes its line, and counts it.
@@ -152,7 +156,8 @@ impl App {
         match path.strip_prefix(self.surface.server.issuer.path()).and_then(Endpoint::at) {
             Some(endpoint) if request.method() == Method::POST => {
                 let certificate = self.certificate(caller, request.headers());
-                let (response, answered) = self.surface.post(endpoint, (door, source), &certificate, request).await;
+                let posted = self.surface.post(endpoint, (door, source), &certificate, &self.descriptions, request);
+                let (response, answered) = posted.await;
                 (response, Some(answered))
             }
             Some(_) => (error::not_by_this_method("POST"), None),
@@ -202,6 +207,7 @@ struct Posted<'a> {
     certificate: &'a Certified,
     door: Door,
     source: IpAddr,
+    descriptions: &'a Descriptions,
 }
 
 impl Surface {
@@ -210,6 +216,7 @@ impl Surface {
         endpoint: Endpoint,
         (door, source): (Door, IpAddr),
         certificate: &Certified,
+        descriptions: &Descriptions,
         request: Request<B>,
     ) -> (Response, Answered)
     where
@@ -225,7 +232,7 @@ impl Surface {
             }),
             Err(error) => Err(*error),
         };
-        let posted = Posted { headers: &parts.headers, form: &form, certificate, door, source };
+        let posted = Posted { headers: &parts.headers, form: &form, certificate, door, source, descriptions };
         let (mut response, answered) = match endpoint {
             Endpoint::Token => self.token(&posted).await,
             Endpoint::Introspect => self.introspect(&posted).await,
@@ -294,7 +301,9 @@ impl Surface {
     /// otherwise where Basic is offered, since a 401 has a challenge that can be met (RFC 9110 section 15.5.2).
     fn refusal(&self, error: &Error, posted: &Posted<'_>) -> Response {
         let offered = self.server.profile.permits_method(AuthMethod::ClientSecretBasic);
-        error::refusal(error, offered || posted.headers.contains_key(header::AUTHORIZATION))
+        let certificate = posted.certificate.as_ref().is_ok_and(Option::is_some);
+        let description = posted.descriptions.of(posted.headers, posted.form.as_ref().ok(), certificate);
+        error::refusal(error, offered || posted.headers.contains_key(header::AUTHORIZATION), description)
     }
 
     fn token_request<'a>(&self, posted: &Posted<'a>) -> Result<TokenRequest<'a>, RequestError> {

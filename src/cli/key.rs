@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::open::Purpose;
 use super::registered::everything;
 use super::{Shell, tag_key};
+use crate::config::Config;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::http::PUBLISH_AHEAD;
@@ -23,6 +24,18 @@ use crate::store::keys::{SealedKey, new_key};
 pub(super) enum Command {
     /// List signing keys with their states
     List,
+    /// Show a signing key: its public half and its state
+    Show {
+        /// The key id
+        #[arg(allow_hyphen_values = true)]
+        kid: String,
+        /// Print the public key in PEM, for software that takes no JWK Set
+        #[arg(long, conflicts_with = "jwk")]
+        pem: bool,
+        /// Print the public key as a JWK
+        #[arg(long)]
+        jwk: bool,
+    },
     /// Make a key; the first of its algorithm signs at once, any other as `rotate` says
     Generate {
         /// Algorithm: ES256, EdDSA, PS256 or RS256 [default: token.alg]
@@ -60,7 +73,7 @@ pub(super) enum Command {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List | Self::Tag(tag_key::Command::List) => Purpose::Look,
+            Self::List | Self::Show { .. } | Self::Tag(tag_key::Command::List) => Purpose::Look,
             Self::Rotate { .. } | Self::Remove { .. } | Self::Tag(_) => Purpose::Change,
             Self::Generate { .. } | Self::Import { .. } => Purpose::Create,
         }
@@ -71,7 +84,8 @@ impl Command {
         let now = shell.now();
         match self {
             Self::Tag(command) => command.run(shell, &config, &store).await,
-            Self::List => list(shell, &store, now).await,
+            Self::List => list(shell, &config, &store, now).await,
+            Self::Show { kid, pem, jwk } => show(shell, &config, &store, (&kid, pem, jwk), now).await,
             Self::Generate { alg } | Self::Rotate { alg } => {
                 let alg = alg.unwrap_or(config.token_alg);
                 let ahead = ahead(&store.keys().await?, alg, now);
@@ -146,33 +160,84 @@ async fn add(shell: &Shell, store: &Store, key: &SealedKey, now: UnixTime) -> an
     })
 }
 
-async fn list(shell: &Shell, store: &Store, now: UnixTime) -> anyhow::Result<()> {
+/// A key with its state, and its public half where the sealing key opens it.
+struct Listed {
+    key: SealedKey,
+    state: KeyState,
+    opened: Option<SigningKey>,
+}
+
+impl Listed {
+    fn jwk(&self) -> Option<Value> {
+        self.opened.as_ref().map(|key| key.public().published(key.alg().as_str()))
+    }
+
+    fn value(&self) -> Value {
+        let Self { key, state, .. } = self;
+        json!({
+            "kid": key.kid, "alg": key.alg, "state": state, "created_at": key.created_at, "active_at": key.active_at,
+            "jwk": self.jwk(),
+        })
+    }
+
+    fn line(&self) -> String {
+        let name = match self.state {
+            KeyState::Next => "next",
+            KeyState::Active => "active",
+            KeyState::Retiring => "retiring",
+            KeyState::Gone => "gone",
+        };
+        let key = &self.key;
+        format!("{:<6} {:<9} {}  made {}  signs from {}\n", key.alg, name, key.kid, key.created_at, key.active_at)
+    }
+}
+
+async fn all(config: &Config, store: &Store, now: UnixTime) -> anyhow::Result<Vec<Listed>> {
     let everything = everything(store).await?;
+    let sealing_key = sealing_key(config);
+    if let Err(error) = &sealing_key {
+        tracing::warn!(reason = %error, "public keys are left out");
+    }
     let mut by_alg: BTreeMap<String, Vec<(UnixTime, SealedKey)>> = BTreeMap::new();
     for key in everything.keys.unwrap_or_default() {
         by_alg.entry(key.alg.clone()).or_default().push((key.active_at, key));
     }
-    let mut rows: Vec<(Value, String)> = Vec::new();
+    let mut listed = Vec::new();
     for timeline in by_alg.into_values().map(Timeline::new) {
         for (key, state) in timeline.states(now) {
-            let name = match state {
-                KeyState::Next => "next",
-                KeyState::Active => "active",
-                KeyState::Retiring => "retiring",
-                KeyState::Gone => "gone",
-            };
-            let value = json!({"kid": key.kid, "alg": key.alg, "state": state, "created_at": key.created_at, "active_at": key.active_at});
-            rows.push((
-                value,
-                format!(
-                    "{:<6} {:<9} {}  made {}  signs from {}\n",
-                    key.alg, name, key.kid, key.created_at, key.active_at
-                ),
-            ));
+            let opened = sealing_key.as_ref().ok().and_then(|sealing_key| key.open(sealing_key).ok());
+            listed.push(Listed { key: key.clone(), state, opened });
         }
     }
-    let values: Vec<&Value> = rows.iter().map(|(value, _)| value).collect();
-    shell.print(&values, || rows.iter().map(|(_, line)| line.as_str()).collect())
+    Ok(listed)
+}
+
+async fn list(shell: &Shell, config: &Config, store: &Store, now: UnixTime) -> anyhow::Result<()> {
+    let listed = all(config, store, now).await?;
+    let values: Vec<Value> = listed.iter().map(Listed::value).collect();
+    shell.print(&values, || listed.iter().map(Listed::line).collect())
+}
+
+async fn show(
+    shell: &Shell,
+    config: &Config,
+    store: &Store,
+    (kid, pem, jwk): (&str, bool, bool),
+    now: UnixTime,
+) -> anyhow::Result<()> {
+    let Some(listed) = all(config, store, now).await?.into_iter().find(|listed| listed.key.kid == kid) else {
+        bail!("there is no key {kid}; `grantd key list` lists them");
+    };
+    let closed = || format!("key {kid} does not open under keys.sealing_key_file; `grantd doctor` says why");
+    if pem {
+        let text = listed.opened.as_ref().and_then(SigningKey::public_pem).with_context(closed)?;
+        return shell.print(&text, || text.clone());
+    }
+    if jwk {
+        let value = listed.jwk().with_context(closed)?;
+        return shell.print(&value, || value.to_string());
+    }
+    shell.print(&listed.value(), || listed.line())
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+    RsaKeyPair,
 };
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -179,6 +180,20 @@ impl SigningKey {
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.public.kid
+    }
+
+    /// The public key in PEM (RFC 7468 section 13). `None` when the library cannot encode it.
+    #[must_use]
+    pub fn public_pem(&self) -> Option<String> {
+        let der: PublicKeyX509Der<'_> = match &self.pair {
+            Pair::Ec(pair) => pair.public_key().as_der(),
+            Pair::Ed(pair) => pair.public_key().as_der(),
+            Pair::Rsa(pair) => pair.public_key().as_der(),
+        }
+        .ok()?;
+        let text = BASE64_STANDARD.encode(der.as_ref());
+        let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+        Some(format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n")))
     }
 }
 

@@ -9,14 +9,15 @@ use crate::protocol::error::{Error, ErrorCode, RequestError};
 
 /// RFC 6749 section 5.2, the parameters of an error response.
 #[derive(Serialize)]
-struct Body {
+struct Body<'a> {
     error: &'static str,
-    error_description: &'static str,
+    error_description: &'a str,
 }
 
 /// The refusal of a request. `basic` says whether a challenge to use Basic makes sense: it is offered, or was tried.
+/// `authentication` is what a client reads whose authentication failed.
 #[must_use]
-pub fn refusal(error: &Error, basic: bool) -> Response {
+pub fn refusal(error: &Error, basic: bool, authentication: &str) -> Response {
     let status = match (error, error.code()) {
         // "If the client attempted to authenticate via the "Authorization" request header field, the authorization
         // server MUST respond with an HTTP 401"; the others may have one too, where there is a challenge to go with it.
@@ -41,14 +42,18 @@ pub fn refusal(error: &Error, basic: bool) -> Response {
     if matches!(error, Error::Request(RequestError::TooLarge | RequestError::Slow | RequestError::BrokenOff)) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let body = Body { error: error.code().as_str(), error_description: error.description() };
+    let error_description = match error {
+        Error::ClientAuth(_) => authentication,
+        other => other.description(),
+    };
+    let body = Body { error: error.code().as_str(), error_description };
     (status, headers, Json(body)).into_response()
 }
 
 impl IntoResponse for &Error {
     /// The refusal of what no client has to authenticate for.
     fn into_response(self) -> Response {
-        refusal(self, true)
+        refusal(self, true, self.description())
     }
 }
 

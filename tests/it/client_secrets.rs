@@ -212,7 +212,7 @@ async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) 
     www-authenticate: Basic realm="grantd", charset="UTF-8"
     x-content-type-options: nosniff
 
-    {"error":"invalid_client","error_description":"client authentication failed"}
+    {"error":"invalid_client","error_description":"client authentication failed; HTTP Basic takes the client_id and a secret of that client, each form-urlencoded first (RFC 6749 section 2.3.1)"}
     "#);
     }
 }

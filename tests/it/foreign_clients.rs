@@ -8,7 +8,9 @@ use crate::dpop::Prover;
 use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
 use crate::jwks_host::{Host, ask_as, with_pu};
 use crate::mutual_tls::self_signed;
+use crate::process::daemon::Grantd;
 use grantd::crypto::certificate::Certificate;
+use grantd::crypto::verifying_key::VerifyingKey;
 use grantd::http::Caller;
 use grantd::model::certificate::PeerCertificate;
 use grantd::model::client::{AssertionAudience, Client};
@@ -21,6 +23,8 @@ on_both!(
     what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works,
     a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate,
     a_revocation_is_answered_with_json,
+    what_a_client_reads_depends_on_its_method_alone,
+    a_signing_key_is_shown_in_pem_and_as_a_jwk,
     assertions_as_libraries_make_them_are_accepted_for_one_client,
     a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else,
 );
@@ -233,4 +237,64 @@ async fn a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else(db: Db)
         assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
         assert_eq!(server.introspect("api", &api, &token).await.json()["active"], false, "{typ}");
     }
+}
+
+async fn what_a_client_reads_depends_on_its_method_alone(db: Db) {
+    let setup = Setup::new(db).await;
+    let signer = Signer::es256();
+    with_key(&setup, "pk", &signer).await;
+    let secret = setup.client(client("cb")).await;
+    let server = setup.start().await;
+    let read = async |fields: &[(&str, &str)], body: String| {
+        let answer = server.post(fields, format!("grant_type=client_credentials{body}")).await;
+        answer.e401();
+        answer.json()["error_description"].as_str().unwrap().to_owned()
+    };
+    let assertion = |jwt: &str| format!("&client_assertion_type={}&client_assertion={jwt}", crate::assertion::TYPE);
+    let forged = Signer::es256();
+    let mut by_assertion = Vec::new();
+    for jwt in [
+        forged.fresh("pk"),
+        forged.fresh("nobody"),
+        addressed(&signer, "pk", json!("https://other.test"), 60),
+        addressed(&signer, "pk", json!(ISS), 7200),
+        "x".to_owned(),
+    ] {
+        by_assertion.push(read(&[], assertion(&jwt)).await);
+    }
+    let first = by_assertion[0].clone();
+    assert!(by_assertion.iter().all(|told| *told == first), "{by_assertion:?}");
+    for part in ["aud 'https://as.test'", "iss and sub the client_id", "five minutes", "jti that is used once"] {
+        assert!(first.contains(part), "{first}");
+    }
+    let mut by_basic = Vec::new();
+    for (id, secret) in [("cb", "wrong"), ("nobody", &*secret), ("pk", &*secret)] {
+        by_basic.push(read(&[("authorization", &basic(id, secret))], String::new()).await);
+    }
+    assert!(by_basic.iter().all(|told| told.contains("form-urlencoded first") && *told == by_basic[0]), "{by_basic:?}");
+    let by_post = read(&[], "&client_id=cb&client_secret=wrong".to_owned()).await;
+    assert_eq!(by_post, read(&[], "&client_id=nobody&client_secret=wrong".to_owned()).await);
+    assert!(by_post.contains("client_secret"), "{by_post}");
+    let none = read(&[], String::new()).await;
+    assert!(none.contains("/.well-known/oauth-authorization-server"), "{none}");
+}
+
+async fn a_signing_key_is_shown_in_pem_and_as_a_jwk(db: Db) {
+    let grantd = Grantd::new(&db);
+    grantd.ok(&["migrate"]).await;
+    for alg in ["ES256", "EdDSA", "PS256"] {
+        grantd.ok(&["key", "generate", "--alg", alg]).await;
+    }
+    let listed: Value = serde_json::from_str(&grantd.ok(&["key", "list", "--json"]).await.stdout).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    for key in listed.as_array().unwrap() {
+        let kid = key["kid"].as_str().unwrap();
+        let jwk: Value = serde_json::from_str(&grantd.ok(&["key", "show", kid, "--jwk"]).await.stdout).unwrap();
+        assert_eq!((&jwk, &jwk["kid"], jwk.get("d")), (&key["jwk"], &key["kid"], None));
+        let pem = grantd.ok(&["key", "show", kid, "--pem"]).await.stdout;
+        let read = VerifyingKey::from_pem(pem.as_bytes(), None).expect(&pem);
+        assert_eq!(read.jkt(), kid, "{pem}");
+    }
+    let unknown = grantd.run(&["key", "show", "x"]).await;
+    assert!(unknown.stderr.contains("grantd key list"), "{unknown:?}");
 }

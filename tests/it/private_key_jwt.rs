@@ -474,7 +474,6 @@ async fn jca_15_c11_an_unknown_client_looks_like_a_wrong_signature(db: Db) {
         ask(&server, &thief.fresh("bare")).await,
         ask(&server, &signer.assert(&with("exp", 1))).await,
         ask(&server, "a.b.c").await,
-        server.basic("pk", "wrong", "").await,
     ] {
         assert_eq!(other.face(), wrong.face());
     }
