@@ -96,6 +96,8 @@ pub struct Config {
     pub token_ttl: Span,
     /// Tokens.
     pub token_alg: Alg,
+    /// Whether Ed25519 goes by that name (RFC 9864) and not by `EdDSA`.
+    pub fully_specified: bool,
     /// Tokens.
     pub token_audience: Option<String>,
     /// Whether a DPoP proof needs a nonce of ours.
@@ -183,12 +185,7 @@ impl Config {
         if !(1..=86400).contains(&token_ttl.seconds()) {
             return Err(at("token.ttl").wrong("from 1s to 24h; a longer-lived token cannot be taken back in time"));
         }
-        let token_alg: Alg =
-            settings.token.alg.parse().map_err(|error: KeyError| at("token.alg").wrong(&error.to_string()))?;
-        if !profile.permits_alg(token_alg) {
-            return Err(at("token.alg")
-                .wrong(&format!("the fapi2 profile does not permit {token_alg}; write ES256, EdDSA or PS256")));
-        }
+        let (token_alg, fully_specified) = token_alg(settings, profile, sources)?;
         let deadline = |key: &'static str, text: &str| at(key).span(text).map(Span::duration);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
@@ -237,6 +234,7 @@ impl Config {
             registry: registry(settings, sources)?,
             token_ttl,
             token_alg,
+            fully_specified,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
             dpop_require_nonce: settings.dpop.require_nonce,
             sealing_key_file,
@@ -343,6 +341,18 @@ impl At<'_> {
             Err(self.wrong(&format!("a number from {least} to {most}")))
         }
     }
+}
+
+/// How tokens are signed, and whether Ed25519 goes by the name that RFC 9864 section 2.2 gives it; the keys are the same.
+fn token_alg(settings: &Settings, profile: Profile, sources: &Sources) -> Result<(Alg, bool), ConfigError> {
+    let at = At { key: "token.alg", sources };
+    let fully_specified = settings.token.alg == "Ed25519";
+    let name = if fully_specified { Alg::EdDsa.as_str() } else { &settings.token.alg };
+    let alg: Alg = name.parse().map_err(|error: KeyError| at.wrong(&error.to_string()))?;
+    if !profile.permits_alg(alg) {
+        return Err(at.wrong(&format!("the fapi2 profile does not permit {alg}; write ES256, EdDSA, Ed25519 or PS256")));
+    }
+    Ok((alg, fully_specified))
 }
 
 fn registry(settings: &Settings, sources: &Sources) -> Result<Terms, ConfigError> {

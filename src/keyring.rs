@@ -103,11 +103,24 @@ impl Document {
 pub struct Keyring {
     keys: ArcSwap<HashMap<Alg, Timeline<Arc<SigningKey>>>>,
     jwks: ArcSwap<Document>,
+    fully_specified: bool,
 }
 
 impl Default for Keyring {
     fn default() -> Self {
-        Self { keys: ArcSwap::default(), jwks: ArcSwap::from_pointee(Document::new(&json!({"keys": []}))) }
+        Self::new(false)
+    }
+}
+
+impl Keyring {
+    /// An empty keyring. With `fully_specified`, Ed25519 goes by that name (RFC 9864) and not by `EdDSA`.
+    #[must_use]
+    pub fn new(fully_specified: bool) -> Self {
+        Self {
+            fully_specified,
+            keys: ArcSwap::default(),
+            jwks: ArcSwap::from_pointee(Document::new(&json!({"keys": []}))),
+        }
     }
 }
 
@@ -123,7 +136,7 @@ impl Keyring {
         for row in sealed {
             let key = match known.get(row.kid.as_str()) {
                 Some(key) if key.alg().as_str() == row.alg => Ok(Arc::clone(key)),
-                _ => row.open(under).map(Arc::new),
+                _ => row.open(under).map(|key| Arc::new(self.named(key))),
             };
             match key {
                 Ok(key) => keys.entry(key.alg()).or_default().push((row.active_at, key)),
@@ -134,6 +147,16 @@ impl Keyring {
         faults
     }
 
+    fn named(&self, key: SigningKey) -> SigningKey {
+        if self.fully_specified { key.fully_specified() } else { key }
+    }
+
+    /// The name of an algorithm in headers and in the key set.
+    #[must_use]
+    pub fn alg_name(&self, alg: Alg) -> &'static str {
+        if self.fully_specified && alg == Alg::EdDsa { "Ed25519" } else { alg.as_str() }
+    }
+
     /// Publishes the keys that are not gone at `now`. Cheap when nothing has changed, so that it can run on every poll.
     pub fn publish(&self, now: UnixTime) {
         let published: BTreeMap<String, serde_json::Value> = self
@@ -142,7 +165,7 @@ impl Keyring {
             .values()
             .flat_map(|timeline| timeline.states(now))
             .filter(|(_, state)| *state != KeyState::Gone)
-            .map(|(key, _)| (key.kid().to_owned(), key.public().published(key.alg().as_str())))
+            .map(|(key, _)| (key.kid().to_owned(), key.published()))
             .collect();
         let document = Document::new(&json!({"keys": published.into_values().collect::<Vec<_>>()}));
         if document.etag != self.jwks.load().etag {

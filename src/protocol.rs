@@ -291,7 +291,8 @@ impl AuthorizationServer {
         {
             return Arc::clone(documents);
         }
-        let documents = Arc::new(metadata::documents(&self.issuer, self.profile, &self.mutual_tls, &snapshot));
+        let documents =
+            Arc::new(metadata::documents(&self.issuer, self.profile, &self.mutual_tls, &self.keyring, &snapshot));
         let described = Described { revision: snapshot.revision, documents: Some(Arc::clone(&documents)) };
         self.metadata.store(Arc::new(described));
         documents

@@ -106,7 +106,7 @@ pub fn assemble(
         Some(alias) => dpop.with_alias(&alias.endpoint("/token")),
         None => dpop,
     };
-    let keyring = Arc::new(Keyring::default());
+    let keyring = Arc::new(Keyring::new(config.fully_specified));
     let feed = Feed::new(Parts {
         store: store.clone(),
         registry: Arc::clone(&registry),

@@ -169,7 +169,7 @@ struct Listed {
 
 impl Listed {
     fn jwk(&self) -> Option<Value> {
-        self.opened.as_ref().map(|key| key.public().published(key.alg().as_str()))
+        self.opened.as_ref().map(SigningKey::published)
     }
 
     fn value(&self) -> Value {
@@ -206,6 +206,7 @@ async fn all(config: &Config, store: &Store, now: UnixTime) -> anyhow::Result<Ve
     for timeline in by_alg.into_values().map(Timeline::new) {
         for (key, state) in timeline.states(now) {
             let opened = sealing_key.as_ref().ok().and_then(|sealing_key| key.open(sealing_key).ok());
+            let opened = opened.map(|key| if config.fully_specified { key.fully_specified() } else { key });
             listed.push(Listed { key: key.clone(), state, opened });
         }
     }

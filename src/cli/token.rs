@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::open::Purpose;
 use super::registered::everything;
 use super::{Shell, WHERE};
+use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::keyring::Keyring;
 use crate::model::resource::TokenTyp;
@@ -117,7 +118,8 @@ fn parts(token: &str) -> anyhow::Result<(Map<String, Value>, Map<String, Value>)
 fn signature_faults(header: &Map<String, Value>, key: &SigningKey, token: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let member = |name: &str| header.get(name).and_then(Value::as_str).unwrap_or_default();
-    if member("alg") != key.alg().as_str() {
+    let names_it = member("alg") == key.alg().as_str() || key.alg() == Alg::EdDsa && member("alg") == "Ed25519";
+    if !names_it {
         faults.push(format!("alg is `{}` and the key is for {}", member("alg"), key.alg()));
     }
     if !TokenTyp::ALL.iter().any(|typ| typ.as_str() == member("typ")) {

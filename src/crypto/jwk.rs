@@ -66,7 +66,7 @@ impl FromStr for Alg {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// No algorithm of that name.
-    #[error("alg is one of ES256, EdDSA, PS256, RS256, in this spelling")]
+    #[error("alg is one of ES256, EdDSA, PS256, RS256, in this spelling; token.alg may also be Ed25519")]
     Alg,
     /// Not a private key in PEM.
     #[error("no private key found; expected PEM, as `openssl genpkey` writes it")]

@@ -23,6 +23,7 @@ use super::verifying_key::VerifyingKey;
 /// A private key with everything about its tokens that does not change from one to the next.
 pub struct SigningKey {
     alg: Alg,
+    alg_name: &'static str,
     pair: Pair,
     public: PublicKey,
     verifying: VerifyingKey,
@@ -94,13 +95,30 @@ impl SigningKey {
             Pair::Rsa(pair) => PublicKey::of_rsa(pair)?,
         };
         // RFC 9068 section 2.1: the "typ" header parameter is "at+jwt".
-        let header = header("at+jwt", alg, &public.kid).ok_or(KeyError::Unusable)?;
+        let alg_name = alg.as_str();
+        let header = header("at+jwt", alg_name, &public.kid).ok_or(KeyError::Unusable)?;
         let jwk = public.published(alg.as_str()).to_string();
         let verifying = VerifyingKey::from_text(jwk.as_bytes(), Some(alg.into())).map_err(|_| KeyError::Unusable)?;
-        let header_jwt = self::header("JWT", alg, &public.kid).ok_or(KeyError::Unusable)?;
-        let key = Self { alg, pair, public, verifying, header, header_jwt };
+        let header_jwt = self::header("JWT", alg_name, &public.kid).ok_or(KeyError::Unusable)?;
+        let key = Self { alg, alg_name, pair, public, verifying, header, header_jwt };
         let probe = key.sign(b"{\"probe\":true}").ok_or(KeyError::Unusable)?;
         if key.verifies(&probe) { Ok(key) } else { Err(KeyError::Unusable) }
+    }
+
+    /// The same key, with Ed25519 going by that name (RFC 9864 section 2.2).
+    #[must_use]
+    pub fn fully_specified(self) -> Self {
+        let (alg_name, kid) = ("Ed25519", &self.public.kid);
+        match (header("at+jwt", alg_name, kid), header("JWT", alg_name, kid)) {
+            (Some(header), Some(header_jwt)) if self.alg == Alg::EdDsa => Self { alg_name, header, header_jwt, ..self },
+            _ => self,
+        }
+    }
+
+    /// The public key as it stands in a JWK Set.
+    #[must_use]
+    pub fn published(&self) -> serde_json::Value {
+        self.public.published(self.alg_name)
     }
 
     /// The claims as a JWT in compact form, header `typ: at+jwt`. `None` when the library fails to sign.
@@ -119,7 +137,7 @@ impl SigningKey {
     /// The claims as a JWT of another kind. `None` when the library fails to sign.
     #[must_use]
     pub fn sign_as(&self, typ: &str, claims: &[u8]) -> Option<String> {
-        self.sign_below(&header(typ, self.alg, &self.public.kid)?, claims)
+        self.sign_below(&header(typ, self.alg_name, &self.public.kid)?, claims)
     }
 
     fn sign_below(&self, header: &str, claims: &[u8]) -> Option<String> {
@@ -220,14 +238,14 @@ impl fmt::Debug for SigningKey {
 }
 
 /// The encoded header with the dot behind it.
-fn header(typ: &str, alg: Alg, kid: &str) -> Option<String> {
+fn header(typ: &str, alg: &'static str, kid: &str) -> Option<String> {
     #[derive(Serialize)]
     struct Header<'a> {
         typ: &'a str,
         alg: &'static str,
         kid: &'a str,
     }
-    let header = serde_json::to_vec(&Header { typ, alg: alg.as_str(), kid }).ok()?;
+    let header = serde_json::to_vec(&Header { typ, alg, kid }).ok()?;
     Some(BASE64_URL_SAFE_NO_PAD.encode(header) + ".")
 }
 

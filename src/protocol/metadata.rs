@@ -8,7 +8,7 @@ use fluent_uri::Uri;
 use serde_json::{Value, json};
 
 use crate::crypto::jwk::Alg;
-use crate::keyring::Document;
+use crate::keyring::{Document, Keyring};
 use crate::model::client::AuthMethod;
 use crate::model::profile::Profile;
 use crate::registry::snapshot::Snapshot;
@@ -142,11 +142,18 @@ pub struct Metadata {
 /// `response_types_supported` is left out although section 2 calls it required: it would be empty, and section 3.2 says
 /// "Claims with zero elements MUST be omitted".
 #[must_use]
-pub fn documents(issuer: &Issuer, profile: Profile, mutual_tls: &MutualTls, snapshot: &Snapshot) -> Metadata {
+pub fn documents(
+    issuer: &Issuer,
+    profile: Profile,
+    mutual_tls: &MutualTls,
+    keyring: &Keyring,
+    snapshot: &Snapshot,
+) -> Metadata {
     let offered = |method: &AuthMethod| mutual_tls.permits(*method) && profile.permits_method(*method);
     let methods: Vec<&str> = AuthMethod::ALL.into_iter().filter(offered).map(AuthMethod::as_str).collect();
     let algs = profile.alg_names();
-    let signing: Vec<&str> = Alg::ALL.into_iter().filter(|alg| profile.permits_alg(*alg)).map(Alg::as_str).collect();
+    let signing: Vec<&str> =
+        Alg::ALL.into_iter().filter(|alg| profile.permits_alg(*alg)).map(|alg| keyring.alg_name(alg)).collect();
     let fixed = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.endpoint("/token"),

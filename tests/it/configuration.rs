@@ -238,7 +238,7 @@ fn fap_01_fap_11_the_fapi2_profile_needs_tls_and_another_algorithm_than_rs256() 
     let loopback = "profile = \"fapi2\"\nissuer = \"http://127.0.0.1:8080\"";
     refused(loopback, &[(behind, "behind-proxy")], &["issuer", "https"]);
     let rs256 = [(behind, "behind-proxy"), ("GRANTD__TOKEN__ALG", "RS256")];
-    refused(fapi2, &rs256, &["token.alg", "RS256", "ES256, EdDSA or PS256"]);
+    refused(fapi2, &rs256, &["token.alg", "RS256", "ES256, EdDSA, Ed25519 or PS256"]);
     for alg in ["ES256", "EdDSA", "PS256"] {
         with(fapi2, &[(behind, "behind-proxy"), ("GRANTD__TOKEN__ALG", alg)], &[]).unwrap();
     }

@@ -10,6 +10,9 @@ use crate::jwks_host::{Host, ask_as, with_pu};
 use crate::mutual_tls::self_signed;
 use crate::process::daemon::Grantd;
 use grantd::crypto::certificate::Certificate;
+use grantd::crypto::jose::{Kind, Unverified};
+use grantd::crypto::jwk::Alg;
+use grantd::crypto::jws::SigningKey;
 use grantd::crypto::verifying_key::VerifyingKey;
 use grantd::http::Caller;
 use grantd::model::certificate::PeerCertificate;
@@ -24,6 +27,7 @@ on_both!(
     a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate,
     a_revocation_is_answered_with_json,
     what_a_client_reads_depends_on_its_method_alone,
+    ed25519_goes_by_the_name_that_is_configured,
     a_signing_key_is_shown_in_pem_and_as_a_jwk,
     assertions_as_libraries_make_them_are_accepted_for_one_client,
     a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else,
@@ -297,4 +301,27 @@ async fn a_signing_key_is_shown_in_pem_and_as_a_jwk(db: Db) {
     }
     let unknown = grantd.run(&["key", "show", "x"]).await;
     assert!(unknown.stderr.contains("grantd key list"), "{unknown:?}");
+}
+
+async fn ed25519_goes_by_the_name_that_is_configured(db: Db) {
+    let mut setup = Setup::new(db).await;
+    let secret = setup.client(client("cb")).await;
+    setup.settings.token.alg = "Ed25519".into();
+    let server = setup.start().await;
+    let answer = server.basic("cb", &secret, "").await;
+    assert_eq!(answer.token().0["alg"], "Ed25519");
+    let token = answer.access_token();
+    let keys = server.get("/jwks").await.json();
+    assert_eq!((&keys["keys"][0]["alg"], &keys["keys"][0]["crv"]), (&json!("Ed25519"), &json!("Ed25519")));
+    let key = VerifyingKey::from_text(keys["keys"][0].to_string().as_bytes(), None).unwrap();
+    let read = Unverified::parse(&token, Kind::AccessToken, 8192).unwrap();
+    assert!(read.verify(&key).is_ok());
+    let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
+    let listed = metadata["introspection_signing_alg_values_supported"].as_array().unwrap().clone();
+    assert!(listed.contains(&json!("Ed25519")) && !listed.contains(&json!("EdDSA")), "{listed:?}");
+    // The keys are the same under either name: what was signed under one verifies under the other.
+    assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
+    let (signing, _) = SigningKey::generate(Alg::EdDsa).unwrap();
+    let plain = signing.sign(b"{}").unwrap();
+    assert!(signing.fully_specified().verifies(&plain));
 }
