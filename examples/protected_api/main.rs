@@ -29,6 +29,9 @@ pub struct Options {
     /// The authorization server whose tokens are taken, letter by letter as in their `iss`
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub issuer: String,
+    /// CAs in PEM that the issuer's certificate is verified with, besides those of the system
+    #[arg(long, value_name = "FILE")]
+    pub issuer_ca: Option<PathBuf>,
     /// What this API is called in the tokens' `aud`. `grantd dev` has no resources, so its tokens are for the issuer itself
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub resource: String,
@@ -70,13 +73,20 @@ pub fn app(
     options: &Options,
     address: SocketAddr,
     clock: fn() -> i64,
-) -> Result<IntoMakeServiceWithConnectInfo<Router, Peer>, reqwest::Error> {
+) -> Result<IntoMakeServiceWithConnectInfo<Router, Peer>, Box<dyn std::error::Error>> {
     let scheme = if options.tls_cert.is_some() { "https" } else { "http" };
     let public_url = options.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
     let public_url = public_url.trim_end_matches('/').to_owned();
     let metadata_path = metadata_path(&options.resource);
     // Redirects are not followed: keys come from where the configuration says, or not at all.
-    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    let mut http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    if let Some(path) = &options.issuer_ca {
+        let pem = std::fs::read(path).map_err(|error| format!("--issuer-ca {}: {error}", path.display()))?;
+        for certificate in reqwest::Certificate::from_pem_bundle(&pem)? {
+            http = http.add_root_certificate(certificate);
+        }
+    }
+    let http = http.build()?;
     let guard = Arc::new(Guard {
         checker: Checker::new(&options.issuer, &options.resource),
         keys: Arc::new(IssuerKeys::new(&options.issuer, http)),
@@ -108,7 +118,7 @@ fn metadata(options: &Options) -> Value {
         "authorization_servers": [options.issuer],
         "scopes_supported": ["read:data", "write:data"],
         "bearer_methods_supported": ["header"],
-        "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
+        "dpop_signing_alg_values_supported": ["ES256", "EdDSA", "PS256"],
         "tls_client_certificate_bound_access_tokens": options.tls_cert.is_some() || !options.trusted_proxy.is_empty(),
     })
 }

@@ -69,8 +69,7 @@ pub(super) fn verified(proof: &str, asked: &Asked<'_>, now: i64) -> Result<Proof
     Ok(Proof { jkt, id })
 }
 
-/// The key in a proof's header, its algorithm and its thumbprint. P-256 and Ed25519 are enough for a key that a machine
-/// makes for itself.
+/// The key in a proof's header, its algorithm and its thumbprint.
 fn own_key(jwk: &Value) -> Option<(DecodingKey, Algorithm, String)> {
     let jwk = jwk.as_object()?;
     // RFC 9449 section 4.3: "The jwk JOSE Header Parameter does not contain a private key." `k` is that of a shared secret.
@@ -81,14 +80,22 @@ fn own_key(jwk: &Value) -> Option<(DecodingKey, Algorithm, String)> {
     let coordinate =
         |name| text(name).filter(|value| BASE64_URL_SAFE_NO_PAD.decode(value).is_ok_and(|v| v.len() == 32));
     // RFC 7638 section 3.2: the required members, in this order, and nothing else.
-    match (text("kty")?, text("crv")?) {
-        ("EC", "P-256") => {
+    match (text("kty")?, text("crv")) {
+        ("RSA", None) => {
+            // RFC 7518 section 3.5: "A key of size 2048 bits or larger MUST be used". Larger than 4096 costs too much.
+            let size = |n: &&str| BASE64_URL_SAFE_NO_PAD.decode(n).is_ok_and(|n| (256..=512).contains(&n.len()));
+            let (n, e) = (text("n").filter(size)?, text("e").filter(|e| *e == "AQAB")?);
+            let canonical = format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#);
+            let key = DecodingKey::from_rsa_components(n, e).ok()?;
+            Some((key, Algorithm::PS256, sha256_text(canonical.as_bytes())))
+        }
+        ("EC", Some("P-256")) => {
             let (x, y) = (coordinate("x")?, coordinate("y")?);
             let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
             let key = DecodingKey::from_ec_components(x, y).ok()?;
             Some((key, Algorithm::ES256, sha256_text(canonical.as_bytes())))
         }
-        ("OKP", "Ed25519") => {
+        ("OKP", Some("Ed25519")) => {
             let x = coordinate("x")?;
             let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
             let key = DecodingKey::from_ed_components(x).ok()?;
@@ -106,7 +113,7 @@ fn normal(url: &str) -> Option<String> {
 }
 
 /// What the challenge lists.
-pub(super) const ALGS: &str = "ES256 EdDSA";
+pub(super) const ALGS: &str = "ES256 EdDSA PS256";
 
 /// Seconds that a proof may be old, for a slow network and a slow clock.
 const AGE_MAX: i64 = 60;

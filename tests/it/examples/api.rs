@@ -47,7 +47,7 @@ async fn an_api_tells_what_it_takes() {
     insta::assert_snapshot!(none, @r#"
     401
     Bearer resource_metadata="https://api.test/.well-known/oauth-protected-resource"
-    DPoP algs="ES256 EdDSA", resource_metadata="https://api.test/.well-known/oauth-protected-resource"
+    DPoP algs="ES256 EdDSA PS256", resource_metadata="https://api.test/.well-known/oauth-protected-resource"
     "#);
     let bearer = format!("Bearer {}", issuer.token(&Value::Null));
     assert_eq!(ask(address, &[("AUTHORIZATION", &bearer)]).await, OK);
@@ -68,7 +68,7 @@ async fn an_api_tells_what_it_takes() {
     assert_eq!(
         metadata,
         json!({"resource": API, "authorization_servers": [issuer.url], "bearer_methods_supported": ["header"],
-            "scopes_supported": ["read:data", "write:data"], "dpop_signing_alg_values_supported": ["ES256", "EdDSA"],
+            "scopes_supported": ["read:data", "write:data"], "dpop_signing_alg_values_supported": ["ES256", "EdDSA", "PS256"],
             "tls_client_certificate_bound_access_tokens": false})
     );
 }

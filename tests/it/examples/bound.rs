@@ -138,7 +138,10 @@ async fn told(client: &reqwest::Client, url: &str, authorization: &str, proof: O
 
 #[track_caller]
 fn assert_refused(told: &str, part: &str) {
-    assert!(told.starts_with("401\n") && told.contains("DPoP algs=\"ES256 EdDSA\"") && told.contains(part), "{told}");
+    assert!(
+        told.starts_with("401\n") && told.contains("DPoP algs=\"ES256 EdDSA PS256\"") && told.contains(part),
+        "{told}"
+    );
 }
 
 async fn dpo_21_brr_07_a_token_bound_to_a_key_is_worth_nothing_without_it(db: Db) {

@@ -6,6 +6,8 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::protected_api::check::{Caller, Challenge, Checker, Credentials, KeySet, Request};
+use crate::assertion::Signer as Foreign;
+
 use super::signer::{Signer, base64url, sha256};
 
 const ISSUER: &str = "https://as.test";
@@ -217,14 +219,14 @@ fn tokens_for_others_or_for_another_time_are_refused() {
 fn challenges_say_what_to_do() {
     let setting = Setting::new();
     let token = setting.issuer.sign(&header(), &claims());
-    let none = "401\nBearer resource_metadata=\"https://api.test/m\"\nDPoP algs=\"ES256 EdDSA\", resource_metadata=\"https://api.test/m\"";
+    let none = "401\nBearer resource_metadata=\"https://api.test/m\"\nDPoP algs=\"ES256 EdDSA PS256\", resource_metadata=\"https://api.test/m\"";
     assert_eq!(face(Credentials::read(&[]).map(|_| unreachable!())), none, "BRR-03: no error code");
     assert_eq!(face(setting.ask("Basic YTpi", &[])), none);
     // BRR-04: 401, 403 and 400; BRR-07: a token by DPoP that comes without a proof.
     insta::assert_snapshot!(face(setting.bearer("a.b.c")), @r#"
     401
     Bearer resource_metadata="https://api.test/m", error="invalid_token", error_description="the token is no JWT of ours"
-    DPoP algs="ES256 EdDSA", resource_metadata="https://api.test/m"
+    DPoP algs="ES256 EdDSA PS256", resource_metadata="https://api.test/m"
     "#);
     insta::assert_snapshot!(face(setting.bearer(&token).unwrap().needs("write:data").map(|()| unreachable!())), @r#"
     403
@@ -233,7 +235,7 @@ fn challenges_say_what_to_do() {
     insta::assert_snapshot!(face(setting.ask(&format!("DPoP {}", setting.bound()), &[])), @r#"
     401
     Bearer resource_metadata="https://api.test/m"
-    DPoP algs="ES256 EdDSA", resource_metadata="https://api.test/m", error="invalid_dpop_proof", error_description="exactly one DPoP proof is needed"
+    DPoP algs="ES256 EdDSA PS256", resource_metadata="https://api.test/m", error="invalid_dpop_proof", error_description="exactly one DPoP proof is needed"
     "#);
     let twice = format!("Bearer {token}");
     let twice = Credentials::read(&[&twice, &twice]).map(|_| unreachable!());
@@ -310,6 +312,23 @@ fn a_bound_token_needs_a_proof_by_its_key_for_this_request() {
     let (one, two) = (proof_claims(&token, "p5"), proof_claims(&token, "p6"));
     let two = setting.ask(&format!("DPoP {token}"), &[&setting.client.proof(&one), &setting.client.proof(&two)]);
     assert_refused(two, "invalid_dpop_proof", "exactly one DPoP proof is needed");
+}
+
+#[test]
+fn proofs_by_every_algorithm_that_the_challenge_lists_are_taken() {
+    let setting = Setting::new();
+    for signer in [Foreign::es256(), Foreign::ed25519(), Foreign::rsa("PS256"), Foreign::rsa("RS256"), Foreign::es384()]
+    {
+        let (mut claims, mut jwk) = (claims(), signer.jwk());
+        let jkt = grantd::crypto::verifying_key::VerifyingKey::from_text(jwk.to_string().as_bytes(), None).unwrap();
+        claims["cnf"] = json!({"jkt": jkt.jkt()});
+        jwk.as_object_mut().unwrap().remove("alg");
+        let token = setting.issuer.sign(&header(), &claims);
+        let header = json!({"typ": "dpop+jwt", "alg": signer.alg(), "jwk": jwk}).to_string();
+        let proof = signer.sign(&header, &proof_claims(&token, signer.alg()).to_string());
+        let listed = ["ES256", "EdDSA", "PS256"].contains(&signer.alg());
+        assert_eq!(setting.dpop(&token, &proof).is_ok(), listed, "{}", signer.alg());
+    }
 }
 
 #[test]
