@@ -19,11 +19,11 @@ from urllib3.util.retry import Retry
 
 from room import check, on_both_databases, same
 
-ALGORITHMS = ["ES256", "EdDSA", "PS256", "RS256"]
+ALGORITHMS = ["ES256", "ES384", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"]
 
 
 def made_keys():
-    sizes = {"PS256": {"key_size": 2048}, "RS256": {"key_size": 2048}}
+    sizes = {alg: {"key_size": 2048} for alg in ALGORITHMS if alg.startswith(("PS", "RS"))}
     return {alg: Jwk.generate(alg=alg, **sizes.get(alg, {})).with_kid_thumbprint() for alg in ALGORITHMS}
 
 
