@@ -57,7 +57,7 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
     headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&server.authorization)?);
     let form = Form::parse(BODY).ok().context("the form does not parse")?;
     criterion.bench_function("Basic credentials", |bencher| {
-        bencher.iter(|| presented(black_box(&headers), &form, BasicReading::Tolerant, None));
+        bencher.iter(|| presented(black_box(&headers), &form, BasicReading::Tolerant, None, &|_| true));
     });
 
     let registry = &server.assembled.server.registry;
@@ -69,7 +69,8 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
     let authenticator = &server.assembled.server.authenticator;
     let snapshot = registry.snapshot();
     let client = snapshot.client(CLIENT).context("the client is not known")?;
-    let presented = presented(&headers, &form, BasicReading::Tolerant, None).ok().context("no credentials")?;
+    let presented =
+        presented(&headers, &form, BasicReading::Tolerant, None, &|_| true).ok().context("no credentials")?;
     let Credential::Secret(readings) = presented.credential else { anyhow::bail!("Basic brings a secret") };
     criterion.bench_function("secret known again", |bencher| {
         bencher.iter(|| authenticator.memory.recall(Some(client), black_box(&readings)).is_some());

@@ -143,7 +143,11 @@ fn refuse(error: &clap::Error) -> ! {
     let escaped = std::env::args_os().map(|argument| printable::one_line(&argument.to_string_lossy()).into_owned());
     match Arguments::try_parse_from(escaped) {
         Err(escaped) => escaped.exit(),
-        Ok(_) => error.exit(),
+        // Escaped, it is a value that would do, such as a client id.
+        Ok(_) => {
+            drop(writeln!(io::stderr(), "{}", printable::one_line(&error.render().to_string())));
+            std::process::exit(error.exit_code())
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod form;
 mod introspection;
 pub mod log;
 mod message;
+mod verify;
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -31,6 +32,7 @@ use crate::pressure::Pressure;
 use crate::protocol::client_auth::Presented;
 use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
+use crate::protocol::verification::Verified;
 use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenQuery, TokenRequest};
 
 use authentication::Descriptions;
@@ -40,6 +42,7 @@ use credentials::BasicReading;
 use documents::Documents;
 use form::{Form, FormError};
 use log::{Answered, Log};
+use verify::Trust;
 
 pub use documents::PUBLISH_AHEAD;
 
@@ -86,6 +89,8 @@ pub struct App {
     documents: Documents,
     descriptions: Descriptions,
     log: Log,
+    /// What DPoP proofs may be signed with, as challenges list it.
+    dpop_algs: String,
     /// Header fields of every answer that does not say otherwise.
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -104,7 +109,8 @@ impl App {
         }
         let documents = Documents::new(&surface.server, surface.openid_configuration);
         let descriptions = Descriptions::new(&surface.server);
-        Self { surface, documents, descriptions, log, headers }
+        let dpop_algs = surface.server.profile.alg_names().join(" ");
+        Self { surface, documents, descriptions, log, dpop_algs, headers }
     }
 
     /// Answers a request, writes its line, and counts it.
@@ -138,6 +144,25 @@ impl App {
         }
     }
 
+    /// By any method: a gateway asks with the method of the request that it holds back.
+    fn verify<B>(&self, caller: &Caller, request: &Request<B>) -> (Response, Answered) {
+        let trust = Trust {
+            gateway: self.log.trusts(caller.address.ip()),
+            client_cert: self.surface.client_cert_header.is_some(),
+        };
+        let query = verify::query(request.uri());
+        let asked = verify::verification(&query, request.headers(), trust);
+        let server = &self.surface.server;
+        let verified = if self.surface.pressure.refuses() {
+            Verified { token: None, verdict: Err(Unavailable::Overloaded.into()) }
+        } else {
+            server.verify(&asked)
+        };
+        let response = verify::response(&verified, &self.dpop_algs);
+        let resource = asked.wanted.ok().map(|wanted| wanted.resource.to_owned());
+        (response, Answered::Verification(verified, resource))
+    }
+
     async fn respond<B>(
         &self,
         door: Door,
@@ -153,6 +178,10 @@ impl App {
             return (refusal, None);
         }
         let path = request.uri().path();
+        if path.strip_prefix(self.surface.server.issuer.path()) == Some("/verify") {
+            let (response, answered) = self.verify(caller, &request);
+            return (response, Some(answered));
+        }
         match path.strip_prefix(self.surface.server.issuer.path()).and_then(Endpoint::at) {
             Some(endpoint) if request.method() == Method::POST => {
                 let certificate = self.certificate(caller, request.headers());
@@ -326,7 +355,8 @@ impl Surface {
 
     fn presented<'a>(&self, posted: &Posted<'a>, form: &'a Form<'_>) -> Result<Presented<'a>, Error> {
         let certificate = posted.certificate.as_ref().map_err(Error::clone)?;
-        credentials::presented(posted.headers, form, self.basic, certificate.as_ref())
+        let is_client = |id: &str| self.server.authenticator.registry.snapshot().client(id).is_some();
+        credentials::presented(posted.headers, form, self.basic, certificate.as_ref(), &is_client)
     }
 
     fn token_query<'a>(&self, posted: &Posted<'a>) -> Result<TokenQuery<'a>, RequestError> {

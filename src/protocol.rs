@@ -12,6 +12,7 @@ mod exchange;
 pub mod grant;
 pub mod introspection;
 pub mod metadata;
+pub mod verification;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::model::time::{Clock, UnixTime};
 use crate::registry::{Freshness, Registry};
 use crate::store::Store;
 use crate::store::spent::{Spent, Use, UseKind};
+use crate::store::spent_here::SpentHere;
 
 use access_token::Issued;
 use client_auth::{Authenticated, Authenticator, Noted, Presented};
@@ -64,6 +66,8 @@ pub struct AuthorizationServer {
     pub authenticator: Authenticator,
     /// Checks what else is proved.
     pub dpop: Dpop,
+    /// Proofs that came with tokens to APIs whose gateways ask here.
+    pub api_proofs: SpentHere,
     /// What has to be written down before an answer.
     pub store: Store,
     /// The time.

@@ -46,6 +46,7 @@ use crate::protocol::{AuthorizationServer, signing_histogram};
 use crate::registry::Registry;
 use crate::registry::feed::{Feed, Owed, Parts};
 use crate::store::Store;
+use crate::store::spent_here::SpentHere;
 use crate::telemetry::{self, Logging};
 use crate::throttle::repeated::Repeated;
 use crate::throttle::{KnownSources, Throttle};
@@ -143,6 +144,7 @@ pub fn assemble(
         mutual_tls: offered,
         issuer,
         dpop,
+        api_proofs: SpentHere::default(),
         store: store.clone(),
         clock,
         metadata: ArcSwap::default(),

@@ -27,7 +27,7 @@ pub mod servers;
 mod session;
 pub mod spending;
 pub mod spent;
-mod spent_here;
+pub mod spent_here;
 mod statement;
 pub mod tag_keys;
 pub mod uses;

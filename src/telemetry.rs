@@ -110,6 +110,11 @@ pub fn metrics(
         counts.revocations.clone(),
     );
     registry.register(
+        "verifications",
+        "Requests to APIs whose gateways asked, by result and reason",
+        counts.verifications.clone(),
+    );
+    registry.register(
         "connections_refused",
         "Connections and requests refused before a handler, by reason",
         counts.connections_refused.clone(),

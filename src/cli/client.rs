@@ -69,7 +69,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct Create {
-    /// The client id: 1 to 128 of A-Z a-z 0-9 . _ ~ -
+    /// The client id: 1 to 255 printable ASCII characters with no space at either end
     id: ClientId,
     /// Scopes the client may ask for, separated by spaces
     #[arg(long, default_value = "")]

@@ -168,7 +168,8 @@ impl Command {
             Self::Remove { id, cert_id } => {
                 if !store.remove_client_certificate(id.as_str(), &cert_id).await? {
                     drop(one(&store, &id).await?);
-                    bail!("client {id} has no certificate {cert_id}; `grantd client cert list {id}` lists them");
+                    let word = id.in_shell();
+                    bail!("client {id} has no certificate {cert_id}; `grantd client cert list {word}` lists them");
                 }
                 shell.say(&format!("certificate {cert_id} of client {id} is removed, within a second on every replica"))
             }

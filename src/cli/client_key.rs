@@ -126,7 +126,8 @@ impl Command {
             Self::Remove { id, kid } => {
                 if !store.remove_client_key(id.as_str(), &kid).await? {
                     drop(one(&store, &id).await?);
-                    bail!("client {id} has no key {kid}; `grantd client key list {id}` lists them");
+                    let word = id.in_shell();
+                    bail!("client {id} has no key {kid}; `grantd client key list {word}` lists them");
                 }
                 shell.say(&format!("key {kid} of client {id} is removed, within a second on every replica"))
             }

@@ -77,11 +77,12 @@ pub(super) async fn show_once(
     text: impl FnOnce() -> String,
 ) -> anyhow::Result<()> {
     let Err(error) = shell.print(value, text) else { return Ok(()) };
+    let word = id.in_shell();
     let lost = format!("secret {secret_id} of client {id} could not be shown and is lost");
     Err(match store.revoke_secret(id.as_str(), secret_id, shell.now()).await {
-        Ok(_) => error.context(format!("{lost}; it is revoked, and `grantd client secret add {id}` makes another")),
+        Ok(_) => error.context(format!("{lost}; it is revoked, and `grantd client secret add {word}` makes another")),
         Err(fault) => error.context(format!(
-            "{lost}; it could not be revoked ({fault}), so run `grantd client secret revoke {id} {secret_id}`"
+            "{lost}; it could not be revoked ({fault}), so run `grantd client secret revoke {word} {secret_id}`"
         )),
     })
 }

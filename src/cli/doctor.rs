@@ -128,7 +128,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
 
 /// What is wrong with a client whose row can be read.
 fn of_client(client: &Client, config: &Config, now: UnixTime) -> Vec<String> {
-    let (mut faults, id) = (Vec::new(), &client.client_id);
+    let (mut faults, word) = (Vec::new(), client.client_id.in_shell());
     let certificates = &config.client_certificates;
     if client.certificates.iter().any(|one| one.registered.needs_ca()) && certificates.files.ca.is_none() {
         faults.push(
@@ -140,16 +140,16 @@ fn of_client(client: &Client, config: &Config, now: UnixTime) -> Vec<String> {
         faults.push("it has a certificate, and none comes here: set server.mtls.listen, or server.client_cert_header behind a proxy".to_owned());
     }
     if !client.keys.is_empty() && client.keys.iter().all(|key| key.expires_at.is_some_and(|at| at <= now)) {
-        faults.push(format!("all of its keys have expired; `grantd client key add {id}` adds one"));
+        faults.push(format!("all of its keys have expired; `grantd client key add {word}` adds one"));
     }
     for one in client.certificates.iter().filter(|one| one.expires_at.is_some_and(|at| at <= now)) {
-        faults.push(format!("its certificate {} has expired; `grantd client cert add {id}` adds the next, `grantd client cert remove {id} {}` removes it", one.cert_id, one.cert_id));
+        faults.push(format!("its certificate {} has expired; `grantd client cert add {word}` adds the next, `grantd client cert remove {word} {}` removes it", one.cert_id, one.cert_id));
     }
     if !certificates.header {
         for key in &client.keys {
             if let Some(fault) = key.key.x5c().and_then(Certificate::handshake_fault) {
                 let kid = &key.kid;
-                faults.push(format!("no TLS handshake takes the certificate in x5c of its key {kid}: {fault}; `grantd client key remove {id} {kid}`, then add the key without x5c or with another certificate"));
+                faults.push(format!("no TLS handshake takes the certificate in x5c of its key {kid}: {fault}; `grantd client key remove {word} {kid}`, then add the key without x5c or with another certificate"));
             }
         }
     }
@@ -164,9 +164,9 @@ fn of_client(client: &Client, config: &Config, now: UnixTime) -> Vec<String> {
 /// What the profile keeps a client from.
 fn outside_profile(client: &Client, config: &Config) -> Option<String> {
     if let Some(alg) = client.introspection_signed_response_alg.filter(|alg| !config.profile.permits_alg(*alg)) {
-        let id = &client.client_id;
+        let word = client.client_id.in_shell();
         return Some(format!(
-            "the fapi2 profile does not sign with {alg}; `grantd client set {id} --introspection-signed-response-alg ES256`"
+            "the fapi2 profile does not sign with {alg}; `grantd client set {word} --introspection-signed-response-alg ES256`"
         ));
     }
     let usable = |key: &StoredKey| key.key.algs().any(|alg| config.profile.permits_signature(alg));
@@ -176,8 +176,8 @@ fn outside_profile(client: &Client, config: &Config) -> Option<String> {
         (false, None, Some(_)) => "secrets".to_owned(),
         _ => return None,
     };
-    let id = &client.client_id;
+    let word = client.client_id.in_shell();
     (config.profile == Profile::Fapi2).then(|| {
-        format!("the fapi2 profile takes no {refused}; `grantd client key add {id}` or `grantd client cert add {id}` gives it what it takes")
+        format!("the fapi2 profile takes no {refused}; `grantd client key add {word}` or `grantd client cert add {word}` gives it what it takes")
     })
 }

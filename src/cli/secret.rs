@@ -115,7 +115,8 @@ impl Command {
                     of_client.iter().find(|secret| secret.secret_id == secret_id).and_then(|one| one.revoked_at);
                 if !store.revoke_secret(id.as_str(), &secret_id, shell.now()).await? {
                     drop(one(&store, &id).await?);
-                    bail!("client {id} has no secret {secret_id}; `grantd client secret list {id}` lists them");
+                    let word = id.in_shell();
+                    bail!("client {id} has no secret {secret_id}; `grantd client secret list {word}` lists them");
                 }
                 match before {
                     Some(at) => shell.say(&format!(
@@ -196,7 +197,7 @@ async fn retire(shell: &Shell, store: &Store, id: &ClientId, secret_id: &str, if
     let secrets = store.secrets(Some(id.as_str())).await?;
     drop(one(store, id).await?);
     let Some(secret) = secrets.into_iter().find(|secret| secret.secret_id == secret_id) else {
-        bail!("client {id} has no secret {secret_id}; `grantd client secret list {id}` lists them");
+        bail!("client {id} has no secret {secret_id}; `grantd client secret list {}` lists them", id.in_shell());
     };
     match (secret.revoked_at, secret.last_used_at.filter(|at| *at > since)) {
         (Some(at), _) => done(&format!(" since {at}")),

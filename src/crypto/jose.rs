@@ -57,6 +57,15 @@ impl<'a> Unverified<'a> {
         }
     }
 
+    /// The claims to keep, when the owner of `key` signed them, with an algorithm of that key.
+    ///
+    /// # Errors
+    /// [`JoseError::OtherAlg`], [`JoseError::Signature`].
+    pub fn into_verified(self, key: &VerifyingKey) -> Result<Claims, JoseError> {
+        self.verify(key)?;
+        Ok(self.claims)
+    }
+
     /// The claims, and which of these keys vouches for them: the one that `kid` names, or without a `kid` those of the
     /// right algorithm, of which a few are tried.
     ///

@@ -7,6 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::form::{Form, decode};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
+use crate::model::client_id::ClientId;
 use crate::protocol::client_auth::{Credential, Presented, same_client};
 use crate::protocol::error::{ClientAuthError, Error, RequestError};
 use crate::protocol::{client_assertion, readings};
@@ -15,7 +16,8 @@ use crate::protocol::{client_assertion, readings};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BasicReading {
-    /// Form-decoded, as RFC 6749 section 2.3.1 has it, and then raw, as many clients send it.
+    /// Form-decoded, as RFC 6749 section 2.3.1 has it, and then raw, as many clients send it: the secret, and the client id
+    /// where only its raw reading names a client.
     #[default]
     Tolerant,
     /// Form-decoded only.
@@ -23,7 +25,7 @@ pub enum BasicReading {
 }
 
 /// Finds the one credential. The certificate of the connection is one when there is no other, and else none: it may be
-/// there for tokens to be bound to (RFC 8705 section 3).
+/// there for tokens to be bound to (RFC 8705 section 3). `is_client` tells whether an id names a client.
 ///
 /// # Errors
 /// [`RequestError`] for several, [`ClientAuthError`] for none or one that cannot be read.
@@ -32,6 +34,7 @@ pub fn presented<'a>(
     form: &'a Form<'_>,
     basic: BasicReading,
     certificate: Option<&PeerCertificate>,
+    is_client: &dyn Fn(&str) -> bool,
 ) -> Result<Presented<'a>, Error> {
     let repeated = |_| RequestError::Repeated;
     let client_id = form.one("client_id").map_err(repeated)?;
@@ -47,7 +50,7 @@ pub fn presented<'a>(
     match (authorization, client_secret, assertion.or(assertion_type)) {
         // Each legal combination is a line; every other is an invalid request.
         (Some(authorization), None, None) => {
-            let presented = from_basic(authorization, basic)?;
+            let presented = from_basic(authorization, basic, is_client)?;
             same_client(&presented.client_id, client_id)?;
             Ok(presented)
         }
@@ -75,7 +78,11 @@ pub fn presented<'a>(
 }
 
 /// Reads `Authorization: Basic` (RFC 7617), each half "encoded using the "application/x-www-form-urlencoded" encoding".
-fn from_basic(authorization: &HeaderValue, reading: BasicReading) -> Result<Presented<'static>, ClientAuthError> {
+fn from_basic(
+    authorization: &HeaderValue,
+    reading: BasicReading,
+    is_client: &dyn Fn(&str) -> bool,
+) -> Result<Presented<'static>, ClientAuthError> {
     let text = authorization.to_str().map_err(|_| ClientAuthError::Malformed)?;
     let (scheme, credentials) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("Basic") {
@@ -83,10 +90,7 @@ fn from_basic(authorization: &HeaderValue, reading: BasicReading) -> Result<Pres
     }
     // RFC 9110 section 11.4: 1*SP between scheme and token68.
     let decoded = BASE64_STANDARD.decode(credentials.trim_matches(' ')).map_err(|_| ClientAuthError::Malformed)?;
-    let colon = decoded.iter().position(|&byte| byte == b':').ok_or(ClientAuthError::Malformed)?;
-    let (user, password) = (decoded.get(..colon).unwrap_or_default(), decoded.get(colon + 1..).unwrap_or_default());
-    // A client id has no character that a form would encode in two ways, so its decoded reading is the only one.
-    let client_id = decode(user).filter(|id| !id.is_empty()).ok_or(ClientAuthError::Malformed)?.into_owned();
+    let (client_id, password) = user_and_password(&decoded, reading, is_client).ok_or(ClientAuthError::Malformed)?;
 
     // Most secrets read the same both ways.
     if !password.contains(&b'%') && !password.contains(&b'+') {
@@ -108,6 +112,31 @@ fn from_basic(authorization: &HeaderValue, reading: BasicReading) -> Result<Pres
     Ok(Presented { client_id, method: AuthMethod::ClientSecretBasic, credential: Credential::Secret(readings) })
 }
 
+/// Splits a Basic pair at its first colon, and form-decodes the client id.
+///
+/// Where that names no client, and the reading is tolerant, the first colon before which the bytes as they stand name one
+/// divides the pair: a client that does not form-encode may have an id with `:`, `+` or `%`.
+fn user_and_password<'a>(
+    pair: &'a [u8],
+    reading: BasicReading,
+    is_client: &dyn Fn(&str) -> bool,
+) -> Option<(String, &'a [u8])> {
+    let divided = |colon: usize| Some((pair.get(..colon)?, pair.get(colon + 1..)?));
+    let (user, password) = divided(pair.iter().position(|&byte| byte == b':')?)?;
+    let by_rule = decode(user).filter(|id| !id.is_empty());
+    let reads_one_way = !user.contains(&b'%') && !user.contains(&b'+') && !password.contains(&b':');
+    if reading == BasicReading::Strict || reads_one_way || by_rule.as_deref().is_some_and(is_client) {
+        return Some((by_rule?.into_owned(), password));
+    }
+    let longest = pair.len().min(ClientId::MAX_LENGTH + 1);
+    let colons = (0..longest).filter(|&at| pair.get(at) == Some(&b':'));
+    let as_it_stands = colons.filter_map(divided).find_map(|(user, password)| {
+        let id = std::str::from_utf8(user).ok().filter(|id| is_client(id))?;
+        Some((id.to_owned(), password))
+    });
+    as_it_stands.or_else(|| Some((by_rule?.into_owned(), password)))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -115,7 +144,16 @@ mod tests {
     use super::*;
 
     fn basic(header: &str, reading: BasicReading) -> Result<(String, Vec<String>), ClientAuthError> {
-        let presented = from_basic(&HeaderValue::from_bytes(header.as_bytes()).unwrap(), reading)?;
+        basic_among(&[], header, reading)
+    }
+
+    fn basic_among(
+        clients: &[&str],
+        header: &str,
+        reading: BasicReading,
+    ) -> Result<(String, Vec<String>), ClientAuthError> {
+        let header = HeaderValue::from_bytes(header.as_bytes()).unwrap();
+        let presented = from_basic(&header, reading, &|id| clients.contains(&id))?;
         let Credential::Secret(readings) = presented.credential else { panic!("Basic brings a secret") };
         Ok((presented.client_id, readings.iter().map(|secret| secret.expose().to_owned()).collect()))
     }
@@ -147,6 +185,30 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_is_not_form_encoded_is_read_as_it_stands_where_only_that_names_a_client() {
+        let url = "https://ci.example/a+b%20";
+        let read = |clients: &[&str], pair: &str| {
+            let (id, readings) = basic_among(clients, &encoded(pair), BasicReading::Tolerant).unwrap();
+            (id, readings.join(" or "))
+        };
+        let pair = format!("{url}:s3:cret");
+        assert_eq!(read(&[url], &pair), (url.into(), "s3:cret".into()));
+        assert_eq!(
+            read(&[], &pair),
+            ("https".into(), "//ci.example/a b :s3:cret or //ci.example/a+b%20:s3:cret".into())
+        );
+        assert_eq!(read(&["https", url], &pair).0, "https", "the reading of RFC 6749 comes first");
+        assert_eq!(read(&["a b", "a+b"], "a+b:secret").0, "a b");
+        assert_eq!(read(&["a+b"], "a+b:secret").0, "a+b");
+        assert_eq!(read(&["a%zz"], "a%zz:secret").0, "a%zz");
+        assert_eq!(read(&["a"], "a:b:c"), ("a".into(), "b:c".into()));
+        let form_encoded = "https%3A%2F%2Fci.example%2Fa%2Bb%2520:secret";
+        assert_eq!(read(&[url], form_encoded), (url.into(), "secret".into()));
+        let strict = basic_among(&[url], &encoded(&pair), BasicReading::Strict).unwrap();
+        assert_eq!(strict.0, "https");
+    }
+
+    #[test]
     fn sec_07_sec_08_sec_09_malformed_attempts_are_failed_attempts() {
         assert!(basic(&encoded("a:b").replacen("Basic", "bAsIc", 1), BasicReading::Strict).is_ok());
         let malformed = [
@@ -172,7 +234,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_form_encodes_is_what_is_read(id in "[A-Za-z0-9._~-]{1,40}", secret in "[^\0]{1,40}") {
+        fn what_a_form_encodes_is_what_is_read(id in "[!-~]([ -~]{0,40}[!-~])?", secret in "[^\0]{1,40}") {
             let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
             let header = encoded(&format!("{}:{}", encode(&id), encode(&secret)));
             let (read_id, readings) = basic(&header, BasicReading::Tolerant).unwrap();

@@ -21,6 +21,7 @@ use super::Caller;
 use crate::crypto::{NoEntropy, random};
 use crate::model::client::AuthMethod;
 use crate::protocol::introspection::Introspected;
+use crate::protocol::verification::Verified;
 use crate::protocol::{Granted, Outcome, Revocation};
 
 use about_tokens::Asked;
@@ -38,6 +39,10 @@ pub struct Counts {
     pub introspections: Family<TokenLabels, Counter>,
     /// `grantd_revocations_total`.
     pub revocations: Family<TokenLabels, Counter>,
+    /// `grantd_verifications_total`.
+    pub verifications: Family<VerificationLabels, Counter>,
+    /// Those of it that passed, looked up once.
+    passed: Counter,
     /// `grantd_connections_refused_total`.
     pub connections_refused: ConnectionsRefused,
     /// Those of both that count tokens, looked up once: by method, and by reading.
@@ -55,6 +60,15 @@ pub struct TokenLabels {
     pub reason: &'static str,
     /// The authentication method, `none` before there is one.
     pub method: &'static str,
+}
+
+/// Labels of `grantd_verifications_total`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct VerificationLabels {
+    /// `passed` or `refused`.
+    pub result: &'static str,
+    /// The reason code, `ok` for what passed.
+    pub reason: &'static str,
 }
 
 /// Labels of `grantd_basic_reading_total`.
@@ -78,6 +92,8 @@ impl Default for Counts {
     fn default() -> Self {
         let token_requests = Family::<TokenLabels, Counter>::default();
         let basic_readings = Family::<ReadingLabels, Counter>::default();
+        let verifications = Family::<VerificationLabels, Counter>::default();
+        let passed = VerificationLabels { result: "passed", reason: "ok" };
         let issued = |method: AuthMethod| TokenLabels { result: "issued", reason: "ok", method: method.as_str() };
         Self {
             issued: AuthMethod::ALL.map(|method| token_requests.get_or_create_owned(&issued(method))),
@@ -88,6 +104,8 @@ impl Default for Counts {
             basic_readings,
             introspections: Family::default(),
             revocations: Family::default(),
+            passed: verifications.get_or_create_owned(&passed),
+            verifications,
             connections_refused: Family::default(),
         }
     }
@@ -102,6 +120,8 @@ pub enum Answered {
     Introspection(Outcome<Introspected>),
     /// The wish that a token be revoked.
     Revocation(Outcome<Revocation>),
+    /// Whether a request to an API may pass, and to which one.
+    Verification(Verified, Option<String>),
 }
 
 /// Writes lines, and counts.
@@ -196,6 +216,9 @@ impl Log {
                 self.introspection(outcome, &Asked { source, request_id, seconds });
             }
             Some(Answered::Revocation(outcome)) => self.revocation(outcome, &Asked { source, request_id, seconds }),
+            Some(Answered::Verification(verified, resource)) => {
+                self.verification(verified, resource.as_deref(), &Asked { source, request_id, seconds });
+            }
             None => tracing::info!(
                 event = "request",
                 method = cut(arrival.method.as_str()),

@@ -1,28 +1,44 @@
 //! Client identifiers (RFC 6749 section 2.2).
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-/// A client identifier of `[A-Za-z0-9._~-]{1,128}`: the same bytes raw, form-encoded and in a log.
+/// A client identifier: 1 to 255 printable ASCII characters (RFC 6749 appendix A.1), with no space at either end.
 ///
-/// Administrators choose ids; a client never chooses its own (RFC 9700 section 4.15).
+/// Administrators choose ids; a client never chooses its own (RFC 9700 section 4.15). An id may be a URL or have spaces, so
+/// that clients of other servers keep theirs. Ids of `[A-Za-z0-9._~-]` are the same bytes raw, form-encoded and in a shell.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Arc<str>);
 
 /// Not a client identifier.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a client id is 1 to 128 characters of A-Z a-z 0-9 . _ ~ -")]
+#[error("a client id is 1 to 255 printable ASCII characters with no space at either end")]
 pub struct ClientIdError;
 
 impl ClientId {
+    /// Characters that an id has at most.
+    pub const MAX_LENGTH: usize = 255;
+
     /// The id itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The id as a word of a POSIX shell, for commands that messages propose.
+    #[must_use]
+    pub fn in_shell(&self) -> Cow<'_, str> {
+        let plain = |byte: u8| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/' | b'@' | b'+' | b'%')
+        };
+        if self.0.bytes().all(plain) {
+            return Cow::Borrowed(&self.0);
+        }
+        Cow::Owned(format!("'{}'", self.0.replace('\'', r"'\''")))
     }
 }
 
@@ -30,8 +46,10 @@ impl FromStr for ClientId {
     type Err = ClientIdError;
 
     fn from_str(text: &str) -> Result<Self, ClientIdError> {
-        let fits = (1..=128).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-'));
+        let fits = (1..=Self::MAX_LENGTH).contains(&text.len())
+            && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+            && !text.starts_with(' ')
+            && !text.ends_with(' ');
         if fits { Ok(Self(text.into())) } else { Err(ClientIdError) }
     }
 }
@@ -59,12 +77,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn m77_only_the_alphabet_names_a_client() {
-        for right in ["a", "billing", "an.identifier_~-9", &"x".repeat(128)] {
+    fn m77_printable_ascii_names_a_client() {
+        let longest = "x".repeat(255);
+        for right in ["a", "an.identifier_~-9", "a b", "a:b", "a%2E", "spiffe://ci.example/job", "{\"}\\", &longest] {
             assert_eq!(right.parse::<ClientId>().unwrap().as_str(), right);
         }
-        for wrong in ["", "a b", "a:b", "a%2E", "a+b", "é", "а", "a\0", "a\u{200d}", "a\n", &"x".repeat(129)] {
+        for wrong in ["", " ", " a", "a ", "é", "а", "a\0", "a\u{200d}", "a\n", "a\tb", "a\u{7f}", &"x".repeat(256)] {
             assert_eq!(wrong.parse::<ClientId>(), Err(ClientIdError), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_shell_reads_what_is_quoted_for_it() {
+        let long = "it's $HOME `x` \\ \"y\" #~*";
+        for id in ["plain-id", "https://ci.example/a+b%20", "~root", "a b", "'", long] {
+            let id: ClientId = id.parse().unwrap();
+            let echoed =
+                std::process::Command::new("sh").args(["-c", &format!("printf %s {}", id.in_shell())]).output();
+            assert_eq!(String::from_utf8(echoed.unwrap().stdout).unwrap(), id.as_str());
         }
     }
 }

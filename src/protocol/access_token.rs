@@ -22,6 +22,8 @@ use crate::model::client::Client;
 use crate::model::resource::TokenTyp;
 use crate::model::time::{Span, UnixTime};
 use crate::model::token_id::TokenId;
+use crate::registry::Registry;
+use crate::registry::snapshot::Snapshot;
 
 /// A token that was issued, and what the log says of it. `Debug` does not show the token.
 pub struct AccessToken {
@@ -118,6 +120,33 @@ pub struct Issued {
 }
 
 impl Issued {
+    /// A claim that is a string; empty where it is not there.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.claims.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// What `cnf` says under `name`: the key that the token is bound to (RFC 7800 section 3.1).
+    #[must_use]
+    pub fn bound_to(&self, name: &str) -> Option<&str> {
+        self.claims.get("cnf")?.get(name)?.as_str()
+    }
+
+    /// Whether the token still counts: nothing that it depends on was revoked, deleted or disabled.
+    ///
+    /// # Errors
+    /// [`Inactive`].
+    pub fn stands(&self, registry: &Registry, snapshot: &Snapshot) -> Result<(), Inactive> {
+        let client = snapshot.client(&self.client_id).ok_or(Inactive::ClientUnknown)?;
+        if registry.revoked.contains(&self.jti) {
+            return Err(Inactive::Revoked);
+        }
+        if snapshot.cuts_off(client, self.iat) {
+            return Err(Inactive::CutOff);
+        }
+        if client.enabled { Ok(()) } else { Err(Inactive::ClientDisabled) }
+    }
+
     /// Whether its time has come. Another replica's clock may be a little ahead.
     ///
     /// # Errors
@@ -141,7 +170,7 @@ pub fn kid(token: &str) -> Option<String> {
 pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Result<Issued, Inactive> {
     let unverified = Unverified::parse(token, Kind::AccessToken, LONGEST).map_err(Inactive::Malformed)?;
     let key = unverified.header().kid().and_then(|kid| keyring.published(kid, now)).ok_or(Inactive::Key)?;
-    let claims = unverified.verify(key.verifying()).map_err(|_| Inactive::Signature)?;
+    let claims = unverified.into_verified(key.verifying()).map_err(|_| Inactive::Signature)?;
     let text = |name| claims.string(name, LONGEST).and_then(|text| text.ok_or(JoseError::Claim(name)));
     let date = |name| claims.numeric_date(name).and_then(|date| date.map(UnixTime).ok_or(JoseError::Claim(name)));
     let malformed = Inactive::Malformed;
@@ -154,14 +183,10 @@ pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Re
         return Err(Inactive::Expired);
     }
     let aud = claims.audience().map_err(malformed)?;
-    Ok(Issued {
-        jti: text("jti").map_err(malformed)?.parse().map_err(|_| malformed(JoseError::Claim("jti")))?,
-        client_id: text("client_id").map_err(malformed)?.to_owned(),
-        aud: aud.as_ref().and_then(Audience::sole).ok_or(malformed(JoseError::Claim("aud")))?.to_owned(),
-        iat,
-        exp,
-        claims: claims.members().clone(),
-    })
+    let jti = text("jti").map_err(malformed)?.parse().map_err(|_| malformed(JoseError::Claim("jti")))?;
+    let client_id = text("client_id").map_err(malformed)?.to_owned();
+    let aud = aud.as_ref().and_then(Audience::sole).ok_or(malformed(JoseError::Claim("aud")))?.to_owned();
+    Ok(Issued { jti, client_id, aud, iat, exp, claims: claims.into_members() })
 }
 
 /// Characters of a `jti`: 128 bits in base64url.

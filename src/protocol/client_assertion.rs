@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::error::ClientAuthError;
 use crate::crypto::jose::{Audience, Claims, JoseError, Kind, TRIED_MAX, Unverified};
 use crate::crypto::verifying_key::VerifyingKey;
+use crate::model::client_id::ClientId;
 use crate::model::credential::{LastUsed, StoredKey};
 use crate::model::time::{Span, UnixTime};
 use crate::store::spent::{Use, UseKind};
@@ -54,7 +55,7 @@ pub fn read<'a>(
     // RFC 7523 section 3: "The JWT MUST contain an "iss" (issuer) claim … a "sub" (subject) claim … For client
     // authentication, the subject MUST be the "client_id" of the OAuth client." Of two, neither is chosen (C11).
     let claims = unverified.claims_nobody_vouches_for();
-    let (iss, sub) = (claims.string("iss", NAME)?, claims.string("sub", NAME)?);
+    let (iss, sub) = (claims.string("iss", ClientId::MAX_LENGTH)?, claims.string("sub", ClientId::MAX_LENGTH)?);
     let sub = sub.filter(|sub| iss == Some(*sub)).ok_or(ClientAuthError::AssertionSubject)?.to_owned();
     // RFC 7521 section 4.2: "If present, the value of the "client_id" parameter MUST identify the same client".
     if client_id.is_some_and(|client_id| client_id != sub) {
@@ -149,8 +150,6 @@ fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) ->
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// JOS-20.
 const LONGEST: usize = 8 * 1024;
-/// The longest client id.
-const NAME: usize = 128;
 /// H37.
 const JTI: usize = 256;
 /// JCA-08: the longest lifetime, unless the client is registered for another.

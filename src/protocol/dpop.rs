@@ -3,6 +3,8 @@
 mod nonces;
 
 use aws_lc_rs::{digest, hmac};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use fluent_uri::Uri;
 
 use super::error::dpop::DpopError;
@@ -73,12 +75,47 @@ impl Dpop {
     /// # Errors
     /// [`DpopError`].
     pub fn check(&self, fields: &[&str], by_alias: bool, now: UnixTime) -> Result<Option<Proof>, DpopError> {
-        // 1. "There is not more than one DPoP HTTP request header field."
-        let proof = match fields {
-            [] => return Ok(None),
-            [proof] => proof,
-            _ => return Err(DpopError::Repeated),
+        let Some(proof) = only(fields)? else { return Ok(None) };
+        let url = if by_alias && self.alias.is_some() { &self.alias } else { &self.htu };
+        // 10. "If the server provided a nonce value to the client, the nonce claim matches the server-provided nonce value."
+        let nonce_age = |claims: &Claims| if self.require_nonce { self.nonce_age(claims, now) } else { Ok(0) };
+        let (proof, nonce_age) = self.read(proof, ("POST", url.as_deref()), now, nonce_age)?;
+        Ok(Some(Proof { nonce_due: nonce_age > 0, ..proof }))
+    }
+
+    /// The proof beside an access token, by `request`, the method and URL of a request to an API. No nonce is asked for:
+    /// those of the token endpoint are for the token endpoint.
+    ///
+    /// # Errors
+    /// [`DpopError`].
+    pub fn check_at_api(
+        &self,
+        fields: &[&str],
+        (method, url): (&str, &str),
+        (token, jkt): (&str, &str),
+        now: UnixTime,
+    ) -> Result<Proof, DpopError> {
+        let proof = only(fields)?.ok_or(DpopError::Absent)?;
+        // 12. "If presented to a protected resource in conjunction with an access token: ensure that the value of the ath
+        //     claim equals the hash of that access token; confirm that the public key to which the access token is bound
+        //     matches the public key from the DPoP proof."
+        let hash_of_token = |claims: &Claims| {
+            let ath = required(claims.string("ath", ATH_MAX), "ath")?;
+            let expected = BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, token.as_bytes()));
+            if ath == expected { Ok(()) } else { Err(DpopError::Ath) }
         };
+        let (proof, ()) = self.read(proof, (method, normalised(url).as_deref()), now, hash_of_token)?;
+        if proof.jkt == jkt { Ok(proof) } else { Err(DpopError::OtherKey) }
+    }
+
+    /// A proof that shows a key to the request of this method and URL, with what `further` finds in its claims.
+    fn read<T>(
+        &self,
+        proof: &str,
+        (method, url): (&str, Option<&str>),
+        now: UnixTime,
+        further: impl FnOnce(&Claims) -> Result<T, DpopError>,
+    ) -> Result<(Proof, T), DpopError> {
         // 2. "a single and well-formed JWT", 4. typ, 5. "alg … indicates a registered asymmetric digital signature
         //    algorithm", 7. "The jwk JOSE Header Parameter does not contain a private key."
         let unverified = Unverified::parse(proof, Kind::DpopProof, LONGEST)?;
@@ -93,26 +130,24 @@ impl Dpop {
         let jti = required(claims.string("jti", JTI_MAX), "jti")?;
         let iat = UnixTime(required(claims.numeric_date("iat"), "iat")?);
         // 8. "The htm claim matches the HTTP method of the current request."
-        if htm != "POST" {
+        if htm != method {
             return Err(DpopError::Htm);
         }
         // 9. "The htu claim matches the HTTP URI value for the HTTP request in which the JWT was received, ignoring any
         //    query and fragment parts."
         let htu = normalised(htu).ok_or(DpopError::Htu)?;
-        let expected = if by_alias && self.alias.is_some() { &self.alias } else { &self.htu };
-        if expected.as_ref() != Some(&htu) {
+        if url != Some(&*htu) {
             return Err(DpopError::Htu);
         }
         // 11. "The creation time of the JWT … is within an acceptable window".
         is_timely(claims, iat, now)?;
-        // 10. "If the server provided a nonce value to the client, the nonce claim matches the server-provided nonce value."
-        let nonce_due = self.require_nonce && self.nonce_age(claims, now)? > 0;
+        let found = further(claims)?;
         let mut hash = [0; 32];
         let jti = digest::digest(&digest::SHA256, jti.as_bytes());
         hash.iter_mut().zip(jti.as_ref()).for_each(|(to, from)| *to = *from);
         // H39: remembered for longer than the proof is taken anywhere, whatever the clocks of replicas say.
         let expires_at = iat.plus(PAST).plus(CLOCKS);
-        Ok(Some(Proof { jkt: key.jkt().to_owned(), jti: hash, expires_at, nonce_due }))
+        Ok((Proof { jkt: key.jkt().to_owned(), jti: hash, expires_at, nonce_due: false }, found))
     }
 
     fn nonce_age(&self, claims: &Claims, now: UnixTime) -> Result<i64, DpopError> {
@@ -126,6 +161,15 @@ impl Dpop {
     /// [`NoEntropy`].
     pub fn nonce(&self, now: UnixTime) -> Result<String, NoEntropy> {
         self.nonces.issue(now)
+    }
+}
+
+/// 1. "There is not more than one DPoP HTTP request header field."
+fn only<'a>(fields: &[&'a str]) -> Result<Option<&'a str>, DpopError> {
+    match fields {
+        [] => Ok(None),
+        [proof] => Ok(Some(proof)),
+        _ => Err(DpopError::Repeated),
     }
 }
 
@@ -163,13 +207,13 @@ const HTM_MAX: usize = 32;
 const HTU_MAX: usize = 2048;
 const JTI_MAX: usize = 256;
 const NONCE_MAX: usize = 256;
+/// A digest of SHA-256 in base64url.
+const ATH_MAX: usize = 43;
 
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-    use base64::Engine as _;
-    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

@@ -5,6 +5,7 @@ mod client_auth;
 pub mod dpop;
 mod grant;
 pub mod inactive;
+pub mod verification;
 
 use std::time::Duration;
 
@@ -219,16 +220,24 @@ impl Error {
             Self::Dpop(error) => error.reason(),
             Self::Grant(error) => error.reason(),
             Self::OtherClientsToken => "token_of_other_client",
-            Self::Unavailable(Unavailable::Registry) => "registry_unusable",
-            Self::Unavailable(Unavailable::Unconfirmed) => "database_unavailable",
-            Self::Unavailable(Unavailable::Hashing) => "hashing_busy",
-            Self::Unavailable(Unavailable::KeySets) => "jwks_uri_busy",
-            Self::Unavailable(Unavailable::Overloaded) => "overloaded",
-            Self::Unavailable(Unavailable::SpentStore) => "spent_store_unavailable",
-            Self::Unavailable(Unavailable::RevokedStore) => "revocation_not_written",
-            Self::Unavailable(Unavailable::NoKey) => "no_signing_key",
+            Self::Unavailable(unavailable) => unavailable.reason(),
             Self::Throttled(_) => "throttled",
             Self::Internal => "internal",
+        }
+    }
+}
+
+impl Unavailable {
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Registry => "registry_unusable",
+            Self::Unconfirmed => "database_unavailable",
+            Self::Hashing => "hashing_busy",
+            Self::KeySets => "jwks_uri_busy",
+            Self::Overloaded => "overloaded",
+            Self::SpentStore => "spent_store_unavailable",
+            Self::RevokedStore => "revocation_not_written",
+            Self::NoKey => "no_signing_key",
         }
     }
 }

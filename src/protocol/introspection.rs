@@ -74,14 +74,7 @@ fn is_active(caller: &ClientId, issued: &Issued, registry: &Registry) -> Result<
     if !resource.introspectors.contains(caller) {
         return Err(Inactive::NotIntrospector);
     }
-    let client = snapshot.client(&issued.client_id).ok_or(Inactive::ClientUnknown)?;
-    if registry.revoked.contains(&issued.jti) {
-        return Err(Inactive::Revoked);
-    }
-    if snapshot.cuts_off(client, issued.iat) {
-        return Err(Inactive::CutOff);
-    }
-    if client.enabled { Ok(()) } else { Err(Inactive::ClientDisabled) }
+    issued.stands(registry, snapshot)
 }
 
 /// The members of RFC 7662 section 2.2, and the claims that were registered for the client.
@@ -90,8 +83,8 @@ fn active(issued: &Issued) -> Object {
     response.insert("active".into(), true.into());
     // RFC 9449 section 6.2: "If the token_type member is included in the introspection response, it MUST contain the value
     // DPoP."
-    let has_key = issued.claims.get("cnf").is_some_and(|cnf| cnf.get("jkt").is_some());
-    response.insert("token_type".into(), if has_key { "DPoP" } else { "Bearer" }.into());
+    let token_type = if issued.bound_to("jkt").is_some() { "DPoP" } else { "Bearer" };
+    response.insert("token_type".into(), token_type.into());
     for (name, value) in issued.claims.iter().filter(|(name, _)| !OURS.contains(&name.as_str())) {
         response.insert(name.clone(), value.clone());
     }

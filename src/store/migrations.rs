@@ -318,7 +318,7 @@ impl Store {
     }
 
     /// Number, name and text of each migration.
-    fn schema_files(&self) -> [(i64, &'static str, &'static str); 10] {
+    fn schema_files(&self) -> [(i64, &'static str, &'static str); 11] {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
@@ -341,6 +341,7 @@ impl Store {
             file!(8, "times_and_sessions"),
             file!(9, "history"),
             file!(10, "foreign_clients"),
+            file!(11, "client_ids"),
         ]
     }
 }

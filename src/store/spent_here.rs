@@ -10,7 +10,7 @@ use crate::model::time::UnixTime;
 
 /// The uses of this process. Bounded: when there are too many, those that expire first are forgotten first.
 #[derive(Debug, Default)]
-pub(super) struct SpentHere {
+pub struct SpentHere {
     /// The first half of a digest for each use, by the period in which it expires.
     periods: Mutex<BTreeMap<i64, HashSet<[u8; 16]>>>,
 }
@@ -22,9 +22,23 @@ impl SpentHere {
         for one in uses {
             periods.entry(period_of(one.expires_at)).or_default().insert(name_of(one));
         }
-        while periods.values().map(HashSet::len).sum::<usize>() > MOST {
-            periods.pop_first();
+        drop_surplus(&mut periods);
+    }
+
+    /// Notes a use, and whether it is the first. What has expired before `now` is forgotten.
+    #[must_use]
+    pub fn first_use(&self, one: &Use, now: UnixTime) -> bool {
+        let name = name_of(one);
+        let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
+        if periods.first_key_value().is_some_and(|(first, _)| *first < period_of(now)) {
+            *periods = periods.split_off(&period_of(now));
         }
+        if periods.values().any(|period| period.contains(&name)) {
+            return false;
+        }
+        periods.entry(period_of(one.expires_at)).or_default().insert(name);
+        drop_surplus(&mut periods);
+        true
     }
 
     /// Whether this was spent here.
@@ -38,6 +52,12 @@ impl SpentHere {
     pub(super) fn forget(&self, now: UnixTime) {
         let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
         *periods = periods.split_off(&period_of(now));
+    }
+}
+
+fn drop_surplus(periods: &mut BTreeMap<i64, HashSet<[u8; 16]>>) {
+    while periods.values().map(HashSet::len).sum::<usize>() > MOST {
+        periods.pop_first();
     }
 }
 
@@ -82,10 +102,13 @@ mod tests {
         for other in [(UseKind::DpopProof, "a", 1), (UseKind::Assertion, "b", 1), (UseKind::Assertion, "a", 2)] {
             assert!(!here.has(&one(other.0, other.1, other.2, 1000)), "{other:?}");
         }
+        let other = one(UseKind::DpopProof, "a", 3, 1000);
+        assert!(here.first_use(&other, UnixTime(0)) && !here.first_use(&other, UnixTime(1000)));
         here.forget(UnixTime(1000));
         assert!(here.has(&used));
         here.forget(UnixTime(1000 + PERIOD));
         assert!(!here.has(&used));
+        assert!(here.first_use(&used, UnixTime(0)) && here.first_use(&used, UnixTime(1000 + PERIOD)));
     }
 
     #[test]

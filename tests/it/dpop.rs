@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use axum::http::StatusCode;
@@ -84,6 +85,19 @@ impl Prover {
     /// A proof for the token endpoint that was never used before.
     pub fn proof(&self) -> String {
         self.sign(&self.header(), &Self::claims())
+    }
+
+    /// A proof for a request to an API with `token`, as RFC 9449 section 7 has it, but for `changes`.
+    pub fn proof_at_api(&self, (htm, htu): (&str, &str), token: &str, changes: &Value) -> String {
+        let ath = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes()));
+        let mut claims = Self::claims();
+        for (name, value) in [("htm", htm), ("htu", htu), ("ath", &*ath)] {
+            claims[name] = value.into();
+        }
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        self.sign(&self.header(), &claims)
     }
 
     fn proof_with(&self, name: &str, value: impl Into<Value>) -> String {

@@ -31,6 +31,8 @@ on_both!(
     a_signing_key_is_shown_in_pem_and_as_a_jwk,
     assertions_as_libraries_make_them_are_accepted_for_one_client,
     a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else,
+    any_printable_ascii_names_a_client,
+    a_seed_and_the_commands_that_are_proposed_quote_a_client_id,
 );
 
 async fn with_key(setup: &Setup, id: &str, signer: &Signer) {
@@ -324,4 +326,78 @@ async fn ed25519_goes_by_the_name_that_is_configured(db: Db) {
     let (signing, _) = SigningKey::generate(Alg::EdDsa).unwrap();
     let plain = signing.sign(b"{}").unwrap();
     assert!(signing.fully_specified().verifies(&plain));
+}
+
+/// Ids of clients that come from another server.
+const FOREIGN_IDS: [&str; 6] = [
+    "https://ci.example/job?a=b+c",
+    "spiffe://prod.example/ns/pay/sa/api",
+    "it's \"the\" {payroll}\\n",
+    "a  b",
+    "50%25",
+    "~",
+];
+
+async fn any_printable_ascii_names_a_client(db: Db) {
+    let setup = Setup::new(db).await;
+    let (signer, longest) = (Signer::es256(), "x".repeat(255));
+    let ids: Vec<&str> = FOREIGN_IDS.into_iter().chain([&*longest]).collect();
+    setup.resource("https://api.test", "api:read").await;
+    let mut secrets = Vec::new();
+    for id in &ids {
+        let resources = vec!["https://api.test".parse().unwrap()];
+        secrets.push(setup.client(Client { resources, ..client(id) }).await);
+        let quoted = id.replace('\'', "''");
+        let introspects = format!("insert into resource_introspector values ('https://api.test', '{quoted}')");
+        setup.db.sql(&introspects).await.unwrap();
+        setup.store.add_client_keys(id, &[signer.stored()]).await.unwrap();
+    }
+    let server = setup.start().await;
+    for (id, secret) in ids.iter().zip(&secrets) {
+        let encoded = id.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        let encoded_basic = server.basic(&encoded, secret, "").await;
+        for answer in [
+            // Raw, as many libraries send it.
+            server.basic(id, secret, "").await,
+            server.basic(&encoded, secret, &format!("&client_id={encoded}")).await,
+            server.in_body(&encoded, secret, "").await,
+            ask(&server, &signer.fresh(id)).await,
+        ] {
+            let claims = answer.token().1;
+            assert_eq!((&claims["sub"], &claims["client_id"]), (&json!(id), &json!(id)));
+        }
+        server.basic(id, "wrong-secret-of-this-client", "").await.e401();
+        let token = encoded_basic.access_token();
+        let introspected = server.introspect(&encoded, secret, &token).await.json();
+        assert_eq!((&introspected["active"], &introspected["client_id"]), (&json!(true), &json!(id)));
+        server.revoke(&encoded, secret, &token).await;
+        server.introspect(id, secret, &token).await.inactive();
+    }
+}
+
+async fn a_seed_and_the_commands_that_are_proposed_quote_a_client_id(db: Db) {
+    let grantd = Grantd::new(&db);
+    grantd.ok(&["migrate"]).await;
+    for id in FOREIGN_IDS {
+        let seed = grantd.ok(&["client", "create", id, "--sql"]).await;
+        db.sql(&seed.stdout).await.unwrap_or_else(|error| panic!("{error}: {}", seed.stdout));
+        let shown: Value = serde_json::from_str(&grantd.ok(&["client", "show", id, "--json"]).await.stdout).unwrap();
+        assert_eq!(shown["client_id"], id);
+        let refused = grantd.run(&["client", "key", "remove", id, "k"]).await.stderr;
+        let proposed = refused.split('`').nth(1).unwrap_or_else(|| panic!("{refused}"));
+        let words = shell_words(proposed);
+        assert_eq!(words, ["grantd", "client", "key", "list", id]);
+    }
+    for id in ["", " a", "a ", "é", "a\tb"] {
+        let refused = grantd.run(&["client", "create", id]).await;
+        assert!(refused.stderr.contains("1 to 255 printable ASCII"), "{refused:?}");
+    }
+}
+
+/// The words of a command, as a shell reads them.
+fn shell_words(command: &str) -> Vec<String> {
+    let script = format!("printf '%s\\0' {command}");
+    let printed = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    let text = String::from_utf8(printed.stdout).unwrap();
+    text.split_terminator('\0').map(str::to_owned).collect()
 }

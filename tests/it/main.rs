@@ -22,6 +22,7 @@ mod assertion;
 mod jose;
 
 /// A6: vectors that others have collected.
+mod verify;
 mod wycheproof;
 
 /// PostgreSQL servers of a test's own.

@@ -72,7 +72,7 @@ async fn exit_codes_and_messages_say_what_to_do() {
         (&["config", "check", "--set", "issuer=http://as.test"], 78, "https"),
         (&["config", "check", "--set", "nonsense=1"], 78, "unknown key `nonsense`"),
         (&["frobnicate"], 2, "unrecognized subcommand"),
-        (&["client", "create", "a b"], 2, "1 to 128"),
+        (&["client", "create", " a"], 2, "1 to 255"),
         (&["client", "create", "a", "--scope", "x  y"], 2, "single spaces"),
         (&["client", "show", "nobody"], 1, "client list"),
         (&["client", "create", "a", "--claim", "aud=x"], 1, "grantd sets this claim itself"),

@@ -96,8 +96,8 @@ async fn arguments_and_names_of_files_are_escaped_too() {
     ] {
         assert_plain(&grantd.run(arguments).await, &format!("{arguments:?}"));
     }
-    let told = grantd.run(&["client", "show", "a b"]).await;
-    assert!(told.status.code() == Some(2) && told.stderr.contains("a b"), "{told:?}");
+    let told = grantd.run(&["client", "show", "a b "]).await;
+    assert!(told.status.code() == Some(2) && told.stderr.contains("'a b '"), "{told:?}");
 }
 
 #[tokio::test]

@@ -74,8 +74,8 @@ impl Claims {
 
     /// All claims as they stand.
     #[must_use]
-    pub fn members(&self) -> &Object {
-        &self.0
+    pub fn into_members(self) -> Object {
+        self.0
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
         }
         let both = claims(r#"{"aud":["a","b"]}"#);
         assert_eq!(both.audience().unwrap().unwrap().all(), ["a", "b"]);
-        assert!(both.has("aud") && !both.has("sub") && both.members().len() == 1);
+        assert!(both.has("aud") && !both.has("sub") && both.into_members().len() == 1);
         assert!(matches!(claims(r#"{"aud":["a"]}"#).audience(), Ok(Some(Audience::Many(_)))));
     }
 }

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{Log, TokenLabels, cut, micros};
+use super::{Log, TokenLabels, VerificationLabels, cut, micros};
 use crate::model::client::AuthMethod;
 use crate::protocol::introspection::Introspected;
+use crate::protocol::verification::Verified;
 use crate::protocol::{Outcome, Revocation};
 
 /// What every line says of its request.
@@ -46,6 +47,46 @@ impl Log {
         self.counts.revocations.get_or_create(&labels).inc();
         let jti = outcome.result.as_ref().ok().and_then(|revocation| revocation.jti.as_deref());
         write("revocation", reason, outcome, &About { jti, client_id: None }, asked);
+    }
+}
+
+impl Log {
+    pub(super) fn verification(&self, verified: &Verified, resource: Option<&str>, asked: &Asked<'_>) {
+        let token = verified.token.as_ref();
+        let (client_id, jti) = token.map(|token| (cut(&token.client_id), token.jti.to_string())).unzip();
+        let (remote_addr, request_id, duration_us) = (asked.source, asked.request_id, micros(asked.seconds));
+        let (aud, resource) = (token.map(|token| &*token.aud), resource.map(cut));
+        match &verified.verdict {
+            Ok(()) => {
+                self.counts.passed.inc();
+                tracing::info!(
+                    event = "verification",
+                    reason = "ok",
+                    client_id,
+                    aud,
+                    jti,
+                    remote_addr = %remote_addr,
+                    request_id,
+                    duration_us,
+                );
+            }
+            Err(refusal) => {
+                let reason = refusal.reason();
+                self.counts.verifications.get_or_create(&VerificationLabels { result: "refused", reason }).inc();
+                tracing::warn!(
+                    event = "verification",
+                    reason,
+                    detail = %refusal,
+                    client_id,
+                    aud,
+                    resource,
+                    jti,
+                    remote_addr = %remote_addr,
+                    request_id,
+                    duration_us,
+                );
+            }
+        }
     }
 }
 

@@ -6,6 +6,9 @@ use crate::crypto::jose::JoseError;
 /// Why a DPoP proof was not taken.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum DpopError {
+    /// An API wants one beside a token that is bound to a key.
+    #[error("the token is bound to a key, and there is no DPoP header field")]
+    Absent,
     /// DPO-02.
     #[error("there is more than one DPoP header field")]
     Repeated,
@@ -16,10 +19,10 @@ pub enum DpopError {
     #[error("the profile does not permit the proof's alg")]
     Alg,
     /// DPO-09.
-    #[error("the proof's htm is not POST")]
+    #[error("the proof's htm is not the method of the request")]
     Htm,
     /// DPO-10.
-    #[error("the proof's htu is not the URL of this endpoint")]
+    #[error("the proof's htu is not the URL of the request")]
     Htu,
     /// DPO-11.
     #[error(
@@ -29,6 +32,12 @@ pub enum DpopError {
     /// DPO-14.
     #[error("the proof has no nonce of this server, or one whose time is over")]
     Nonce,
+    /// RFC 9449 section 4.3, item 12.
+    #[error("the proof's ath is not the hash of the access token")]
+    Ath,
+    /// RFC 9449 section 4.3, item 12.
+    #[error("the proof is by another key than the one that the token is bound to")]
+    OtherKey,
     /// DPO-12.
     #[error("the proof was used before")]
     Replayed,
@@ -42,21 +51,25 @@ impl DpopError {
         }
     }
 
-    pub(super) fn description(self) -> &'static str {
+    pub(in crate::protocol) fn description(self) -> &'static str {
         match self {
+            Self::Absent => "send a proof in the DPoP header field",
             Self::Repeated => "send one DPoP header field",
             Self::Proof(_) => "the DPoP proof is malformed or its signature does not verify",
             Self::Alg => "alg of the DPoP proof is not one that this server supports",
-            Self::Htm => "htm of the DPoP proof is not POST",
-            Self::Htu => "htu of the DPoP proof is not the URL of this endpoint",
+            Self::Htm => "htm of the DPoP proof is not the method of the request",
+            Self::Htu => "htu of the DPoP proof is not the URL of the request",
             Self::Time => "the DPoP proof is too old or from the future",
             Self::Nonce => "use the nonce of the DPoP-Nonce header field in the DPoP proof",
+            Self::Ath => "ath of the DPoP proof is not the hash of the access token",
+            Self::OtherKey => "the DPoP proof is by another key than the one of the access token",
             Self::Replayed => "the DPoP proof was used before",
         }
     }
 
-    pub(super) fn reason(self) -> &'static str {
+    pub(in crate::protocol) fn reason(self) -> &'static str {
         match self {
+            Self::Absent => "dpop_absent",
             Self::Repeated => "dpop_repeated",
             Self::Proof(JoseError::Signature) => "dpop_signature",
             Self::Alg | Self::Proof(JoseError::Alg | JoseError::Jwk(_)) => "dpop_key",
@@ -65,6 +78,8 @@ impl DpopError {
             Self::Htu => "dpop_htu",
             Self::Time => "dpop_time",
             Self::Nonce => "dpop_nonce",
+            Self::Ath => "dpop_ath",
+            Self::OtherKey => "dpop_other_key",
             Self::Replayed => "dpop_replayed",
         }
     }

@@ -1,0 +1,144 @@
+//! The answer to a gateway that asks whether a request to an API may pass: nginx `auth_request`, Traefik and Caddy
+//! `forward_auth` read its status, and hand its challenge to the client.
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::client_cert::client_cert;
+use super::form::{Form, FormError, Repeated};
+use crate::model::scope::Scope;
+use crate::protocol::error::verification::{GatewayError, Refusal};
+use crate::protocol::verification::{Target, Verification, Verified, Wanted};
+
+/// Whose word is taken on the request that a gateway passes on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trust {
+    /// The gateway is a proxy that we trust.
+    pub(super) gateway: bool,
+    /// It tells the client's certificate in `Client-Cert`.
+    pub(super) client_cert: bool,
+}
+
+/// The request to the API, out of the one that the gateway made.
+pub(super) fn verification<'a>(
+    query: &'a Result<Form<'_>, FormError>,
+    headers: &'a HeaderMap,
+    trust: Trust,
+) -> Verification<'a> {
+    let texts = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+    // A malformed one is none: what is bound to a certificate does not pass with it.
+    let certificate = (trust.gateway && trust.client_cert).then(|| client_cert(headers).ok().flatten());
+    Verification {
+        wanted: wanted(query),
+        authorizations: texts("authorization"),
+        proofs: texts("dpop"),
+        target: target(headers).filter(|_| trust.gateway),
+        certificate,
+    }
+}
+
+/// The form in a query.
+pub(super) fn query(uri: &Uri) -> Result<Form<'_>, FormError> {
+    Form::parse(uri.query().unwrap_or_default().as_bytes())
+}
+
+fn wanted<'a>(query: &'a Result<Form<'_>, FormError>) -> Result<Wanted<'a>, GatewayError> {
+    let query = query.as_ref().map_err(|_| GatewayError::Query)?;
+    let resource = query.one("resource").ok().flatten().ok_or(GatewayError::Resource)?;
+    let scope = query.one("scope").map_err(|Repeated| GatewayError::Scope)?.unwrap_or_default();
+    let scope = if scope.is_empty() { Scope::default() } else { scope.parse().map_err(|_| GatewayError::Scope)? };
+    Ok(Wanted { resource, scope })
+}
+
+/// What Traefik and Caddy tell of the request by themselves, and nginx where it is configured to.
+fn target(headers: &HeaderMap) -> Option<Target<'_>> {
+    let once = |name: &str| {
+        let mut lines = headers.get_all(name).iter();
+        let (line, further) = (lines.next()?, lines.next());
+        line.to_str().ok().filter(|_| further.is_none())
+    };
+    Some(Target {
+        method: once("x-forwarded-method")?,
+        scheme: once("x-forwarded-proto")?,
+        host: once("x-forwarded-host")?,
+        path: once("x-forwarded-uri")?,
+    })
+}
+
+/// What the gateway is told. The three fields stand in every 204, so that they replace what a client made up.
+pub(super) fn response(verified: &Verified, dpop_algs: &str) -> Response {
+    let Verified { token, verdict } = verified;
+    match (verdict, token) {
+        (Ok(()), Some(token)) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            let headers = response.headers_mut();
+            headers.reserve(HEADERS);
+            for (name, claim) in [CLIENT_ID, SUBJECT, SCOPE].into_iter().zip(["client_id", "sub", "scope"]) {
+                // Ids and scopes are printable ASCII.
+                headers.insert(name, HeaderValue::from_str(token.text(claim)).unwrap_or(HeaderValue::from_static("")));
+            }
+            response
+        }
+        (Err(refusal), _) => refused(refusal, dpop_algs),
+        // No request passes without a token.
+        (Ok(()), None) => refused(&Refusal::NoToken, dpop_algs),
+    }
+}
+
+/// RFC 6750 section 3, RFC 9449 section 7.1.
+#[derive(Serialize)]
+struct Told {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    error_description: &'static str,
+}
+
+fn refused(refusal: &Refusal, dpop_algs: &str) -> Response {
+    let status = match refusal {
+        Refusal::Scope(_) => StatusCode::FORBIDDEN,
+        Refusal::Gateway(GatewayError::NoTarget | GatewayError::NoCertificate) | Refusal::Unavailable(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Refusal::Gateway(_) => StatusCode::BAD_REQUEST,
+        // Also for a repeated field, where RFC 6750 section 3.1 has 400: gateways make 500 of what is not 401 or 403.
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    let told = Told { error: refusal.code(), error_description: refusal.description() };
+    let mut response = (status, Json(&told)).into_response();
+    let headers = response.headers_mut();
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+        && let Ok(challenge) = HeaderValue::from_str(&challenge(refusal, &told, dpop_algs))
+    {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// One line, since nginx passes one on: the scheme that was meant first, with what is wrong.
+fn challenge(refusal: &Refusal, told: &Told, dpop_algs: &str) -> String {
+    let by_dpop = matches!(refusal, Refusal::Proof(_) | Refusal::BoundAsBearer);
+    let (mut bearer, mut dpop) = (String::from(BEARER), format!("DPoP realm=\"grantd\", algs=\"{dpop_algs}\""));
+    if let Some(error) = told.error {
+        let meant = if by_dpop { &mut dpop } else { &mut bearer };
+        *meant += &format!(", error=\"{error}\", error_description=\"{}\"", told.error_description);
+        if let Refusal::Scope(scope) = refusal {
+            *meant += &format!(", scope=\"{scope}\"");
+        }
+    }
+    if by_dpop { format!("{dpop}, {bearer}") } else { format!("{bearer}, {dpop}") }
+}
+
+/// RFC 9110 section 11.4: a scheme, and behind it parameters.
+const BEARER: &str = "Bearer realm=\"grantd\"";
+const CLIENT_ID: HeaderName = HeaderName::from_static("x-auth-client-id");
+const SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
+const SCOPE: HeaderName = HeaderName::from_static("x-auth-scope");
+/// Room for the header fields of an answer, so that none has to move.
+const HEADERS: usize = 12;
