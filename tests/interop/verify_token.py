@@ -13,14 +13,16 @@ from joserfc.jwk import KeySet
 from room import check, on_both_databases, same
 
 RESOURCES = {alg: f"https://{alg.lower()}.example" for alg in ["ES256", "EdDSA", "PS256", "RS256"]}
+PLAIN = "https://plain.example"
 
 
-def verify(encoded, keys, issuer, audience, algorithm):
+def verify(encoded, keys, issuer, audience, algorithm, now=None, typs=("at+jwt", "application/at+jwt")):
     """What RFC 9068 section 4 asks a resource server to check."""
     decoded = jwt.decode(encoded, keys, algorithms=[algorithm])
-    if decoded.header["typ"].lower() not in ("at+jwt", "application/at+jwt"):
+    if decoded.header["typ"].lower() not in typs:
         raise JoseError("typ")
     jwt.JWTClaimsRegistry(
+        now=now,
         iss={"essential": True, "value": issuer},
         aud={"essential": True, "value": audience},
         exp={"essential": True},
@@ -43,7 +45,8 @@ def refused(call):
 def story(room):
     for algorithm, uri in RESOURCES.items():
         room.sh(f"grantd resource create {uri} --scope 'read write' --alg {algorithm}")
-    flags = " ".join(f"--resource {uri}" for uri in RESOURCES.values())
+    room.sh(f"grantd resource create {PLAIN} --scope 'read write' --token-typ JWT")
+    flags = " ".join(f"--resource {uri}" for uri in [*RESOURCES.values(), PLAIN])
     room.sh(f"grantd client create service --scope 'read write' {flags} --secret-file service.secret")
     room.sh("grantd client create plain --scope 'read write' --secret-file plain.secret")
     with room.serving():
@@ -71,6 +74,12 @@ def story(room):
             check(refused(lambda: verify(f"{head}.{claims}.{flipped}", keys, room.issuer, uri, algorithm)), f"{algorithm}: altered")
             check(refused(lambda: verify(encoded, keys, room.issuer, "https://other.example", algorithm)), f"{algorithm}: audience")
             check(refused(lambda: verify(encoded, keys, "https://other.example", uri, algorithm)), f"{algorithm}: issuer")
+            late = decoded.claims["exp"]
+            check(verify(encoded, keys, room.issuer, uri, algorithm, now=late - 1), f"{algorithm}: a second before its expiry")
+            check(refused(lambda: verify(encoded, keys, room.issuer, uri, algorithm, now=late + 1)), f"{algorithm}: expired")
+        plain = token("service", f"--data scope=read --data-urlencode resource={PLAIN}")["access_token"]
+        check(verify(plain, keys, room.issuer, PLAIN, "ES256", typs=("jwt",)), "typ JWT where it is expected")
+        check(refused(lambda: verify(plain, keys, room.issuer, PLAIN, "ES256")), "typ JWT where at+jwt is expected")
 
 
 on_both_databases(story)
