@@ -1,6 +1,7 @@
-"""Node.js as client and as resource server: openid-client, oauth4webapi, jose and simple-oauth2, unmodified.
+"""Node.js as client and as resource server: openid-client, oauth4webapi, jose, simple-oauth2, express-oauth2-jwt-bearer,
+and passport-jwt with jwks-rsa, unmodified.
 
-Usage: node_clients.py PATH_OF_GRANTD DIRECTORY. The directory has clients.mjs with its packages beside it.
+Usage: node_clients.py PATH_OF_GRANTD DIRECTORY. The directory has clients.mjs and servers.mjs with their packages beside them.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 from room import check, on_both_databases
 
 API = "https://api.example"
+OTHER = "https://other.example"
 PLAIN = "https://plain.example"
 
 
@@ -24,12 +26,17 @@ def node(room, *arguments, input=None):
 
 
 def story(room):
-    create = "grantd client create %s --scope 'api:read plain:read' --default-scope api:read --resource %s --resource %s --no-secret"
+    create = (
+        "grantd client create %s --scope 'api:read api:write plain:read' --default-scope api:read "
+        f"--resource {API} --resource {OTHER} --resource {PLAIN} --no-secret"
+    )
     keys = node(room, "keys")
-    room.sh(f"grantd resource create {API} --scope api:read")
+    room.sh(f"grantd resource create {API} --scope 'api:read api:write'")
+    room.sh(f"grantd resource create {OTHER} --scope api:read")
     room.sh(f"grantd resource create {PLAIN} --scope plain:read --token-typ JWT")
     for client_id in ["secret", "api", *keys]:
-        room.sh(create % (client_id, API, PLAIN))
+        room.sh(create % client_id)
+    room.sh(create % "brief" + " --token-ttl 2s")
     private = {"d", "p", "q", "dp", "dq", "qi"}
     for client_id, key in keys.items():
         public = {name: value for name, value in key.items() if name not in private}
@@ -38,9 +45,11 @@ def story(room):
     world = {
         "issuer": room.issuer,
         "api": API,
+        "other": OTHER,
         "plain": PLAIN,
         "secret": room.secret("secret"),
         "apiSecret": room.secret("api"),
+        "briefSecret": room.secret("brief"),
         "keys": keys,
     }
     with room.serving():

@@ -5,6 +5,7 @@ import * as jose from 'jose'
 import * as oauth from 'oauth4webapi'
 import * as client from 'openid-client'
 import simple from 'simple-oauth2'
+import { expressServers } from './servers.mjs'
 
 const ALGORITHMS = ['ES256', 'ES384', 'Ed25519', 'PS256', 'RS256', 'RS384']
 let passed = 0
@@ -144,8 +145,10 @@ if (process.argv[2] === 'keys') {
   let text = ''
   for await (const chunk of process.stdin) text += chunk
   const world = JSON.parse(text)
+  const expired = await expressServers(world, story, check)
   await openidClient(world)
   await resourceServers(world)
   await simpleOauth2(world)
+  await expired()
   console.log(JSON.stringify({ passed, failures }))
 }
