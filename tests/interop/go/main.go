@@ -1,5 +1,5 @@
 // OAuth clients and resource servers of Go, unmodified and as their documentation says: golang.org/x/oauth2,
-// go-oidc and lestrrat's jwx. Called by go_clients.py with a description of a running server on stdin; prints
+// go-oidc, lestrrat's jwx and zitadel/oidc. Called by go_clients.py with a description of a running server on stdin; prints
 // {"passed", "failures"}.
 package main
 
@@ -22,7 +22,7 @@ import (
 )
 
 type world struct {
-	Issuer, API, Secret, CA string
+	Issuer, API, Secret, APISecret, Key, CA string
 }
 
 type report struct {
@@ -88,6 +88,7 @@ func main() {
 		var refused *oauth2.RetrieveError
 		check(errors.As(err, &refused) && refused.ErrorCode == "invalid_client", fmt.Sprintf("x/oauth2, a wrong secret: %v", err))
 	}
+	zitadelClients(ctx, server, trusting)
 	if err := json.NewEncoder(os.Stdout).Encode(told); err != nil {
 		panic(err)
 	}
