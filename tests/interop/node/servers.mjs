@@ -97,12 +97,15 @@ export async function expressServers(world, story, check) {
   const strictApi = await bearer({ issuerBaseURL, audience: world.api, strict: true, clockTolerance: 0 })
   const passportApi = await passportJwt({ jwksUri, issuer: world.issuer, audience: world.api })
 
+  // With these, the applications fetch and cache the JWK Set.
+  const both = await token(config, 'api:read api:write', world.api)
+  same(await strictApi.get('/any', both), '200 secret', 'express-oauth2-jwt-bearer, a first token')
+  same(await passportApi.get('/any', both), '200 secret', 'passport-jwt, a first token')
   const expiring = await token(await by('brief', world.briefSecret), 'api:read', world.api)
   same(await strictApi.get('/any', expiring), '200 brief', 'express-oauth2-jwt-bearer, a token that expires soon')
   same(await passportApi.get('/any', expiring), '200 brief', 'passport-jwt, a token that expires soon')
   const { exp } = JSON.parse(Buffer.from(expiring.split('.')[1], 'base64url'))
 
-  const both = await token(config, 'api:read api:write', world.api)
   const narrow = await token(config, 'api:read', world.api)
   const other = await token(config, 'api:read', world.other)
   const plain = await token(config, 'plain:read', world.plain)
