@@ -36,7 +36,6 @@ def story(room):
     room.sh(f"grantd resource create {PLAIN} --scope plain:read --token-typ JWT")
     for client_id in ["secret", "api", *keys]:
         room.sh(create % client_id)
-    room.sh(create % "brief" + " --token-ttl 3s")
     private = {"d", "p", "q", "dp", "dq", "qi"}
     for client_id, key in keys.items():
         public = {name: value for name, value in key.items() if name not in private}
@@ -49,7 +48,6 @@ def story(room):
         "plain": PLAIN,
         "secret": room.secret("secret"),
         "apiSecret": room.secret("api"),
-        "briefSecret": room.secret("brief"),
         "keys": keys,
     }
     with room.serving():
