@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import http.server
 import json
+import socket
 import subprocess
 import threading
 import time
@@ -16,8 +17,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jwt
+from joserfc.jwk import ECKey
 from room import check, free_ports, on_both_databases, same
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "gateways"
@@ -60,7 +61,7 @@ def running(room, name, command, port):
     try:
         for _ in range(200):
             with contextlib.suppress(OSError):
-                call(f"http://127.0.0.1:{port}/", {})
+                socket.create_connection(("127.0.0.1", port), 1).close()
                 break
             if gateway.poll() is not None:
                 raise SystemExit(f"{name} ended: {log.read_text()}")
@@ -115,7 +116,7 @@ def haproxy(room, api, port):
 
 def apache(room, api, port):
     modules = "/usr/lib/apache2/modules"
-    named = ["mpm_event", "authz_core", "authn_core", "proxy", "proxy_http", "oauth2"]
+    named = ["mpm_event", "authz_core", "authn_core", "proxy", "proxy_http", "rewrite", "oauth2"]
     load = "\n".join(f"LoadModule {name}_module {modules}/mod_{name}.so" for name in named)
     conf = room.directory / "apache-main.conf"
     conf.write_text(f"""
@@ -134,13 +135,12 @@ Include {example(room, "apache.conf", api, port, 8093)}
 
 def proof(key, method, url, token):
     """A DPoP proof beside an access token (RFC 9449 section 7)."""
-    numbers = key.public_key().public_numbers()
     encode = lambda octets: base64.urlsafe_b64encode(octets).decode().rstrip("=")
-    x, y = (encode(number.to_bytes(32, "big")) for number in (numbers.x, numbers.y))
-    claims = {"htm": method, "htu": url, "jti": encode(hashlib.sha256(str(time.time_ns()).encode()).digest()), "iat": int(time.time())}
+    jti = encode(hashlib.sha256(str(time.time_ns()).encode()).digest())
+    claims = {"htm": method, "htu": url, "jti": jti, "iat": int(time.time())}
     if token:
         claims["ath"] = encode(hashlib.sha256(token.encode()).digest())
-    return jwt.encode(claims, key, "ES256", {"typ": "dpop+jwt", "jwk": {"kty": "EC", "crv": "P-256", "x": x, "y": y}})
+    return jwt.encode({"typ": "dpop+jwt", "alg": "ES256", "jwk": key.as_dict(private=False)}, claims, key)
 
 
 def token(room, client_id, secret, further="", fields=None):
@@ -161,6 +161,7 @@ def checks(name, url, tokens, asks):
     code, _, told = call(url, {"Authorization": f"Bearer {tokens['good']}", **forged()})
     same(code, 200, f"{name}: a good token")
     same(told["X-Auth-Client-Id"] if asks else None, ["billing"] if asks else None, f"{name}: whose it is")
+    same(status(tokens["both"]), 200, f"{name}: the scope among others")
     code, fields, _ = call(url, forged())
     same(code, 401, f"{name}: no token")
     check("Bearer" in fields.get("WWW-Authenticate", "") or name == "apache", f"{name}: the challenge")
@@ -199,10 +200,11 @@ def story(room):
     secret, elsewhere, short = (room.secret(client) for client in ["billing", "elsewhere", "short"])
     api = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
     threading.Thread(target=api.serve_forever, daemon=True).start()
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = ECKey.generate_key("P-256")
     with room.serving():
         tokens = {
             "good": token(room, "billing", secret),
+            "both": token(room, "billing", secret, "&scope=invoices:write+invoices:read"),
             "little": token(room, "billing", secret, "&scope=invoices:write"),
             "expired": token(room, "short", short),
             "revoked": token(room, "billing", secret),
