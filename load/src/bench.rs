@@ -15,6 +15,7 @@ mod spent;
 mod sql;
 mod start;
 mod sweep;
+mod verify;
 mod warm;
 
 use std::cell::OnceCell;
@@ -37,7 +38,7 @@ use crate::stock::Stock;
 type Section = (&'static str, &'static str, fn(&Bench, &mut Report) -> anyhow::Result<()>);
 
 /// In the order in which they run.
-pub const SECTIONS: [Section; 16] = [
+pub const SECTIONS: [Section; 17] = [
     ("noise", "the limit server against itself: ratios this near to 1 mean nothing", noise::run),
     ("warm", "P1 P2: warm tokens against the limit", warm::run),
     ("connections", "new connections and TLS against the limit", connections::run),
@@ -54,6 +55,7 @@ pub const SECTIONS: [Section; 16] = [
     ("sweep", "what requests notice while a million expired ids are swept", sweep::run),
     ("herd", "a thousand clients that start at once", herd::run),
     ("documents", "P11: key set and metadata against static bytes", documents::run),
+    ("verify", "P11: a gateway's question against a form and a signature", verify::run),
 ];
 
 /// What sections share.

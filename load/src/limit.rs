@@ -3,6 +3,7 @@
 
 pub mod certified;
 pub mod proved;
+pub mod verified;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! `limit-server`: serves [`grantd_load::limit`] until it is killed.
 //!
 //! limit-server [ES256|EdDSA|RS256|PS256] [--listen ADDRESS] [--workers N] [--cert FILE --key FILE [--client-ca FILE]]
-//!              [--database URL [--keys FILE]]
+//!              [--database URL [--keys FILE]] [--verify POINT]
 //!
-//! With `--client-ca` it wants certificates; with `--database`, DPoP proofs; with `--keys` too, assertions.
+//! With `--client-ca` it wants certificates; with `--database`, DPoP proofs; with `--keys` too, assertions. With `--verify` it
+//! checks tokens for gateways by a key of P-256.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use anyhow::{Context as _, bail};
 use axum::serve::ListenerExt as _;
 use grantd_load::limit::certified::{self, TlsListener, acceptor};
 use grantd_load::limit::proved::{self, Proved};
+use grantd_load::limit::verified::verified;
 use grantd_load::limit::{Signer, router};
 use tokio::net::TcpListener;
 
@@ -31,6 +33,7 @@ struct Arguments {
     client_ca: Option<PathBuf>,
     database: Option<String>,
     keys: Option<PathBuf>,
+    verify: Option<String>,
 }
 
 impl Arguments {
@@ -43,6 +46,7 @@ impl Arguments {
             client_ca: None,
             database: None,
             keys: None,
+            verify: None,
         };
         let (mut cert, mut key) = (None, None);
         let mut arguments = std::env::args().skip(1);
@@ -56,6 +60,7 @@ impl Arguments {
                 "--client-ca" => parsed.client_ca = Some(PathBuf::from(value()?)),
                 "--database" => parsed.database = Some(value()?),
                 "--keys" => parsed.keys = Some(PathBuf::from(value()?)),
+                "--verify" => parsed.verify = Some(value()?),
                 other if other.starts_with('-') => bail!("there is no option {other}"),
                 alg => alg.clone_into(&mut parsed.alg),
             }
@@ -80,7 +85,10 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(axum::serve(TlsListener::start(socket, tls)?, router(Arc::new(signer))).await?);
     }
     let router = match (&arguments.database, &arguments.keys) {
-        (None, _) => router(Arc::new(signer)),
+        (None, _) => match &arguments.verify {
+            Some(point) => verified(point)?,
+            None => router(Arc::new(signer)),
+        },
         (Some(database), None) => proved::proofs(Arc::new(Proved::new(signer, database, CONNECTIONS, "")?)),
         (Some(database), Some(keys)) => {
             let keys = std::fs::read_to_string(keys).context("--keys")?;

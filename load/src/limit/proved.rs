@@ -144,27 +144,27 @@ impl Proved {
 }
 
 /// A JWS in compact form, in its parts.
-struct Jws<'a> {
+pub(super) struct Jws<'a> {
     signed: &'a str,
     header: &'a str,
-    claims: &'a str,
+    pub(super) claims: &'a str,
     signature: &'a str,
 }
 
 impl<'a> Jws<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         Some(Self { signed, header, claims, signature })
     }
 
-    fn verify(&self, key: &ParsedPublicKey) -> Option<()> {
+    pub(super) fn verify(&self, key: &ParsedPublicKey) -> Option<()> {
         let signature = BASE64_URL_SAFE_NO_PAD.decode(self.signature).ok()?;
         key.verify_sig(self.signed.as_bytes(), &signature).ok()
     }
 }
 
-fn read<T: DeserializeOwned>(part: &str) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
