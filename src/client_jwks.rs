@@ -39,6 +39,14 @@ pub struct ClientJwks {
 /// The keys of one set, as they were fetched.
 pub type Keys = Arc<[StoredKey]>;
 
+/// What of a document cannot be used, and why; `None` when all of it can.
+///
+/// # Errors
+/// Why nothing of it can be used.
+pub fn what_is_skipped(document: &[u8], now: UnixTime) -> Result<Option<String>, String> {
+    Ok(read(document, now)?.what_is_skipped())
+}
+
 /// Why there are no keys of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoKeys {

@@ -1,6 +1,7 @@
 //! `grantd doctor`: everything that can be checked, one line per fault.
 
 mod database;
+mod published;
 
 use anyhow::bail;
 use serde_json::json;
@@ -110,6 +111,14 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
 
     let mut clients: Vec<_> = everything.clients.into_iter().collect();
     clients.sort_by(|a, b| a.0.cmp(&b.0));
+    let readable: Vec<&Client> = clients.iter().filter_map(|(_, client)| client.as_ref()?.as_deref().ok()).collect();
+    for published::Published { client_id, found } in published::examine(config, &readable, ours).await? {
+        match found {
+            Ok(None) => {}
+            Ok(Some(skipped)) => shell.say(&format!("note: client {client_id}: {skipped}"))?,
+            Err(fault) => faults.push(format!("client {client_id}: {fault}")),
+        }
+    }
     for (id, client) in clients {
         match client {
             None => {}

@@ -54,10 +54,11 @@ impl State {
         self.pending = None;
         self.failed = fetched.is_err();
         match fetched {
-            Ok(Fetched { keys, skipped }) => {
+            Ok(fetched) => {
+                let skipped = fetched.what_is_skipped();
+                let keys = fetched.keys;
                 let kids = |keys: &[StoredKey]| keys.iter().map(|key| Arc::clone(&key.kid)).collect::<Vec<_>>();
                 if kids(&keys) != kids(&self.keys) {
-                    let skipped = (!skipped.is_empty()).then(|| reasons(&skipped));
                     tracing::info!(event = "jwks_uri.changed", client_id, %uri, keys = keys.len(), skipped);
                     for key in &keys {
                         key.warn_of_certificate(client_id);
@@ -80,6 +81,13 @@ pub(super) struct Fetched {
     pub(super) keys: Vec<StoredKey>,
     /// Those that cannot.
     skipped: Vec<Skipped>,
+}
+
+impl Fetched {
+    /// What cannot be used, and why.
+    pub(super) fn what_is_skipped(&self) -> Option<String> {
+        (!self.skipped.is_empty()).then(|| reasons(&self.skipped))
+    }
 }
 
 /// The keys of a document, read one by one: those that cannot be used are left out.

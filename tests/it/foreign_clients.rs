@@ -6,7 +6,7 @@ use crate::assertion::{Signer, ask, claims};
 use crate::client_certificates::register;
 use crate::dpop::Prover;
 use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
-use crate::jwks_host::{Host, ask_as, with_pu};
+use crate::jwks_host::{Host, ask_as, publishing, setup as published_at, with_pu};
 use crate::mutual_tls::self_signed;
 use crate::process::daemon::Grantd;
 use grantd::crypto::certificate::Certificate;
@@ -24,6 +24,7 @@ on_both!(
     every_algorithm_signs_assertions_and_proofs,
     an_rsa_key_that_names_no_algorithm_is_used_with_the_one_of_the_header,
     what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works,
+    doctor_says_what_of_a_published_set_is_skipped_and_what_cannot_be_fetched,
     a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate,
     a_revocation_is_answered_with_json,
     what_a_client_reads_depends_on_its_method_alone,
@@ -103,6 +104,27 @@ async fn what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works(db
         ask_as(&server, signer, "pu").await.ok();
     }
     ask_as(&server, &Signer::es256().named("k"), "pu").await.e401();
+}
+
+async fn doctor_says_what_of_a_published_set_is_skipped_and_what_cannot_be_fetched(db: Db) {
+    let host = Host::start().await;
+    let oct = json!({"kty": "oct", "kid": "s", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"});
+    host.publishes_keys(&[Signer::es256().jwk(), oct]);
+    let (setup, _) = published_at(db, &["127.0.0.0/8"]).await;
+    publishing(&setup, "pu", &host.uri()).await;
+    let grantd = Grantd::new(&setup.db)
+        .with("GRANTD__CLIENTS__JWKS_URI_CA_FILE", setup.settings.clients.jwks_uri_ca_file.to_str().unwrap())
+        .with("GRANTD__CLIENTS__JWKS_URI_ALLOW", "127.0.0.0/8");
+    let told = grantd.run(&["doctor"]).await;
+    let note = format!("note: client pu: of its key set at {} is skipped: key 2: ", host.uri());
+    assert!(told.stderr.contains(&note) && !told.stdout.contains("client pu"), "{told:?}");
+    host.answers("404 Not Found", "", b"");
+    publishing(&setup, "off", "https://192.0.2.1/jwks").await;
+    setup.db.sql("update client set enabled = 0 where client_id = 'off'").await.unwrap();
+    let told = grantd.run(&["doctor"]).await;
+    let fault = format!("client pu: its key set at {}: status 404", host.uri());
+    assert!(told.status.code() == Some(1) && told.stdout.contains(&fault), "{told:?}");
+    assert!(!told.stdout.contains("client off"), "{told:?}");
 }
 
 async fn ask_with(server: &Server, id: &str, certificate: Option<&PeerCertificate>, proof: Option<&str>) -> Answer {
