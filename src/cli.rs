@@ -13,6 +13,7 @@ mod health;
 mod key;
 mod migrate;
 mod open;
+mod reference;
 mod registered;
 mod resource;
 mod secret;
@@ -104,6 +105,13 @@ enum Command {
     },
     /// Print the manual page
     Man,
+    /// Write docs/reference
+    #[command(hide = true)]
+    Reference {
+        /// Directory to write the pages into
+        #[arg(long, default_value = "docs/reference")]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -203,6 +211,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             return Ok(io::stdout().write_all(&script)?);
         }
         Command::Man => return Ok(clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout())?),
+        Command::Reference { dir } => return reference::write(dir).await,
         Command::Health { url } => return health::run(url.as_deref(), arguments.config.as_deref(), sources()).await,
         _ => {}
     }
@@ -250,9 +259,12 @@ impl Shell {
                 self.say("the configuration can be used")
             }
             Command::Config(ConfigCommand::Print) => config::print(self),
-            Command::Dev | Command::Serve | Command::Health { .. } | Command::Completions { .. } | Command::Man => {
-                Ok(())
-            }
+            Command::Dev
+            | Command::Serve
+            | Command::Health { .. }
+            | Command::Completions { .. }
+            | Command::Man
+            | Command::Reference { .. } => Ok(()),
         }
     }
 

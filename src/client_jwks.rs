@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-mod entry;
+pub(crate) mod entry;
 mod under_way;
 
 use entry::{Entry, State, read, since};
@@ -219,8 +219,8 @@ async fn wait(mut pending: watch::Receiver<bool>) {
 const PAUSE: Span = Span::from_secs(30);
 /// Keys of this age are fetched again, and used meanwhile.
 const REFRESH_AHEAD: Span = Span::from_secs(240);
-/// M87: keys of this age are not used before they have been asked for again.
-const REFRESH: Span = Span::from_secs(300);
+/// Age of a JWK Set from which on it is fetched again before it is used.
+pub(crate) const REFRESH: Span = Span::from_secs(300);
 /// As many sets may stay for nothing.
 const FEW: usize = 16;
 /// Longest that a request waits, a second more than a fetch may take.

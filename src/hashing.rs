@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
 use crate::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash};
+use crate::model::event::Event;
 use queue::{Place, Queue, Standing};
 
 /// The queue and the threads that work it.
@@ -176,7 +177,7 @@ impl Shared {
                         }
                     }
                     Err(_) => tracing::error!(
-                        event = "internal",
+                        event = Event::Internal.as_str(),
                         reason = "panic",
                         "a hash panicked; whoever waits is told to try again"
                     ),
@@ -185,7 +186,7 @@ impl Shared {
             Job::Hash { secret, cost, answer } => {
                 let hash = SecretHash::new(secret.expose(), cost, memory);
                 if let Err(error) = &hash {
-                    tracing::error!(event = "internal", reason = %error, "a secret was not hashed anew");
+                    tracing::error!(event = Event::Internal.as_str(), reason = %error, "a secret was not hashed anew");
                 }
                 // The error is told above; whoever waits can only try again.
                 drop(answer.send(hash.ok()));

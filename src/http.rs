@@ -2,10 +2,10 @@
 
 pub mod admin;
 mod authentication;
-mod body;
+pub(crate) mod body;
 pub mod client_cert;
 pub mod credentials;
-mod documents;
+pub(crate) mod documents;
 pub mod error;
 mod exposition;
 pub mod form;
@@ -296,13 +296,22 @@ impl Surface {
     }
 
     async fn introspect(&self, posted: &Posted<'_>) -> (Response, Answered) {
-        let outcome = match self.token_query(posted) {
+        let mut outcome = match self.token_query(posted) {
             _ if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
             Ok(request) => self.server.introspect(request).await,
             Err(error) => Outcome::of(error),
         };
+        // Signed before the outcome is logged, since a response that cannot be signed is a refusal.
+        let signed = match &outcome.result {
+            Ok(introspected) if introspection::wants_jwt(posted.headers) => self.server.signed(introspected).map(Some),
+            _ => Ok(None),
+        };
+        let jwt = signed.unwrap_or_else(|error| {
+            outcome.result = Err(error);
+            None
+        });
         let answer = outcome.result.as_ref().map_err(|error| self.refusal(error, posted));
-        let response = introspection::response(&self.server, answer, posted.headers);
+        let response = introspection::response(answer, jwt);
         (response, Answered::Introspection(outcome))
     }
 

@@ -209,8 +209,8 @@ impl Keyring {
 
 /// The hard cap on the life of any token.
 pub const LONGEST_TTL: Span = Span::from_secs(86400);
-/// How far a verifier's clock may be off when it still trusts a retiring key.
-const SKEW: Span = Span::from_secs(60);
+/// Greatest difference of a resource server's clock that still trusts a retiring key.
+pub(crate) const SKEW: Span = Span::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 
 pub mod pace;
 pub mod refusals;
-mod timed;
+pub(crate) mod timed;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -29,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::http::Caller;
 use crate::http::error;
+use crate::model::event::Event;
 use crate::tls::Tls;
 use crate::tls::clients::Shown;
 use pace::Pace;
@@ -98,8 +99,16 @@ impl Listener {
                 _ = stop.changed() => break,
             };
             match accepted {
-                Ok((_, address, _)) if self.pace.exceeds(address.ip(), std::time::Instant::now()) => {
+                Ok((stream, address, slot)) if self.pace.exceeds(address.ip(), std::time::Instant::now()) => {
                     connections.refusals.note(Refused::TooManyConnections, address.ip(), None, None);
+                    // A peer whose connection is closed at once opens the next at once. Half of the slots may hold such
+                    // connections; the others stay free for peers within the limit.
+                    if slots.available_permits() > self.max_connections as usize / 2 {
+                        tokio::spawn(async move {
+                            tokio::time::sleep(HELD).await;
+                            drop((stream, slot));
+                        });
+                    }
                 }
                 Ok((stream, address, slot)) => {
                     let connections = Arc::clone(&connections);
@@ -113,7 +122,7 @@ impl Listener {
                 }
                 // The process is out of descriptors, or the far end has gone already. Neither is cured by haste.
                 Err(error) => {
-                    tracing::warn!(event = "listener.accept_failed", %error, "pausing before the next connection is taken");
+                    tracing::warn!(event = Event::ListenerAcceptFailed.as_str(), %error, "pausing before the next connection is taken");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -130,7 +139,7 @@ impl Listener {
             drop(slots.acquire_many(self.max_connections).await);
         };
         if timeout(self.deadlines.drain + GRACE, all).await.is_err() {
-            tracing::warn!(event = "listener.cut", "connections were cut at the drain deadline");
+            tracing::warn!(event = Event::ListenerCut.as_str(), "connections were cut at the drain deadline");
         }
     }
 }
@@ -202,7 +211,7 @@ where
             Some(tls) => Box::pin(self.serve_tls(tls, stream, address, deadlines, connected_at)).await,
         };
         if let Err(error) = served {
-            tracing::debug!(event = "connection.closed", remote_addr = %address.ip(), reason = %error);
+            tracing::debug!(event = Event::ConnectionClosed.as_str(), remote_addr = %address.ip(), reason = %error);
         }
     }
 
@@ -337,7 +346,9 @@ async fn shake_hands(tls: &Tls, stream: TcpStream) -> io::Result<Shaken> {
     Ok(Shaken::Hands(Box::new(tls.accept(stream).await?)))
 }
 
-/// Largest head of a request; above it the answer is 431.
-const MAX_HEAD: usize = 16 * 1024;
+/// Most bytes of a request line with its header fields; above it the answer is 431.
+pub(crate) const MAX_HEAD: usize = 16 * 1024;
+/// How long a connection beyond an address's limit is held before it is closed.
+const HELD: Duration = Duration::from_secs(5);
 /// Most connections that are taken from the kernel's queue when the listener closes; the queue is shorter.
 const MOST_WAITING: usize = 8192;

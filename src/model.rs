@@ -4,6 +4,7 @@ pub mod certificate;
 pub mod client;
 pub mod client_id;
 pub mod credential;
+pub mod event;
 pub mod jwks_uri;
 pub mod profile;
 pub mod resource;

@@ -27,6 +27,7 @@ use crate::crypto::secret::ClientSecret;
 use crate::keyring::Keyring;
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
+use crate::model::event::Event;
 use crate::model::profile::Profile;
 use crate::model::resource::TokenTyp;
 use crate::model::time::{Clock, UnixTime};
@@ -223,7 +224,7 @@ impl AuthorizationServer {
         let (store, jti, exp) = (self.store.clone(), issued.jti, issued.exp);
         let written = tokio::spawn(async move { store.revoke_token(&jti, &issued.client_id, exp, now).await }).await;
         if let Err(fault) = written.map_err(|_| Error::Internal)? {
-            tracing::error!(event = "registry.trouble", reason = %fault, "a token was not revoked");
+            tracing::error!(event = Event::RevocationNotWritten.as_str(), reason = %fault, "a token was not revoked");
             return Err(Unavailable::RevokedStore.into());
         }
         self.registry.revoked.add(jti, exp);
@@ -246,7 +247,7 @@ impl AuthorizationServer {
             Ok(false) => Ok(issued),
             Ok(true) => Err(Unavailable::Unconfirmed.into()),
             Err(fault) => {
-                tracing::warn!(event = "registry.trouble", reason = %fault, "nothing is said of a token whose key is not known here");
+                tracing::warn!(event = Event::IntrospectionUnknownKey.as_str(), reason = %fault, "nothing is said of a token whose key is not known here");
                 Err(Unavailable::Unconfirmed.into())
             }
         }
@@ -265,7 +266,7 @@ impl AuthorizationServer {
             Ok(Spent::Before(UseKind::Assertion)) => return Err(ClientAuthError::AssertionReplayed.into()),
             Ok(Spent::Before(UseKind::DpopProof)) => return Err(DpopError::Replayed.into()),
             Err(error) => {
-                tracing::warn!(event = "spent.trouble", reason = %error, "what may be used once is refused until the database answers");
+                tracing::warn!(event = Event::SpentTrouble.as_str(), reason = %error, "what may be used once is refused until the database answers");
                 return Err(Unavailable::SpentStore.into());
             }
         }

@@ -17,6 +17,7 @@ use arc_swap::{ArcSwap, Guard};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::crypto::secret_tag::TagKey;
+use crate::model::event::Event;
 use crate::model::time::UnixTime;
 use crate::store::changes::Changes;
 use revoked::Revoked;
@@ -250,7 +251,9 @@ impl Registry {
             // The database lets no other ids in.
             match jti.parse() {
                 Ok(jti) => self.revoked.add(jti, *expires_at),
-                Err(fault) => tracing::error!(event = "revoked_token.malformed", reason = %fault, "a row is left out"),
+                Err(fault) => {
+                    tracing::error!(event = Event::RevokedTokenMalformed.as_str(), reason = %fault, "a row is left out");
+                }
             }
         }
         self.snapshot.store(Arc::new(self.snapshot.load().with(changes, tag_keys)));

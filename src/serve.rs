@@ -4,7 +4,7 @@ pub mod certificates;
 pub mod clients;
 mod costs;
 mod credentials;
-mod descriptors;
+pub(crate) mod descriptors;
 pub mod expiry;
 mod notify;
 pub mod prepare;
@@ -35,6 +35,7 @@ use crate::keyring::Keyring;
 use crate::listener::Listener;
 use crate::listener::pace::Pace;
 use crate::listener::refusals::Refusals;
+use crate::model::event::Event;
 use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
 use crate::pressure::Pressure;
@@ -185,7 +186,7 @@ pub async fn run(
     let running = tokio::select! {
         running = start(config, store, logging, announce) => running?,
         () = signals.stop() => {
-            tracing::info!(event = "stopped", "told to stop before it listened");
+            tracing::info!(event = Event::Stopped.as_str(), "told to stop before it listened");
             return Ok(());
         }
     };
@@ -239,7 +240,7 @@ async fn start(
     let certificates = Arc::new(certificates);
 
     let draining = Arc::new(AtomicBool::new(false));
-    let metrics = telemetry::metrics(logging, &server, &store, &counts, certificates.ends(&server));
+    let metrics = telemetry::metrics::exposition(logging, &server, &store, &counts, certificates.ends(&server));
     let admin = admin::router(Admin { server: Arc::clone(&server), draining: Arc::clone(&draining), metrics });
     let (public_address, private_address) = (public.local_addr()?, private.local_addr()?);
     let listeners = if mutual.is_some() { 2 } else { 1 };
@@ -274,14 +275,14 @@ async fn start(
     let mutual = mutual.map(|mutual| tokio::spawn(mutual.run(answer_at(Door::Alias), stopped.clone())));
     let public = tokio::spawn(public.run(answer_at(Door::Issuer), stopped.clone()));
     let private = tokio::spawn(private.run(move |_, request| admin::answer(&admin, request), stopped));
-    tracing::info!(event = "listening", listener = "admin", address = %private_address, max_connections = most.admin);
+    tracing::info!(event = Event::Listening.as_str(), listener = "admin", address = %private_address, max_connections = most.admin);
     if let Some(mtls) = &config.client_certificates.mtls {
-        tracing::info!(event = "listening", listener = "mtls", address = %mtls.listen, tls = true, max_connections = most.public);
+        tracing::info!(event = Event::Listening.as_str(), listener = "mtls", address = %mtls.listen, tls = true, max_connections = most.public);
     }
-    tracing::info!(event = "listening", listener = "public", address = %public_address, tls = tls.is_some(), issuer = %server.issuer, max_connections = most.public);
+    tracing::info!(event = Event::Listening.as_str(), listener = "public", address = %public_address, tls = tls.is_some(), issuer = %server.issuer, max_connections = most.public);
     if most.public < config.max_connections {
         tracing::warn!(
-            event = "listener.capped",
+            event = Event::ListenerCapped.as_str(),
             limit,
             max_connections = most.public,
             "the limit on open files leaves fewer connections than server.max_connections; raise the hard limit (LimitNOFILE= of systemd, `ulimit -Hn`)"
@@ -307,23 +308,23 @@ async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
         let now = match store.now().await {
             Ok(now) => now,
             Err(error) => {
-                tracing::debug!(event = "spent.trouble", reason = %error, "nothing is swept until the database answers");
+                tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "nothing is swept until the database answers");
                 continue;
             }
         };
         match store.sweep_spent(now).await {
-            Ok(swept) => tracing::debug!(event = "spent.swept", swept),
+            Ok(swept) => tracing::debug!(event = Event::SpentSwept.as_str(), swept),
             Err(error) => {
-                tracing::debug!(event = "spent.trouble", reason = %error, "expired uses are kept until the next sweep");
+                tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "expired uses are kept until the next sweep");
             }
         }
         // By every replica's clock the tokens have ended by then.
         let ended = UnixTime(now.0 - SKEW);
         server.registry.revoked.forget(ended);
         match store.sweep_revoked_tokens(ended).await {
-            Ok(swept) => tracing::debug!(event = "revoked.swept", swept),
+            Ok(swept) => tracing::debug!(event = Event::RevokedSwept.as_str(), swept),
             Err(error) => {
-                tracing::debug!(event = "revoked.trouble", reason = %error, "rows of tokens that ended are kept until the next sweep");
+                tracing::debug!(event = Event::RevokedTrouble.as_str(), reason = %error, "rows of tokens that ended are kept until the next sweep");
             }
         }
     }
@@ -359,7 +360,7 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
         match feed.step().await {
             Ok(()) => {}
             Err(error) if error.is_outage() => {
-                tracing::error!(event = "registry.trouble", reason = %error, "starting without the database; not ready until it is there");
+                tracing::error!(event = Event::DatabaseWaiting.as_str(), reason = %error, "starting without the database; not ready until it is there");
                 return Ok(());
             }
             Err(error) => return Err(error).context("reading the database"),

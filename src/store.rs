@@ -21,6 +21,8 @@ mod origin;
 pub mod pooling;
 pub mod resources;
 pub mod revoked;
+mod rows;
+mod schema;
 pub mod secrets;
 mod seeds;
 pub mod servers;
@@ -309,7 +311,7 @@ impl Store {
     }
 
     /// Runs a query on a connection of the pool and returns its rows.
-    pub(crate) async fn fetch<R: Row>(&self, sql: &'static str, values: &[Value]) -> Result<Vec<R>, StoreError> {
+    pub(crate) async fn fetch<R: Row>(&self, sql: impl SqlSafeStr, values: &[Value]) -> Result<Vec<R>, StoreError> {
         within(async {
             pooled!(self, |connection, named| query_as(sql, values)?.persistent(named).fetch_all(connection).await)
         })

@@ -40,7 +40,8 @@ impl Throttle {
     pub fn check(&self, client_id: &str, source: IpAddr, now: Instant) -> Result<(), Duration> {
         let (pair, slot) = self.slot(client_id, source);
         let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let full_until = slot.empty_at.filter(|_| slot.pair == pair).and_then(|at| at.checked_sub(DRAIN * (BURST - 1)));
+        let full_until =
+            slot.empty_at.filter(|_| slot.pair == pair).and_then(|at| at.checked_sub(REFILL_INTERVAL * (BURST - 1)));
         match full_until.map(|until| until.saturating_duration_since(now)) {
             Some(wait) if !wait.is_zero() => Err(wait),
             _ => Ok(()),
@@ -53,9 +54,9 @@ impl Throttle {
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let drained = slot.empty_at.is_none_or(|at| at <= now);
         if slot.pair == pair && !drained {
-            slot.empty_at = slot.empty_at.map(|at| (at + DRAIN).min(now + DRAIN * BURST));
-        } else if drained || slot.empty_at.is_some_and(|at| at <= now + DRAIN) {
-            *slot = Slot { pair, empty_at: Some(now + DRAIN) };
+            slot.empty_at = slot.empty_at.map(|at| (at + REFILL_INTERVAL).min(now + REFILL_INTERVAL * BURST));
+        } else if drained || slot.empty_at.is_some_and(|at| at <= now + REFILL_INTERVAL) {
+            *slot = Slot { pair, empty_at: Some(now + REFILL_INTERVAL) };
         }
     }
 
@@ -125,10 +126,10 @@ pub fn network(source: IpAddr) -> IpAddr {
 
 const SOURCES: usize = 16_384;
 const SLOTS: usize = 65_536;
-/// So many failures in a row are taken,
-const BURST: u32 = 10;
-/// and one more in each such time.
-const DRAIN: Duration = Duration::from_secs(3);
+/// Failures in a row before a client and source pair is throttled.
+pub(crate) const BURST: u32 = 10;
+/// A throttled pair may try once more after each interval.
+pub(crate) const REFILL_INTERVAL: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -144,10 +145,10 @@ mod tests {
             assert_eq!(throttle.check("victim", A, now), Ok(()));
             throttle.failed("victim", A, now);
         }
-        assert_eq!(throttle.check("victim", A, now), Err(DRAIN));
+        assert_eq!(throttle.check("victim", A, now), Err(REFILL_INTERVAL));
         assert_eq!(throttle.check("victim", B, now), Ok(()), "another source");
         assert_eq!(throttle.check("other", A, now), Ok(()), "another client");
-        assert_eq!(throttle.check("victim", A, now + DRAIN), Ok(()), "one try drains back");
+        assert_eq!(throttle.check("victim", A, now + REFILL_INTERVAL), Ok(()), "one try drains back");
         let (one, neighbour) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
         (0..BURST).for_each(|_| throttle.failed("victim", one, now));
         assert!(throttle.check("victim", neighbour, now).is_err(), "the same /64");

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::Keys;
 use crate::crypto::jwk_set::{JwkSet, Skipped};
 use crate::model::credential::StoredKey;
+use crate::model::event::Event;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::time::{Span, UnixTime};
 
@@ -59,7 +60,7 @@ impl State {
                 let keys = fetched.keys;
                 let kids = |keys: &[StoredKey]| keys.iter().map(|key| Arc::clone(&key.kid)).collect::<Vec<_>>();
                 if kids(&keys) != kids(&self.keys) {
-                    tracing::info!(event = "jwks_uri.changed", client_id, %uri, keys = keys.len(), skipped);
+                    tracing::info!(event = Event::JwksUriChanged.as_str(), client_id, %uri, keys = keys.len(), skipped);
                     for key in &keys {
                         key.warn_of_certificate(client_id);
                     }
@@ -68,7 +69,7 @@ impl State {
                 self.good_at = Some(now);
             }
             Err(reason) => {
-                tracing::warn!(event = "jwks_uri.trouble", client_id, %uri, reason, "the keys that were fetched last are used for an hour");
+                tracing::warn!(event = Event::JwksUriTrouble.as_str(), client_id, %uri, reason, "the keys that were fetched last are used for an hour");
             }
         }
     }
@@ -119,7 +120,7 @@ pub(super) fn since(at: UnixTime, now: UnixTime) -> Span {
     Span::from_secs(now.0.abs_diff(at.0))
 }
 
-/// M87: keys of this age are not used at all.
-const STALE: Span = Span::from_secs(3600);
+/// Age of a JWK Set from which on it is not used at all.
+pub(crate) const STALE: Span = Span::from_secs(3600);
 /// M88: most keys of a set.
 const MOST: usize = 100;

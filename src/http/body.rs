@@ -59,4 +59,5 @@ where
 }
 
 const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
-const MAX_BODY: usize = 16 * 1024;
+/// Most bytes of a request body; above it the answer is 413.
+pub(crate) const MAX_BODY: usize = 16 * 1024;

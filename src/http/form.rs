@@ -98,7 +98,8 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-const MAX_PARAMETERS: usize = 64;
+/// Most parameters of a form.
+pub(crate) const MAX_PARAMETERS: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -5,26 +5,18 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::protocol::AuthorizationServer;
 use crate::protocol::introspection::Introspected;
 
-/// The answer to a question about a token.
-pub(super) fn response(
-    server: &AuthorizationServer,
-    answer: Result<&Introspected, Response>,
-    headers: &HeaderMap,
-) -> Response {
-    let mut response = match answer {
-        Ok(introspected) if wants_jwt(headers) => match server.signed(introspected) {
-            Ok(jwt) => {
-                let mut response = Response::new(Body::from(jwt));
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(SIGNED));
-                response
-            }
-            Err(error) => (&error).into_response(),
-        },
-        Ok(introspected) => Json(&introspected.response).into_response(),
-        Err(refusal) => refusal,
+/// The introspection response: a refusal, the JWT if one was asked for, or JSON.
+pub(super) fn response(answer: Result<&Introspected, Response>, jwt: Option<String>) -> Response {
+    let mut response = match (answer, jwt) {
+        (Ok(_), Some(jwt)) => {
+            let mut response = Response::new(Body::from(jwt));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(SIGNED));
+            response
+        }
+        (Ok(introspected), None) => Json(&introspected.response).into_response(),
+        (Err(refusal), _) => refusal,
     };
     // RFC 9110 section 12.5.5: what decided between the forms.
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
@@ -35,7 +27,7 @@ pub(super) fn response(
 /// It has to be named: `*/*` is JSON. Where JSON is taken too, by its name or a range, the heavier one counts, and of two
 /// alike the JWT. RFC 9110 section 12.5.1: "If more than one media range applies to a given type, the most specific reference
 /// has precedence."
-fn wants_jwt(headers: &HeaderMap) -> bool {
+pub(super) fn wants_jwt(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let (mut signed, mut json) = (0, [None; JSON.len()]);
     for range in values.flat_map(|value| value.split(',')) {

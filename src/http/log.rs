@@ -20,6 +20,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use super::Caller;
 use crate::crypto::{NoEntropy, random};
 use crate::model::client::AuthMethod;
+use crate::model::event::Event;
+use crate::protocol::error::reason::Reason;
 use crate::protocol::introspection::Introspected;
 use crate::protocol::verification::Verified;
 use crate::protocol::{Granted, Outcome, Revocation};
@@ -93,8 +95,9 @@ impl Default for Counts {
         let token_requests = Family::<TokenLabels, Counter>::default();
         let basic_readings = Family::<ReadingLabels, Counter>::default();
         let verifications = Family::<VerificationLabels, Counter>::default();
-        let passed = VerificationLabels { result: "passed", reason: "ok" };
-        let issued = |method: AuthMethod| TokenLabels { result: "issued", reason: "ok", method: method.as_str() };
+        let passed = VerificationLabels { result: "passed", reason: Reason::Ok.as_str() };
+        let issued =
+            |method: AuthMethod| TokenLabels { result: "issued", reason: Reason::Ok.as_str(), method: method.as_str() };
         Self {
             issued: AuthMethod::ALL.map(|method| token_requests.get_or_create_owned(&issued(method))),
             read: ["form", "raw"].map(|reading| basic_readings.get_or_create_owned(&ReadingLabels { reading })),
@@ -220,7 +223,7 @@ impl Log {
                 self.verification(verified, resource.as_deref(), &Asked { source, request_id, seconds });
             }
             None => tracing::info!(
-                event = "request",
+                event = Event::Request.as_str(),
                 method = cut(arrival.method.as_str()),
                 path = cut(arrival.uri.path()),
                 status = response.status().as_u16(),
@@ -246,8 +249,8 @@ impl Log {
                     read.inc();
                 }
                 tracing::info!(
-                    event = "token.issued",
-                    reason = "ok",
+                    event = Event::TokenIssued.as_str(),
+                    reason = Reason::Ok.as_str(),
                     client_id,
                     auth_method = method,
                     credential_id = outcome.credential_id.as_deref(),
@@ -263,11 +266,11 @@ impl Log {
                 );
             }
             Err(error) => {
-                let reason = error.reason();
+                let reason = error.reason().as_str();
                 let labels = TokenLabels { result: "refused", reason, method };
                 self.counts.token_requests.get_or_create(&labels).inc();
                 tracing::warn!(
-                    event = "token.refused",
+                    event = Event::TokenRefused.as_str(),
                     reason,
                     detail = %error,
                     client_id,

@@ -9,6 +9,7 @@ use rustls::PeerIncompatible;
 use tokio::time::Instant;
 
 use crate::http::log::{ConnectionsRefused, RefusedLabels, RequestId, RequestIds};
+use crate::model::event::Event;
 
 /// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +43,23 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// Every reason, in the order of the reference.
+    pub const ALL: [Self; 13] = [
+        Self::ProxyProtocol,
+        Self::TlsOnCleartext,
+        Self::CleartextOnTls,
+        Self::Http2,
+        Self::FieldsTooLarge,
+        Self::Malformed,
+        Self::TlsVersion,
+        Self::TlsCipher,
+        Self::TlsAlpn,
+        Self::TlsAlert,
+        Self::ClientCertificate,
+        Self::TlsHandshake,
+        Self::TooManyConnections,
+    ];
+
     /// The code of the log and of the metric.
     #[must_use]
     pub fn reason(self) -> &'static str {
@@ -62,8 +80,22 @@ impl Refused {
         }
     }
 
+    /// The status of the answer, or how the connection ends.
+    #[must_use]
+    pub fn answer(self) -> &'static str {
+        match self {
+            Self::ProxyProtocol | Self::TlsOnCleartext | Self::CleartextOnTls | Self::Malformed => "400",
+            Self::FieldsTooLarge => "431, 414",
+            Self::Http2 | Self::TlsAlert | Self::TooManyConnections => "none",
+            Self::TlsVersion | Self::TlsCipher | Self::TlsAlpn | Self::ClientCertificate | Self::TlsHandshake => {
+                "alert"
+            }
+        }
+    }
+
     /// What the bytes look like, and what to do.
-    fn detail(self) -> &'static str {
+    #[must_use]
+    pub fn detail(self) -> &'static str {
         match self {
             Self::ProxyProtocol => {
                 "looks like a PROXY protocol preamble, which grantd does not read; turn it off in the proxy (send-proxy, proxy_protocol)"
@@ -177,7 +209,7 @@ impl Refusals {
         self.counts.get_or_create(&RefusedLabels { reason: refused.reason() }).inc();
         if self.is_due(refused, peer) {
             tracing::info!(
-                event = "connection.refused",
+                event = Event::ConnectionRefused.as_str(),
                 reason = refused.reason(),
                 detail = refused.detail(),
                 error = error.map(tracing::field::display),

@@ -375,7 +375,9 @@ impl<T: Socket> AsyncWrite for Timed<'_, T> {
 
 /// For a peer that has connected, or has begun to send a head, when the listener closes.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
-/// After the last answer, at most this long and this much is read and dropped, and nothing more after a pause.
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 8 << 20;
+/// Longest time for which the rest of a refused request is read and dropped.
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
+/// Most bytes of it.
+pub(crate) const LINGER_BYTES: usize = 8 << 20;
+/// Longest pause in it.
 const LINGER_PAUSE: Duration = Duration::from_secs(1);

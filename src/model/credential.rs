@@ -11,6 +11,7 @@ use crate::crypto::secret::SecretHash;
 use crate::crypto::secret_tag::TagKid;
 use crate::crypto::signature_alg::SignatureAlg;
 use crate::crypto::verifying_key::VerifyingKey;
+use crate::model::event::Event;
 
 /// A secret as the registry knows it: everything but the secret.
 #[derive(Debug, Clone)]
@@ -50,7 +51,7 @@ impl StoredKey {
         if let Some(reason) = self.key.x5c().and_then(Certificate::handshake_fault) {
             let kid = &*self.kid;
             tracing::warn!(
-                event = "client.certificate_unusable",
+                event = Event::ClientCertificateUnusable.as_str(),
                 client_id,
                 credential_id = kid,
                 reason,

@@ -122,7 +122,7 @@ pub struct Resource {
     pub introspectors: Vec<ClientId>,
 }
 
-const MAX_BYTES: usize = 2048;
+pub(crate) const MAX_BYTES: usize = 2048;
 
 #[cfg(test)]
 mod tests {

@@ -151,7 +151,7 @@ fn since_epoch() -> Duration {
 }
 
 /// A hundred years; longer spans are slips of the pen.
-const MAX_SECONDS: u64 = 100 * 366 * 86400;
+pub(crate) const MAX_SECONDS: u64 = 100 * 366 * 86400;
 
 #[cfg(test)]
 mod tests {

@@ -51,7 +51,7 @@ pub fn read<'a>(
         return Err(ClientAuthError::AssertionType);
     }
     let assertion = assertion.ok_or(ClientAuthError::AssertionAbsent)?;
-    let unverified = Unverified::parse(assertion, Kind::ClientAssertion, LONGEST)?;
+    let unverified = Unverified::parse(assertion, Kind::ClientAssertion, MAX_ASSERTION_BYTES)?;
     // RFC 7523 section 3: "The JWT MUST contain an "iss" (issuer) claim … a "sub" (subject) claim … For client
     // authentication, the subject MUST be the "client_id" of the OAuth client." Of two, neither is chosen (C11).
     let claims = unverified.claims_nobody_vouches_for();
@@ -123,45 +123,45 @@ fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) ->
     }
     // "The JWT MUST contain an "exp" (expiration time) claim that limits the time window during which the JWT can be used."
     let exp = UnixTime(claims.numeric_date("exp")?.ok_or(ClientAuthError::AssertionIncomplete("exp"))?);
-    if exp.plus(LATE) <= now {
+    if exp.plus(EXP_LEEWAY) <= now {
         return Err(ClientAuthError::AssertionExpired);
     }
     let (iat, nbf) = (claims.numeric_date("iat")?.map(UnixTime), claims.numeric_date("nbf")?.map(UnixTime));
-    if [nbf, iat].into_iter().flatten().any(|at| at > now.plus(AHEAD)) {
+    if [nbf, iat].into_iter().flatten().any(|at| at > now.plus(NBF_LEEWAY)) {
         return Err(ClientAuthError::AssertionEarly);
     }
-    if iat.is_some_and(|iat| iat.plus(OLDEST) < now) {
+    if iat.is_some_and(|iat| iat.plus(MAX_IAT_AGE) < now) {
         return Err(ClientAuthError::AssertionOld);
     }
     // H41: the jti is remembered until exp, so exp is bounded. The lifetime counts from the client's own time where the
     // client names it, with the same room for clocks as iat and nbf have.
-    if exp > iat.unwrap_or(now).plus(terms.lifetime).plus(AHEAD) {
+    if exp > iat.unwrap_or(now).plus(terms.lifetime).plus(NBF_LEEWAY) {
         return Err(ClientAuthError::AssertionLifetime);
     }
     let jti = claims.string("jti", JTI)?.ok_or(ClientAuthError::AssertionIncomplete("jti"))?;
     let mut hash = [0; 32];
     hash.iter_mut().zip(digest(&SHA256, jti.as_bytes()).as_ref()).for_each(|(to, from)| *to = *from);
     // H39: kept for longer than any replica would take it, by a clock that is a minute behind.
-    let expires_at = exp.plus(LATE).plus(CLOCKS);
+    let expires_at = exp.plus(EXP_LEEWAY).plus(REPLICA_SKEW);
     Ok(Use { kind: UseKind::Assertion, owner: client_id.to_owned(), jti: hash, expires_at })
 }
 
 /// RFC 7523 section 2.2.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// JOS-20.
-const LONGEST: usize = 8 * 1024;
+/// Most bytes of an assertion.
+pub(crate) const MAX_ASSERTION_BYTES: usize = 8 * 1024;
 /// H37.
 const JTI: usize = 256;
-/// JCA-08: the longest lifetime, unless the client is registered for another.
+/// Longest time from `iat` to `exp` of an assertion, unless the client is registered for another.
 pub const LIFETIME: Span = Span::from_secs(300);
-/// JCA-07: how far a client's clock may be behind.
-const LATE: Span = Span::from_secs(10);
-/// JCA-09: how far a client's clock may be ahead.
-const AHEAD: Span = Span::from_secs(30);
-/// JCA-10: beyond this an `iat` is a fault of its own, and not a matter of the lifetime.
-const OLDEST: Span = Span::from_secs(86400);
-/// How far apart the clocks of replicas, or of a replica and the database, may be.
-const CLOCKS: Span = Span::from_secs(60);
+/// Leeway after `exp`, for a client's clock that is behind.
+pub(crate) const EXP_LEEWAY: Span = Span::from_secs(10);
+/// Leeway before `nbf` and `iat`, for a client's clock that is ahead.
+pub(crate) const NBF_LEEWAY: Span = Span::from_secs(30);
+/// Oldest accepted `iat`, whatever `exp` says.
+pub(crate) const MAX_IAT_AGE: Span = Span::from_secs(86400);
+/// Greatest difference between the clocks of replicas, or of a replica and the database.
+pub(crate) const REPLICA_SKEW: Span = Span::from_secs(60);
 
 /// Keys for each algorithm that are nobody's here: the examples of RFC 9449, RFC 8037 and RFC 7638, and the base point of
 /// P-384.
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!((most.with(SignatureAlg::Es256), most.with(SignatureAlg::EdDsa)), (TRIED_MAX, 1));
         for header in ["", r#","kid":"k1""#, r#","kid":"unknown""#] {
             let jwt = forged(header);
-            let unverified = Unverified::parse(&jwt, Kind::ClientAssertion, LONGEST).unwrap();
+            let unverified = Unverified::parse(&jwt, Kind::ClientAssertion, MAX_ASSERTION_BYTES).unwrap();
             for keys in &sets {
                 verify(&unverified, keys, "c", &TERMS, UnixTime(1), most.with(SignatureAlg::Es256)).unwrap_err();
                 let own = keys.iter().filter(|stored| stored.key.kid().is_none_or(|kid| header.contains(kid)));

@@ -1,6 +1,6 @@
 //! DPoP (RFC 9449): whether a proof shows that its sender holds a key, and nonces that replicas agree on without talking.
 
-mod nonces;
+pub(crate) mod nonces;
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
@@ -118,7 +118,7 @@ impl Dpop {
     ) -> Result<(Proof, T), DpopError> {
         // 2. "a single and well-formed JWT", 4. typ, 5. "alg … indicates a registered asymmetric digital signature
         //    algorithm", 7. "The jwk JOSE Header Parameter does not contain a private key."
-        let unverified = Unverified::parse(proof, Kind::DpopProof, LONGEST)?;
+        let unverified = Unverified::parse(proof, Kind::DpopProof, MAX_BYTES)?;
         if !self.profile.permits_signature(unverified.header().alg()) {
             return Err(DpopError::Alg);
         }
@@ -146,7 +146,7 @@ impl Dpop {
         let jti = digest::digest(&digest::SHA256, jti.as_bytes());
         hash.iter_mut().zip(jti.as_ref()).for_each(|(to, from)| *to = *from);
         // H39: remembered for longer than the proof is taken anywhere, whatever the clocks of replicas say.
-        let expires_at = iat.plus(PAST).plus(CLOCKS);
+        let expires_at = iat.plus(MAX_AGE).plus(REPLICA_SKEW);
         Ok((Proof { jkt: key.jkt().to_owned(), jti: hash, expires_at, nonce_due: false }, found))
     }
 
@@ -179,9 +179,10 @@ fn required<T>(claim: Result<Option<T>, JoseError>, name: &'static str) -> Resul
 
 fn is_timely(claims: &Claims, iat: UnixTime, now: UnixTime) -> Result<(), DpopError> {
     let (exp, nbf) = (claims.numeric_date("exp")?.map(UnixTime), claims.numeric_date("nbf")?.map(UnixTime));
-    let ahead = now.plus(AHEAD);
-    let in_time = |exp: UnixTime| now < exp.plus(LATE);
-    let timely = now <= iat.plus(PAST) && iat <= ahead && exp.is_none_or(in_time) && nbf.is_none_or(|nbf| nbf <= ahead);
+    let ahead = now.plus(FUTURE_LEEWAY);
+    let in_time = |exp: UnixTime| now < exp.plus(EXP_LEEWAY);
+    let timely =
+        now <= iat.plus(MAX_AGE) && iat <= ahead && exp.is_none_or(in_time) && nbf.is_none_or(|nbf| nbf <= ahead);
     if timely { Ok(()) } else { Err(DpopError::Time) }
 }
 
@@ -194,18 +195,20 @@ fn normalised(uri: &str) -> Option<String> {
     Some(format!("{}://{authority}{path}", uri.scheme()))
 }
 
-/// How old a proof may be; this includes the room for a client's clock that is behind.
-const PAST: Span = Span::from_secs(60);
-/// How far a client's clock may be ahead.
-const AHEAD: Span = Span::from_secs(30);
-/// How long after its `exp`, which few proofs have, a proof is still taken: the same as for an assertion.
-const LATE: Span = Span::from_secs(10);
-/// How far apart the clocks of replicas may be.
-const CLOCKS: Span = Span::from_secs(60);
-const LONGEST: usize = 8192;
+/// Oldest accepted `iat` of a proof; leeway for a client's clock is part of it.
+pub(crate) const MAX_AGE: Span = Span::from_secs(60);
+/// Leeway for a client's clock that is ahead.
+pub(crate) const FUTURE_LEEWAY: Span = Span::from_secs(30);
+/// Leeway after the `exp` of a proof that has one, for a client's clock that is behind.
+pub(crate) const EXP_LEEWAY: Span = Span::from_secs(10);
+/// Greatest difference between the clocks of replicas.
+pub(crate) const REPLICA_SKEW: Span = Span::from_secs(60);
+/// Most bytes of a proof.
+pub(crate) const MAX_BYTES: usize = 8192;
 const HTM_MAX: usize = 32;
 const HTU_MAX: usize = 2048;
-const JTI_MAX: usize = 256;
+/// Most bytes of a proof's `jti`.
+pub(crate) const JTI_MAX: usize = 256;
 const NONCE_MAX: usize = 256;
 /// A digest of SHA-256 in base64url.
 const ATH_MAX: usize = 43;

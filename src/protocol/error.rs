@@ -5,6 +5,7 @@ mod client_auth;
 pub mod dpop;
 mod grant;
 pub mod inactive;
+pub mod reason;
 pub mod verification;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub use client_auth::ClientAuthError;
 use dpop::DpopError;
 pub use grant::GrantError;
+use reason::Reason;
 
 /// The `error` member of an answer (RFC 6749 section 5.2, RFC 8707 section 2, RFC 9449 section 12.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,33 +213,33 @@ impl Error {
         }
     }
 
-    /// The reason code of the log and the metrics: one of a closed list that the README explains.
+    /// The reason code of the log and the metrics: one of a closed list.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
             Self::Request(error) => error.reason(),
             Self::ClientAuth(error) => error.reason(),
             Self::Dpop(error) => error.reason(),
             Self::Grant(error) => error.reason(),
-            Self::OtherClientsToken => "token_of_other_client",
+            Self::OtherClientsToken => Reason::TokenOfOtherClient,
             Self::Unavailable(unavailable) => unavailable.reason(),
-            Self::Throttled(_) => "throttled",
-            Self::Internal => "internal",
+            Self::Throttled(_) => Reason::Throttled,
+            Self::Internal => Reason::Internal,
         }
     }
 }
 
 impl Unavailable {
-    pub(super) fn reason(self) -> &'static str {
+    pub(super) fn reason(self) -> Reason {
         match self {
-            Self::Registry => "registry_unusable",
-            Self::Unconfirmed => "database_unavailable",
-            Self::Hashing => "hashing_busy",
-            Self::KeySets => "jwks_uri_busy",
-            Self::Overloaded => "overloaded",
-            Self::SpentStore => "spent_store_unavailable",
-            Self::RevokedStore => "revocation_not_written",
-            Self::NoKey => "no_signing_key",
+            Self::Registry => Reason::RegistryUnusable,
+            Self::Unconfirmed => Reason::DatabaseUnavailable,
+            Self::Hashing => Reason::HashingBusy,
+            Self::KeySets => Reason::JwksUriBusy,
+            Self::Overloaded => Reason::Overloaded,
+            Self::SpentStore => Reason::SpentStoreUnavailable,
+            Self::RevokedStore => Reason::RevocationNotWritten,
+            Self::NoKey => Reason::NoSigningKey,
         }
     }
 }
@@ -262,23 +264,23 @@ impl RequestError {
         }
     }
 
-    fn reason(self) -> &'static str {
+    fn reason(self) -> Reason {
         match self {
-            Self::MediaType => "media_type",
-            Self::ContentCoding => "content_coding",
-            Self::Form => "form_malformed",
-            Self::TooLarge => "too_large",
-            Self::TooManyParameters => "too_many_parameters",
-            Self::Slow => "body_slow",
-            Self::BrokenOff => "body_broken_off",
-            Self::Repeated => "parameter_repeated",
-            Self::CredentialsInUri => "credentials_in_uri",
-            Self::SeveralAuthorizations => "several_authorizations",
-            Self::SeveralMethods => "several_auth_methods",
-            Self::OtherClientId => "client_id_differs",
-            Self::ClientCert => "client_cert_malformed",
-            Self::NoGrantType => "grant_type_missing",
-            Self::NoToken => "token_missing",
+            Self::MediaType => Reason::MediaType,
+            Self::ContentCoding => Reason::ContentCoding,
+            Self::Form => Reason::FormMalformed,
+            Self::TooLarge => Reason::TooLarge,
+            Self::TooManyParameters => Reason::TooManyParameters,
+            Self::Slow => Reason::BodySlow,
+            Self::BrokenOff => Reason::BodyBrokenOff,
+            Self::Repeated => Reason::ParameterRepeated,
+            Self::CredentialsInUri => Reason::CredentialsInUri,
+            Self::SeveralAuthorizations => Reason::SeveralAuthorizations,
+            Self::SeveralMethods => Reason::SeveralAuthMethods,
+            Self::OtherClientId => Reason::ClientIdDiffers,
+            Self::ClientCert => Reason::ClientCertMalformed,
+            Self::NoGrantType => Reason::GrantTypeMissing,
+            Self::NoToken => Reason::TokenMissing,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::keyring::Keyring;
+use crate::model::event::Event;
 use crate::model::time::{Clock, Span, UnixTime};
 use crate::store::changes::{Changes, Feed as Connection, Poll, Position};
 use crate::store::keys::{SealedKey, new_key};
@@ -101,7 +102,7 @@ impl Feed {
                 Ok(()) => {
                     if std::mem::take(&mut in_trouble) {
                         tracing::info!(
-                            event = "registry.current",
+                            event = Event::RegistryCurrent.as_str(),
                             revision = self.with.registry.snapshot().revision,
                             "the registry follows the database"
                         );
@@ -111,7 +112,7 @@ impl Feed {
                 Err(error) => {
                     in_trouble = true;
                     if self.with.registry.note_trouble(&error.to_string()) {
-                        tracing::error!(event = "registry.trouble", reason = %error, "known clients are served from memory until registry.max_stale");
+                        tracing::error!(event = Event::RegistryTrouble.as_str(), reason = %error, "known clients are served from memory until registry.max_stale");
                     }
                     poll.min(RETRY) + jitter()
                 }
@@ -216,7 +217,7 @@ impl Feed {
                 if difference.total() > 0 && self.unsettled_until.is_none() {
                     self.with.registry.differences.inc();
                     tracing::error!(
-                        event = "registry.difference",
+                        event = Event::RegistryDifference.as_str(),
                         ?difference,
                         "what was held is not what the database holds, although no change was announced; it has been loaded"
                     );
@@ -254,13 +255,15 @@ impl Feed {
         match self.with.registry.note_clock(ahead) {
             Some(ClockNews::Apart) => {
                 tracing::warn!(
-                    event = "clock.skew",
+                    event = Event::ClockSkew.as_str(),
                     seconds,
                     side,
                     "this machine's clock and the database's differ; set both by NTP"
                 );
             }
-            Some(ClockNews::Together) => tracing::info!(event = "clock.skew", seconds, side, "the clocks agree again"),
+            Some(ClockNews::Together) => {
+                tracing::info!(event = Event::ClockSkew.as_str(), seconds, side, "the clocks agree again");
+            }
             None => {}
         }
     }
@@ -284,20 +287,20 @@ impl Feed {
 
     fn take_in(&mut self, changes: Changes) {
         if changes.resources.is_some() && !changes.complete {
-            tracing::info!(event = "resource.changed", revision = changes.position.revision);
+            tracing::info!(event = Event::ResourceChanged.as_str(), revision = changes.position.revision);
         }
         if let Some(keys) = &changes.keys {
             let is_in = |kid: &str, keys: &[SealedKey]| keys.iter().any(|key| key.kid == kid);
             for key in keys.iter().filter(|key| !changes.complete && !is_in(&key.kid, &self.keys)) {
-                tracing::info!(event = "key.changed", kid = key.kid, alg = key.alg, signs_from = %key.active_at, what = "published");
+                tracing::info!(event = Event::KeyChanged.as_str(), kid = key.kid, alg = key.alg, signs_from = %key.active_at, what = "published");
             }
             let now = self.with.registry.database_time(self.with.clock.now());
             self.memory.note_keys(&self.keys, keys, now);
             for key in self.keys.iter().filter(|key| !is_in(&key.kid, keys)) {
-                tracing::info!(event = "key.changed", kid = key.kid, alg = key.alg, what = "removed");
+                tracing::info!(event = Event::KeyChanged.as_str(), kid = key.kid, alg = key.alg, what = "removed");
             }
             for fault in self.with.keyring.load(keys, &self.with.sealing_key) {
-                tracing::error!(event = "key.malformed", reason = %fault, "this signing key is left out");
+                tracing::error!(event = Event::KeyMalformed.as_str(), reason = %fault, "this signing key is left out");
             }
             self.keys.clone_from(keys);
         }
@@ -306,7 +309,7 @@ impl Feed {
             let (opened, faults): (Vec<_>, Vec<_>) =
                 sealed.iter().map(|key| key.open(&self.with.sealing_key)).partition(Result::is_ok);
             for fault in faults.into_iter().filter_map(Result::err) {
-                tracing::error!(event = "key.malformed", reason = %fault, "secrets that it tagged are checked by their hash alone");
+                tracing::error!(event = Event::KeyMalformed.as_str(), reason = %fault, "secrets that it tagged are checked by their hash alone");
             }
             opened.into_iter().filter_map(Result::ok).collect()
         });
@@ -319,7 +322,7 @@ impl Feed {
         if !self.has_tag_key
             && let Err(error) = self.make_first_tag_key(now).await
         {
-            tracing::warn!(event = "key.not_made", reason = %error, "new secrets carry no tag");
+            tracing::warn!(event = Event::KeyNotMade.as_str(), reason = %error, "new secrets carry no tag");
         }
         let wanted: BTreeSet<Alg> = self.with.registry.snapshot().algs().chain([self.with.default_alg]).collect();
         for alg in wanted {
@@ -331,7 +334,7 @@ impl Feed {
             if let Err(error) = self.make_first_key(alg).await
                 && self.unmade.insert(alg)
             {
-                tracing::error!(event = "key.not_made", %alg, reason = %error, "no token can be signed with this algorithm");
+                tracing::error!(event = Event::KeyNotMade.as_str(), %alg, reason = %error, "no token can be signed with this algorithm");
             }
         }
     }
@@ -347,7 +350,7 @@ impl Feed {
         })??;
         if self.with.store.add_first_key(&key).await? {
             tracing::info!(
-                event = "key.changed",
+                event = Event::KeyChanged.as_str(),
                 kid = key.kid,
                 alg = key.alg,
                 what = "made the first of its algorithm"
@@ -361,7 +364,11 @@ impl Feed {
         self.has_tag_key = true;
         let key = SealedTagKey::generate(&self.with.sealing_key, now)?;
         if self.with.store.add_tag_key(&key, true).await? {
-            tracing::info!(event = "key.changed", kid = key.kid, what = "made the first that tags secrets");
+            tracing::info!(
+                event = Event::KeyChanged.as_str(),
+                kid = key.kid,
+                what = "made the first that tags secrets"
+            );
         }
         Ok(())
     }
@@ -371,7 +378,7 @@ impl Feed {
 async fn listen(store: Store, hinted: Arc<Notify>, again: Duration) {
     while store.has_hints() {
         if let Err(error) = store.listen(&hinted).await {
-            tracing::debug!(event = "registry.no_hints", reason = %error, "changes are found by the poll alone");
+            tracing::debug!(event = Event::RegistryNoHints.as_str(), reason = %error, "changes are found by the poll alone");
         }
         tokio::time::sleep(again + jitter()).await;
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::Registry;
+use crate::model::event::Event;
 use crate::model::time::UnixTime;
 use crate::store::Store;
 use crate::store::uses::Uses;
@@ -39,7 +40,7 @@ impl UseWriter {
         let store = store.clone();
         self.writing = Some(tokio::spawn(async move {
             if let Err(error) = store.note_uses(&uses).await {
-                tracing::warn!(event = "uses.not_written", reason = %error, "when credentials were last used is not up to date");
+                tracing::warn!(event = Event::UsesNotWritten.as_str(), reason = %error, "when credentials were last used is not up to date");
             }
         }));
     }
@@ -49,7 +50,7 @@ impl UseWriter {
         if let Some(writing) = self.writing.take()
             && let Err(error) = writing.await
         {
-            tracing::warn!(event = "uses.not_written", reason = %error);
+            tracing::warn!(event = Event::UsesNotWritten.as_str(), reason = %error);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::Registry;
 use super::difference::Difference;
+use crate::model::event::Event;
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
 use crate::store::changes::{Changes, Position};
@@ -49,7 +50,7 @@ impl Memory {
         let there: HashSet<TokenId> = changes.revoked.iter().filter_map(|(jti, _)| jti.parse().ok()).collect();
         let revocations = registry.revoked.beyond(&there, now);
         tracing::error!(
-            event = "registry.history_changed",
+            event = Event::RegistryHistoryChanged.as_str(),
             from_revision = held.revision,
             from_history = &*held.history,
             to_revision = changes.position.revision,
@@ -65,30 +66,30 @@ impl Memory {
         );
         for client_id in &difference.enabled_again {
             tracing::error!(
-                event = "registry.lost",
+                event = Event::RegistryLost.as_str(),
                 client_id,
                 what = "disabled client",
                 "a client that was disabled is enabled again; `grantd client disable` it if that was not meant"
             );
         }
         for (client_id, not_before) in &difference.lost_cutoffs {
-            tracing::error!(event = "registry.lost", client_id, what = "cut-off", until = %not_before, "the tokens of this client stay revoked");
+            tracing::error!(event = Event::RegistryLost.as_str(), client_id, what = "cut-off", until = %not_before, "the tokens of this client stay revoked");
             self.owed.push(Lost::CutOff(Some(client_id.clone()), *not_before));
         }
         if let Some(not_before) = difference.lost_global_cutoff {
-            tracing::error!(event = "registry.lost", what = "cut-off of all clients", until = %not_before, "all tokens up to then stay revoked");
+            tracing::error!(event = Event::RegistryLost.as_str(), what = "cut-off of all clients", until = %not_before, "all tokens up to then stay revoked");
             self.owed.push(Lost::CutOff(None, not_before));
             changes.not_before = Some(not_before);
         }
         for (jti, expires_at) in revocations {
-            tracing::error!(event = "registry.lost", jti = %jti, what = "revocation", until = %expires_at, "the token stays revoked");
+            tracing::error!(event = Event::RegistryLost.as_str(), jti = %jti, what = "revocation", until = %expires_at, "the token stays revoked");
             self.owed.push(Lost::Revocation(jti, expires_at));
         }
         self.removed_keys.retain(|_, until| *until > now);
         if let Some(keys) = &mut changes.keys {
             for key in keys.iter().filter(|key| self.removed_keys.contains_key(&key.kid)) {
                 tracing::error!(
-                    event = "registry.lost",
+                    event = Event::RegistryLost.as_str(),
                     kid = key.kid,
                     what = "removed key",
                     "the signing key stays removed"
@@ -113,10 +114,10 @@ impl Memory {
                 Ok(()) => written += 1,
                 // The database says why not, and would say so again.
                 Err(error @ (StoreError::Refused(_) | StoreError::Denied(_))) => {
-                    tracing::error!(event = "registry.lost", reason = %error, "it cannot be written again");
+                    tracing::error!(event = Event::RegistryLost.as_str(), reason = %error, "it cannot be written again");
                 }
                 Err(error) => {
-                    tracing::warn!(event = "registry.lost", reason = %error, left = self.owed.len(), "it is written again later");
+                    tracing::warn!(event = Event::RegistryLost.as_str(), reason = %error, left = self.owed.len(), "it is written again later");
                     break;
                 }
             }
@@ -124,7 +125,7 @@ impl Memory {
         }
         if written > 0 {
             tracing::warn!(
-                event = "registry.rewritten",
+                event = Event::RegistryRewritten.as_str(),
                 written,
                 "revocations that the database had forgotten were written again"
             );

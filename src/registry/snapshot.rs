@@ -11,6 +11,7 @@ use crate::crypto::secret_tag::{TagKey, TagKid};
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::model::credential::{KeyCounts, Origin, StoredKey};
+use crate::model::event::Event;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
 use crate::store::StoreError;
@@ -185,7 +186,7 @@ impl Snapshot {
             for (id, client) in changed {
                 if !complete {
                     let what = if client.is_some() { "loaded" } else { "gone" };
-                    tracing::info!(event = "client.changed", client_id = id, revision, what);
+                    tracing::info!(event = Event::ClientChanged.as_str(), client_id = id, revision, what);
                 }
                 let name = format!("client {id}");
                 shard.clients.remove(id.as_str());
@@ -201,7 +202,7 @@ impl Snapshot {
                         shard.clients.insert(client.client_id.clone(), client);
                     }
                     Some(Err(fault)) => {
-                        tracing::error!(event = "client.malformed", client_id = id, reason = %fault, "this client cannot authenticate until its row is mended");
+                        tracing::error!(event = Event::ClientMalformed.as_str(), client_id = id, reason = %fault, "this client cannot authenticate until its row is mended");
                         self.broken.insert(name, fault.to_string());
                     }
                     None => {}
@@ -221,7 +222,7 @@ impl Snapshot {
                     self.resources.insert(resource.identifier.clone(), Arc::new(resource));
                 }
                 Err(fault) => {
-                    tracing::error!(event = "resource.malformed", reason = %fault, "no token is issued for this resource until its row is mended");
+                    tracing::error!(event = Event::ResourceMalformed.as_str(), reason = %fault, "no token is issued for this resource until its row is mended");
                     self.broken.insert(format!("resource {}", self.broken.len()), fault.to_string());
                 }
             }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use super::clients::MutualTlsFiles;
 use super::expiry::{self, Ending};
 use crate::crypto::certificate::validity::Validity;
+use crate::model::event::Event;
 use crate::model::time::Clock;
 use crate::protocol::AuthorizationServer;
-use crate::telemetry::Ends;
+use crate::telemetry::metrics::Ends;
 use crate::tls::clients::Vouching;
 use crate::tls::files::Version;
 use crate::tls::{Tls, TlsError};
@@ -89,7 +90,7 @@ impl Certificates {
     /// Reads all files again, as SIGHUP asks for. What cannot be used stays as it was.
     pub fn reload(&self) {
         if self.parts.is_empty() {
-            tracing::info!(event = "reload", "SIGHUP: there is no certificate to reload");
+            tracing::info!(event = Event::Reload.as_str(), "SIGHUP: there is no certificate to reload");
         }
         self.parts.iter().for_each(|part| self.read(part));
     }
@@ -134,7 +135,7 @@ impl Certificates {
                 Ok(Look::Settling) => pause = SETTLED,
                 Ok(Look::Same | Look::Read) => pause = LOOK,
                 Err(error) => {
-                    tracing::error!(event = "internal", reason = %error, "the files of certificates are not looked at");
+                    tracing::error!(event = Event::Internal.as_str(), reason = %error, "the files of certificates are not looked at");
                 }
             }
         }
@@ -147,7 +148,11 @@ impl Certificates {
         };
         match read {
             Ok(()) => {
-                tracing::info!(event = "reload", setting = part.key, "the certificates have been reloaded");
+                tracing::info!(
+                    event = Event::Reload.as_str(),
+                    setting = part.key,
+                    "the certificates have been reloaded"
+                );
                 let endings = self.endings();
                 let of_part: Vec<Ending> =
                     endings.into_iter().filter(|ending| ending.key.starts_with(part.key)).collect();
@@ -159,7 +164,7 @@ impl Certificates {
 }
 
 fn told(key: &str, error: &TlsError) {
-    tracing::error!(event = "reload", setting = key, reason = %error, "a certificate was not reloaded; the one in use stays");
+    tracing::error!(event = Event::Reload.as_str(), setting = key, reason = %error, "a certificate was not reloaded; the one in use stays");
 }
 
 const LOOK: Duration = Duration::from_secs(10);

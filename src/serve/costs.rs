@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::model::event::Event;
 use crate::protocol::AuthorizationServer;
 use crate::protocol::client_auth::Outdated;
 use crate::store::Store;
@@ -13,9 +14,11 @@ pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<Aut
     while let Some(Outdated { secret_id, hash, secret }) = outdated.recv().await {
         let Ok(raised) = server.authenticator.lane.hash(secret, server.authenticator.cost).await else { continue };
         match store.rehash_secret(&secret_id, &hash, &raised).await {
-            Ok(()) => tracing::info!(event = "secret.rehashed", credential_id = &*secret_id, cost = %raised.params()),
+            Ok(()) => {
+                tracing::info!(event = Event::SecretRehashed.as_str(), credential_id = &*secret_id, cost = %raised.params());
+            }
             Err(error) => {
-                tracing::warn!(event = "registry.trouble", reason = %error, "a hash was not raised; its next use will try again");
+                tracing::warn!(event = Event::SecretNotRehashed.as_str(), reason = %error, "a hash was not raised; its next use will try again");
             }
         }
     }

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::config::UrlFile;
+use crate::model::event::Event;
 use crate::store::Store;
 
 /// Following the file, until dropped.
@@ -62,14 +63,14 @@ async fn follow(file: Option<UrlFile>, store: Store, again: Arc<Notify>) {
             (Some(servers), None) => match store.connect_as(servers).await {
                 Ok(()) => {
                     untried = None;
-                    tracing::info!(event = "database.credentials", path = %file.path.display(), "database.url_file has changed, and the database takes what it says now");
+                    tracing::info!(event = Event::DatabaseCredentials.as_str(), path = %file.path.display(), "database.url_file has changed, and the database takes what it says now");
                     String::new()
                 }
                 Err(error) => error.to_string(),
             },
         };
         if !fault.is_empty() && fault != told {
-            tracing::warn!(event = "database.credentials", reason = %fault, "database.url_file has changed and cannot be used yet; the credentials in use stay");
+            tracing::warn!(event = Event::DatabaseCredentials.as_str(), reason = %fault, "database.url_file has changed and cannot be used yet; the credentials in use stay");
         }
         told = fault;
     }

@@ -1,5 +1,6 @@
 //! File descriptors: the soft limit is raised to the hard one, and connections get what is left of it.
 
+use crate::model::event::Event;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the soft limit on open files to the hard one. Returns the limit in force, `None` when there is none.
@@ -11,7 +12,7 @@ pub fn raise_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         Ok(()) => limit.maximum,
         Err(error) => {
-            tracing::warn!(event = "limit.not_raised", reason = %error, "the soft limit on open files stays as it is");
+            tracing::warn!(event = Event::LimitNotRaised.as_str(), reason = %error, "the soft limit on open files stays as it is");
             limit.current
         }
     }
@@ -42,7 +43,7 @@ impl Connections {
 }
 
 /// Most connections of the admin listener.
-const ADMIN: u32 = 256;
+pub(crate) const ADMIN: u32 = 256;
 /// Most fetches of key sets at once.
 const FETCHES: u32 = 256;
 /// Standard streams, runtimes, listeners, name lookups, files that are read again.

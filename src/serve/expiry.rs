@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::clients::MutualTlsFiles;
 use crate::config::Config;
 use crate::crypto::certificate::validity::Validity;
+use crate::model::event::Event;
 use crate::model::time::UnixTime;
 use crate::registry::snapshot::Snapshot;
 use crate::tls::Tls;
@@ -127,9 +128,9 @@ pub fn warn(endings: &[Ending], now: UnixTime) {
         let Ending { kind, key, validity } = ending;
         let (name, expires_at, over) = (&validity.name, ending.ends_at(), ending.is_over(now));
         if over {
-            tracing::warn!(event = "credential.expiring", kind, setting = key, name, %expires_at, "it has ended; replace the file, it is read again by itself");
+            tracing::warn!(event = Event::CredentialExpiring.as_str(), kind, setting = key, name, %expires_at, "it has ended; replace the file, it is read again by itself");
         } else {
-            tracing::warn!(event = "credential.expiring", kind, setting = key, name, %expires_at, "it ends soon; replace the file before, it is read again by itself");
+            tracing::warn!(event = Event::CredentialExpiring.as_str(), kind, setting = key, name, %expires_at, "it ends soon; replace the file before, it is read again by itself");
         }
     }
 }

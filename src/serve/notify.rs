@@ -1,5 +1,6 @@
 //! Messages to systemd: ready, reloading, stopping (`sd_notify(3)`, `Type=notify`).
 
+use crate::model::event::Event;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -75,5 +76,5 @@ fn abstract_address(_name: &[u8]) -> io::Result<SocketAddr> {
 }
 
 fn warn(error: &io::Error) {
-    tracing::warn!(event = "notify.failed", reason = %error, "the service manager of NOTIFY_SOCKET was not told");
+    tracing::warn!(event = Event::NotifyFailed.as_str(), reason = %error, "the service manager of NOTIFY_SOCKET was not told");
 }

@@ -13,6 +13,7 @@ use sqlx::postgres::PgSslMode;
 
 use crate::config::{Config, ConfigError, read_secret, user};
 use crate::crypto::seal::SealingKey;
+use crate::model::event::Event;
 use crate::registry::feed::Owed;
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store, StoreError};
@@ -26,10 +27,10 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
     let made = make_room(config)?;
     if let Database::Sqlite(path) = &config.database {
         if made {
-            tracing::warn!(event = "database.made", path = %path.display(), "made a new, empty database");
+            tracing::warn!(event = Event::DatabaseMade.as_str(), path = %path.display(), "made a new, empty database");
         }
         if config.database_by_default {
-            tracing::warn!(event = "database.embedded", path = %path.display(), "no database is configured: using the embedded one. For production set database.url to PostgreSQL");
+            tracing::warn!(event = Event::DatabaseEmbedded.as_str(), path = %path.display(), "no database is configured: using the embedded one. For production set database.url to PostgreSQL");
         }
     } else if let Database::Postgres(servers) = &config.database
         && servers.all().any(|options| {
@@ -40,7 +41,7 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
         })
     {
         tracing::warn!(
-            event = "database.unverified",
+            event = Event::DatabaseUnverified.as_str(),
             "the connection to PostgreSQL does not verify who answers; add sslmode=verify-full&sslrootcert=… to database.url"
         );
     }
@@ -54,7 +55,7 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
     };
     match migrated {
         Err(error) if unreachable(&error) => {
-            tracing::error!(event = "registry.trouble", reason = %error, "starting without the database; not ready until it is there");
+            tracing::error!(event = Event::DatabaseWaiting.as_str(), reason = %error, "starting without the database; not ready until it is there");
             Ok(config.auto_migrate.then(|| Owed { database: config.database.clone(), seeds: config.seeds.clone() }))
         }
         other => other.map(|()| None),
@@ -70,7 +71,7 @@ async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
             Schema::Usable => return Ok(()),
             Schema::Newer { by } => {
                 tracing::warn!(
-                    event = "database.newer_schema",
+                    event = Event::DatabaseNewerSchema.as_str(),
                     by,
                     "a newer grantd has migrated this database; this version works on it too, until the rollout is complete"
                 );
@@ -86,7 +87,7 @@ async fn wait_for_schema(store: &Store) -> anyhow::Result<()> {
         }
         if !std::mem::replace(&mut reported, true) {
             tracing::error!(
-                event = "registry.trouble",
+                event = Event::DatabaseWaiting.as_str(),
                 reason,
                 "waiting {} s for the schema",
                 SCHEMA_PATIENCE.as_secs()
@@ -107,11 +108,11 @@ pub fn announce(config: &Config) {
     let profile = config.profile.as_str();
     match &config.file {
         Some(path) => {
-            tracing::info!(event = "config.file", path = %path.display(), profile, "the configuration file in force");
+            tracing::info!(event = Event::ConfigFile.as_str(), path = %path.display(), profile, "the configuration file in force");
         }
         None => {
             tracing::info!(
-                event = "config.file",
+                event = Event::ConfigFile.as_str(),
                 profile,
                 "no configuration file: environment, flags and defaults are in force"
             );
@@ -119,7 +120,7 @@ pub fn announce(config: &Config) {
     }
     if config.behind_proxy && config.trusted_proxies.is_empty() {
         tracing::warn!(
-            event = "proxy.untrusted",
+            event = Event::ProxyUntrusted.as_str(),
             "server.cleartext is behind-proxy and server.trusted_proxies is empty: every request seems to come from the proxy, so clients share rate limits, and logs lack their addresses"
         );
     }
@@ -132,7 +133,7 @@ pub fn announce(config: &Config) {
     ];
     for (key, path) in files {
         if let Some(fault) = path.and_then(|path| exposed(path)) {
-            tracing::warn!(event = "config.exposed", key, reason = %fault);
+            tracing::warn!(event = Event::ConfigExposed.as_str(), key, reason = %fault);
         }
     }
 }
@@ -185,7 +186,7 @@ fn make_sealing_key(path: &Path) -> io::Result<()> {
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
     match fs::hard_link(&unfinished, path) {
         Ok(()) => {
-            tracing::warn!(event = "key.sealing_key_made", path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it");
+            tracing::warn!(event = Event::KeySealingKeyMade.as_str(), path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it");
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),

@@ -15,6 +15,7 @@ use super::notify::Notifier;
 use super::signals::{Asked, Signals};
 use crate::config::Config;
 use crate::fetch::Fetcher;
+use crate::model::event::Event;
 use crate::store::Store;
 
 /// What has been started.
@@ -58,7 +59,7 @@ impl Running {
         // that kept connections are gone before the listeners close.
         draining.store(true, Ordering::Relaxed);
         notifier.stopping();
-        tracing::info!(event = "stopping", "requests in flight will finish");
+        tracing::info!(event = Event::Stopping.as_str(), "requests in flight will finish");
         let mut delay = std::pin::pin!(tokio::time::sleep(drain_delay));
         loop {
             tokio::select! {
@@ -84,7 +85,7 @@ impl Running {
         }
         background.iter().for_each(JoinHandle::abort);
         store.close().await;
-        tracing::info!(event = "stopped");
+        tracing::info!(event = Event::Stopped.as_str());
         Ok(())
     }
 }
@@ -101,8 +102,10 @@ impl ReloadedFiles {
         }
         let setting = "clients.jwks_uri_ca_file";
         match reload_jwks_uri_cas(&self.config, &self.fetcher) {
-            Ok(()) => tracing::info!(event = "reload", setting, "the CAs have been reloaded"),
-            Err(error) => tracing::error!(event = "reload", setting, reason = %error, "the CAs in use stay"),
+            Ok(()) => tracing::info!(event = Event::Reload.as_str(), setting, "the CAs have been reloaded"),
+            Err(error) => {
+                tracing::error!(event = Event::Reload.as_str(), setting, reason = %error, "the CAs in use stay");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The kernel delivers no signal without a handler to process 1 of a container, so handlers come before anything that waits.
 
+use crate::model::event::Event;
 use std::io::{self, Write as _};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -51,7 +52,7 @@ impl Signals {
                 _ = self.user_2.recv() => "SIGUSR2",
             };
             tracing::info!(
-                event = "signal.ignored",
+                event = Event::SignalIgnored.as_str(),
                 signal = ignored,
                 "this signal does nothing; the log is on stdout, so there is no file to open again"
             );

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
 use prometheus_client::metrics::counter::Counter;
-use sqlx::{Connection as _, FromRow};
+use sqlx::{AssertSqlSafe, Connection as _, FromRow};
 
-use super::clients::Belongings;
-use super::keys::{KeyRow, SealedKey};
+use super::client_certs::CertificateRow;
+use super::client_keys::KeyRow as ClientKeyRow;
+use super::clients::{Belongings, ClientRow, ResourceLink, SecretRow};
+use super::keys::{KeyRow, SealedKey, select_keys};
 use super::pooling::Pooling;
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
 use super::revoked::RevokedRow;
 use super::session::{Session, within};
-use super::tag_keys::{SELECT_TAG_KEYS, SealedTagKey, TagKeyRow};
+use super::tag_keys::{SealedTagKey, TagKeyRow, select_tag_keys};
 use super::{Store, StoreError, on};
 use crate::model::client::Client;
 use crate::model::resource::Resource;
@@ -85,23 +87,21 @@ impl Store {
 /// Reads what belongs to clients, in a table called `c`, to all of them or to those that changed, and hands over row by row:
 /// a hundred thousand at once would take more memory than what is made of them.
 macro_rules! each {
-    ($at:ident, $named:ident, $complete:expr, $since:expr, $columns:literal, $table:literal, $order:literal => $take:expr) => {{
-        let query = if $complete {
-            sqlx::query_as(concat!("select ", $columns, " from ", $table, " c ", $order))
-        } else {
-            let sql = concat!(
-                "select ",
-                $columns,
-                " from registry_change r join ",
-                $table,
-                " c on c.client_id = r.id where r.kind = 'client' and r.revision > $1 ",
-                $order
-            );
-            sqlx::query_as(sql).bind($since)
+    ($at:ident, $sent:ident, $since:expr, $row:ty, $table:literal, $order:literal => $take:expr) => {{
+        let (columns, since) = (<$row>::COLUMNS, $since);
+        let query = match since {
+            None => sqlx::query_as(AssertSqlSafe(format!("select {columns} from {} c {}", $table, $order))),
+            Some(since) => sqlx::query_as(AssertSqlSafe(format!(
+                "select {columns} from registry_change r join {} c on c.client_id = r.id
+                 where r.kind = 'client' and r.revision > $1 {}",
+                $table, $order
+            )))
+            .bind(since),
         };
-        let mut rows = query.persistent($named).fetch(&mut *$at);
+        let mut rows = query.persistent($sent()).fetch(&mut *$at);
         let mut take = $take;
         while let Some(row) = rows.try_next().await? {
+            let row: $row = row;
             take(row);
         }
     }};
@@ -152,22 +152,26 @@ impl Feed {
     /// [`StoreError`]; a row that cannot be understood is an error of its own inside [`Changes`].
     pub async fn changes(&mut self, since: Option<&Position>, whole: bool) -> Result<Changes, StoreError> {
         let (queries, asked_since) = (self.queries.clone(), since.is_some());
+        let named = self.pooling == Pooling::Session;
         let one_moment = match &self.session {
             Session::Postgres(_) => BEGIN_LOADING,
             Session::Sqlite(_) => "begin",
         };
-        let named = self.pooling == Pooling::Session;
+        // Called once for each statement: counts it, and says whether it may have a name.
+        let sent = || {
+            queries.inc();
+            named
+        };
         let read = async {
             on!(Session, &mut self.session, connection => {
                 let mut at = connection.begin_with(one_moment).await?;
                 let (revision, history): (i64, String) =
-                    sqlx::query_as("select revision, history from registry_revision").persistent(named).fetch_one(&mut *at).await?;
+                    sqlx::query_as("select revision, history from registry_revision").persistent(sent()).fetch_one(&mut *at).await?;
                 let position = Position { revision, history: history.into() };
                 let mut past = None;
                 if let Some(since) = since.filter(|since| since.revision <= position.revision) {
                     let sql = "select revision from registry_history where revision = $1 and history = $2";
-                    past = sqlx::query_as(sql).bind(since.revision).bind(&*since.history).persistent(named).fetch_optional(&mut *at).await?;
-                    queries.inc();
+                    past = sqlx::query_as(sql).bind(since.revision).bind(&*since.history).persistent(sent()).fetch_optional(&mut *at).await?;
                 }
                 let past: Option<i64> = past.map(|(revision,): (i64,)| revision);
                 let other_history = asked_since && past.is_none();
@@ -175,72 +179,62 @@ impl Feed {
                 let touched: Vec<(String, String)> = match since {
                     None => vec![("all".into(), String::new())],
                     Some(since) => {
-                        sqlx::query_as("select kind, id from registry_change where revision > $1").bind(since).persistent(named).fetch_all(&mut *at).await?
+                        sqlx::query_as("select kind, id from registry_change where revision > $1").bind(since).persistent(sent()).fetch_all(&mut *at).await?
                     }
                 };
                 let complete = touched.iter().any(|(kind, _)| kind == "all");
                 let includes = |what: &str| complete || touched.iter().any(|(kind, _)| kind == what);
-                queries.inc_by(3);
 
                 let mut clients = HashMap::new();
                 if includes("client") {
                     clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
                     let mut belongings = Belongings::default();
-                    each!(at, named, complete, since, "c.client_id, c.identifier", "client_resource",
-                        "order by c.client_id, c.identifier" => |row| belongings.add_resource(&row));
-                    each!(at, named, complete, since, "c.client_id, c.secret_id, c.hash, c.imported, c.tag_key, c.expires_at, c.revoked_at",
-                        "client_secret", "order by c.created_at desc, c.secret_id" => |row| belongings.add_secret(row));
-                    each!(at, named, complete, since, "c.client_id, c.kid, c.jwk, c.created_at, c.expires_at", "client_key",
-                        "order by c.created_at desc, c.kid" => |row| belongings.add_key(row));
-                    each!(at, named, complete, since, "c.client_id, c.cert_id, c.kind, c.value, c.created_at, c.expires_at", "client_certificate",
-                        "order by c.created_at desc, c.cert_id" => |row| belongings.add_certificate(row));
-                    each!(at, named, complete, since,
-                        "c.client_id, c.scope, c.default_scope, c.grant_types, c.auth_methods, c.token_ttl, c.claims, c.require_dpop,
-                         c.require_mtls_binding, c.enabled, c.created_at, c.jwks_uri, c.not_before, c.introspection_signed_response_alg,
-                         c.assertion_lifetime, c.assertion_audience",
-                        "client", "" => |row| {
-                            let (id, client) = belongings.client(row);
-                            clients.insert(id, Some(client));
-                        });
-                    queries.inc_by(5);
+                    let since = since.filter(|_| !complete);
+                    each!(at, sent, since, ResourceLink, "client_resource", "order by c.client_id, c.identifier"
+                        => |row: ResourceLink| belongings.add_resource(&row));
+                    each!(at, sent, since, SecretRow, "client_secret", "order by c.created_at desc, c.secret_id"
+                        => |row| belongings.add_secret(row));
+                    each!(at, sent, since, ClientKeyRow, "client_key", "order by c.created_at desc, c.kid"
+                        => |row| belongings.add_key(row));
+                    each!(at, sent, since, CertificateRow, "client_certificate", "order by c.created_at desc, c.cert_id"
+                        => |row| belongings.add_certificate(row));
+                    each!(at, sent, since, ClientRow, "client", "" => |row| {
+                        let (id, client) = belongings.client(row);
+                        clients.insert(id, Some(client));
+                    });
                 }
 
                 let mut resources = None;
                 if includes("resource") {
                     let rows: Vec<ResourceRow> =
-                        sqlx::query_as("select identifier, scope, alg, token_ttl, token_typ from resource order by identifier").persistent(named).fetch_all(&mut *at).await?;
+                        sqlx::query_as(AssertSqlSafe(format!("select {} from resource c order by c.identifier", ResourceRow::COLUMNS))).persistent(sent()).fetch_all(&mut *at).await?;
                     let introspectors: Vec<IntrospectorRow> =
-                        sqlx::query_as("select identifier, client_id from resource_introspector order by identifier, client_id").persistent(named).fetch_all(&mut *at).await?;
+                        sqlx::query_as(AssertSqlSafe(format!("select {} from resource_introspector c order by c.identifier, c.client_id", IntrospectorRow::COLUMNS))).persistent(sent()).fetch_all(&mut *at).await?;
                     resources = Some(assemble_resources(rows, introspectors));
-                    queries.inc_by(2);
                 }
 
                 let mut keys = None;
                 if includes("key") {
                     let rows: Vec<KeyRow> =
-                        sqlx::query_as("select kid, alg, sealed, active_at, created_at from signing_key order by active_at, kid").persistent(named).fetch_all(&mut *at).await?;
+                        sqlx::query_as(select_keys()).persistent(sent()).fetch_all(&mut *at).await?;
                     keys = Some(rows.into_iter().map(SealedKey::from).collect());
-                    queries.inc();
                 }
                 let mut tag_keys = None;
                 if includes("tag_key") {
-                    let rows: Vec<TagKeyRow> = sqlx::query_as(SELECT_TAG_KEYS).persistent(named).fetch_all(&mut *at).await?;
+                    let rows: Vec<TagKeyRow> = sqlx::query_as(select_tag_keys()).persistent(sent()).fetch_all(&mut *at).await?;
                     tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
-                    queries.inc();
                 }
                 let mut revoked = Vec::new();
                 if includes("revoked") {
                     let sql = "select jti, expires_at from revoked_token where revision > $1";
                     let since = if complete { -1 } else { since.unwrap_or(-1) };
-                    let rows: Vec<RevokedRow> = sqlx::query_as(sql).bind(since).persistent(named).fetch_all(&mut *at).await?;
+                    let rows: Vec<RevokedRow> = sqlx::query_as(sql).bind(since).persistent(sent()).fetch_all(&mut *at).await?;
                     revoked.extend(rows.into_iter().map(|(jti, expires_at)| (jti, UnixTime(expires_at))));
-                    queries.inc();
                 }
                 let mut not_before = None;
                 if includes("cutoff") {
-                    let (latest,): (Option<i64>,) = sqlx::query_as("select max(not_before) from token_cutoff").persistent(named).fetch_one(&mut *at).await?;
+                    let (latest,): (Option<i64>,) = sqlx::query_as("select max(not_before) from token_cutoff").persistent(sent()).fetch_one(&mut *at).await?;
                     not_before = Some(UnixTime(latest.unwrap_or(0)));
-                    queries.inc();
                 }
                 at.rollback().await?;
                 Ok(Changes { position, other_history, complete, clients, resources, keys, tag_keys, revoked, not_before })
@@ -262,4 +256,4 @@ impl Feed {
 const BEGIN_LOADING: &str = "begin isolation level repeatable read read only; set local statement_timeout = '30s';
      set local row_security = off; set local lock_timeout = '2s'";
 /// Reading everything may take longer than one statement: a hundred thousand clients over a slow link.
-const LOAD_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
+pub(crate) const LOAD_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);

@@ -3,12 +3,23 @@
 use std::sync::Arc;
 
 use super::columns::moment;
+use super::rows::row;
 use super::statement::args;
 use super::{Store, StoreError, transaction};
 use crate::model::certificate::RegisteredCertificate;
 use crate::model::credential::StoredCertificate;
 
-pub(super) type CertificateRow = (String, String, String, String, i64, Option<i64>);
+row!(
+    /// The registration of a client's certificate.
+    CertificateRow {
+        client_id: String,
+        cert_id: String,
+        kind: String,
+        value: String,
+        created_at: i64,
+        expires_at: Option<i64>,
+    }
+);
 
 impl Store {
     /// Registers what is known of a client's certificate.
@@ -42,9 +53,8 @@ impl Store {
 }
 
 /// A row to what is known of a certificate.
-pub(super) fn certificate_of(
-    (_, cert_id, kind, value, created_at, expires_at): CertificateRow,
-) -> Result<StoredCertificate, String> {
+pub(super) fn certificate_of(row: CertificateRow) -> Result<StoredCertificate, String> {
+    let CertificateRow { cert_id, kind, value, created_at, expires_at, .. } = row;
     let registered = RegisteredCertificate::parse(&kind, &value)
         .map_err(|error| format!("client_certificate {cert_id}: value: {error}"))?;
     Ok(StoredCertificate {

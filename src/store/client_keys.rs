@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use super::columns::moment;
+use super::rows::row;
 use super::statement::args;
 use super::{Store, StoreError, transaction};
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::credential::StoredKey;
 
-pub(super) type KeyRow = (String, String, String, i64, Option<i64>);
+row!(
+    /// A key of a client.
+    KeyRow { client_id: String, kid: String, jwk: String, created_at: i64, expires_at: Option<i64> }
+);
 
 impl Store {
     /// Registers keys of a client, all or none.
@@ -62,7 +66,8 @@ impl Store {
 }
 
 /// A row to a key.
-pub(super) fn key_of((_, kid, jwk, created_at, expires_at): KeyRow) -> Result<StoredKey, String> {
+pub(super) fn key_of(row: KeyRow) -> Result<StoredKey, String> {
+    let KeyRow { kid, jwk, created_at, expires_at, .. } = row;
     let key =
         VerifyingKey::from_text(jwk.as_bytes(), None).map_err(|error| format!("client_key {kid}: jwk: {error}"))?;
     if key.kid().is_some_and(|own| own != kid) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::client_certs::{CertificateRow, certificate_of};
 use super::client_keys::{KEYS_OR_URI, KeyRow, key_of};
 use super::columns::{flag, moment, ttl_of};
+use super::rows::row;
 use super::secrets::{INSERT_SECRET, NewSecret};
 use super::session::Transaction;
 use super::statement::args;
@@ -18,26 +19,43 @@ use crate::model::credential::{Origin, StoredCertificate, StoredKey, StoredSecre
 use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
 
-pub(super) type ClientRow = (
-    String,
-    String,
-    String,
-    String,
-    Option<String>,
-    Option<i64>,
-    String,
-    i64,
-    i64,
-    i64,
-    i64,
-    Option<String>,
-    i64,
-    Option<String>,
-    Option<i64>,
-    String,
+row!(
+    /// A client.
+    ClientRow {
+        client_id: String,
+        scope: String,
+        default_scope: String,
+        grant_types: String,
+        auth_methods: Option<String>,
+        token_ttl: Option<i64>,
+        claims: String,
+        require_dpop: i64,
+        require_mtls_binding: i64,
+        enabled: i64,
+        created_at: i64,
+        jwks_uri: Option<String>,
+        not_before: i64,
+        introspection_signed_response_alg: Option<String>,
+        assertion_lifetime: Option<i64>,
+        assertion_audience: String,
+    }
 );
-pub(super) type ResourceLink = (String, String);
-pub(super) type SecretRow = (String, String, String, i64, Option<String>, Option<i64>, Option<i64>);
+row!(
+    /// A resource that a client may ask for.
+    ResourceLink { client_id: String, identifier: String }
+);
+row!(
+    /// A secret of a client.
+    SecretRow {
+        client_id: String,
+        secret_id: String,
+        hash: String,
+        imported: i64,
+        tag_key: Option<String>,
+        expires_at: Option<i64>,
+        revoked_at: Option<i64>,
+    }
+);
 
 impl Store {
     /// Adds a client, with a first secret or none.
@@ -171,8 +189,8 @@ struct Belonging {
 
 impl Belongings {
     pub(super) fn add_resource(&mut self, row: &ResourceLink) {
-        let belonging = self.of(&row.0, row);
-        let identifier = row.1.parse().map_err(|error| format!("client_resource.identifier: {error}"));
+        let belonging = self.of(&row.client_id, row);
+        let identifier = row.identifier.parse().map_err(|error| format!("client_resource.identifier: {error}"));
         belonging.resources.push(identifier);
     }
 
@@ -184,23 +202,23 @@ impl Belongings {
     }
 
     pub(super) fn add_secret(&mut self, row: SecretRow) {
-        let belonging = self.of(&row.0, &row);
+        let belonging = self.of(&row.client_id, &row);
         belonging.secrets.push(secret_of(row));
     }
 
     pub(super) fn add_key(&mut self, row: KeyRow) {
-        let belonging = self.of(&row.0, &row);
+        let belonging = self.of(&row.client_id, &row);
         belonging.keys.push(key_of(row));
     }
 
     pub(super) fn add_certificate(&mut self, row: CertificateRow) {
-        let belonging = self.of(&row.0, &row);
+        let belonging = self.of(&row.client_id, &row);
         belonging.certificates.push(certificate_of(row));
     }
 
     /// The client of a row, with what belongs to it.
     pub(super) fn client(&mut self, row: ClientRow) -> (String, Result<Arc<Client>, StoreError>) {
-        let client_id = row.0.clone();
+        let client_id = row.client_id.clone();
         let belonging = self.of.remove(&client_id).unwrap_or_default();
         let client = client_of(row, belonging, &mut self.scopes)
             .map(Arc::new)
@@ -227,34 +245,14 @@ impl Scopes {
 }
 
 fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Result<Client, String> {
-    let (
-        client_id,
-        scope,
-        default_scope,
-        grant_types,
-        auth_methods,
-        token_ttl,
-        claims,
-        dpop,
-        mtls,
-        enabled,
-        created_at,
-        uri,
-        not_before,
-        introspection_alg,
-        assertion_lifetime,
-        assertion_audience,
-    ) = row;
     let mut rows = belonging.rows;
-    (&client_id, &scope, &default_scope, &grant_types, &auth_methods, token_ttl, &claims, dpop, mtls).hash(&mut rows);
-    (enabled, created_at, &uri, not_before, &introspection_alg, assertion_lifetime, &assertion_audience)
-        .hash(&mut rows);
+    row.hash(&mut rows);
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
     // What is put into a token has to be read again when somebody asks about the token.
-    if claims.len() > MAX_CLAIMS {
+    if row.claims.len() > MAX_CLAIMS {
         return Err(format!("claims: more than {MAX_CLAIMS} characters"));
     }
-    let claims = json::object(claims.as_bytes()).map_err(|error| at("claims")(&error))?;
+    let claims = json::object(row.claims.as_bytes()).map_err(|error| at("claims")(&error))?;
     if claims.len() > MAX_CLAIM_COUNT {
         return Err(format!("claims: more than {MAX_CLAIM_COUNT}"));
     }
@@ -262,29 +260,30 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
         return Err(format!("claims: {name} is set by grantd and cannot be registered"));
     }
     let client = Client {
-        client_id: client_id.parse().map_err(|error| at("client_id")(&error))?,
-        scope: scopes.read(scope).map_err(|error| at("scope")(&error))?,
-        default_scope: scopes.read(default_scope).map_err(|error| at("default_scope")(&error))?,
+        client_id: row.client_id.parse().map_err(|error| at("client_id")(&error))?,
+        scope: scopes.read(row.scope).map_err(|error| at("scope")(&error))?,
+        default_scope: scopes.read(row.default_scope).map_err(|error| at("default_scope")(&error))?,
         resources: belonging.resources.into_iter().collect::<Result<_, _>>()?,
-        client_credentials: grant_types.split(' ').any(|name| name == "client_credentials"),
-        auth_methods: auth_methods.map(Into::into),
-        token_ttl: token_ttl.map(ttl_of).transpose()?,
+        client_credentials: row.grant_types.split(' ').any(|name| name == "client_credentials"),
+        auth_methods: row.auth_methods.map(Into::into),
+        token_ttl: row.token_ttl.map(ttl_of).transpose()?,
         claims,
-        require_dpop: flag("require_dpop", dpop)?,
-        require_mtls_binding: flag("require_mtls_binding", mtls)?,
-        enabled: flag("enabled", enabled)?,
-        created_at: moment("created_at", created_at)?,
-        not_before: moment("not_before", not_before)?,
+        require_dpop: flag("require_dpop", row.require_dpop)?,
+        require_mtls_binding: flag("require_mtls_binding", row.require_mtls_binding)?,
+        enabled: flag("enabled", row.enabled)?,
+        created_at: moment("created_at", row.created_at)?,
+        not_before: moment("not_before", row.not_before)?,
         secrets: belonging.secrets.into_iter().collect::<Result<_, _>>()?,
         keys: belonging.keys.into_iter().collect::<Result<_, _>>()?,
-        jwks_uri: uri.map(|uri| uri.parse()).transpose().map_err(|error| at("jwks_uri")(&error))?,
+        jwks_uri: row.jwks_uri.map(|uri| uri.parse()).transpose().map_err(|error| at("jwks_uri")(&error))?,
         certificates: belonging.certificates.into_iter().collect::<Result<_, _>>()?,
-        introspection_signed_response_alg: introspection_alg
+        introspection_signed_response_alg: row
+            .introspection_signed_response_alg
             .map(|alg| alg.parse())
             .transpose()
             .map_err(|error: KeyError| at("introspection_signed_response_alg")(&error))?,
-        assertion_lifetime: assertion_lifetime.map(ttl_of).transpose()?,
-        assertion_audience: assertion_audience.parse().map_err(|error| at("assertion_audience")(&error))?,
+        assertion_lifetime: row.assertion_lifetime.map(ttl_of).transpose()?,
+        assertion_audience: row.assertion_audience.parse().map_err(|error| at("assertion_audience")(&error))?,
         fingerprint: rows.finish(),
     };
     if !client.default_scope.is_subset_of(&client.scope) {
@@ -296,11 +295,9 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
     Ok(client)
 }
 
-fn secret_of(
-    (_, secret_id, hash, imported, tag_key, expires_at, revoked_at): SecretRow,
-) -> Result<StoredSecret, String> {
-    let hash = hash.parse().map_err(|error| format!("client_secret {secret_id}: hash: {error}"))?;
-    let origin = match (flag("imported", imported)?, tag_key) {
+fn secret_of(row: SecretRow) -> Result<StoredSecret, String> {
+    let secret_id = row.secret_id;
+    let origin = match (flag("imported", row.imported)?, row.tag_key) {
         (true, _) => Origin::Imported,
         (false, None) => Origin::Named,
         (false, Some(kid)) => {
@@ -309,10 +306,10 @@ fn secret_of(
     };
     Ok(StoredSecret {
         origin,
+        hash: row.hash.parse().map_err(|error| format!("client_secret {secret_id}: hash: {error}"))?,
         secret_id: secret_id.into(),
-        hash,
-        expires_at: expires_at.map(|at| moment("client_secret.expires_at", at)).transpose()?,
-        revoked_at: revoked_at.map(|at| moment("client_secret.revoked_at", at)).transpose()?,
+        expires_at: row.expires_at.map(|at| moment("client_secret.expires_at", at)).transpose()?,
+        revoked_at: row.revoked_at.map(|at| moment("client_secret.revoked_at", at)).transpose()?,
         seen: Arc::default(),
     })
 }

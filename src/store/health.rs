@@ -1,5 +1,6 @@
 //! Whether writes to the database succeed: counted, and told by readiness and the log.
 
+use crate::model::event::Event;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
@@ -28,7 +29,7 @@ impl Health {
             // A constraint that says no shows that the database can write.
             Ok(_) | Err(StoreError::Refused(_) | StoreError::Malformed { .. }) => {
                 if self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
-                    tracing::info!(event = "database.writes", "writes to the database succeed again");
+                    tracing::info!(event = Event::DatabaseWrites.as_str(), "writes to the database succeed again");
                 }
             }
             Err(error) => {
@@ -37,7 +38,7 @@ impl Health {
                 let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
                 if trouble.is_none() {
                     tracing::error!(
-                        event = "database.writes",
+                        event = Event::DatabaseWrites.as_str(),
                         reason,
                         "a write to the database failed; tokens for secrets need none, assertions, proofs and revocations do"
                     );

@@ -1,5 +1,8 @@
 //! Signing keys at rest, sealed.
 
+use sqlx::AssertSqlSafe;
+
+use super::rows::row;
 use super::statement::{Value, args};
 use super::{Store, StoreError, transaction};
 use crate::crypto::jwk::Alg;
@@ -22,12 +25,21 @@ pub struct SealedKey {
     pub created_at: UnixTime,
 }
 
-pub(super) type KeyRow = (String, String, Vec<u8>, i64, i64);
+row!(
+    /// A signing key.
+    KeyRow { kid: String, alg: String, sealed: Vec<u8>, active_at: i64, created_at: i64 }
+);
 
 impl From<KeyRow> for SealedKey {
-    fn from((kid, alg, sealed, active_at, created_at): KeyRow) -> Self {
+    fn from(row: KeyRow) -> Self {
+        let KeyRow { kid, alg, sealed, active_at, created_at } = row;
         Self { kid, alg, sealed, active_at: UnixTime(active_at), created_at: UnixTime(created_at) }
     }
+}
+
+/// Reads all [`KeyRow`]s, in the order in which they sign.
+pub(super) fn select_keys() -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!("select {} from signing_key c order by c.active_at, c.kid", KeyRow::COLUMNS))
 }
 
 impl SealedKey {
@@ -75,8 +87,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn keys(&self) -> Result<Vec<SealedKey>, StoreError> {
-        let sql = "select kid, alg, sealed, active_at, created_at from signing_key order by active_at, kid";
-        let rows: Vec<KeyRow> = self.fetch(sql, &[]).await?;
+        let rows: Vec<KeyRow> = self.fetch(select_keys(), &[]).await?;
         Ok(rows.into_iter().map(SealedKey::from).collect())
     }
 

@@ -1,5 +1,6 @@
 //! Schema and seeds: each file once, in order, by one process at a time, whole or not at all.
 
+use crate::model::event::Event;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -296,10 +297,10 @@ impl Store {
                 match store.blockers_of(pid).await {
                     Ok(holders) if !holders.is_empty() => {
                         let holders = holders.join("; ");
-                        tracing::warn!(event = "migrate.waiting", holders, "migrating waits for a lock");
+                        tracing::warn!(event = Event::MigrateWaiting.as_str(), holders, "migrating waits for a lock");
                     }
                     Ok(_) => {}
-                    Err(error) => tracing::debug!(event = "migrate.waiting", reason = %error),
+                    Err(error) => tracing::debug!(event = Event::MigrateWaiting.as_str(), reason = %error),
                 }
             }
         }))

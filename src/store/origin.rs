@@ -3,6 +3,7 @@
 //! A failover that cuts no connection leaves the old ones on the former primary. A file that is replaced leaves them on the
 //! deleted one. The first connection that reaches another place ends all older ones.
 
+use crate::model::event::Event;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,7 @@ impl Origin {
             Some(known) if known == identity => return,
             Some(former) => {
                 tracing::warn!(
-                    event = "database.moved",
+                    event = Event::DatabaseMoved.as_str(),
                     from = former,
                     to = identity,
                     "connections lead to another database server than before; those made before are replaced"
@@ -98,9 +99,9 @@ impl Origin {
             if is_former(shared, place.beside[1])
                 && let Err(error) = fs::remove_file(shared)
             {
-                tracing::warn!(event = "database.moved", path = %shared.display(), reason = %error, "this file belongs to the database that was replaced, and cannot be removed");
+                tracing::warn!(event = Event::DatabaseMoved.as_str(), path = %shared.display(), reason = %error, "this file belongs to the database that was replaced, and cannot be removed");
             }
-            tracing::warn!(event = "database.moved", from = former, to = identity, path = %path.display(), set_aside, "the database file was replaced; everything is read again");
+            tracing::warn!(event = Event::DatabaseMoved.as_str(), from = former, to = identity, path = %path.display(), set_aside, "the database file was replaced; everything is read again");
             place.since = Some(Instant::now());
             self.moved.notify_one();
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::columns::ttl_of;
+use super::rows::row;
 use super::statement::args;
 use super::{Store, StoreError, transaction};
 use crate::crypto::jwk::Alg;
@@ -10,8 +11,20 @@ use crate::model::client_id::ClientId;
 use crate::model::resource::Resource;
 use crate::model::time::UnixTime;
 
-pub(super) type ResourceRow = (String, String, Option<String>, Option<i64>, String);
-pub(super) type IntrospectorRow = (String, String);
+row!(
+    /// A resource.
+    ResourceRow {
+        identifier: String,
+        scope: String,
+        alg: Option<String>,
+        token_ttl: Option<i64>,
+        token_typ: String,
+    }
+);
+row!(
+    /// A client that may introspect the tokens of a resource.
+    IntrospectorRow { identifier: String, client_id: String }
+);
 
 impl Store {
     /// Adds a resource, or with `replace` writes back one that is there. `Ok(false)` when it is not.
@@ -68,28 +81,26 @@ pub(super) fn assemble_resources(
     introspectors: Vec<IntrospectorRow>,
 ) -> Vec<Result<Resource, StoreError>> {
     let mut introspectors_of: HashMap<String, Vec<String>> = HashMap::new();
-    for (identifier, client_id) in introspectors {
+    for IntrospectorRow { identifier, client_id } in introspectors {
         introspectors_of.entry(identifier).or_default().push(client_id);
     }
     rows.into_iter()
         .map(|row| {
-            let id = row.0.clone();
+            let id = row.identifier.clone();
             let introspectors = introspectors_of.remove(&id).unwrap_or_default();
             resource_of(row, &introspectors).map_err(|reason| StoreError::Malformed { kind: "resource", id, reason })
         })
         .collect()
 }
 
-fn resource_of(
-    (identifier, scope, alg, token_ttl, typ): ResourceRow,
-    introspectors: &[String],
-) -> Result<Resource, String> {
+fn resource_of(row: ResourceRow, introspectors: &[String]) -> Result<Resource, String> {
+    let ResourceRow { identifier, scope, alg, token_ttl, token_typ } = row;
     Ok(Resource {
         identifier: identifier.parse().map_err(|error| format!("identifier: {error}"))?,
         scope: scope.parse().map_err(|error| format!("scope: {error}"))?,
         alg: alg.map(|alg| alg.parse().map_err(|error| format!("alg: {error}"))).transpose()?,
         token_ttl: token_ttl.map(ttl_of).transpose()?,
-        token_typ: typ.parse().map_err(|error| format!("token_typ: {error}"))?,
+        token_typ: token_typ.parse().map_err(|error| format!("token_typ: {error}"))?,
         introspectors: introspectors
             .iter()
             .map(|client_id| client_id.parse::<ClientId>())

@@ -1,5 +1,6 @@
 //! The PostgreSQL servers of a URL, tried in turn until one takes writes.
 
+use crate::model::event::Event;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -134,7 +135,7 @@ impl Reached {
     fn settle(&self, position: usize, options: PgConnectOptions, pool: &PgPool) {
         if self.current.swap(position, Ordering::Relaxed) != position {
             tracing::warn!(
-                event = "database.server",
+                event = Event::DatabaseServer.as_str(),
                 host = options.get_host(),
                 port = options.get_port(),
                 "using this server from now on"
@@ -184,7 +185,7 @@ pub(super) fn ours(options: &PgConnectOptions) -> PgConnectOptions {
 pub(super) async fn given_up(pool: &PgPool, error: StoreError) -> Result<PgConnection, StoreError> {
     for _ in 0..GIVING_UP {
         if let Some(connection) = pool.try_acquire() {
-            tracing::warn!(event = "database.scarce", reason = %error, "the database gives no further connection; the pool gave one up");
+            tracing::warn!(event = Event::DatabaseScarce.as_str(), reason = %error, "the database gives no further connection; the pool gave one up");
             return Ok(connection.detach());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,5 +1,6 @@
 //! Connections of our own, transactions on them, and what every session of ours asks of the database.
 
+use crate::model::event::Event;
 use std::future::Future;
 use std::time::Duration;
 
@@ -176,7 +177,7 @@ async fn lineage(connection: &mut PgConnection) -> Result<Option<String>, sqlx::
         Ok(row) => Ok(Some(row.try_get(0)?)),
         // Databases that speak PostgreSQL's protocol and are something else, and servers that keep it to their own roles.
         Err(sqlx::Error::Database(error)) => {
-            tracing::debug!(event = "database.no_lineage", reason = %error);
+            tracing::debug!(event = Event::DatabaseNoLineage.as_str(), reason = %error);
             Ok(None)
         }
         Err(error) => Err(error),

@@ -1,5 +1,8 @@
 //! Keys that tag client secrets, at rest, sealed.
 
+use sqlx::AssertSqlSafe;
+
+use super::rows::row;
 use super::statement::args;
 use super::{Store, StoreError, transaction};
 use crate::crypto::seal::SealingKey;
@@ -17,12 +20,21 @@ pub struct SealedTagKey {
     pub created_at: UnixTime,
 }
 
-pub(super) type TagKeyRow = (String, Vec<u8>, i64);
+row!(
+    /// A tag key.
+    TagKeyRow { kid: String, sealed: Vec<u8>, created_at: i64 }
+);
 
 impl From<TagKeyRow> for SealedTagKey {
-    fn from((kid, sealed, created_at): TagKeyRow) -> Self {
+    fn from(row: TagKeyRow) -> Self {
+        let TagKeyRow { kid, sealed, created_at } = row;
         Self { kid, sealed, created_at: UnixTime(created_at) }
     }
+}
+
+/// Reads all [`TagKeyRow`]s, the newest first.
+pub(super) fn select_tag_keys() -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!("select {} from secret_tag_key c order by c.created_at desc, c.kid", TagKeyRow::COLUMNS))
 }
 
 impl SealedTagKey {
@@ -55,7 +67,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn tag_keys(&self) -> Result<Vec<SealedTagKey>, StoreError> {
-        let rows: Vec<TagKeyRow> = self.fetch(SELECT_TAG_KEYS, &[]).await?;
+        let rows: Vec<TagKeyRow> = self.fetch(select_tag_keys(), &[]).await?;
         Ok(rows.into_iter().map(SealedTagKey::from).collect())
     }
 
@@ -95,6 +107,3 @@ fn context(kid: &str) -> String {
 fn malformed(kid: &str, reason: &dyn std::fmt::Display) -> StoreError {
     StoreError::Malformed { kind: "secret tag key", id: kid.to_owned(), reason: reason.to_string() }
 }
-
-pub(super) const SELECT_TAG_KEYS: &str =
-    "select kid, sealed, created_at from secret_tag_key order by created_at desc, kid";

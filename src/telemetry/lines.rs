@@ -3,6 +3,7 @@
 //! A request appends to a buffer and goes on. A reader that has stalled costs lines, which are counted, and never a token.
 //! Lines that cannot be written (a full disk, a pipe without a reader) are counted too, and later ones are tried again.
 
+use crate::model::event::Event;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -96,7 +97,12 @@ impl Shared {
             }
             if written.bytes == batch.len() && lost.lines > 0 {
                 let Lost { lines, reason, .. } = std::mem::take(&mut lost);
-                tracing::warn!(event = "log.lost", lines, reason, "log lines were lost; they can be written again");
+                tracing::warn!(
+                    event = Event::LogLost.as_str(),
+                    lines,
+                    reason,
+                    "log lines were lost; they can be written again"
+                );
             }
             batch.clear();
             batch.shrink_to(KEPT);

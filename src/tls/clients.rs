@@ -20,6 +20,7 @@ use super::{Current, Tls, TlsError, fault, pem_items, provider};
 use crate::crypto::certificate::validity::{Validity, item};
 use crate::crypto::certificate::{Certificate, is_ca, verifier_reason};
 use crate::model::certificate::PeerCertificate;
+use crate::model::event::Event;
 
 /// Whose word on certificates is taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -162,7 +163,7 @@ impl Judge {
         match verifier.verify_client_cert(end_entity, intermediates, UnixTime::now()) {
             Ok(_) => Ok(()),
             Err(error) => {
-                tracing::debug!(event = "connection.not_vouched_for", reason = %error);
+                tracing::debug!(event = Event::ConnectionNotVouchedFor.as_str(), reason = %error);
                 Err(verifier_reason(&error).into())
             }
         }

@@ -171,3 +171,6 @@ mod descriptions;
 
 /// Programs in the README that check tokens.
 mod snippets;
+
+/// The reference: generated pages, and events as they are logged.
+mod reference;

@@ -58,20 +58,3 @@ pub enum JoseError {
     #[error("the claim {0} has the wrong type, is empty, too long or out of range")]
     Claim(&'static str),
 }
-
-impl JoseError {
-    /// A stable short name for logs and counts.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::TooLong | Self::NotCompact | Self::Encrypted | Self::Base64 => "jws_malformed",
-            Self::Header(_) | Self::Member(_) | Self::Refused(_) | Self::Kid => "jws_header",
-            Self::Critical => "jws_crit",
-            Self::Alg | Self::OtherAlg => "jws_alg",
-            Self::Typ => "jws_typ",
-            Self::Jwk(_) | Self::NoKey => "jws_key",
-            Self::Signature => "jws_signature",
-            Self::Claims(_) | Self::Claim(_) => "claims_malformed",
-        }
-    }
-}

@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 use super::{Log, TokenLabels, VerificationLabels, cut, micros};
 use crate::model::client::AuthMethod;
+use crate::model::event::Event;
+use crate::protocol::error::inactive::Inactive;
+use crate::protocol::error::reason::Reason;
 use crate::protocol::introspection::Introspected;
 use crate::protocol::verification::Verified;
 use crate::protocol::{Outcome, Revocation};
@@ -26,27 +29,27 @@ impl Log {
     pub(super) fn introspection(&self, outcome: &Outcome<Introspected>, asked: &Asked<'_>) {
         let (result, reason) = match &outcome.result {
             Ok(introspected) => match introspected.inactive {
-                None => ("active", "active"),
+                None => ("active", Reason::Active),
                 Some(inactive) => ("inactive", inactive.reason()),
             },
             Err(error) => ("refused", error.reason()),
         };
-        let labels = TokenLabels { result, reason, method: name(outcome.method) };
+        let labels = TokenLabels { result, reason: reason.as_str(), method: name(outcome.method) };
         self.counts.introspections.get_or_create(&labels).inc();
         let token = outcome.result.as_ref().ok().and_then(|introspected| introspected.token.as_ref());
         let about = token.map(|(jti, client_id)| About { jti: Some(jti), client_id: Some(client_id) });
-        write("introspection", reason, outcome, &about.unwrap_or_default(), asked);
+        write(Event::Introspection, reason, outcome, &about.unwrap_or_default(), asked);
     }
 
     pub(super) fn revocation(&self, outcome: &Outcome<Revocation>, asked: &Asked<'_>) {
         let (result, reason) = match &outcome.result {
-            Ok(revocation) => ("done", revocation.inactive.map_or("revoked", |inactive| inactive.reason())),
+            Ok(revocation) => ("done", revocation.inactive.map_or(Reason::Revoked, Inactive::reason)),
             Err(error) => ("refused", error.reason()),
         };
-        let labels = TokenLabels { result, reason, method: name(outcome.method) };
+        let labels = TokenLabels { result, reason: reason.as_str(), method: name(outcome.method) };
         self.counts.revocations.get_or_create(&labels).inc();
         let jti = outcome.result.as_ref().ok().and_then(|revocation| revocation.jti.as_deref());
-        write("revocation", reason, outcome, &About { jti, client_id: None }, asked);
+        write(Event::Revocation, reason, outcome, &About { jti, client_id: None }, asked);
     }
 }
 
@@ -60,8 +63,8 @@ impl Log {
             Ok(()) => {
                 self.counts.passed.inc();
                 tracing::info!(
-                    event = "verification",
-                    reason = "ok",
+                    event = Event::Verification.as_str(),
+                    reason = Reason::Ok.as_str(),
                     client_id,
                     aud,
                     jti,
@@ -71,10 +74,10 @@ impl Log {
                 );
             }
             Err(refusal) => {
-                let reason = refusal.reason();
+                let reason = refusal.reason().as_str();
                 self.counts.verifications.get_or_create(&VerificationLabels { result: "refused", reason }).inc();
                 tracing::warn!(
-                    event = "verification",
+                    event = Event::Verification.as_str(),
                     reason,
                     detail = %refusal,
                     client_id,
@@ -94,15 +97,15 @@ fn name(method: Option<AuthMethod>) -> &'static str {
     method.map_or("none", AuthMethod::as_str)
 }
 
-fn write<T>(event: &str, reason: &str, outcome: &Outcome<T>, about: &About<'_>, asked: &Asked<'_>) {
+fn write<T>(event: Event, reason: Reason, outcome: &Outcome<T>, about: &About<'_>, asked: &Asked<'_>) {
     let client_id = outcome.client_id.as_deref().map(cut);
     let auth_method = name(outcome.method);
     let credential_id = outcome.credential_id.as_deref();
     let (remote_addr, request_id, duration_us) = (asked.source, asked.request_id, micros(asked.seconds));
     match &outcome.result {
         Ok(_) => tracing::info!(
-            event = event,
-            reason,
+            event = event.as_str(),
+            reason = reason.as_str(),
             client_id,
             auth_method,
             credential_id,
@@ -113,8 +116,8 @@ fn write<T>(event: &str, reason: &str, outcome: &Outcome<T>, about: &About<'_>, 
             duration_us,
         ),
         Err(error) => tracing::warn!(
-            event = event,
-            reason,
+            event = event.as_str(),
+            reason = reason.as_str(),
             detail = %error,
             client_id,
             auth_method,

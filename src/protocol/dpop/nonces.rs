@@ -55,5 +55,5 @@ fn window(now: UnixTime) -> i64 {
     now.0.div_euclid(WINDOW)
 }
 
-/// In seconds. A nonce lives for one window at least and two at most.
-pub(super) const WINDOW: i64 = 60;
+/// Seconds of a window. A nonce is accepted in its own and in the next one.
+pub(crate) const WINDOW: i64 = 60;

@@ -1,5 +1,6 @@
 //! Why a client is not authenticated (RFC 6749 section 5.2, `invalid_client`): many reasons inside, one face outside.
 
+use super::reason::Reason;
 use crate::crypto::jose::JoseError;
 use crate::model::certificate::CertificateMismatch;
 
@@ -94,38 +95,38 @@ pub enum ClientAuthError {
 }
 
 impl ClientAuthError {
-    pub(super) fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> Reason {
         match self {
-            Self::Absent => "no_credentials",
-            Self::Scheme => "auth_scheme",
-            Self::Malformed => "credentials_malformed",
-            Self::Unknown => "unknown_client",
-            Self::Broken => "client_malformed",
-            Self::Disabled => "client_disabled",
-            Self::MethodNotAllowed => "auth_method_not_allowed",
-            Self::MethodNotInProfile => "auth_method_not_in_profile",
-            Self::WrongSecret => "wrong_secret",
-            Self::SecretExpired => "secret_expired",
-            Self::SecretRevoked => "secret_revoked",
-            Self::AssertionType => "assertion_type",
-            Self::AssertionAbsent => "assertion_missing",
-            Self::Assertion(error) => error.reason(),
-            Self::AssertionAlg => "assertion_alg",
-            Self::AssertionSubject => "assertion_subject",
-            Self::AssertionAudience => "assertion_audience",
-            Self::AssertionIncomplete(_) => "assertion_incomplete",
-            Self::AssertionExpired => "assertion_expired",
-            Self::AssertionLifetime => "assertion_lifetime",
-            Self::AssertionEarly => "assertion_early",
-            Self::AssertionOld => "assertion_old",
-            Self::AssertionReplayed => "assertion_replayed",
-            Self::KeySet => "jwks_uri_unavailable",
-            Self::KeyExpired => "key_expired",
-            Self::CertificateRepeated => "client_cert_repeated",
-            Self::Certificate(CertificateMismatch::Other) => "certificate_unknown",
-            Self::Certificate(CertificateMismatch::Untrusted(_)) => "certificate_untrusted",
-            Self::Certificate(CertificateMismatch::Purpose) => "certificate_purpose",
-            Self::Certificate(CertificateMismatch::Expired) => "certificate_expired",
+            Self::Absent => Reason::NoCredentials,
+            Self::Scheme => Reason::AuthScheme,
+            Self::Malformed => Reason::CredentialsMalformed,
+            Self::Unknown => Reason::UnknownClient,
+            Self::Broken => Reason::ClientMalformed,
+            Self::Disabled => Reason::ClientDisabled,
+            Self::MethodNotAllowed => Reason::AuthMethodNotAllowed,
+            Self::MethodNotInProfile => Reason::AuthMethodNotInProfile,
+            Self::WrongSecret => Reason::WrongSecret,
+            Self::SecretExpired => Reason::SecretExpired,
+            Self::SecretRevoked => Reason::SecretRevoked,
+            Self::AssertionType => Reason::AssertionType,
+            Self::AssertionAbsent => Reason::AssertionMissing,
+            Self::Assertion(error) => error.into(),
+            Self::AssertionAlg => Reason::AssertionAlg,
+            Self::AssertionSubject => Reason::AssertionSubject,
+            Self::AssertionAudience => Reason::AssertionAudience,
+            Self::AssertionIncomplete(_) => Reason::AssertionIncomplete,
+            Self::AssertionExpired => Reason::AssertionExpired,
+            Self::AssertionLifetime => Reason::AssertionLifetime,
+            Self::AssertionEarly => Reason::AssertionEarly,
+            Self::AssertionOld => Reason::AssertionOld,
+            Self::AssertionReplayed => Reason::AssertionReplayed,
+            Self::KeySet => Reason::JwksUriUnavailable,
+            Self::KeyExpired => Reason::KeyExpired,
+            Self::CertificateRepeated => Reason::ClientCertRepeated,
+            Self::Certificate(CertificateMismatch::Other) => Reason::CertificateUnknown,
+            Self::Certificate(CertificateMismatch::Untrusted(_)) => Reason::CertificateUntrusted,
+            Self::Certificate(CertificateMismatch::Purpose) => Reason::CertificatePurpose,
+            Self::Certificate(CertificateMismatch::Expired) => Reason::CertificateExpired,
         }
     }
 }

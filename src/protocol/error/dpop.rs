@@ -1,6 +1,7 @@
 //! Why a DPoP proof was not taken (RFC 9449 section 4.3).
 
 use super::ErrorCode;
+use super::reason::Reason;
 use crate::crypto::jose::JoseError;
 
 /// Why a DPoP proof was not taken.
@@ -67,20 +68,20 @@ impl DpopError {
         }
     }
 
-    pub(in crate::protocol) fn reason(self) -> &'static str {
+    pub(in crate::protocol) fn reason(self) -> Reason {
         match self {
-            Self::Absent => "dpop_absent",
-            Self::Repeated => "dpop_repeated",
-            Self::Proof(JoseError::Signature) => "dpop_signature",
-            Self::Alg | Self::Proof(JoseError::Alg | JoseError::Jwk(_)) => "dpop_key",
-            Self::Proof(_) => "dpop_malformed",
-            Self::Htm => "dpop_htm",
-            Self::Htu => "dpop_htu",
-            Self::Time => "dpop_time",
-            Self::Nonce => "dpop_nonce",
-            Self::Ath => "dpop_ath",
-            Self::OtherKey => "dpop_other_key",
-            Self::Replayed => "dpop_replayed",
+            Self::Absent => Reason::DpopAbsent,
+            Self::Repeated => Reason::DpopRepeated,
+            Self::Proof(JoseError::Signature) => Reason::DpopSignature,
+            Self::Alg | Self::Proof(JoseError::Alg | JoseError::Jwk(_)) => Reason::DpopKey,
+            Self::Proof(_) => Reason::DpopMalformed,
+            Self::Htm => Reason::DpopHtm,
+            Self::Htu => Reason::DpopHtu,
+            Self::Time => Reason::DpopTime,
+            Self::Nonce => Reason::DpopNonce,
+            Self::Ath => Reason::DpopAth,
+            Self::OtherKey => Reason::DpopOtherKey,
+            Self::Replayed => Reason::DpopReplayed,
         }
     }
 }

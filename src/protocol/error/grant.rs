@@ -1,6 +1,7 @@
 //! Why an authenticated client does not get what it asks for (RFC 6749 section 5.2, RFC 8707 section 2).
 
 use super::ErrorCode;
+use super::reason::Reason;
 
 /// The authenticated client does not get this.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
@@ -112,21 +113,21 @@ impl GrantError {
         }
     }
 
-    pub(super) fn reason(self) -> &'static str {
+    pub(super) fn reason(self) -> Reason {
         match self {
-            Self::UnsupportedGrantType | Self::GrantTypeSpelling => "unsupported_grant_type",
-            Self::GrantNotAllowed => "grant_not_allowed",
-            Self::DpopRequired => "dpop_required",
-            Self::MtlsBindingRequired => "mtls_binding_required",
-            Self::BindingRequired => "binding_required",
-            Self::ScopeMalformed | Self::ScopeBlank | Self::ScopeTooLong => "scope_malformed",
-            Self::ScopeNotAllowed | Self::ScopeSeparator => "scope_not_allowed",
-            Self::ScopeMissing => "scope_missing",
-            Self::ScopeNotForResource => "scope_not_for_resource",
-            Self::ResourceMalformed | Self::ResourceBlank => "resource_malformed",
-            Self::ResourceNotAllowed => "resource_not_allowed",
-            Self::SeveralResources => "several_resources",
-            Self::ResourceAmbiguous => "resource_ambiguous",
+            Self::UnsupportedGrantType | Self::GrantTypeSpelling => Reason::UnsupportedGrantType,
+            Self::GrantNotAllowed => Reason::GrantNotAllowed,
+            Self::DpopRequired => Reason::DpopRequired,
+            Self::MtlsBindingRequired => Reason::MtlsBindingRequired,
+            Self::BindingRequired => Reason::BindingRequired,
+            Self::ScopeMalformed | Self::ScopeBlank | Self::ScopeTooLong => Reason::ScopeMalformed,
+            Self::ScopeNotAllowed | Self::ScopeSeparator => Reason::ScopeNotAllowed,
+            Self::ScopeMissing => Reason::ScopeMissing,
+            Self::ScopeNotForResource => Reason::ScopeNotForResource,
+            Self::ResourceMalformed | Self::ResourceBlank => Reason::ResourceMalformed,
+            Self::ResourceNotAllowed => Reason::ResourceNotAllowed,
+            Self::SeveralResources => Reason::SeveralResources,
+            Self::ResourceAmbiguous => Reason::ResourceAmbiguous,
         }
     }
 }

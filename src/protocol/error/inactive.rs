@@ -1,5 +1,6 @@
 //! Why a token counts for nothing. From outside all of these look the same (RFC 7662 section 2.2).
 
+use super::reason::Reason;
 use crate::crypto::jose::JoseError;
 
 /// Why a token counts for nothing, or not for the one who asks.
@@ -47,21 +48,21 @@ impl Inactive {
         !matches!(self, Self::Key | Self::ClientUnknown | Self::ClientDisabled | Self::NotIntrospector)
     }
 
-    /// The reason code of the log: one of a closed list that the README explains.
+    /// The reason code of the log: one of a closed list.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> Reason {
         match self {
-            Self::Malformed(_) => "token_malformed",
-            Self::Key => "token_key",
-            Self::Signature => "token_signature",
-            Self::Issuer => "token_issuer",
-            Self::Expired => "token_expired",
-            Self::NotYet => "token_not_yet",
-            Self::Revoked => "token_revoked",
-            Self::CutOff => "token_cut_off",
-            Self::ClientUnknown => "token_client_unknown",
-            Self::ClientDisabled => "token_client_disabled",
-            Self::NotIntrospector => "not_introspector",
+            Self::Malformed(_) => Reason::TokenMalformed,
+            Self::Key => Reason::TokenKey,
+            Self::Signature => Reason::TokenSignature,
+            Self::Issuer => Reason::TokenIssuer,
+            Self::Expired => Reason::TokenExpired,
+            Self::NotYet => Reason::TokenNotYet,
+            Self::Revoked => Reason::TokenRevoked,
+            Self::CutOff => Reason::TokenCutOff,
+            Self::ClientUnknown => Reason::TokenClientUnknown,
+            Self::ClientDisabled => Reason::TokenClientDisabled,
+            Self::NotIntrospector => Reason::NotIntrospector,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Unavailable;
 use super::dpop::DpopError;
 use super::inactive::Inactive;
+use super::reason::Reason;
 use crate::model::scope::Scope;
 
 /// Why a request may not pass.
@@ -111,20 +112,20 @@ impl Refusal {
 
     /// The reason code of the log and the metric.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::NoToken => "token_missing",
-            Self::Repeated => "several_authorizations",
+            Self::NoToken => Reason::TokenMissing,
+            Self::Repeated => Reason::SeveralAuthorizations,
             Self::Token(inactive) => inactive.reason(),
-            Self::Audience => "token_audience",
-            Self::BoundAsBearer => "token_bound_as_bearer",
-            Self::NotBound => "token_not_bound",
+            Self::Audience => Reason::TokenAudience,
+            Self::BoundAsBearer => Reason::TokenBoundAsBearer,
+            Self::NotBound => Reason::TokenNotBound,
             Self::Proof(error) => error.reason(),
-            Self::Certificate => "token_certificate",
-            Self::Scope(_) => "token_scope",
-            Self::Gateway(GatewayError::Query | GatewayError::Resource | GatewayError::Scope) => "verify_query",
-            Self::Gateway(GatewayError::NoTarget) => "verify_no_target",
-            Self::Gateway(GatewayError::NoCertificate) => "verify_no_certificate",
+            Self::Certificate => Reason::TokenCertificate,
+            Self::Scope(_) => Reason::TokenScope,
+            Self::Gateway(GatewayError::Query | GatewayError::Resource | GatewayError::Scope) => Reason::VerifyQuery,
+            Self::Gateway(GatewayError::NoTarget) => Reason::VerifyNoTarget,
+            Self::Gateway(GatewayError::NoCertificate) => Reason::VerifyNoCertificate,
             Self::Unavailable(unavailable) => unavailable.reason(),
         }
     }

@@ -1,0 +1,34 @@
+//! The page of the command line, from clap.
+
+use clap::CommandFactory as _;
+
+use crate::cli::Arguments;
+
+pub(super) fn page() -> String {
+    let mut command = Arguments::command().term_width(100);
+    // Makes each subcommand know its full name and the global options.
+    command.build();
+    let mut page = String::from(
+        "Every command takes the global options of `grantd`. Exit codes: 0 done, also a server that was told to stop; 1 failed; \
+         2 wrong usage; 69 the database is unavailable, or a session that the message names holds a lock; 78 bad configuration, \
+         or a database that denies access, is damaged or belongs to another program; 130 and 143 ended by SIGINT and SIGTERM.\n",
+    );
+    section(&mut command, &mut page);
+    page
+}
+
+/// The help of a command, then that of its subcommands.
+fn section(command: &mut clap::Command, page: &mut String) {
+    let name = command.get_bin_name().unwrap_or("grantd").to_owned();
+    let nested = name != "grantd";
+    // The global options are told once.
+    let mut shown = command.clone().mut_args(|argument| {
+        let hidden = nested && argument.is_global_set();
+        argument.hide(hidden)
+    });
+    *page += &format!("\n## {name}\n\n```text\n{}\n```\n", shown.render_long_help().to_string().trim_end());
+    let visible = |command: &&mut clap::Command| !command.is_hide_set() && command.get_name() != "help";
+    for subcommand in command.get_subcommands_mut().filter(visible) {
+        section(subcommand, page);
+    }
+}

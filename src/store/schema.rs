@@ -1,0 +1,76 @@
+//! What the schema of an embedded database consists of, for the reference.
+
+use super::{Store, StoreError};
+
+/// A table.
+#[derive(Debug)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Its columns, in their order.
+    pub columns: Vec<Column>,
+    /// The rules that the database enforces: names of constraints, messages of triggers.
+    pub refusals: Vec<String>,
+}
+
+/// A column.
+#[derive(Debug)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// Whether it refuses null.
+    pub required: bool,
+    /// Its default, as SQL.
+    pub default: Option<String>,
+}
+
+impl Store {
+    /// The tables of an embedded database, without those of its own bookkeeping.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn described_tables(&self) -> Result<Vec<Table>, StoreError> {
+        let names: Vec<(String, String)> = self
+            .fetch(
+                "select name, sql || coalesce((select group_concat(sql, '') from sqlite_schema of where of.type = 'trigger' and of.tbl_name = t.name), '')
+                 from sqlite_schema t where type = 'table' and name not like 'sqlite_%' and name not like '\\_%' escape '\\' order by name",
+                &[],
+            )
+            .await?;
+        let columns: Vec<(String, String, String, i64, Option<String>)> = self
+            .fetch(
+                "select t.name, c.name, lower(c.type), c.\"notnull\" or c.pk > 0, c.dflt_value
+                 from sqlite_schema t join pragma_table_info(t.name) c where t.type = 'table' order by t.name, c.cid",
+                &[],
+            )
+            .await?;
+        let table = |(name, sql): (String, String)| {
+            let columns = columns.iter().filter(|column| column.0 == name).cloned();
+            let columns = columns.map(|(_, name, kind, required, default)| Column {
+                name,
+                kind,
+                required: required != 0,
+                default,
+            });
+            Table { columns: columns.collect(), refusals: refusals(&sql), name }
+        };
+        Ok(names.into_iter().map(table).collect())
+    }
+}
+
+/// `constraint "…"` and `raise(abort, '…')`.
+fn refusals(sql: &str) -> Vec<String> {
+    // A quotation mark inside a name is doubled.
+    let sql = sql.replace("\"\"", "\u{1}");
+    let quoted = |after: &str, quote: char| {
+        let found = sql.split(after).skip(1).filter_map(|rest| Some(rest.split(quote).next()?.replace('\u{1}', "\"")));
+        found.collect::<Vec<_>>()
+    };
+    let mut all = quoted("constraint \"", '"');
+    all.extend(quoted("raise(abort, '", '\''));
+    all.sort();
+    all.dedup();
+    all
+}
