@@ -1,5 +1,6 @@
 //! The PostgreSQL of the run, in a network namespace of its own, and its outages.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub struct Database {
     pub port: u16,
 }
 
-/// How the database goes away.
+/// A way in which the database is out of reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outage {
     /// `pg_ctl stop -m immediate`: connections break off.
@@ -38,6 +39,18 @@ pub enum Outage {
     Silent,
     /// `default_transaction_read_only`: as if demoted.
     ReadOnly,
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Frozen => "frozen",
+            Self::Refused => "refused",
+            Self::Silent => "silent",
+            Self::ReadOnly => "read-only",
+        })
+    }
 }
 
 impl Database {

@@ -12,6 +12,7 @@ pub mod once;
 pub mod outage;
 pub mod overload;
 pub mod partition;
+mod polling;
 pub mod restarts;
 pub mod soak;
 pub mod starvation;
@@ -19,12 +20,9 @@ pub mod timing;
 pub mod upgrade;
 pub mod visibility;
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use grantd_kit::stats::number;
-use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::driver::Record;
 use crate::tally::Tally;
@@ -77,14 +75,5 @@ pub fn jti_of(token: &str) -> Option<String> {
     Some(claims.get("jti")?.as_str()?.to_owned())
 }
 
-/// A clock for polling, every 10 ms.
-pub fn polling() -> Interval {
-    let mut ticks = interval(Duration::from_millis(10));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-/// Polling ends after so long.
-pub const GAVE_UP: Duration = Duration::from_secs(10);
 /// The metric that counts hashes.
 pub const HASHES: &str = "grantd_argon2_verifications_total";

@@ -46,27 +46,15 @@ pub enum Fault {
     HaproxyRestarted,
 }
 
-impl Fault {
-    pub const ALL: [Self; 6] = [
-        Self::LeaderKilled,
-        Self::Switchover,
-        Self::LeaderFrozen,
-        Self::LeaderCutOff,
-        Self::EtcdGone,
-        Self::HaproxyRestarted,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::LeaderKilled => "leader killed",
-            Self::Switchover => "switchover",
-            Self::LeaderFrozen => "leader frozen",
-            Self::LeaderCutOff => "leader cut off",
-            Self::EtcdGone => "etcd gone",
-            Self::HaproxyRestarted => "HAProxy restarted",
-        }
-    }
-}
+/// All faults, with their names in the report.
+pub const FAULTS: [(Fault, &str); 6] = [
+    (Fault::LeaderKilled, "leader killed"),
+    (Fault::Switchover, "switchover"),
+    (Fault::LeaderFrozen, "leader frozen"),
+    (Fault::LeaderCutOff, "leader cut off"),
+    (Fault::EtcdGone, "etcd gone"),
+    (Fault::HaproxyRestarted, "HAProxy restarted"),
+];
 
 impl Patroni {
     pub fn new(net: String, room: PathBuf, bin: &Path, namespace: String, links: String) -> Self {

@@ -13,46 +13,31 @@ use tokio::time::{Instant, sleep};
 
 use crate::replica::{Replica, note_pid};
 
-/// The way in which requests reach the replicas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// The client asks `/readyz` five times a second and opens connections to ready replicas only.
-    Direct,
-    /// nginx without active checks and with `max_fails=0`: it tries the next server when a connection is refused.
+/// A way in which requests reach the replicas.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    pub name: &'static str,
+    proxy: Option<Kind>,
+    /// `server.deadlines.drain_delay` of the replicas: longer than the way takes to notice.
+    pub drain_delay: &'static str,
+    /// From the first 200 of `/readyz` until requests come.
+    pub settles: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
     Nginx,
-    /// `HAProxy` with its default checks, every 2 s, of `/readyz`.
     Haproxy,
 }
 
-impl Way {
-    pub const ALL: [Self; 3] = [Self::Direct, Self::Nginx, Self::Haproxy];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Nginx => "nginx",
-            Self::Haproxy => "HAProxy",
-        }
-    }
-
-    /// `server.deadlines.drain_delay` of the replicas: longer than the way takes to notice.
-    pub fn drain_delay(self) -> &'static str {
-        match self {
-            Self::Direct | Self::Nginx => "1s",
-            // Three checks, two seconds apart.
-            Self::Haproxy => "8s",
-        }
-    }
-
-    /// From the first 200 of `/readyz` until requests come.
-    pub fn settles(self) -> Duration {
-        match self {
-            Self::Direct | Self::Nginx => Duration::from_millis(500),
-            // Two checks.
-            Self::Haproxy => Duration::from_secs(5),
-        }
-    }
-}
+/// Directly, where the client asks `/readyz` five times a second and connects to ready replicas only. Behind nginx without
+/// active checks and with `max_fails=0`, which tries the next server when a connection is refused. Behind `HAProxy` with
+/// its default checks, every 2 s, of `/readyz`: it takes three to remove a server, and two to add it.
+pub const WAYS: [Way; 3] = [
+    Way { name: "direct", proxy: None, drain_delay: "1s", settles: Duration::from_millis(500) },
+    Way { name: "nginx", proxy: Some(Kind::Nginx), drain_delay: "1s", settles: Duration::from_millis(500) },
+    Way { name: "HAProxy", proxy: Some(Kind::Haproxy), drain_delay: "8s", settles: Duration::from_secs(5) },
+];
 
 /// A running proxy. Dropping it ends it.
 pub struct Proxy {
@@ -63,17 +48,17 @@ pub struct Proxy {
 impl Proxy {
     /// Starts the proxy of a way, and waits until it answers; `None` when the way has none.
     pub async fn start(way: Way, room: &Path, replicas: &[Replica]) -> anyhow::Result<Option<Self>> {
+        let Some(kind) = way.proxy else { return Ok(None) };
         let address = free_address()?;
-        let mut command = match way {
-            Way::Direct => return Ok(None),
-            Way::Nginx => {
+        let mut command = match kind {
+            Kind::Nginx => {
                 let file = room.join("nginx.conf");
                 std::fs::write(&file, nginx(address, room, replicas)).context("writing nginx.conf")?;
                 let mut command = Command::new("/usr/sbin/nginx");
                 command.arg("-c").arg(file).arg("-p").arg(room);
                 command
             }
-            Way::Haproxy => {
+            Kind::Haproxy => {
                 let file = room.join("haproxy.cfg");
                 std::fs::write(&file, haproxy(address, replicas)).context("writing haproxy.cfg")?;
                 let mut command = Command::new("/usr/sbin/haproxy");
@@ -81,19 +66,19 @@ impl Proxy {
                 command
             }
         };
-        let log = std::fs::File::create(room.join(format!("{}.log", way.name()))).context("a log for the proxy")?;
+        let log = std::fs::File::create(room.join(format!("{}.log", way.name))).context("a log for the proxy")?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("starting {}", way.name()))?;
+        let mut child = command.spawn().with_context(|| format!("starting {}", way.name))?;
         note_pid(room, child.id().context("the proxy has ended already")?)?;
         let started = Instant::now();
         while get(address, "/jwks").await.is_none_or(|(status, _)| status != 200) {
             if started.elapsed() > Duration::from_secs(20) || child.try_wait()?.is_some() {
-                bail!("{} does not answer; see its log", way.name());
+                bail!("{} does not answer; see its log", way.name);
             }
             sleep(Duration::from_millis(100)).await;
         }
         // Until it has checked every replica.
-        sleep(way.settles()).await;
+        sleep(way.settles).await;
         Ok(Some(Self { address, _child: child }))
     }
 }

@@ -21,7 +21,7 @@ use super::ledger::revoke_token;
 use crate::chance::honest_loopback;
 use crate::driver::{Record, Stream};
 use crate::options::Options;
-use crate::patroni::{Fault, Patroni};
+use crate::patroni::{FAULTS, Fault, Patroni};
 use crate::report::Report;
 use crate::rig::{Rig, drive_all};
 use crate::tally::Tally;
@@ -36,9 +36,9 @@ struct Write {
 pub async fn measure(rig: &Rig, patroni: &Patroni, options: &Options, report: &mut Report) -> anyhow::Result<()> {
     for synchronous in [false, true] {
         patroni.synchronous(synchronous).await?;
-        for fault in Fault::ALL {
+        for (fault, name) in FAULTS {
             let kind = if synchronous { "synchronous" } else { "asynchronous" };
-            let row = format!("{kind}, {}", fault.name());
+            let row = format!("{kind}, {name}");
             eprintln!("   {row}");
             one(rig, patroni, options, report, (synchronous, fault), &row).await.with_context(|| row.clone())?;
         }

@@ -1,6 +1,5 @@
 //! Figure 4 by introspection: how long after a token was revoked, or its client switched off, a replica calls it active.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use grantd_kit::stats::percentile;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{GAVE_UP, polling};
+use super::polling::{accepted, active, first_yes, last_yes, millis};
 use crate::chance::honest_loopback;
 use crate::report::Report;
 use crate::rig::Rig;
@@ -63,15 +62,15 @@ pub async fn measure(rig: &Rig, trials: usize, report: &mut Report) -> anyhow::R
 async fn trial(rig: &Rig, act: Act, client: &Client, asker: &Client, cut: bool) -> anyhow::Result<Vec<(Act, f64)>> {
     let replicas = rig.addresses();
     let first = *replicas.first().context("no replica")?;
-    let token = token(first, &client.request).await?;
-    let token = format!("token={token}");
+    let (_, body) = first_yes(first, Arc::clone(&client.request), accepted).await.context("no token")?;
+    let token = format!("token={}", field(&body, "access_token").context("an answer without a token")?);
     let question: Arc<[u8]> = post_basic("/introspect", &asker.id, &asker.secret, &token).into();
     for replica in &replicas {
-        until_active(*replica, &question).await?;
+        first_yes(*replica, Arc::clone(&question), active).await.context("the token never became active")?;
     }
     let mut asking = JoinSet::new();
     for replica in replicas {
-        asking.spawn(last_active(replica, Arc::clone(&question)));
+        asking.spawn(last_yes(replica, Arc::clone(&question), active));
     }
     sleep(Duration::from_millis(50)).await;
     if cut {
@@ -81,66 +80,13 @@ async fn trial(rig: &Rig, act: Act, client: &Client, asker: &Client, cut: bool) 
     match act {
         Act::Revoke => {
             let request = post_basic("/revoke", &client.id, &client.secret, &token);
-            let (status, _) = exchange(first, &request).await.context("no answer to /revoke")?;
-            anyhow::ensure!(status == 200, "/revoke answered {status}");
+            let answer = ask(honest_loopback(7), first, &request, Duration::from_secs(2)).await;
+            let (answer, _) = answer.context("no answer to /revoke")?;
+            anyhow::ensure!(answer.status == 200, "/revoke answered {}", answer.status);
         }
         Act::RevokeTokens => drop(rig.grantd.run_ok(&["client", "revoke-tokens", &client.id], "").await?),
         Act::Disable => drop(rig.grantd.run_ok(&["client", "disable", &client.id], "").await?),
     }
     let since = Instant::now();
-    let ms = |last: Option<Instant>| {
-        last.map_or(f64::INFINITY, |last| last.saturating_duration_since(since).as_secs_f64() * 1000.0)
-    };
-    Ok(asking.join_all().await.into_iter().map(|last| (act, ms(last))).collect())
-}
-
-async fn token(replica: SocketAddr, request: &[u8]) -> anyhow::Result<String> {
-    let (started, mut ticks) = (Instant::now(), polling());
-    while started.elapsed() < GAVE_UP {
-        ticks.tick().await;
-        if let Some((200, body)) = exchange(replica, request).await {
-            return field(&body, "access_token").context("an answer without a token");
-        }
-    }
-    anyhow::bail!("no token")
-}
-
-async fn until_active(replica: SocketAddr, question: &[u8]) -> anyhow::Result<()> {
-    let (started, mut ticks) = (Instant::now(), polling());
-    while started.elapsed() < GAVE_UP {
-        ticks.tick().await;
-        if is_active(replica, question).await == Some(true) {
-            return Ok(());
-        }
-    }
-    anyhow::bail!("the token never became active at {replica}")
-}
-
-/// When the token was last active before three answers in a row that it is not; `None` if it was active to the last.
-async fn last_active(replica: SocketAddr, question: Arc<[u8]>) -> Option<Instant> {
-    let (started, mut ticks) = (Instant::now(), polling());
-    let (mut last, mut inactive) = (started, 0);
-    while started.elapsed() < GAVE_UP {
-        ticks.tick().await;
-        match is_active(replica, &question).await {
-            Some(true) => (last, inactive) = (Instant::now(), 0),
-            Some(false) => inactive += 1,
-            None => {}
-        }
-        if inactive == 3 {
-            return Some(last);
-        }
-    }
-    None
-}
-
-/// Whether the replica calls the token active; `None` without an answer that says so.
-async fn is_active(replica: SocketAddr, question: &[u8]) -> Option<bool> {
-    let (status, body) = exchange(replica, question).await?;
-    (status == 200).then(|| body.contains(r#""active":true"#))
-}
-
-async fn exchange(replica: SocketAddr, request: &[u8]) -> Option<(u16, String)> {
-    let (answer, body) = ask(honest_loopback(7), replica, request, Duration::from_secs(2)).await?;
-    Some((answer.status, body))
+    Ok(asking.join_all().await.into_iter().map(|last| (act, millis(since, last))).collect())
 }

@@ -18,15 +18,10 @@ use crate::tally::Tally;
 
 pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let lasts = options.lengths().outage;
-    for (name, outage) in [
-        ("stopped", Outage::Stopped),
-        ("frozen", Outage::Frozen),
-        ("refused", Outage::Refused),
-        ("read-only", Outage::ReadOnly),
-    ] {
+    for outage in [Outage::Stopped, Outage::Frozen, Outage::Refused, Outage::ReadOnly] {
         let seen = through(rig, options, outage, lasts, async { Ok(()) }, async { Ok(()) }).await?.0;
-        rig.keep(&format!("outage-{name}"), &seen.tally)?;
-        seen.add_rows(report, "2", name, 2.0);
+        rig.keep(&format!("outage-{outage}"), &seen.tally)?;
+        seen.add_rows(report, "2", &outage.to_string(), 2.0);
     }
     let told = "they fail closed, with 503 and Retry-After; figure 6 counts them";
     report.add("2", "private_key_jwt and DPoP", Goal::None, f64::NAN, told);

@@ -17,13 +17,13 @@ use super::about;
 use crate::chance::below;
 use crate::driver::{Ask, Kind, Record, Stream};
 use crate::options::Options;
-use crate::proxy::{Proxy, Way};
+use crate::proxy::{Proxy, WAYS, Way};
 use crate::report::Report;
 use crate::rig::{Rig, drive_all};
 use crate::tally::Tally;
 
 pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    for way in Way::ALL {
+    for way in WAYS {
         restarts(rig, options, report, way).await?;
     }
     rig.grantd.settings.insert(DRAIN_DELAY, "1s".to_owned());
@@ -32,22 +32,22 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
 }
 
 async fn restarts(rig: &mut Rig, options: &Options, report: &mut Report, way: Way) -> anyhow::Result<()> {
-    rig.grantd.settings.insert(DRAIN_DELAY, way.drain_delay().to_owned());
+    rig.grantd.settings.insert(DRAIN_DELAY, way.drain_delay.to_owned());
     rig.start_anew().await?;
     let proxy = Proxy::start(way, &rig.grantd.directory, &rig.replicas).await?;
     let (mut all, mut exits, mut wrong_codes) = (Tally::default(), Vec::new(), 0);
     for restart in 0..options.lengths().restarts {
         let rotation = Rotation::default();
         let addresses = proxy.as_ref().map_or_else(|| rig.addresses(), |proxy| vec![proxy.address]);
-        let stop_takes = way.drain_delay().trim_end_matches('s').parse().unwrap_or(1.0);
-        let lasts = Duration::from_secs_f64(stop_takes + 2.0) + way.settles();
+        let stop_takes = way.drain_delay.trim_end_matches('s').parse().unwrap_or(1.0);
+        let lasts = Duration::from_secs_f64(stop_takes + 2.0) + way.settles;
         let stream = stream(rig, lasts, proxy.is_none().then(|| rotation.clone()));
         let admins = rig.replicas.iter().map(|replica| replica.admin).collect();
         let (replica, grantd) = rig.replica(restart % 3)?;
         let restart = async {
             sleep(Duration::from_millis(500)).await;
             let stopped = replica.stop_and_start(grantd).await?;
-            sleep(way.settles()).await;
+            sleep(way.settles).await;
             anyhow::Ok(stopped)
         };
         let (tally, (code, took)) = rotation.drive(admins, stream, &addresses, restart).await?;
@@ -55,14 +55,14 @@ async fn restarts(rig: &mut Rig, options: &Options, report: &mut Report, way: Wa
         exits.push(took.as_secs_f64());
         all.0.extend(tally.0);
     }
-    rig.keep(&format!("restarts-{}", way.name()), &all)?;
+    rig.keep(&format!("restarts-{}", way.name), &all)?;
     let told = format!(
         "{} restarts, one replica after the other, drain_delay {}; {}",
         options.lengths().restarts,
-        way.drain_delay(),
+        way.drain_delay,
         about(&all)
     );
-    let mut rows = report.rows("7", way.name());
+    let mut rows = report.rows("7", way.name);
     let failed = number(all.count(|record: &Record| !record.is_ok()));
     rows.add("failed requests", Goal::AtMost(0.0), failed, told);
     rows.add("exit codes other than 0", Goal::AtMost(0.0), number(wrong_codes), "");

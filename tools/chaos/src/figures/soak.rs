@@ -30,7 +30,7 @@ use crate::tally::Tally;
 #[derive(Default)]
 struct Soaked {
     /// Name, begin and end of each fault. It ends when everything is well again.
-    faults: Vec<(&'static str, Duration, Duration)>,
+    faults: Vec<(String, Duration, Duration)>,
     /// The number of replicas that ended by themselves.
     ended: usize,
     /// Memory and descriptors of each replica, minute by minute.
@@ -109,7 +109,7 @@ async fn faults(rig: &mut Rig, origin: Instant, lasts: Duration, seed: u64) -> a
     Ok(soaked)
 }
 
-async fn fault(rig: &mut Rig, turn: usize, chance: impl Fn(usize) -> usize) -> anyhow::Result<&'static str> {
+async fn fault(rig: &mut Rig, turn: usize, chance: impl Fn(usize) -> usize) -> anyhow::Result<String> {
     let outage = match turn % FAULTS {
         0 => Outage::Stopped,
         1 => Outage::Frozen,
@@ -118,50 +118,44 @@ async fn fault(rig: &mut Rig, turn: usize, chance: impl Fn(usize) -> usize) -> a
         4 => Outage::ReadOnly,
         5 => {
             rig.restart(chance(3)).await?;
-            return Ok("kill -9 of a replica");
+            return Ok("kill -9 of a replica".to_owned());
         }
         6 => {
             for replica in &mut rig.replicas {
                 replica.stop_and_start(&rig.grantd).await?;
             }
-            return Ok("rolling restart");
+            return Ok("rolling restart".to_owned());
         }
         7 => {
             rig.grantd.run_ok(&["key", "rotate"], "").await?;
-            return Ok("key rotation");
+            return Ok("key rotation".to_owned());
         }
         8 => {
-            let Some(known) = rig.registrations.warm.get(chance(20)) else { return Ok("secret rotation") };
+            let Some(known) = rig.registrations.warm.get(chance(20)) else { return Ok("secret rotation".to_owned()) };
             let added = rig.grantd.run_ok(&["client", "secret", "add", &known.id, "--json"], "").await?;
             let secret_id = field(&added.stdout, "secret_id").unwrap_or_default();
             rig.grantd.run_ok(&["client", "secret", "revoke", &known.id, &secret_id], "").await?;
-            return Ok("secret rotation");
+            return Ok("secret rotation".to_owned());
         }
         _ => {
-            let Some(victim) = rig.registrations.warm.first().cloned() else { return Ok("flood") };
+            let Some(victim) = rig.registrations.warm.first().cloned() else { return Ok("flood".to_owned()) };
             let flood = Stream {
                 source: any_loopback,
                 connections: 256,
                 ..Stream::honest(1000.0, Duration::from_secs(5), mix::flood(&rig.registrations, &victim.id))
             };
             drive_all(Instant::now(), vec![flood], &rig.addresses()).await;
-            return Ok("flood");
+            return Ok("flood".to_owned());
         }
     };
     rig.database.leave(outage).await?;
     sleep(Duration::from_secs((2 + chance(7)) as u64)).await;
     rig.database.come_back(outage).await?;
-    Ok(match outage {
-        Outage::Stopped => "PostgreSQL stopped",
-        Outage::Frozen => "PostgreSQL frozen",
-        Outage::Refused => "PostgreSQL refused",
-        Outage::Silent => "PostgreSQL silent",
-        Outage::ReadOnly => "PostgreSQL read-only",
-    })
+    Ok(format!("PostgreSQL {outage}"))
 }
 
 fn add_rows(tally: &Tally, soaked: &Soaked, seed: u64, lasts: Duration, report: &mut Report) {
-    let mut names: Vec<&str> = soaked.faults.iter().map(|(name, _, _)| *name).collect();
+    let mut names: Vec<&str> = soaked.faults.iter().map(|(name, _, _)| name.as_str()).collect();
     names.sort_unstable();
     let counts: Vec<String> =
         names.chunk_by(|a, b| a == b).filter_map(|same| Some(format!("{} × {}", same.len(), same.first()?))).collect();

@@ -1,19 +1,16 @@
 //! Figure 4: how long after a command has ended each replica still acts on what was before.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use grantd_kit::clients::{Client, SCOPES, register};
-use grantd_kit::connection::{Connection, ask};
 use grantd_kit::report::Goal;
 use grantd_kit::stats::percentile;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::{GAVE_UP, introspected, polling};
-use crate::chance::{any_loopback, honest_loopback};
+use super::introspected;
+use super::polling::{GAVE_UP, accepted, first_yes, last_yes, millis};
 use crate::options::Options;
 use crate::report::Report;
 use crate::rig::Rig;
@@ -77,25 +74,20 @@ impl Trial {
         let since = Instant::now();
         let mut waiting = JoinSet::new();
         for address in rig.addresses() {
-            waiting.spawn(first_acceptance(address, known.request.clone(), since));
+            waiting.spawn(first_yes(address, known.request.clone(), accepted));
         }
-        added.extend(waiting.join_all().await.into_iter().map(|ms| Seen { trial: self, ms }));
+        let accepted_at = waiting.join_all().await.into_iter().map(|first| first.map(|(moment, _)| moment));
+        added.extend(accepted_at.map(|moment| Seen { trial: self, ms: millis(since, moment) }));
 
         let mut polling = JoinSet::new();
         for address in rig.addresses() {
-            polling.spawn(last_acceptance(address, known.request.clone()));
+            polling.spawn(last_yes(address, known.request.clone(), accepted));
         }
         sleep(Duration::from_millis(50)).await;
         cut += self.cut_first(rig).await?;
         self.remove(rig, &known).await?;
         let since = Instant::now();
-        for last in polling.join_all().await {
-            let ms = match last {
-                Some(last) => last.saturating_duration_since(since).as_secs_f64() * 1000.0,
-                None => f64::INFINITY,
-            };
-            removed.push(Seen { trial: self, ms });
-        }
+        removed.extend(polling.join_all().await.into_iter().map(|last| Seen { trial: self, ms: millis(since, last) }));
         Ok(cut)
     }
 
@@ -138,48 +130,4 @@ impl Trial {
             }
         }
     }
-}
-
-/// Milliseconds from `since` until the replica gives a token. Each attempt comes from another address: failures of one
-/// address would be slowed down.
-async fn first_acceptance(replica: SocketAddr, request: Arc<[u8]>, since: Instant) -> f64 {
-    let mut ticks = polling();
-    for n in 0.. {
-        ticks.tick().await;
-        let answer = ask(any_loopback(n), replica, &request, Duration::from_secs(2)).await;
-        if answer.is_some_and(|(answer, _)| answer.status == 200) {
-            return since.elapsed().as_secs_f64() * 1000.0;
-        }
-        if since.elapsed() > GAVE_UP {
-            break;
-        }
-    }
-    f64::INFINITY
-}
-
-/// When the last token was issued before three refusals in a row; `None` if there were tokens to the last.
-async fn last_acceptance(replica: SocketAddr, request: Arc<[u8]>) -> Option<Instant> {
-    let (started, mut ticks) = (Instant::now(), polling());
-    let (mut last, mut refusals) = (started, 0);
-    let mut kept = None;
-    while started.elapsed() < GAVE_UP {
-        ticks.tick().await;
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => Connection::open(honest_loopback(7), replica).await.ok()?,
-        };
-        let Ok(Ok(answer)) = timeout(Duration::from_secs(2), connection.exchange(&request)).await else { continue };
-        match answer.status {
-            200 => (last, refusals) = (Instant::now(), 0),
-            401 => refusals += 1,
-            _ => {}
-        }
-        if refusals == 3 {
-            return Some(last);
-        }
-        if !answer.close {
-            kept = Some(connection);
-        }
-    }
-    None
 }
