@@ -47,7 +47,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
         if statement.contains(POLL) {
             polls += calls;
         } else {
-            if BY_TIME.iter().any(|part| statement.contains(part)) {
+            if statement.starts_with("set ") || BY_TIME.iter().any(|part| statement.contains(part)) {
                 by_time += calls;
             }
             // A statement that writes a hundred rows names a hundred parameters.
@@ -104,6 +104,7 @@ const QUERIES: &str = "grantd_database_queries_total";
 const HASHES: &str = "grantd_argon2_verifications_total";
 /// The last use of secrets is written in batches, by time and not by token.
 const USES: &str = "client_secret_use";
-/// Parts of statements that run by time: that one, the sweeps, and what is set on a new connection.
-const BY_TIME: [&str; 3] = [USES, "delete from", "select set_config"];
-const POLL: &str = "select revision, current_setting";
+/// Parts of statements that run by time: that one, the sweeps, and what the feed and the pool run on a new connection.
+const BY_TIME: [&str; 6] =
+    [USES, "delete from", "select set_config", "select current_setting", "clock_timestamp()", "system_identifier"];
+const POLL: &str = "select revision, history, current_setting";
