@@ -13,7 +13,7 @@ use grantd_kit::report::Goal;
 use grantd_kit::stats::number;
 use tokio::time::sleep;
 
-use crate::generator::{Load, Requests, Seen, Until};
+use crate::generator::{Load, Outcome, Requests, Until};
 use crate::report::{self, Figure, Report};
 
 /// How thoroughly servers are measured.
@@ -99,7 +99,7 @@ pub type Rounds = Vec<Round>;
 pub async fn run(plan: Plan, contenders: &[Contender<'_>], report: &mut Report) -> anyhow::Result<Vec<Rounds>> {
     heading();
     let mut all = vec![Rounds::new(); contenders.len()];
-    let mut total = Seen::default();
+    let mut total = Outcome::default();
     for _ in 0..plan.instances {
         let mut servers = Vec::new();
         for contender in contenders {
@@ -141,7 +141,7 @@ pub fn make_ahead(load: &Load, round: Duration, before: Option<&Round>) -> anyho
 }
 
 /// Runs a load, and returns what it has cost the server.
-pub fn measure(server: &Server, load: &Load, address: SocketAddr) -> anyhow::Result<(Round, Seen)> {
+pub fn measure(server: &Server, load: &Load, address: SocketAddr) -> anyhow::Result<(Round, Outcome)> {
     let before = (server.processor_time()?, processor_time(std::process::id())?);
     let mut seen = load.run(address);
     let cpu = server.processor_time()?.saturating_sub(before.0);

@@ -62,7 +62,7 @@ pub enum Until {
 
 /// The result of a run.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct Outcome {
     /// Answers with the expected status.
     pub answers: usize,
     /// Everything else.
@@ -79,7 +79,7 @@ pub struct Seen {
 
 impl Load {
     /// Runs the load on threads of its own, which inherit the caller's processor affinity.
-    pub fn run(&self, address: SocketAddr) -> Seen {
+    pub fn run(&self, address: SocketAddr) -> Outcome {
         let started = Instant::now();
         let (limit, until) = match self.until {
             Until::Time(time) => (usize::MAX, started + time),
@@ -93,7 +93,7 @@ impl Load {
                 std::thread::spawn(move || shared.thread(thread))
             })
             .collect();
-        let mut all = Seen::default();
+        let mut all = Outcome::default();
         for thread in threads {
             match thread.join() {
                 Ok(Ok(seen)) => all.add(&seen),
@@ -106,7 +106,7 @@ impl Load {
     }
 }
 
-impl Seen {
+impl Outcome {
     /// Adds the result of another run.
     pub fn add(&mut self, other: &Self) {
         self.answers += other.answers;
@@ -137,7 +137,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn thread(self: Arc<Self>, number: usize) -> io::Result<Seen> {
+    fn thread(self: Arc<Self>, number: usize) -> io::Result<Outcome> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let threads = self.load.threads.max(1);
         let mine = self.load.connections / threads + usize::from(number < self.load.connections % threads);
@@ -147,7 +147,7 @@ impl Shared {
                 (0..mine).map(|_| tokio::spawn(Arc::clone(&self).connection(Arc::clone(&over)))).collect();
             // An answer that never comes is an error, not a reason to wait.
             let patience = self.until.saturating_duration_since(Instant::now()) + PATIENCE;
-            let mut seen = Seen::default();
+            let mut seen = Outcome::default();
             let collected = tokio::time::timeout(patience, async {
                 for task in tasks {
                     match task.await {
@@ -165,8 +165,8 @@ impl Shared {
     }
 
     /// One connection after another, or one that is kept.
-    async fn connection(self: Arc<Self>, over: Arc<AtomicBool>) -> Seen {
-        let mut seen = Seen::default();
+    async fn connection(self: Arc<Self>, over: Arc<AtomicBool>) -> Outcome {
+        let mut seen = Outcome::default();
         while !over.load(Ordering::Relaxed) && self.goes_on() {
             let started = Instant::now();
             if let Err(error) = self.on_new_connection(started, &mut seen).await {
@@ -185,7 +185,7 @@ impl Shared {
         Instant::now() < self.until && self.sent.load(Ordering::Relaxed) < self.limit
     }
 
-    async fn on_new_connection(&self, started: Instant, seen: &mut Seen) -> io::Result<()> {
+    async fn on_new_connection(&self, started: Instant, seen: &mut Outcome) -> io::Result<()> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         match &self.load.tls {
@@ -197,7 +197,7 @@ impl Shared {
         }
     }
 
-    async fn converse<T>(&self, mut connection: Connection<T>, opened: Instant, seen: &mut Seen) -> io::Result<()>
+    async fn converse<T>(&self, mut connection: Connection<T>, opened: Instant, seen: &mut Outcome) -> io::Result<()>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use grantd_kit::report::Goal;
 
-use crate::generator::Seen;
+use crate::generator::Outcome;
 
 /// A figure that was taken several times.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +65,7 @@ impl Report {
     }
 
     /// Notes the errors of a run, if it had any: until the next section, goals are neither met nor missed.
-    pub fn errors(&mut self, seen: &Seen) {
+    pub fn errors(&mut self, seen: &Outcome) {
         if seen.errors > 0 {
             let first = seen.first_error.as_deref().unwrap_or("unknown");
             let (count, unavailable) = (seen.errors, seen.unavailable);
@@ -135,7 +135,7 @@ mod tests {
     fn a_run_with_errors_meets_no_goal() {
         let mut report = Report::default();
         report.section("one");
-        report.errors(&Seen { errors: 1, first_error: Some("status 500".to_owned()), ..Seen::default() });
+        report.errors(&Outcome { errors: 1, first_error: Some("status 500".to_owned()), ..Outcome::default() });
         report.figure("x", &Figure::one(2.0), "", Goal::AtLeast(1.0));
         report.section("two");
         report.figure("y", &Figure::one(2.0), "", Goal::AtMost(1.0));

@@ -93,7 +93,7 @@ impl Record {
 
 /// A request to be sent.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct Request {
     pub kind: Kind,
     /// 0, 1, 2.
     pub replica: usize,
@@ -106,7 +106,7 @@ pub struct Stream {
     pub rate: f64,
     pub lasts: Duration,
     /// Makes the n-th request.
-    pub ask: Box<dyn Fn(u64) -> Ask + Send + Sync>,
+    pub ask: Box<dyn Fn(u64) -> Request + Send + Sync>,
     /// Source address of the n-th connection.
     pub source: fn(u64) -> IpAddr,
     /// From the scheduled moment to giving up.
@@ -121,7 +121,7 @@ pub struct Stream {
 
 impl Stream {
     /// A stream of honest requests with the usual bounds.
-    pub fn honest(rate: f64, lasts: Duration, ask: Box<dyn Fn(u64) -> Ask + Send + Sync>) -> Self {
+    pub fn honest(rate: f64, lasts: Duration, ask: Box<dyn Fn(u64) -> Request + Send + Sync>) -> Self {
         let (time_out, connections) = (Duration::from_secs(2), 128);
         Self { rate, lasts, ask, source: honest_loopback, time_out, hang_up: None, connections, once_more: false }
     }
@@ -170,7 +170,7 @@ impl Shared {
         let mut first = None;
         if self.stream.once_more && !matches!(end, End::Status(200, _)) {
             first = Some(end);
-            let elsewhere = Ask { replica: (ask.replica + 1) % self.replicas.len().max(1), ..ask.clone() };
+            let elsewhere = Request { replica: (ask.replica + 1) % self.replicas.len().max(1), ..ask.clone() };
             end = self.end_by(Instant::now(), n, &elsewhere).await;
         }
         let record = Record {
@@ -185,11 +185,11 @@ impl Shared {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
     }
 
-    async fn end_by(&self, scheduled: Instant, n: u64, ask: &Ask) -> End {
+    async fn end_by(&self, scheduled: Instant, n: u64, ask: &Request) -> End {
         timeout_at(scheduled + self.stream.time_out, self.end_of(n, ask)).await.unwrap_or(End::Late)
     }
 
-    async fn end_of(&self, n: u64, ask: &Ask) -> End {
+    async fn end_of(&self, n: u64, ask: &Request) -> End {
         let (Some(kept), Some(address)) = (self.kept.get(ask.replica), self.replicas.get(ask.replica)) else {
             return End::NotConnected;
         };
@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn stream(rate: f64, lasts: Duration) -> Stream {
-        Stream::honest(rate, lasts, Box::new(|_| Ask { kind: Kind::Warm, replica: 0, bytes: Arc::from(*b"x") }))
+        Stream::honest(rate, lasts, Box::new(|_| Request { kind: Kind::Warm, replica: 0, bytes: Arc::from(*b"x") }))
     }
 
     #[tokio::test]

@@ -7,7 +7,6 @@ mod chance;
 mod database;
 mod driver;
 mod figures;
-mod issued;
 mod mix;
 mod options;
 mod patroni;
@@ -18,6 +17,7 @@ mod replica;
 mod report;
 mod rig;
 mod tally;
+mod token_log;
 
 use std::process::ExitCode;
 

@@ -6,14 +6,14 @@ use grantd_kit::clients::Client;
 use grantd_kit::http::token_request;
 
 use crate::chance::{below, salt, scatter, tagged_secret, untagged_secret};
-use crate::driver::{Ask, Kind};
+use crate::driver::{Kind, Request};
 use crate::registrations::Registrations;
 
 /// Makes the n-th request of a stream.
-pub type Asks = Box<dyn Fn(u64) -> Ask + Send + Sync>;
+pub type Requests = Box<dyn Fn(u64) -> Request + Send + Sync>;
 
 /// A flood in thirds: a registered client with a wrong secret, an unknown client, and the client under attack.
-pub fn flood(registrations: &Arc<Registrations>, victim: &str) -> Asks {
+pub fn flood(registrations: &Arc<Registrations>, victim: &str) -> Requests {
     let (registrations, victim, salt) = (Arc::clone(registrations), victim.to_owned(), salt());
     Box::new(move |n| {
         let n = n.wrapping_add(salt);
@@ -26,13 +26,13 @@ pub fn flood(registrations: &Arc<Registrations>, victim: &str) -> Asks {
 }
 
 /// Clients that do not exist.
-pub fn unknown() -> Asks {
+pub fn unknown() -> Requests {
     let salt = salt();
     Box::new(move |n| bogus(Kind::UnknownClient, n.wrapping_add(salt), &unknown_id(n.wrapping_add(salt))))
 }
 
 /// Clients that exist, with secrets that are not theirs.
-pub fn wrong_secrets(registrations: &Arc<Registrations>) -> Asks {
+pub fn wrong_secrets(registrations: &Arc<Registrations>) -> Requests {
     let (registrations, salt) = (Arc::clone(registrations), salt());
     Box::new(move |n| {
         let n = n.wrapping_add(salt);
@@ -41,17 +41,17 @@ pub fn wrong_secrets(registrations: &Arc<Registrations>) -> Asks {
 }
 
 /// One client with its right secret, to all replicas in turn.
-pub fn only(kind: Kind, known: &Client) -> Asks {
+pub fn only(kind: Kind, known: &Client) -> Requests {
     let bytes = Arc::clone(&known.request);
-    Box::new(move |n| Ask { kind, replica: below(n, 3), bytes: Arc::clone(&bytes) })
+    Box::new(move |n| Request { kind, replica: below(n, 3), bytes: Arc::clone(&bytes) })
 }
 
 /// Each pair once, in order; the last again if there are not enough.
-pub fn pairs(kind: Kind, pairs: Vec<(Client, usize)>) -> Asks {
+pub fn pairs(kind: Kind, pairs: Vec<(Client, usize)>) -> Requests {
     Box::new(move |n| {
         let pair = usize::try_from(n).ok().and_then(|n| pairs.get(n)).or(pairs.last());
         let (bytes, replica) = pair.map(|(known, replica)| (Arc::clone(&known.request), *replica)).unwrap_or_default();
-        Ask { kind, replica, bytes }
+        Request { kind, replica, bytes }
     })
 }
 
@@ -61,7 +61,7 @@ pub fn unknown_id(n: u64) -> String {
 }
 
 /// Half the wrong secrets look like those that grantd makes.
-fn bogus(kind: Kind, n: u64, client_id: &str) -> Ask {
+fn bogus(kind: Kind, n: u64, client_id: &str) -> Request {
     let secret = if scatter(n).is_multiple_of(2) { tagged_secret(n) } else { untagged_secret(n) };
-    Ask { kind, replica: below(n ^ 0x0bad, 3), bytes: token_request(client_id, &secret).into() }
+    Request { kind, replica: below(n ^ 0x0bad, 3), bytes: token_request(client_id, &secret).into() }
 }

@@ -9,7 +9,7 @@ use grantd_kit::postgres::Postgres;
 use crate::database::Database;
 use crate::patroni::Patroni;
 
-/// What to measure, how long and how often. script/chaos explains the options.
+/// Measure grantd under faults; run it with script/chaos, which explains the options
 #[derive(clap::Parser)]
 pub struct Options {
     /// The figures, by their numbers; all when none is named
@@ -35,22 +35,31 @@ pub struct Options {
     /// Limit of every load, in requests per second
     #[arg(long, default_value_t = 20_000.0)]
     pub rate_cap: f64,
+    /// Registered clients
     #[arg(long)]
     clients: Option<usize>,
+    /// Registered clients whose secrets are known
     #[arg(long)]
     active: Option<usize>,
+    /// Hostile connections of figure 9
     #[arg(long)]
     connections: Option<usize>,
+    /// Trials of figures 4 and H62
     #[arg(long)]
     trials: Option<usize>,
+    /// Assertions and proofs of figure 6
     #[arg(long)]
     rounds: Option<usize>,
+    /// Restarts of figure 7, for each way to reach the replicas
     #[arg(long)]
     restarts: Option<usize>,
+    /// Replicas that figures 5 and 8 kill
     #[arg(long)]
     kills: Option<usize>,
+    /// Upgrades of figure 14, each with the way back
     #[arg(long)]
     upgrades: Option<usize>,
+    /// Samples of M80 for each class of clients, at most
     #[arg(long)]
     samples: Option<usize>,
     /// Length of figure 15
@@ -121,7 +130,7 @@ impl Place {
     }
 }
 
-/// How long and how often.
+/// Lengths and counts of all figures.
 pub struct Lengths {
     pub clients: usize,
     pub active: usize,
@@ -133,13 +142,9 @@ pub struct Lengths {
     pub outage: Duration,
     pub partition: Duration,
     pub trials: usize,
-    /// Assertions and proofs that are sent to all replicas.
     pub rounds: usize,
-    /// Restarts of a replica, for each way to reach them.
     pub restarts: usize,
-    /// Replicas that are killed.
     pub kills: usize,
-    /// Upgrades, each with the way back.
     pub upgrades: usize,
     pub soak: Duration,
     /// How long a part of the Patroni cluster is away.
@@ -150,7 +155,6 @@ pub struct Lengths {
     /// Each step of the overload.
     pub overload: Duration,
     pub cancelled: usize,
-    /// For each class of clients, at most.
     pub samples: usize,
     /// Each comparison of classes.
     pub comparison: Duration,

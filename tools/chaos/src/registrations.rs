@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::chance::{below, honest_loopback, untagged_secret};
 use crate::database::Database;
-use crate::driver::{Ask, Kind, Stream};
+use crate::driver::{Kind, Request, Stream};
 
 /// The clients of a run.
 #[derive(Debug)]
@@ -116,9 +116,9 @@ impl Registrations {
 }
 
 /// A request of a known client to the replica whose turn it is.
-pub fn ask(kind: Kind, n: u64, clients: &[Client], which: usize) -> Ask {
+pub fn ask(kind: Kind, n: u64, clients: &[Client], which: usize) -> Request {
     let bytes = clients.get(which).map(|known| Arc::clone(&known.request)).unwrap_or_default();
-    Ask { kind, replica: below(n ^ 0x7e11, 3), bytes }
+    Request { kind, replica: below(n ^ 0x7e11, 3), bytes }
 }
 
 /// Sends a token request until there is a token, thirty times at most.

@@ -11,14 +11,14 @@ use anyhow::Context as _;
 use grantd_kit::grantd::{Grantd, Server, free_address};
 use tokio::process::ChildStdout;
 
-use crate::issued::Issued;
+use crate::token_log::TokenLog;
 
 /// A replica.
 pub struct Replica {
     server: Server,
     /// Its number, for its log and its data directory.
     number: usize,
-    issued: Issued,
+    token_log: TokenLog,
 }
 
 /// Memory and open files of a process.
@@ -30,8 +30,8 @@ pub struct Holdings {
 
 impl Replica {
     /// Starts a replica on free addresses and waits until it is ready. Warnings and errors go to `replica-N.log`.
-    pub async fn start(grantd: &Grantd, number: usize, issued: Issued) -> anyhow::Result<Self> {
-        let replica = Self::start_on(grantd, number, issued, free_address()?, free_address()?).await?;
+    pub async fn start(grantd: &Grantd, number: usize, token_log: TokenLog) -> anyhow::Result<Self> {
+        let replica = Self::start_on(grantd, number, token_log, free_address()?, free_address()?).await?;
         replica.ready(READY_WITHIN).await?;
         Ok(replica)
     }
@@ -39,7 +39,7 @@ impl Replica {
     /// Kills the replica as `kill -9` does, and starts it again without waiting until it is ready.
     pub async fn kill_and_start(&mut self, grantd: &Grantd) -> anyhow::Result<()> {
         self.kill().await;
-        *self = Self::start_on(grantd, self.number, self.issued.clone(), self.public, self.admin).await?;
+        *self = Self::start_on(grantd, self.number, self.token_log.clone(), self.public, self.admin).await?;
         Ok(())
     }
 
@@ -53,7 +53,7 @@ impl Replica {
     /// and the time from the signal to the exit.
     pub async fn stop_and_start(&mut self, grantd: &Grantd) -> anyhow::Result<(Option<i32>, Duration)> {
         let stopped = self.stop().await?;
-        *self = Self::start_on(grantd, self.number, self.issued.clone(), self.public, self.admin).await?;
+        *self = Self::start_on(grantd, self.number, self.token_log.clone(), self.public, self.admin).await?;
         self.ready(READY_WITHIN).await?;
         Ok(stopped)
     }
@@ -61,7 +61,7 @@ impl Replica {
     async fn start_on(
         grantd: &Grantd,
         number: usize,
-        issued: Issued,
+        token_log: TokenLog,
         public: SocketAddr,
         admin: SocketAddr,
     ) -> anyhow::Result<Self> {
@@ -71,9 +71,9 @@ impl Replica {
         let mut server = Server::spawn(command, public, admin)?;
         note_pid(&grantd.directory, server.pid)?;
         let log = grantd.directory.join(format!("replica-{number}.log"));
-        read_log(server.stdout().context("no standard output")?, log, issued.clone())?;
+        read_log(server.stdout().context("no standard output")?, log, token_log.clone())?;
         server.listening().await?;
-        Ok(Self { server, number, issued })
+        Ok(Self { server, number, token_log })
     }
 
     /// The age of the registry in seconds, if the replica is ready.
@@ -110,7 +110,7 @@ pub fn note_pid(room: &Path, pid: u32) -> anyhow::Result<()> {
 }
 
 /// Reads the log on a thread of its own, as a log collector does: a reader that stalls would cost lines.
-fn read_log(stdout: ChildStdout, file: PathBuf, issued: Issued) -> anyhow::Result<()> {
+fn read_log(stdout: ChildStdout, file: PathBuf, token_log: TokenLog) -> anyhow::Result<()> {
     let pipe = std::fs::File::from(stdout.into_owned_fd().context("the pipe of the log")?);
     let reading = move || {
         let Ok(mut kept) = std::fs::OpenOptions::new().append(true).create(true).open(file) else { return };
@@ -120,7 +120,7 @@ fn read_log(stdout: ChildStdout, file: PathBuf, issued: Issued) -> anyhow::Resul
             if !matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
                 return;
             }
-            issued.note(&line);
+            token_log.note(&line);
             let has = |text: &[u8]| line.windows(text.len()).any(|window| window == text);
             if lines_kept < 10_000 && !has(b"\"level\":\"INFO\"") && !has(b"\"event\":\"token.refused\"") {
                 lines_kept += 1;

@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::database::Database;
 use crate::driver::{Stream, drive};
-use crate::issued::Issued;
 use crate::registrations::Registrations;
 use crate::replica::{Holdings, Replica};
 use crate::tally::Tally;
+use crate::token_log::TokenLog;
 
 /// Everything that a figure works on.
 pub struct Rig {
@@ -31,18 +31,18 @@ pub struct Rig {
     /// The number of measurements so far; makes names unique.
     pub recorded: usize,
     /// Tokens in the logs of the replicas.
-    pub issued: Issued,
+    pub token_log: TokenLog,
 }
 
 impl Rig {
     /// Starts three replicas and waits until they are ready.
     pub async fn start(grantd: Grantd, database: Database, registrations: Arc<Registrations>) -> anyhow::Result<Self> {
-        let (mut replicas, issued) = (Vec::new(), Issued::default());
+        let (mut replicas, token_log) = (Vec::new(), TokenLog::default());
         for number in 0..3 {
-            replicas.push(Replica::start(&grantd, number, issued.clone()).await?);
+            replicas.push(Replica::start(&grantd, number, token_log.clone()).await?);
         }
         let (capacity, honest_rate, record, recorded) = (0.0, 0.0, None, 0);
-        Ok(Self { grantd, database, replicas, registrations, capacity, honest_rate, record, recorded, issued })
+        Ok(Self { grantd, database, replicas, registrations, capacity, honest_rate, record, recorded, token_log })
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {

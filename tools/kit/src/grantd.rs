@@ -17,7 +17,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::connection::get;
-use crate::program::{Ended, run, run_ok};
+use crate::program::{Exit, run, run_ok};
 
 /// grantd on one database: its program, and the configuration of all its commands.
 #[derive(Debug, Clone)]
@@ -90,12 +90,12 @@ impl Grantd {
     }
 
     /// Runs a command, whatever its exit code is.
-    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<Ended> {
+    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<Exit> {
         run(&mut self.command(arguments), "").await
     }
 
     /// Runs a command that has to succeed.
-    pub async fn run_ok(&self, arguments: &[&str], input: &str) -> anyhow::Result<Ended> {
+    pub async fn run_ok(&self, arguments: &[&str], input: &str) -> anyhow::Result<Exit> {
         run_ok(&mut self.command(arguments), input).await
     }
 

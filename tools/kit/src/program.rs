@@ -8,9 +8,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
-/// How a program ended.
+/// The exit of a program.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Exit {
     /// The exit code; `None` when a signal ended the program.
     pub code: Option<i32>,
     /// All that it wrote to standard output.
@@ -22,17 +22,17 @@ pub struct Ended {
 }
 
 /// Runs a program to its end, for at most a minute, with `input` on its standard input.
-pub async fn run(command: &mut Command, input: &str) -> anyhow::Result<Ended> {
+pub async fn run(command: &mut Command, input: &str) -> anyhow::Result<Exit> {
     run_within(command, input, Duration::from_mins(1)).await
 }
 
 /// Runs a program that has to succeed.
-pub async fn run_ok(command: &mut Command, input: &str) -> anyhow::Result<Ended> {
+pub async fn run_ok(command: &mut Command, input: &str) -> anyhow::Result<Exit> {
     run_ok_within(command, input, Duration::from_mins(1)).await
 }
 
 /// Runs a program that has to succeed within that time.
-pub async fn run_ok_within(command: &mut Command, input: &str, within: Duration) -> anyhow::Result<Ended> {
+pub async fn run_ok_within(command: &mut Command, input: &str, within: Duration) -> anyhow::Result<Exit> {
     let ended = run_within(command, input, within).await?;
     if ended.code != Some(0) {
         bail!("{:?} ended with {:?}: {}", command.as_std(), ended.code, ended.stderr.trim());
@@ -40,7 +40,7 @@ pub async fn run_ok_within(command: &mut Command, input: &str, within: Duration)
     Ok(ended)
 }
 
-async fn run_within(command: &mut Command, input: &str, within: Duration) -> anyhow::Result<Ended> {
+async fn run_within(command: &mut Command, input: &str, within: Duration) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let name = command.as_std().get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -52,7 +52,7 @@ async fn run_within(command: &mut Command, input: &str, within: Duration) -> any
     let output = timeout(within, child.wait_with_output())
         .await
         .with_context(|| format!("{name} did not end within {within:?}"))??;
-    Ok(Ended {
+    Ok(Exit {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

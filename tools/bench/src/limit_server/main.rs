@@ -1,10 +1,10 @@
 //! `limit-server`: the limit, served until the process is killed. It knows no clients: it listens on loopback only.
 #![forbid(unsafe_code)]
 
-mod certified;
-mod proved;
+mod mtls;
+mod single_use;
 mod token;
-mod verified;
+mod verify;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,10 +15,9 @@ use axum::serve::ListenerExt as _;
 use clap::Parser as _;
 use tokio::net::TcpListener;
 
-use certified::{TlsListener, acceptor};
-use proved::Proved;
+use mtls::{TlsListener, acceptor};
+use single_use::SingleUse;
 use token::{Signer, router};
-use verified::verified;
 
 #[derive(clap::Parser)]
 struct Arguments {
@@ -62,19 +61,19 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     if let (Some(cert), Some(key)) = (&arguments.cert, &arguments.key) {
         let tls = acceptor(cert, key, arguments.client_ca.as_deref())?;
         if arguments.client_ca.is_some() {
-            return certified::run(socket, tls, signer).await;
+            return mtls::run(socket, tls, signer).await;
         }
         return Ok(axum::serve(TlsListener::start(socket, tls)?, router(Arc::new(signer))).await?);
     }
     let router = match (&arguments.database, &arguments.keys) {
         (None, _) => match &arguments.verify {
-            Some(point) => verified(point)?,
+            Some(point) => verify::router(point)?,
             None => router(Arc::new(signer)),
         },
-        (Some(database), None) => proved::proofs(Arc::new(Proved::new(signer, database, CONNECTIONS, "")?)),
+        (Some(database), None) => single_use::proofs(Arc::new(SingleUse::new(signer, database, CONNECTIONS, "")?)),
         (Some(database), Some(keys)) => {
             let keys = std::fs::read_to_string(keys).context("--keys")?;
-            proved::assertions(Arc::new(Proved::new(signer, database, CONNECTIONS, &keys)?))
+            single_use::assertions(Arc::new(SingleUse::new(signer, database, CONNECTIONS, &keys)?))
         }
     };
     let socket = socket.tap_io(|stream| drop(stream.set_nodelay(true)));

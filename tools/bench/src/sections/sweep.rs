@@ -10,7 +10,7 @@ use super::assertions::{ensure_durable, keyed_clients, report_late, stock};
 use super::spent::spent_ids;
 use super::{Bench, load_once};
 use crate::contest::{make_ahead, warm_up};
-use crate::generator::{Load, Seen, Until};
+use crate::generator::{Load, Outcome, Until};
 use crate::report::{Figure, Report, note};
 
 pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
@@ -62,7 +62,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
 #[derive(Default)]
 struct Slices {
     count: usize,
-    seen: Seen,
+    seen: Outcome,
 }
 
 /// The number of ids left that were expired from the start.

@@ -12,7 +12,7 @@ use crate::chance::honest_loopback;
 
 /// The results of cold clients.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Cold {
+pub struct ColdResult {
     pub asked: usize,
     /// Had a token within ten seconds, perhaps after refusals with `Retry-After`.
     pub served: usize,
@@ -23,14 +23,14 @@ pub struct Cold {
     pub slowest: Duration,
 }
 
-impl Cold {
+impl ColdResult {
     pub fn percent(&self) -> f64 {
         percent(self.served, self.asked)
     }
 }
 
 /// Sends the first request of each pair of client and replica, at even distances over `lasts`.
-pub async fn meet(pairs: Vec<(Client, usize)>, lasts: Duration, replicas: Vec<SocketAddr>) -> Cold {
+pub async fn meet(pairs: Vec<(Client, usize)>, lasts: Duration, replicas: Vec<SocketAddr>) -> ColdResult {
     let start = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     let every = lasts / u32::try_from(pairs.len()).unwrap_or(u32::MAX).max(1);
@@ -41,7 +41,7 @@ pub async fn meet(pairs: Vec<(Client, usize)>, lasts: Duration, replicas: Vec<So
             first_token(&known, address, honest_loopback(u64::from(n) << 8 ^ 0xc01d)).await
         });
     }
-    let mut cold = Cold::default();
+    let mut cold = ColdResult::default();
     while let Some(met) = tasks.join_next().await {
         let Ok((attempts, took, end)) = met else { continue };
         cold.asked += 1;

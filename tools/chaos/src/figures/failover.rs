@@ -94,7 +94,7 @@ async fn one(
     let mut rows = report.rows("12", row);
     rows.add("failed tokens of known clients", Goal::AtMost(0.0), failed, about(&tally));
     let (assertion_gap, revocation_gap) = (gap(&assertions), gap(&revocations));
-    let told = format!(
+    let note = format!(
         "assertions {assertion_gap:.1} s, revocations {revocation_gap:.1} s; {} of {} and {} of {} succeeded",
         succeeded(&assertions),
         assertions.len(),
@@ -104,30 +104,30 @@ async fn one(
     // Patroni acts on a fault after its ttl, 20 s; no node may lead while etcd is gone.
     let most = 40.0;
     let longest = assertion_gap.max(revocation_gap);
-    rows.add("longest time without a write, s", Goal::AtMost(most), longest, told);
+    rows.add("longest time without a write, s", Goal::AtMost(most), longest, note);
     let lost = lost(patroni, "select client_id from client", &changes).await?;
     let target = if synchronous { Goal::AtMost(0.0) } else { Goal::None };
-    let told = format!("{} clients created and acknowledged", succeeded(&changes));
-    rows.add("acknowledged changes lost", target, lost, told);
+    let note = format!("{} clients created and acknowledged", succeeded(&changes));
+    rows.add("acknowledged changes lost", target, lost, note);
     let lost = self::lost(patroni, "select jti from revoked_token", &revocations).await?;
-    let told = "after the replicas wrote again what the database had lost";
-    rows.add("acknowledged revocations missing", Goal::AtMost(0.0), lost, told);
+    let note = "after the replicas wrote again what the database had lost";
+    rows.add("acknowledged revocations missing", Goal::AtMost(0.0), lost, note);
     let mut positions = HashSet::new();
     for replica in &rig.replicas {
         let (_, body) = replica.readyz().await.context("no answer of /readyz")?;
         let part = |name: &str| body.get(name).map(ToString::to_string);
         positions.insert((part("registry_revision"), part("registry_history")));
     }
-    let told = format!(
+    let note = format!(
         "{} times another history was met, {} differences",
         rig.metric("grantd_registry_history_changes_total").await,
         rig.metric("grantd_registry_differences_total").await
     );
     let disagree = number(positions.len().saturating_sub(1));
-    rows.add("replicas that disagree afterwards", Goal::AtMost(0.0), disagree, told);
+    rows.add("replicas that disagree afterwards", Goal::AtMost(0.0), disagree, note);
     let again = replayed(&assertions).await;
-    let told = "each again at the replica that had accepted it";
-    rows.add("assertions taken twice by one replica", Goal::AtMost(0.0), again, told);
+    let note = "each again at the replica that had accepted it";
+    rows.add("assertions taken twice by one replica", Goal::AtMost(0.0), again, note);
     Ok(())
 }
 

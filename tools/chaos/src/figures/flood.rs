@@ -6,7 +6,7 @@ use grantd_kit::report::Goal;
 use grantd_kit::stats::number;
 use tokio::time::{Instant, sleep};
 
-use super::cold::{self, Cold};
+use super::cold::{self, ColdResult};
 use super::{Base, HASHES, about};
 use crate::chance::any_loopback;
 use crate::driver::{Kind, Record, Stream};
@@ -34,16 +34,16 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     Ok(())
 }
 
-struct Attacked {
+struct FloodResult {
     tally: Tally,
-    cold: Cold,
+    cold: ColdResult,
     /// Largest growth of any replica, in MiB.
     grown_mib: f64,
     rate: f64,
     hashes: f64,
 }
 
-async fn under_flood(rig: &mut Rig, options: &Options, hang_up: Option<Duration>) -> anyhow::Result<Attacked> {
+async fn under_flood(rig: &mut Rig, options: &Options, hang_up: Option<Duration>) -> anyhow::Result<FloodResult> {
     let lasts = options.lengths().flood;
     let rate = (10.0 * rig.honest_rate).min(options.rate_cap);
     let victim = rig.registrations.warm.first().cloned().ok_or_else(|| anyhow::anyhow!("no client is registered"))?;
@@ -70,31 +70,31 @@ async fn under_flood(rig: &mut Rig, options: &Options, hang_up: Option<Duration>
     let ((tally, cold), most) = rig.watching(both).await;
     let grown = before.iter().zip(&most).map(|(before, most)| most.rss_mib - before.rss_mib);
     let hashes = (rig.metric(HASHES).await - hashes_before) / lasts.as_secs_f64();
-    Ok(Attacked { tally, cold, grown_mib: grown.fold(0.0, f64::max), rate, hashes })
+    Ok(FloodResult { tally, cold, grown_mib: grown.fold(0.0, f64::max), rate, hashes })
 }
 
-fn add_rows(report: &mut Report, name: &str, base: &Base, attacked: &Attacked) {
-    let Attacked { tally, cold, grown_mib, rate, hashes } = attacked;
+fn add_rows(report: &mut Report, name: &str, base: &Base, attacked: &FloodResult) {
+    let FloodResult { tally, cold, grown_mib, rate, hashes } = attacked;
     let warm = tally.of(&[Kind::Warm]);
     let victim = tally.of(&[Kind::VictimItself]);
     let bogus = tally.of(&[Kind::WrongSecret, Kind::UnknownClient, Kind::Victim]);
-    let told = format!(
+    let note = format!(
         "{}; base goodput {:.1} %, p99 {:.1} ms; flood {rate:.0}/s, {hashes:.0} hashes/s",
         about(&warm),
         base.goodput,
         base.p99
     );
     let mut rows = report.rows("1", name);
-    rows.add("goodput of warm clients, % of base", Goal::AtLeast(90.0), base.share(&warm), told);
+    rows.add("goodput of warm clients, % of base", Goal::AtLeast(90.0), base.share(&warm), note);
     rows.add("their p99, times the base", Goal::AtMost(2.0), base.times(&warm), about(&warm));
     rows.add("goodput of the client attacked, % of base", Goal::AtLeast(90.0), base.share(&victim), about(&victim));
-    let told = format!(
+    let note = format!(
         "{} clients, {} at the first attempt, slowest {:.1} s; the others come back when Retry-After says",
         cold.asked,
         cold.at_once,
         cold.slowest.as_secs_f64()
     );
-    rows.add("cold clients served within 10 s, %", Goal::AtLeast(90.0), cold.percent(), told);
+    rows.add("cold clients served within 10 s, %", Goal::AtLeast(90.0), cold.percent(), note);
     let wrong = number(cold.called_wrong);
     rows.add("right secrets of cold clients called wrong", Goal::AtMost(0.0), wrong, "");
     rows.add("growth of any replica, MiB", Goal::AtMost(100.0), *grown_mib, "VmRSS, sampled twice a second");

@@ -44,13 +44,13 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     let served: Vec<_> = met.iter().filter(|(_, _, end)| *end == Some(200)).collect();
     let attempts = served.iter().map(|(attempts, ..)| *attempts).max().unwrap_or(0);
     let slowest = served.iter().map(|(_, took, _)| took.as_secs_f64()).fold(0.0, f64::max);
-    let told = format!(
+    let note = format!(
         "{} clients, at most {attempts} attempts, slowest {slowest:.1} s; {guesses} guesses in {:.0} s, {hashes:.0} hashes",
         met.len(),
         started.elapsed().as_secs_f64()
     );
     let share = percent(served.len(), met.len());
-    report.add("H62", "guessed at: served within 10 s, %", Goal::AtLeast(90.0), share, told);
+    report.add("H62", "guessed at: served within 10 s, %", Goal::AtLeast(90.0), share, note);
     let wrong = number(met.iter().filter(|(_, _, end)| *end == Some(401)).count());
     report.add("H62", "guessed at: right secrets called wrong", Goal::AtMost(0.0), wrong, "");
     Ok(())

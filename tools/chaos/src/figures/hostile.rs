@@ -37,21 +37,21 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
         let base = Base::of(&before, &after);
 
         let mut rows = report.rows("9", shape.name);
-        let Attacked { mut closed, opened, refused, still_open } = attacked;
-        let told = format!(
+        let AttackResult { mut closed, opened, refused, still_open } = attacked;
+        let note = format!(
             "{opened} opened from 20 addresses, {} held at once, opened again when closed; {refused} not accepted; closed after p50 {:.1} s",
             options.lengths().connections,
             percentile(&mut closed, 0.5)
         );
-        rows.add("slowest to be closed, s", Goal::AtMost(15.0), percentile(&mut closed, 1.0), told);
+        rows.add("slowest to be closed, s", Goal::AtMost(15.0), percentile(&mut closed, 1.0), note);
         rows.add("open for more than 15 s at the end", Goal::AtMost(0.0), number(still_open), String::new());
         rows.add("goodput of honest clients, % of base", Goal::AtLeast(95.0), base.share(&tally), about(&tally));
         let most = most.first().copied().unwrap_or_default();
-        let told = format!(
+        let note = format!(
             "{:.0} MiB before; cleartext; descriptors {} before, {} at most",
             idle.rss_mib, idle.descriptors, most.descriptors
         );
-        rows.add("memory of the replica, MiB", Goal::AtMost(512.0), most.rss_mib, told);
+        rows.add("memory of the replica, MiB", Goal::AtMost(512.0), most.rss_mib, note);
         rows.add("s until descriptors are back", Goal::AtMost(30.0), back, "within 16 of before");
         before = after;
     }
@@ -80,7 +80,7 @@ const SHAPES: [Shape; 4] = [
 ];
 
 #[derive(Default)]
-struct Attacked {
+struct AttackResult {
     /// Seconds that each lived until the server closed it.
     closed: Vec<f64>,
     opened: usize,
@@ -90,7 +90,7 @@ struct Attacked {
 }
 
 /// Holds that many connections for that long.
-async fn attack(shape: Shape, target: SocketAddr, connections: usize, lasts: Duration) -> Attacked {
+async fn attack(shape: Shape, target: SocketAddr, connections: usize, lasts: Duration) -> AttackResult {
     let until = Instant::now() + lasts;
     let mut tasks = JoinSet::new();
     for n in 0..connections {
@@ -100,7 +100,7 @@ async fn attack(shape: Shape, target: SocketAddr, connections: usize, lasts: Dur
             sleep(Duration::from_millis(10)).await;
         }
     }
-    let mut all = Attacked::default();
+    let mut all = AttackResult::default();
     while let Some(task) = tasks.join_next().await {
         let Ok(one) = task else { continue };
         all.closed.extend(one.closed);
@@ -112,9 +112,9 @@ async fn attack(shape: Shape, target: SocketAddr, connections: usize, lasts: Dur
 }
 
 /// One attacker, which opens a connection again when it was closed.
-async fn hold_on(shape: Shape, n: usize, target: SocketAddr, until: Instant) -> Attacked {
+async fn hold_on(shape: Shape, n: usize, target: SocketAddr, until: Instant) -> AttackResult {
     let source = IpAddr::from([127, 9, 0, u8::try_from(n % 20).unwrap_or(0) + 1]);
-    let mut seen = Attacked::default();
+    let mut seen = AttackResult::default();
     while Instant::now() < until {
         let opened_at = Instant::now();
         match timeout_at(until, hold(shape, source, target)).await {

@@ -41,18 +41,18 @@ pub async fn measure(rig: &Rig, trials: usize, report: &mut Report) -> anyhow::R
         let seen = trial(rig, act, &client, &asker, n / 3 % 2 == 1).await;
         all.extend(seen.with_context(|| format!("{act:?}, trial {n}"))?);
     }
-    let told = |act: Act| {
+    let note = |act: Act| {
         let mut of_act: Vec<f64> = all.iter().filter(|(one, _)| *one == act).map(|(_, ms)| *ms).collect();
         format!("{act:?} p50 {:.0}, largest {:.0}", percentile(&mut of_act, 0.5), percentile(&mut of_act, 1.0))
     };
-    let told = format!(
+    let note = format!(
         "{trials} trials x 3 replicas, half with the connection that hears of changes cut 100 ms earlier; {}, {}, {}",
-        told(Act::Revoke),
-        told(Act::RevokeTokens),
-        told(Act::Disable)
+        note(Act::Revoke),
+        note(Act::RevokeTokens),
+        note(Act::Disable)
     );
     let mut ms: Vec<f64> = all.iter().map(|(_, ms)| *ms).collect();
-    report.add("4", "by introspection: p99.9, ms", Goal::AtMost(1000.0), percentile(&mut ms, 0.999), told);
+    report.add("4", "by introspection: p99.9, ms", Goal::AtMost(1000.0), percentile(&mut ms, 0.999), note);
     let largest = percentile(&mut ms, 1.0);
     report.add("4", "by introspection: largest, ms", Goal::AtMost(2000.0), largest, "");
     Ok(())

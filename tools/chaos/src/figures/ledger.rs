@@ -26,14 +26,14 @@ use crate::rig::Rig;
 /// A write that a worker tried, and whether it was acknowledged.
 #[derive(Debug)]
 struct Entry {
-    what: What,
+    operation: Operation,
     /// The client, the secret or the token.
     id: String,
     acknowledged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+enum Operation {
     Create,
     AddSecret,
     RevokeSecret,
@@ -74,7 +74,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     rig.registrations.warm_up(&rig.addresses()).await
 }
 
-/// Creates clients one after the other, rotates and revokes what they have, and disables them, until told to stop.
+/// Creates clients one after the other, rotates and revokes what they have, and disables them, until note to stop.
 async fn work(grantd: &Grantd, replicas: &[SocketAddr], over: &AtomicBool, name: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
     for number in 0.. {
@@ -83,35 +83,41 @@ async fn work(grantd: &Grantd, replicas: &[SocketAddr], over: &AtomicBool, name:
         }
         let client = format!("{name}-{number}");
         let create = [&["client", "create", &client, "--json"][..], &SCOPES].concat();
-        let Some(first) = noted(&mut entries, grantd, What::Create, &client, &create).await else { continue };
+        let Some(first) = noted(&mut entries, grantd, Operation::Create, &client, &create).await else { continue };
         let (first_id, secret) = (field(&first, "secret_id"), field(&first, "client_secret"));
         let add = ["client", "secret", "add", &client, "--json"];
-        noted(&mut entries, grantd, What::AddSecret, &client, &add).await;
+        noted(&mut entries, grantd, Operation::AddSecret, &client, &add).await;
         let replica = replicas.get(number % replicas.len().max(1)).copied();
         if let (Some(replica), Some(secret)) = (replica, &secret)
             && let Some((jti, acknowledged)) = revoke_token(replica, &client, secret).await
         {
-            entries.push(Entry { what: What::RevokeToken, id: jti, acknowledged });
+            entries.push(Entry { operation: Operation::RevokeToken, id: jti, acknowledged });
         }
         if let Some(first_id) = &first_id {
             let revoke = ["client", "secret", "revoke", &client, first_id];
-            noted(&mut entries, grantd, What::RevokeSecret, first_id, &revoke).await;
+            noted(&mut entries, grantd, Operation::RevokeSecret, first_id, &revoke).await;
         }
-        noted(&mut entries, grantd, What::Disable, &client, &["client", "disable", &client]).await;
+        noted(&mut entries, grantd, Operation::Disable, &client, &["client", "disable", &client]).await;
     }
     entries
 }
 
 /// Runs a command and enters it in the ledger. Returns what it printed when it succeeded.
-async fn noted(entries: &mut Vec<Entry>, grantd: &Grantd, what: What, id: &str, arguments: &[&str]) -> Option<String> {
+async fn noted(
+    entries: &mut Vec<Entry>,
+    grantd: &Grantd,
+    operation: Operation,
+    id: &str,
+    arguments: &[&str],
+) -> Option<String> {
     let ended = grantd.run(arguments).await.ok()?;
     let acknowledged = ended.code == Some(0);
     // The id of a secret is known only when it was printed.
-    let id = match what {
-        What::AddSecret => field(&ended.stdout, "secret_id").unwrap_or_else(|| format!("?{id}")),
+    let id = match operation {
+        Operation::AddSecret => field(&ended.stdout, "secret_id").unwrap_or_else(|| format!("?{id}")),
         _ => id.to_owned(),
     };
-    entries.push(Entry { what, id, acknowledged });
+    entries.push(Entry { operation, id, acknowledged });
     acknowledged.then_some(ended.stdout)
 }
 
@@ -150,28 +156,29 @@ async fn add_rows(
     unhealthy: usize,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let (mut lost, mut told) = (0, String::new());
-    for (what, sql) in [
-        (What::Create, "select client_id from client where client_id like 'ledger-%'"),
-        (What::AddSecret, "select secret_id from client_secret"),
-        (What::RevokeSecret, "select secret_id from client_secret where revoked_at is not null"),
-        (What::RevokeToken, "select jti from revoked_token"),
-        (What::Disable, "select client_id from client where enabled = 0"),
+    let (mut lost, mut note) = (0, String::new());
+    for (operation, sql) in [
+        (Operation::Create, "select client_id from client where client_id like 'ledger-%'"),
+        (Operation::AddSecret, "select secret_id from client_secret"),
+        (Operation::RevokeSecret, "select secret_id from client_secret where revoked_at is not null"),
+        (Operation::RevokeToken, "select jti from revoked_token"),
+        (Operation::Disable, "select client_id from client where enabled = 0"),
     ] {
         let there = rig.database.sql(sql).await?;
         let there: HashSet<&str> = there.lines().map(str::trim).collect();
-        let of_kind = || ledger.iter().filter(|entry| entry.what == what);
+        let of_kind = || ledger.iter().filter(|entry| entry.operation == operation);
         let acknowledged = of_kind().filter(|entry| entry.acknowledged).count();
         lost += of_kind().filter(|entry| entry.acknowledged && !there.contains(entry.id.as_str())).count();
-        write!(told, "{what:?} {acknowledged} of {}; ", of_kind().count())?;
+        write!(note, "{operation:?} {acknowledged} of {}; ", of_kind().count())?;
     }
-    let attempts = ledger.iter().filter(|entry| matches!(entry.what, What::Create | What::AddSecret)).count();
+    let attempts =
+        ledger.iter().filter(|entry| matches!(entry.operation, Operation::Create | Operation::AddSecret)).count();
     let secrets = rig.database.sql("select count(*) from client_secret where client_id like 'ledger-%'").await?;
     let twice = secrets.trim().parse::<usize>()?.saturating_sub(attempts);
-    told = format!("{kills} kill -9 of replicas, {crashes} crashes of PostgreSQL; acknowledged: {told}");
-    report.add("5", "acknowledged writes that are not there", Goal::AtMost(0.0), number(lost), told);
-    let told = "each command makes one secret at most";
-    report.add("5", "writes that are there more than once", Goal::AtMost(0.0), number(twice), told);
+    note = format!("{kills} kill -9 of replicas, {crashes} crashes of PostgreSQL; acknowledged: {note}");
+    report.add("5", "acknowledged writes that are not there", Goal::AtMost(0.0), number(lost), note);
+    let note = "each command makes one secret at most";
+    report.add("5", "writes that are there more than once", Goal::AtMost(0.0), number(twice), note);
     report.add("5", "faults that doctor finds", Goal::AtMost(0.0), number(unhealthy), "");
     Ok(())
 }

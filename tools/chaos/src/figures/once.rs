@@ -25,11 +25,11 @@ use round::{Round, Senders};
 pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyhow::Result<()> {
     rig.recorded += 1;
     let senders = Arc::new(Senders::register(rig).await?);
-    rig.issued.begin();
+    rig.token_log.begin();
     let (rounds, faults) = send(rig, options.lengths().rounds, senders).await?;
     // The log lines of the last requests arrive meanwhile.
     sleep(Duration::from_secs(2)).await;
-    let logged = rig.issued.end();
+    let logged = rig.token_log.end();
     rig.registrations.warm_up(&rig.addresses()).await?;
     add_rows(&rounds, &faults, &logged, report);
     Ok(())
@@ -80,32 +80,32 @@ fn add_rows(rounds: &[Round], faults: &Faults, logged: &[(Ipv4Addr, String)], re
     let ends = |is: &dyn Fn(&Round) -> bool| {
         counted(rounds.iter().filter(|round| is(round)).flat_map(|round| round.ends.iter().copied()))
     };
-    let mut add = |what: &str, target, value, told| report.add("6", what, target, number(value), told);
+    let mut add = |what: &str, target, value, note| report.add("6", what, target, number(value), note);
 
     let (assertions, calm_rounds) = (count(&|round| round.assertion), count(&calm));
-    let told = format!(
+    let note = format!(
         "{} rounds, {assertions} with assertions, the others with proofs; {}; all sent within 1 ms but for {}; {faults}",
         rounds.len(),
         ends(&|_| true),
         count(&|round| round.spread > Duration::from_millis(1)),
     );
-    add("assertions or proofs accepted more than once", Goal::AtMost(0.0), count(&|round| round.accepted() > 1), told);
+    add("assertions or proofs accepted more than once", Goal::AtMost(0.0), count(&|round| round.accepted() > 1), note);
     let answered: usize = rounds.iter().map(|round| round.tokens.len()).sum();
-    let told = format!(
+    let note = format!(
         "{} tokens in the logs, {answered} in answers; {} rounds have one that is in the log only (its replica was killed, or broke \
          off before it had answered)",
         logged.len(),
         count(&|round| round.accepted() == 0 && tokens(round) > 0),
     );
-    add("with more than one token in logs and answers together", Goal::AtMost(0.0), count(&|r| tokens(r) > 1), told);
-    let told = format!("{calm_rounds} rounds; {}", ends(&calm));
+    add("with more than one token in logs and answers together", Goal::AtMost(0.0), count(&|r| tokens(r) > 1), note);
+    let note = format!("{calm_rounds} rounds; {}", ends(&calm));
     let wrong = count(&|round| calm(round) && round.accepted() != 1);
-    add("no fault near: not exactly one token", Goal::AtMost(0.0), wrong, told);
+    add("no fault near: not exactly one token", Goal::AtMost(0.0), wrong, note);
     let odd = count(&|round| calm(round) && round.accepted() == 1 && !round.is_exactly_one());
-    let told = "503 when requests wait too long for a thread, on a machine that is busy".to_owned();
-    add("no fault near: one token, but a refusal was not that of a replay", Goal::None, odd, told);
-    let told = format!("{} rounds; {}", rounds.len() - calm_rounds, ends(&|round| !calm(round)));
-    add("a fault near: without a token", Goal::None, count(&|r| !calm(r) && r.accepted() == 0), told);
+    let note = "503 when requests wait too long for a thread, on a machine that is busy".to_owned();
+    add("no fault near: one token, but a refusal was not that of a replay", Goal::None, odd, note);
+    let note = format!("{} rounds; {}", rounds.len() - calm_rounds, ends(&|round| !calm(round)));
+    add("a fault near: without a token", Goal::None, count(&|r| !calm(r) && r.accepted() == 0), note);
     let is_503 = |end: &&End| matches!(end, End::Status(503, _));
     let refused: usize = rounds.iter().map(|round| round.ends.iter().filter(is_503).count()).sum();
     add(

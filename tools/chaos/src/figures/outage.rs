@@ -23,13 +23,13 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
         rig.keep(&format!("outage-{outage}"), &seen.tally)?;
         seen.add_rows(report, "2", &outage.to_string(), 2.0);
     }
-    let told = "they fail closed, with 503 and Retry-After; figure 6 counts them";
-    report.add("2", "private_key_jwt and DPoP", Goal::None, f64::NAN, told);
+    let note = "they fail closed, with 503 and Retry-After; figure 6 counts them";
+    report.add("2", "private_key_jwt and DPoP", Goal::None, f64::NAN, note);
     Ok(())
 }
 
 /// The result of one outage under load.
-pub struct Seen {
+pub struct OutageResult {
     pub tally: Tally,
     /// Begin and end of the outage, since the begin of the load.
     from: Duration,
@@ -46,7 +46,7 @@ pub async fn through<T>(
     lasts: Duration,
     just_before: impl Future<Output = anyhow::Result<()>>,
     meanwhile: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<(Seen, T)> {
+) -> anyhow::Result<(OutageResult, T)> {
     let (before, after) = (options.lengths().base, options.lengths().base);
     if rig.registrations.cold_left() < 12 {
         rig.start_anew().await?;
@@ -73,7 +73,7 @@ pub async fn through<T>(
         rig.database.mend().await?;
     }
     let (from, until, recovery, met) = fault?;
-    Ok((Seen { tally, from, until, recovery }, met))
+    Ok((OutageResult { tally, from, until, recovery }, met))
 }
 
 /// Streams of warm clients, and of a few clients of each other sort.
@@ -88,7 +88,7 @@ fn streams(rig: &Rig, lasts: Duration) -> Vec<Stream> {
     vec![registrations.warm_stream(rig.honest_rate, lasts), cold, unknown, wrong]
 }
 
-impl Seen {
+impl OutageResult {
     pub fn add_rows(&self, report: &mut Report, figure: &'static str, name: &str, most_times: f64) {
         let mut rows = report.rows(figure, name);
         let end = Duration::MAX;
@@ -96,18 +96,18 @@ impl Seen {
         let (before, after) = (warm.between(Duration::ZERO, self.from), warm.between(self.until + SETTLE, end));
         let (during, base) = (warm.between(self.from, self.until), Base::of(&before, &after));
         rows.add("warm clients served, %", Goal::AtLeast(100.0), during.success(), about(&during));
-        let told = format!("base p99 {:.1} ms, the lower of before and after", base.p99);
-        rows.add("their p99, times the base", Goal::AtMost(most_times), base.times(&during), told);
+        let note = format!("base p99 {:.1} ms, the lower of before and after", base.p99);
+        rows.add("their p99, times the base", Goal::AtMost(most_times), base.times(&during), note);
 
         // From two seconds after the last contact on, an unknown client may be a new one.
         let doubtful = |kind| self.tally.of(&[kind]).between(self.from + DOUBT, self.until);
         let (unknown, wrong) = (doubtful(Kind::UnknownClient), doubtful(Kind::WrongSecret));
-        let told = format!("{}, from {} s after the last contact on", unknown.ends(), DOUBT.as_secs());
+        let note = format!("{}, from {} s after the last contact on", unknown.ends(), DOUBT.as_secs());
         let impolite = broke(&unknown, Record::is_polite_refusal);
-        rows.add("unknown clients not told to come back (503RA)", Goal::AtMost(0.0), impolite, told);
+        rows.add("unknown clients not note to come back (503RA)", Goal::AtMost(0.0), impolite, note);
         let impolite = broke(&wrong, |record| record.is_polite_refusal() || matches!(record.end, End::Status(401, _)));
-        let told = format!("{}; 401 is right when the secret is known to be wrong", wrong.ends());
-        rows.add("wrong secrets answered neither 401 nor 503RA", Goal::AtMost(0.0), impolite, told);
+        let note = format!("{}; 401 is right when the secret is known to be wrong", wrong.ends());
+        rows.add("wrong secrets answered neither 401 nor 503RA", Goal::AtMost(0.0), impolite, note);
 
         let cold = self.tally.of(&[Kind::Cold]).between(self.from, self.until);
         let unserved = broke(&cold, |record| record.is_ok() || record.is_polite_refusal());

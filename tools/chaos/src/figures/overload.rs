@@ -41,14 +41,14 @@ async fn overload(rig: &mut Rig, options: &Options, capacity: f64, report: &mut 
         } else {
             format!("{rate:.0}/s")
         };
-        let told = format!("{asked}, {}", about(&tally));
+        let note = format!("{asked}, {}", about(&tally));
         let goodput = number(tally.count(Record::is_good)) / step.as_secs_f64();
         let mut rows = report.rows("10", format!("overload {name}"));
         if name == "1x" {
             base_p99 = tally.p(0.99);
         }
         let target = if times > 1.0 { Goal::AtLeast(80.0) } else { Goal::None };
-        rows.add("goodput, % of C0", target, 100.0 * goodput / capacity, told);
+        rows.add("goodput, % of C0", target, 100.0 * goodput / capacity, note);
         if times > 1.0 {
             let (refused, admitted) = (tally.only(Record::is_polite_refusal), tally.only(Record::is_ok));
             let other = tally.count(|record| !record.is_ok() && !record.is_polite_refusal());
@@ -61,9 +61,9 @@ async fn overload(rig: &mut Rig, options: &Options, capacity: f64, report: &mut 
         last = tally;
     }
     let recovery = recovery(&last, step, (2.0 * base_p99).max(50.0));
-    let told =
+    let note =
         format!("the first second from which on p99 stays below {:.0} ms and none fails", (2.0 * base_p99).max(50.0));
-    report.add("10", "overload: s until back at the base", Goal::AtMost(5.0), recovery, told);
+    report.add("10", "overload: s until back at the base", Goal::AtMost(5.0), recovery, note);
     herd(rig, report).await
 }
 
@@ -90,14 +90,14 @@ async fn herd(rig: &mut Rig, report: &mut Report) -> anyhow::Result<()> {
     let started = Instant::now();
     let tally = rig.drive("herd", vec![stream]).await?.of(&[Kind::Warm]);
     let other = tally.count(|record| !record.is_ok() && !record.is_polite_refusal());
-    let told = format!("over after {:.1} s; {}", started.elapsed().as_secs_f64(), about(&tally));
-    report.add("10", "herd of 5,000 in a second: served within 250 ms, %", Goal::None, tally.goodput(), told.clone());
+    let note = format!("over after {:.1} s; {}", started.elapsed().as_secs_f64(), about(&tally));
+    report.add("10", "herd of 5,000 in a second: served within 250 ms, %", Goal::None, tally.goodput(), note.clone());
     report.add(
         "10",
-        "herd: neither served nor told to come back, %",
+        "herd: neither served nor note to come back, %",
         Goal::AtMost(0.0),
         percent(other, tally.0.len()),
-        told,
+        note,
     );
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use grantd_kit::clients::register;
 use grantd_kit::grantd::Grantd;
-use grantd_kit::program::Ended;
+use grantd_kit::program::Exit;
 use grantd_kit::report::Goal;
 use grantd_kit::stats::number;
 use tokio::task::JoinSet;
@@ -50,21 +50,21 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     rig.keep("partition", &seen.tally)?;
     seen.add_rows(report, "3", "silent partition", 1.5);
 
-    let caught = in_flight.join_all().await.into_iter().collect::<anyhow::Result<Vec<Ended>>>()?;
+    let caught = in_flight.join_all().await.into_iter().collect::<anyhow::Result<Vec<Exit>>>()?;
     let caught_for = caught.iter().map(|ended| ended.took.saturating_sub(HEAD_START));
     let slowest = asked.iter().map(|ended| ended.took).chain(caught_for).max().unwrap_or_default().as_secs_f64();
-    let told = format!(
+    let note = format!(
         "{} commands begun meanwhile, exit codes {:?}; 5 in flight, {:?}",
         asked.len(),
         codes(&asked),
         codes(&caught)
     );
     let mut rows = report.rows("3", "silent partition");
-    rows.add("slowest admin command, s from its start or the partition's", Goal::AtMost(3.5), slowest, told);
+    rows.add("slowest admin command, s from its start or the partition's", Goal::AtMost(3.5), slowest, note);
     let odd = asked.iter().filter(|ended| ended.code != Some(69)).count();
     let odd = odd + caught.iter().filter(|ended| ended.code != Some(69)).count();
-    let told = "one that was in flight may have been done or not; it must not hang";
-    rows.add("admin commands that did not end with 69", Goal::AtMost(0.0), number(odd), told);
+    let note = "one that was in flight may have been done or not; it must not hang";
+    rows.add("admin commands that did not end with 69", Goal::AtMost(0.0), number(odd), note);
 
     let after = add(&rig.grantd, &client).await?;
     let failed = number(usize::from(after.code != Some(0)));
@@ -72,11 +72,11 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     Ok(())
 }
 
-async fn add(grantd: &Grantd, client: &str) -> anyhow::Result<Ended> {
+async fn add(grantd: &Grantd, client: &str) -> anyhow::Result<Exit> {
     grantd.run(&["client", "secret", "add", client, "--json"]).await
 }
 
-fn codes(ended: &[Ended]) -> Vec<Option<i32>> {
+fn codes(ended: &[Exit]) -> Vec<Option<i32>> {
     ended.iter().map(|ended| ended.code).collect()
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::about;
 use crate::chance::below;
-use crate::driver::{Ask, Kind, Record, Stream};
+use crate::driver::{Kind, Record, Request, Stream};
 use crate::options::Options;
 use crate::proxy::{Proxy, WAYS, Way};
 use crate::report::Report;
@@ -56,7 +56,7 @@ async fn restarts(rig: &mut Rig, options: &Options, report: &mut Report, way: Wa
         all.0.extend(tally.0);
     }
     rig.keep(&format!("restarts-{}", way.name), &all)?;
-    let told = format!(
+    let note = format!(
         "{} restarts, one replica after the other, drain_delay {}; {}",
         options.lengths().restarts,
         way.drain_delay,
@@ -64,7 +64,7 @@ async fn restarts(rig: &mut Rig, options: &Options, report: &mut Report, way: Wa
     );
     let mut rows = report.rows("7", way.name);
     let failed = number(all.count(|record: &Record| !record.is_ok()));
-    rows.add("failed requests", Goal::AtMost(0.0), failed, told);
+    rows.add("failed requests", Goal::AtMost(0.0), failed, note);
     rows.add("exit codes other than 0", Goal::AtMost(0.0), number(wrong_codes), "");
     let slowest = percentile(&mut exits, 1.0);
     rows.add("slowest exit, s", Goal::AtMost(10.0), slowest, "");
@@ -83,7 +83,7 @@ pub(super) fn stream(rig: &Rig, lasts: Duration, rotation: Option<Rotation>) -> 
             let bytes =
                 clients.get(below(n, clients.len())).map(|known| Arc::clone(&known.request)).unwrap_or_default();
             let replica = rotation.as_ref().map_or(0, |rotation| rotation.pick(n));
-            Ask { kind: Kind::Warm, replica, bytes }
+            Request { kind: Kind::Warm, replica, bytes }
         }),
     )
 }
@@ -152,10 +152,10 @@ async fn held_connections(rig: &mut Rig, options: &Options, report: &mut Report)
     sleep(Duration::from_millis(500)).await;
     let (code, took) = replica.stop_and_start(grantd).await?;
     drop(held);
-    let told = format!(
+    let note = format!(
         "{idle} idle, 100 silent and 100 half-sent connections, never closed by their clients; exit code {code:?}"
     );
-    report.add("7", "exit with connections that hang on, s", Goal::AtMost(10.0), took.as_secs_f64(), told);
+    report.add("7", "exit with connections that hang on, s", Goal::AtMost(10.0), took.as_secs_f64(), note);
     report.add("7", "its exit code is not 0", Goal::AtMost(0.0), number(usize::from(code != Some(0))), "");
     Ok(())
 }

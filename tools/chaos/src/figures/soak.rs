@@ -28,7 +28,7 @@ use crate::tally::Tally;
 
 /// The faults of a soak, and the state of the replicas.
 #[derive(Default)]
-struct Soaked {
+struct SoakResult {
     /// Name, begin and end of each fault. It ends when everything is well again.
     faults: Vec<(String, Duration, Duration)>,
     /// The number of replicas that ended by themselves.
@@ -41,7 +41,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     let seed = options.seed.unwrap_or_else(salt);
     eprintln!("   seed {seed}");
     let lasts = options.lengths().soak;
-    let client_id = format!("soaked-{}", rig.recorded);
+    let client_id = format!("soak-{}", rig.recorded);
     let key = register_key(&rig.grantd, &client_id).await?;
     let addresses = rig.addresses();
     let (origin, accepted) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
@@ -50,17 +50,17 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
         tokio::spawn(async move { send_assertions(&client_id, &key, &addresses, &accepted).await })
     };
     let load = vec![rig.registrations.warm_stream(rig.honest_rate.min(RATE), lasts)];
-    let (tally, soaked) = tokio::join!(drive_all(origin, load, &addresses), faults(rig, origin, lasts, seed));
+    let (tally, soak) = tokio::join!(drive_all(origin, load, &addresses), faults(rig, origin, lasts, seed));
     asserting.abort();
-    let soaked = soaked?;
+    let soak = soak?;
     rig.current(Duration::from_mins(1)).await?;
     rig.keep("soak", &tally)?;
     let doctor = rig.grantd.run(&["doctor"]).await?;
     let spent = rig.database.sql("select count(*) from spent_jti").await?;
-    add_rows(&tally, &soaked, seed, lasts, report);
+    add_rows(&tally, &soak, seed, lasts, report);
     report.add("15", "doctor's exit code", Goal::AtMost(0.0), doctor.code.map_or(f64::NAN, f64::from), doctor.stdout);
-    let told = format!("{} assertions were accepted", accepted.load(Ordering::Relaxed));
-    report.add("15", "rows of spent ids at the end", Goal::None, spent.trim().parse()?, told);
+    let note = format!("{} assertions were accepted", accepted.load(Ordering::Relaxed));
+    report.add("15", "rows of spent ids at the end", Goal::None, spent.trim().parse()?, note);
     Ok(())
 }
 
@@ -81,8 +81,8 @@ async fn send_assertions(
     Ok(())
 }
 
-async fn faults(rig: &mut Rig, origin: Instant, lasts: Duration, seed: u64) -> anyhow::Result<Soaked> {
-    let mut soaked = Soaked::default();
+async fn faults(rig: &mut Rig, origin: Instant, lasts: Duration, seed: u64) -> anyhow::Result<SoakResult> {
+    let mut soak = SoakResult::default();
     let mut sampled = 0;
     // Shorter pauses in a short soak, so that each fault has its turn.
     let (least, more) = if lasts < Duration::from_mins(10) { (4, 8) } else { (20, 40) };
@@ -94,19 +94,19 @@ async fn faults(rig: &mut Rig, origin: Instant, lasts: Duration, seed: u64) -> a
             sleep(Duration::from_secs(1)).await;
             if origin.elapsed().as_secs() / 60 >= sampled {
                 sampled += 1;
-                soaked.holdings.push((origin.elapsed(), rig.holdings()));
+                soak.holdings.push((origin.elapsed(), rig.holdings()));
             }
         }
         if origin.elapsed() + Duration::from_secs(30) > lasts {
-            return Ok(soaked);
+            return Ok(soak);
         }
         let begun = origin.elapsed();
         let name = fault(rig, usize::try_from(n)? + chance(FAULTS), chance).await?;
         rig.current(Duration::from_mins(1)).await?;
-        soaked.faults.push((name, begun, origin.elapsed() + SETTLE));
-        soaked.ended += rig.restart_ended().await?;
+        soak.faults.push((name, begun, origin.elapsed() + SETTLE));
+        soak.ended += rig.restart_ended().await?;
     }
-    Ok(soaked)
+    Ok(soak)
 }
 
 async fn fault(rig: &mut Rig, turn: usize, chance: impl Fn(usize) -> usize) -> anyhow::Result<String> {
@@ -154,15 +154,15 @@ async fn fault(rig: &mut Rig, turn: usize, chance: impl Fn(usize) -> usize) -> a
     Ok(format!("PostgreSQL {outage}"))
 }
 
-fn add_rows(tally: &Tally, soaked: &Soaked, seed: u64, lasts: Duration, report: &mut Report) {
-    let mut names: Vec<&str> = soaked.faults.iter().map(|(name, _, _)| name.as_str()).collect();
+fn add_rows(tally: &Tally, soak: &SoakResult, seed: u64, lasts: Duration, report: &mut Report) {
+    let mut names: Vec<&str> = soak.faults.iter().map(|(name, _, _)| name.as_str()).collect();
     names.sort_unstable();
     let counts: Vec<String> =
         names.chunk_by(|a, b| a == b).filter_map(|same| Some(format!("{} × {}", same.len(), same.first()?))).collect();
-    let told = format!("seed {seed}, {} min; {}", lasts.as_secs() / 60, counts.join(", "));
-    report.add("15", "replicas that ended by themselves", Goal::AtMost(0.0), number(soaked.ended), told);
+    let note = format!("seed {seed}, {} min; {}", lasts.as_secs() / 60, counts.join(", "));
+    report.add("15", "replicas that ended by themselves", Goal::AtMost(0.0), number(soak.ended), note);
     let near = |record: &Record| {
-        soaked.faults.iter().any(|(_, from, until)| record.scheduled + AHEAD >= *from && record.scheduled <= *until)
+        soak.faults.iter().any(|(_, from, until)| record.scheduled + AHEAD >= *from && record.scheduled <= *until)
     };
     let calm = tally.only(|record| !near(record));
     let failed = number(calm.count(|record| !record.is_ok()));
@@ -175,22 +175,22 @@ fn add_rows(tally: &Tally, soaked: &Soaked, seed: u64, lasts: Duration, report: 
     report.add("15", "answers other than 200 and 503 with Retry-After", Goal::AtMost(0.0), odd, tally.ends());
     let third = lasts / 3;
     let (first, last) = (calm.between(Duration::ZERO, third), calm.between(lasts.saturating_sub(third), lasts));
-    let told = format!("{:.1} and {:.1} ms, no fault near", first.p(0.99), last.p(0.99));
-    report.add("15", "p99 of the last third ÷ the first's", Goal::AtMost(1.1), last.p(0.99) / first.p(0.99), told);
+    let note = format!("{:.1} and {:.1} ms, no fault near", first.p(0.99), last.p(0.99));
+    report.add("15", "p99 of the last third ÷ the first's", Goal::AtMost(1.1), last.p(0.99) / first.p(0.99), note);
     let most = |from: Duration, of: fn(&Holdings) -> f64| {
-        let later = soaked.holdings.iter().filter(|(at, _)| *at >= from);
+        let later = soak.holdings.iter().filter(|(at, _)| *at >= from);
         later.flat_map(|(_, replicas)| replicas).map(of).fold(0.0, f64::max)
     };
     let half = |of: fn(&Holdings) -> f64| most(lasts / 2, of) / most(Duration::ZERO, of);
-    let told = format!("at most {:.0} MiB", most(Duration::ZERO, |one| one.rss_mib));
-    report.add("15", "memory, most in the second half ÷ most", Goal::None, half(|one| one.rss_mib), told);
-    let told = format!("at most {:.0}", most(Duration::ZERO, |one| number(one.descriptors)));
+    let note = format!("at most {:.0} MiB", most(Duration::ZERO, |one| one.rss_mib));
+    report.add("15", "memory, most in the second half ÷ most", Goal::None, half(|one| one.rss_mib), note);
+    let note = format!("at most {:.0}", most(Duration::ZERO, |one| number(one.descriptors)));
     report.add(
         "15",
         "descriptors, most in the second half ÷ most",
         Goal::None,
         half(|one| number(one.descriptors)),
-        told,
+        note,
     );
 }
 

@@ -47,12 +47,12 @@ async fn locked(rig: &mut Rig, options: &Options, report: &mut Report, client: &
     rig.keep("starvation", &tally)?;
     let after = rig.unattacked("starvation-after", options.lengths().base).await?;
     let base = Base::of(&before, &after);
-    let told = format!("all tables locked for 5 of 6 s; {}; base goodput {:.1} %", about(&tally), base.goodput);
-    report.add("11", "goodput while every table is locked, % of base", Goal::AtLeast(99.0), base.share(&tally), told);
-    let told = format!("exit code {:?}: {}", command.code, command.stderr.trim());
-    report.add("11", "admin command on locked tables, s", Goal::AtMost(3.5), command.took.as_secs_f64(), told.clone());
+    let note = format!("all tables locked for 5 of 6 s; {}; base goodput {:.1} %", about(&tally), base.goodput);
+    report.add("11", "goodput while every table is locked, % of base", Goal::AtLeast(99.0), base.share(&tally), note);
+    let note = format!("exit code {:?}: {}", command.code, command.stderr.trim());
+    report.add("11", "admin command on locked tables, s", Goal::AtMost(3.5), command.took.as_secs_f64(), note.clone());
     let wrong = number(usize::from(!matches!(command.code, Some(1 | 69))));
-    report.add("11", "admin command on locked tables: not ended with 69 or 1", Goal::AtMost(0.0), wrong, told);
+    report.add("11", "admin command on locked tables: not ended with 69 or 1", Goal::AtMost(0.0), wrong, note);
     Ok(())
 }
 
@@ -84,7 +84,7 @@ async fn cancelled(rig: &mut Rig, options: &Options, report: &mut Report, client
              and state_change < now() - interval '1 second'",
         )
         .await?;
-    let told = format!(
+    let note = format!(
         "{total} commands, half `secret add` and half `client set`, killed at random within their usual lives of {lives:.0?}; {finished} had ended by then"
     );
     report.add(
@@ -92,7 +92,7 @@ async fn cancelled(rig: &mut Rig, options: &Options, report: &mut Report, client
         "idle in transaction for more than 1 s after cancelled commands",
         Goal::AtMost(0.0),
         idle.parse()?,
-        told,
+        note,
     );
     let mut failed = 0;
     for _ in 0..20 {

@@ -132,7 +132,7 @@ fn add_rows(report: &mut Report, case: &str, classes: &[Class; 3]) {
     for (first, second, names) in
         [(unknown, generated, (0, 1)), (unknown, imported, (0, 2)), (generated, imported, (1, 2))]
     {
-        let told = auc(&first.micros, &second.micros);
+        let area = auc(&first.micros, &second.micros);
         let name = |class: usize| CLASSES.get(class).copied().unwrap_or_default();
         let (a, b) = (name(names.0), name(names.1));
         let about = |name: &str, class: &Class| {
@@ -143,14 +143,14 @@ fn add_rows(report: &mut Report, case: &str, classes: &[Class; 3]) {
                 percent(class.refused, class.micros.len())
             )
         };
-        let chance = if (told.value - 0.5).abs() < 2.0 * told.standard_error { "; within chance of 0.5" } else { "" };
+        let chance = if (area.value - 0.5).abs() < 2.0 * area.standard_error { "; within chance of 0.5" } else { "" };
         let conditions =
-            format!("standard error {:.4}{chance}; {}; {}", told.standard_error, about(a, first), about(b, second));
+            format!("standard error {:.4}{chance}; {}; {}", area.standard_error, about(a, first), about(b, second));
         report.add(
             "M80",
             &format!("AUC {a} / {b}, {case}"),
-            Goal::Between(0.48, 0.52, told.standard_error),
-            told.value,
+            Goal::Between(0.48, 0.52, area.standard_error),
+            area.value,
             conditions,
         );
         // Another status would tell clients apart without a clock.

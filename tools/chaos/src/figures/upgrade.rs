@@ -16,13 +16,13 @@ use tokio::time::sleep;
 use super::about;
 use super::restarts::Rotation;
 use crate::chance::{below, salt, scatter};
-use crate::driver::{Ask, Kind, Record, Stream};
-use crate::issued::Issued;
+use crate::driver::{Kind, Record, Request, Stream};
 use crate::options::Options;
 use crate::replica::Replica;
 use crate::report::Report;
 use crate::rig::Rig;
 use crate::tally::Tally;
+use crate::token_log::TokenLog;
 
 pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> anyhow::Result<()> {
     let previous = options.previous.as_deref().context("--previous is missing; run script/upgrade")?;
@@ -32,7 +32,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     let clients = clients(&before).await?;
     let mut replicas = Vec::new();
     for which in 0..3 {
-        replicas.push(Replica::start(&before, FIRST + which, Issued::default()).await?);
+        replicas.push(Replica::start(&before, FIRST + which, TokenLog::default()).await?);
     }
     let mut all = under_load(&mut replicas, &clients, None).await?;
     let twice = three_at_once(&now).await?;
@@ -45,11 +45,11 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
         }
     }
     rig.keep("upgrade", &all)?;
-    let told = format!("{} times forwards and back, three replicas each; {}", options.lengths().upgrades, about(&all));
+    let note = format!("{} times forwards and back, three replicas each; {}", options.lengths().upgrades, about(&all));
     let failed = number(all.count(|record: &Record| !record.is_ok()));
-    report.add("14", "failed requests", Goal::AtMost(0.0), failed, told);
-    let told = "three `grantd migrate` at once, under load";
-    report.add("14", "migrations that ran more than once", Goal::AtMost(0.0), number(twice), told);
+    report.add("14", "failed requests", Goal::AtMost(0.0), failed, note);
+    let note = "three `grantd migrate` at once, under load";
+    report.add("14", "migrations that ran more than once", Goal::AtMost(0.0), number(twice), note);
     for replica in &mut replicas {
         replica.kill().await;
     }
@@ -87,7 +87,7 @@ async fn under_load(
     let pick = rotation.clone();
     let ask = move |n| {
         let bytes = clients.get(below(n, clients.len())).cloned().unwrap_or_default();
-        Ask { kind: Kind::Warm, replica: pick.pick(n), bytes }
+        Request { kind: Kind::Warm, replica: pick.pick(n), bytes }
     };
     let stream = Stream::honest(RATE, Duration::from_secs(3), Box::new(ask));
     let roll = async {
@@ -138,8 +138,8 @@ async fn killed_migrations(rig: &Rig, options: &Options, previous: &Path, report
         stuck += usize::from(again.code != Some(0) || status.stdout.contains("pending"));
         rig.database.sql(&format!("drop database {database} with (force)")).await?;
     }
-    let told = format!("{times} times, {halfway} of them before it had ended");
-    report.add("14", "migrations that were killed and did not recover", Goal::AtMost(0.0), number(stuck), told);
+    let note = format!("{times} times, {halfway} of them before it had ended");
+    report.add("14", "migrations that were killed and did not recover", Goal::AtMost(0.0), number(stuck), note);
     Ok(())
 }
 

@@ -25,11 +25,11 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     }
     let trials = options.lengths().trials;
     for (what, all) in [("a new client", &added), ("a disabled client or a revoked secret", &removed)] {
-        let ms = |keep: &dyn Fn(&Seen) -> bool, share: f64| {
+        let ms = |keep: &dyn Fn(&Sample) -> bool, share: f64| {
             percentile(&mut all.iter().filter(|seen| keep(seen)).map(|seen| seen.ms).collect::<Vec<_>>(), share)
         };
-        let max = |keep: &dyn Fn(&Seen) -> bool| ms(keep, 1.0);
-        let told = format!(
+        let max = |keep: &dyn Fn(&Sample) -> bool| ms(keep, 1.0);
+        let note = format!(
             "{trials} trials x 3 replicas; p50 {:.0}, p99 {:.0}; largest with the connection that hears of changes cut 100 ms earlier {:.0} \
              ({listeners} connections cut), else {:.0}; by SQL {:.0}, by command {:.0}",
             ms(&|_| true, 0.5),
@@ -39,7 +39,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
             max(&|seen| seen.trial.by_sql),
             max(&|seen| !seen.trial.by_sql)
         );
-        report.add("4", &format!("{what}: p99.9, ms"), Goal::AtMost(1000.0), ms(&|_| true, 0.999), told);
+        report.add("4", &format!("{what}: p99.9, ms"), Goal::AtMost(1000.0), ms(&|_| true, 0.999), note);
         report.add(
             "4",
             &format!("{what}: largest, ms"),
@@ -60,14 +60,14 @@ struct Trial {
     cut: bool,
 }
 
-struct Seen {
+struct Sample {
     trial: Trial,
     ms: f64,
 }
 
 impl Trial {
     /// Returns how many connections were cut.
-    async fn run(self, rig: &Rig, added: &mut Vec<Seen>, removed: &mut Vec<Seen>) -> anyhow::Result<usize> {
+    async fn run(self, rig: &Rig, added: &mut Vec<Sample>, removed: &mut Vec<Sample>) -> anyhow::Result<usize> {
         let client_id = format!("trial-{}-{}", rig.recorded, self.n);
         let mut cut = self.cut_first(rig).await?;
         let known = self.add(rig, &client_id).await?;
@@ -77,7 +77,7 @@ impl Trial {
             waiting.spawn(first_yes(address, known.request.clone(), accepted));
         }
         let accepted_at = waiting.join_all().await.into_iter().map(|first| first.map(|(moment, _)| moment));
-        added.extend(accepted_at.map(|moment| Seen { trial: self, ms: millis(since, moment) }));
+        added.extend(accepted_at.map(|moment| Sample { trial: self, ms: millis(since, moment) }));
 
         let mut polling = JoinSet::new();
         for address in rig.addresses() {
@@ -87,7 +87,8 @@ impl Trial {
         cut += self.cut_first(rig).await?;
         self.remove(rig, &known).await?;
         let since = Instant::now();
-        removed.extend(polling.join_all().await.into_iter().map(|last| Seen { trial: self, ms: millis(since, last) }));
+        removed
+            .extend(polling.join_all().await.into_iter().map(|last| Sample { trial: self, ms: millis(since, last) }));
         Ok(cut)
     }
 

@@ -9,7 +9,7 @@ pub type Token = (Ipv4Addr, String);
 
 /// Collects the tokens in the logs of all replicas, between `begin` and `end`.
 #[derive(Debug, Clone, Default)]
-pub struct Issued(Arc<Inner>);
+pub struct TokenLog(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -17,7 +17,7 @@ struct Inner {
     tokens: Mutex<Vec<Token>>,
 }
 
-impl Issued {
+impl TokenLog {
     /// Starts to collect.
     pub fn begin(&self) {
         self.0.wanted.store(true, Ordering::Relaxed);
@@ -51,14 +51,14 @@ mod tests {
 
     #[test]
     fn only_issued_tokens_are_noted_and_only_while_they_are_wanted() {
-        let issued = Issued::default();
+        let log = TokenLog::default();
         let line = br#"{"event":"token.issued","remote_addr":"10.0.0.7","jti":"a"}"#;
-        issued.note(line);
-        issued.begin();
-        issued.note(line);
-        issued.note(br#"{"event":"token.refused","remote_addr":"10.0.0.7"}"#);
-        assert_eq!(issued.end(), [(Ipv4Addr::new(10, 0, 0, 7), "a".to_owned())]);
-        issued.note(line);
-        assert!(issued.end().is_empty());
+        log.note(line);
+        log.begin();
+        log.note(line);
+        log.note(br#"{"event":"token.refused","remote_addr":"10.0.0.7"}"#);
+        assert_eq!(log.end(), [(Ipv4Addr::new(10, 0, 0, 7), "a".to_owned())]);
+        log.note(line);
+        assert!(log.end().is_empty());
     }
 }

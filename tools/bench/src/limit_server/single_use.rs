@@ -22,14 +22,14 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use crate::token::{Cnf, Form, Signer, answer, by_basic, mint, now};
 
 /// A token endpoint for assertions and proofs.
-pub struct Proved {
+pub struct SingleUse {
     signer: Signer,
     pool: PgPool,
     /// Keys of clients, parsed once.
     keys: HashMap<String, ParsedPublicKey>,
 }
 
-impl Proved {
+impl SingleUse {
     /// An endpoint on a database with grantd's schema. A connection is not tested before each use, which would be a second
     /// exchange for each token.
     ///
@@ -61,18 +61,19 @@ impl Proved {
 }
 
 /// `POST /token` for clients with assertions.
-pub fn assertions(proved: Arc<Proved>) -> Router {
-    let token =
-        async |State(proved): State<Arc<Proved>>, body: Bytes| -> Response { answer(proved.by_assertion(&body).await) };
-    Router::new().route("/token", post(token)).with_state(proved)
+pub fn assertions(endpoint: Arc<SingleUse>) -> Router {
+    let token = async |State(endpoint): State<Arc<SingleUse>>, body: Bytes| -> Response {
+        answer(endpoint.by_assertion(&body).await)
+    };
+    Router::new().route("/token", post(token)).with_state(endpoint)
 }
 
 /// `POST /token` for clients with secrets and DPoP proofs.
-pub fn proofs(proved: Arc<Proved>) -> Router {
-    let token = async |State(proved): State<Arc<Proved>>, headers: HeaderMap, body: Bytes| -> Response {
-        answer(proved.with_proof(&headers, &body).await)
+pub fn proofs(endpoint: Arc<SingleUse>) -> Router {
+    let token = async |State(endpoint): State<Arc<SingleUse>>, headers: HeaderMap, body: Bytes| -> Response {
+        answer(endpoint.with_proof(&headers, &body).await)
     };
-    Router::new().route("/token", post(token)).with_state(proved)
+    Router::new().route("/token", post(token)).with_state(endpoint)
 }
 
 #[derive(Deserialize)]
@@ -104,7 +105,7 @@ struct Proof {
     jti: String,
 }
 
-impl Proved {
+impl SingleUse {
     async fn by_assertion(&self, body: &[u8]) -> Option<Vec<u8>> {
         let form = Form::parse(body)?;
         let jws = Jws::parse(form.client_assertion.as_deref()?)?;
@@ -182,16 +183,16 @@ mod tests {
         let (ours, other) = (ClientKey::generate().unwrap(), ClientKey::generate().unwrap());
         let keys = format!("app {}", BASE64_URL_SAFE_NO_PAD.encode(ours.point()));
         // No database is there: what is right fails when it is to be spent.
-        let new = |keys| Proved::new(Signer::generate("ES256").unwrap(), "postgres://x@127.0.0.1:1/x", 1, keys);
-        let proved = new(&keys).unwrap();
+        let new = |keys| SingleUse::new(Signer::generate("ES256").unwrap(), "postgres://x@127.0.0.1:1/x", 1, keys);
+        let endpoint = new(&keys).unwrap();
         for (key, right) in [(&ours, true), (&other, false)] {
             let assertion = key.assertion("app", ISSUER).unwrap();
             let jws = Jws::parse(&assertion).unwrap();
-            assert_eq!(jws.verify(proved.keys.get("app").unwrap()).is_some(), right);
+            assert_eq!(jws.verify(endpoint.keys.get("app").unwrap()).is_some(), right);
             assert!(read::<Assertion>(jws.claims).is_some_and(|claims| claims.sub == "app"));
         }
         let form = assertion_form(&other.assertion("app", ISSUER).unwrap());
-        assert!(proved.by_assertion(form.as_bytes()).await.is_none());
+        assert!(endpoint.by_assertion(form.as_bytes()).await.is_none());
         let proof = ours.proof(TOKEN_ENDPOINT).unwrap();
         let header: ProofHeader = read(Jws::parse(&proof).unwrap().header).unwrap();
         assert!(ours.jwk().contains(&header.jwk.x) && ours.jwk().contains(&header.jwk.y));

@@ -14,11 +14,11 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use grantd_kit::grantd::ISSUER;
 use serde::Deserialize;
 
-use crate::proved::{Jws, read};
+use crate::single_use::{Jws, read};
 use crate::token::{NO_STORE, decoded, now};
 
 /// `GET /verify` for tokens that the key with this point, in base64url, has signed.
-pub fn verified(point: &str) -> anyhow::Result<Router> {
+pub fn router(point: &str) -> anyhow::Result<Router> {
     let point = BASE64_URL_SAFE_NO_PAD.decode(point).context("--verify")?;
     let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).context("--verify")?;
     let verify = async |State(key): State<Arc<ParsedPublicKey>>, uri: Uri, headers: HeaderMap| -> Response {
@@ -88,6 +88,6 @@ mod tests {
         for wrong in ["resource=https://other.test&scope=api:read", "resource=https%3A%2F%2Fauth.example.com&scope=x"] {
             assert!(status(&ours, wrong).is_none(), "{wrong}");
         }
-        assert!(verified("x").is_err());
+        assert!(router("x").is_err());
     }
 }
