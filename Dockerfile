@@ -18,7 +18,7 @@ COPY . .
 RUN --mount=type=cache,id=grantd-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=grantd-git,target=/usr/local/cargo/git \
     --mount=type=cache,id=grantd-target,target=/build/target,sharing=locked \
-    touch src/lib.rs src/main.rs \
+    touch src/lib.rs src/main.rs crates/*/src/lib.rs \
     && cargo build --release --locked --bin grantd \
     && install -D -m 0755 target/release/grantd /out/grantd \
     && install -d /out/data

@@ -1,21 +1,14 @@
-//! Floor 0: bytes in, bytes out. Secrets, signatures, keys, certificates, JWTs, sealing; nothing here knows a disk or a
-//! request.
+//! Floor 0: client secrets, their tags, sealing of private keys, random bytes. JOSE and X.509 are the crate `jose`.
 
-pub mod certificate;
-pub mod jose;
-pub mod json;
-pub mod jwk;
-pub mod jwk_set;
-pub mod jws;
 pub mod seal;
 pub mod secret;
 pub mod secret_tag;
-pub mod signature_alg;
-pub mod verifying_key;
+
+pub use ::jose::{certificate, json, jwk, jwk_set, jws, jwt as jose, sha256, signature_alg, verifying_key};
 
 use std::cell::RefCell;
 
-use aws_lc_rs::rand;
+use aws_lc_rs::{hmac, rand};
 
 /// The system's random generator failed. Nothing that needs chance may go on.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -54,4 +47,16 @@ pub fn random_id() -> Result<[u8; 16], NoEntropy> {
 #[must_use]
 pub fn equal(a: &[u8], b: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+/// The first `N` bytes of the HMAC-SHA-256 of the `parts`, one after the other (RFC 2104 section 5: truncation keeps the
+/// leftmost bits). `key` is one of HMAC-SHA-256.
+#[must_use]
+pub fn hmac_sha256<const N: usize>(key: &hmac::Key, parts: &[&[u8]]) -> [u8; N] {
+    const { assert!(N <= 32, "HMAC-SHA-256 has 32 bytes") };
+    let mut context = hmac::Context::with_key(key);
+    parts.iter().for_each(|part| context.update(part));
+    let mut mac = [0; N];
+    mac.copy_from_slice(context.sign().as_ref().split_at(N).0);
+    mac
 }

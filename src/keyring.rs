@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use serde_json::json;
 
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::seal::SealingKey;
+use crate::crypto::sha256;
 use crate::model::time::{Span, UnixTime};
 use crate::store::StoreError;
 use crate::store::keys::SealedKey;
@@ -92,8 +92,7 @@ impl Document {
     #[must_use]
     pub fn new(value: &serde_json::Value) -> Self {
         let body = Bytes::from(value.to_string());
-        let tag = digest::digest(&digest::SHA256, &body);
-        let etag = tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
+        let etag = sha256::<16>(&body).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         Self { body, etag: format!("\"{etag}\"") }
     }
 }

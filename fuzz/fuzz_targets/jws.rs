@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use grantd::crypto::jose::{Claims, JoseError, Kind, Unverified};
+use grantd::crypto::jose::{Audience, Claims, JoseError, Kind, Unverified};
 use grantd::crypto::verifying_key::VerifyingKey;
 use libfuzzer_sys::fuzz_target;
 
@@ -45,18 +45,19 @@ fn read(jwt: &str) {
 }
 
 fn claims(claims: &Claims) {
+    let members = claims.clone().into_members();
     for name in ["exp", "nbf", "iat"] {
         let date = claims.numeric_date(name);
-        assert_eq!(date == Ok(None), !claims.has(name), "malformed is not absent");
+        assert_eq!(date == Ok(None), !members.contains_key(name), "malformed is not absent");
         assert!(date.is_err() || date.is_ok_and(|date| date.is_none_or(|date| (0..1 << 53).contains(&date))));
     }
     for name in ["iss", "sub", "jti", "htm", "htu", "nonce", "ath"] {
         let text = claims.string(name, 256);
-        assert_eq!(text == Ok(None), !claims.has(name), "malformed is not absent");
+        assert_eq!(text == Ok(None), !members.contains_key(name), "malformed is not absent");
         assert!(text.is_err() || text.is_ok_and(|text| text.is_none_or(|text| (1..=256).contains(&text.len()))));
     }
     if let Ok(Some(audience)) = claims.audience() {
-        assert_eq!(audience.sole().is_some(), audience.all().len() == 1);
+        assert_eq!(audience.sole().is_none(), matches!(&audience, Audience::Many(many) if many.len() != 1));
     }
 }
 

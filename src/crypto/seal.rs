@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{NoEntropy, random};
+use super::{NoEntropy, hmac_sha256, random};
 
 /// The key under which private keys are sealed: 32 bytes, base64 in its file.
 pub struct SealingKey {
@@ -50,9 +50,7 @@ impl SealingKey {
         let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| SealError::BadKey)?);
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::BadKey)?;
         let deriving = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
-        let tag = hmac::sign(&deriving, b"grantd sealing key id");
-        let mut id = [0; ID_LEN];
-        id.copy_from_slice(tag.as_ref().get(..ID_LEN).ok_or(SealError::BadKey)?);
+        let id = hmac_sha256(&deriving, &[b"grantd sealing key id"]);
         Ok(Self { key, deriving, id })
     }
 
@@ -70,11 +68,9 @@ impl SealingKey {
     /// A key for another purpose, the same on every replica, from which this one cannot be found.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> hmac::Key {
-        let mut context = hmac::Context::with_key(&self.deriving);
         // No other text that is signed with this key begins so.
-        context.update(b"grantd key for: ");
-        context.update(purpose.as_bytes());
-        hmac::Key::new(hmac::HMAC_SHA256, context.sign().as_ref())
+        let derived = hmac_sha256::<32>(&self.deriving, &[b"grantd key for: ", purpose.as_bytes()]);
+        hmac::Key::new(hmac::HMAC_SHA256, &derived)
     }
 
     /// Seals `plain` so that it opens only under this key and with the same `context` (the row it belongs to).

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::{NoEntropy, equal, random};
+use super::{NoEntropy, equal, hmac_sha256, random};
 
 /// A key that tags secrets, and tells those it tagged from all others.
 pub struct TagKey {
@@ -45,10 +45,7 @@ impl TagKey {
 
     fn new(bytes: &[u8; KEY_LEN]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, bytes);
-        let name = hmac::sign(&key, b"grantd tag key id");
-        let mut kid = [0; 8];
-        kid.iter_mut().zip(name.as_ref()).for_each(|(to, from)| *to = *from);
-        Self { kid: TagKid(kid), key }
+        Self { kid: TagKid(hmac_sha256(&key, &[b"grantd tag key id"])), key }
     }
 
     /// The key's name.
@@ -72,14 +69,8 @@ impl TagKey {
     }
 
     fn mac(&self, client_id: &str, untagged: &str) -> [u8; TAG_BYTES] {
-        let mut context = hmac::Context::with_key(&self.key);
-        context.update(client_id.as_bytes());
         // No client id holds NUL, so what is before it and what is behind it cannot change places.
-        context.update(b"\0");
-        context.update(untagged.as_bytes());
-        let mut mac = [0; TAG_BYTES];
-        mac.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
-        mac
+        hmac_sha256(&self.key, &[client_id.as_bytes(), b"\0", untagged.as_bytes()])
     }
 }
 

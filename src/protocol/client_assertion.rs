@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use aws_lc_rs::digest::{SHA256, digest};
-
 use super::error::ClientAuthError;
 use crate::crypto::jose::{Audience, Claims, JoseError, Kind, TRIED_MAX, Unverified};
+use crate::crypto::sha256;
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::client_id::ClientId;
 use crate::model::credential::{LastUsed, StoredKey};
@@ -113,8 +112,8 @@ fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) ->
     // Comparison" (RFC 3986 section 6.2.1). C9: nothing can stand beside it.
     let aud = match claims.audience()? {
         Some(Audience::One(aud)) => aud,
-        Some(Audience::Many(auds)) if terms.one_in_an_array && auds.len() == 1 => {
-            auds.first().copied().unwrap_or_default()
+        Some(auds @ Audience::Many(_)) if terms.one_in_an_array => {
+            auds.sole().ok_or(ClientAuthError::AssertionAudience)?
         }
         _ => return Err(ClientAuthError::AssertionAudience),
     };
@@ -139,11 +138,9 @@ fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) ->
         return Err(ClientAuthError::AssertionLifetime);
     }
     let jti = claims.string("jti", JTI)?.ok_or(ClientAuthError::AssertionIncomplete("jti"))?;
-    let mut hash = [0; 32];
-    hash.iter_mut().zip(digest(&SHA256, jti.as_bytes()).as_ref()).for_each(|(to, from)| *to = *from);
     // H39: kept for longer than any replica would take it, by a clock that is a minute behind.
     let expires_at = exp.plus(EXP_LEEWAY).plus(REPLICA_SKEW);
-    Ok(Use { kind: UseKind::Assertion, owner: client_id.to_owned(), jti: hash, expires_at })
+    Ok(Use { kind: UseKind::Assertion, owner: client_id.to_owned(), jti: sha256(jti.as_bytes()), expires_at })
 }
 
 /// RFC 7523 section 2.2.
@@ -197,7 +194,7 @@ mod tests {
 
     fn keys(count: usize, kid: Option<&str>) -> Vec<StoredKey> {
         let made = |number: usize| {
-            let mut jwk = SigningKey::generate(Alg::Es256).unwrap().0.public().published("ES256");
+            let mut jwk = SigningKey::generate(Alg::Es256).unwrap().0.published();
             match kid {
                 Some(kid) => jwk["kid"] = format!("{kid}{number}").into(),
                 None => drop(jwk.as_object_mut().unwrap().remove("kid")),

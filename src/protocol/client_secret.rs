@@ -8,7 +8,7 @@ use aws_lc_rs::hmac;
 use super::error::{ClientAuthError, Error, Unavailable};
 use crate::crypto::secret::{ClientSecret, SecretHash};
 use crate::crypto::secret_tag::TagKid;
-use crate::crypto::{NoEntropy, equal, random};
+use crate::crypto::{NoEntropy, equal, hmac_sha256, random};
 use crate::hashing::queue::Place;
 use crate::hashing::{AttemptId, Lane, Trial};
 use crate::model::client::Client;
@@ -51,20 +51,13 @@ impl Memory {
 
     /// Tells an attempt from every other: who shows what, and what it is held against.
     fn attempt(&self, client_id: &str, trials: &[Trial]) -> AttemptId {
-        let mut context = hmac::Context::with_key(&self.0);
+        let hashes: Vec<String> = trials.iter().map(|trial| trial.hash.to_string()).collect();
+        let mut parts = vec![client_id.as_bytes()];
         // Neither ids nor secrets nor hashes hold NUL, so parts cannot be shifted into each other.
-        let mut part = |text: &str| {
-            context.update(text.as_bytes());
-            context.update(b"\0");
-        };
-        part(client_id);
-        for trial in trials {
-            part(trial.secret.expose());
-            part(&trial.hash.to_string());
+        for (trial, hash) in trials.iter().zip(&hashes) {
+            parts.extend([b"\0", trial.secret.expose().as_bytes(), b"\0", hash.as_bytes()]);
         }
-        let mut id = [0; 32];
-        id.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
-        id
+        hmac_sha256(&self.0, &parts)
     }
 
     /// Remembers that `presented` is `secret`.
@@ -73,10 +66,7 @@ impl Memory {
     }
 
     fn mac(&self, presented: &ClientSecret) -> [u8; 32] {
-        let mut mac = [0; 32];
-        let tag = hmac::sign(&self.0, presented.expose().as_bytes());
-        mac.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
-        mac
+        hmac_sha256(&self.0, &[presented.expose().as_bytes()])
     }
 }
 

@@ -2,14 +2,14 @@
 
 pub(crate) mod nonces;
 
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use fluent_uri::Uri;
 
 use super::error::dpop::DpopError;
-use crate::crypto::NoEntropy;
 use crate::crypto::jose::{Claims, JoseError, Kind, Unverified};
+use crate::crypto::{NoEntropy, sha256};
 use crate::model::profile::Profile;
 use crate::model::time::{Span, UnixTime};
 use crate::store::spent::{Use, UseKind};
@@ -101,7 +101,7 @@ impl Dpop {
         //     matches the public key from the DPoP proof."
         let hash_of_token = |claims: &Claims| {
             let ath = required(claims.string("ath", ATH_MAX), "ath")?;
-            let expected = BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, token.as_bytes()));
+            let expected = BASE64_URL_SAFE_NO_PAD.encode(sha256::<32>(token.as_bytes()));
             if ath == expected { Ok(()) } else { Err(DpopError::Ath) }
         };
         let (proof, ()) = self.read(proof, (method, normalised(url).as_deref()), now, hash_of_token)?;
@@ -142,9 +142,7 @@ impl Dpop {
         // 11. "The creation time of the JWT … is within an acceptable window".
         is_timely(claims, iat, now)?;
         let found = further(claims)?;
-        let mut hash = [0; 32];
-        let jti = digest::digest(&digest::SHA256, jti.as_bytes());
-        hash.iter_mut().zip(jti.as_ref()).for_each(|(to, from)| *to = *from);
+        let hash = sha256(jti.as_bytes());
         // H39: remembered for longer than the proof is taken anywhere, whatever the clocks of replicas say.
         let expires_at = iat.plus(MAX_AGE).plus(REPLICA_SKEW);
         Ok((Proof { jkt: key.jkt().to_owned(), jti: hash, expires_at, nonce_due: false }, found))

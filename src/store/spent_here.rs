@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use aws_lc_rs::digest::{SHA256, digest};
-
 use super::spent::Use;
+use crate::crypto::sha256;
 use crate::model::time::UnixTime;
 
 /// The uses of this process. Bounded: when there are too many, those that expire first are forgotten first.
@@ -68,9 +67,7 @@ fn period_of(at: UnixTime) -> i64 {
 /// What tells one use from another (C34), in sixteen bytes.
 fn name_of(one: &Use) -> [u8; 16] {
     let text = [one.kind.as_str().as_bytes(), b"\0", &one.jti, one.owner.as_bytes()].concat();
-    let mut half = [0; 16];
-    half.iter_mut().zip(digest(&SHA256, &text).as_ref()).for_each(|(to, from)| *to = *from);
-    half
+    sha256(&text)
 }
 
 /// Seconds of one period. Few periods are searched, and a few uses too many are kept.

@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use crate::crypto::{NoEntropy, equal, random_id};
+use crate::crypto::{NoEntropy, equal, hmac_sha256, random_id};
 use crate::model::time::UnixTime;
 
 /// The key of the MAC, which all replicas derive alike.
@@ -36,12 +36,7 @@ impl Nonces {
     }
 
     fn mac(&self, window: i64, salt: &[u8; 16]) -> [u8; 16] {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(&window.to_be_bytes());
-        context.update(salt);
-        let mut mac = [0; 16];
-        mac.iter_mut().zip(context.sign().as_ref()).for_each(|(to, from)| *to = *from);
-        mac
+        hmac_sha256(&self.0, &[&window.to_be_bytes(), salt])
     }
 }
 

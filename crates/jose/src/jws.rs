@@ -1,4 +1,4 @@
-//! Signing (RFC 7515 compact form) with key pairs that are parsed once and held; `jsonwebtoken` parses its key per call.
+//! Signing (RFC 7515 compact form) with key pairs that are parsed once and held.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
-    RsaKeyPair,
+    RsaKeyPair, RsaPublicKeyComponents,
 };
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::DecodingKey;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::jwk::{Alg, KeyError, PublicKey};
+use super::jwk::{Alg, KeyError};
 use super::verifying_key::VerifyingKey;
 
 /// A private key with everything about its tokens that does not change from one to the next.
@@ -25,7 +25,6 @@ pub struct SigningKey {
     alg: Alg,
     alg_name: &'static str,
     pair: Pair,
-    public: PublicKey,
     verifying: VerifyingKey,
     header: String,
     /// With `typ` of `JWT`, for resource servers that take no other.
@@ -88,19 +87,13 @@ impl SigningKey {
     }
 
     fn new(alg: Alg, pair: Pair) -> Result<Self, KeyError> {
-        let public = match &pair {
-            Pair::Ec(pair) => PublicKey::of_ec(pair)?,
-            Pair::Ed(pair) => PublicKey::of_ed25519(pair)?,
-            Pair::Rsa(pair) if !(256..=512).contains(&pair.public_modulus_len()) => return Err(KeyError::Size),
-            Pair::Rsa(pair) => PublicKey::of_rsa(pair)?,
-        };
-        // RFC 9068 section 2.1: the "typ" header parameter is "at+jwt".
-        let alg_name = alg.as_str();
-        let header = header("at+jwt", alg_name, &public.kid).ok_or(KeyError::Unusable)?;
-        let jwk = public.published(alg.as_str()).to_string();
+        let jwk = pair.public_jwk()?.to_string();
         let verifying = VerifyingKey::from_text(jwk.as_bytes(), Some(alg.into())).map_err(|_| KeyError::Unusable)?;
-        let header_jwt = self::header("JWT", alg_name, &public.kid).ok_or(KeyError::Unusable)?;
-        let key = Self { alg, alg_name, pair, public, verifying, header, header_jwt };
+        let alg_name = alg.as_str();
+        // RFC 9068 section 2.1: the "typ" header parameter is "at+jwt".
+        let header = header("at+jwt", alg_name, verifying.jkt()).ok_or(KeyError::Unusable)?;
+        let header_jwt = self::header("JWT", alg_name, verifying.jkt()).ok_or(KeyError::Unusable)?;
+        let key = Self { alg, alg_name, pair, verifying, header, header_jwt };
         let probe = key.sign(b"{\"probe\":true}").ok_or(KeyError::Unusable)?;
         if key.verifies(&probe) { Ok(key) } else { Err(KeyError::Unusable) }
     }
@@ -108,17 +101,20 @@ impl SigningKey {
     /// The same key, with Ed25519 going by that name (RFC 9864 section 2.2).
     #[must_use]
     pub fn fully_specified(self) -> Self {
-        let (alg_name, kid) = ("Ed25519", &self.public.kid);
+        let (alg_name, kid) = ("Ed25519", self.kid());
         match (header("at+jwt", alg_name, kid), header("JWT", alg_name, kid)) {
             (Some(header), Some(header_jwt)) if self.alg == Alg::EdDsa => Self { alg_name, header, header_jwt, ..self },
             _ => self,
         }
     }
 
-    /// The public key as it stands in a JWK Set.
+    /// The public key as it stands in a JWK Set, with `use` and `alg` so that it is used for nothing else.
     #[must_use]
-    pub fn published(&self) -> serde_json::Value {
-        self.public.published(self.alg_name)
+    pub fn published(&self) -> Value {
+        let mut jwk = self.verifying.jwk();
+        jwk.insert("kid".into(), self.kid().into());
+        jwk.insert("alg".into(), self.alg_name.into());
+        jwk.into()
     }
 
     /// The claims as a JWT in compact form, header `typ: at+jwt`. `None` when the library fails to sign.
@@ -137,7 +133,7 @@ impl SigningKey {
     /// The claims as a JWT of another kind. `None` when the library fails to sign.
     #[must_use]
     pub fn sign_as(&self, typ: &str, claims: &[u8]) -> Option<String> {
-        self.sign_below(&header(typ, self.alg_name, &self.public.kid)?, claims)
+        self.sign_below(&header(typ, self.alg_name, self.kid())?, claims)
     }
 
     fn sign_below(&self, header: &str, claims: &[u8]) -> Option<String> {
@@ -171,9 +167,8 @@ impl SigningKey {
     #[must_use]
     pub fn verifies(&self, jws: &str) -> bool {
         let Some((signed, signature)) = jws.rsplit_once('.') else { return false };
-        DecodingKey::from_jwk(&self.public.jwk)
-            .and_then(|key| jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key, self.alg.library()))
-            .unwrap_or(false)
+        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature);
+        signature.is_ok_and(|signature| self.verifying.verifies(self.alg.into(), signed.as_bytes(), &signature))
     }
 
     /// The key's algorithm.
@@ -188,16 +183,10 @@ impl SigningKey {
         &self.verifying
     }
 
-    /// The public half, to publish.
-    #[must_use]
-    pub fn public(&self) -> &PublicKey {
-        &self.public
-    }
-
     /// The key id: the RFC 7638 thumbprint of the public half.
     #[must_use]
     pub fn kid(&self) -> &str {
-        &self.public.kid
+        self.verifying.jkt()
     }
 
     /// The public key in PEM (RFC 7468 section 13). `None` when the library cannot encode it.
@@ -216,6 +205,30 @@ impl SigningKey {
 }
 
 impl Pair {
+    /// The members of the public key as a JWK (RFC 7518 section 6, RFC 8037 section 2).
+    fn public_jwk(&self) -> Result<Value, KeyError> {
+        let base64url = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        Ok(match self {
+            Self::Ec(pair) => {
+                // RFC 7518 section 6.2.1.2: "The length of this octet string MUST be the full size of a coordinate"
+                let point = pair.public_key().as_ref();
+                let (Some(4), Some(x), Some(y)) = (point.first(), point.get(1..33), point.get(33..65)) else {
+                    return Err(KeyError::Unusable);
+                };
+                json!({"kty": "EC", "crv": "P-256", "x": base64url(x), "y": base64url(y)})
+            }
+            Self::Ed(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": base64url(pair.public_key().as_ref())}),
+            Self::Rsa(pair) if !(256..=512).contains(&pair.public_modulus_len()) => return Err(KeyError::Size),
+            Self::Rsa(pair) => {
+                let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+                if public.e.iter().skip_while(|byte| **byte == 0).ne(&[1, 0, 1]) {
+                    return Err(KeyError::Exponent);
+                }
+                json!({"kty": "RSA", "n": base64url(&public.n), "e": "AQAB"})
+            }
+        })
+    }
+
     fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let der: Pkcs8V1Der<'_> = match self {
             // aws-lc-rs writes EC and Ed25519 keys as PKCS#8 version 1, which every other tool reads.
@@ -233,7 +246,7 @@ impl Pair {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({} {})", self.alg, self.public.kid)
+        write!(f, "SigningKey({} {})", self.alg, self.kid())
     }
 }
 
@@ -273,6 +286,16 @@ mod tests {
             assert!(matches!(SigningKey::from_pkcs8(alg, &ec), Err(KeyError::WrongType(_))), "{alg}");
         }
         assert!(SigningKey::from_pem(Alg::Es256, b"hello").unwrap_err().to_string().contains("openssl genpkey"));
+    }
+
+    #[test]
+    fn coordinates_have_full_length_also_with_leading_zeros() {
+        for _ in 0..1000 {
+            let published = SigningKey::generate(Alg::Es256).unwrap().0.published();
+            for coordinate in ["x", "y"] {
+                assert_eq!(published[coordinate].as_str().unwrap().len(), 43, "{published}");
+            }
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::{JwkError, VerifyingKey};
-use crate::crypto::certificate::Certificate;
-use crate::crypto::json::Object;
+use crate::certificate::Certificate;
+use crate::json::Object;
 
 /// The certificate, if the JWK of `key` has one. The others of its chain are not looked at: nobody is asked to
 /// vouch for it.
@@ -42,7 +42,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::crypto::signature_alg::SignatureAlg;
+    use crate::signature_alg::SignatureAlg;
 
     #[test]
     fn the_first_certificate_is_about_the_key_whatever_kind_it_is() {

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::JoseError;
-use crate::crypto::json::Object;
-use crate::crypto::signature_alg::SignatureAlg;
-use crate::crypto::verifying_key::{VerifyingKey, kid};
+use crate::json::Object;
+use crate::signature_alg::SignatureAlg;
+use crate::verifying_key::{VerifyingKey, kid};
 
 /// What a JWT is for. RFC 8725 section 3.12: "Use Mutually Exclusive Validation Rules for Different Kinds of JWTs".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::crypto::json;
+    use crate::json;
 
     fn read(header: &Value, kind: Kind) -> Result<Header, JoseError> {
         Header::read(json::object(header.to_string().as_bytes()).unwrap(), kind)

@@ -61,11 +61,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::crypto::jwk::Alg;
-    use crate::crypto::jws::SigningKey;
+    use crate::jwk::Alg;
+    use crate::jws::SigningKey;
 
     fn public(alg: Alg) -> Value {
-        SigningKey::generate(alg).unwrap().0.public().published(alg.as_str())
+        SigningKey::generate(alg).unwrap().0.published()
     }
 
     fn read(keys: &[Value]) -> Result<JwkSet, JwkError> {

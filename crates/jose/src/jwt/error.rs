@@ -1,7 +1,7 @@
 //! Why a JWT was not taken (RFC 7515 section 5.2, RFC 7519 section 7.2): one list for every kind of JWT.
 
-use crate::crypto::json::JsonError;
-use crate::crypto::verifying_key::JwkError;
+use crate::json::JsonError;
+use crate::verifying_key::JwkError;
 
 /// Why a JWT was not taken. Nothing of the JWT is repeated.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use jsonwebtoken::jwk::{
 use serde_json::Value;
 
 use super::{JwkError, weak};
-use crate::crypto::json::Object;
-use crate::crypto::signature_alg::SignatureAlg;
+use crate::json::Object;
+use crate::signature_alg::SignatureAlg;
 
 /// The one algorithm of an elliptic curve (RFC 7518 section 3.4).
 pub(super) fn curve(jwk: &Object) -> Result<&'static [SignatureAlg], JwkError> {
@@ -141,7 +141,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::crypto::verifying_key::VerifyingKey;
+    use crate::verifying_key::VerifyingKey;
 
     fn read(jwk: &Value) -> Result<VerifyingKey, JwkError> {
         VerifyingKey::from_text(jwk.to_string().as_bytes(), None)

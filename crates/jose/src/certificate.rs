@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rustls::pki_types::CertificateDer;
@@ -21,6 +20,7 @@ use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
+use super::sha256;
 use distinguished_name::DistinguishedName;
 
 /// What a certificate says. That its issuer is to be believed, or that whoever sent it has the key, is decided elsewhere.
@@ -30,7 +30,6 @@ pub struct Certificate {
     subject: DistinguishedName,
     alternative_names: Vec<AlternativeName>,
     spki: Box<[u8]>,
-    key: PublicKeyKind,
     not_before: i64,
     not_after: i64,
     is_ca: bool,
@@ -48,19 +47,6 @@ pub enum AlternativeName {
     Ip(IpAddr),
     /// `rfc822Name`.
     Email(Box<str>),
-}
-
-/// The keys that clients may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PublicKeyKind {
-    /// RSA of that many bits.
-    Rsa(usize),
-    /// ECDSA over P-256.
-    P256,
-    /// ECDSA over P-384.
-    P384,
-    /// Ed25519.
-    Ed25519,
 }
 
 /// Why a certificate was not taken.
@@ -108,12 +94,16 @@ impl Certificate {
         }
         let key_info = tbs.subject_public_key_info();
         let (is_ca, for_client_auth) = usage(tbs).map_err(|_| CertificateError::Malformed)?;
+        let alternative_names = alternative_names(tbs).map_err(|_| CertificateError::Malformed)?;
+        let spki = key_info.to_der().map_err(|_| CertificateError::Malformed)?.into();
+        if !is_accepted_key(key_info) {
+            return Err(CertificateError::Key);
+        }
         Ok(Self {
             der: der.into(),
             subject: DistinguishedName::of(tbs.subject()),
-            alternative_names: alternative_names(tbs).map_err(|_| CertificateError::Malformed)?,
-            spki: key_info.to_der().map_err(|_| CertificateError::Malformed)?.into(),
-            key: key(key_info).ok_or(CertificateError::Key)?,
+            alternative_names,
+            spki,
             not_before: seconds(tbs.validity().not_before),
             not_after: seconds(tbs.validity().not_after),
             is_ca,
@@ -171,18 +161,6 @@ impl Certificate {
         &self.spki
     }
 
-    /// What kind of key it is about.
-    #[must_use]
-    pub fn key(&self) -> PublicKeyKind {
-        self.key
-    }
-
-    /// From when on it is valid, in seconds.
-    #[must_use]
-    pub fn not_before(&self) -> i64 {
-        self.not_before
-    }
-
     /// Until when it is valid, in seconds.
     #[must_use]
     pub fn not_after(&self) -> i64 {
@@ -210,7 +188,7 @@ impl Certificate {
     /// SHA-256 over the DER.
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {
-        digest(&SHA256, &self.der).as_ref().try_into().unwrap_or_default()
+        sha256(&self.der)
     }
 
     /// RFC 8705 section 3.1, `x5t#S256`: "the base64url-encoded SHA-256 hash … of the DER encoding of the X.509
@@ -297,30 +275,29 @@ fn usage(tbs: &TbsCertificate) -> der::Result<(bool, bool)> {
     Ok((is_ca, may_sign && purpose_fits))
 }
 
-/// H70: a key whose signatures are slow to verify is refused before one is.
-fn key(info: &SubjectPublicKeyInfoOwned) -> Option<PublicKeyKind> {
-    let key = info.subject_public_key.as_bytes()?;
+/// Whether the key is RSA of 2048 to 4096 bits with exponent 65537, P-256, P-384 or Ed25519. A key whose signatures are slow
+/// to verify is refused before one is verified.
+fn is_accepted_key(info: &SubjectPublicKeyInfoOwned) -> bool {
+    let Some(key) = info.subject_public_key.as_bytes() else { return false };
     let parameters = info.algorithm.parameters.as_ref();
     match info.algorithm.oid {
-        RSA_ENCRYPTION => {
-            parameters.filter(|parameters| parameters.is_null())?;
-            let numbers = Vec::<Uint>::from_der(key).ok()?;
-            let [modulus, exponent] = numbers.as_slice() else { return None };
+        RSA_ENCRYPTION if parameters.is_some_and(|parameters| parameters.is_null()) => {
+            let Ok(numbers) = Vec::<Uint>::from_der(key) else { return false };
+            let [modulus, exponent] = numbers.as_slice() else { return false };
             let modulus = modulus.as_bytes();
-            let bits = modulus.len() * 8 - usize::try_from(modulus.first()?.leading_zeros()).ok()?;
-            let fits = (2048..=4096).contains(&bits) && exponent.as_bytes() == [1, 0, 1];
-            fits.then_some(PublicKeyKind::Rsa(bits))
+            let zeros = modulus.first().map_or(0, |first| first.leading_zeros() as usize);
+            (2048..=4096).contains(&(modulus.len() * 8 - zeros)) && exponent.as_bytes() == [1, 0, 1]
         }
-        EC_PUBLIC_KEY => match (parameters?.decode_as::<ObjectIdentifier>().ok()?, key) {
+        EC_PUBLIC_KEY => match (parameters.and_then(|curve| curve.decode_as::<ObjectIdentifier>().ok()), key) {
             // RFC 5480 section 2.2: "The first octet of the OCTET STRING indicates whether the key is compressed or
             // uncompressed", and compressed ones are optional.
-            (PRIME256V1, [4, point @ ..]) if point.len() == 64 => Some(PublicKeyKind::P256),
-            (SECP384R1, [4, point @ ..]) if point.len() == 96 => Some(PublicKeyKind::P384),
-            _ => None,
+            (Some(PRIME256V1), [4, point @ ..]) => point.len() == 64,
+            (Some(SECP384R1), [4, point @ ..]) => point.len() == 96,
+            _ => false,
         },
         // RFC 8410 section 3: "For all of the OIDs, the parameters MUST be absent."
-        ED25519 if parameters.is_none() && key.len() == 32 => Some(PublicKeyKind::Ed25519),
-        _ => None,
+        ED25519 => parameters.is_none() && key.len() == 32,
+        _ => false,
     }
 }
 

@@ -5,7 +5,7 @@ use jsonwebtoken::jwk::Jwk;
 use serde_json::Value;
 
 use super::JwkError;
-use crate::crypto::json::Object;
+use crate::json::Object;
 
 /// The JWK of one key. White space and comment lines around it do not matter; its label does, and what it holds.
 pub(super) fn jwk(pem: &[u8]) -> Result<Object, JwkError> {
@@ -44,8 +44,8 @@ mod tests {
     use base64::prelude::BASE64_STANDARD;
 
     use super::*;
-    use crate::crypto::signature_alg::SignatureAlg;
-    use crate::crypto::verifying_key::VerifyingKey;
+    use crate::signature_alg::SignatureAlg;
+    use crate::verifying_key::VerifyingKey;
 
     fn pem(der: &[u8]) -> String {
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64_STANDARD.encode(der))
