@@ -21,7 +21,7 @@ fuzz_target!(|input: &str| {
 });
 
 fn read(jwt: &str) {
-    for kind in [Kind::ClientAssertion, Kind::DpopProof, Kind::AccessToken] {
+    for kind in [Kind::ClientAssertion, Kind::DpopProof, Kind::AccessToken, Kind::AccessTokenOrJwt] {
         let jwt = match Unverified::parse(jwt, kind, LONGEST) {
             Ok(read) => read,
             Err(error) => {

@@ -159,7 +159,7 @@ impl Issued {
 /// The key that a token claims to be signed by; `None` for what is no token.
 #[must_use]
 pub fn kid(token: &str) -> Option<String> {
-    let unverified = Unverified::parse(token, Kind::AccessToken, LONGEST).ok()?;
+    let unverified = Unverified::parse(token, Kind::AccessTokenOrJwt, LONGEST).ok()?;
     unverified.header().kid().map(str::to_owned)
 }
 
@@ -168,7 +168,8 @@ pub fn kid(token: &str) -> Option<String> {
 /// # Errors
 /// [`Inactive`].
 pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Result<Issued, Inactive> {
-    let unverified = Unverified::parse(token, Kind::AccessToken, LONGEST).map_err(Inactive::Malformed)?;
+    // A resource may have tokens with `typ` of `JWT` (`resource.token_typ`).
+    let unverified = Unverified::parse(token, Kind::AccessTokenOrJwt, LONGEST).map_err(Inactive::Malformed)?;
     let key = unverified.header().kid().and_then(|kid| keyring.published(kid, now)).ok_or(Inactive::Key)?;
     let claims = unverified.into_verified(key.verifying()).map_err(|_| Inactive::Signature)?;
     let text = |name| claims.string(name, LONGEST).and_then(|text| text.ok_or(JoseError::Claim(name)));

@@ -281,7 +281,7 @@ fn is_accepted_key(info: &SubjectPublicKeyInfoOwned) -> bool {
     let Some(key) = info.subject_public_key.as_bytes() else { return false };
     let parameters = info.algorithm.parameters.as_ref();
     match info.algorithm.oid {
-        RSA_ENCRYPTION if parameters.is_some_and(|parameters| parameters.is_null()) => {
+        RSA_ENCRYPTION if parameters.is_some_and(Any::is_null) => {
             let Ok(numbers) = Vec::<Uint>::from_der(key) else { return false };
             let [modulus, exponent] = numbers.as_slice() else { return false };
             let modulus = modulus.as_bytes();

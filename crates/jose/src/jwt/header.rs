@@ -16,6 +16,8 @@ pub enum Kind {
     DpopProof,
     /// RFC 9068.
     AccessToken,
+    /// An access token whose `typ` may also be `JWT`, for verification by keys that sign nothing else.
+    AccessTokenOrJwt,
 }
 
 /// The members that are read, within their bounds.
@@ -93,9 +95,8 @@ impl Kind {
             Self::DpopProof => name.eq_ignore_ascii_case("dpop+jwt"),
             // RFC 9068 section 4: "The resource server MUST verify that the "typ" header value is "at+jwt" or
             // "application/at+jwt" and reject tokens carrying any other value."
-            // Those that a resource has with `typ` of `JWT` (`resource.token_typ`) are ours all the same: we look at tokens of
-            // our own keys alone.
-            Self::AccessToken => name.eq_ignore_ascii_case("at+jwt") || name.eq_ignore_ascii_case("JWT"),
+            Self::AccessToken => name.eq_ignore_ascii_case("at+jwt"),
+            Self::AccessTokenOrJwt => name.eq_ignore_ascii_case("at+jwt") || name.eq_ignore_ascii_case("JWT"),
         }
     }
 }
@@ -261,10 +262,11 @@ mod tests {
                 assert_eq!(typ(Some(&name), Kind::ClientAssertion), refused, "{name}");
                 let is = |kind: &str| name.to_lowercase().trim_start_matches("application/") == kind;
                 assert_eq!(typ(Some(&name), Kind::DpopProof).is_ok(), is("dpop+jwt"), "{name}");
-                assert_eq!(typ(Some(&name), Kind::AccessToken).is_ok(), is("at+jwt") || is("jwt"), "{name}");
+                assert_eq!(typ(Some(&name), Kind::AccessToken).is_ok(), is("at+jwt"), "{name}");
+                assert_eq!(typ(Some(&name), Kind::AccessTokenOrJwt).is_ok(), is("at+jwt") || is("jwt"), "{name}");
             }
         }
-        for kind in [Kind::DpopProof, Kind::AccessToken] {
+        for kind in [Kind::DpopProof, Kind::AccessToken, Kind::AccessTokenOrJwt] {
             for name in [None, Some("client-authentication+jwt"), Some("dpop+jwt+wrong"), Some("text/at+jwt")] {
                 assert_eq!(typ(name, kind), refused, "{name:?}");
             }
@@ -281,7 +283,7 @@ mod tests {
             "/at+jwt",
             "at+jwt\0",
         ] {
-            for kind in [Kind::ClientAssertion, Kind::DpopProof, Kind::AccessToken] {
+            for kind in [Kind::ClientAssertion, Kind::DpopProof, Kind::AccessToken, Kind::AccessTokenOrJwt] {
                 assert_eq!(typ(Some(odd), kind), refused, "{odd}");
             }
         }
