@@ -32,8 +32,9 @@ fn files_below(directory: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The source directories: grantd itself, on which the floors stand, the crates below it, and the tools.
-const SOURCES: [&str; 5] = ["src", "crates/jose/src", "tools/kit/src", "tools/bench/src", "tools/chaos/src"];
+/// The source directories: grantd itself, on which the floors stand, the crates beside it, and the tools.
+const SOURCES: [&str; 6] =
+    ["src", "crates/jose/src", "crates/grantd-verify/src", "tools/kit/src", "tools/bench/src", "tools/chaos/src"];
 
 /// Source files of one crate by module path, such as `store::clients`, without `main` and `lib`.
 fn modules(source: &str) -> BTreeMap<String, String> {
