@@ -1,8 +1,5 @@
-//! An API that takes access tokens: reading needs one scope, writing another. Run it beside `grantd dev`.
+//! An API that takes access tokens, on `grantd-verify`: reading needs one scope, writing another. Run it beside `grantd dev`.
 
-pub(crate) mod check;
-mod guard;
-mod issuer_keys;
 pub(crate) mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,16 +8,16 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
-use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
 use clap::Parser;
+use grantd_verify::{AccessToken, ClientCertificate, Refusal, Verifier, https};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use check::{Caller, Checker};
-use guard::{Guard, Peer, require};
-use issuer_keys::IssuerKeys;
 use tls::TlsListener;
 
 /// An API protected by access tokens.
@@ -29,7 +26,7 @@ pub struct Options {
     /// The authorization server whose tokens are taken, letter by letter as in their `iss`
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub issuer: String,
-    /// CAs in PEM that the issuer's certificate is verified with, besides those of the system
+    /// CAs in PEM that the issuer's certificate is verified with, besides those of the public web
     #[arg(long, value_name = "FILE")]
     pub issuer_ca: Option<PathBuf>,
     /// What this API is called in the tokens' `aud`. `grantd dev` has no resources, so its tokens are for the issuer itself
@@ -76,39 +73,56 @@ pub fn app(
 ) -> Result<IntoMakeServiceWithConnectInfo<Router, Peer>, Box<dyn std::error::Error>> {
     let scheme = if options.tls_cert.is_some() { "https" } else { "http" };
     let public_url = options.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
-    let public_url = public_url.trim_end_matches('/').to_owned();
     let metadata_path = metadata_path(&options.resource);
-    // Redirects are not followed: keys come from where the configuration says, or not at all.
-    let mut http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    if let Some(path) = &options.issuer_ca {
-        let pem = std::fs::read(path).map_err(|error| format!("--issuer-ca {}: {error}", path.display()))?;
-        for certificate in reqwest::Certificate::from_pem_bundle(&pem)? {
-            http = http.add_root_certificate(certificate);
-        }
-    }
-    let http = http.build()?;
-    let guard = Arc::new(Guard {
-        checker: Checker::new(&options.issuer, &options.resource),
-        keys: Arc::new(IssuerKeys::new(&options.issuer, http)),
-        metadata_url: format!("{public_url}{metadata_path}"),
-        public_url,
-        trusted_proxies: options.trusted_proxy.clone(),
-        clock,
-    });
-    let metadata = Json(metadata(options));
-    let needs = |scope: &'static str| from_fn_with_state((Arc::clone(&guard), scope), require);
+    let verifier = Verifier::new(&options.issuer, &options.resource, https(options.issuer_ca.as_deref())?)
+        .with_public_url(&public_url)
+        .with_metadata_url(&format!("{}{metadata_path}", public_url.trim_end_matches('/')))
+        .with_clock(clock);
+    let (metadata, proxies) = (Json(metadata(options)), Arc::from(options.trusted_proxy.as_slice()));
     let router = Router::new()
+        .route("/data", get(read).post(write))
+        .layer(from_fn_with_state(proxies, client_certificate))
         .route(&metadata_path, get(async move || metadata))
-        .route("/data", get(read).layer(needs("read:data")).merge(post(write).layer(needs("write:data"))));
+        .with_state(Arc::new(verifier));
     Ok(router.into_make_service_with_connect_info::<Peer>())
 }
 
-async fn read(Extension(caller): Extension<Caller>) -> Json<Value> {
-    Json(json!({"read_by": caller.client_id}))
+async fn read(token: AccessToken) -> Result<Json<Value>, Refusal> {
+    token.require_scope("read:data")?;
+    Ok(Json(json!({"read_by": token.client_id})))
 }
 
-async fn write(Extension(caller): Extension<Caller>) -> Json<Value> {
-    Json(json!({"written_by": caller.client_id}))
+async fn write(token: AccessToken) -> Result<Json<Value>, Refusal> {
+    token.require_scope("write:data")?;
+    Ok(Json(json!({"written_by": token.client_id})))
+}
+
+/// The peer of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Where it calls from.
+    pub address: SocketAddr,
+    /// The certificate that the handshake proved, when this process ends TLS.
+    pub certificate: Option<Arc<[u8]>>,
+}
+
+/// Puts the certificate of the connection beside the request, or the one that a trusted proxy names (RFC 9440). From all
+/// others `Client-Cert` means nothing.
+async fn client_certificate(
+    State(proxies): State<Arc<[IpAddr]>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let certificate = if proxies.contains(&peer.address.ip().to_canonical()) {
+        ClientCertificate::from_headers(request.headers())?
+    } else {
+        peer.certificate.map(ClientCertificate)
+    };
+    if let Some(certificate) = certificate {
+        request.extensions_mut().insert(certificate);
+    }
+    Ok(next.run(request).await)
 }
 
 /// RFC 9728 section 2: what clients may want to know of this API.

@@ -1,4 +1,4 @@
-//! TLS in process: asks for a client certificate, takes any or none, and tells the guard which key the handshake proved.
+//! TLS in process: asks for a client certificate, takes any or none, and tells the API which key the handshake proved.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::guard::Peer;
+use super::Peer;
 
 /// Connections whose handshake is done.
 #[derive(Debug)]

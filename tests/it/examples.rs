@@ -15,6 +15,10 @@ mod caching_client;
 #[expect(dead_code, reason = "main is not called here")]
 mod protected_api;
 
+#[path = "../../examples/protected_api_by_hand/main.rs"]
+#[expect(dead_code, reason = "main is not called here")]
+mod protected_api_by_hand;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -31,21 +35,55 @@ fn now() -> i64 {
     grantd::model::time::Clock::System.now().0
 }
 
-/// The example API with these arguments, on a socket of its own.
-async fn start_api(arguments: &[&str], clock: fn() -> i64) -> SocketAddr {
-    let options = protected_api::Options::parse_from([&["protected_api"][..], arguments].concat());
-    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    let app = protected_api::app(&options, address, clock).unwrap();
-    match (&options.tls_cert, &options.tls_key) {
-        (Some(cert), Some(key)) => {
-            let tls = protected_api::tls::config(cert, key).unwrap();
-            let listener = protected_api::tls::TlsListener::start(socket, tls).unwrap();
-            tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+/// The example APIs, which behave alike.
+#[derive(Debug, Clone, Copy)]
+enum Api {
+    /// On `grantd-verify`.
+    Library,
+    /// With all checks in it.
+    ByHand,
+}
+
+impl Api {
+    const BOTH: [Self; 2] = [Self::Library, Self::ByHand];
+}
+
+/// Makes of each function, which tests one API, a test for each.
+macro_rules! on_both_apis {
+    ($($name:ident),* $(,)?) => {
+        mod library {
+            $(#[tokio::test] async fn $name() { super::$name(crate::examples::Api::Library).await })*
         }
-        _ => drop(tokio::spawn(async move { axum::serve(socket, app).await.unwrap() })),
+        mod by_hand {
+            $(#[tokio::test] async fn $name() { super::$name(crate::examples::Api::ByHand).await })*
+        }
+    };
+}
+use on_both_apis;
+
+/// The example API with these arguments, on a socket of its own.
+async fn start_api(api: Api, arguments: &[&str], clock: fn() -> i64) -> SocketAddr {
+    macro_rules! start {
+        ($example:ident) => {{
+            let options = $example::Options::parse_from([&["protected_api"][..], arguments].concat());
+            let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = socket.local_addr().unwrap();
+            let app = $example::app(&options, address, clock).unwrap();
+            match (&options.tls_cert, &options.tls_key) {
+                (Some(cert), Some(key)) => {
+                    let tls = $example::tls::config(cert, key).unwrap();
+                    let listener = $example::tls::TlsListener::start(socket, tls).unwrap();
+                    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+                }
+                _ => drop(tokio::spawn(async move { axum::serve(socket, app).await.unwrap() })),
+            }
+            address
+        }};
     }
-    address
+    match api {
+        Api::Library => start!(protected_api),
+        Api::ByHand => start!(protected_api_by_hand),
+    }
 }
 
 /// The example client with these arguments.
@@ -71,8 +109,9 @@ async fn face(answer: Response) -> String {
     lines.join("\n")
 }
 
-#[tokio::test]
-async fn from_the_client_by_the_program_to_the_api() {
+on_both_apis!(from_the_client_by_the_program_to_the_api);
+
+async fn from_the_client_by_the_program_to_the_api(api: Api) {
     let db = Db::sqlite();
     let mut daemon = Daemon::start(Grantd::new(&db).command(&["dev", "--json"]), true).await;
     let line: Value = serde_json::from_str(&daemon.stdout_line(|line| line.starts_with('{')).await).unwrap();
@@ -81,7 +120,7 @@ async fn from_the_client_by_the_program_to_the_api() {
     let credential = ["--issuer", issuer, "--secret-file", secret.to_str().unwrap()];
 
     let for_issuer = ["--issuer", issuer, "--resource", issuer];
-    let data = format!("http://{}/data", start_api(&for_issuer, now).await);
+    let data = format!("http://{}/data", start_api(api, &for_issuer, now).await);
     let reader = service(&credential);
     assert_eq!(face(call(&reader, Method::GET, &data).await.unwrap()).await, "200\n{\"read_by\":\"demo\"}");
     let refused = face(call(&reader, Method::POST, &data).await.unwrap()).await;
@@ -91,11 +130,11 @@ async fn from_the_client_by_the_program_to_the_api() {
     assert_eq!(face(call(&writer, Method::POST, &data).await.unwrap()).await, "200\n{\"written_by\":\"demo\"}");
 
     // At another time, and at another API.
-    let later = format!("http://{}/data", start_api(&for_issuer, || now() + 3_632).await);
+    let later = format!("http://{}/data", start_api(api, &for_issuer, || now() + 3_632).await);
     let refused = face(reader.call(Method::GET, &later).await.unwrap()).await;
     assert!(refused.starts_with("401\nBearer ") && refused.contains("the token has expired"), "{refused}");
     let elsewhere = ["--issuer", issuer, "--resource", "https://elsewhere.test"];
-    let elsewhere = format!("http://{}/data", start_api(&elsewhere, now).await);
+    let elsewhere = format!("http://{}/data", start_api(api, &elsewhere, now).await);
     let refused = face(reader.call(Method::GET, &elsewhere).await.unwrap()).await;
     assert!(refused.starts_with("401\nBearer ") && refused.contains("for another audience"), "{refused}");
 

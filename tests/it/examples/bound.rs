@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::caching_client::Service;
 use super::issuer::decoded;
 use super::signer::{Signer, base64url, sha256};
-use super::{call, face, now, service, start_api};
+use super::{Api, call, face, now, service, start_api};
 use crate::harness::Db;
 use crate::process::daemon::{Daemon, Grantd};
 
@@ -90,10 +90,10 @@ impl World {
     }
 
     /// The example API over TLS, and what is to be called there.
-    async fn api(&self, issuer: &Issuer) -> String {
+    async fn api(&self, api: Api, issuer: &Issuer) -> String {
         let (cert, key) = (self.file("tls.pem"), self.file("tls.key"));
         let arguments = ["--issuer", &issuer.url, "--resource", &issuer.url, "--tls-cert", &cert, "--tls-key", &key];
-        format!("https://{}/data", start_api(&arguments, now).await)
+        format!("https://{}/data", start_api(api, &arguments, now).await)
     }
 
     fn service(&self, issuer: &Issuer, arguments: &[&str]) -> Service {
@@ -148,24 +148,26 @@ async fn dpo_21_brr_07_a_token_bound_to_a_key_is_worth_nothing_without_it(db: Db
     let world = World::new(db).await;
     world.with_key().await;
     let issuer = world.issuer().await;
-    let url = world.api(&issuer).await;
     let service = world.service(&issuer, &["--key", &world.file("client.key"), "--dpop"]);
-    for _ in 0..2 {
-        assert_eq!(face(call(&service, Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
-    }
     let (token, proof) = stolen(&service).await;
     let thief = world.stranger(None);
     let (dpop, bearer) = (format!("DPoP {token}"), format!("Bearer {token}"));
-    let claims = json!({"jti": "t", "htm": "GET", "htu": url, "iat": now(), "ath": sha256(&token)});
-    let own = Signer::generate().proof(&claims);
-    for (authorization, proof, part) in [
-        (&dpop, Some(own.as_str()), "the token is bound to another key"),
-        (&dpop, proof.as_deref(), "the proof's htu is another URL"),
-        (&dpop, None, "exactly one DPoP proof is needed"),
-        (&bearer, None, "the token is bound to a key: use the DPoP scheme"),
-        (&bearer, proof.as_deref(), "the token is bound to a key: use the DPoP scheme"),
-    ] {
-        assert_refused(&told(&thief, &url, authorization, proof).await, part);
+    for api in Api::BOTH {
+        let url = world.api(api, &issuer).await;
+        for _ in 0..2 {
+            assert_eq!(face(call(&service, Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
+        }
+        let claims = json!({"jti": "t", "htm": "GET", "htu": url, "iat": now(), "ath": sha256(&token)});
+        let own = Signer::generate().proof(&claims);
+        for (authorization, proof, part) in [
+            (&dpop, Some(own.as_str()), "the token is bound to another key"),
+            (&dpop, proof.as_deref(), "the proof's htu is another URL"),
+            (&dpop, None, "exactly one DPoP proof is needed"),
+            (&bearer, None, "the token is bound to a key: use the DPoP scheme"),
+            (&bearer, proof.as_deref(), "the token is bound to a key: use the DPoP scheme"),
+        ] {
+            assert_refused(&told(&thief, &url, authorization, proof).await, part);
+        }
     }
     let jkt = Signer::thumbprint(&decoded(&proof.unwrap(), 0)["jwk"]);
     assert_eq!(decoded(&token, 1)["cnf"], json!({"jkt": jkt}));
@@ -177,23 +179,25 @@ async fn mtl_12_a_token_bound_to_a_certificate_is_worth_nothing_without_it(db: D
     let (cert, key) = (world.file("own.pem"), world.file("own.key"));
     world.grantd.ok(&["client", "cert", "add", "billing", "--self-signed", &cert]).await;
     let issuer = world.issuer().await;
-    let url = world.api(&issuer).await;
     let service = world.service(&issuer, &["--tls-cert", &cert, "--tls-key", &key]);
-    assert_eq!(face(call(&service, Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
     let (token, _) = stolen(&service).await;
     assert_eq!(decoded(&token, 1)["cnf"], json!({"x5t#S256": x5t(&own)}));
     let (bearer, other) = (format!("Bearer {token}"), world.certificate());
-    for stranger in [world.stranger(None), world.stranger(Some(&other))] {
-        assert_refused(&told(&stranger, &url, &bearer, None).await, "error=\"invalid_token\"");
-    }
-    assert_eq!(told(&world.stranger(Some(&own)), &url, &bearer, None).await, READ_BY_BILLING, "who has its key");
-    let metadata = url.replace("/data", "/.well-known/oauth-protected-resource");
-    let metadata = world.stranger(None).get(metadata).send().await.unwrap().text().await.unwrap();
-    assert!(metadata.contains("\"tls_client_certificate_bound_access_tokens\":true"), "PRM-02: {metadata}");
     // Another certificate, under the same name, gets no token either.
     let impostor = world.service(&issuer, &["--tls-cert", &cert, "--tls-key", &key]);
-    let refused = call(&impostor, Method::GET, &url).await.unwrap_err().to_string();
-    assert_eq!(refused, "the token request was refused: 401 invalid_client");
+    for api in Api::BOTH {
+        let url = world.api(api, &issuer).await;
+        assert_eq!(face(call(&service, Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
+        for stranger in [world.stranger(None), world.stranger(Some(&other))] {
+            assert_refused(&told(&stranger, &url, &bearer, None).await, "error=\"invalid_token\"");
+        }
+        assert_eq!(told(&world.stranger(Some(&own)), &url, &bearer, None).await, READ_BY_BILLING, "who has its key");
+        let metadata = url.replace("/data", "/.well-known/oauth-protected-resource");
+        let metadata = world.stranger(None).get(metadata).send().await.unwrap().text().await.unwrap();
+        assert!(metadata.contains("\"tls_client_certificate_bound_access_tokens\":true"), "PRM-02: {metadata}");
+        let refused = call(&impostor, Method::GET, &url).await.unwrap_err().to_string();
+        assert_eq!(refused, "the token request was refused: 401 invalid_client");
+    }
 }
 
 async fn dpo_26_a_token_bound_to_both_needs_both(db: Db) {
@@ -202,21 +206,23 @@ async fn dpo_26_a_token_bound_to_both_needs_both(db: Db) {
     let own = world.certificate();
     world.grantd.ok(&["client", "set", "billing", "--require-mtls-binding", "true"]).await;
     let issuer = world.issuer().await;
-    let url = world.api(&issuer).await;
     let (cert, key, signing) = (world.file("own.pem"), world.file("own.key"), world.file("client.key"));
     let with_key = ["--key", signing.as_str(), "--dpop"];
     let service = world.service(&issuer, &[&with_key[..], &["--tls-cert", &cert, "--tls-key", &key]].concat());
-    assert_eq!(face(call(&service, Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
     let (token, proof) = stolen(&service).await;
     let jkt = Signer::thumbprint(&decoded(&proof.unwrap(), 0)["jwk"]);
     assert_eq!(decoded(&token, 1)["cnf"], json!({"jkt": jkt, "x5t#S256": x5t(&own)}));
-    // Either alone is too little.
-    let bearer = told(&world.stranger(Some(&own)), &url, &format!("Bearer {token}"), None).await;
-    assert_refused(&bearer, "the token is bound to a key: use the DPoP scheme");
-    let none = told(&world.stranger(None), &url, &format!("DPoP {token}"), None).await;
-    assert_refused(&none, "the token is bound to another certificate");
-    let error = call(&world.service(&issuer, &with_key), Method::GET, &url).await.unwrap_err().to_string();
-    assert_eq!(error, "the token request was refused: 400 invalid_request");
+    for api in Api::BOTH {
+        let url = world.api(api, &issuer).await;
+        assert_eq!(face(call(&service, Method::GET, &url).await.unwrap()).await, READ_BY_BILLING);
+        // Either alone is too little.
+        let bearer = told(&world.stranger(Some(&own)), &url, &format!("Bearer {token}"), None).await;
+        assert_refused(&bearer, "the token is bound to a key: use the DPoP scheme");
+        let none = told(&world.stranger(None), &url, &format!("DPoP {token}"), None).await;
+        assert_refused(&none, "the token is bound to another certificate");
+        let error = call(&world.service(&issuer, &with_key), Method::GET, &url).await.unwrap_err().to_string();
+        assert_eq!(error, "the token request was refused: 400 invalid_request");
+    }
 }
 
 fn x5t(made: &CertifiedKey<KeyPair>) -> String {

@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::Method;
 
 use super::issuer::{API, Answer, Issuer, decoded};
-use super::{face, now, service, start_api};
+use super::{Api, face, now, service, start_api};
 use crate::harness::Db;
 
 const SECRET: &str = "p@ss:w0rd+with%20all /?&=";
@@ -19,7 +19,7 @@ fn client(issuer: &Issuer, db: &Db, arguments: &[&str]) -> super::Service {
 }
 
 async fn data(issuer: &Issuer) -> String {
-    format!("http://{}/data", start_api(&["--issuer", &issuer.url, "--resource", API], now).await)
+    format!("http://{}/data", start_api(Api::Library, &["--issuer", &issuer.url, "--resource", API], now).await)
 }
 
 #[tokio::test]

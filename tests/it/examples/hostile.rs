@@ -3,9 +3,11 @@
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use grantd_verify::{Fetched, Fetching, Get, Verifier};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
-use super::protected_api::check::{Caller, Challenge, Checker, Credentials, KeySet, Request};
+use super::protected_api_by_hand::check::{Caller, Challenge, Checker, Credentials, KeySet, Request};
 use crate::assertion::Signer as Foreign;
 
 use super::signer::{Signer, base64url, sha256};
@@ -15,19 +17,29 @@ const API: &str = "https://api.test";
 const URL: &str = "https://api.test/data";
 const NOW: i64 = 1_800_000_000;
 
-/// An API, its issuer's key, and the key of a client.
+/// An API, its issuer's key, and the key of a client. The API decides by hand, and by the library to compare.
 struct Setting {
     issuer: Signer,
     client: Signer,
     keys: KeySet,
     checker: Checker,
+    verifier: Verifier,
+    runtime: Runtime,
 }
 
 impl Setting {
     fn new() -> Self {
         let (issuer, client) = (Signer::generate(), Signer::generate());
-        let keys = KeySet::parse(json!({"keys": [issuer.published("k1")]}).to_string().as_bytes()).unwrap();
-        Self { issuer, client, keys, checker: Checker::new(ISSUER, API) }
+        let jwks = json!({"keys": [issuer.published("k1")]}).to_string();
+        let keys = KeySet::parse(jwks.as_bytes()).unwrap();
+        let fetch = move |get: Get| {
+            let metadata = json!({"issuer": ISSUER, "jwks_uri": "https://as.test/jwks"}).to_string();
+            let body = if get.url.ends_with("/jwks") { jwks.clone() } else { metadata };
+            Box::pin(async move { Ok(Fetched { status: 200, body: body.into(), ..Fetched::default() }) }) as Fetching
+        };
+        let verifier = Verifier::new(ISSUER, API, fetch).with_clock(|| NOW).with_metadata_url("https://api.test/m");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        Self { issuer, client, keys, checker: Checker::new(ISSUER, API), verifier, runtime }
     }
 
     fn token_with(&self, member: &str, value: impl Into<Value>) -> String {
@@ -47,7 +59,29 @@ impl Setting {
 
     fn ask_with(&self, authorization: &str, proofs: &[&str], certificate: Option<&[u8]>) -> Result<Caller, Challenge> {
         let request = Request { method: "GET", url: URL, proofs, certificate };
-        self.checker.verify(&Credentials::read(&[authorization])?, &request, &self.keys, NOW)
+        let by_hand = Credentials::read(&[authorization])
+            .and_then(|credentials| self.checker.verify(&credentials, &request, &self.keys, NOW));
+        let (method, url, authorization) = ("GET", URL, &[authorization][..]);
+        let request = grantd_verify::Request { method, url, authorization, dpop: proofs, certificate };
+        let by_library = self.runtime.block_on(self.verifier.verify(&request));
+        // Descriptions may differ; what a program reads may not.
+        let codes = |challenges: Vec<String>| {
+            challenges
+                .iter()
+                .map(|text| text.split(", error_description").next().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            by_library
+                .map(|token| token.client_id)
+                .map_err(|refused| (refused.status(), codes(refused.www_authenticate()))),
+            by_hand
+                .clone()
+                .map(|caller| caller.client_id)
+                .map_err(|refused| { (refused.status, codes(refused.www_authenticate("https://api.test/m"))) }),
+            "{authorization:?}"
+        );
+        by_hand
     }
 
     fn bearer(&self, token: &str) -> Result<Caller, Challenge> {
