@@ -55,7 +55,9 @@ pub fn equal(a: &[u8], b: &[u8]) -> bool {
 pub fn hmac_sha256<const N: usize>(key: &hmac::Key, parts: &[&[u8]]) -> [u8; N] {
     const { assert!(N <= 32, "HMAC-SHA-256 has 32 bytes") };
     let mut context = hmac::Context::with_key(key);
-    parts.iter().for_each(|part| context.update(part));
+    for part in parts {
+        context.update(part);
+    }
     let mut mac = [0; N];
     mac.copy_from_slice(context.sign().as_ref().split_at(N).0);
     mac
