@@ -13,37 +13,29 @@ mod health;
 mod key;
 mod migrate;
 mod open;
+mod phrases;
 mod reference;
-mod registered;
 mod resource;
 mod secret;
-mod seed;
-mod spans;
 mod tag_key;
 mod token;
-mod token_size;
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicI64, Ordering};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use crate::admin::Outcome;
+use crate::admin::secrets::{MAX_SECRET, chosen_secret};
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
-use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
-use crate::crypto::secret_tag::TagKey;
-use crate::model::client::AuthMethod;
-use crate::model::client_id::ClientId;
-use crate::model::credential::Origin;
-use crate::model::time::{Clock, Span, UnixTime};
+use crate::crypto::secret::{ClientSecret, Memory, SecretHash};
 use crate::serve::signals::{self, Signals};
 use crate::store::migrations::MigrationError;
-use crate::store::secrets::NewSecret;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Filter, printable};
 use crate::{serve, telemetry};
@@ -139,7 +131,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The reader of stderr may have gone; there is nobody else to tell.
-            drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&told(&error))));
+            let remedy = phrases::remedy(&error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
+            drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(told(&error) + &remedy))));
             exit_code(&error)
         }
     }
@@ -217,7 +210,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let sources = sources()?;
     let settings = sources.read()?;
-    let shell = Shell { settings, sources, json: arguments.json, clock_ahead: AtomicI64::new(0) };
+    let shell = Shell { settings, sources, json: arguments.json };
     match (arguments.command, daemon) {
         (Command::Dev, Some(signals)) => dev::run(shell, signals).await,
         (Command::Serve, Some(signals)) => {
@@ -240,8 +233,6 @@ struct Shell {
     settings: Settings,
     sources: Sources,
     json: bool,
-    /// Seconds by which this machine's clock is ahead of the database's, once there is a store.
-    clock_ahead: AtomicI64,
 }
 
 impl Shell {
@@ -272,19 +263,6 @@ impl Shell {
         Config::parse(&self.settings, &self.sources)
     }
 
-    /// From here on the database's clock tells the time: a command on a machine whose clock is wrong neither activates a
-    /// signing key too early nor revokes tokens that are still to be issued.
-    async fn set_clock(&self, store: &Store) -> anyhow::Result<()> {
-        let database = store.now().await?;
-        self.clock_ahead.store(Clock::System.now().0 - database.0, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// The present second, by the database's clock where a database is open.
-    fn now(&self) -> UnixTime {
-        UnixTime(Clock::System.now().0 - self.clock_ahead.load(Ordering::Relaxed))
-    }
-
     /// Prints data: JSON when asked for, else text.
     fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
         let text = if self.json { printable::json(value)? } else { text() };
@@ -299,31 +277,13 @@ impl Shell {
         Ok(writeln!(io::stderr(), "{}", printable::one_line(message))?)
     }
 
-    fn new_secret(
-        &self,
-        config: &Config,
-        client_id: &ClientId,
-        tag_keys: &[TagKey],
-        label: String,
-        expires_in: Option<Span>,
-    ) -> anyhow::Result<(ClientSecret, NewSecret)> {
-        if !config.profile.permits_method(AuthMethod::ClientSecretBasic) {
-            self.say("note: profile = \"fapi2\" refuses secrets; `grantd client create --no-secret`, then `grantd client key add` or `grantd client cert add`, makes a client that works")?;
+    /// Prints the warnings of an outcome, and returns its value. Without a reader of stderr the change is made all the same.
+    #[expect(clippy::unused_self, reason = "reads as what it is at every call")]
+    fn after_warnings<T>(&self, outcome: Outcome<T>) -> T {
+        for warning in &outcome.warnings {
+            drop(writeln!(io::stderr(), "{}", printable::one_line(&phrases::line(warning))));
         }
-        let secret_id = new_secret_id()?;
-        let tag_key = tag_keys.first();
-        let secret = ClientSecret::generate(client_id.as_str(), &secret_id, tag_key)?;
-        let hash = SecretHash::new(secret.expose(), config.argon2, &mut Memory::default())?;
-        let now = self.now();
-        let stored = NewSecret {
-            secret_id,
-            hash,
-            origin: tag_key.map_or(Origin::Named, |key| Origin::Tagged(key.kid())),
-            label,
-            created_at: now,
-            expires_at: expires_in.map(|span| now.plus(span)),
-        };
-        Ok((secret, stored))
+        outcome.value
     }
 
     fn hash_secret(&self) -> anyhow::Result<()> {
@@ -345,18 +305,9 @@ fn read_secret_from_stdin() -> anyhow::Result<ClientSecret> {
 fn secret_from(input: impl io::Read) -> anyhow::Result<ClientSecret> {
     let mut secret = Zeroizing::new(Vec::new());
     // One more than the longest with its line end, so that what is longer is seen to be.
-    input.take(MAX_SECRET + 3).read_to_end(&mut secret).context("reading the secret from stdin")?;
+    input.take(MAX_SECRET as u64 + 3).read_to_end(&mut secret).context("reading the secret from stdin")?;
     let end = secret.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
-    if end as u64 > MAX_SECRET {
-        bail!("a secret has at most {MAX_SECRET} bytes; this one is longer");
-    }
-    let Ok(secret) = str::from_utf8(secret.get(..end).unwrap_or_default()).map(str::to_owned) else {
-        bail!("a secret is text in UTF-8; this one is not");
-    };
-    if secret.len() < 16 || secret.contains(char::is_control) {
-        bail!("a secret has at least 16 bytes and no control characters; `grantd client secret add` makes a good one");
-    }
-    Ok(ClientSecret::new(secret))
+    Ok(chosen_secret(secret.get(..end).unwrap_or_default())?)
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -367,9 +318,6 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// Where and when a revocation shows.
 const WHERE: &str =
     ", within a second on every replica; resource servers that do not introspect take them until they expire";
-
-/// Longest secret that is taken; a longer one is refused, not cut.
-const MAX_SECRET: u64 = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -44,8 +44,6 @@ use form::{Form, FormError};
 use log::{Answered, Log};
 use verify::Trust;
 
-pub use documents::PUBLISH_AHEAD;
-
 /// What handlers share.
 #[derive(Debug, Clone)]
 pub struct Surface {

@@ -206,6 +206,9 @@ impl Keyring {
     }
 }
 
+/// A new key is published this long before it signs: the longest that a verifier may keep the key set (its `max-age`) and a
+/// minute for clocks.
+pub const PUBLISH_AHEAD: Span = Span::from_secs(300 + 60);
 /// The hard cap on the life of any token.
 pub const LONGEST_TTL: Span = Span::from_secs(86400);
 /// Greatest difference of a resource server's clock that still trusts a retiring key.

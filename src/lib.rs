@@ -1,9 +1,10 @@
-//! grantd, an OAuth 2.0 authorization server for machines. Six floors, and stairs only go down:
+//! grantd, an OAuth 2.0 authorization server for machines. Seven floors, and stairs only go down:
 //!
 //! - floor 0, [`crypto`]: bytes in, bytes out
 //! - floor 1, [`model`]: the nouns
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod cli;
 pub mod client_jwks;
 pub mod config;

@@ -19,6 +19,7 @@ mod locks;
 pub mod migrations;
 mod origin;
 pub mod pooling;
+mod refusal;
 pub mod resources;
 pub mod revoked;
 mod rows;
@@ -57,6 +58,7 @@ use statement::{Value, query, query_as};
 
 pub use database::Database;
 pub use error::StoreError;
+pub use refusal::Refusal;
 
 /// Evaluates a body against whichever database we hold.
 macro_rules! on {

@@ -1,12 +1,11 @@
 //! Further claims of a client's tokens, as arguments: `--claim NAME=TEXT` and `--claim-json NAME=JSON`.
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
 
 use super::Shell;
 use crate::crypto::json;
-use crate::model::client::RESERVED_CLAIMS;
-use crate::store::clients::MAX_CLAIM_COUNT;
+use crate::model::claims::RegisteredClaims;
 
 /// Reads `NAME=JSON`.
 pub(super) fn json_claim(text: &str) -> Result<(String, Value), String> {
@@ -19,31 +18,25 @@ pub(super) fn json_claim(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-/// All claims, each once and none of the server's own. A text that looks like another JSON value is remarked on.
-pub(super) fn checked(
+/// All claims, each once. A text that looks like another JSON value is remarked on.
+pub(super) fn registered(
     shell: &Shell,
     texts: Vec<(String, String)>,
     values: Vec<(String, Value)>,
-) -> anyhow::Result<Map<String, Value>> {
+) -> anyhow::Result<RegisteredClaims> {
     for (name, text) in texts.iter().filter(|(_, text)| looks_like_json(text)) {
         shell.say(&format!(
             "note: --claim {name}={text} sets a string; for the JSON value write --claim-json '{name}={text}'"
         ))?;
     }
     let texts = texts.into_iter().map(|(name, text)| (name, Value::String(text)));
-    let mut checked = Map::new();
+    let mut members = Map::new();
     for (name, value) in texts.chain(values) {
-        if RESERVED_CLAIMS.contains(&name.as_str()) {
-            bail!("--claim {name}: grantd sets this claim itself");
-        }
-        if checked.insert(name.clone(), value).is_some() {
+        if members.insert(name.clone(), value).is_some() {
             bail!("--claim {name} is given twice");
         }
     }
-    if checked.len() > MAX_CLAIM_COUNT {
-        bail!("--claim: {} claims, and a client has at most {MAX_CLAIM_COUNT}", checked.len());
-    }
-    Ok(checked)
+    members.try_into().context("--claim")
 }
 
 /// Whether a text is, or begins like, a number, a boolean, null, a quoted string, a list or an object.

@@ -1,26 +1,28 @@
 //! `grantd client`: register clients, change them, switch them off.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::claims::{self, json_claim};
 use super::client_set::Set;
 use super::disclosure::{self, SHOWN_ONCE, SecretFile};
-use super::open::Purpose;
-use super::registered::{each_once, everything, one, summary};
-use super::secret::{self, found, secret_line};
-use super::spans::{assertion_lifetime, from_now, token_ttl};
-use super::{Shell, WHERE, client_cert, client_key, key_value, seed, tag_key, token_size};
-use crate::crypto::secret_tag::TagKey;
+use super::open::{self, Purpose};
+use super::secret::{self, secret_line};
+use super::{Shell, WHERE, client_cert, client_key, key_value};
+use crate::admin::clients::{ClientPatch, document};
+use crate::admin::secrets::{GeneratedSecret, SecretOptions};
+use crate::admin::{AdminError, Change, seed};
 use crate::model::client::{AssertionAudience, Client};
 use crate::model::client_id::ClientId;
-use crate::model::credential::{StoredCertificate, StoredKey};
+use crate::model::lifetime::{AssertionLifetime, ExpiresIn, TokenTtl};
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::Span;
+use crate::serve::prepare::is_absent;
+use crate::store::StoreError;
 use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
@@ -81,8 +83,8 @@ pub(super) struct Create {
     #[arg(long, value_name = "URI")]
     resource: Vec<ResourceId>,
     /// Lifetime of the client's tokens, from 1s to 24h [default: the resource's or the server's]
-    #[arg(long, value_name = "SPAN", value_parser = token_ttl)]
-    token_ttl: Option<Span>,
+    #[arg(long, value_name = "SPAN")]
+    token_ttl: Option<TokenTtl>,
     /// Further claim of the client's tokens, a string (repeatable)
     #[arg(long, value_name = "NAME=TEXT", value_parser = key_value)]
     claim: Vec<(String, String)>,
@@ -99,11 +101,11 @@ pub(super) struct Create {
     #[arg(long, value_name = "AUDIENCE")]
     assertion_audience: Option<AssertionAudience>,
     /// Longest lifetime of the client's assertions, from 1m to 1h [default: 5m]
-    #[arg(long, value_name = "SPAN", value_parser = assertion_lifetime)]
-    assertion_lifetime: Option<Span>,
+    #[arg(long, value_name = "SPAN")]
+    assertion_lifetime: Option<AssertionLifetime>,
     /// Let the first secret expire after this time [default: never]
-    #[arg(long, value_name = "SPAN", value_parser = from_now, conflicts_with = "no_secret")]
-    expires_in: Option<Span>,
+    #[arg(long, value_name = "SPAN", conflicts_with = "no_secret")]
+    expires_in: Option<ExpiresIn>,
     /// Make no secret
     #[arg(long)]
     no_secret: bool,
@@ -124,13 +126,11 @@ impl Command {
             Self::Enable { id } => switch(shell, &id, true).await,
             Self::Disable { id } => switch(shell, &id, false).await,
             Self::RevokeTokens { id } => {
-                let (_, store) = shell.store(Purpose::Change).await?;
-                found(store.revoke_tokens_of(id.as_str(), shell.now()).await?, &id)?;
+                shell.admin(Purpose::Change).await?.revoke_tokens_of(&id).await?;
                 shell.say(&format!("the tokens of client {id} are revoked{WHERE}"))
             }
             Self::Delete { id } => {
-                let (_, store) = shell.store(Purpose::Change).await?;
-                found(store.delete_client(id.as_str()).await?, &id)?;
+                shell.admin(Purpose::Change).await?.delete_client(&id).await?;
                 shell.say(&format!("client {id} is deleted and its tokens are revoked{WHERE}"))
             }
             Self::Set(set) => set.run(shell).await,
@@ -143,48 +143,32 @@ impl Command {
 
 impl Create {
     async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let client = Client {
-            resources: each_once(self.resource),
-            token_ttl: self.token_ttl,
-            claims: claims::checked(shell, self.claim, self.claim_json)?,
-            require_dpop: self.require_dpop,
-            require_mtls_binding: self.require_mtls_binding,
-            assertion_audience: self.assertion_audience.unwrap_or_default(),
-            assertion_lifetime: self.assertion_lifetime,
-            ..Client::new(self.id, self.scope, self.default_scope, shell.now())
+        let patch = ClientPatch {
+            scope: Change::To(self.scope),
+            default_scope: Change::To(self.default_scope),
+            resources: Change::To(self.resource),
+            token_ttl: Change::To(self.token_ttl),
+            claims: Change::To(claims::registered(shell, self.claim, self.claim_json)?),
+            require_dpop: Change::To(self.require_dpop),
+            require_mtls_binding: Change::To(self.require_mtls_binding),
+            assertion_audience: self.assertion_audience.into(),
+            assertion_lifetime: Change::To(self.assertion_lifetime),
+            ..ClientPatch::default()
         };
-        if !client.default_scope.is_subset_of(&client.scope) {
-            bail!("--default-scope must be a part of --scope");
-        }
-        let config = shell.config()?;
-        let make = |id: &ClientId, tag_keys: &[TagKey]| {
-            let make = || shell.new_secret(&config, id, tag_keys, String::new(), self.expires_in);
-            (!self.no_secret).then(make).transpose()
-        };
+        let client = patch.new_client(self.id).map_err(AdminError::from)?;
+        let options = (!self.no_secret).then_some(SecretOptions { label: String::new(), expires_in: self.expires_in });
         if self.sql {
-            let tag_keys = if self.no_secret { Vec::new() } else { tag_key::for_seed(&config).await? };
-            let secret = make(&client.client_id, &tag_keys)?;
-            let migration = seed::client(&client, secret.as_ref().map(|(_, stored)| stored));
-            let file = match (&secret, &self.secret_file) {
-                (Some((secret, _)), Some(file)) => Some(SecretFile::write(file, secret)?),
-                (Some((secret, _)), None) => shell.say(secret.expose()).map(|()| None)?,
-                (None, _) => None,
-            };
-            shell.print(&json!({"sql": migration}), || migration.clone())?;
-            return file.map_or(Ok(()), SecretFile::publish);
+            return print_seed(shell, &client, options, self.secret_file.as_deref()).await;
         }
-        let (_, store) = shell.store(Purpose::Create).await?;
-        let client = Client { created_at: shell.now(), ..client };
-        let tag_keys = if self.no_secret { Vec::new() } else { tag_key::usable(shell, &config, &store).await? };
-        let secret = make(&client.client_id, &tag_keys)?;
-        let file = match (&secret, &self.secret_file) {
-            (Some((secret, _)), Some(file)) => Some(SecretFile::write(file, secret)?),
-            _ => None,
+        let admin = shell.admin(Purpose::Create).await?;
+        let secret = match options {
+            Some(options) => Some(shell.after_warnings(admin.generate_secret(&client.client_id, options).await?)),
+            None => None,
         };
-        token_size::remark(shell, &config, &store, &client).await?;
-        store.create_client(&client, secret.as_ref().map(|(_, stored)| stored)).await?;
-        let id = &client.client_id;
-        let Some((secret, stored)) = secret else {
+        let file = secret_file(secret.as_ref(), self.secret_file.as_deref())?;
+        let created = admin.create_client(client, secret.as_ref().map(|made| &made.stored)).await?;
+        let id = &shell.after_warnings(created).client_id;
+        let Some(GeneratedSecret { secret, stored }) = secret else {
             return shell.print(&json!({"client_id": id}), || format!("client_id      {id}"));
         };
         let secret_id = stored.secret_id.as_str();
@@ -196,18 +180,46 @@ impl Create {
         let secret = secret.expose();
         let value = json!({"client_id": id, "secret_id": secret_id, "client_secret": secret});
         let text = || format!("{text}client_secret  {secret}\n\n{SHOWN_ONCE}");
-        disclosure::show_once(shell, &store, (id, secret_id), &value, text).await
+        disclosure::show_once(shell, &admin, (id, secret_id), &value, text).await
     }
 }
 
+/// Prints the migration that creates a client, and its secret apart.
+async fn print_seed(
+    shell: &Shell,
+    client: &Client,
+    options: Option<SecretOptions>,
+    path: Option<&Path>,
+) -> anyhow::Result<()> {
+    let config = shell.config()?;
+    // What the seed cannot have is said in a comment: what stands on stderr is the secret and nothing else.
+    let reachable = open::missing(&config.database).is_none() && !is_absent(&config.sealing_key_file);
+    let admin = open::without_database(&config);
+    let secret = match options {
+        Some(options) => {
+            let made = admin.generate_secret_for_seed(&client.client_id, options, reachable).await?;
+            Some(shell.after_warnings(made))
+        }
+        None => None,
+    };
+    let migration = seed::client(client, secret.as_ref().map(|made| &made.stored));
+    let file = secret_file(secret.as_ref(), path)?;
+    if let (Some(made), None) = (&secret, &file) {
+        shell.say(made.secret.expose())?;
+    }
+    shell.print(&json!({"sql": migration}), || migration.clone())?;
+    file.map_or(Ok(()), SecretFile::publish)
+}
+
+/// The file that a secret goes to, where there are both.
+fn secret_file(made: Option<&GeneratedSecret>, path: Option<&Path>) -> anyhow::Result<Option<SecretFile>> {
+    path.zip(made).map(|(path, made)| SecretFile::write(path, &made.secret)).transpose()
+}
+
 async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<()> {
-    let (_, store) = shell.store(Purpose::Change).await?;
-    let before = everything(&store).await?.clients.remove(id.as_str()).flatten();
-    let already = before.is_some_and(|client| client.is_ok_and(|client| client.enabled == enabled));
-    // Written all the same: somebody may have changed it since.
-    found(store.set_client_enabled(id.as_str(), enabled).await?, id)?;
+    let changed = shell.admin(Purpose::Change).await?.set_client_enabled(id, enabled).await?;
     let state = if enabled { "enabled" } else { "disabled" };
-    if already {
+    if !changed {
         return shell.say(&format!("nothing changed: client {id} is {state} already"));
     }
     let tokens = if enabled { String::new() } else { format!(" and its tokens count for nothing{WHERE}") };
@@ -215,58 +227,38 @@ async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<(
 }
 
 async fn list(shell: &Shell) -> anyhow::Result<()> {
-    let (_, store) = shell.store(Purpose::Look).await?;
-    let clients = everything(&store).await?.clients;
-    let mut rows: Vec<(String, Value, String)> = clients
-        .into_iter()
-        .filter_map(|(id, client)| {
-            Some(match client? {
-                Ok(client) => {
-                    let state = if client.enabled { "enabled" } else { "disabled" };
-                    (id.clone(), summary(&client), format!("{id:<32} {state:<9} {}\n", client.scope))
-                }
-                Err(fault) => {
-                    let value = json!({"client_id": id, "malformed": fault.to_string()});
-                    (id.clone(), value, format!("{id:<32} malformed {}\n", one_line(&fault.to_string())))
-                }
-            })
-        })
-        .collect();
-    rows.sort_by(|a, b| a.0.cmp(&b.0));
-    let values: Vec<&Value> = rows.iter().map(|(_, value, _)| value).collect();
-    shell.print(&values, || rows.iter().map(|(_, _, line)| line.as_str()).collect())
+    let clients = shell.admin(Purpose::Look).await?.clients().await?;
+    let value = |(id, client): &(String, Result<Arc<Client>, StoreError>)| match client {
+        Ok(client) => document(client),
+        Err(fault) => json!({"client_id": id, "malformed": fault.to_string()}),
+    };
+    let line = |(id, client): &(String, Result<Arc<Client>, StoreError>)| match client {
+        Ok(client) => {
+            let state = if client.enabled { "enabled" } else { "disabled" };
+            format!("{id:<32} {state:<9} {}\n", client.scopes.allowed())
+        }
+        Err(fault) => format!("{id:<32} malformed {}\n", one_line(&fault.to_string())),
+    };
+    shell.print(&clients.iter().map(value).collect::<Vec<_>>(), || clients.iter().map(line).collect())
 }
 
 async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
-    let (_, store) = shell.store(Purpose::Look).await?;
-    let client = one(&store, id).await?;
-    let secrets = store.secrets(Some(id.as_str())).await?;
-    let (of_keys, of_certificates) = (store.key_uses().await?, store.certificate_uses().await?);
-    let key_used = |key: &StoredKey| of_keys.get(&(id.to_string(), key.kid.to_string())).copied();
-    let cert_used = |one: &StoredCertificate| of_certificates.get(&*one.cert_id).copied();
-    let keys = || client.keys.iter().map(|key| (key, key_used(key)));
-    let certificates = || client.certificates.iter().map(|one| (one, cert_used(one)));
-    let mut value = summary(&client);
-    if let Value::Object(members) = &mut value {
-        members.insert("secrets".into(), serde_json::to_value(&secrets)?);
-        members.insert("keys".into(), keys().map(|(key, used)| client_key::key_value(key, used)).collect());
-        let certificates = certificates().map(|(one, used)| client_cert::certificate_value(one, used)).collect();
-        members.insert("certificates".into(), certificates);
-    }
-    shell.print(&value, || {
-        let list = |resources: &[ResourceId]| resources.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let details = shell.admin(Purpose::Look).await?.client_details(id).await?;
+    shell.print(&details.document(), || {
+        let client = &details.client;
+        let resources: Vec<&str> = client.resources.iter().map(ResourceId::as_str).collect();
         let mut text = format!(
             "client_id             {}\nenabled               {}\ncreated               {}\nscope                 {}\ndefault_scope         {}\nresources             {}\ntoken_ttl             {}\nauth_methods          {}\nrequire_dpop          {}\nrequire_mtls_binding  {}\nclaims                {}\n",
-            client.client_id, client.enabled, client.created_at, client.scope, client.default_scope, list(&client.resources),
-            client.token_ttl.map_or_else(|| "default".into(), |ttl| ttl.to_string()),
+            client.client_id, client.enabled, client.created_at, client.scopes.allowed(), client.scopes.default_scope(),
+            resources.join(" "), client.token_ttl.map_or_else(|| "default".into(), |ttl| Span::from(ttl).to_string()),
             client.auth_methods.as_deref().unwrap_or("any"), client.require_dpop, client.require_mtls_binding,
-            Value::Object(client.claims.clone()),
+            Value::Object(client.claims.members().clone()),
         );
         if client.assertion_audience != AssertionAudience::default() {
             text += &format!("assertion_audience    {}\n", client.assertion_audience.as_str());
         }
         if let Some(lifetime) = client.assertion_lifetime {
-            text += &format!("assertion_lifetime    {lifetime}\n");
+            text += &format!("assertion_lifetime    {}\n", Span::from(lifetime));
         }
         if let Some(uri) = &client.jwks_uri {
             text += &format!("jwks_uri              {uri}\n");
@@ -274,12 +266,12 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         if client.not_before.0 > 0 {
             text += &format!("tokens revoked        until {}\n", client.not_before);
         }
-        text.extend(secrets.iter().map(secret_line));
+        text.extend(details.secrets.iter().map(secret_line));
         if let Some(alg) = client.introspection_signed_response_alg {
             text += &format!("introspection signed  {alg}\n");
         }
-        text.extend(keys().map(|(key, used)| client_key::key_line(key, used)));
-        text.extend(certificates().map(|(one, used)| client_cert::certificate_line(one, used)));
+        text.extend(details.keys.iter().map(client_key::key_line));
+        text.extend(details.certificates.iter().map(client_cert::certificate_line));
         text
     })
 }

@@ -1,22 +1,20 @@
 //! `grantd client set`: change a client; what is not named stays.
 
-use anyhow::bail;
 use clap::Args;
 use serde_json::Value;
 
 use super::claims::{self, json_claim};
 use super::open::Purpose;
-use super::registered::{each_once, one, summary};
-use super::secret::found;
-use super::spans::{assertion_lifetime, token_ttl};
-use super::{Shell, key_value, token_size};
+use super::{Shell, key_value};
+use crate::admin::Change;
+use crate::admin::clients::ClientPatch;
 use crate::crypto::jwk::Alg;
 use crate::model::client::AssertionAudience;
 use crate::model::client_id::ClientId;
 use crate::model::jwks_uri::JwksUri;
+use crate::model::lifetime::{AssertionLifetime, TokenTtl};
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
-use crate::model::time::Span;
 
 #[derive(Debug, Args)]
 pub(super) struct Set {
@@ -43,8 +41,8 @@ struct Changes {
     #[arg(long, conflicts_with = "resource")]
     no_resources: bool,
     /// Lifetime of the client's tokens, from 1s to 24h
-    #[arg(long, value_name = "SPAN", value_parser = token_ttl)]
-    token_ttl: Option<Span>,
+    #[arg(long, value_name = "SPAN")]
+    token_ttl: Option<TokenTtl>,
     /// Use the lifetime of the resource or the server
     #[arg(long, conflicts_with = "token_ttl")]
     default_token_ttl: bool,
@@ -82,8 +80,8 @@ struct Changes {
     #[arg(long, value_name = "AUDIENCE")]
     assertion_audience: Option<AssertionAudience>,
     /// Longest lifetime of the client's assertions, from 1m to 1h
-    #[arg(long, value_name = "SPAN", value_parser = assertion_lifetime)]
-    assertion_lifetime: Option<Span>,
+    #[arg(long, value_name = "SPAN")]
+    assertion_lifetime: Option<AssertionLifetime>,
     /// Use the usual lifetime of assertions, 5m
     #[arg(long, conflicts_with = "assertion_lifetime")]
     default_assertion_lifetime: bool,
@@ -95,59 +93,33 @@ struct Changes {
 impl Set {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let (id, changes) = (self.id, self.changes);
-        let (config, store) = shell.store(Purpose::Change).await?;
-        let mut client = one(&store, &id).await?;
-        // A table has no order.
-        client.resources.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        let before = summary(&client);
-        client.scope = changes.scope.unwrap_or(client.scope);
-        client.default_scope = changes.default_scope.unwrap_or(client.default_scope);
-        if changes.no_resources || !changes.resource.is_empty() {
-            client.resources = each_once(changes.resource);
-            client.resources.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        let admin = shell.admin(Purpose::Change).await?;
+        let has_claims = !changes.claim.is_empty() || !changes.claim_json.is_empty();
+        let claims = (has_claims || changes.no_claims)
+            .then(|| claims::registered(shell, changes.claim, changes.claim_json))
+            .transpose()?;
+        let resources = (changes.no_resources || !changes.resource.is_empty()).then_some(changes.resource);
+        let patch = ClientPatch {
+            scope: changes.scope.into(),
+            default_scope: changes.default_scope.into(),
+            resources: resources.into(),
+            token_ttl: Change::of(changes.default_token_ttl, changes.token_ttl),
+            claims: claims.into(),
+            auth_methods: Change::of(changes.any_auth_method, changes.auth_methods.map(String::into_boxed_str)),
+            jwks_uri: Change::of(changes.no_jwks_uri, changes.jwks_uri),
+            require_dpop: changes.require_dpop.into(),
+            require_mtls_binding: changes.require_mtls_binding.into(),
+            assertion_audience: changes.assertion_audience.into(),
+            assertion_lifetime: Change::of(changes.default_assertion_lifetime, changes.assertion_lifetime),
+            introspection_signed_response_alg: Change::of(
+                changes.no_introspection_signed_response_alg,
+                changes.introspection_signed_response_alg,
+            ),
+        };
+        if shell.after_warnings(admin.change_client(&id, patch).await?) {
+            shell.say(&format!("client {id} is changed, within a second on every replica"))
+        } else {
+            shell.say(&format!("nothing changed: client {id} has these values already"))
         }
-        if changes.default_token_ttl || changes.token_ttl.is_some() {
-            client.token_ttl = changes.token_ttl;
-        }
-        if changes.no_claims || !changes.claim.is_empty() || !changes.claim_json.is_empty() {
-            client.claims = claims::checked(shell, changes.claim, changes.claim_json)?;
-        }
-        if changes.no_introspection_signed_response_alg || changes.introspection_signed_response_alg.is_some() {
-            client.introspection_signed_response_alg = changes.introspection_signed_response_alg;
-        }
-        client.assertion_audience = changes.assertion_audience.unwrap_or(client.assertion_audience);
-        if changes.default_assertion_lifetime || changes.assertion_lifetime.is_some() {
-            client.assertion_lifetime = changes.assertion_lifetime;
-        }
-        client.require_dpop = changes.require_dpop.unwrap_or(client.require_dpop);
-        client.require_mtls_binding = changes.require_mtls_binding.unwrap_or(client.require_mtls_binding);
-        if !client.default_scope.is_subset_of(&client.scope) {
-            bail!(
-                "the default scope `{}` must be a part of the scope `{}`; name both",
-                client.default_scope,
-                client.scope
-            );
-        }
-        let sets_uri = changes.no_jwks_uri || changes.jwks_uri.is_some();
-        if sets_uri {
-            client.jwks_uri = changes.jwks_uri;
-        }
-        let sets_methods = changes.any_auth_method || changes.auth_methods.is_some();
-        if sets_methods {
-            client.auth_methods = changes.auth_methods.map(String::into_boxed_str);
-        }
-        if summary(&client) == before {
-            return shell.say(&format!("nothing changed: client {id} has these values already"));
-        }
-        token_size::remark(shell, &config, &store, &client).await?;
-        // First what can be refused.
-        if sets_uri {
-            found(store.set_jwks_uri(id.as_str(), client.jwks_uri.as_ref().map(JwksUri::as_str)).await?, &id)?;
-        }
-        if sets_methods {
-            found(store.set_auth_methods(id.as_str(), client.auth_methods.as_deref()).await?, &id)?;
-        }
-        found(store.update_client(&client).await?, &id)?;
-        shell.say(&format!("client {id} is changed, within a second on every replica"))
     }
 }

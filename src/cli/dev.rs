@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use anyhow::bail;
 use serde_json::json;
 
-use super::{Shell, tag_key};
+use super::Shell;
+use super::open::administration;
+use crate::admin::clients::ClientPatch;
+use crate::admin::secrets::SecretOptions;
+use crate::admin::{AdminError, Change};
 use crate::config::Config;
-use crate::model::client::Client;
-use crate::model::client_id::ClientId;
 use crate::protocol::metadata::Issuer;
 use crate::serve::signals::Signals;
 use crate::store::{Store, StoreError};
@@ -52,18 +54,18 @@ async fn prepare(mut shell: Shell) -> anyhow::Result<Prepared> {
     let logging = telemetry::start(config.log_format, false, telemetry::Filter::from_environment("info")?)?;
     let store = Store::open(&config.database, config.database_max_connections);
     serve::prepare::prepare_database(&config, &store).await?;
-    let client_id: ClientId = CLIENT.parse()?;
-    shell.set_clock(&store).await?;
-    let tag_keys = tag_key::usable(&shell, &config, &store).await?;
-    let (secret, stored) = shell.new_secret(&config, &client_id, &tag_keys, LABEL.to_owned(), None)?;
-    let demo = Client::new(client_id, SCOPE.parse()?, "read:data".parse()?, shell.now());
-    match store.create_client(&demo, None).await {
-        Ok(()) | Err(StoreError::Taken { .. }) => {}
+    let admin = administration(&config, store.clone()).await?;
+    let scope = Change::To(SCOPE.parse()?);
+    let demo = ClientPatch { scope, default_scope: Change::To("read:data".parse()?), ..ClientPatch::default() };
+    let demo = demo.new_client(CLIENT.parse()?)?;
+    let client_id = demo.client_id.clone();
+    match admin.create_client(demo, None).await {
+        Ok(_) | Err(AdminError::Store(StoreError::Taken { .. })) => {}
         Err(error) => return Err(error.into()),
     }
     // Only hashes are kept, so each start has a secret of its own.
-    store.delete_secrets_labelled(CLIENT, LABEL).await?;
-    store.add_secret(CLIENT, &stored).await?;
+    let options = SecretOptions { label: LABEL.to_owned(), expires_in: None };
+    let secret = shell.after_warnings(admin.replace_secret(&client_id, options).await?).secret;
 
     let json = shell.json;
     let announce = move |issuer: &Issuer| {

@@ -9,9 +9,9 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use super::Shell;
+use crate::admin::Admin;
 use crate::crypto::secret::ClientSecret;
 use crate::model::client_id::ClientId;
-use crate::store::Store;
 
 /// What stands below a secret that is printed.
 pub(super) const SHOWN_ONCE: &str = "The secret is not stored and will not be shown again.";
@@ -71,7 +71,7 @@ impl Drop for SecretFile {
 /// Prints a secret that was just stored. When that fails, nobody will ever know the secret, so it is revoked.
 pub(super) async fn show_once(
     shell: &Shell,
-    store: &Store,
+    admin: &Admin,
     (id, secret_id): (&ClientId, &str),
     value: &impl Serialize,
     text: impl FnOnce() -> String,
@@ -79,7 +79,7 @@ pub(super) async fn show_once(
     let Err(error) = shell.print(value, text) else { return Ok(()) };
     let word = id.in_shell();
     let lost = format!("secret {secret_id} of client {id} could not be shown and is lost");
-    Err(match store.revoke_secret(id.as_str(), secret_id, shell.now()).await {
+    Err(match admin.revoke_secret(id, secret_id).await {
         Ok(_) => error.context(format!("{lost}; it is revoked, and `grantd client secret add {word}` makes another")),
         Err(fault) => error.context(format!(
             "{lost}; it could not be revoked ({fault}), so run `grantd client secret revoke {word} {secret_id}`"

@@ -1,14 +1,17 @@
 //! Opens the database of a command: to look at it, to change what it holds, or to begin with an empty one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::bail;
 
 use super::Shell;
+use crate::admin::{Admin, Policy};
 use crate::config::{Config, ConfigError};
+use crate::model::time::Clock;
 use crate::serve::prepare;
 use crate::store::migrations::Schema;
-use crate::store::{Database, Store};
+use crate::store::{Database, Store, StoreError};
 
 /// What a command does with the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +26,9 @@ pub(super) enum Purpose {
 }
 
 impl Shell {
-    /// The configuration and the store, ready to work on. An embedded database is brought up to date unless the command
-    /// only looks; PostgreSQL has to be.
-    pub(super) async fn store(&self, purpose: Purpose) -> anyhow::Result<(Config, Store)> {
+    /// The administration of the configured database, ready to work. An embedded database is brought up to date unless the
+    /// command only looks; PostgreSQL has to be.
+    pub(super) async fn admin(&self, purpose: Purpose) -> anyhow::Result<Admin> {
         let mut config = self.config()?;
         config.make_sealing_key &= purpose != Purpose::Look;
         match missing(&config.database) {
@@ -43,8 +46,7 @@ impl Shell {
                 bail!("the database lacks {pending} schema migrations: run `grantd migrate`")
             }
         }
-        self.set_clock(&store).await?;
-        Ok((config, store))
+        Ok(administration(&config, store).await?)
     }
 
     /// Makes the file of an embedded database that does not exist, and says so: it may be the wrong directory.
@@ -70,6 +72,34 @@ impl Shell {
         );
         ConfigError { key: key.to_owned(), origin: self.sources.origin(key), remedy }
     }
+}
+
+/// The administration of an open database, by the database's clock.
+pub(super) async fn administration(config: &Config, store: Store) -> Result<Admin, StoreError> {
+    let ahead = store.now().await?.0 - Clock::System.now().0;
+    Ok(assembled(config, store, Clock::Shifted(ahead)))
+}
+
+/// The administration of a database that may not exist, for what needs none.
+pub(super) fn without_database(config: &Config) -> Admin {
+    assembled(config, Store::open(&config.database, 1), Clock::System)
+}
+
+fn assembled(config: &Config, store: Store, clock: Clock) -> Admin {
+    let issuer = config.issuer.clone().unwrap_or_default();
+    let policy = Policy {
+        profile: config.profile,
+        argon2: config.argon2,
+        defaults: config.defaults(&issuer),
+        issuer,
+        fully_specified: config.fully_specified,
+        has_client_ca: config.client_certificates.files.ca.is_some(),
+        has_certificate_listener: config.client_certificates.mtls.is_some(),
+        certificates_by_proxy: config.client_certificates.header,
+    };
+    let (file, may_be_made) = (config.sealing_key_file.clone(), config.make_sealing_key);
+    let sealing_key = move || Ok(Arc::new(prepare::read_sealing_key(&file, may_be_made)?));
+    Admin::new(store, clock, policy, Box::new(sealing_key))
 }
 
 /// The file of an embedded database, when it does not exist.

@@ -1,19 +1,18 @@
 //! `grantd resource`: protected resources, the scopes they understand, and who may introspect tokens for them.
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Shell;
 use super::open::Purpose;
-use super::registered::{each_once, everything};
-use super::spans::token_ttl;
+use crate::admin::Change;
+use crate::admin::resources::{ResourcePatch, document};
 use crate::crypto::jwk::Alg;
 use crate::model::client_id::ClientId;
+use crate::model::lifetime::TokenTtl;
 use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::Scope;
 use crate::model::time::Span;
-use crate::store::Store;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -46,8 +45,8 @@ pub(super) struct Create {
     #[arg(long)]
     alg: Option<Alg>,
     /// Lifetime of tokens for the resource, from 1s to 24h [default: token.ttl]
-    #[arg(long, value_name = "SPAN", value_parser = token_ttl)]
-    token_ttl: Option<Span>,
+    #[arg(long, value_name = "SPAN")]
+    token_ttl: Option<TokenTtl>,
     /// `typ` of tokens for the resource: `at+jwt`, or `JWT` for libraries that refuse it [default: at+jwt]
     #[arg(long, value_name = "TYP")]
     token_typ: Option<TokenTyp>,
@@ -78,8 +77,8 @@ struct Changes {
     #[arg(long, conflicts_with = "alg")]
     default_alg: bool,
     /// Lifetime of tokens for the resource, from 1s to 24h
-    #[arg(long, value_name = "SPAN", value_parser = token_ttl)]
-    token_ttl: Option<Span>,
+    #[arg(long, value_name = "SPAN")]
+    token_ttl: Option<TokenTtl>,
     /// Use the server's lifetime
     #[arg(long, conflicts_with = "token_ttl")]
     default_token_ttl: bool,
@@ -104,19 +103,18 @@ impl Command {
     }
 
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
-        let (_, store) = shell.store(self.purpose()).await?;
-        let now = shell.now();
+        let admin = shell.admin(self.purpose()).await?;
         match self {
             Self::Create(Create { uri, scope, alg, token_ttl, token_typ, introspect_by }) => {
-                let introspectors = each_once(introspect_by);
                 let token_typ = token_typ.unwrap_or_default();
-                let resource = Resource { identifier: uri, scope, alg, token_ttl, token_typ, introspectors };
-                store.save_resource(&resource, false, now).await?;
-                shell.print(&summary(&resource), || text(&resource))
+                let resource =
+                    Resource { identifier: uri, scope, alg, token_ttl, token_typ, introspectors: introspect_by };
+                let resource = admin.create_resource(resource).await?;
+                shell.print(&document(&resource), || text(&resource))
             }
             Self::List => {
-                let resources = all(&store).await?;
-                let values: Vec<Value> = resources.iter().map(summary).collect();
+                let resources = admin.resources().await?;
+                let values: Vec<Value> = resources.iter().map(document).collect();
                 shell.print(&values, || {
                     resources
                         .iter()
@@ -125,66 +123,30 @@ impl Command {
                 })
             }
             Self::Show { uri } => {
-                let resource = one(&store, &uri).await?;
-                shell.print(&summary(&resource), || text(&resource))
+                let resource = admin.resource(&uri).await?;
+                shell.print(&document(&resource), || text(&resource))
             }
             Self::Set(Set { uri, changes }) => {
-                let mut resource = one(&store, &uri).await?;
-                // A table has no order.
-                resource.introspectors.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-                let before = summary(&resource);
-                resource.scope = changes.scope.unwrap_or(resource.scope);
-                if changes.default_alg || changes.alg.is_some() {
-                    resource.alg = changes.alg;
+                let named = changes.introspect_by_none || !changes.introspect_by.is_empty();
+                let patch = ResourcePatch {
+                    scope: changes.scope.into(),
+                    alg: Change::of(changes.default_alg, changes.alg),
+                    token_ttl: Change::of(changes.default_token_ttl, changes.token_ttl),
+                    token_typ: changes.token_typ.into(),
+                    introspectors: named.then_some(changes.introspect_by).into(),
+                };
+                if admin.change_resource(&uri, patch).await? {
+                    shell.say(&format!("resource {uri} is changed, within a second on every replica"))
+                } else {
+                    shell.say(&format!("nothing changed: resource {uri} has these values already"))
                 }
-                if changes.default_token_ttl || changes.token_ttl.is_some() {
-                    resource.token_ttl = changes.token_ttl;
-                }
-                resource.token_typ = changes.token_typ.unwrap_or(resource.token_typ);
-                if changes.introspect_by_none || !changes.introspect_by.is_empty() {
-                    resource.introspectors = each_once(changes.introspect_by);
-                    resource.introspectors.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-                }
-                if summary(&resource) == before {
-                    return shell.say(&format!("nothing changed: resource {uri} has these values already"));
-                }
-                found(store.save_resource(&resource, true, now).await?, &uri)?;
-                shell.say(&format!("resource {uri} is changed, within a second on every replica"))
             }
             Self::Delete { uri } => {
-                found(store.delete_resource(uri.as_str()).await?, &uri)?;
+                admin.delete_resource(&uri).await?;
                 shell.say(&format!("resource {uri} is deleted"))
             }
         }
     }
-}
-
-async fn all(store: &Store) -> anyhow::Result<Vec<Resource>> {
-    Ok(everything(store).await?.resources.unwrap_or_default().into_iter().collect::<Result<_, _>>()?)
-}
-
-async fn one(store: &Store, uri: &ResourceId) -> anyhow::Result<Resource> {
-    let resource = all(store).await?.into_iter().find(|resource| resource.identifier == *uri);
-    resource.map_or_else(|| Err(missing(uri)), Ok)
-}
-
-fn found(found: bool, uri: &ResourceId) -> anyhow::Result<()> {
-    if found { Ok(()) } else { bail!(missing(uri)) }
-}
-
-fn missing(uri: &ResourceId) -> anyhow::Error {
-    anyhow::anyhow!("there is no resource {uri}; `grantd resource list` lists them")
-}
-
-fn summary(resource: &Resource) -> Value {
-    json!({
-        "identifier": resource.identifier.as_str(),
-        "scope": resource.scope.as_str(),
-        "alg": resource.alg.map(Alg::as_str),
-        "token_ttl": resource.token_ttl.map(Span::seconds),
-        "token_typ": resource.token_typ.as_str(),
-        "introspect_by": resource.introspectors,
-    })
 }
 
 fn text(resource: &Resource) -> String {
@@ -194,7 +156,7 @@ fn text(resource: &Resource) -> String {
         resource.identifier,
         resource.scope,
         resource.alg.map_or("default", Alg::as_str),
-        resource.token_ttl.map_or_else(|| "default".into(), |ttl| ttl.to_string()),
+        resource.token_ttl.map_or_else(|| "default".into(), |ttl| Span::from(ttl).to_string()),
         resource.token_typ.as_str(),
         introspectors.join(" ")
     )

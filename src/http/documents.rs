@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::not_by_this_method;
 use crate::keyring::Document;
-use crate::model::time::Span;
 use crate::protocol::AuthorizationServer;
 use crate::protocol::error::{Error, Unavailable};
 
@@ -90,9 +89,7 @@ fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) 
     response
 }
 
-/// A new key is published this long before it signs: the longest that a verifier may keep the key set (the `max-age` below)
-/// and a minute for clocks.
-pub const PUBLISH_AHEAD: Span = Span::from_secs(300 + 60);
+/// How long a verifier may keep the key set; [`PUBLISH_AHEAD`](crate::keyring::PUBLISH_AHEAD) counts on it.
 const DOCUMENT_CACHING: &str = "public, max-age=300";
 /// Room for the header fields of a document, so that none has to move.
 const HEADERS: usize = 16;

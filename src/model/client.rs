@@ -2,14 +2,14 @@
 
 use std::str::FromStr;
 
-use serde_json::{Map, Value};
-
+use super::claims::RegisteredClaims;
 use super::client_id::ClientId;
 use super::credential::{StoredCertificate, StoredKey, StoredSecret};
 use super::jwks_uri::JwksUri;
+use super::lifetime::{AssertionLifetime, TokenTtl};
 use super::resource::ResourceId;
 use super::scope::Scope;
-use super::time::{Span, UnixTime};
+use super::time::UnixTime;
 use crate::crypto::jwk::Alg;
 
 /// How a client proved who it is, by its name in the metadata (RFC 7591 section 2).
@@ -87,15 +87,56 @@ impl FromStr for AssertionAudience {
     }
 }
 
+/// The scopes of a client: those it may ask for, and a part of them for requests that name none (RFC 6749 section 3.3).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientScope {
+    allowed: Scope,
+    default: Scope,
+}
+
+/// A default scope that the client may not ask for.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the default scope `{default}` must be a part of the scope `{allowed}`")]
+pub struct DefaultScopeError {
+    /// The scopes the client may ask for.
+    pub allowed: Scope,
+    /// The default that is not a part of them.
+    pub default: Scope,
+}
+
+impl ClientScope {
+    /// Takes the scopes that a client may ask for, and its default.
+    ///
+    /// # Errors
+    /// [`DefaultScopeError`].
+    pub fn new(allowed: Scope, default: Scope) -> Result<Self, DefaultScopeError> {
+        if default.is_subset_of(&allowed) {
+            Ok(Self { allowed, default })
+        } else {
+            Err(DefaultScopeError { allowed, default })
+        }
+    }
+
+    /// The scopes the client may ask for.
+    #[must_use]
+    pub fn allowed(&self) -> &Scope {
+        &self.allowed
+    }
+
+    /// The scopes of a request that names none.
+    #[must_use]
+    pub fn default_scope(&self) -> &Scope {
+        &self.default
+    }
+}
+
 /// A registered client with all that a token request needs of it.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// Its identifier, the token's `sub` and `client_id`.
     pub client_id: ClientId,
-    /// The scopes it may ask for.
-    pub scope: Scope,
-    /// What it gets when it asks for none.
-    pub default_scope: Scope,
+    /// The scopes it may ask for, and those it gets when it asks for none.
+    pub scopes: ClientScope,
     /// The resources it may ask tokens for; none means the server's default audience.
     pub resources: Vec<ResourceId>,
     /// Whether it may use the `client_credentials` grant.
@@ -103,9 +144,9 @@ pub struct Client {
     /// When given, the only authentication methods it may use, by name.
     pub auth_methods: Option<Box<str>>,
     /// How long its tokens live; `None` for the resource's or the server's default.
-    pub token_ttl: Option<Span>,
-    /// Further claims of its tokens; none that the server sets.
-    pub claims: Map<String, Value>,
+    pub token_ttl: Option<TokenTtl>,
+    /// Further claims of its tokens.
+    pub claims: RegisteredClaims,
     /// Whether its tokens must be bound to a DPoP key (RFC 9449 section 5.2).
     pub require_dpop: bool,
     /// Whether its tokens must be bound to a certificate (RFC 8705 section 3.4).
@@ -127,7 +168,7 @@ pub struct Client {
     /// What signs the introspection responses that it asks for (RFC 9701 section 6); `None` for the server's default.
     pub introspection_signed_response_alg: Option<Alg>,
     /// How long an assertion of the client may live, from its `iat`; `None` for five minutes.
-    pub assertion_lifetime: Option<Span>,
+    pub assertion_lifetime: Option<AssertionLifetime>,
     /// Whom an assertion of the client may be addressed to.
     pub assertion_audience: AssertionAudience,
     /// A hash of the rows that it was read from, to tell whether it has changed; 0 when it was not read.
@@ -137,16 +178,15 @@ pub struct Client {
 impl Client {
     /// An enabled client for the `client_credentials` grant that has nothing but scopes yet.
     #[must_use]
-    pub fn new(client_id: ClientId, scope: Scope, default_scope: Scope, created_at: UnixTime) -> Self {
+    pub fn new(client_id: ClientId, scopes: ClientScope, created_at: UnixTime) -> Self {
         Self {
             client_id,
-            scope,
-            default_scope,
+            scopes,
             resources: Vec::new(),
             client_credentials: true,
             auth_methods: None,
             token_ttl: None,
-            claims: Map::new(),
+            claims: RegisteredClaims::default(),
             require_dpop: false,
             require_mtls_binding: false,
             enabled: true,
@@ -169,22 +209,3 @@ impl Client {
         self.auth_methods.as_deref().is_none_or(|names| names.split(' ').any(|name| name == method.as_str()))
     }
 }
-
-/// Claims that grantd sets itself, so that no registration can override them.
-pub const RESERVED_CLAIMS: [&str; 15] = [
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "nbf",
-    "iat",
-    "jti",
-    "scope",
-    "client_id",
-    "cnf",
-    "act",
-    "may_act",
-    "auth_time",
-    "acr",
-    "amr",
-];

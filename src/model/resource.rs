@@ -8,8 +8,8 @@ use std::sync::Arc;
 use fluent_uri::Uri;
 
 use super::client_id::ClientId;
+use super::lifetime::TokenTtl;
 use super::scope::Scope;
-use super::time::Span;
 use crate::crypto::jwk::Alg;
 
 /// A resource indicator: "an absolute URI, as specified by Section 4.3 of RFC 3986", "MUST NOT include a fragment".
@@ -115,7 +115,7 @@ pub struct Resource {
     /// How its tokens are signed; `None` for the server's default.
     pub alg: Option<Alg>,
     /// How long its tokens live; `None` for the server's default.
-    pub token_ttl: Option<Span>,
+    pub token_ttl: Option<TokenTtl>,
     /// The `typ` of its tokens.
     pub token_typ: TokenTyp,
     /// Which clients may introspect tokens for it.

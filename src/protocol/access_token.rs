@@ -82,7 +82,7 @@ pub fn mint(
         jti: &jti,
         cnf: &grant.binding,
     };
-    let claims = with_further(&claims, &client.claims).map_err(|_| Error::Internal)?;
+    let claims = with_further(&claims, client.claims.members()).map_err(|_| Error::Internal)?;
     let token = key.sign_token(grant.typ == TokenTyp::Jwt, &claims).ok_or(Error::Internal)?;
     Ok(AccessToken { token, jti, key })
 }

@@ -113,17 +113,17 @@ pub fn decide(
 ) -> Result<Grant, GrantError> {
     // RFC 6749 section 3.3: a scope outside what is allowed is refused, never silently narrowed.
     let asked_scope = asked.scope.map(|scope| scope.parse::<Scope>().map_err(|_| malformed(scope))).transpose()?;
-    if let Some(scope) = asked_scope.as_ref().filter(|scope| !scope.is_subset_of(&client.scope)) {
-        return Err(not_allowed(scope, &client.scope));
+    if let Some(scope) = asked_scope.as_ref().filter(|scope| !scope.is_subset_of(client.scopes.allowed())) {
+        return Err(not_allowed(scope, client.scopes.allowed()));
     }
 
     let (scope, resource) = match named_resource(client, snapshot, defaults, asked)? {
         Named::Resource(resource) => {
-            (asked_scope.unwrap_or_else(|| client.default_scope.intersection(&resource.scope)), Some(resource))
+            (asked_scope.unwrap_or_else(|| client.scopes.default_scope().intersection(&resource.scope)), Some(resource))
         }
-        Named::DefaultAudience => (asked_scope.unwrap_or_else(|| client.default_scope.clone()), None),
+        Named::DefaultAudience => (asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone()), None),
         Named::None => {
-            let scope = asked_scope.unwrap_or_else(|| client.default_scope.clone());
+            let scope = asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone());
             if scope.is_empty() {
                 return Err(GrantError::ScopeMissing);
             }
@@ -144,7 +144,7 @@ pub fn decide(
     Ok(Grant {
         scope,
         aud: resource.map_or_else(|| Arc::clone(&defaults.audience), |resource| resource.identifier.shared()),
-        ttl: limits.into_iter().flatten().min().unwrap_or(defaults.ttl),
+        ttl: limits.into_iter().flatten().min().map_or(defaults.ttl, Span::from),
         alg: resource.and_then(|resource| resource.alg).unwrap_or(defaults.alg),
         typ: resource.map_or_else(TokenTyp::default, |resource| resource.token_typ),
         binding,

@@ -254,12 +254,7 @@ impl Feed {
         let side = if ahead > 0 { "ahead" } else { "behind" };
         match self.with.registry.note_clock(ahead) {
             Some(ClockNews::Apart) => {
-                tracing::warn!(
-                    event = Event::ClockSkew.as_str(),
-                    seconds,
-                    side,
-                    "this machine's clock and the database's differ; set both by NTP"
-                );
+                tracing::warn!(event = Event::ClockSkew.as_str(), seconds, side, "set the clocks by NTP; they differ");
             }
             Some(ClockNews::Together) => {
                 tracing::info!(event = Event::ClockSkew.as_str(), seconds, side, "the clocks agree again");

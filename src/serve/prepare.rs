@@ -159,22 +159,29 @@ pub fn exposed(path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// When it cannot be read, or made.
-pub fn sealing_key(config: &Config) -> anyhow::Result<SealingKey> {
-    let path = &config.sealing_key_file;
-    if config.make_sealing_key && is_absent(path) {
+pub fn sealing_key(config: &Config) -> Result<SealingKey, ConfigError> {
+    read_sealing_key(&config.sealing_key_file, config.make_sealing_key)
+}
+
+/// The same of the file at `path`, which is made if `may_be_made` says so.
+///
+/// # Errors
+/// When it cannot be read, or made.
+pub fn read_sealing_key(path: &Path, may_be_made: bool) -> Result<SealingKey, ConfigError> {
+    if may_be_made && is_absent(path) {
         make_sealing_key(path).map_err(|error| unwritable("data_dir", path, &error))?;
     }
     let wrong =
         |error: &dyn std::fmt::Display| config_error("keys.sealing_key_file", &format!("{}: {error}", path.display()));
     let text = zeroize::Zeroizing::new(read_secret(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => wrong(&"there is no such file, and one that is named is never made; is a mount missing? Restore it, or for a new deployment make one with `head -c 32 /dev/urandom | base64`"),
-        ErrorKind::NotADirectory if config.make_sealing_key => unwritable("data_dir", path, &error),
+        ErrorKind::NotADirectory if may_be_made => unwritable("data_dir", path, &error),
         _ => wrong(&format!("cannot be read by {}: {error}", user())),
     })?);
     if text.trim().is_empty() {
-        return Err(wrong(&"the file is empty; restore the key that belongs into it").into());
+        return Err(wrong(&"the file is empty; restore the key that belongs into it"));
     }
-    Ok(SealingKey::from_base64(&text).map_err(|error| wrong(&error))?)
+    SealingKey::from_base64(&text).map_err(|error| wrong(&error))
 }
 
 fn make_sealing_key(path: &Path) -> io::Result<()> {

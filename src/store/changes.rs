@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
 use prometheus_client::metrics::counter::Counter;
-use sqlx::{AssertSqlSafe, Connection as _, FromRow};
+use sqlx::{Connection as _, FromRow};
 
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow as ClientKeyRow;
 use super::clients::{Belongings, ClientRow, ResourceLink, SecretRow};
-use super::keys::{KeyRow, SealedKey, select_keys};
+use super::keys::{KeyRow, SealedKey};
 use super::pooling::Pooling;
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
 use super::revoked::RevokedRow;
 use super::session::{Session, within};
-use super::tag_keys::{SealedTagKey, TagKeyRow, select_tag_keys};
+use super::tag_keys::{SealedTagKey, TagKeyRow};
 use super::{Store, StoreError, on};
 use crate::model::client::Client;
 use crate::model::resource::Resource;
@@ -84,18 +84,16 @@ impl Store {
     }
 }
 
-/// Reads what belongs to clients, in a table called `c`, to all of them or to those that changed, and hands over row by row:
+/// Reads the rows of a table that clients are read from, of all clients or of those that changed, and hands over row by row:
 /// a hundred thousand at once would take more memory than what is made of them.
 macro_rules! each {
-    ($at:ident, $sent:ident, $since:expr, $row:ty, $table:literal, $order:literal => $take:expr) => {{
-        let (columns, since) = (<$row>::COLUMNS, $since);
-        let query = match since {
-            None => sqlx::query_as(AssertSqlSafe(format!("select {columns} from {} c {}", $table, $order))),
-            Some(since) => sqlx::query_as(AssertSqlSafe(format!(
-                "select {columns} from registry_change r join {} c on c.client_id = r.id
-                 where r.kind = 'client' and r.revision > $1 {}",
-                $table, $order
-            )))
+    ($at:ident, $sent:ident, $since:expr, $row:ty => $take:expr) => {{
+        let query = match $since {
+            None => sqlx::query_as(<$row>::select("", "")),
+            Some(since) => sqlx::query_as(<$row>::select(
+                "registry_change r join ",
+                "on c.client_id = r.id where r.kind = 'client' and r.revision > $1",
+            ))
             .bind(since),
         };
         let mut rows = query.persistent($sent()).fetch(&mut *$at);
@@ -190,15 +188,11 @@ impl Feed {
                     clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
                     let mut belongings = Belongings::default();
                     let since = since.filter(|_| !complete);
-                    each!(at, sent, since, ResourceLink, "client_resource", "order by c.client_id, c.identifier"
-                        => |row: ResourceLink| belongings.add_resource(&row));
-                    each!(at, sent, since, SecretRow, "client_secret", "order by c.created_at desc, c.secret_id"
-                        => |row| belongings.add_secret(row));
-                    each!(at, sent, since, ClientKeyRow, "client_key", "order by c.created_at desc, c.kid"
-                        => |row| belongings.add_key(row));
-                    each!(at, sent, since, CertificateRow, "client_certificate", "order by c.created_at desc, c.cert_id"
-                        => |row| belongings.add_certificate(row));
-                    each!(at, sent, since, ClientRow, "client", "" => |row| {
+                    each!(at, sent, since, ResourceLink => |row: ResourceLink| belongings.add_resource(&row));
+                    each!(at, sent, since, SecretRow => |row| belongings.add_secret(row));
+                    each!(at, sent, since, ClientKeyRow => |row| belongings.add_key(row));
+                    each!(at, sent, since, CertificateRow => |row| belongings.add_certificate(row));
+                    each!(at, sent, since, ClientRow => |row| {
                         let (id, client) = belongings.client(row);
                         clients.insert(id, Some(client));
                     });
@@ -207,21 +201,21 @@ impl Feed {
                 let mut resources = None;
                 if includes("resource") {
                     let rows: Vec<ResourceRow> =
-                        sqlx::query_as(AssertSqlSafe(format!("select {} from resource c order by c.identifier", ResourceRow::COLUMNS))).persistent(sent()).fetch_all(&mut *at).await?;
+                        sqlx::query_as(ResourceRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
                     let introspectors: Vec<IntrospectorRow> =
-                        sqlx::query_as(AssertSqlSafe(format!("select {} from resource_introspector c order by c.identifier, c.client_id", IntrospectorRow::COLUMNS))).persistent(sent()).fetch_all(&mut *at).await?;
+                        sqlx::query_as(IntrospectorRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
                     resources = Some(assemble_resources(rows, introspectors));
                 }
 
                 let mut keys = None;
                 if includes("key") {
                     let rows: Vec<KeyRow> =
-                        sqlx::query_as(select_keys()).persistent(sent()).fetch_all(&mut *at).await?;
+                        sqlx::query_as(KeyRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
                     keys = Some(rows.into_iter().map(SealedKey::from).collect());
                 }
                 let mut tag_keys = None;
                 if includes("tag_key") {
-                    let rows: Vec<TagKeyRow> = sqlx::query_as(select_tag_keys()).persistent(sent()).fetch_all(&mut *at).await?;
+                    let rows: Vec<TagKeyRow> = sqlx::query_as(TagKeyRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
                     tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
                 }
                 let mut revoked = Vec::new();

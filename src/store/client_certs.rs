@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::columns::moment;
 use super::rows::row;
 use super::statement::args;
-use super::{Store, StoreError, transaction};
+use super::{Refusal, Store, StoreError, transaction};
 use crate::model::certificate::RegisteredCertificate;
 use crate::model::credential::StoredCertificate;
 
 row!(
     /// The registration of a client's certificate.
-    CertificateRow {
+    CertificateRow of "client_certificate" by "order by c.created_at desc, c.cert_id" {
         client_id: String,
         cert_id: String,
         kind: String,
@@ -32,7 +32,7 @@ impl Store {
             tx.take_turn().await?;
             let sql = "select count(*) from client_certificate where client_id = $1 and kind <> 'self_signed'";
             if stored.registered.needs_ca() && tx.count(sql, &args![client_id]).await? > 0 {
-                return Err(StoreError::Refused(ONE_NAME.to_owned()));
+                return Err(StoreError::Refused(Refusal::SecondCertificateName));
             }
             let sql = "insert into client_certificate (cert_id, client_id, kind, value, created_at, expires_at)
                        values ($1, $2, $3, $4, $5, $6)";
@@ -65,6 +65,3 @@ pub(super) fn certificate_of(row: CertificateRow) -> Result<StoredCertificate, S
         used: Arc::default(),
     })
 }
-
-/// RFC 8705 section 2.1.2: a client "MUST use exactly one of the below metadata parameters".
-const ONE_NAME: &str = "a client is known by exactly one name in its certificate; remove the one it has first";

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::columns::moment;
 use super::rows::row;
 use super::statement::args;
-use super::{Store, StoreError, transaction};
+use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::credential::StoredKey;
 
 row!(
     /// A key of a client.
-    KeyRow { client_id: String, kid: String, jwk: String, created_at: i64, expires_at: Option<i64> }
+    KeyRow of "client_key" by "order by c.created_at desc, c.kid" { client_id: String, kid: String, jwk: String, created_at: i64, expires_at: Option<i64> }
 );
 
 impl Store {
@@ -25,7 +25,7 @@ impl Store {
             tx.take_turn().await?;
             let sql = "select count(*) from client where client_id = $1 and jwks_uri is not null";
             if tx.count(sql, &args![client_id]).await? > 0 {
-                return Err(StoreError::Refused(KEYS_OR_URI.to_owned()));
+                return Err(StoreError::Refused(Refusal::KeysOrJwksUri));
             }
             let sql =
                 "insert into client_key (client_id, kid, jwk, created_at, expires_at) values ($1, $2, $3, $4, $5)";
@@ -57,7 +57,7 @@ impl Store {
             tx.take_turn().await?;
             let keys = tx.count("select count(*) from client_key where client_id = $1", &args![client_id]).await?;
             if keys > 0 && jwks_uri.is_some() {
-                return Err(StoreError::Refused(KEYS_OR_URI.to_owned()));
+                return Err(StoreError::Refused(Refusal::KeysOrJwksUri));
             }
             let sql = "update client set jwks_uri = $2 where client_id = $1";
             Ok(tx.execute(sql, &args![client_id, jwks_uri]).await? > 0)
@@ -86,7 +86,3 @@ pub(super) fn key_of(row: KeyRow) -> Result<StoredKey, String> {
 pub(crate) fn jwk(key: &VerifyingKey) -> String {
     serde_json::Value::Object(key.jwk()).to_string()
 }
-
-/// RFC 7591 section 2: "The `jwks_uri` and `jwks` parameters MUST NOT both be present in the same request or response."
-pub(super) const KEYS_OR_URI: &str =
-    "a client has keys registered here or a jwks_uri, not both; remove one before you set the other";

@@ -5,23 +5,24 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 
 use super::client_certs::{CertificateRow, certificate_of};
-use super::client_keys::{KEYS_OR_URI, KeyRow, key_of};
-use super::columns::{flag, moment, ttl_of};
+use super::client_keys::{KeyRow, key_of};
+use super::columns::{flag, lifetime, moment};
 use super::rows::row;
 use super::secrets::{INSERT_SECRET, NewSecret};
-use super::session::Transaction;
+use super::session::{Transaction, within};
 use super::statement::args;
-use super::{Store, StoreError, transaction};
-use crate::crypto::json;
+use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::jwk::{Alg, KeyError};
-use crate::model::client::{Client, RESERVED_CLAIMS};
+use crate::model::client::{Client, ClientScope};
 use crate::model::credential::{Origin, StoredCertificate, StoredKey, StoredSecret};
+use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
+use crate::model::time::Span;
 
 row!(
     /// A client.
-    ClientRow {
+    ClientRow of "client" by "" {
         client_id: String,
         scope: String,
         default_scope: String,
@@ -42,11 +43,11 @@ row!(
 );
 row!(
     /// A resource that a client may ask for.
-    ResourceLink { client_id: String, identifier: String }
+    ResourceLink of "client_resource" by "order by c.client_id, c.identifier" { client_id: String, identifier: String }
 );
 row!(
     /// A secret of a client.
-    SecretRow {
+    SecretRow of "client_secret" by "order by c.created_at desc, c.secret_id" {
         client_id: String,
         secret_id: String,
         hash: String,
@@ -58,6 +59,36 @@ row!(
 );
 
 impl Store {
+    /// One client with all that belongs to it, as of one moment.
+    ///
+    /// # Errors
+    /// [`StoreError`], which is [`StoreError::Malformed`] when its rows cannot be understood.
+    pub async fn client(&self, client_id: &str) -> Result<Option<Client>, StoreError> {
+        let session = self.session().await?;
+        let (id, mut belongings) = (args![client_id], Belongings::default());
+        let rows: Vec<ClientRow> = within(async {
+            let mut reading = Transaction::begin_reading(session, self.queries.clone()).await?;
+            for row in reading.fetch::<ResourceLink>(ResourceLink::select("", ONE), &id).await? {
+                belongings.add_resource(&row);
+            }
+            for row in reading.fetch(SecretRow::select("", ONE), &id).await? {
+                belongings.add_secret(row);
+            }
+            for row in reading.fetch(KeyRow::select("", ONE), &id).await? {
+                belongings.add_key(row);
+            }
+            for row in reading.fetch(CertificateRow::select("", ONE), &id).await? {
+                belongings.add_certificate(row);
+            }
+            let rows = reading.fetch(ClientRow::select("", ONE), &id).await?;
+            reading.rollback().await?.close().await;
+            Ok::<_, StoreError>(rows)
+        })
+        .await?;
+        let client = rows.into_iter().next().map(|row| belongings.client(row).1);
+        client.transpose().map(|client| client.map(Arc::unwrap_or_clone))
+    }
+
     /// Adds a client, with a first secret or none.
     ///
     /// # Errors
@@ -68,23 +99,24 @@ impl Store {
             tx.execute(
                 "insert into client (client_id, scope, default_scope, grant_types, auth_methods, token_ttl, claims,
                                      require_dpop, require_mtls_binding, enabled, created_at,
-                                     introspection_signed_response_alg, assertion_lifetime, assertion_audience)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                                     introspection_signed_response_alg, assertion_lifetime, assertion_audience, jwks_uri)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
                 &args![
                     id,
-                    client.scope.as_str(),
-                    client.default_scope.as_str(),
+                    client.scopes.allowed().as_str(),
+                    client.scopes.default_scope().as_str(),
                     grant_types(client),
                     client.auth_methods.as_deref(),
-                    client.token_ttl,
-                    claims(client),
+                    client.token_ttl.map(Span::from),
+                    client.claims.to_ascii(),
                     client.require_dpop,
                     client.require_mtls_binding,
                     client.enabled,
                     client.created_at,
                     client.introspection_signed_response_alg.map(Alg::as_str),
-                    client.assertion_lifetime,
+                    client.assertion_lifetime.map(Span::from),
                     client.assertion_audience.as_str(),
+                    client.jwks_uri.as_ref().map(JwksUri::as_str),
                 ],
             )
             .await
@@ -114,14 +146,14 @@ impl Store {
                      where client_id = $1",
                     &args![
                         id,
-                        client.scope.as_str(),
-                        client.default_scope.as_str(),
-                        client.token_ttl,
-                        claims(client),
+                        client.scopes.allowed().as_str(),
+                        client.scopes.default_scope().as_str(),
+                        client.token_ttl.map(Span::from),
+                        client.claims.to_ascii(),
                         client.require_dpop,
                         client.require_mtls_binding,
                         client.introspection_signed_response_alg.map(Alg::as_str),
-                        client.assertion_lifetime,
+                        client.assertion_lifetime.map(Span::from),
                         client.assertion_audience.as_str(),
                     ],
                 )
@@ -169,6 +201,9 @@ async fn add_resources(tx: &mut Transaction, client: &Client) -> Result<(), Stor
     }
     Ok(())
 }
+
+/// The rows of one client.
+const ONE: &str = "where c.client_id = $1";
 
 /// What belongs to clients, read before them. A row that cannot be understood becomes an error for its own client and nobody
 /// else.
@@ -248,26 +283,16 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
     let mut rows = belonging.rows;
     row.hash(&mut rows);
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
-    // What is put into a token has to be read again when somebody asks about the token.
-    if row.claims.len() > MAX_CLAIMS {
-        return Err(format!("claims: more than {MAX_CLAIMS} characters"));
-    }
-    let claims = json::object(row.claims.as_bytes()).map_err(|error| at("claims")(&error))?;
-    if claims.len() > MAX_CLAIM_COUNT {
-        return Err(format!("claims: more than {MAX_CLAIM_COUNT}"));
-    }
-    if let Some(name) = RESERVED_CLAIMS.iter().find(|name| claims.contains_key(**name)) {
-        return Err(format!("claims: {name} is set by grantd and cannot be registered"));
-    }
+    let allowed = scopes.read(row.scope).map_err(|error| at("scope")(&error))?;
+    let default = scopes.read(row.default_scope).map_err(|error| at("default_scope")(&error))?;
     let client = Client {
         client_id: row.client_id.parse().map_err(|error| at("client_id")(&error))?,
-        scope: scopes.read(row.scope).map_err(|error| at("scope")(&error))?,
-        default_scope: scopes.read(row.default_scope).map_err(|error| at("default_scope")(&error))?,
+        scopes: ClientScope::new(allowed, default).map_err(|error| at("default_scope")(&error))?,
         resources: belonging.resources.into_iter().collect::<Result<_, _>>()?,
         client_credentials: row.grant_types.split(' ').any(|name| name == "client_credentials"),
         auth_methods: row.auth_methods.map(Into::into),
-        token_ttl: row.token_ttl.map(ttl_of).transpose()?,
-        claims,
+        token_ttl: row.token_ttl.map(|seconds| lifetime("token_ttl", seconds)).transpose()?,
+        claims: row.claims.parse().map_err(|error| at("claims")(&error))?,
         require_dpop: flag("require_dpop", row.require_dpop)?,
         require_mtls_binding: flag("require_mtls_binding", row.require_mtls_binding)?,
         enabled: flag("enabled", row.enabled)?,
@@ -282,15 +307,15 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
             .map(|alg| alg.parse())
             .transpose()
             .map_err(|error: KeyError| at("introspection_signed_response_alg")(&error))?,
-        assertion_lifetime: row.assertion_lifetime.map(ttl_of).transpose()?,
+        assertion_lifetime: row
+            .assertion_lifetime
+            .map(|seconds| lifetime("assertion_lifetime", seconds))
+            .transpose()?,
         assertion_audience: row.assertion_audience.parse().map_err(|error| at("assertion_audience")(&error))?,
         fingerprint: rows.finish(),
     };
-    if !client.default_scope.is_subset_of(&client.scope) {
-        return Err("default_scope: must be a part of scope".into());
-    }
     if client.jwks_uri.is_some() && !client.keys.is_empty() {
-        return Err(format!("jwks_uri: {KEYS_OR_URI}"));
+        return Err(format!("jwks_uri: {}", Refusal::KeysOrJwksUri));
     }
     Ok(client)
 }
@@ -317,20 +342,3 @@ fn secret_of(row: SecretRow) -> Result<StoredSecret, String> {
 fn grant_types(client: &Client) -> &'static str {
     if client.client_credentials { "client_credentials" } else { "" }
 }
-
-/// The claims as JSON in ASCII, as the database wants them: SQLite does not check that text is UTF-8.
-pub(crate) fn claims(client: &Client) -> String {
-    let json = serde_json::Value::Object(client.claims.clone()).to_string();
-    let mut units = [0; 2];
-    json.chars()
-        .map(|character| match character {
-            ascii if ascii.is_ascii() => ascii.to_string(),
-            other => other.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
-        })
-        .collect()
-}
-
-/// What a token has room for.
-const MAX_CLAIMS: usize = 4096;
-/// Most further claims of a client.
-pub(crate) const MAX_CLAIM_COUNT: usize = 64;

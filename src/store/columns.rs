@@ -1,13 +1,16 @@
 //! Columns to values: each refuses what the schema would not let in.
 
+use crate::model::lifetime::LifetimeError;
 use crate::model::time::{Span, UnixTime};
 
-/// The lifetime of tokens in a column.
-pub(super) fn ttl_of(seconds: i64) -> Result<Span, String> {
-    match u64::try_from(seconds) {
-        Ok(seconds @ 1..=86400) => Ok(Span::from_secs(seconds)),
-        _ => Err(format!("token_ttl: {seconds} is not from 1 to 86400 seconds")),
-    }
+/// The lifetime in a column of seconds.
+pub(super) fn lifetime<T: TryFrom<Span, Error = LifetimeError>>(
+    column: &'static str,
+    seconds: i64,
+) -> Result<T, String> {
+    // A negative number is outside every range, as 0 is.
+    let span = Span::from_secs(u64::try_from(seconds).unwrap_or(0));
+    span.try_into().map_err(|range| format!("{column}: {seconds} s is not {range}"))
 }
 
 /// A moment in a column. One in milliseconds would be a credential that never expires.

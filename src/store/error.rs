@@ -6,6 +6,8 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
+use super::refusal::Refusal;
+
 /// A fault of the database. None of them says anything about a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -41,9 +43,9 @@ pub enum StoreError {
         /// The database's words.
         message: String,
     },
-    /// A constraint was violated; its name says what to write instead.
+    /// The write breaks a rule of the database.
     #[error("{0}")]
-    Refused(String),
+    Refused(Refusal),
     /// There is a row of this id already.
     #[error("{}", exists(.kind, .id))]
     Taken {
@@ -119,9 +121,9 @@ impl From<sqlx::Error> for StoreError {
             "55P03" => Self::Locked(message),
             "40001" | "40P01" => Self::Conflict(message),
             "23505" => taken(database.table().unwrap_or_default(), taken_id(database).unwrap_or_default()),
-            _ if code.starts_with("23") => Self::Refused(database.constraint().map_or(message, str::to_owned)),
+            _ if code.starts_with("23") => Self::Refused(database.constraint().map_or(message, str::to_owned).into()),
             // Raised by our own triggers.
-            "P0001" => Self::Refused(message),
+            "P0001" => Self::Refused(message.into()),
             // Connection exceptions, insufficient resources, operator intervention, system errors; what a deadline of the
             // server's cancelled.
             _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Self::Unavailable(error),
@@ -140,10 +142,10 @@ fn from_sqlite(code: u32, message: String, constraint: Option<&str>) -> StoreErr
             let column = message.rsplit(": ").next().unwrap_or_default();
             taken(column.split('.').next().unwrap_or_default(), String::new())
         }
-        (19, _) => StoreError::Refused(constraint.map_or_else(
-            || message.strip_prefix("CHECK constraint failed: ").unwrap_or(&message).to_owned(),
-            str::to_owned,
-        )),
+        (19, _) => {
+            let failed = || message.strip_prefix("CHECK constraint failed: ").unwrap_or(&message).to_owned();
+            StoreError::Refused(constraint.map_or_else(failed, str::to_owned).into())
+        }
         (1, _) if message.starts_with("no such table") => StoreError::Schema(OLD_SCHEMA.to_owned()),
         // IOERR, FULL, CANTOPEN, PROTOCOL: the disk, or the way to it.
         (10 | 13 | 14 | 15, _) => StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other(message))),

@@ -1,7 +1,5 @@
 //! Signing keys at rest, sealed.
 
-use sqlx::AssertSqlSafe;
-
 use super::rows::row;
 use super::statement::{Value, args};
 use super::{Store, StoreError, transaction};
@@ -27,7 +25,7 @@ pub struct SealedKey {
 
 row!(
     /// A signing key.
-    KeyRow { kid: String, alg: String, sealed: Vec<u8>, active_at: i64, created_at: i64 }
+    KeyRow of "signing_key" by "order by c.active_at, c.kid" { kid: String, alg: String, sealed: Vec<u8>, active_at: i64, created_at: i64 }
 );
 
 impl From<KeyRow> for SealedKey {
@@ -35,11 +33,6 @@ impl From<KeyRow> for SealedKey {
         let KeyRow { kid, alg, sealed, active_at, created_at } = row;
         Self { kid, alg, sealed, active_at: UnixTime(active_at), created_at: UnixTime(created_at) }
     }
-}
-
-/// Reads all [`KeyRow`]s, in the order in which they sign.
-pub(super) fn select_keys() -> AssertSqlSafe<String> {
-    AssertSqlSafe(format!("select {} from signing_key c order by c.active_at, c.kid", KeyRow::COLUMNS))
 }
 
 impl SealedKey {
@@ -87,7 +80,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn keys(&self) -> Result<Vec<SealedKey>, StoreError> {
-        let rows: Vec<KeyRow> = self.fetch(select_keys(), &[]).await?;
+        let rows: Vec<KeyRow> = self.fetch(KeyRow::select("", ""), &[]).await?;
         Ok(rows.into_iter().map(SealedKey::from).collect())
     }
 

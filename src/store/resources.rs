@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 
-use super::columns::ttl_of;
+use super::columns::lifetime;
 use super::rows::row;
-use super::statement::args;
-use super::{Store, StoreError, transaction};
+use super::session::Transaction;
+use super::statement::{Value, args};
+use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::jwk::Alg;
 use crate::model::client_id::ClientId;
 use crate::model::resource::Resource;
-use crate::model::time::UnixTime;
+use crate::model::time::{Span, UnixTime};
 
 row!(
     /// A resource.
-    ResourceRow {
+    ResourceRow of "resource" by "order by c.identifier" {
         identifier: String,
         scope: String,
         alg: Option<String>,
@@ -23,37 +24,51 @@ row!(
 );
 row!(
     /// A client that may introspect the tokens of a resource.
-    IntrospectorRow { identifier: String, client_id: String }
+    IntrospectorRow of "resource_introspector" by "order by c.identifier, c.client_id" { identifier: String, client_id: String }
 );
 
 impl Store {
-    /// Adds a resource, or with `replace` writes back one that is there. `Ok(false)` when it is not.
+    /// Adds a resource.
     ///
     /// # Errors
     /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint says no.
-    pub async fn save_resource(&self, resource: &Resource, replace: bool, now: UnixTime) -> Result<bool, StoreError> {
+    pub async fn create_resource(&self, resource: &Resource, now: UnixTime) -> Result<(), StoreError> {
         let identifier = resource.identifier.as_str();
-        let (alg, typ) = (resource.alg.map(Alg::as_str), resource.token_typ.as_str());
         transaction!(self, |tx| {
-            let found = if replace {
-                let sql =
-                    "update resource set scope = $2, alg = $3, token_ttl = $4, token_typ = $5 where identifier = $1";
-                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl, typ]).await? > 0
-            } else {
-                let sql = "insert into resource (identifier, scope, alg, token_ttl, token_typ, created_at)
+            let sql = "insert into resource (identifier, scope, alg, token_ttl, token_typ, created_at)
                      values ($1, $2, $3, $4, $5, $6)";
-                tx.execute(sql, &args![identifier, resource.scope.as_str(), alg, resource.token_ttl, typ, now])
-                    .await
-                    .map_err(|error| error.naming("resource", identifier))?
-                    > 0
-            };
-            tx.execute("delete from resource_introspector where identifier = $1", &args![identifier]).await?;
-            for client_id in resource.introspectors.iter().filter(|_| found) {
-                let sql = "insert into resource_introspector (identifier, client_id) values ($1, $2)";
-                tx.execute(sql, &args![identifier, client_id.as_str()]).await?;
-            }
-            Ok(found)
+            let [id, scope, alg, ttl, typ] = columns(resource);
+            let added = tx.execute(sql, &[id, scope, alg, ttl, typ, now.into()]).await;
+            added.map_err(|error| error.naming("resource", identifier))?;
+            add_introspectors(tx, resource).await
         })
+    }
+
+    /// Writes back a resource. `Ok(false)` when there is none of that identifier.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when a constraint says no.
+    pub async fn update_resource(&self, resource: &Resource) -> Result<bool, StoreError> {
+        transaction!(self, |tx| {
+            let sql = "update resource set scope = $2, alg = $3, token_ttl = $4, token_typ = $5 where identifier = $1";
+            if tx.execute(sql, &columns(resource)).await? == 0 {
+                return Ok(false);
+            }
+            let sql = "delete from resource_introspector where identifier = $1";
+            tx.execute(sql, &args![resource.identifier.as_str()]).await?;
+            add_introspectors(tx, resource).await?;
+            Ok(true)
+        })
+    }
+
+    /// All resources, by identifier; one that cannot be understood is an error of its own.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn resources(&self) -> Result<Vec<Result<Resource, StoreError>>, StoreError> {
+        let rows = self.fetch(ResourceRow::select("", ""), &[]).await?;
+        let introspectors = self.fetch(IntrospectorRow::select("", ""), &[]).await?;
+        Ok(assemble_resources(rows, introspectors))
     }
 
     /// Deletes a resource that no client uses. `Ok(false)` when there is none of that identifier.
@@ -65,14 +80,33 @@ impl Store {
         let users: Vec<(String,)> = self.fetch(sql, &args![identifier]).await?;
         if !users.is_empty() {
             let users: Vec<String> = users.into_iter().map(|(client_id,)| client_id).collect();
-            return Err(StoreError::Refused(format!(
-                "resource {identifier} is used by {}; take it from them first with `grantd client set ID --resource …`",
-                users.join(", ")
-            )));
+            return Err(StoreError::Refused(Refusal::ResourceInUse {
+                identifier: identifier.to_owned(),
+                clients: users,
+            }));
         }
         let sql = "delete from resource where identifier = $1";
         Ok(self.execute(sql, &args![identifier]).await? > 0)
     }
+}
+
+/// The values of a resource's row, without its `created_at`.
+fn columns(resource: &Resource) -> [Value; 5] {
+    args![
+        resource.identifier.as_str(),
+        resource.scope.as_str(),
+        resource.alg.map(Alg::as_str),
+        resource.token_ttl.map(Span::from),
+        resource.token_typ.as_str(),
+    ]
+}
+
+async fn add_introspectors(tx: &mut Transaction, resource: &Resource) -> Result<(), StoreError> {
+    let sql = "insert into resource_introspector (identifier, client_id) values ($1, $2)";
+    for client_id in &resource.introspectors {
+        tx.execute(sql, &args![resource.identifier.as_str(), client_id.as_str()]).await?;
+    }
+    Ok(())
 }
 
 /// Rows to resources; one that cannot be understood is an error of its own.
@@ -99,7 +133,7 @@ fn resource_of(row: ResourceRow, introspectors: &[String]) -> Result<Resource, S
         identifier: identifier.parse().map_err(|error| format!("identifier: {error}"))?,
         scope: scope.parse().map_err(|error| format!("scope: {error}"))?,
         alg: alg.map(|alg| alg.parse().map_err(|error| format!("alg: {error}"))).transpose()?,
-        token_ttl: token_ttl.map(ttl_of).transpose()?,
+        token_ttl: token_ttl.map(|seconds| lifetime("token_ttl", seconds)).transpose()?,
         token_typ: token_typ.parse().map_err(|error| format!("token_typ: {error}"))?,
         introspectors: introspectors
             .iter()

@@ -26,6 +26,24 @@ impl Store {
         self.execute(sql, &args![jti.to_string(), client_id, expires_at, now]).await.map(drop)
     }
 
+    /// Whether a token of this `jti` was revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_token_revoked(&self, jti: &str) -> Result<bool, StoreError> {
+        let rows: Vec<(i64,)> = self.fetch("select expires_at from revoked_token where jti = $1", &args![jti]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// The moment until which the tokens of all clients are revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn token_cutoff(&self) -> Result<Option<UnixTime>, StoreError> {
+        let rows: Vec<(i64,)> = self.fetch("select not_before from token_cutoff", &[]).await?;
+        Ok(rows.first().map(|(at,)| UnixTime(*at)))
+    }
+
     /// Takes away the rows of tokens that had ended before `ended`, and of clients whose last token had, a small batch at a
     /// time and with rests, so that no request waits for it. Returns how many there were.
     ///

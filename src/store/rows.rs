@@ -1,9 +1,9 @@
 //! Rows with names: the struct lists the columns, and the statement that reads them takes the list from it.
 
-/// Defines the row of a table, whose alias in the statement is `c`. Its columns are read by their position, which is that of
+/// Defines the row of a table with the order in which rows are read. Its columns are read by their position, which is that of
 /// the fields, since looking names up takes a tenth of the time in which a large registry is loaded.
 macro_rules! row {
-    ($(#[$meta:meta])* $name:ident { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident of $table:literal by $order:literal { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Hash)]
         pub(super) struct $name {
@@ -12,8 +12,11 @@ macro_rules! row {
         }
 
         impl $name {
-            /// The columns of a `select`.
-            pub(super) const COLUMNS: &'static str = concat!("c.", stringify!($first) $(, ", c.", stringify!($column))*);
+            /// A statement that reads the rows, from a table called `c`, with text before it and behind it.
+            pub(super) fn select(before: &str, behind: &str) -> sqlx::AssertSqlSafe<String> {
+                const COLUMNS: &str = concat!("c.", stringify!($first) $(, ", c.", stringify!($column))*);
+                sqlx::AssertSqlSafe(format!("select {COLUMNS} from {before}{} c {behind} {}", $table, $order))
+            }
         }
 
         impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for $name

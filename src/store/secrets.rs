@@ -1,7 +1,7 @@
 //! Client secrets at rest.
 
 use super::statement::{Value, args};
-use super::{Store, StoreError, transaction};
+use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::secret::SecretHash;
 use crate::model::credential::Origin;
 use crate::model::time::UnixTime;
@@ -86,9 +86,7 @@ impl Store {
                        and (expires_at is null or expires_at > $2)";
             let imported = tx.count(sql, &args![client_id, secret.created_at]).await?;
             if secret.origin == Origin::Imported && imported >= MAX_IMPORTED {
-                return Err(StoreError::Refused(format!(
-                    "client {client_id} has {MAX_IMPORTED} imported secrets that work already; revoke one first, or use `grantd client secret add`, which has no such limit"
-                )));
+                return Err(StoreError::Refused(Refusal::TooManyImported(client_id.to_owned())));
             }
             let added = tx.execute(INSERT_SECRET, &secret.values(client_id)).await;
             added.map(drop).map_err(|error| error.naming("client secret", &secret.secret_id))
@@ -158,10 +156,20 @@ impl Store {
     /// [`StoreError`].
     pub async fn secrets(&self, client_id: Option<&str>) -> Result<Vec<SecretSummary>, StoreError> {
         type Row = (String, String, String, i64, i64, Option<i64>, Option<i64>, Option<i64>);
-        let sql = "select s.client_id, s.secret_id, s.label, s.imported, s.created_at, s.expires_at, s.revoked_at, u.last_used_at
-                   from client_secret s left join client_secret_use u on u.secret_id = s.secret_id
-                   where $1 is null or s.client_id = $1 order by s.client_id, s.created_at, s.secret_id";
-        let rows: Vec<Row> = self.fetch(sql, &args![client_id]).await?;
+        macro_rules! select {
+            ($of:literal) => {
+                concat!(
+                    "select s.client_id, s.secret_id, s.label, s.imported, s.created_at, s.expires_at, s.revoked_at, u.last_used_at
+                     from client_secret s left join client_secret_use u on u.secret_id = s.secret_id ",
+                    $of,
+                    " order by s.client_id, s.created_at, s.secret_id"
+                )
+            };
+        }
+        let rows: Vec<Row> = match client_id {
+            Some(client_id) => self.fetch(select!("where s.client_id = $1"), &args![client_id]).await?,
+            None => self.fetch(select!(""), &[]).await?,
+        };
         let summary =
             |(client_id, secret_id, label, imported, created_at, expires_at, revoked_at, last_used_at): Row| {
                 SecretSummary {

@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use super::origin::Origin;
 use super::pooling::Pooling;
 use super::session::within;
-use super::{DEADLINE, Pool, Store, StoreError, session};
+use super::{DEADLINE, Pool, Refusal, Store, StoreError, session};
 
 /// The servers that hold a database, as `database.url` names them.
 #[derive(Debug, Clone)]
@@ -147,7 +147,7 @@ impl Reached {
     /// Uses the credentials of `servers` from now on, once the database has taken them.
     pub(super) async fn replace(&self, servers: &Servers, pool: &PgPool) -> Result<(), StoreError> {
         if self.servers().addresses() != servers.addresses() {
-            return Err(StoreError::Refused("it names another host or database, which takes a restart".to_owned()));
+            return Err(StoreError::Refused(Refusal::OtherDatabase));
         }
         let tried = Self::new(servers, Arc::clone(&self.origin));
         tried.current.store(self.current.load(Ordering::Relaxed), Ordering::Relaxed);

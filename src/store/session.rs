@@ -81,11 +81,17 @@ impl Transaction {
     /// Begins on a fresh session, to read as of one moment.
     pub(super) async fn begin_reading(mut session: Session, queries: Counter) -> Result<Self, StoreError> {
         let sql = match session {
-            Session::Postgres(_) => BEGIN_PREPARED,
+            Session::Postgres(_) => BEGIN_READING,
             Session::Sqlite(_) => "begin",
         };
         session.run(sql).await?;
         Ok(Self { session, queries })
+    }
+
+    /// Runs a query and returns its rows.
+    pub(super) async fn fetch<R: Row>(&mut self, sql: impl SqlSafeStr, values: &[Value]) -> Result<Vec<R>, StoreError> {
+        self.queries.inc();
+        Ok(self.session.fetch(sql, values).await?)
     }
 
     /// Runs a statement and returns the number of rows that it touched.
@@ -165,6 +171,10 @@ pub(super) const BEGIN_PREPARED: &str = "begin isolation level read committed;
      set local statement_timeout = '5s'; set local row_security = off; set local lock_timeout = '2s';
      set local idle_in_transaction_session_timeout = '10s';
      select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'";
+
+/// The same for a transaction that reads as of one moment.
+const BEGIN_READING: &str = "begin isolation level repeatable read read only;
+     set local statement_timeout = '5s'; set local row_security = off; set local lock_timeout = '2s'";
 
 /// System identifier and timeline. Each failover begins another timeline, each `initdb` another system.
 async fn lineage(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {

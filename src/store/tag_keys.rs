@@ -1,7 +1,5 @@
 //! Keys that tag client secrets, at rest, sealed.
 
-use sqlx::AssertSqlSafe;
-
 use super::rows::row;
 use super::statement::args;
 use super::{Store, StoreError, transaction};
@@ -22,7 +20,7 @@ pub struct SealedTagKey {
 
 row!(
     /// A tag key.
-    TagKeyRow { kid: String, sealed: Vec<u8>, created_at: i64 }
+    TagKeyRow of "secret_tag_key" by "order by c.created_at desc, c.kid" { kid: String, sealed: Vec<u8>, created_at: i64 }
 );
 
 impl From<TagKeyRow> for SealedTagKey {
@@ -30,11 +28,6 @@ impl From<TagKeyRow> for SealedTagKey {
         let TagKeyRow { kid, sealed, created_at } = row;
         Self { kid, sealed, created_at: UnixTime(created_at) }
     }
-}
-
-/// Reads all [`TagKeyRow`]s, the newest first.
-pub(super) fn select_tag_keys() -> AssertSqlSafe<String> {
-    AssertSqlSafe(format!("select {} from secret_tag_key c order by c.created_at desc, c.kid", TagKeyRow::COLUMNS))
 }
 
 impl SealedTagKey {
@@ -67,7 +60,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn tag_keys(&self) -> Result<Vec<SealedTagKey>, StoreError> {
-        let rows: Vec<TagKeyRow> = self.fetch(select_tag_keys(), &[]).await?;
+        let rows: Vec<TagKeyRow> = self.fetch(TagKeyRow::select("", ""), &[]).await?;
         Ok(rows.into_iter().map(SealedTagKey::from).collect())
     }
 

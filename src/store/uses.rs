@@ -99,24 +99,33 @@ impl Store {
         Ok(())
     }
 
-    /// When keys were last used, by client and `kid`, to within half a minute.
+    /// When the keys of one client, or of all, were last used, by client and `kid`, to within half a minute.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn key_uses(&self) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
-        type Row = (String, String, i64);
-        let sql = "select client_id, kid, last_used_at from client_key_use";
-        let rows: Vec<Row> = self.fetch(sql, &[]).await?;
+    pub async fn key_uses(&self, client_id: Option<&str>) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
+        let of_all = "select client_id, kid, last_used_at from client_key_use";
+        let of_one = "select client_id, kid, last_used_at from client_key_use where client_id = $1";
+        let rows: Vec<(String, String, i64)> = match client_id {
+            Some(client_id) => self.fetch(of_one, &args![client_id]).await?,
+            None => self.fetch(of_all, &[]).await?,
+        };
         Ok(rows.into_iter().map(|(client_id, kid, at)| ((client_id, kid), UnixTime(at))).collect())
     }
 
-    /// When certificates were last used, by the id of their registration, to within half a minute.
+    /// When the certificates of one client, or of all, were last used, by the id of their registration, to within half a
+    /// minute.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn certificate_uses(&self) -> Result<HashMap<String, UnixTime>, StoreError> {
-        let sql = "select cert_id, last_used_at from client_certificate_use";
-        let rows: Vec<(String, i64)> = self.fetch(sql, &[]).await?;
+    pub async fn certificate_uses(&self, client_id: Option<&str>) -> Result<HashMap<String, UnixTime>, StoreError> {
+        let of_all = "select cert_id, last_used_at from client_certificate_use";
+        let of_one = "select u.cert_id, u.last_used_at from client_certificate_use u
+                      join client_certificate c on c.cert_id = u.cert_id where c.client_id = $1";
+        let rows: Vec<(String, i64)> = match client_id {
+            Some(client_id) => self.fetch(of_one, &args![client_id]).await?,
+            None => self.fetch(of_all, &[]).await?,
+        };
         Ok(rows.into_iter().map(|(id, at)| (id, UnixTime(at))).collect())
     }
 }

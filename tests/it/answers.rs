@@ -10,7 +10,7 @@ use grantd::crypto::jwk::Alg;
 use grantd::http::{Caller, Door};
 use grantd::model::client::Client;
 use grantd::model::resource::Resource;
-use grantd::model::time::{Clock, Span};
+use grantd::model::time::Clock;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Frame};
 use jsonwebtoken::jwk::JwkSet;
@@ -213,22 +213,21 @@ async fn atj_02_every_algorithm_works_per_resource(db: Db) {
 async fn atj_10_atj_11_lifetimes_come_from_client_resource_and_server(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.token.ttl = "15m".into();
-    let ten = Some(Span::from_secs(600));
     let scope = || "api:read".parse().unwrap();
     setup
         .save(Resource {
             identifier: "https://api1.test".parse().unwrap(),
             scope: scope(),
             alg: None,
-            token_ttl: ten,
+            token_ttl: Some("10m".parse().unwrap()),
             token_typ: grantd::model::resource::TokenTyp::default(),
             introspectors: vec![],
         })
         .await;
     let plain = setup.client(client("plain")).await;
-    let short = setup.client(Client { token_ttl: Some(Span::from_secs(60)), ..client("short") }).await;
+    let short = setup.client(Client { token_ttl: Some("60s".parse().unwrap()), ..client("short") }).await;
     let bound = Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("bound") };
-    let both = Client { token_ttl: Some(Span::from_secs(3600)), client_id: "both".parse().unwrap(), ..bound.clone() };
+    let both = Client { token_ttl: Some("1h".parse().unwrap()), client_id: "both".parse().unwrap(), ..bound.clone() };
     let (bound, both) = (setup.client(bound).await, setup.client(both).await);
     let server = setup.start().await;
     for (id, secret, expected) in
@@ -240,7 +239,7 @@ async fn atj_10_atj_11_lifetimes_come_from_client_resource_and_server(db: Db) {
 
 async fn l108_registered_claims_reach_the_token(db: Db) {
     let setup = Setup::new(db).await;
-    let claims = serde_json::from_str(r#"{"tenant":"acme","level":3}"#).unwrap();
+    let claims = r#"{"tenant":"acme","level":3}"#.parse().unwrap();
     let secret = setup.client(Client { claims, ..client("cb") }).await;
     let server = setup.start().await;
     let (_, claims) = server.basic("cb", &secret, "").await.token();

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use grantd::model::time::Span;
 use sqlx::Row as _;
 use tokio::sync::Notify;
 
@@ -87,7 +88,7 @@ async fn without_notifications_the_poll_finds_every_change() {
         // Waits two seconds at the most.
         server.refresh().await;
         let ttl = server.server.registry.snapshot().client("cb").unwrap().token_ttl.unwrap();
-        assert_eq!(ttl.seconds(), 60 + round);
+        assert_eq!(Span::from(ttl).seconds(), 60 + round);
     }
 }
 

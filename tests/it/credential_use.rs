@@ -40,7 +40,7 @@ async fn rot_04_uses_of_keys_are_noted_and_the_latest_stays(db: Db) {
         ..Uses::default()
     };
     server.store.note_uses(&earlier).await.unwrap();
-    let noted = server.store.key_uses().await.unwrap();
+    let noted = server.store.key_uses(None).await.unwrap();
     assert_eq!(noted.into_iter().collect::<Vec<_>>(), [(("pk".to_owned(), "k1".to_owned()), *at)]);
 
     // A change of the client forgets nothing.

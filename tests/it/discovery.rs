@@ -4,13 +4,13 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use grantd::crypto::jwk::Alg;
 use grantd::crypto::seal::SealingKey;
-use grantd::http::PUBLISH_AHEAD;
+use grantd::keyring::PUBLISH_AHEAD;
 use grantd::model::client::Client;
 use grantd::model::time::{Clock, Span, UnixTime};
 use grantd::store::keys::new_key;
 
 use crate::assertion::{Signer, ask};
-use crate::harness::{Db, ISS, Setup, client};
+use crate::harness::{Db, ISS, Setup, client, scopes};
 
 on_both!(
     met_01_to_met_17_the_metadata_is_exact,
@@ -284,8 +284,7 @@ async fn scp_07_atj_08_scope_and_resource_go_together(db: Db) {
     setup.resource("https://api2.test", "api2:y").await;
     let secret = setup
         .client(Client {
-            scope: "api1:x api2:y".parse().unwrap(),
-            default_scope: "api1:x api2:y".parse().unwrap(),
+            scopes: scopes("api1:x api2:y", "api1:x api2:y"),
             resources: vec!["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()],
             ..client("cb")
         })

@@ -18,7 +18,7 @@ use grantd::http::Caller;
 use grantd::model::certificate::PeerCertificate;
 use grantd::model::client::{AssertionAudience, Client};
 use grantd::model::resource::{Resource, TokenTyp};
-use grantd::model::time::{Span, UnixTime};
+use grantd::model::time::UnixTime;
 
 on_both!(
     every_algorithm_signs_assertions_and_proofs,
@@ -183,7 +183,7 @@ async fn assertions_as_libraries_make_them_are_accepted_for_one_client(db: Db) {
         let signer = Signer::es256();
         with_key(&setup, "exact", &signer).await;
         let loose = Client {
-            assertion_lifetime: Some(Span::from_secs(3600)),
+            assertion_lifetime: Some("1h".parse().unwrap()),
             assertion_audience: AssertionAudience::TokenEndpoint,
             ..client("loose")
         };

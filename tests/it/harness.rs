@@ -17,7 +17,7 @@ use grantd::http::log::{Counts, RequestIds};
 use grantd::http::{App, Caller, Door};
 use grantd::listener::pace::Pace;
 use grantd::listener::refusals::Refusals;
-use grantd::model::client::Client;
+use grantd::model::client::{Client, ClientScope};
 use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
@@ -176,7 +176,7 @@ impl Setup {
     }
 
     pub async fn save(&self, resource: Resource) {
-        self.store.save_resource(&resource, false, UnixTime(1)).await.unwrap();
+        self.store.create_resource(&resource, UnixTime(1)).await.unwrap();
     }
 
     pub async fn start(self) -> Server {
@@ -198,10 +198,14 @@ pub fn new_secret(id: &str, secret: &str, origin: Origin) -> NewSecret {
     }
 }
 
+/// The scopes of a client.
+pub fn scopes(allowed: &str, default: &str) -> ClientScope {
+    ClientScope::new(allowed.parse().unwrap(), default.parse().unwrap()).unwrap()
+}
+
 /// A client as most tests want one.
 pub fn client(id: &str) -> Client {
-    let scope = |text: &str| text.parse().unwrap();
-    Client::new(id.parse().unwrap(), scope("api:read api:write"), scope("api:read"), UnixTime(1_700_000_000))
+    Client::new(id.parse().unwrap(), scopes("api:read api:write", "api:read"), UnixTime(1_700_000_000))
 }
 
 /// A server in process.

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use grantd::model::client::Client;
 
-use crate::harness::{Db, Setup, basic, client};
+use crate::harness::{Db, Setup, basic, client, scopes};
 
 const GRANT: &str = "grant_type=client_credentials";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -133,11 +133,7 @@ async fn tok_08_c29_no_known_parameter_is_repeated(db: Db) {
 
 async fn tok_12_the_mission_request_is_answered_as_sent(db: Db) {
     let setup = Setup::new(db).await;
-    let mission = Client {
-        scope: "read:data write:data".parse().unwrap(),
-        default_scope: "".parse().unwrap(),
-        ..client("your_client_id")
-    };
+    let mission = Client { scopes: scopes("read:data write:data", ""), ..client("your_client_id") };
     setup.imported(mission, "your_client_secret").await;
     let secret = "your_client_secret";
     let server = setup.start().await;
@@ -306,9 +302,8 @@ async fn scp_03_scp_06_scopes_are_a_set_and_the_answer_says_which(db: Db) {
 async fn scp_05_h56_no_scope_means_the_default_and_never_more(db: Db) {
     let setup = Setup::new(db).await;
     let with = setup.client(client("with")).await;
-    let without = setup.client(Client { default_scope: "".parse().unwrap(), ..client("without") }).await;
-    let none =
-        setup.client(Client { scope: "".parse().unwrap(), default_scope: "".parse().unwrap(), ..client("none") }).await;
+    let without = setup.client(Client { scopes: scopes("api:read api:write", ""), ..client("without") }).await;
+    let none = setup.client(Client { scopes: scopes("", ""), ..client("none") }).await;
     let server = setup.start().await;
     assert_eq!(server.basic("with", &with, "").await.ok()["scope"], "api:read");
     server.basic("without", &without, "").await.error("invalid_scope");

@@ -5,9 +5,9 @@ use crate::client_jwks::{REFRESH, entry::STALE};
 use crate::config::Settings;
 use crate::crypto::secret::HashParams;
 use crate::http::body::MAX_BODY;
-use crate::http::documents::PUBLISH_AHEAD;
+
 use crate::http::form::MAX_PARAMETERS;
-use crate::keyring::{LONGEST_TTL, SKEW};
+use crate::keyring::{LONGEST_TTL, PUBLISH_AHEAD, SKEW};
 use crate::listener::MAX_HEAD;
 use crate::listener::timed::{LINGER, LINGER_BYTES};
 use crate::model::client_id::ClientId;

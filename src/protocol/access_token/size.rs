@@ -24,7 +24,7 @@ pub fn longest(issuer: &str, client: &Client, resources: &[&Resource], defaults:
             jti: &"j".repeat(JTI),
             cnf: &Binding { jkt: hash.clone(), x5t_s256: hash },
         };
-        let claims = with_further(&claims, &client.claims).map_or(0, |claims| claims.len());
+        let claims = with_further(&claims, client.claims.members()).map_or(0, |claims| claims.len());
         let header = r#"{"typ":"at+jwt","alg":"","kid":""}"#.len() + alg.as_str().len() + HASH;
         let signature = match alg {
             Alg::Es256 | Alg::EdDsa => 64,
@@ -34,10 +34,10 @@ pub fn longest(issuer: &str, client: &Client, resources: &[&Resource], defaults:
     };
     let of_client = resources.iter().filter(|resource| client.resources.contains(&resource.identifier));
     let sizes = of_client.map(|resource| {
-        let scope = client.scope.intersection(&resource.scope);
+        let scope = client.scopes.allowed().intersection(&resource.scope);
         size(resource.identifier.as_str(), scope.as_str(), resource.alg.unwrap_or(defaults.alg))
     });
-    let without = || size(&defaults.audience, client.scope.as_str(), defaults.alg);
+    let without = || size(&defaults.audience, client.scopes.allowed().as_str(), defaults.alg);
     sizes.max().unwrap_or_else(without)
 }
 
@@ -56,6 +56,7 @@ mod tests {
 
     use super::*;
     use crate::crypto::jws::SigningKey;
+    use crate::model::client::ClientScope;
     use crate::model::resource::TokenTyp;
     use crate::model::time::Span;
     use crate::protocol::access_token::mint;
@@ -64,8 +65,9 @@ mod tests {
     #[test]
     fn the_estimate_is_the_size_of_the_token() {
         let now = UnixTime(1_700_000_000);
-        let mut client = Client::new("c".parse().unwrap(), "a b c".parse().unwrap(), "a".parse().unwrap(), now);
-        client.claims.insert("team".into(), serde_json::json!({"name": "Zoë", "ids": [1, 2]}));
+        let scopes = ClientScope::new("a b c".parse().unwrap(), "a".parse().unwrap()).unwrap();
+        let mut client = Client::new("c".parse().unwrap(), scopes, now);
+        client.claims = r#"{"team":{"name":"Zo\u00eb","ids":[1,2]}}"#.parse().unwrap();
         let resource = |uri: &str, scope: &str, alg| Resource {
             identifier: uri.parse().unwrap(),
             scope: scope.parse().unwrap(),

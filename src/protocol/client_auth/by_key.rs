@@ -13,6 +13,7 @@ use crate::model::client::{AssertionAudience, AuthMethod, Client};
 use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::profile::Profile;
+use crate::model::time::Span;
 
 impl Authenticator {
     /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
@@ -54,7 +55,9 @@ impl Authenticator {
         Terms {
             issuer: &self.audience,
             token_endpoints: if by_endpoint { &self.token_endpoints } else { &[] },
-            lifetime: client.and_then(|client| client.assertion_lifetime).unwrap_or(client_assertion::LIFETIME),
+            lifetime: client
+                .and_then(|client| client.assertion_lifetime)
+                .map_or(client_assertion::LIFETIME, Span::from),
             one_in_an_array: self.profile == Profile::Default,
         }
     }

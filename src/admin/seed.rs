@@ -1,26 +1,24 @@
-//! `--sql`: a registration as a migration, true on both databases.
+//! A registration as a migration, true on both databases.
 
 use crate::model::client::Client;
 use crate::model::credential::Origin;
 use crate::model::time::Span;
-use crate::store::clients::claims;
 use crate::store::secrets::NewSecret;
 
-/// The statements that register a client.
-pub(super) fn client(client: &Client, secret: Option<&NewSecret>) -> String {
+/// The statements that create a client.
+pub fn client(client: &Client, secret: Option<&NewSecret>) -> String {
     let id = quoted(client.client_id.as_str());
-    let claims = claims(client);
     let mut sql = format!(
         "-- Client {}. Its secret is not here, only the hash.\ninsert into client (client_id, scope, default_scope, token_ttl, claims, require_dpop, require_mtls_binding, assertion_audience, assertion_lifetime)\nvalues ({id}, {}, {}, {}, {}, {}, {}, {}, {});\n",
         client.client_id,
-        quoted(client.scope.as_str()),
-        quoted(client.default_scope.as_str()),
-        seconds(client.token_ttl),
-        quoted(&claims),
+        quoted(client.scopes.allowed().as_str()),
+        quoted(client.scopes.default_scope().as_str()),
+        seconds(client.token_ttl.map(Span::from)),
+        quoted(&client.claims.to_ascii()),
         u8::from(client.require_dpop),
         u8::from(client.require_mtls_binding),
         quoted(client.assertion_audience.as_str()),
-        seconds(client.assertion_lifetime),
+        seconds(client.assertion_lifetime.map(Span::from)),
     );
     for resource in &client.resources {
         sql += &format!(

@@ -1,0 +1,45 @@
+//! Changes of single fields, as a merge patch has them (RFC 7396): a field that is not named keeps its value.
+
+/// What becomes of a field.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Change<T> {
+    /// It keeps its value.
+    #[default]
+    Keep,
+    /// It gets this value.
+    To(T),
+}
+
+impl<T> Change<T> {
+    /// Whether the field gets a value.
+    pub(super) fn is_set(&self) -> bool {
+        matches!(self, Self::To(_))
+    }
+
+    /// Makes the change.
+    pub(super) fn apply(self, field: &mut T) {
+        if let Self::To(value) = self {
+            *field = value;
+        }
+    }
+}
+
+impl<T> Change<Option<T>> {
+    /// Takes the value away, sets it, or keeps it when there is nothing to set.
+    pub fn of(is_removed: bool, value: Option<T>) -> Self {
+        if is_removed || value.is_some() { Self::To(value) } else { Self::Keep }
+    }
+}
+
+impl<T> From<Option<T>> for Change<T> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Keep, Self::To)
+    }
+}
+
+/// A list in the order of a table: sorted, each item once.
+pub(super) fn as_a_table<T: Ord>(mut items: Vec<T>) -> Vec<T> {
+    items.sort();
+    items.dedup();
+    items
+}

@@ -1,0 +1,95 @@
+//! What keeps a registration that can be read from working, as this server is configured.
+
+use std::sync::Arc;
+
+use super::Admin;
+use crate::crypto::certificate::Certificate;
+use crate::crypto::jwk::Alg;
+use crate::model::client::Client;
+use crate::model::credential::{Origin, StoredKey, StoredSecret};
+use crate::model::profile::Profile;
+use crate::model::resource::{Resource, TokenTyp};
+use crate::store::secrets::MAX_IMPORTED;
+
+/// Something that keeps a client, or tokens for a resource, from working.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationFault {
+    #[error("it is known by a name in its certificate, and without server.mtls.client_ca_file no CA vouches for one")]
+    NoClientCa,
+    #[error(
+        "it has a certificate, and none comes here: set server.mtls.listen, or server.client_cert_header behind a proxy"
+    )]
+    NoWayForCertificates,
+    #[error("all of its keys have expired")]
+    KeysExpired,
+    #[error("its certificate {0} has expired")]
+    CertificateExpired(Arc<str>),
+    #[error("no TLS handshake takes the certificate in x5c of its key {kid}: {fault}")]
+    UnusableCertificate { kid: Arc<str>, fault: String },
+    #[error("{0} imported secrets, of which the newest {MAX_IMPORTED} work; revoke the others")]
+    ImportedSecrets(usize),
+    #[error("the fapi2 profile takes no {0}")]
+    CredentialsRefused(String),
+    #[error("the fapi2 profile does not sign with {0}")]
+    IntrospectionAlg(Alg),
+    #[error("the fapi2 profile does not sign with {0}")]
+    ResourceAlg(Alg),
+    #[error("under the fapi2 profile its tokens have typ at+jwt all the same")]
+    TokenTyp,
+}
+
+impl Admin {
+    /// What is wrong with a client.
+    #[must_use]
+    pub fn client_faults(&self, client: &Client) -> Vec<RegistrationFault> {
+        let (mut faults, policy, now) = (Vec::new(), &self.policy, self.now());
+        if client.certificates.iter().any(|one| one.registered.needs_ca()) && !policy.has_client_ca {
+            faults.push(RegistrationFault::NoClientCa);
+        }
+        if !client.certificates.is_empty() && !policy.has_certificate_listener && !policy.certificates_by_proxy {
+            faults.push(RegistrationFault::NoWayForCertificates);
+        }
+        if !client.keys.is_empty() && client.keys.iter().all(|key| key.expires_at.is_some_and(|at| at <= now)) {
+            faults.push(RegistrationFault::KeysExpired);
+        }
+        let expired = client.certificates.iter().filter(|one| one.expires_at.is_some_and(|at| at <= now));
+        faults.extend(expired.map(|one| RegistrationFault::CertificateExpired(Arc::clone(&one.cert_id))));
+        for key in client.keys.iter().filter(|_| !policy.certificates_by_proxy) {
+            if let Some(fault) = key.key.x5c().and_then(Certificate::handshake_fault) {
+                faults.push(RegistrationFault::UnusableCertificate { kid: Arc::clone(&key.kid), fault });
+            }
+        }
+        let works = |secret: &&StoredSecret| secret.origin == Origin::Imported && secret.revoked_at.is_none();
+        let imported = client.secrets.iter().filter(works).count();
+        if imported > usize::try_from(MAX_IMPORTED).unwrap_or(2) {
+            faults.push(RegistrationFault::ImportedSecrets(imported));
+        }
+        faults.extend(self.outside_profile(client));
+        faults
+    }
+
+    /// What the profile keeps a client from.
+    fn outside_profile(&self, client: &Client) -> Option<RegistrationFault> {
+        let profile = self.policy.profile;
+        if let Some(alg) = client.introspection_signed_response_alg.filter(|alg| !profile.permits_alg(*alg)) {
+            return Some(RegistrationFault::IntrospectionAlg(alg));
+        }
+        let usable = |key: &StoredKey| key.key.algs().any(|alg| profile.permits_signature(alg));
+        let proves = client.keys.iter().any(usable) || client.jwks_uri.is_some() || !client.certificates.is_empty();
+        let refused = match (proves, client.keys.first(), client.secrets.first()) {
+            (false, Some(key), _) => format!("keys for {}", key.key.alg_text()),
+            (false, None, Some(_)) => "secrets".to_owned(),
+            _ => return None,
+        };
+        (profile == Profile::Fapi2).then_some(RegistrationFault::CredentialsRefused(refused))
+    }
+
+    /// What is wrong with a resource.
+    #[must_use]
+    pub fn resource_faults(&self, resource: &Resource) -> Vec<RegistrationFault> {
+        let profile = self.policy.profile;
+        let alg = resource.alg.filter(|alg| !profile.permits_alg(*alg)).map(RegistrationFault::ResourceAlg);
+        let ignored = profile == Profile::Fapi2 && resource.token_typ == TokenTyp::Jwt;
+        alg.into_iter().chain(ignored.then_some(RegistrationFault::TokenTyp)).collect()
+    }
+}

@@ -1,0 +1,122 @@
+//! Certificates of clients, for mutual TLS (RFC 8705 section 2): a name in them, or the certificate itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Admin, AdminError, Outcome, Reported, Warning};
+use crate::crypto::certificate::Certificate;
+use crate::crypto::secret::new_secret_id;
+use crate::model::certificate::RegisteredCertificate;
+use crate::model::client::Client;
+use crate::model::client_id::ClientId;
+use crate::model::credential::StoredCertificate;
+use crate::model::time::UnixTime;
+
+/// What is registered of a certificate.
+#[derive(Debug)]
+pub enum NewCertificate {
+    /// A name in the client's certificates, for which a CA vouches.
+    Name(RegisteredCertificate),
+    /// The certificate itself, for which no CA has to vouch.
+    SelfSigned(Certificate),
+}
+
+/// A registration of a client's certificate, and its last use.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    /// The client.
+    pub client_id: ClientId,
+    /// The registration.
+    pub stored: StoredCertificate,
+    /// When it last authenticated the client, to within half a minute.
+    pub last_used_at: Option<UnixTime>,
+}
+
+impl ClientCertificate {
+    /// The certificates of a client, with their last uses by id.
+    pub(super) fn all(client: &Client, uses: &HashMap<String, UnixTime>) -> Vec<Self> {
+        let with_use = |stored: &StoredCertificate| Self {
+            client_id: client.client_id.clone(),
+            stored: stored.clone(),
+            last_used_at: uses.get(&*stored.cert_id).copied(),
+        };
+        client.certificates.iter().map(with_use).collect()
+    }
+
+    /// The registration as JSON.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        json!({
+            "cert_id": self.stored.cert_id,
+            "kind": self.stored.registered.kind(),
+            "value": self.stored.registered.to_string(),
+            "created_at": self.stored.created_at,
+            "expires_at": self.stored.expires_at,
+            "last_used_at": self.last_used_at,
+        })
+    }
+
+    /// The same, with the client it belongs to.
+    #[must_use]
+    pub fn document_of_client(&self) -> Value {
+        let mut value = self.document();
+        if let Value::Object(members) = &mut value {
+            members.insert("client_id".into(), json!(self.client_id));
+        }
+        value
+    }
+}
+
+impl Admin {
+    /// Registers a name in the certificates of a client, or a certificate beside those it has.
+    pub async fn add_client_certificate(
+        &self,
+        client_id: &ClientId,
+        certificate: NewCertificate,
+    ) -> Reported<ClientCertificate> {
+        let (registered, expires_at, warnings) = match certificate {
+            NewCertificate::Name(name) => {
+                let warning = (!self.policy.has_client_ca).then_some(Warning::NoClientCa);
+                (name, None, warning.into_iter().collect())
+            }
+            NewCertificate::SelfSigned(certificate) => {
+                // From that second on it is not valid (RFC 5280 section 4.1.2.5 counts the second itself in).
+                let end = UnixTime(certificate.not_after().saturating_add(1));
+                let warnings = self.check_certificate(&certificate, None)?;
+                (RegisteredCertificate::self_signed(&certificate), Some(end), warnings)
+            }
+        };
+        let stored = StoredCertificate {
+            cert_id: new_secret_id()?.into(),
+            registered,
+            created_at: self.now(),
+            expires_at,
+            used: Arc::default(),
+        };
+        let added = self.store.add_client_certificate(client_id.as_str(), &stored).await;
+        added.map_err(|error| AdminError::of_client(error, client_id))?;
+        let value = ClientCertificate { client_id: client_id.clone(), stored, last_used_at: None };
+        Ok(Outcome { value, warnings })
+    }
+
+    /// The certificates of a client, or of all clients, and their last uses.
+    pub async fn client_certificates(&self, client_id: Option<&ClientId>) -> Reported<Vec<ClientCertificate>> {
+        let Outcome { value: clients, warnings } = self.each_client(client_id).await?;
+        let uses = self.store.certificate_uses(client_id.map(ClientId::as_str)).await?;
+        Ok(Outcome {
+            value: clients.iter().flat_map(|client| ClientCertificate::all(client, &uses)).collect(),
+            warnings,
+        })
+    }
+
+    /// Removes a registration of a client's certificate.
+    pub async fn remove_client_certificate(&self, client_id: &ClientId, cert_id: &str) -> Result<(), AdminError> {
+        if self.store.remove_client_certificate(client_id.as_str(), cert_id).await? {
+            return Ok(());
+        }
+        self.client(client_id).await?;
+        Err(AdminError::NoSuchCertificate { client_id: client_id.clone(), cert_id: cert_id.to_owned() })
+    }
+}

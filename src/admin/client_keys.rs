@@ -1,0 +1,167 @@
+//! Public keys of clients, for `private_key_jwt`: added beside each other and removed one by one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Admin, AdminError, Outcome, Reported, Warning};
+use crate::crypto::certificate::Certificate;
+use crate::crypto::json::{self, JsonError};
+use crate::crypto::jwk_set::{JwkSet, Skipped};
+use crate::crypto::signature_alg::SignatureAlg;
+use crate::crypto::verifying_key::{JwkError, VerifyingKey};
+use crate::model::client::Client;
+use crate::model::client_id::ClientId;
+use crate::model::credential::StoredKey;
+use crate::model::lifetime::ExpiresIn;
+use crate::model::time::UnixTime;
+
+/// A key of a client, and its last use.
+#[derive(Debug)]
+pub struct ClientKey {
+    /// The client.
+    pub client_id: ClientId,
+    /// The key.
+    pub key: StoredKey,
+    /// When it last authenticated the client, to within half a minute.
+    pub last_used_at: Option<UnixTime>,
+}
+
+impl ClientKey {
+    /// The keys of a client, with their last uses by client and `kid`.
+    pub(super) fn all(client: &Client, uses: &HashMap<(String, String), UnixTime>) -> Vec<Self> {
+        client.keys.iter().map(|key| Self::new(&client.client_id, key, uses)).collect()
+    }
+
+    fn new(client_id: &ClientId, key: &StoredKey, uses: &HashMap<(String, String), UnixTime>) -> Self {
+        let last_used_at = uses.get(&(client_id.to_string(), key.kid.to_string())).copied();
+        Self { client_id: client_id.clone(), key: key.clone(), last_used_at }
+    }
+
+    /// The key as JSON.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        json!({
+            "kid": self.key.kid,
+            "alg": self.key.key.alg().map(SignatureAlg::as_str),
+            "algs": self.key.key.algs().map(SignatureAlg::as_str).collect::<Vec<_>>(),
+            "thumbprint": self.key.key.jkt(),
+            "x5t#S256": self.key.key.x5c().map(Certificate::x5t_s256),
+            "created_at": self.key.created_at,
+            "expires_at": self.key.expires_at,
+            "last_used_at": self.last_used_at,
+        })
+    }
+
+    /// The same, with the client it belongs to.
+    #[must_use]
+    pub fn document_of_client(&self) -> Value {
+        let mut value = self.document();
+        if let Value::Object(members) = &mut value {
+            members.insert("client_id".into(), json!(self.client_id));
+        }
+        value
+    }
+}
+
+/// Text that has no public keys to register.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// It is not JSON.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// It is no key, or no set of keys.
+    #[error(transparent)]
+    Jwk(#[from] JwkError),
+    #[error("key {} of the set: {}", .0.at + 1, .0.why)]
+    Skipped(Skipped),
+    #[error("the set has no keys")]
+    Empty,
+}
+
+/// Reads a JWK, a JWK Set or one key in PEM. An administrator who registers keys wants all of them, so one that cannot be used
+/// is an error.
+pub fn read_public_keys(text: &[u8], alg: Option<SignatureAlg>) -> Result<Vec<VerifyingKey>, KeysError> {
+    if text.trim_ascii_start().starts_with(b"-----") {
+        return Ok(vec![VerifyingKey::from_pem(text, alg)?]);
+    }
+    if !json::object(text)?.contains_key("keys") {
+        return Ok(vec![VerifyingKey::from_text(text, alg)?]);
+    }
+    let JwkSet { keys, skipped } = JwkSet::parse(text, alg, MAX_KEYS)?;
+    match skipped.first() {
+        Some(skipped) => Err(KeysError::Skipped(*skipped)),
+        None if keys.is_empty() => Err(KeysError::Empty),
+        None => Ok(keys),
+    }
+}
+
+impl Admin {
+    /// Adds keys beside those a client has, all or none.
+    pub async fn add_client_keys(
+        &self,
+        client_id: &ClientId,
+        keys: Vec<VerifyingKey>,
+        expires_in: Option<ExpiresIn>,
+    ) -> Reported<Vec<ClientKey>> {
+        let now = self.now();
+        let stored = |key: VerifyingKey| StoredKey {
+            kid: key.kid().unwrap_or(key.jkt()).into(),
+            key: Arc::new(key),
+            created_at: now,
+            expires_at: expires_in.map(|span| now.plus(span.into())),
+            used: Arc::default(),
+        };
+        let keys: Vec<StoredKey> = keys.into_iter().map(stored).collect();
+        let mut warnings = Vec::new();
+        for key in &keys {
+            if let Some(certificate) = key.key.x5c() {
+                warnings.extend(self.check_certificate(certificate, Some(&key.kid))?);
+            }
+        }
+        let added = self.store.add_client_keys(client_id.as_str(), &keys).await;
+        added.map_err(|error| AdminError::of_client(error, client_id))?;
+        let value = keys.iter().map(|key| ClientKey::new(client_id, key, &HashMap::new())).collect();
+        Ok(Outcome { value, warnings })
+    }
+
+    /// Refuses a certificate that no TLS handshake takes, unless a proxy may take it; warns of what keeps it from
+    /// authenticating the client.
+    pub(super) fn check_certificate(
+        &self,
+        certificate: &Certificate,
+        kid: Option<&Arc<str>>,
+    ) -> Result<Vec<Warning>, AdminError> {
+        let (mut warnings, kid) = (Vec::new(), kid.cloned());
+        if let Some(fault) = certificate.handshake_fault() {
+            if !self.policy.certificates_by_proxy {
+                return Err(AdminError::UnusableCertificate { kid, fault });
+            }
+            warnings.push(Warning::OnlyByProxy { kid: kid.clone(), fault });
+        }
+        if !certificate.is_valid_at(self.now().0) {
+            warnings.push(Warning::NotValidNow { kid });
+        }
+        Ok(warnings)
+    }
+
+    /// The keys of a client, or of all clients, and their last uses.
+    pub async fn client_keys(&self, client_id: Option<&ClientId>) -> Reported<Vec<ClientKey>> {
+        let Outcome { value: clients, warnings } = self.each_client(client_id).await?;
+        let uses = self.store.key_uses(client_id.map(ClientId::as_str)).await?;
+        Ok(Outcome { value: clients.iter().flat_map(|client| ClientKey::all(client, &uses)).collect(), warnings })
+    }
+
+    /// Removes a key of a client.
+    pub async fn remove_client_key(&self, client_id: &ClientId, kid: &str) -> Result<(), AdminError> {
+        if self.store.remove_client_key(client_id.as_str(), kid).await? {
+            return Ok(());
+        }
+        self.client(client_id).await?;
+        Err(AdminError::NoSuchClientKey { client_id: client_id.clone(), kid: kid.to_owned() })
+    }
+}
+
+/// Most keys of a JWK Set that is registered.
+const MAX_KEYS: usize = 16;

@@ -1,0 +1,210 @@
+//! Clients: create, change, disable, enable and delete them, cut off their tokens, look at them.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::change::{Change, as_a_table};
+use super::client_certs::ClientCertificate;
+use super::client_keys::ClientKey;
+use super::{Admin, AdminError, Outcome, Reported, Warning};
+use crate::crypto::jwk::Alg;
+use crate::model::claims::RegisteredClaims;
+use crate::model::client::{AssertionAudience, Client, ClientScope, DefaultScopeError};
+use crate::model::client_id::ClientId;
+use crate::model::jwks_uri::JwksUri;
+use crate::model::lifetime::{AssertionLifetime, TokenTtl};
+use crate::model::resource::ResourceId;
+use crate::model::scope::Scope;
+use crate::model::time::{Span, UnixTime};
+use crate::store::StoreError;
+use crate::store::secrets::{NewSecret, SecretSummary};
+
+/// Changes of a client's registration, of which each field is spelt as its column.
+#[derive(Debug, Default)]
+pub struct ClientPatch {
+    pub scope: Change<Scope>,
+    pub default_scope: Change<Scope>,
+    pub resources: Change<Vec<ResourceId>>,
+    pub token_ttl: Change<Option<TokenTtl>>,
+    pub claims: Change<RegisteredClaims>,
+    pub auth_methods: Change<Option<Box<str>>>,
+    pub jwks_uri: Change<Option<JwksUri>>,
+    pub require_dpop: Change<bool>,
+    pub require_mtls_binding: Change<bool>,
+    pub assertion_audience: Change<AssertionAudience>,
+    pub assertion_lifetime: Change<Option<AssertionLifetime>>,
+    pub introspection_signed_response_alg: Change<Option<Alg>>,
+}
+
+impl ClientPatch {
+    /// The client of that id whose registration has these values.
+    pub fn new_client(self, client_id: ClientId) -> Result<Client, DefaultScopeError> {
+        // The time is set when it is created.
+        let mut client = Client::new(client_id, ClientScope::default(), UnixTime(0));
+        self.apply(&mut client)?;
+        Ok(client)
+    }
+
+    fn apply(self, client: &mut Client) -> Result<(), DefaultScopeError> {
+        let mut scope = client.scopes.allowed().clone();
+        let mut default_scope = client.scopes.default_scope().clone();
+        self.scope.apply(&mut scope);
+        self.default_scope.apply(&mut default_scope);
+        client.scopes = ClientScope::new(scope, default_scope)?;
+        self.resources.apply(&mut client.resources);
+        client.resources = as_a_table(std::mem::take(&mut client.resources));
+        self.token_ttl.apply(&mut client.token_ttl);
+        self.claims.apply(&mut client.claims);
+        self.auth_methods.apply(&mut client.auth_methods);
+        self.jwks_uri.apply(&mut client.jwks_uri);
+        self.require_dpop.apply(&mut client.require_dpop);
+        self.require_mtls_binding.apply(&mut client.require_mtls_binding);
+        self.assertion_audience.apply(&mut client.assertion_audience);
+        self.assertion_lifetime.apply(&mut client.assertion_lifetime);
+        self.introspection_signed_response_alg.apply(&mut client.introspection_signed_response_alg);
+        Ok(())
+    }
+}
+
+/// A client with all of its credentials and their last uses.
+#[derive(Debug)]
+pub struct ClientDetails {
+    pub client: Client,
+    pub secrets: Vec<SecretSummary>,
+    pub keys: Vec<ClientKey>,
+    pub certificates: Vec<ClientCertificate>,
+}
+
+impl ClientDetails {
+    /// The client as JSON, with its credentials.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        let mut value = document(&self.client);
+        if let Value::Object(members) = &mut value {
+            members.insert("secrets".into(), json!(self.secrets));
+            members.insert("keys".into(), self.keys.iter().map(ClientKey::document).collect());
+            let certificates = self.certificates.iter().map(ClientCertificate::document).collect();
+            members.insert("certificates".into(), certificates);
+        }
+        value
+    }
+}
+
+/// A client's registration as JSON, without its credentials.
+#[must_use]
+pub fn document(client: &Client) -> Value {
+    json!({
+        "client_id": client.client_id,
+        "enabled": client.enabled,
+        "created_at": client.created_at,
+        "not_before": Some(client.not_before).filter(|at| at.0 > 0),
+        "scope": client.scopes.allowed().as_str(),
+        "default_scope": client.scopes.default_scope().as_str(),
+        "resources": client.resources.iter().map(ResourceId::as_str).collect::<Vec<_>>(),
+        "token_ttl": client.token_ttl.map(|ttl| Span::from(ttl).seconds()),
+        "auth_methods": client.auth_methods,
+        "claims": client.claims.members(),
+        "require_dpop": client.require_dpop,
+        "require_mtls_binding": client.require_mtls_binding,
+        "jwks_uri": client.jwks_uri.as_ref().map(JwksUri::as_str),
+        "assertion_audience": client.assertion_audience.as_str(),
+        "assertion_lifetime": client.assertion_lifetime.map(|lifetime| Span::from(lifetime).seconds()),
+        "introspection_signed_response_alg": client.introspection_signed_response_alg.map(Alg::as_str),
+    })
+}
+
+impl Admin {
+    /// Creates a client, with a first secret or none.
+    pub async fn create_client(&self, client: Client, secret: Option<&NewSecret>) -> Reported<Client> {
+        let client = Client { created_at: self.now(), ..client };
+        let warnings = self.token_size(&client).await?;
+        self.store.create_client(&client, secret).await?;
+        Ok(Outcome { value: client, warnings })
+    }
+
+    /// Changes a client. The value is `false` when it has these values already.
+    pub async fn change_client(&self, id: &ClientId, patch: ClientPatch) -> Reported<bool> {
+        let mut client = self.client(id).await?;
+        client.resources = as_a_table(client.resources);
+        let before = document(&client);
+        let (sets_uri, sets_methods) = (patch.jwks_uri.is_set(), patch.auth_methods.is_set());
+        patch.apply(&mut client)?;
+        if document(&client) == before {
+            return Ok(Outcome { value: false, warnings: Vec::new() });
+        }
+        let warnings = self.token_size(&client).await?;
+        // First what can be refused.
+        if sets_uri {
+            let uri = client.jwks_uri.as_ref().map(JwksUri::as_str);
+            found(self.store.set_jwks_uri(id.as_str(), uri).await?, id)?;
+        }
+        if sets_methods {
+            found(self.store.set_auth_methods(id.as_str(), client.auth_methods.as_deref()).await?, id)?;
+        }
+        found(self.store.update_client(&client).await?, id)?;
+        Ok(Outcome { value: true, warnings })
+    }
+
+    /// Enables or disables a client. `Ok(false)` when it was so already.
+    pub async fn set_client_enabled(&self, id: &ClientId, enabled: bool) -> Result<bool, AdminError> {
+        let before = self.store.client(id.as_str()).await;
+        // Written all the same: another administrator may have changed it since.
+        found(self.store.set_client_enabled(id.as_str(), enabled).await?, id)?;
+        Ok(!matches!(before, Ok(Some(client)) if client.enabled == enabled))
+    }
+
+    /// Deletes a client with its credentials, and so revokes its tokens.
+    pub async fn delete_client(&self, id: &ClientId) -> Result<(), AdminError> {
+        found(self.store.delete_client(id.as_str()).await?, id)
+    }
+
+    /// Revokes all tokens that a client was issued until now; it may ask for new ones.
+    pub async fn revoke_tokens_of(&self, id: &ClientId) -> Result<(), AdminError> {
+        found(self.store.revoke_tokens_of(id.as_str(), self.now()).await?, id)
+    }
+
+    /// One client, read without reading others.
+    pub async fn client(&self, id: &ClientId) -> Result<Client, AdminError> {
+        self.store.client(id.as_str()).await?.ok_or_else(|| AdminError::NoSuchClient(id.clone()))
+    }
+
+    /// One client with its credentials and their last uses.
+    pub async fn client_details(&self, id: &ClientId) -> Result<ClientDetails, AdminError> {
+        let client = self.client(id).await?;
+        let secrets = self.store.secrets(Some(id.as_str())).await?;
+        let key_uses = self.store.key_uses(Some(id.as_str())).await?;
+        let certificate_uses = self.store.certificate_uses(Some(id.as_str())).await?;
+        let keys = ClientKey::all(&client, &key_uses);
+        let certificates = ClientCertificate::all(&client, &certificate_uses);
+        Ok(ClientDetails { client, secrets, keys, certificates })
+    }
+
+    /// All clients by id; one whose rows cannot be understood is an error of its own.
+    pub async fn clients(&self) -> Result<Vec<(String, Result<Arc<Client>, StoreError>)>, AdminError> {
+        let clients = self.everything().await?.clients.into_iter();
+        let mut clients: Vec<_> = clients.filter_map(|(id, client)| Some((id, client?))).collect();
+        clients.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(clients)
+    }
+
+    /// The client `id`, or all that can be read, by id.
+    pub(super) async fn each_client(&self, id: Option<&ClientId>) -> Reported<Vec<Arc<Client>>> {
+        if let Some(id) = id {
+            return Ok(Outcome { value: vec![Arc::new(self.client(id).await?)], warnings: Vec::new() });
+        }
+        let (mut clients, mut warnings) = (Vec::new(), Vec::new());
+        for (_, client) in self.clients().await? {
+            match client {
+                Ok(client) => clients.push(client),
+                Err(fault) => warnings.push(Warning::LeftOut(fault)),
+            }
+        }
+        Ok(Outcome { value: clients, warnings })
+    }
+}
+
+/// Turns "no row" into a refusal.
+fn found(found: bool, id: &ClientId) -> Result<(), AdminError> {
+    if found { Ok(()) } else { Err(AdminError::NoSuchClient(id.clone())) }
+}

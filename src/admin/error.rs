@@ -1,0 +1,77 @@
+//! Refusals of administration, each with the values that it is about.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use crate::crypto::NoEntropy;
+use crate::crypto::jwk::KeyError;
+use crate::crypto::secret::HashError;
+use crate::crypto::secret_tag::TagKid;
+use crate::model::client::DefaultScopeError;
+use crate::model::client_id::ClientId;
+use crate::model::resource::ResourceId;
+use crate::model::time::{Span, UnixTime};
+use crate::protocol::error::inactive::Inactive;
+use crate::store::{Refusal, StoreError};
+
+/// Why a use case changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("there is no client {0}")]
+    NoSuchClient(ClientId),
+    #[error("there is no resource {0}")]
+    NoSuchResource(ResourceId),
+    #[error("client {client_id} has no secret {secret_id}")]
+    NoSuchSecret { client_id: ClientId, secret_id: String },
+    #[error("client {client_id} has no key {kid}")]
+    NoSuchClientKey { client_id: ClientId, kid: String },
+    #[error("client {client_id} has no certificate {cert_id}")]
+    NoSuchCertificate { client_id: ClientId, cert_id: String },
+    #[error("there is no key {0}")]
+    NoSuchSigningKey(String),
+    #[error("there is no tag key {0}")]
+    NoSuchTagKey(TagKid),
+    /// The default scope would not be a part of the scope.
+    #[error(transparent)]
+    DefaultScope(#[from] DefaultScopeError),
+    #[error("secret {secret_id} of client {client_id} is in use, last at {last_used_at}: nothing is changed")]
+    SecretInUse { client_id: ClientId, secret_id: String, last_used_at: UnixTime },
+    #[error(
+        "secret {secret_id} of client {client_id} was made at {created_at}, less than {if_unused} ago: nothing is changed"
+    )]
+    SecretTooYoung { client_id: ClientId, secret_id: String, created_at: UnixTime, if_unused: Span },
+    #[error("{}: {fault}", refused_certificate(.kid.as_deref()))]
+    UnusableCertificate { kid: Option<Arc<str>>, fault: String },
+    #[error("there is nothing to revoke: {0}")]
+    NothingToRevoke(Inactive),
+    /// A private key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A secret cannot be hashed.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// There is no randomness.
+    #[error(transparent)]
+    NoEntropy(#[from] NoEntropy),
+    #[error("{0}")]
+    SealingKey(#[source] Box<dyn Error + Send + Sync>),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+impl AdminError {
+    /// The error of a write to what belongs to `client_id`.
+    pub(super) fn of_client(error: StoreError, client_id: &ClientId) -> Self {
+        match error {
+            StoreError::Refused(Refusal::NoSuchClient) => Self::NoSuchClient(client_id.clone()),
+            other => other.into(),
+        }
+    }
+}
+
+fn refused_certificate(kid: Option<&str>) -> String {
+    match kid {
+        Some(kid) => format!("key {kid}: no TLS handshake takes the certificate in x5c"),
+        None => "no TLS handshake takes this certificate".to_owned(),
+    }
+}

@@ -1,0 +1,152 @@
+//! Signing keys: generate, rotate, import, remove, list. Their states follow from times alone.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Admin, AdminError, Outcome, Reported, Warning};
+use crate::crypto::jwk::Alg;
+use crate::crypto::jws::SigningKey;
+use crate::keyring::{KeyState, PUBLISH_AHEAD, Timeline};
+use crate::model::time::{Span, UnixTime};
+use crate::store::keys::{SealedKey, new_key};
+
+/// A signing key with its state, and its public half where the sealing key opens it.
+#[derive(Debug)]
+pub struct ListedKey {
+    /// The key at rest.
+    pub key: SealedKey,
+    /// Its state now.
+    pub state: KeyState,
+    /// The key, opened.
+    pub opened: Option<SigningKey>,
+}
+
+impl ListedKey {
+    /// The public key as a JWK.
+    #[must_use]
+    pub fn jwk(&self) -> Option<Value> {
+        self.opened.as_ref().map(SigningKey::published)
+    }
+
+    /// The key as JSON.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        let Self { key, state, .. } = self;
+        json!({
+            "kid": key.kid, "alg": key.alg, "state": state, "created_at": key.created_at, "active_at": key.active_at,
+            "jwk": self.jwk(),
+        })
+    }
+}
+
+impl Admin {
+    /// Makes a key of an algorithm, or of the server's default. The first of its algorithm signs at once, any other once
+    /// every verifier has had time to fetch it: that is how keys are rotated, too.
+    pub async fn generate_key(&self, alg: Option<Alg>) -> Result<SealedKey, AdminError> {
+        let (alg, now) = (alg.unwrap_or(self.policy.defaults.alg), self.now());
+        let ahead = ahead(&self.store.keys().await?, alg, now);
+        let key = new_key(alg, &*self.sealing_key()?, now, ahead)?;
+        self.store.add_key(&key).await?;
+        Ok(key)
+    }
+
+    /// Imports a private key in PEM. It signs as [`generate_key`](Self::generate_key) says.
+    pub async fn import_key(&self, alg: Option<Alg>, pem: &[u8]) -> Result<SealedKey, AdminError> {
+        let (alg, now) = (alg.unwrap_or(self.policy.defaults.alg), self.now());
+        let (key, pkcs8) = SigningKey::from_pem(alg, pem)?;
+        let active_at = now.plus(ahead(&self.store.keys().await?, alg, now));
+        let key = SealedKey::seal(&key, &pkcs8, &*self.sealing_key()?, active_at, now)?;
+        self.store.add_key(&key).await?;
+        Ok(key)
+    }
+
+    /// Removes a key at once, and makes another that signs now where no other of its algorithm does: an algorithm in use is
+    /// never left without one. Returns the key that was made.
+    pub async fn remove_key(&self, kid: &str) -> Result<Option<SealedKey>, AdminError> {
+        let (keys, now) = (self.store.keys().await?, self.now());
+        let missing = || AdminError::NoSuchSigningKey(kid.to_owned());
+        let removed = keys.iter().find(|key| key.kid == kid).ok_or_else(missing)?;
+        let of_alg = keys.iter().filter(|key| key.alg == removed.alg).map(|key| (key.active_at, &key.kid));
+        let timeline = Timeline::new(of_alg.collect());
+        let mut others_sign = false;
+        for (other, state) in timeline.states(now).filter(|(other, _)| ***other != kid) {
+            match state {
+                KeyState::Active | KeyState::Retiring => others_sign = true,
+                // It would sign again once the key that replaced it is no more.
+                KeyState::Gone => {
+                    self.store.remove_key(other, None).await?;
+                }
+                KeyState::Next => {}
+            }
+        }
+        // A row of an unknown algorithm signed nothing, so nothing has to succeed it.
+        let alg: Option<Alg> = removed.alg.parse().ok();
+        let successor = match alg.filter(|_| !others_sign) {
+            Some(alg) => Some(new_key(alg, &*self.sealing_key()?, now, Span::from_secs(0))?),
+            None => None,
+        };
+        if self.store.remove_key(kid, successor.as_ref()).await? { Ok(successor) } else { Err(missing()) }
+    }
+
+    /// All signing keys with their states, by algorithm.
+    pub async fn keys(&self) -> Reported<Vec<ListedKey>> {
+        let (sealing_key, warnings) = match (self.sealing_key)() {
+            Ok(key) => (Some(key), Vec::new()),
+            Err(error) => (None, vec![Warning::NoPublicKeys(error)]),
+        };
+        let mut by_alg: BTreeMap<String, Vec<(UnixTime, SealedKey)>> = BTreeMap::new();
+        for key in self.store.keys().await? {
+            by_alg.entry(key.alg.clone()).or_default().push((key.active_at, key));
+        }
+        let mut value = Vec::new();
+        for timeline in by_alg.into_values().map(Timeline::new) {
+            for (key, state) in timeline.states(self.now()) {
+                let opened = sealing_key.as_ref().and_then(|under| key.open(under).ok());
+                let opened = opened.map(|key| if self.policy.fully_specified { key.fully_specified() } else { key });
+                value.push(ListedKey { key: key.clone(), state, opened });
+            }
+        }
+        Ok(Outcome { value, warnings })
+    }
+
+    /// One signing key with its state.
+    pub async fn key(&self, kid: &str) -> Reported<ListedKey> {
+        let Outcome { value, warnings } = self.keys().await?;
+        let key = value.into_iter().find(|listed| listed.key.kid == kid);
+        let value = key.ok_or_else(|| AdminError::NoSuchSigningKey(kid.to_owned()))?;
+        Ok(Outcome { value, warnings })
+    }
+}
+
+/// A new key waits until verifiers have fetched it, unless there is no other. Each has a second of its own, so that of two
+/// that are made at once the later one signs last.
+fn ahead(keys: &[SealedKey], alg: Alg, now: UnixTime) -> Span {
+    let taken: Vec<UnixTime> = keys.iter().filter(|key| key.alg == alg.as_str()).map(|key| key.active_at).collect();
+    let earliest = if taken.is_empty() { 0 } else { PUBLISH_AHEAD.duration().as_secs() };
+    let mut seconds = (earliest..).map(Span::from_secs);
+    seconds.find(|ahead| !taken.contains(&now.plus(*ahead))).unwrap_or(PUBLISH_AHEAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_keys_that_are_made_at_once_sign_one_after_the_other() {
+        let key = |alg: Alg, active_at: UnixTime| SealedKey {
+            kid: String::new(),
+            alg: alg.to_string(),
+            sealed: Vec::new(),
+            active_at,
+            created_at: active_at,
+        };
+        let now = UnixTime(1000);
+        assert_eq!(ahead(&[], Alg::Es256, now), Span::from_secs(0));
+        let mut keys = vec![key(Alg::EdDsa, now), key(Alg::Es256, now)];
+        let first = ahead(&keys, Alg::Es256, now);
+        assert_eq!(first, PUBLISH_AHEAD);
+        keys.push(key(Alg::Es256, now.plus(first)));
+        assert_eq!(now.plus(ahead(&keys, Alg::Es256, now)), now.plus(first).plus(Span::from_secs(1)));
+    }
+}

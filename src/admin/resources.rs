@@ -1,0 +1,79 @@
+//! Protected resources: create, change, delete, list.
+
+use serde_json::{Value, json};
+
+use super::change::{Change, as_a_table};
+use super::{Admin, AdminError};
+use crate::crypto::jwk::Alg;
+use crate::model::client_id::ClientId;
+use crate::model::lifetime::TokenTtl;
+use crate::model::resource::{Resource, ResourceId, TokenTyp};
+use crate::model::scope::Scope;
+use crate::model::time::Span;
+
+/// Changes of a resource.
+#[derive(Debug, Default)]
+pub struct ResourcePatch {
+    pub scope: Change<Scope>,
+    pub alg: Change<Option<Alg>>,
+    pub token_ttl: Change<Option<TokenTtl>>,
+    pub token_typ: Change<TokenTyp>,
+    pub introspectors: Change<Vec<ClientId>>,
+}
+
+/// A resource as JSON.
+#[must_use]
+pub fn document(resource: &Resource) -> Value {
+    json!({
+        "identifier": resource.identifier.as_str(),
+        "scope": resource.scope.as_str(),
+        "alg": resource.alg.map(Alg::as_str),
+        "token_ttl": resource.token_ttl.map(|ttl| Span::from(ttl).seconds()),
+        "token_typ": resource.token_typ.as_str(),
+        "introspect_by": resource.introspectors,
+    })
+}
+
+impl Admin {
+    /// Creates a resource. An introspector that is named twice is one.
+    pub async fn create_resource(&self, resource: Resource) -> Result<Resource, AdminError> {
+        let resource = Resource { introspectors: as_a_table(resource.introspectors), ..resource };
+        self.store.create_resource(&resource, self.now()).await?;
+        Ok(resource)
+    }
+
+    /// Changes a resource. `Ok(false)` when it has these values already.
+    pub async fn change_resource(&self, uri: &ResourceId, patch: ResourcePatch) -> Result<bool, AdminError> {
+        let mut resource = self.resource(uri).await?;
+        resource.introspectors = as_a_table(resource.introspectors);
+        let before = resource.clone();
+        patch.scope.apply(&mut resource.scope);
+        patch.alg.apply(&mut resource.alg);
+        patch.token_ttl.apply(&mut resource.token_ttl);
+        patch.token_typ.apply(&mut resource.token_typ);
+        patch.introspectors.apply(&mut resource.introspectors);
+        resource.introspectors = as_a_table(resource.introspectors);
+        if resource == before {
+            return Ok(false);
+        }
+        let found = self.store.update_resource(&resource).await?;
+        if found { Ok(true) } else { Err(AdminError::NoSuchResource(uri.clone())) }
+    }
+
+    /// Deletes a resource that no client uses.
+    pub async fn delete_resource(&self, uri: &ResourceId) -> Result<(), AdminError> {
+        let found = self.store.delete_resource(uri.as_str()).await?;
+        if found { Ok(()) } else { Err(AdminError::NoSuchResource(uri.clone())) }
+    }
+
+    /// One resource.
+    pub async fn resource(&self, uri: &ResourceId) -> Result<Resource, AdminError> {
+        let mut resources = self.resources().await?.into_iter();
+        resources.find(|resource| resource.identifier == *uri).ok_or_else(|| AdminError::NoSuchResource(uri.clone()))
+    }
+
+    /// All resources.
+    pub async fn resources(&self) -> Result<Vec<Resource>, AdminError> {
+        Ok(self.store.resources().await?.into_iter().collect::<Result<_, _>>()?)
+    }
+}

@@ -1,0 +1,222 @@
+//! Client secrets: generate, import, rotate with overlap, revoke, retire, list.
+
+use super::{Admin, AdminError, Outcome, Reported, Warning};
+use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
+use crate::crypto::secret_tag::TagKey;
+use crate::model::client::AuthMethod;
+use crate::model::client_id::ClientId;
+use crate::model::credential::Origin;
+use crate::model::lifetime::{ExpiresIn, UnusedFor};
+use crate::model::time::{Span, UnixTime};
+use crate::store::secrets::{NewSecret, SecretSummary};
+
+/// What an administrator decides about a new secret.
+#[derive(Debug, Default)]
+pub struct SecretOptions {
+    /// Text to tell the secret from others.
+    pub label: String,
+    /// When it expires, from now.
+    pub expires_in: Option<ExpiresIn>,
+}
+
+/// A secret that was just made: it is shown once, and its row is stored.
+#[derive(Debug)]
+pub struct GeneratedSecret {
+    /// The secret in clear.
+    pub secret: ClientSecret,
+    /// Its row.
+    pub stored: NewSecret,
+}
+
+/// Text that is no secret to import.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ChosenSecretError {
+    /// A longer one is refused, not cut.
+    #[error("a secret has at most {MAX_SECRET} bytes; this one is longer")]
+    TooLong,
+    /// Not text.
+    #[error("a secret is text in UTF-8; this one is not")]
+    NotUtf8,
+    /// Easily guessed, or mistyped.
+    #[error("a secret has at least 16 bytes and no control characters")]
+    TooWeak,
+}
+
+/// Takes a secret that was chosen elsewhere.
+pub fn chosen_secret(bytes: &[u8]) -> Result<ClientSecret, ChosenSecretError> {
+    if bytes.len() > MAX_SECRET {
+        return Err(ChosenSecretError::TooLong);
+    }
+    let secret = str::from_utf8(bytes).map_err(|_| ChosenSecretError::NotUtf8)?;
+    if secret.len() < 16 || secret.contains(char::is_control) {
+        return Err(ChosenSecretError::TooWeak);
+    }
+    Ok(ClientSecret::new(secret.to_owned()))
+}
+
+impl Admin {
+    /// Generates a secret for a client, which has it once it is stored.
+    pub async fn generate_secret(&self, client_id: &ClientId, options: SecretOptions) -> Reported<GeneratedSecret> {
+        let tag_keys = self.usable_tag_keys().await?;
+        let mut made = self.new_secret(client_id, tag_keys.first(), options)?;
+        made.warnings.extend(tag_keys.is_empty().then_some(Warning::Untagged));
+        Ok(made)
+    }
+
+    /// Generates a secret for a seed, which changes nothing here: it carries a tag only if the database, where `reachable`
+    /// says so, has a tag key already.
+    pub async fn generate_secret_for_seed(
+        &self,
+        client_id: &ClientId,
+        options: SecretOptions,
+        reachable: bool,
+    ) -> Reported<GeneratedSecret> {
+        let tag_keys = if reachable { self.tag_keys_for_seed().await? } else { Vec::new() };
+        self.new_secret(client_id, tag_keys.first(), options)
+    }
+
+    /// Makes a secret: it has an id, a hash of the configured cost, a tag where there is a key for one, and an end if one was
+    /// asked for.
+    fn new_secret(
+        &self,
+        client_id: &ClientId,
+        tag_key: Option<&TagKey>,
+        options: SecretOptions,
+    ) -> Reported<GeneratedSecret> {
+        let secret_id = new_secret_id()?;
+        let secret = ClientSecret::generate(client_id.as_str(), &secret_id, tag_key)?;
+        let origin = tag_key.map_or(Origin::Named, |key| Origin::Tagged(key.kid()));
+        let stored = self.row(&secret, secret_id, origin, options)?;
+        let permitted = self.policy.profile.permits_method(AuthMethod::ClientSecretBasic);
+        let warnings = (!permitted).then_some(Warning::SecretsRefused).into_iter().collect();
+        Ok(Outcome { value: GeneratedSecret { secret, stored }, warnings })
+    }
+
+    fn row(
+        &self,
+        secret: &ClientSecret,
+        secret_id: String,
+        origin: Origin,
+        SecretOptions { label, expires_in }: SecretOptions,
+    ) -> Result<NewSecret, AdminError> {
+        let created_at = self.now();
+        let hash = SecretHash::new(secret.expose(), self.policy.argon2, &mut Memory::default())?;
+        let expires_at = expires_in.map(|span| created_at.plus(span.into()));
+        Ok(NewSecret { secret_id, hash, origin, label, created_at, expires_at })
+    }
+
+    /// Adds a secret beside those a client has.
+    pub async fn add_secret(&self, client_id: &ClientId, options: SecretOptions) -> Reported<GeneratedSecret> {
+        let made = self.generate_secret(client_id, options).await?;
+        self.store_secret(client_id, &made.value.stored).await?;
+        Ok(made)
+    }
+
+    /// Adds a secret in place of all that have its label.
+    pub async fn replace_secret(&self, client_id: &ClientId, options: SecretOptions) -> Reported<GeneratedSecret> {
+        self.store.delete_secrets_labelled(client_id.as_str(), &options.label).await?;
+        self.add_secret(client_id, options).await
+    }
+
+    /// Adds a secret that was chosen elsewhere. One that a grantd generated carries its id, and keeps it.
+    pub async fn import_secret(
+        &self,
+        client_id: &ClientId,
+        secret: &ClientSecret,
+        options: SecretOptions,
+    ) -> Reported<NewSecret> {
+        let mut warnings = Vec::new();
+        let (secret_id, origin) = match secret.secret_id() {
+            Some(secret_id) => {
+                let tag_keys = self.usable_tag_keys().await?;
+                warnings.extend(tag_keys.is_empty().then_some(Warning::Untagged));
+                let tagged_by = secret.tagged_by(client_id.as_str(), &tag_keys);
+                (secret_id.to_owned(), tagged_by.map_or(Origin::Named, Origin::Tagged))
+            }
+            None => (new_secret_id()?, Origin::Imported),
+        };
+        let stored = self.row(secret, secret_id, origin, options)?;
+        self.store_secret(client_id, &stored).await?;
+        Ok(Outcome { value: stored, warnings })
+    }
+
+    async fn store_secret(&self, client_id: &ClientId, secret: &NewSecret) -> Result<(), AdminError> {
+        let added = self.store.add_secret(client_id.as_str(), secret).await;
+        added.map_err(|error| AdminError::of_client(error, client_id))
+    }
+
+    /// Lets the other secrets of a client that work expire at `at`, or when they would anyway. Returns how many now expire at
+    /// `at`. The secret that replaces them has to be shown first: one that nobody has seen replaces nothing.
+    pub async fn expire_other_secrets(
+        &self,
+        client_id: &ClientId,
+        kept: &str,
+        at: UnixTime,
+    ) -> Result<u64, AdminError> {
+        Ok(self.store.expire_other_secrets(client_id.as_str(), kept, at).await?)
+    }
+
+    /// Revokes a secret. Returns when it was revoked before.
+    pub async fn revoke_secret(&self, client_id: &ClientId, secret_id: &str) -> Result<Option<UnixTime>, AdminError> {
+        let before = self.secret(client_id, secret_id).await?.and_then(|secret| secret.revoked_at);
+        if self.store.revoke_secret(client_id.as_str(), secret_id, self.now()).await? {
+            return Ok(before);
+        }
+        Err(self.no_such_secret(client_id, secret_id).await)
+    }
+
+    /// Revokes a secret unless it was used or made within `if_unused`. Returns when it was revoked before.
+    pub async fn retire_secret(
+        &self,
+        client_id: &ClientId,
+        secret_id: &str,
+        if_unused: UnusedFor,
+    ) -> Result<Option<UnixTime>, AdminError> {
+        let (now, if_unused) = (self.now(), Span::from(if_unused));
+        let since = UnixTime(now.0 - if_unused.seconds());
+        if self.store.retire_secret(client_id.as_str(), secret_id, since, now).await? {
+            return Ok(None);
+        }
+        let Some(secret) = self.secret(client_id, secret_id).await? else {
+            return Err(self.no_such_secret(client_id, secret_id).await);
+        };
+        let (client_id, secret_id) = (client_id.clone(), secret.secret_id);
+        match (secret.revoked_at, secret.last_used_at.filter(|at| *at > since)) {
+            (Some(at), _) => Ok(Some(at)),
+            (None, Some(last_used_at)) => Err(AdminError::SecretInUse { client_id, secret_id, last_used_at }),
+            (None, None) => {
+                Err(AdminError::SecretTooYoung { client_id, secret_id, created_at: secret.created_at, if_unused })
+            }
+        }
+    }
+
+    async fn secret(&self, client_id: &ClientId, secret_id: &str) -> Result<Option<SecretSummary>, AdminError> {
+        let mut secrets = self.secrets(client_id).await?.into_iter();
+        Ok(secrets.find(|secret| secret.secret_id == secret_id))
+    }
+
+    async fn no_such_secret(&self, client_id: &ClientId, secret_id: &str) -> AdminError {
+        let missing = AdminError::NoSuchSecret { client_id: client_id.clone(), secret_id: secret_id.to_owned() };
+        self.client(client_id).await.err().unwrap_or(missing)
+    }
+
+    /// The secrets of a client, oldest first.
+    pub async fn secrets(&self, client_id: &ClientId) -> Result<Vec<SecretSummary>, AdminError> {
+        Ok(self.store.secrets(Some(client_id.as_str())).await?)
+    }
+
+    /// The secrets of all clients that expire within a time, the next to expire first.
+    pub async fn expiring_secrets(&self, within: Span) -> Result<Vec<SecretSummary>, AdminError> {
+        let now = self.now();
+        let until = now.plus(within);
+        let mut secrets = self.store.secrets(None).await?;
+        secrets.retain(|secret| {
+            secret.revoked_at.is_none() && secret.expires_at.is_some_and(|at| at > now && at <= until)
+        });
+        secrets.sort_by_key(|secret| secret.expires_at);
+        Ok(secrets)
+    }
+}
+
+/// Bytes of the longest secret that is imported.
+pub const MAX_SECRET: usize = 4096;

@@ -1,0 +1,29 @@
+//! Warns of tokens that are too large for what carries them, before a client meets a refused header field.
+
+use super::{Admin, AdminError, Warning};
+use crate::model::client::Client;
+use crate::model::resource::Resource;
+use crate::protocol::access_token::size::{TOO_LARGE, longest};
+
+impl Admin {
+    /// What is wrong with the size of a client's tokens, when `resources` are all that are registered.
+    #[must_use]
+    pub fn large_tokens(&self, client: &Client, resources: &[&Resource]) -> Option<Warning> {
+        let size = longest(self.policy.issuer.as_str(), client, resources, &self.policy.defaults);
+        (size > TOO_LARGE).then(|| Warning::LargeTokens { client_id: client.client_id.clone(), size })
+    }
+
+    /// Warns when the tokens of a client that is registered or changed can be too large.
+    pub(super) async fn token_size(&self, client: &Client) -> Result<Vec<Warning>, AdminError> {
+        if longest(self.policy.issuer.as_str(), client, &[], &self.policy.defaults) + RESOURCE < TOO_LARGE {
+            // No resource makes them too large, so none has to be loaded.
+            return Ok(Vec::new());
+        }
+        let resources = self.store.resources().await?;
+        let readable: Vec<&Resource> = resources.iter().filter_map(|resource| resource.as_ref().ok()).collect();
+        Ok(self.large_tokens(client, &readable).into_iter().collect())
+    }
+}
+
+/// Bytes that the longest identifier (2048) and a signature of RSA add at most.
+const RESOURCE: usize = 3072;

@@ -1,0 +1,79 @@
+//! What a person is told beside the words of the admin floor: the command that helps.
+
+use crate::admin::checkup::RegistrationFault;
+use crate::admin::secrets::ChosenSecretError;
+use crate::admin::{AdminError, Warning};
+use crate::store::{Refusal, StoreError};
+
+/// What to do about an error: text to append to it.
+pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
+    if let Some(ChosenSecretError::TooWeak) = error.downcast_ref() {
+        return Some("`grantd client secret add` makes a good one".to_owned());
+    }
+    Some(match error.chain().find_map(|cause| cause.downcast_ref::<AdminError>())? {
+        AdminError::NoSuchClient(_) => "`grantd client list` lists them".to_owned(),
+        AdminError::NoSuchResource(_) => "`grantd resource list` lists them".to_owned(),
+        AdminError::NoSuchSecret { client_id, .. } => {
+            format!("`grantd client secret list {}` lists them", client_id.in_shell())
+        }
+        AdminError::NoSuchClientKey { client_id, .. } => {
+            format!("`grantd client key list {}` lists them", client_id.in_shell())
+        }
+        AdminError::NoSuchCertificate { client_id, .. } => {
+            format!("`grantd client cert list {}` lists them", client_id.in_shell())
+        }
+        AdminError::NoSuchSigningKey(_) => "`grantd key list` lists them".to_owned(),
+        AdminError::NoSuchTagKey(_) => "`grantd key tag list` lists them".to_owned(),
+        AdminError::DefaultScope(_) => "name both, --scope and --default-scope".to_owned(),
+        AdminError::UnusableCertificate { kid: Some(_), .. } => {
+            "leave x5c out, or make a certificate of X.509 version 3".to_owned()
+        }
+        AdminError::UnusableCertificate { kid: None, .. } => {
+            "make one of X.509 version 3 with openssl req -x509".to_owned()
+        }
+        AdminError::Store(StoreError::Refused(Refusal::ResourceInUse { .. })) => {
+            "take it from them first with `grantd client set ID --resource …`".to_owned()
+        }
+        AdminError::Store(StoreError::Refused(Refusal::TooManyImported(_))) => {
+            "secrets of `grantd client secret add` have no such limit".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+/// A warning as a line on stderr.
+pub(super) fn line(warning: &Warning) -> String {
+    match warning {
+        Warning::SecretsRefused => format!(
+            "note: {warning}; `grantd client create --no-secret`, then `grantd client key add` or `grantd client cert add`, makes a client that works"
+        ),
+        Warning::Untagged => format!("{warning}; `grantd doctor` says more"),
+        Warning::LeftOut(_) => warning.to_string(),
+        _ => format!("warning: {warning}"),
+    }
+}
+
+/// A fault of a registration, and the command that mends it; `id` is the client's or the resource's, as a word of a shell.
+pub(super) fn fault(fault: &RegistrationFault, id: &str) -> String {
+    let mend = match fault {
+        RegistrationFault::KeysExpired => format!("; `grantd client key add {id}` adds one"),
+        RegistrationFault::CertificateExpired(cert_id) => format!(
+            "; `grantd client cert add {id}` adds the next, `grantd client cert remove {id} {cert_id}` removes it"
+        ),
+        RegistrationFault::UnusableCertificate { kid, .. } => {
+            format!("; `grantd client key remove {id} {kid}`, then add the key without x5c or with another certificate")
+        }
+        RegistrationFault::CredentialsRefused(_) => {
+            format!("; `grantd client key add {id}` or `grantd client cert add {id}` gives it what it takes")
+        }
+        RegistrationFault::IntrospectionAlg(_) => {
+            format!("; `grantd client set {id} --introspection-signed-response-alg ES256`")
+        }
+        RegistrationFault::ResourceAlg(_) => format!("; `grantd resource set {id} --alg ES256`"),
+        RegistrationFault::TokenTyp => format!("; `grantd resource set {id} --token-typ at+jwt`"),
+        RegistrationFault::NoClientCa
+        | RegistrationFault::NoWayForCertificates
+        | RegistrationFault::ImportedSecrets(_) => String::new(),
+    };
+    format!("{fault}{mend}")
+}

@@ -1,0 +1,132 @@
+//! Further claims of a client's tokens, as an administrator registers them.
+
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+use crate::crypto::json::{self, JsonError};
+
+/// Claims that a client's tokens carry beside those of the server: few, small, and none that the server sets itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegisteredClaims(Map<String, Value>);
+
+/// Claims that cannot be registered.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RegisteredClaimsError {
+    /// The text is not a JSON object.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// The server sets this claim.
+    #[error("{0}: grantd sets this claim itself")]
+    Reserved(&'static str),
+    /// More claims than a client may have.
+    #[error("{0} claims, and a client has at most {MAX_COUNT}")]
+    TooMany(usize),
+    /// A longer text than a token has room for.
+    #[error("more than {MAX_CHARACTERS} characters")]
+    TooLong,
+}
+
+impl RegisteredClaims {
+    /// The claims by name.
+    #[must_use]
+    pub fn members(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The claims as JSON in ASCII, as the database wants them: SQLite does not check that text is UTF-8.
+    #[must_use]
+    pub fn to_ascii(&self) -> String {
+        let json = Value::Object(self.0.clone()).to_string();
+        let mut units = [0; 2];
+        json.chars()
+            .map(|character| match character {
+                ascii if ascii.is_ascii() => ascii.to_string(),
+                other => other.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+            })
+            .collect()
+    }
+
+    fn checked(members: Map<String, Value>) -> Result<Self, RegisteredClaimsError> {
+        if members.len() > MAX_COUNT {
+            return Err(RegisteredClaimsError::TooMany(members.len()));
+        }
+        match RESERVED.iter().find(|name| members.contains_key(**name)) {
+            Some(name) => Err(RegisteredClaimsError::Reserved(name)),
+            None => Ok(Self(members)),
+        }
+    }
+}
+
+impl TryFrom<Map<String, Value>> for RegisteredClaims {
+    type Error = RegisteredClaimsError;
+
+    fn try_from(members: Map<String, Value>) -> Result<Self, RegisteredClaimsError> {
+        let claims = Self::checked(members)?;
+        if claims.to_ascii().len() > MAX_CHARACTERS { Err(RegisteredClaimsError::TooLong) } else { Ok(claims) }
+    }
+}
+
+impl FromStr for RegisteredClaims {
+    type Err = RegisteredClaimsError;
+
+    /// Reads the claims by the same bounds as a token is read again, when its introspection is requested.
+    fn from_str(text: &str) -> Result<Self, RegisteredClaimsError> {
+        if text.len() > MAX_CHARACTERS {
+            return Err(RegisteredClaimsError::TooLong);
+        }
+        Self::checked(json::object(text.as_bytes())?)
+    }
+}
+
+/// Claims that grantd sets itself, so that no registration can override them.
+const RESERVED: [&str; 15] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "scope",
+    "client_id",
+    "cnf",
+    "act",
+    "may_act",
+    "auth_time",
+    "acr",
+    "amr",
+];
+/// Length of the longest text of claims: a token has no room for more.
+const MAX_CHARACTERS: usize = 4096;
+/// Largest number of further claims of a client.
+const MAX_COUNT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_are_few_and_small_and_none_of_the_servers_own() {
+        let read = |value: Value| RegisteredClaims::try_from(value.as_object().unwrap().clone());
+        let claims = read(json!({"team": "Zoë", "ids": [1, 2]})).unwrap();
+        assert_eq!(claims.to_ascii(), r#"{"ids":[1,2],"team":"Zo\u00eb"}"#);
+        assert_eq!(claims.to_ascii().parse(), Ok(claims));
+        for name in RESERVED {
+            assert_eq!(read(json!({ name: 1 })), Err(RegisteredClaimsError::Reserved(name)));
+            assert_eq!(
+                format!("{{\"{name}\":1}}").parse::<RegisteredClaims>(),
+                Err(RegisteredClaimsError::Reserved(name))
+            );
+        }
+        let many: Map<String, Value> = (0..65).map(|n| (n.to_string(), json!(1))).collect();
+        assert_eq!(RegisteredClaims::try_from(many), Err(RegisteredClaimsError::TooMany(65)));
+        let (fits, long) = (json!({"a": "x".repeat(4088)}), json!({"a": "é".repeat(682)}));
+        assert!(read(fits.clone()).is_ok() && fits.to_string().parse::<RegisteredClaims>().is_ok());
+        assert_eq!(read(long), Err(RegisteredClaimsError::TooLong));
+        assert_eq!(format!(" {fits}").parse::<RegisteredClaims>(), Err(RegisteredClaimsError::TooLong));
+        assert!("[]".parse::<RegisteredClaims>().is_err());
+    }
+}

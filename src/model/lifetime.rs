@@ -1,0 +1,90 @@
+//! Spans of time that administrators choose, each within its range.
+
+use std::str::FromStr;
+
+use super::time::{Span, SpanError};
+
+/// A span of time that cannot be chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum LifetimeError {
+    /// The text is not a span of time.
+    #[error(transparent)]
+    Span(#[from] SpanError),
+    /// The span is outside this range.
+    #[error("{0}")]
+    Range(&'static str),
+}
+
+/// Declares a span of time that is within a range of seconds.
+macro_rules! lifetime {
+    ($(#[$doc:meta])* $name:ident, $seconds:expr, $range:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(Span);
+
+        impl TryFrom<Span> for $name {
+            type Error = LifetimeError;
+
+            fn try_from(span: Span) -> Result<Self, LifetimeError> {
+                if ($seconds).contains(&span.seconds()) { Ok(Self(span)) } else { Err(LifetimeError::Range($range)) }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = LifetimeError;
+
+            fn from_str(text: &str) -> Result<Self, LifetimeError> {
+                text.parse::<Span>()?.try_into()
+            }
+        }
+
+        impl From<$name> for Span {
+            fn from(lifetime: $name) -> Self {
+                lifetime.0
+            }
+        }
+    };
+}
+
+lifetime!(
+    /// The lifetime of a token: a longer-lived one could not be taken back in time.
+    TokenTtl, 1..=86400, "from 1s to 24h"
+);
+lifetime!(
+    /// The longest lifetime of a client's assertions, from their `iat`.
+    AssertionLifetime, 60..=3600, "from 1m to 1h"
+);
+lifetime!(
+    /// The time from now until a new credential expires.
+    ExpiresIn, 1.., "at least 1s"
+);
+lifetime!(
+    /// The time for which a credential was not used.
+    UnusedFor, 60.., "at least 1m, since replicas record uses every half minute"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_within_its_range() {
+        for right in ["1s", "24h"] {
+            assert!(right.parse::<TokenTtl>().is_ok(), "{right}");
+        }
+        for right in ["1m", "1h"] {
+            assert!(right.parse::<AssertionLifetime>().is_ok(), "{right}");
+        }
+        assert!("36600d".parse::<ExpiresIn>().is_ok() && "1m".parse::<UnusedFor>().is_ok());
+        for (wrong, range) in [("0s", "at least 1s"), ("36601d", "at most 36600d"), ("90", "a number with a unit")] {
+            assert!(wrong.parse::<ExpiresIn>().unwrap_err().to_string().contains(range), "{wrong}");
+        }
+        assert!("59s".parse::<UnusedFor>().unwrap_err().to_string().contains("at least 1m"));
+        for (wrong, range) in [("0s", "from 1s to 24h"), ("25h", "from 1s to 24h"), ("1500ms", "whole seconds")] {
+            assert!(wrong.parse::<TokenTtl>().unwrap_err().to_string().contains(range), "{wrong}");
+        }
+        for wrong in ["59s", "61m"] {
+            assert_eq!(wrong.parse::<AssertionLifetime>().unwrap_err().to_string(), "from 1m to 1h");
+        }
+    }
+}
