@@ -82,6 +82,9 @@ mod revocation;
 /// A14 and A12: what is not there yet, or no more, when somebody asks about a token.
 mod afterlife;
 
+/// Administration: one client, and refusals by type.
+mod administration;
+
 /// The database: schema, seeds, rows that should not be there.
 mod database;
 
