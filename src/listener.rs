@@ -99,16 +99,8 @@ impl Listener {
                 _ = stop.changed() => break,
             };
             match accepted {
-                Ok((stream, address, slot)) if self.pace.exceeds(address.ip(), std::time::Instant::now()) => {
+                Ok((_, address, _)) if self.pace.exceeds(address.ip(), std::time::Instant::now()) => {
                     connections.refusals.note(Refused::TooManyConnections, address.ip(), None, None);
-                    // A peer whose connection is closed at once opens the next at once. Half of the slots may hold such
-                    // connections; the others stay free for peers within the limit.
-                    if slots.available_permits() > self.max_connections as usize / 2 {
-                        tokio::spawn(async move {
-                            tokio::time::sleep(HELD).await;
-                            drop((stream, slot));
-                        });
-                    }
                 }
                 Ok((stream, address, slot)) => {
                     let connections = Arc::clone(&connections);
@@ -348,7 +340,5 @@ async fn shake_hands(tls: &Tls, stream: TcpStream) -> io::Result<Shaken> {
 
 /// Most bytes of a request line with its header fields; above it the answer is 431.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
-/// How long a connection beyond an address's limit is held before it is closed.
-const HELD: Duration = Duration::from_secs(5);
 /// Most connections that are taken from the kernel's queue when the listener closes; the queue is shorter.
 const MOST_WAITING: usize = 8192;
