@@ -7,6 +7,7 @@ pub mod checkup;
 pub mod client_certs;
 pub mod client_keys;
 pub mod clients;
+mod document;
 mod error;
 pub mod inspection;
 pub mod keys;

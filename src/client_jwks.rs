@@ -39,12 +39,12 @@ pub struct ClientJwks {
 /// The keys of one set, as they were fetched.
 pub type Keys = Arc<[StoredKey]>;
 
-/// What of a document cannot be used, and why; `None` when all of it can.
+/// Returns the keys of a JWK Set that cannot be used, with reasons; `None` when all can.
 ///
 /// # Errors
-/// Why nothing of it can be used.
-pub fn what_is_skipped(document: &[u8], now: UnixTime) -> Result<Option<String>, String> {
-    Ok(read(document, now)?.what_is_skipped())
+/// The reason for which no key can be used.
+pub fn skipped_keys(document: &[u8], now: UnixTime) -> Result<Option<String>, String> {
+    Ok(read(document, now)?.skipped_keys())
 }
 
 /// Why there are no keys of a client.

@@ -87,7 +87,7 @@ pub struct App {
     documents: Documents,
     descriptions: Descriptions,
     log: Log,
-    /// What DPoP proofs may be signed with, as challenges list it.
+    /// Signing algorithms of DPoP proofs, for challenges.
     dpop_algs: String,
     /// Header fields of every answer that does not say otherwise.
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -176,11 +176,12 @@ impl App {
             return (refusal, None);
         }
         let path = request.uri().path();
-        if path.strip_prefix(self.surface.server.issuer.path()) == Some("/verify") {
+        let endpoint = path.strip_prefix(self.surface.server.issuer.path());
+        if endpoint == Some("/verify") {
             let (response, answered) = self.verify(caller, &request);
             return (response, Some(answered));
         }
-        match path.strip_prefix(self.surface.server.issuer.path()).and_then(Endpoint::at) {
+        match endpoint.and_then(Endpoint::at) {
             Some(endpoint) if request.method() == Method::POST => {
                 let certificate = self.certificate(caller, request.headers());
                 let posted = self.surface.post(endpoint, (door, source), &certificate, &self.descriptions, request);

@@ -97,9 +97,8 @@ pub fn config(cert: &Path, key: &Path) -> Result<ServerConfig, Box<dyn std::erro
     Ok(config)
 }
 
-/// Who issued a certificate and whether it has expired is nothing to a token that is bound to it (RFC 8705 section 3): the
-/// authorization server knew the client, and the token names this one certificate. What counts is that the caller has its
-/// key, and that is checked here.
+/// Accepts every client certificate whose key the caller holds. A token that is bound to a certificate depends neither on its issuer nor on its expiry (RFC 8705 section 3): the
+/// authorization server knew the client, and the token names this one certificate.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -24,7 +24,7 @@ use jws::Jws;
 pub use keys::KeySet;
 use replays::Replays;
 
-/// What a request shows besides its `Authorization`.
+/// The parts of a request besides its `Authorization`.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The method, as it came.
@@ -80,7 +80,7 @@ impl<'a> Credentials<'a> {
     }
 }
 
-/// Who called, as the token says and the issuer vouches.
+/// The caller, from a verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// `client_id`.
@@ -102,7 +102,7 @@ impl Caller {
     }
 }
 
-/// What this API expects of tokens.
+/// This API's requirements on tokens.
 #[derive(Debug)]
 pub struct Checker {
     issuer: String,

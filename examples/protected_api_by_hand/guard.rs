@@ -14,12 +14,12 @@ use base64::prelude::BASE64_STANDARD;
 use super::check::{Caller, Challenge, Checker, Credentials, Request as Facts};
 use super::issuer_keys::IssuerKeys;
 
-/// What stands before every protected route.
+/// The middleware before every protected route.
 #[derive(Debug)]
 pub struct Guard {
     pub checker: Checker,
     pub keys: Arc<IssuerKeys>,
-    /// What clients call, up to the path: `https://api.example.com`.
+    /// The URL of this API as its clients call it, up to the path: `https://api.example.com`.
     pub public_url: String,
     /// Where this API's metadata is (RFC 9728).
     pub metadata_url: String,
@@ -29,7 +29,7 @@ pub struct Guard {
     pub clock: fn() -> i64,
 }
 
-/// Who is at the other end of a connection.
+/// The peer of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,

@@ -19,7 +19,7 @@ pub struct IssuerKeys {
     fetching: Semaphore,
 }
 
-/// What is known, and when it was asked for.
+/// The cached keys, and the times of the fetches.
 #[derive(Debug, Default)]
 struct Known {
     keys: Option<Arc<KeySet>>,
@@ -31,7 +31,7 @@ struct Known {
     tried: Option<Instant>,
 }
 
-/// What to do before the keys are used.
+/// The step before the keys are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Use,

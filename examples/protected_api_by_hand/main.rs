@@ -33,10 +33,10 @@ pub struct Options {
     /// CAs in PEM that the issuer's certificate is verified with, besides those of the system
     #[arg(long, value_name = "FILE")]
     pub issuer_ca: Option<PathBuf>,
-    /// What this API is called in the tokens' `aud`. `grantd dev` has no resources, so its tokens are for the issuer itself
+    /// The audience of accepted tokens (`aud`): this API's identifier. `grantd dev` has no resources, so its tokens are for the issuer itself
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub resource: String,
-    /// What clients call, up to the path [default: http://, or https:// with --tls-cert, and --listen]
+    /// The URL of this API as its clients call it, up to the path [default: http://, or https:// with --tls-cert, and --listen]
     #[arg(long)]
     pub public_url: Option<String>,
     /// Where to listen
@@ -69,7 +69,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What is served on `address`.
+/// The router of the API that listens on `address`.
 pub fn app(
     options: &Options,
     address: SocketAddr,

@@ -1,12 +1,12 @@
 //! Changes of single fields, as a merge patch has them (RFC 7396): a field that is not named keeps its value.
 
-/// What becomes of a field.
+/// A change of one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Change<T> {
-    /// It keeps its value.
+    /// The field keeps its value.
     #[default]
     Keep,
-    /// It gets this value.
+    /// The field is set to this value.
     To(T),
 }
 

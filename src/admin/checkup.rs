@@ -1,4 +1,4 @@
-//! What keeps a registration that can be read from working, as this server is configured.
+//! Faults of registrations that can be read, under the configuration of this server.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::model::profile::Profile;
 use crate::model::resource::{Resource, TokenTyp};
 use crate::store::secrets::MAX_IMPORTED;
 
-/// Something that keeps a client, or tokens for a resource, from working.
+/// A fault of a client or a resource.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistrationFault {
     #[error("it is known by a name in its certificate, and without server.mtls.client_ca_file no CA vouches for one")]
@@ -39,7 +39,7 @@ pub enum RegistrationFault {
 }
 
 impl Admin {
-    /// What is wrong with a client.
+    /// The faults of a client.
     #[must_use]
     pub fn client_faults(&self, client: &Client) -> Vec<RegistrationFault> {
         let (mut faults, policy, now) = (Vec::new(), &self.policy, self.now());
@@ -68,7 +68,7 @@ impl Admin {
         faults
     }
 
-    /// What the profile keeps a client from.
+    /// The fault of a client that the profile refuses.
     fn outside_profile(&self, client: &Client) -> Option<RegistrationFault> {
         let profile = self.policy.profile;
         if let Some(alg) = client.introspection_signed_response_alg.filter(|alg| !profile.permits_alg(*alg)) {
@@ -84,7 +84,7 @@ impl Admin {
         (profile == Profile::Fapi2).then_some(RegistrationFault::CredentialsRefused(refused))
     }
 
-    /// What is wrong with a resource.
+    /// The faults of a resource.
     #[must_use]
     pub fn resource_faults(&self, resource: &Resource) -> Vec<RegistrationFault> {
         let profile = self.policy.profile;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::document::with_client;
 use super::{Admin, AdminError, Outcome, Reported, Warning};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::secret::new_secret_id;
@@ -14,7 +15,7 @@ use crate::model::client_id::ClientId;
 use crate::model::credential::StoredCertificate;
 use crate::model::time::UnixTime;
 
-/// What is registered of a certificate.
+/// The registration of a certificate.
 #[derive(Debug)]
 pub enum NewCertificate {
     /// A name in the client's certificates, for which a CA vouches.
@@ -30,7 +31,7 @@ pub struct ClientCertificate {
     pub client_id: ClientId,
     /// The registration.
     pub stored: StoredCertificate,
-    /// When it last authenticated the client, to within half a minute.
+    /// The last successful authentication, to within half a minute.
     pub last_used_at: Option<UnixTime>,
 }
 
@@ -61,11 +62,7 @@ impl ClientCertificate {
     /// The same, with the client it belongs to.
     #[must_use]
     pub fn document_of_client(&self) -> Value {
-        let mut value = self.document();
-        if let Value::Object(members) = &mut value {
-            members.insert("client_id".into(), json!(self.client_id));
-        }
-        value
+        with_client(self.document(), &self.client_id)
     }
 }
 

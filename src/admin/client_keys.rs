@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::document::with_client;
 use super::{Admin, AdminError, Outcome, Reported, Warning};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::json::{self, JsonError};
@@ -24,7 +25,7 @@ pub struct ClientKey {
     pub client_id: ClientId,
     /// The key.
     pub key: StoredKey,
-    /// When it last authenticated the client, to within half a minute.
+    /// The last successful authentication, to within half a minute.
     pub last_used_at: Option<UnixTime>,
 }
 
@@ -57,21 +58,17 @@ impl ClientKey {
     /// The same, with the client it belongs to.
     #[must_use]
     pub fn document_of_client(&self) -> Value {
-        let mut value = self.document();
-        if let Value::Object(members) = &mut value {
-            members.insert("client_id".into(), json!(self.client_id));
-        }
-        value
+        with_client(self.document(), &self.client_id)
     }
 }
 
 /// Text that has no public keys to register.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// It is not JSON.
+    /// The text is not JSON.
     #[error(transparent)]
     Json(#[from] JsonError),
-    /// It is no key, or no set of keys.
+    /// The text is neither a JWK nor a JWK Set.
     #[error(transparent)]
     Jwk(#[from] JwkError),
     #[error("key {} of the set: {}", .0.at + 1, .0.why)]

@@ -148,6 +148,7 @@ impl Admin {
 
     /// Enables or disables a client. `Ok(false)` when it was so already.
     pub async fn set_client_enabled(&self, id: &ClientId, enabled: bool) -> Result<bool, AdminError> {
+        // A client whose rows cannot be read can be disabled all the same.
         let before = self.store.client(id.as_str()).await;
         // Written all the same: another administrator may have changed it since.
         found(self.store.set_client_enabled(id.as_str(), enabled).await?, id)?;

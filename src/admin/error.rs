@@ -14,7 +14,7 @@ use crate::model::time::{Span, UnixTime};
 use crate::protocol::error::inactive::Inactive;
 use crate::store::{Refusal, StoreError};
 
-/// Why a use case changed nothing.
+/// Refusals of a use case, which changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("there is no client {0}")]

@@ -1,4 +1,4 @@
-//! What a token says, and exactly what is wrong with it.
+//! Inspection of a token: its contents, and each of its faults.
 
 use serde_json::{Map, Value};
 
@@ -14,11 +14,11 @@ use crate::store::StoreError;
 /// A token that was inspected.
 #[derive(Debug)]
 pub struct Inspection {
-    /// Its header, which nobody vouches for while there are faults.
+    /// The header; unverified while there are faults.
     pub header: Map<String, Value>,
-    /// Its claims, of which the same is true.
+    /// The claims; unverified while there are faults.
     pub claims: Map<String, Value>,
-    /// What keeps it from being valid.
+    /// Faults for which the token is not valid.
     pub faults: Vec<TokenFault>,
 }
 

@@ -9,6 +9,7 @@ use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::keyring::{KeyState, PUBLISH_AHEAD, Timeline};
 use crate::model::time::{Span, UnixTime};
+use crate::store::StoreError;
 use crate::store::keys::{SealedKey, new_key};
 
 /// A signing key with its state, and its public half where the sealing key opens it.
@@ -91,7 +92,7 @@ impl Admin {
 
     /// All signing keys with their states, by algorithm.
     pub async fn keys(&self) -> Reported<Vec<ListedKey>> {
-        let (sealing_key, warnings) = match (self.sealing_key)() {
+        let (sealing_key, mut warnings) = match (self.sealing_key)() {
             Ok(key) => (Some(key), Vec::new()),
             Err(error) => (None, vec![Warning::NoPublicKeys(error)]),
         };
@@ -102,7 +103,11 @@ impl Admin {
         let mut value = Vec::new();
         for timeline in by_alg.into_values().map(Timeline::new) {
             for (key, state) in timeline.states(self.now()) {
-                let opened = sealing_key.as_ref().and_then(|under| key.open(under).ok());
+                let opened = sealing_key.as_ref().map(|under| key.open(under)).transpose();
+                let opened = opened.unwrap_or_else(|fault| {
+                    warnings.push(Warning::KeyNotOpened(fault));
+                    None
+                });
                 let opened = opened.map(|key| if self.policy.fully_specified { key.fully_specified() } else { key });
                 value.push(ListedKey { key: key.clone(), state, opened });
             }
@@ -112,7 +117,9 @@ impl Admin {
 
     /// One signing key with its state.
     pub async fn key(&self, kid: &str) -> Reported<ListedKey> {
-        let Outcome { value, warnings } = self.keys().await?;
+        let Outcome { value, mut warnings } = self.keys().await?;
+        warnings
+            .retain(|warning| !matches!(warning, Warning::KeyNotOpened(StoreError::Malformed { id, .. }) if id != kid));
         let key = value.into_iter().find(|listed| listed.key.kid == kid);
         let value = key.ok_or_else(|| AdminError::NoSuchSigningKey(kid.to_owned()))?;
         Ok(Outcome { value, warnings })

@@ -10,12 +10,12 @@ use crate::model::lifetime::{ExpiresIn, UnusedFor};
 use crate::model::time::{Span, UnixTime};
 use crate::store::secrets::{NewSecret, SecretSummary};
 
-/// What an administrator decides about a new secret.
+/// The options of a new secret.
 #[derive(Debug, Default)]
 pub struct SecretOptions {
     /// Text to tell the secret from others.
     pub label: String,
-    /// When it expires, from now.
+    /// Time until the secret expires.
     pub expires_in: Option<ExpiresIn>,
 }
 

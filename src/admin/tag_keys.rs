@@ -34,14 +34,15 @@ impl Admin {
         Ok(opened(&sealed, &under))
     }
 
-    /// The same for a seed, which changes nothing: what the database does not have is done without.
+    /// Returns the tag keys for a printed seed, and makes none. A seed may be printed where no database can be reached: its
+    /// secret then carries no tag, and a comment in the seed says so.
     pub(super) async fn tag_keys_for_seed(&self) -> Result<Vec<TagKey>, AdminError> {
         let sealed = self.store.tag_keys().await.unwrap_or_default();
         if sealed.is_empty() { Ok(Vec::new()) } else { Ok(opened(&sealed, &*self.sealing_key()?)) }
     }
 }
 
-/// Those that open. The others are no reason to make no secret; `grantd doctor` says what is wrong with them.
+/// Opens tag keys. A key that does not open is left out: a secret without a tag works, and `grantd doctor` reports the key.
 fn opened(sealed: &[SealedTagKey], under: &SealingKey) -> Vec<TagKey> {
     sealed.iter().filter_map(|key| key.open(under).ok()).collect()
 }

@@ -6,7 +6,7 @@ use crate::model::resource::Resource;
 use crate::protocol::access_token::size::{TOO_LARGE, longest};
 
 impl Admin {
-    /// What is wrong with the size of a client's tokens, when `resources` are all that are registered.
+    /// Warns when a client's tokens can be too large; `resources` are all registered resources.
     #[must_use]
     pub fn large_tokens(&self, client: &Client, resources: &[&Resource]) -> Option<Warning> {
         let size = longest(self.policy.issuer.as_str(), client, resources, &self.policy.defaults);
@@ -20,6 +20,7 @@ impl Admin {
             return Ok(Vec::new());
         }
         let resources = self.store.resources().await?;
+        // A resource whose row cannot be read gets no tokens; `grantd doctor` reports it.
         let readable: Vec<&Resource> = resources.iter().filter_map(|resource| resource.as_ref().ok()).collect();
         Ok(self.large_tokens(client, &readable).into_iter().collect())
     }

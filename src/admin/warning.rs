@@ -8,7 +8,7 @@ use crate::model::client_id::ClientId;
 use crate::protocol::access_token::size::TOO_LARGE;
 use crate::store::StoreError;
 
-/// What an administrator should know beside a result.
+/// A warning beside the result of a use case.
 #[derive(Debug)]
 pub enum Warning {
     /// The profile in force refuses secrets, so the new one authenticates nobody.
@@ -25,6 +25,8 @@ pub enum Warning {
     NoClientCa,
     /// A row that cannot be understood is not in the list.
     LeftOut(StoreError),
+    /// A signing key does not open, so its public key is not in the list.
+    KeyNotOpened(StoreError),
     /// Without the sealing key, public keys are not in the list.
     NoPublicKeys(Box<dyn Error + Send + Sync>),
 }
@@ -53,6 +55,7 @@ impl fmt::Display for Warning {
                 f.write_str("this configuration has no server.mtls.client_ca_file, so no CA vouches for names")
             }
             Self::LeftOut(fault) => write!(f, "left out: {fault}"),
+            Self::KeyNotOpened(fault) => write!(f, "its public key is left out: {fault}"),
             Self::NoPublicKeys(error) => write!(f, "public keys are left out: {error}"),
         }
     }

@@ -12,10 +12,11 @@ pub(super) fn json_claim(text: &str) -> Result<(String, Value), String> {
     let (name, json) = text.split_once('=').ok_or("write NAME=JSON")?;
     // Read as the server reads the claims of its clients, so that what is taken here is taken there.
     let members = json::object(format!("{{\"value\":{json}}}").as_bytes());
-    let value = members.ok().filter(|members| members.len() == 1).and_then(|mut members| members.remove("value"));
-    let value = value
-        .ok_or_else(|| format!("`{json}` is not a JSON value; quote it for the shell, as in '{name}=[\"a\",1]'"))?;
-    Ok((name.to_owned(), value))
+    let quoted = format!("quote it for the shell, as in '{name}=[\"a\",1]'");
+    let mut members = members.map_err(|error| format!("`{json}` cannot be read as a JSON value: {error}; {quoted}"))?;
+    // More than one member: the text closed the object that was put around it.
+    let value = members.remove("value").filter(|_| members.is_empty());
+    Ok((name.to_owned(), value.ok_or_else(|| format!("`{json}` is more than one JSON value; {quoted}"))?))
 }
 
 /// All claims, each once. A text that looks like another JSON value is remarked on.

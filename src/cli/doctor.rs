@@ -83,6 +83,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     faults.extend(keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
     let tag_keys = everything.tag_keys.iter().flatten();
     faults.extend(tag_keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
+    // The faults of those that cannot be read are told in the loop below; the same holds for clients.
     let resources: Vec<&Resource> = everything.resources.iter().flatten().filter_map(|one| one.as_ref().ok()).collect();
     for resource in everything.resources.iter().flatten() {
         match resource {

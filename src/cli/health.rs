@@ -36,7 +36,7 @@ pub(super) async fn run(
 /// Where `serve` listens: as our own flags say, else as those of a running server of this configuration, else as
 /// environment and file say.
 fn listener(named: Option<&Path>, sources: Result<Sources, ConfigError>) -> anyhow::Result<SocketAddr> {
-    // A fault of the configuration that the server has not started with is no concern of a health check.
+    // A configuration that cannot be read now does not fail the check: the running server was started with another one.
     let sources = sources.ok();
     let flag = sources.as_ref().and_then(|sources| flag(&sources.flags)).or_else(|| given_to_server(named));
     let told = flag.or_else(|| sources.as_ref()?.one(KEY)).unwrap_or_else(|| Settings::default().admin.listen);
@@ -56,8 +56,8 @@ fn flag(flags: &[(String, String)]) -> Option<String> {
     flags.iter().rev().find(|(key, _)| key == KEY).map(|(_, value)| value.clone())
 }
 
-/// What `--set` told a `grantd serve` of this user that reads the same configuration file, as Linux shows it. Nothing when
-/// there are several that disagree.
+/// Returns the address that `--set` gave to a `grantd serve` of this user with the same configuration file, from `/proc`.
+/// `None` when several servers disagree, and where `/proc` is absent or not readable: then the configuration decides.
 fn given_to_server(named: Option<&Path>) -> Option<String> {
     let own = named.map(Path::to_owned).or_else(|| std::env::var_os(CONFIG).map(PathBuf::from));
     let own = in_force(own, &std::env::current_dir().ok()?);

@@ -1,11 +1,11 @@
-//! What a person is told beside the words of the admin floor: the command that helps.
+//! Phrases of the command line for refusals and warnings of the admin floor: the command that helps.
 
 use crate::admin::checkup::RegistrationFault;
 use crate::admin::secrets::ChosenSecretError;
 use crate::admin::{AdminError, Warning};
 use crate::store::{Refusal, StoreError};
 
-/// What to do about an error: text to append to it.
+/// Returns the remedy to append to an error.
 pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
     if let Some(ChosenSecretError::TooWeak) = error.downcast_ref() {
         return Some("`grantd client secret add` makes a good one".to_owned());

@@ -56,7 +56,7 @@ impl State {
         self.failed = fetched.is_err();
         match fetched {
             Ok(fetched) => {
-                let skipped = fetched.what_is_skipped();
+                let skipped = fetched.skipped_keys();
                 let keys = fetched.keys;
                 let kids = |keys: &[StoredKey]| keys.iter().map(|key| Arc::clone(&key.kid)).collect::<Vec<_>>();
                 if kids(&keys) != kids(&self.keys) {
@@ -85,8 +85,8 @@ pub(super) struct Fetched {
 }
 
 impl Fetched {
-    /// What cannot be used, and why.
-    pub(super) fn what_is_skipped(&self) -> Option<String> {
+    /// Returns the keys that cannot be used, with reasons.
+    pub(super) fn skipped_keys(&self) -> Option<String> {
         (!self.skipped.is_empty()).then(|| reasons(&self.skipped))
     }
 }

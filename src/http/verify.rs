@@ -13,12 +13,12 @@ use crate::model::scope::Scope;
 use crate::protocol::error::verification::{GatewayError, Refusal};
 use crate::protocol::verification::{Target, Verification, Verified, Wanted};
 
-/// Whose word is taken on the request that a gateway passes on.
+/// Trust in what a gateway tells of the request that it holds back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trust {
-    /// The gateway is a proxy that we trust.
+    /// The gateway is one of `server.trusted_proxies`.
     pub(super) gateway: bool,
-    /// It tells the client's certificate in `Client-Cert`.
+    /// `server.client_cert_header` is set: the gateway sends the client's certificate in `Client-Cert`.
     pub(super) client_cert: bool,
 }
 
@@ -53,7 +53,8 @@ fn wanted<'a>(query: &'a Result<Form<'_>, FormError>) -> Result<Wanted<'a>, Gate
     Ok(Wanted { resource, scope })
 }
 
-/// What Traefik and Caddy tell of the request by themselves, and nginx where it is configured to.
+/// Reads method and URL of the request from the fields that Traefik and Caddy send by themselves, and nginx by its
+/// configuration.
 fn target(headers: &HeaderMap) -> Option<Target<'_>> {
     let once = |name: &str| {
         let mut lines = headers.get_all(name).iter();
@@ -68,7 +69,7 @@ fn target(headers: &HeaderMap) -> Option<Target<'_>> {
     })
 }
 
-/// What the gateway is told. The three fields stand in every 204, so that they replace what a client made up.
+/// Builds the answer for the gateway. Every 204 has the three fields, so that they replace those that a client made up.
 pub(super) fn response(verified: &Verified, dpop_algs: &str) -> Response {
     let Verified { token, verdict } = verified;
     match (verdict, token) {
@@ -91,7 +92,7 @@ pub(super) fn response(verified: &Verified, dpop_algs: &str) -> Response {
 
 /// RFC 6750 section 3, RFC 9449 section 7.1.
 #[derive(Serialize)]
-struct Told {
+struct RefusalBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
     error_description: &'static str,
@@ -107,11 +108,11 @@ fn refused(refusal: &Refusal, dpop_algs: &str) -> Response {
         // Also for a repeated field, where RFC 6750 section 3.1 has 400: gateways make 500 of what is not 401 or 403.
         _ => StatusCode::UNAUTHORIZED,
     };
-    let told = Told { error: refusal.code(), error_description: refusal.description() };
-    let mut response = (status, Json(&told)).into_response();
+    let body = RefusalBody { error: refusal.code(), error_description: refusal.description() };
+    let mut response = (status, Json(&body)).into_response();
     let headers = response.headers_mut();
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-        && let Ok(challenge) = HeaderValue::from_str(&challenge(refusal, &told, dpop_algs))
+        && let Ok(challenge) = HeaderValue::from_str(&challenge(refusal, &body, dpop_algs))
     {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
@@ -121,13 +122,13 @@ fn refused(refusal: &Refusal, dpop_algs: &str) -> Response {
     response
 }
 
-/// One line, since nginx passes one on: the scheme that was meant first, with what is wrong.
-fn challenge(refusal: &Refusal, told: &Told, dpop_algs: &str) -> String {
+/// Builds the challenge as one line, since nginx passes on one: the scheme that the client used comes first, with the error.
+fn challenge(refusal: &Refusal, body: &RefusalBody, dpop_algs: &str) -> String {
     let by_dpop = matches!(refusal, Refusal::Proof(_) | Refusal::BoundAsBearer);
     let (mut bearer, mut dpop) = (String::from(BEARER), format!("DPoP realm=\"grantd\", algs=\"{dpop_algs}\""));
-    if let Some(error) = told.error {
+    if let Some(error) = body.error {
         let meant = if by_dpop { &mut dpop } else { &mut bearer };
-        *meant += &format!(", error=\"{error}\", error_description=\"{}\"", told.error_description);
+        *meant += &format!(", error=\"{error}\", error_description=\"{}\"", body.error_description);
         if let Refusal::Scope(scope) = refusal {
             *meant += &format!(", scope=\"{scope}\"");
         }

@@ -28,7 +28,7 @@ macro_rules! events {
                 match self { $(Self::$variant => &[$(stringify!($field)),*]),+ }
             }
 
-            /// When the event is logged, and what the operator should know of it.
+            /// The occasion of the event, and its consequence for the operator.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning),+ }

@@ -126,7 +126,7 @@ impl Issued {
         self.claims.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// What `cnf` says under `name`: the key that the token is bound to (RFC 7800 section 3.1).
+    /// The member `name` of `cnf`: the key that the token is bound to (RFC 7800 section 3.1).
     #[must_use]
     pub fn bound_to(&self, name: &str) -> Option<&str> {
         self.claims.get("cnf")?.get(name)?.as_str()

@@ -25,7 +25,7 @@ pub struct Verification<'a> {
     pub certificate: Option<Option<Certificate>>,
 }
 
-/// What an API wants of a token.
+/// The requirements of an API on a token.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     /// The token's audience.
@@ -34,7 +34,7 @@ pub struct Wanted<'a> {
     pub scope: Scope,
 }
 
-/// What a request is for.
+/// Method and URL of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     /// The method.
@@ -47,10 +47,10 @@ pub struct Target<'a> {
     pub path: &'a str,
 }
 
-/// What came of the check, with the token where it is one of ours.
+/// The verdict on a request, and the token if this server issued it.
 #[derive(Debug)]
 pub struct Verified {
-    /// What the token says.
+    /// The token, if this server issued it and it has not expired.
     pub token: Option<Issued>,
     /// Whether the request may pass.
     pub verdict: Result<(), Refusal>,
@@ -98,7 +98,7 @@ impl AuthorizationServer {
         if wanted.scope.tokens().all(granted) { Ok(()) } else { Err(Refusal::Scope(wanted.scope.clone())) }
     }
 
-    /// Why a token counts for nothing, unless only the database could tell and it cannot be asked.
+    /// The refusal of an inactive token; 503 when only the database could tell and it cannot be asked.
     fn inactive(&self, inactive: Inactive) -> Refusal {
         self.confirm(Some(inactive)).map_or_else(Refusal::Unavailable, |()| Refusal::Token(inactive))
     }

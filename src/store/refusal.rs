@@ -2,7 +2,7 @@
 
 use super::secrets::MAX_IMPORTED;
 
-/// Why a write was refused.
+/// Reasons for which the database refuses a write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The client that a row is for does not exist.

@@ -1,4 +1,4 @@
-//! What the schema of an embedded database consists of, for the reference.
+//! Tables, columns and rules of an embedded database, for the reference.
 
 use super::{Store, StoreError};
 

@@ -129,9 +129,10 @@ async fn claims_are_strings_or_json(db: Db) {
     grantd.ok(&["client", "set", "c", "--claim-json", "admin=true", "--claim", "team=x"]).await;
     assert_eq!(claims().await, json!({"team": "x", "admin": true}));
     for (arguments, code, part) in [
-        (&["--claim-json", "n=abc"][..], 2, "not a JSON value"),
+        (&["--claim-json", "n=abc"][..], 2, "cannot be read as a JSON value: not JSON"),
+        (&["--claim-json", "n={\"a\":1,\"a\":2}"], 2, "a member stands twice"),
         (&["--claim-json", "n"], 2, "NAME=JSON"),
-        (&["--claim-json", "n=1,\"iss\":\"x\""], 2, "not a JSON value"),
+        (&["--claim-json", "n=1,\"iss\":\"x\""], 2, "more than one JSON value"),
         (&["--claim-json", "sub=\"x\""], 1, "grantd sets this claim itself"),
         (&["--claim-json", "n=1", "--claim", "n=2"], 1, "given twice"),
     ] {

@@ -473,6 +473,9 @@ async fn doctor_names_every_fault(db: Db) {
     let faults =
         faults["faults"].as_array().unwrap().iter().map(|fault| fault.as_str().unwrap()).collect::<Vec<_>>().join("\n");
     assert!(faults.contains("sealed under sealing key"), "{faults}");
+    let listed = grantd.ok(&["key", "list"]).await;
+    let warning = "warning: its public key is left out: ";
+    assert!(listed.stderr.contains(warning) && listed.stderr.contains("sealed under sealing key"), "{listed:?}");
     // A server whose keys do not open refuses to start, and says why and what to do.
     let started = grantd.run(&["serve"]).await;
     assert!(started.status.code() == Some(1) && started.stderr.contains("sealing key"), "{started:?}");

@@ -246,6 +246,21 @@ fn names_mean_something_and_nothing_is_left_undone() {
     }
 }
 
+/// The directories whose doc comments begin with the thing that they describe.
+const PLAIN: [&str; 5] = ["crates", "tools", "examples", "src/admin", "src/cli/reference"];
+
+#[test]
+fn doc_comments_begin_with_the_thing() {
+    for path in PLAIN.into_iter().flat_map(|directory| files_below(&root().join(directory), "rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for line in text.lines().map(str::trim_start) {
+            let comment = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! ")).unwrap_or_default();
+            let first = comment.split(' ').next().unwrap();
+            assert!(!["What", "Who", "Whom", "Whose"].contains(&first), "{}: {line}", path.display());
+        }
+    }
+}
+
 #[test]
 fn every_dependency_says_why_it_is_there() {
     for path in files_below(&root().join("crates"), "toml").into_iter().chain([root().join("Cargo.toml")]) {

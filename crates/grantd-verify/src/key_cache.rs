@@ -57,7 +57,7 @@ struct Known {
     tried: Option<Instant>,
 }
 
-/// What to do before the keys are used.
+/// The step before the keys are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Use,

@@ -91,7 +91,7 @@ impl Verifier {
         Self { clock, ..self }
     }
 
-    /// What clients call, up to the path.
+    /// The URL of the API as its clients call it, up to the path.
     #[must_use]
     pub fn public_url(&self) -> &str {
         &self.public_url

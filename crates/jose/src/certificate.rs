@@ -23,7 +23,7 @@ use x509_cert::spki::SubjectPublicKeyInfoOwned;
 use super::sha256;
 use distinguished_name::DistinguishedName;
 
-/// What a certificate says. That its issuer is to be believed, or that whoever sent it has the key, is decided elsewhere.
+/// A certificate, parsed and not verified: neither its issuer nor possession of its key has been checked.
 #[derive(Clone)]
 pub struct Certificate {
     der: Box<[u8]>,
@@ -49,7 +49,7 @@ pub enum AlternativeName {
     Email(Box<str>),
 }
 
-/// Why a certificate was not taken.
+/// Reasons for refusing a certificate.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CertificateError {
     /// Longer than any client needs.
@@ -143,7 +143,7 @@ impl Certificate {
         &self.der
     }
 
-    /// Whom it is about.
+    /// The subject of the certificate.
     #[must_use]
     pub fn subject(&self) -> &DistinguishedName {
         &self.subject
@@ -212,7 +212,7 @@ pub fn is_ca(der: &[u8]) -> bool {
     usage(parsed.tbs_certificate()).is_ok_and(|(is_ca, _)| is_ca)
 }
 
-/// What a verifier of certificates says, in words: `UnknownIssuer` is "unknown issuer".
+/// Returns the reason of a certificate verifier in words: `UnknownIssuer` is "unknown issuer".
 #[must_use]
 pub fn verifier_reason(error: &rustls::Error) -> String {
     let reason = match error {

@@ -9,7 +9,7 @@ use serde_json::map::Entry;
 /// A JSON object in which each name stands once, at every level.
 pub type Object = serde_json::Map<String, Value>;
 
-/// Why a text was not taken. Nothing of the text is repeated.
+/// Reasons for refusing a JSON text. No message quotes the text.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum JsonError {
     /// Not JSON, not UTF-8, or a number out of range.
@@ -45,7 +45,7 @@ pub fn object(text: &[u8]) -> Result<Object, JsonError> {
     }
 }
 
-/// What may still be read, and why reading ended when it was not the text's grammar: serde's error is only a text.
+/// The values that may still be read, and the limit that was exceeded, which serde's error cannot carry.
 struct Budget {
     values: usize,
     fault: Option<JsonError>,

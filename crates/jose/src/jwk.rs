@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// How access tokens may be signed. Asymmetric only, and one key has one algorithm (RFC 8725 section 3.1).
+/// The signing algorithms of access tokens. Asymmetric only, and one key has one algorithm (RFC 8725 section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Alg {
     /// ECDSA over P-256 with SHA-256.
@@ -46,7 +46,7 @@ impl FromStr for Alg {
     }
 }
 
-/// Why a key or an algorithm was not taken.
+/// Reasons for refusing a key or an algorithm.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// No algorithm of that name.

@@ -9,9 +9,9 @@ use super::verifying_key::{JwkError, VerifyingKey};
 /// The keys of a set that can be used, and what became of the others.
 #[derive(Debug)]
 pub struct JwkSet {
-    /// Those that can be used, in the order of the set.
+    /// The usable keys, in the order of the set.
     pub keys: Vec<VerifyingKey>,
-    /// Those that cannot.
+    /// The keys that cannot be used.
     pub skipped: Vec<Skipped>,
 }
 
@@ -20,7 +20,7 @@ pub struct JwkSet {
 pub struct Skipped {
     /// Its place in the set, from 0.
     pub at: usize,
-    /// Why.
+    /// The reason.
     pub why: JwkError,
 }
 

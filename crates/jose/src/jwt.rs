@@ -118,7 +118,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// What is signed, and the three parts.
+/// Returns the signing input and the three parts of a JWS.
 fn parts(jwt: &str) -> Result<(&str, &str, &str, &str), JoseError> {
     let mut dots = 0;
     for byte in jwt.bytes() {

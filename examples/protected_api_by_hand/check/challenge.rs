@@ -1,4 +1,4 @@
-//! What a request that is refused is told (RFC 6750 section 3, RFC 9449 section 7.1, RFC 9728 section 5.1).
+//! The challenge of a refused request (RFC 6750 section 3, RFC 9449 section 7.1, RFC 9728 section 5.1).
 
 use super::dpop;
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::jws::{Jws, sha256_text};
 
-/// What the proof must be for.
+/// The request that the proof must be for.
 pub(super) struct Asked<'a> {
     pub(super) method: &'a str,
     pub(super) url: &'a str,
@@ -112,7 +112,7 @@ fn normal(url: &str) -> Option<String> {
     Some(format!("{}://{}{path}", url.scheme(), url.authority()?.as_str()))
 }
 
-/// What the challenge lists.
+/// The signing algorithms that the challenge lists.
 pub(super) const ALGS: &str = "ES256 EdDSA PS256";
 
 /// Seconds that a proof may be old, for a slow network and a slow clock.

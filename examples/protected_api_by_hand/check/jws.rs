@@ -19,7 +19,7 @@ pub(super) struct Jws<'a> {
     signature: &'a str,
 }
 
-/// What is read of a header. A member that stands twice is an error; one that is not here decides nothing.
+/// The members of a JOSE header that are read. A member that stands twice is an error; one that is not here decides nothing.
 #[derive(Deserialize)]
 struct Header {
     alg: String,

@@ -1,4 +1,4 @@
-//! Which proofs were seen (RFC 9449 section 11.1): a set of hashes that is bounded in time and in number.
+//! Memory of DPoP proofs (RFC 9449 section 11.1): a set of hashes that is bounded in time and in number.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};

@@ -1,17 +1,17 @@
-//! What `grantd doctor` says of the key sets that clients publish: it fetches each as the server does.
+//! The check of `grantd doctor` on the JWK Sets that clients publish: it fetches each as the server does.
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::client_jwks::{Fetch, what_is_skipped};
+use crate::client_jwks::{Fetch, skipped_keys};
 use crate::config::Config;
 use crate::model::client::Client;
 use crate::model::time::UnixTime;
 use crate::serve::clients::fetcher;
 
-/// What the key set of one client is like.
+/// The JWK Set of one client, as it was found.
 pub(super) struct Published {
     pub(super) client_id: String,
-    /// Why nothing of it can be used, or what of it is skipped.
+    /// The skipped keys with reasons, if any; an error when no key can be used.
     pub(super) found: Result<Option<String>, String>,
 }
 
@@ -34,7 +34,7 @@ pub(super) async fn examine(config: &Config, clients: &[&Client], now: UnixTime)
             answers.push((client, uri, answer));
         }
         for (client, uri, answer) in answers {
-            let found = answer.await?.and_then(|document| what_is_skipped(&document, now));
+            let found = answer.await?.and_then(|document| skipped_keys(&document, now));
             published.push(Published {
                 client_id: client.client_id.to_string(),
                 found: found
@@ -46,5 +46,5 @@ pub(super) async fn examine(config: &Config, clients: &[&Client], now: UnixTime)
     Ok(published)
 }
 
-/// How many sets are fetched at once.
+/// Number of concurrent fetches.
 const AT_ONCE: usize = 16;

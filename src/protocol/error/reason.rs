@@ -4,7 +4,7 @@ use crate::crypto::jose::JoseError;
 
 macro_rules! reasons {
     ($($name:literal $variant:ident $answer:literal $meaning:literal $remedy:literal)+) => {
-        /// Why a request ended as it did.
+        /// The reason code of a request's outcome.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Reason { $(#[doc = $meaning] $variant),+ }
 
@@ -24,13 +24,13 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $answer),+ }
             }
 
-            /// What happened.
+            /// A description of what happened.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning),+ }
             }
 
-            /// What the operator can do about it.
+            /// The remedy for the operator.
             #[must_use]
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$variant => $remedy),+ }

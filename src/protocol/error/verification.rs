@@ -1,4 +1,4 @@
-//! Why a request to an API may not pass (RFC 6750 section 3.1, RFC 9449 section 7.1).
+//! Refusals of requests to APIs (RFC 6750 section 3.1, RFC 9449 section 7.1).
 
 use super::Unavailable;
 use super::dpop::DpopError;
@@ -6,7 +6,7 @@ use super::inactive::Inactive;
 use super::reason::Reason;
 use crate::model::scope::Scope;
 
-/// Why a request may not pass.
+/// A reason for refusing a request to an API.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
     /// No `Authorization` header field of a scheme that carries a token.
@@ -39,12 +39,12 @@ pub enum Refusal {
     /// The gateway's question, or its configuration.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
-    /// Nobody can tell now.
+    /// The token cannot be checked now.
     #[error(transparent)]
     Unavailable(Unavailable),
 }
 
-/// What is wrong with the gateway's question.
+/// A fault of the gateway's configuration.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum GatewayError {
     /// Bad escapes, bad UTF-8, too many parameters.
@@ -85,7 +85,7 @@ impl Refusal {
         }
     }
 
-    /// What the client of the API reads.
+    /// The `error_description` for the client of the API.
     #[must_use]
     pub fn description(&self) -> &'static str {
         match self {

@@ -69,7 +69,7 @@ pub struct Outcome {
     pub errors: usize,
     /// Those of the errors that were answers with the status 503.
     pub unavailable: usize,
-    /// What the first error was.
+    /// The first error.
     pub first_error: Option<String>,
     /// From the first request to the last answer.
     pub elapsed: Duration,

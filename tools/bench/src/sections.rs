@@ -60,7 +60,7 @@ pub const SECTIONS: [Section; 17] = [
     ("verify", "P11: a gateway's question against a form and a signature", |b, r| Box::pin(verify::run(b, r))),
 ];
 
-/// What sections share.
+/// The state that sections share.
 pub struct Bench {
     plan: Plan,
     quick: bool,
@@ -124,7 +124,7 @@ impl Bench {
         self.directory.path().join(name)
     }
 
-    /// How many spent ids are many.
+    /// Number of spent ids in the large registry.
     fn million(&self) -> usize {
         if self.quick { 100_000 } else { 1_000_000 }
     }

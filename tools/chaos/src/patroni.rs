@@ -23,9 +23,9 @@ pub struct Patroni {
     room: PathBuf,
     /// PostgreSQL behind the proxy.
     server: Postgres,
-    /// What the names of namespaces begin with.
+    /// Prefix of the names of network namespaces.
     namespace: String,
-    /// What the names of the links on the bridge begin with.
+    /// Prefix of the names of the links on the bridge.
     links: String,
 }
 

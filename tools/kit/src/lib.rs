@@ -1,4 +1,4 @@
-//! What `tools/bench` and `tools/chaos` share.
+//! Parts that `tools/bench` and `tools/chaos` share.
 #![forbid(unsafe_code)]
 
 pub mod client_key;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a value has to be.
+/// The goal of a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Goal {
     /// At least this.

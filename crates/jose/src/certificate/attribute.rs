@@ -17,7 +17,7 @@ pub struct Attribute {
 enum Value {
     /// Of one of the types that hold text; which of them makes no difference.
     Text {
-        /// What two values must have in common. `None` for text that is not fit to be compared.
+        /// The form in which two values are compared; `None` for text that cannot be compared.
         prepared: Option<Box<str>>,
         /// As it was given.
         text: Box<str>,

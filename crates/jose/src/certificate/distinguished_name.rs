@@ -11,7 +11,7 @@ use super::attribute::Attribute;
 #[derive(Clone)]
 pub struct DistinguishedName(Vec<Vec<Attribute>>);
 
-/// Why a text names nobody.
+/// Reasons for refusing a text as a distinguished name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DistinguishedNameError {
     /// Nothing, or far too much.
@@ -23,7 +23,7 @@ pub enum DistinguishedNameError {
     /// A type that has no number here.
     #[error("`{0}` is no known attribute type; write its object identifier, as in 2.5.4.3=billing")]
     Type(String),
-    /// What has a meaning of its own and is not escaped.
+    /// A special character that is not escaped.
     #[error("`{0}` stands for itself only when it is escaped, as in \\{0} (RFC 4514 section 2.4)")]
     Unescaped(char),
     /// A backslash before something that needs none, or hexadecimal that is none.

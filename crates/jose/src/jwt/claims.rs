@@ -9,7 +9,7 @@ use crate::json::Object;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claims(Object);
 
-/// Whom a JWT is for (RFC 7519 section 4.1.3).
+/// The `aud` claim (RFC 7519 section 4.1.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audience<'a> {
     /// A string.

@@ -1,9 +1,9 @@
-//! Why a JWT was not taken (RFC 7515 section 5.2, RFC 7519 section 7.2): one list for every kind of JWT.
+//! Reasons for refusing a JWT (RFC 7515 section 5.2, RFC 7519 section 7.2): one list for every kind of JWT.
 
 use crate::json::JsonError;
 use crate::verifying_key::JwkError;
 
-/// Why a JWT was not taken. Nothing of the JWT is repeated.
+/// Reasons for refusing a JWT. No message quotes the JWT.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum JoseError {
     /// Longer than the caller allows.
@@ -48,7 +48,7 @@ pub enum JoseError {
     /// No key of that `kid`.
     #[error("no key of this kid and alg")]
     NoKey,
-    /// Somebody else, or another text.
+    /// The signature is not by this key, or not over this text.
     #[error("the signature does not verify")]
     Signature,
     /// The claims are not JSON as we read it.

@@ -7,7 +7,7 @@ use crate::json::Object;
 use crate::signature_alg::SignatureAlg;
 use crate::verifying_key::{VerifyingKey, kid};
 
-/// What a JWT is for. RFC 8725 section 3.12: "Use Mutually Exclusive Validation Rules for Different Kinds of JWTs".
+/// The kind of a JWT, which decides its validation rules. RFC 8725 section 3.12: "Use Mutually Exclusive Validation Rules for Different Kinds of JWTs".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// RFC 7523 section 2.2.

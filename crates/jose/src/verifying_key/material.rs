@@ -1,4 +1,4 @@
-//! What a key consists of (RFC 7518 section 6, RFC 8037 section 2), checked for being what it should be, and parsed.
+//! The parameters of a public key (RFC 7518 section 6, RFC 8037 section 2), checked and parsed.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -141,33 +141,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::verifying_key::VerifyingKey;
-
-    fn read(jwk: &Value) -> Result<VerifyingKey, JwkError> {
-        VerifyingKey::from_text(jwk.to_string().as_bytes(), None)
-    }
-
-    fn refused(jwk: &Value) -> JwkError {
-        read(jwk).expect_err(&jwk.to_string())
-    }
-
-    fn with(jwk: &Value, member: &str, value: impl Into<Value>) -> Value {
-        let mut jwk = jwk.clone();
-        jwk[member] = value.into();
-        jwk
-    }
-
-    /// RFC 9449 section 4.1, RFC 8037 appendix A.2, RFC 7638 section 3.1.
-    fn ec() -> Value {
-        json!({"kty": "EC", "crv": "P-256", "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
-               "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"})
-    }
-    fn ed() -> Value {
-        json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
-    }
-    fn rsa() -> Value {
-        json!({"kty": "RSA", "e": "AQAB", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"})
-    }
+    use crate::verifying_key::vectors::{ec, ed, read, refused, rsa, with};
 
     #[test]
     fn jos_08_l105_h70_rsa_keys_have_a_size_that_is_safe_and_cheap() {

@@ -1,4 +1,4 @@
-//! What connections cost: a new one for each request, and TLS.
+//! Cost of connections: a new one for each request, and TLS.
 
 use std::fs;
 use std::sync::Arc;

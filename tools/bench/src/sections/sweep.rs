@@ -1,4 +1,4 @@
-//! What requests notice while a million expired ids are forgotten.
+//! Latency of requests while a million expired ids are deleted.
 
 use std::time::{Duration, Instant};
 

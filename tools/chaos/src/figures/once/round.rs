@@ -133,7 +133,7 @@ impl Senders {
 
 type Sent<'a> = ((Option<Connection>, &'a (SocketAddr, Pool)), Option<End>);
 
-/// What one replica answers, and the id of its token.
+/// Returns the answer of one replica, and the id of its token.
 async fn answered(((connection, (_, kept)), failed): Sent<'_>) -> (End, Option<String>) {
     let (None, Some(mut connection)) = (failed, connection) else {
         return (failed.unwrap_or(End::NotConnected), None);
