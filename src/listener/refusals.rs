@@ -11,119 +11,69 @@ use tokio::time::Instant;
 use crate::http::log::{ConnectionsRefused, RefusedLabels, RequestId, RequestIds};
 use crate::model::event::Event;
 
-/// Why a connection was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refused {
-    /// A PROXY protocol preamble.
-    ProxyProtocol,
-    /// TLS to a port without TLS.
-    TlsOnCleartext,
-    /// HTTP without TLS to a port with TLS.
-    CleartextOnTls,
-    /// The preface of HTTP/2.
-    Http2,
-    /// A request line or header fields above the limit.
-    FieldsTooLarge,
-    /// Something else that is not HTTP/1.1.
-    Malformed,
-    /// No TLS version in common.
-    TlsVersion,
-    /// No cipher suite, group or signature scheme in common.
-    TlsCipher,
-    /// No application protocol in common.
-    TlsAlpn,
-    /// The client refused the handshake, often because it does not trust the server's certificate.
-    TlsAlert,
-    /// The handshake of a client certificate failed.
-    ClientCertificate,
-    /// Another fault of a TLS handshake.
-    TlsHandshake,
-    /// More connections in a second than one address may open while the server is overloaded.
-    TooManyConnections,
+macro_rules! refusals {
+    ($($reason:literal $variant:ident $answer:literal $detail:literal)+) => {
+        /// A reason for refusing a connection or a request before it reaches an endpoint.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[expect(clippy::doc_markdown, reason = "the texts are log messages too")]
+        pub enum Refused { $(#[doc = $detail] $variant),+ }
+
+        impl Refused {
+            /// Every reason, in the order of the reference.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The value of the field and of the label `reason`.
+            #[must_use]
+            pub const fn reason(self) -> &'static str {
+                match self { $(Self::$variant => $reason),+ }
+            }
+
+            /// The status of the answer, or the way in which the connection ends.
+            #[must_use]
+            pub const fn answer(self) -> &'static str {
+                match self { $(Self::$variant => $answer),+ }
+            }
+
+            /// A description of the fault, with the remedy.
+            #[must_use]
+            pub const fn detail(self) -> &'static str {
+                match self { $(Self::$variant => $detail),+ }
+            }
+        }
+    };
+}
+
+refusals! {
+    "proxy_protocol" ProxyProtocol "400"
+        "looks like a PROXY protocol preamble, which grantd does not read; turn it off in the proxy (send-proxy, proxy_protocol)"
+    "tls_on_cleartext" TlsOnCleartext "400"
+        "looks like a TLS ClientHello, and this port has no TLS; use http:// here, or set server.tls.cert_file and server.tls.key_file"
+    "cleartext_on_tls" CleartextOnTls "400"
+        "looks like HTTP without TLS, and this port has TLS; use https:// here"
+    "http2" Http2 "none"
+        "looks like HTTP/2 without negotiation, and grantd speaks HTTP/1.1; let the proxy or the client use HTTP/1.1"
+    "fields_too_large" FieldsTooLarge "431, 414"
+        "the request line and the header fields are above 16 KiB, or more than 100 fields"
+    "malformed" Malformed "400"
+        "not a request in HTTP/1.1"
+    "tls_version" TlsVersion "alert"
+        "the client offers neither TLS 1.2 nor TLS 1.3"
+    "tls_cipher" TlsCipher "alert"
+        "client and server have no cipher suite, group or signature scheme in common"
+    "tls_alpn" TlsAlpn "alert"
+        "the client does not offer HTTP/1.1 by ALPN"
+    "tls_alert" TlsAlert "none"
+        "the client refused the handshake; often it does not trust the server's certificate, or it has another name"
+    "client_certificate" ClientCertificate "alert"
+        "the client's certificate cannot be used"
+    "tls_handshake" TlsHandshake "alert"
+        "the TLS handshake failed"
+    "too_many_connections" TooManyConnections "none"
+        "more than 100 connections in a second from one address while the server is overloaded; let clients keep connections, and name a proxy in server.trusted_proxies"
 }
 
 impl Refused {
-    /// Every reason, in the order of the reference.
-    pub const ALL: [Self; 13] = [
-        Self::ProxyProtocol,
-        Self::TlsOnCleartext,
-        Self::CleartextOnTls,
-        Self::Http2,
-        Self::FieldsTooLarge,
-        Self::Malformed,
-        Self::TlsVersion,
-        Self::TlsCipher,
-        Self::TlsAlpn,
-        Self::TlsAlert,
-        Self::ClientCertificate,
-        Self::TlsHandshake,
-        Self::TooManyConnections,
-    ];
-
-    /// The code of the log and of the metric.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::ProxyProtocol => "proxy_protocol",
-            Self::TlsOnCleartext => "tls_on_cleartext",
-            Self::CleartextOnTls => "cleartext_on_tls",
-            Self::Http2 => "http2",
-            Self::FieldsTooLarge => "fields_too_large",
-            Self::Malformed => "malformed",
-            Self::TlsVersion => "tls_version",
-            Self::TlsCipher => "tls_cipher",
-            Self::TlsAlpn => "tls_alpn",
-            Self::TlsAlert => "tls_alert",
-            Self::ClientCertificate => "client_certificate",
-            Self::TlsHandshake => "tls_handshake",
-            Self::TooManyConnections => "too_many_connections",
-        }
-    }
-
-    /// The status of the answer, or how the connection ends.
-    #[must_use]
-    pub fn answer(self) -> &'static str {
-        match self {
-            Self::ProxyProtocol | Self::TlsOnCleartext | Self::CleartextOnTls | Self::Malformed => "400",
-            Self::FieldsTooLarge => "431, 414",
-            Self::Http2 | Self::TlsAlert | Self::TooManyConnections => "none",
-            Self::TlsVersion | Self::TlsCipher | Self::TlsAlpn | Self::ClientCertificate | Self::TlsHandshake => {
-                "alert"
-            }
-        }
-    }
-
-    /// What the bytes look like, and what to do.
-    #[must_use]
-    pub fn detail(self) -> &'static str {
-        match self {
-            Self::ProxyProtocol => {
-                "looks like a PROXY protocol preamble, which grantd does not read; turn it off in the proxy (send-proxy, proxy_protocol)"
-            }
-            Self::TlsOnCleartext => {
-                "looks like a TLS ClientHello, and this port has no TLS; use http:// here, or set server.tls.cert_file and server.tls.key_file"
-            }
-            Self::CleartextOnTls => "looks like HTTP without TLS, and this port has TLS; use https:// here",
-            Self::Http2 => {
-                "looks like HTTP/2 without negotiation, and grantd speaks HTTP/1.1; let the proxy or the client use HTTP/1.1"
-            }
-            Self::FieldsTooLarge => "the request line and the header fields are above 16 KiB, or more than 100 fields",
-            Self::Malformed => "not a request in HTTP/1.1",
-            Self::TlsVersion => "the client offers neither TLS 1.2 nor TLS 1.3",
-            Self::TlsCipher => "client and server have no cipher suite, group or signature scheme in common",
-            Self::TlsAlpn => "the client does not offer HTTP/1.1 by ALPN",
-            Self::TlsAlert => {
-                "the client refused the handshake; often it does not trust the server's certificate, or it has another name"
-            }
-            Self::ClientCertificate => "the client's certificate cannot be used",
-            Self::TlsHandshake => "the TLS handshake failed",
-            Self::TooManyConnections => {
-                "more than 100 connections in a second from one address while the server is overloaded; let clients keep connections, and name a proxy in server.trusted_proxies"
-            }
-        }
-    }
-
-    /// What a peer tried to speak, by the first eight bytes of its connection.
+    /// Recognises a protocol other than the expected one, by the first eight bytes of its connection.
     fn by_opening(opening: [u8; 8]) -> Option<Self> {
         match opening {
             [b'P', b'R', b'O', b'X', b'Y', b' ', ..] | [b'\r', b'\n', b'\r', b'\n', 0, b'\r', b'\n', b'Q'] => {
