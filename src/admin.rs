@@ -25,10 +25,10 @@ use std::sync::Arc;
 
 use crate::crypto::seal::SealingKey;
 use crate::crypto::secret::HashParams;
+use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
 use crate::protocol::grant::Defaults;
-use crate::protocol::metadata::Issuer;
 use crate::store::changes::Changes;
 use crate::store::{Store, StoreError};
 

@@ -2,9 +2,6 @@
 
 mod claims;
 mod client;
-mod client_cert;
-mod client_key;
-mod client_set;
 mod config;
 mod dev;
 mod disclosure;
@@ -16,8 +13,6 @@ mod open;
 mod phrases;
 mod reference;
 mod resource;
-mod secret;
-mod tag_key;
 mod token;
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};

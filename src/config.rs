@@ -19,16 +19,16 @@ use ipnet::IpNet;
 
 use crate::crypto::jwk::{Alg, KeyError};
 use crate::crypto::secret::HashParams;
-use crate::fetch::Allowed;
 use crate::http::credentials::BasicReading;
-use crate::listener::Deadlines;
+use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::model::time::{Span, SpanError};
 use crate::protocol::grant::Defaults;
-use crate::protocol::metadata::Issuer;
-use crate::registry::Terms;
+use crate::state::registry::Terms;
 use crate::store::Database;
-use crate::tls::Files;
+use crate::transport::fetch::Allowed;
+use crate::transport::listener::Deadlines;
+use crate::transport::tls::Files;
 
 pub use database::UrlFile;
 pub use file::user;

@@ -28,12 +28,12 @@ use serde::Serialize;
 
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
-use crate::pressure::Pressure;
 use crate::protocol::client_auth::Presented;
 use crate::protocol::error::{Error, RequestError, Unavailable};
 use crate::protocol::grant::Asked;
 use crate::protocol::verification::Verified;
 use crate::protocol::{AuthorizationServer, Granted, Outcome, TokenQuery, TokenRequest};
+use crate::state::load_shedding::LoadShedding;
 
 use authentication::Descriptions;
 use body::read_body;
@@ -54,7 +54,7 @@ pub struct Surface {
     /// How long a body may take.
     pub body_deadline: Duration,
     /// Whether more comes than can be answered in time.
-    pub pressure: Arc<Pressure>,
+    pub load_shedding: Arc<LoadShedding>,
     /// Whose word on certificates in a header field of a trusted proxy is taken; `None` when the field is not read.
     pub client_cert_header: Option<Vouch>,
     /// Whether the metadata also stands where OpenID Connect clients look (RFC 8414 section 5).
@@ -151,7 +151,7 @@ impl App {
         let query = verify::query(request.uri());
         let asked = verify::verification(&query, request.headers(), trust);
         let server = &self.surface.server;
-        let verified = if self.surface.pressure.refuses() {
+        let verified = if self.surface.load_shedding.refuses() {
             Verified { token: None, verdict: Err(Unavailable::Overloaded.into()) }
         } else {
             server.verify(&asked)
@@ -275,7 +275,7 @@ impl Surface {
 
     async fn token(&self, posted: &Posted<'_>) -> (Response, Answered) {
         let outcome = match self.token_request(posted) {
-            _ if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
+            _ if self.load_shedding.refuses() => Outcome::of(Unavailable::Overloaded),
             Ok(request) => self.server.token(request).await,
             Err(error) => Outcome::of(error),
         };
@@ -296,7 +296,7 @@ impl Surface {
 
     async fn introspect(&self, posted: &Posted<'_>) -> (Response, Answered) {
         let mut outcome = match self.token_query(posted) {
-            _ if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
+            _ if self.load_shedding.refuses() => Outcome::of(Unavailable::Overloaded),
             Ok(request) => self.server.introspect(request).await,
             Err(error) => Outcome::of(error),
         };
@@ -316,7 +316,7 @@ impl Surface {
 
     async fn revoke(&self, posted: &Posted<'_>) -> (Response, Answered) {
         let outcome = match self.token_query(posted) {
-            _ if self.pressure.refuses() => Outcome::of(Unavailable::Overloaded),
+            _ if self.load_shedding.refuses() => Outcome::of(Unavailable::Overloaded),
             Ok(request) => self.server.revoke(request).await,
             Err(error) => Outcome::of(error),
         };

@@ -24,14 +24,15 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::secret::ClientSecret;
-use crate::keyring::Keyring;
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::event::Event;
+use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::model::resource::TokenTyp;
 use crate::model::time::{Clock, UnixTime};
-use crate::registry::{Freshness, Registry};
+use crate::state::keyring::Keyring;
+use crate::state::registry::{Freshness, Registry};
 use crate::store::Store;
 use crate::store::spent::{Spent, Use, UseKind};
 use crate::store::spent_here::SpentHere;
@@ -44,7 +45,7 @@ use error::inactive::Inactive;
 use error::{ClientAuthError, Error, RequestError, Unavailable};
 use grant::{Binding, Defaults};
 use introspection::Introspected;
-use metadata::{Issuer, Metadata, MutualTls};
+use metadata::{Metadata, MutualTls};
 
 pub use exchange::{Granted, Outcome, Revocation, TokenQuery, TokenRequest};
 

@@ -23,35 +23,35 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::client_jwks::{ClientJwks, Fetch};
 use crate::config::Config;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
-use crate::hashing::Lane;
 use crate::http::admin::{self, Admin};
 use crate::http::log::{Counts, Log, RequestIds};
 use crate::http::{App, Door, Surface};
-use crate::keyring::Keyring;
-use crate::listener::Listener;
-use crate::listener::pace::Pace;
-use crate::listener::refusals::Refusals;
 use crate::model::event::Event;
+use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
-use crate::pressure::Pressure;
 use crate::protocol::client_auth::{Authenticator, Outdated};
 use crate::protocol::client_secret::Memory;
 use crate::protocol::dpop::Dpop;
-use crate::protocol::metadata::Issuer;
 use crate::protocol::{AuthorizationServer, signing_histogram};
-use crate::registry::Registry;
-use crate::registry::feed::{Feed, Owed, Parts};
+use crate::state::client_jwks::{ClientJwks, Fetch};
+use crate::state::hashing::Lane;
+use crate::state::keyring::Keyring;
+use crate::state::load_shedding::LoadShedding;
+use crate::state::registry::Registry;
+use crate::state::registry::feed::{Feed, Owed, Parts};
+use crate::state::throttle::repeated::Repeated;
+use crate::state::throttle::{KnownSources, Throttle};
 use crate::store::Store;
 use crate::store::spent_here::SpentHere;
 use crate::telemetry::{self, Logging};
-use crate::throttle::repeated::Repeated;
-use crate::throttle::{KnownSources, Throttle};
-use crate::tls::{Terms, Tls};
+use crate::transport::listener::Listener;
+use crate::transport::listener::pace::Pace;
+use crate::transport::listener::refusals::Refusals;
+use crate::transport::tls::{Terms, Tls};
 use certificates::Certificates;
 use clients::{MutualTlsFiles, fetcher, jwks_uri_cas, mutual_tls, offered};
 use credentials::Following;
@@ -76,8 +76,8 @@ pub struct Assembled {
     /// Secrets whose hashes should cost more; for [`raise_costs`].
     pub outdated: mpsc::Receiver<Outdated>,
     /// To be watched.
-    pub pressure: Arc<Pressure>,
-    /// Key sets to be fetched; for a [`Fetcher`](crate::fetch::Fetcher).
+    pub load_shedding: Arc<LoadShedding>,
+    /// Key sets to be fetched; for a [`Fetcher`](crate::transport::fetch::Fetcher).
     pub fetches: mpsc::Receiver<Fetch>,
     /// What was read for clients with certificates.
     pub mutual_tls: MutualTlsFiles,
@@ -152,12 +152,12 @@ pub fn assemble(
         signing_seconds: signing_histogram(),
     });
     let counts = Counts::default();
-    let pressure = Arc::new(Pressure::new(config.overload_delay));
+    let load_shedding = Arc::new(LoadShedding::new(config.overload_delay));
     let surface = Surface {
         server: Arc::clone(&server),
         basic: config.basic_reading,
         body_deadline: config.body_deadline,
-        pressure: Arc::clone(&pressure),
+        load_shedding: Arc::clone(&load_shedding),
         client_cert_header: mutual_tls.vouch(),
         openid_configuration: config.openid_configuration,
     };
@@ -165,7 +165,7 @@ pub fn assemble(
     let refusals = Arc::new(Refusals::new(counts.connections_refused.clone(), request_ids.clone()));
     let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone(), request_ids };
     let app = Arc::new(App::new(surface, log));
-    Ok(Assembled { server, feed, app, counts, outdated: to_raise, pressure, fetches, mutual_tls, refusals })
+    Ok(Assembled { server, feed, app, counts, outdated: to_raise, load_shedding, fetches, mutual_tls, refusals })
 }
 
 /// What the daemon does once it listens.
@@ -231,7 +231,7 @@ async fn start(
         None => config.issuer.clone().unwrap_or_default(),
     };
 
-    let Assembled { server, feed, app, counts, outdated, pressure, fetches, mutual_tls, refusals } =
+    let Assembled { server, feed, app, counts, outdated, load_shedding, fetches, mutual_tls, refusals } =
         assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
     let (stop, stopped) = watch::channel(false);
     let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
@@ -252,12 +252,12 @@ async fn start(
         max_connections,
         draining: Arc::clone(&draining),
         refusals: Arc::clone(&refusals),
-        pace: Pace::new(Arc::clone(&pressure), config.trusted_proxies.clone().into()),
+        pace: Pace::new(Arc::clone(&load_shedding), config.trusted_proxies.clone().into()),
     };
     let public = listener(public, tls.clone(), most.public);
     let private = listener(private, None, most.admin);
     let mutual = mutual.map(|socket| listener(socket, mutual_tls.listener.clone(), most.public));
-    pressure.watch(Handle::current()).context("starting the thread that watches for overload")?;
+    load_shedding.watch(Handle::current()).context("starting the thread that watches for overload")?;
     let background = vec![
         tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone())),
         tokio::spawn(fetcher.clone().run(fetches)),

@@ -5,7 +5,7 @@
 use grantd::http::form;
 use grantd::model::client_id::ClientId;
 use grantd::model::resource::ResourceId;
-use grantd::protocol::metadata::Issuer;
+use grantd::model::issuer::Issuer;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{Admin, AdminError, Outcome, Reported, Warning};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
-use crate::keyring::{KeyState, PUBLISH_AHEAD, Timeline};
 use crate::model::time::{Span, UnixTime};
+use crate::state::keyring::{KeyState, PUBLISH_AHEAD, Timeline};
 use crate::store::StoreError;
 use crate::store::keys::{SealedKey, new_key};
 

@@ -1,8 +1,8 @@
 //! The end of a token, or of all of them. A resource server that does not introspect takes a token until its `exp`.
 
 use super::{Admin, AdminError};
-use crate::keyring::Keyring;
 use crate::protocol::access_token::{Issued, verify};
+use crate::state::keyring::Keyring;
 
 impl Admin {
     /// Revokes a token, whichever client has it.

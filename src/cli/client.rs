@@ -1,5 +1,10 @@
 //! `grantd client`: register clients, change them, switch them off.
 
+mod cert;
+mod key;
+mod secret;
+mod set;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,11 +12,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::claims::{self, json_claim};
-use super::client_set::Set;
 use super::disclosure::{self, SHOWN_ONCE, SecretFile};
 use super::open::{self, Purpose};
-use super::secret::{self, secret_line};
-use super::{Shell, WHERE, client_cert, client_key, key_value};
+use super::{Shell, WHERE, key_value};
 use crate::admin::clients::{ClientPatch, document};
 use crate::admin::secrets::{GeneratedSecret, SecretOptions};
 use crate::admin::{AdminError, Change, seed};
@@ -24,6 +27,9 @@ use crate::model::time::Span;
 use crate::serve::prepare::is_absent;
 use crate::store::StoreError;
 use crate::telemetry::printable::one_line;
+
+use secret::secret_line;
+use set::Set;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -63,10 +69,10 @@ pub(super) enum Command {
     Secret(secret::Command),
     /// Manage a client's public keys, for `private_key_jwt`
     #[command(subcommand)]
-    Key(client_key::Command),
+    Key(key::Command),
     /// Manage a client's certificates, for mutual TLS
     #[command(subcommand)]
-    Cert(client_cert::Command),
+    Cert(cert::Command),
 }
 
 #[derive(Debug, Args)]
@@ -270,8 +276,8 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         if let Some(alg) = client.introspection_signed_response_alg {
             text += &format!("introspection signed  {alg}\n");
         }
-        text.extend(details.keys.iter().map(client_key::key_line));
-        text.extend(details.certificates.iter().map(client_cert::certificate_line));
+        text.extend(details.keys.iter().map(key::key_line));
+        text.extend(details.certificates.iter().map(cert::certificate_line));
         text
     })
 }

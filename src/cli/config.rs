@@ -8,12 +8,12 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::Shell;
 use crate::config::{Config, ConfigError};
-use crate::protocol::metadata::Issuer;
+use crate::model::issuer::Issuer;
 use crate::serve::clients::{fetcher, mutual_tls};
 use crate::serve::prepare::{check_room, is_absent, sealing_key};
 use crate::store::Database;
 use crate::store::servers::Servers;
-use crate::tls::Tls;
+use crate::transport::tls::Tls;
 
 /// Reads what the configuration names, as `serve` would, and makes nothing.
 pub(super) fn check(config: &Config) -> anyhow::Result<()> {

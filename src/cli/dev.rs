@@ -12,7 +12,7 @@ use crate::admin::clients::ClientPatch;
 use crate::admin::secrets::SecretOptions;
 use crate::admin::{AdminError, Change};
 use crate::config::Config;
-use crate::protocol::metadata::Issuer;
+use crate::model::issuer::Issuer;
 use crate::serve::signals::Signals;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Logging;

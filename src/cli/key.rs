@@ -1,17 +1,19 @@
 //! `grantd key`: signing keys, next, active, retiring, gone.
 
+mod tag;
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::Shell;
 use super::open::Purpose;
-use super::{Shell, tag_key};
 use crate::admin::keys::ListedKey;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
-use crate::keyring::KeyState;
+use crate::state::keyring::KeyState;
 use crate::store::keys::SealedKey;
 
 #[derive(Debug, Subcommand)]
@@ -61,13 +63,13 @@ pub(super) enum Command {
     },
     /// Manage the keys under which generated secrets carry a tag
     #[command(subcommand)]
-    Tag(tag_key::Command),
+    Tag(tag::Command),
 }
 
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List | Self::Show { .. } | Self::Tag(tag_key::Command::List) => Purpose::Look,
+            Self::List | Self::Show { .. } | Self::Tag(tag::Command::List) => Purpose::Look,
             Self::Rotate { .. } | Self::Remove { .. } | Self::Tag(_) => Purpose::Change,
             Self::Generate { .. } | Self::Import { .. } => Purpose::Create,
         }

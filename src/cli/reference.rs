@@ -10,10 +10,10 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::listener::refusals::Refused;
 use crate::model::event::Event;
 use crate::protocol::error::reason::Reason;
 use crate::telemetry::metrics::Metric;
+use crate::transport::listener::refusals::Refused;
 
 /// Writes all pages into a directory.
 pub(super) async fn write(directory: &Path) -> anyhow::Result<()> {

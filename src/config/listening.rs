@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{At, ConfigError, Settings, Sources};
+use crate::model::issuer::{Issuer, IssuerError};
 use crate::model::profile::Profile;
-use crate::protocol::metadata::{Issuer, IssuerError};
-use crate::tls::Files;
-use crate::tls::clients::ClientFiles;
+use crate::transport::tls::Files;
+use crate::transport::tls::clients::ClientFiles;
 
 /// The public listener.
 pub(super) struct Public {

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::store::servers::Servers;
-use crate::tls::{TlsError, pem_items};
+use crate::transport::tls::{TlsError, pem_items};
 
 /// Parses a URL of libpq's form, with the defaults that PostgreSQL's own variables give.
 pub(super) fn parse(url: &str, environment: &HashMap<String, String>) -> Result<Servers, String> {

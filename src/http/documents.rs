@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::error::not_by_this_method;
-use crate::keyring::Document;
+use crate::model::document::Document;
 use crate::protocol::AuthorizationServer;
 use crate::protocol::error::{Error, Unavailable};
 
@@ -89,7 +89,7 @@ fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) 
     response
 }
 
-/// How long a verifier may keep the key set; [`PUBLISH_AHEAD`](crate::keyring::PUBLISH_AHEAD) counts on it.
+/// How long a verifier may keep the key set; [`PUBLISH_AHEAD`](crate::state::keyring::PUBLISH_AHEAD) counts on it.
 const DOCUMENT_CACHING: &str = "public, max-age=300";
 /// Room for the header fields of a document, so that none has to move.
 const HEADERS: usize = 16;

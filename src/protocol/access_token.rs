@@ -17,13 +17,13 @@ use crate::crypto::jose::{Audience, JoseError, Kind, Unverified};
 use crate::crypto::json::Object;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::random_id;
-use crate::keyring::Keyring;
 use crate::model::client::Client;
 use crate::model::resource::TokenTyp;
 use crate::model::time::{Span, UnixTime};
 use crate::model::token_id::TokenId;
-use crate::registry::Registry;
-use crate::registry::snapshot::Snapshot;
+use crate::state::keyring::Keyring;
+use crate::state::registry::Registry;
+use crate::state::registry::snapshot::Snapshot;
 
 /// A token that was issued, and what the log says of it. `Debug` does not show the token.
 pub struct AccessToken {

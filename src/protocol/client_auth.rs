@@ -11,22 +11,22 @@ use tokio::sync::mpsc;
 
 use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
-use crate::client_jwks::ClientJwks;
 use crate::crypto::jose::Unverified;
 use crate::crypto::secret::{ClientSecret, HashParams, SecretHash};
 use crate::crypto::secret_tag::TagKid;
-use crate::hashing::Lane;
-use crate::hashing::queue::{Place, Standing};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::{AuthMethod, Client};
 use crate::model::credential::StoredSecret;
 use crate::model::profile::Profile;
 use crate::model::time::UnixTime;
-use crate::registry::snapshot::Snapshot;
-use crate::registry::{Freshness, Registry};
+use crate::state::client_jwks::ClientJwks;
+use crate::state::hashing::Lane;
+use crate::state::hashing::queue::{Place, Standing};
+use crate::state::registry::snapshot::Snapshot;
+use crate::state::registry::{Freshness, Registry};
+use crate::state::throttle::repeated::Repeated;
+use crate::state::throttle::{KnownSources, Throttle, network};
 use crate::store::spent::Use;
-use crate::throttle::repeated::Repeated;
-use crate::throttle::{KnownSources, Throttle, network};
 
 /// The credential that a request carries, read but not checked.
 #[derive(Debug)]

@@ -9,12 +9,12 @@ use super::error::{ClientAuthError, Error, Unavailable};
 use crate::crypto::secret::{ClientSecret, SecretHash};
 use crate::crypto::secret_tag::TagKid;
 use crate::crypto::{NoEntropy, equal, hmac_sha256, random};
-use crate::hashing::queue::Place;
-use crate::hashing::{AttemptId, Lane, Trial};
 use crate::model::client::Client;
 use crate::model::credential::{Origin, SecretState, StoredSecret};
 use crate::model::time::UnixTime;
-use crate::registry::snapshot::Snapshot;
+use crate::state::hashing::queue::Place;
+use crate::state::hashing::{AttemptId, Lane, Trial};
+use crate::state::registry::snapshot::Snapshot;
 
 /// Recognises secrets that have matched their hash before, by a MAC under a key that never leaves the process.
 ///

@@ -11,7 +11,7 @@ use crate::model::profile::Profile;
 use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::{MAX_BYTES, MAX_TOKENS, Scope};
 use crate::model::time::Span;
-use crate::registry::snapshot::Snapshot;
+use crate::state::registry::snapshot::Snapshot;
 
 /// What a token is bound to, as it stands in `cnf` (RFC 7800): nothing, a key, a certificate, or both.
 ///

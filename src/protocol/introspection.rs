@@ -12,8 +12,8 @@ use crate::crypto::jws::SigningKey;
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::model::time::UnixTime;
-use crate::registry::Registry;
-use crate::registry::snapshot::Snapshot;
+use crate::state::registry::Registry;
+use crate::state::registry::snapshot::Snapshot;
 
 /// What came of a question about a token.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use crate::model::event::Event;
 use crate::model::time::Clock;
 use crate::protocol::AuthorizationServer;
 use crate::telemetry::metrics::Ends;
-use crate::tls::clients::Vouching;
-use crate::tls::files::Version;
-use crate::tls::{Tls, TlsError};
+use crate::transport::tls::clients::Vouching;
+use crate::transport::tls::files::Version;
+use crate::transport::tls::{Tls, TlsError};
 
 /// All that was read from files for TLS.
 #[derive(Debug)]

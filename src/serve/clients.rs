@@ -9,12 +9,13 @@ use rustls::pki_types::CertificateDer;
 use super::prepare::config_error;
 use crate::config::{Config, ConfigError};
 use crate::crypto::certificate::validity::{Validity, item};
-use crate::fetch::Fetcher;
 use crate::http::client_cert::Vouch;
+use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
-use crate::protocol::metadata::{Issuer, MutualTls};
-use crate::tls::clients::Vouching;
-use crate::tls::{Terms, Tls, pem_items};
+use crate::protocol::metadata::MutualTls;
+use crate::transport::fetch::Fetcher;
+use crate::transport::tls::clients::Vouching;
+use crate::transport::tls::{Terms, Tls, pem_items};
 
 /// What was read for clients with certificates.
 #[derive(Debug, Clone, Default)]

@@ -7,9 +7,9 @@ use crate::config::Config;
 use crate::crypto::certificate::validity::Validity;
 use crate::model::event::Event;
 use crate::model::time::UnixTime;
-use crate::registry::snapshot::Snapshot;
-use crate::tls::Tls;
-use crate::tls::clients::ClientDates;
+use crate::state::registry::snapshot::Snapshot;
+use crate::transport::tls::Tls;
+use crate::transport::tls::clients::ClientDates;
 
 /// A certificate or a revocation list that the configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use sqlx::postgres::PgSslMode;
 use crate::config::{Config, ConfigError, read_secret, user};
 use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
-use crate::registry::feed::Owed;
+use crate::state::registry::feed::Owed;
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store, StoreError};
 

@@ -14,9 +14,9 @@ use super::credentials::Following;
 use super::notify::Notifier;
 use super::signals::{Asked, Signals};
 use crate::config::Config;
-use crate::fetch::Fetcher;
 use crate::model::event::Event;
 use crate::store::Store;
+use crate::transport::fetch::Fetcher;
 
 /// What has been started.
 pub(super) struct Running {

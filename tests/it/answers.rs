@@ -143,7 +143,7 @@ async fn err_06_m73_without_the_database_nobody_is_told_that_a_secret_is_wrong(d
     // What stands for a database that is away: nothing confirms the snapshot any more.
     server.db.sql("drop table registry_revision").await.unwrap();
     let started = std::time::Instant::now();
-    while server.server.registry.freshness() == grantd::registry::Freshness::Current {
+    while server.server.registry.freshness() == grantd::state::registry::Freshness::Current {
         assert!(started.elapsed().as_secs() < 6, "the registry still believes in itself");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

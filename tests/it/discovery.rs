@@ -4,9 +4,9 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use grantd::crypto::jwk::Alg;
 use grantd::crypto::seal::SealingKey;
-use grantd::keyring::PUBLISH_AHEAD;
 use grantd::model::client::Client;
 use grantd::model::time::{Clock, Span, UnixTime};
+use grantd::state::keyring::PUBLISH_AHEAD;
 use grantd::store::keys::new_key;
 
 use crate::assertion::{Signer, ask};

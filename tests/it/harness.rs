@@ -15,19 +15,19 @@ use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash, new_s
 use grantd::crypto::secret_tag::TagKey;
 use grantd::http::log::{Counts, RequestIds};
 use grantd::http::{App, Caller, Door};
-use grantd::listener::pace::Pace;
-use grantd::listener::refusals::Refusals;
 use grantd::model::client::{Client, ClientScope};
 use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
-use grantd::pressure::Pressure;
 use grantd::protocol::AuthorizationServer;
 use grantd::serve::clients::fetcher;
 use grantd::serve::{Assembled, assemble, raise_costs};
+use grantd::state::load_shedding::LoadShedding;
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
 use grantd::store::{Database, Store};
+use grantd::transport::listener::pace::Pace;
+use grantd::transport::listener::refusals::Refusals;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -338,7 +338,7 @@ impl Server {
 
 /// For a listener: addresses connect as often as they like.
 pub fn pace() -> Pace {
-    Pace::new(Arc::new(Pressure::new(Duration::from_millis(250))), [].into())
+    Pace::new(Arc::new(LoadShedding::new(Duration::from_millis(250))), [].into())
 }
 
 /// For a listener: refusals that are counted in `counts`.

@@ -329,14 +329,14 @@ async fn without_the_database_nobody_is_told_that_a_token_is_inactive(db: Db) {
     let token = world.token().await;
     assert_eq!(world.by_rs1(&token).await.json()["active"], true);
     world.server.db.sql("drop table registry_revision").await.unwrap();
-    let until = async |wanted: fn(grantd::registry::Freshness) -> bool| {
+    let until = async |wanted: fn(grantd::state::registry::Freshness) -> bool| {
         let started = std::time::Instant::now();
         while !wanted(world.server.server.registry.freshness()) {
             assert!(started.elapsed().as_secs() < 10);
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    until(|freshness| matches!(freshness, grantd::registry::Freshness::Stale(_))).await;
+    until(|freshness| matches!(freshness, grantd::state::registry::Freshness::Stale(_))).await;
     // What is known is told; what may be new is not called wrong; what can never be right is.
     assert_eq!(world.by_rs1(&token).await.json()["active"], true);
     world
@@ -345,7 +345,7 @@ async fn without_the_database_nobody_is_told_that_a_token_is_inactive(db: Db) {
         .await
         .refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
     world.by_rs1("garbage").await.inactive();
-    until(|freshness| freshness == grantd::registry::Freshness::Unusable).await;
+    until(|freshness| freshness == grantd::state::registry::Freshness::Unusable).await;
     for token in [&*token, "garbage"] {
         let answer = world.by_rs1(token).await;
         answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use axum::response::IntoResponse as _;
 use grantd::http::Caller;
 use grantd::http::log::{Counts, RefusedLabels};
-use grantd::listener::{Deadlines, Listener};
 use grantd::model::certificate::PeerCertificate;
-use grantd::tls::clients::{ClientFiles, Vouching};
-use grantd::tls::{Files, Terms, Tls};
+use grantd::transport::listener::{Deadlines, Listener};
+use grantd::transport::tls::clients::{ClientFiles, Vouching};
+use grantd::transport::tls::{Files, Terms, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grantd::http::log::RefusedLabels;
-use grantd::tls::Tls;
+use grantd::transport::tls::Tls;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

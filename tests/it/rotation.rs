@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use grantd::crypto::jwk::Alg;
 use grantd::crypto::seal::SealingKey;
-use grantd::keyring::{Keyring, LONGEST_TTL, PUBLISH_AHEAD};
 use grantd::model::time::{Clock, Span, UnixTime};
+use grantd::state::keyring::{Keyring, LONGEST_TTL, PUBLISH_AHEAD};
 use grantd::store::keys::new_key;
 use serde_json::Value;
 

@@ -20,7 +20,7 @@ use grantd::model::certificate::PeerCertificate;
 use grantd::model::client::Client;
 use grantd::model::resource::{Resource, TokenTyp};
 use grantd::model::time::Clock;
-use grantd::registry::Freshness;
+use grantd::state::registry::Freshness;
 
 on_both!(
     a_request_with_a_good_token_passes_by_any_method_and_the_gateway_learns_whose_it_is,

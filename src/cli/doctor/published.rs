@@ -2,11 +2,11 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::client_jwks::{Fetch, skipped_keys};
 use crate::config::Config;
 use crate::model::client::Client;
 use crate::model::time::UnixTime;
 use crate::serve::clients::fetcher;
+use crate::state::client_jwks::{Fetch, skipped_keys};
 
 /// The JWK Set of one client, as it was found.
 pub(super) struct Published {

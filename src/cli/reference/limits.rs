@@ -1,24 +1,24 @@
 //! The page of the limits, with the values of the constants that hold them.
 
 use super::row;
-use crate::client_jwks::{REFRESH, entry::STALE};
 use crate::config::Settings;
 use crate::crypto::secret::HashParams;
 use crate::http::body::MAX_BODY;
+use crate::state::client_jwks::{REFRESH, entry::STALE};
 
 use crate::http::form::MAX_PARAMETERS;
-use crate::keyring::{LONGEST_TTL, PUBLISH_AHEAD, SKEW};
-use crate::listener::MAX_HEAD;
-use crate::listener::timed::{LINGER, LINGER_BYTES};
 use crate::model::client_id::ClientId;
 use crate::model::time::{MAX_SECONDS, Span};
 use crate::model::{resource, scope};
 use crate::protocol::{access_token, client_assertion, dpop};
 use crate::serve::descriptors::ADMIN;
+use crate::state::keyring::{LONGEST_TTL, PUBLISH_AHEAD, SKEW};
+use crate::state::throttle::{BURST, REFILL_INTERVAL};
 use crate::store::DEADLINE;
 use crate::store::changes::LOAD_DEADLINE;
 use crate::store::secrets::MAX_IMPORTED;
-use crate::throttle::{BURST, REFILL_INTERVAL};
+use crate::transport::listener::MAX_HEAD;
+use crate::transport::listener::timed::{LINGER, LINGER_BYTES};
 
 pub(super) fn page() -> String {
     let mut page = String::from("| what | limit |\n|---|---|\n");

@@ -6,7 +6,6 @@ use super::super::client_assertion::{self, Terms};
 use super::super::client_certificate;
 use super::super::error::{ClientAuthError, Error, Unavailable};
 use super::{Attempt, Authenticated, Authenticator, Noted, may_authenticate, no_such};
-use crate::client_jwks::{Busy, NoKeys};
 use crate::crypto::jose::{JoseError, Unverified};
 use crate::model::certificate::{CertificateMismatch, PeerCertificate};
 use crate::model::client::{AssertionAudience, AuthMethod, Client};
@@ -14,6 +13,7 @@ use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::profile::Profile;
 use crate::model::time::Span;
+use crate::state::client_jwks::{Busy, NoKeys};
 
 impl Authenticator {
     /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.

@@ -3,13 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Shell;
 use crate::admin::Admin;
+use crate::cli::Shell;
 use crate::crypto::secret_tag::TagKid;
 use crate::store::tag_keys::SealedTagKey;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// List the keys that tag secrets; the key in use is first
     List,
     /// Make the next key; secrets tagged with former keys go on working
@@ -22,7 +22,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    pub(super) async fn run(self, shell: &Shell, admin: &Admin) -> anyhow::Result<()> {
+    pub(in crate::cli) async fn run(self, shell: &Shell, admin: &Admin) -> anyhow::Result<()> {
         match self {
             Self::List => {
                 let keys = admin.tag_keys().await?;

@@ -7,13 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use serde_json::json;
 
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::seal::SealingKey;
-use crate::crypto::sha256;
+use crate::model::document::Document;
 use crate::model::time::{Span, UnixTime};
 use crate::store::StoreError;
 use crate::store::keys::SealedKey;
@@ -75,25 +74,6 @@ impl<K> Timeline<K> {
 
     fn position(&self, now: UnixTime) -> usize {
         self.keys.iter().rposition(|(active_at, _)| *active_at <= now).unwrap_or(0)
-    }
-}
-
-/// A document served as it is, with its entity tag (RFC 9110 section 8.8.3).
-#[derive(Debug)]
-pub struct Document {
-    /// JSON.
-    pub body: Bytes,
-    /// Quoted.
-    pub etag: String,
-}
-
-impl Document {
-    /// Serialises a value once, for every request to come.
-    #[must_use]
-    pub fn new(value: &serde_json::Value) -> Self {
-        let body = Bytes::from(value.to_string());
-        let etag = sha256::<16>(&body).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Self { body, etag: format!("\"{etag}\"") }
     }
 }
 

@@ -3,11 +3,11 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::claims::{self, json_claim};
-use super::open::Purpose;
-use super::{Shell, key_value};
 use crate::admin::Change;
 use crate::admin::clients::ClientPatch;
+use crate::cli::claims::{self, json_claim};
+use crate::cli::open::Purpose;
+use crate::cli::{Shell, key_value};
 use crate::crypto::jwk::Alg;
 use crate::model::client::AssertionAudience;
 use crate::model::client_id::ClientId;
@@ -17,7 +17,7 @@ use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 
 #[derive(Debug, Args)]
-pub(super) struct Set {
+pub(in crate::cli) struct Set {
     /// The client id
     id: ClientId,
     #[command(flatten)]
@@ -91,7 +91,7 @@ struct Changes {
 }
 
 impl Set {
-    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+    pub(in crate::cli) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let (id, changes) = (self.id, self.changes);
         let admin = shell.admin(Purpose::Change).await?;
         let has_claims = !changes.claim.is_empty() || !changes.claim_json.is_empty();

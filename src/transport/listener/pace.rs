@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::refusals::network;
-use crate::pressure::Pressure;
+use crate::state::load_shedding::LoadShedding;
 
 /// The connections of the present second, by address.
 #[derive(Debug)]
 pub struct Pace {
-    pressure: Arc<Pressure>,
+    load_shedding: Arc<LoadShedding>,
     /// Proxies, which connect for others.
     trusted_proxies: Arc<[IpNet]>,
     since: Instant,
@@ -24,10 +24,10 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Has no limit but while `pressure` sheds load, and never for `trusted_proxies`.
+    /// Has no limit but while `load_shedding` sheds load, and never for `trusted_proxies`.
     #[must_use]
-    pub fn new(pressure: Arc<Pressure>, trusted_proxies: Arc<[IpNet]>) -> Self {
-        Self { pressure, trusted_proxies, since: Instant::now(), counts: HashMap::new() }
+    pub fn new(load_shedding: Arc<LoadShedding>, trusted_proxies: Arc<[IpNet]>) -> Self {
+        Self { load_shedding, trusted_proxies, since: Instant::now(), counts: HashMap::new() }
     }
 
     /// Counts a connection from `peer`, and returns whether it is one too many.
@@ -39,7 +39,7 @@ impl Pace {
         let count = self.counts.entry(network(peer)).or_default();
         *count = count.saturating_add(1);
         *count > MOST
-            && self.pressure.is_shedding()
+            && self.load_shedding.is_shedding()
             && !self.trusted_proxies.iter().any(|proxies| proxies.contains(&peer.to_canonical()))
     }
 }
@@ -54,13 +54,13 @@ mod tests {
 
     #[test]
     fn an_address_is_limited_while_load_is_shed_unless_it_is_a_proxy() {
-        let pressure = Arc::new(Pressure::new(Duration::from_millis(250)));
-        let mut pace = Pace::new(Arc::clone(&pressure), ["10.0.0.0/8".parse().unwrap()].into());
+        let load_shedding = Arc::new(LoadShedding::new(Duration::from_millis(250)));
+        let mut pace = Pace::new(Arc::clone(&load_shedding), ["10.0.0.0/8".parse().unwrap()].into());
         let (peer, proxy) = ("192.0.2.1".parse().unwrap(), "10.1.2.3".parse().unwrap());
         let start = Instant::now();
         let exceeding = |pace: &mut Pace, peer: IpAddr, now| (0..2 * MOST).filter(|_| pace.exceeds(peer, now)).count();
         assert_eq!(exceeding(&mut pace, peer, start), 0, "without overload there is no limit");
-        pressure.shed(1);
+        load_shedding.shed(1);
         let later = start + SECOND;
         assert_eq!(exceeding(&mut pace, peer, later), MOST as usize);
         assert_eq!(

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 /// The share of requests that is refused now.
 #[derive(Debug)]
-pub struct Pressure {
+pub struct LoadShedding {
     /// Share of requests to refuse, in 1/1024.
     share: AtomicU32,
     turn: AtomicU32,
@@ -21,7 +21,7 @@ pub struct Pressure {
     limit: Duration,
 }
 
-impl Pressure {
+impl LoadShedding {
     /// Sheds load when requests keep waiting longer than `limit`; it begins with [`watch`](Self::watch).
     #[must_use]
     pub fn new(limit: Duration) -> Self {
@@ -55,16 +55,16 @@ impl Pressure {
     /// When the system gives no thread.
     pub fn watch(self: &Arc<Self>, runtime: Handle) -> io::Result<()> {
         let watched = Arc::downgrade(self);
-        thread::Builder::new().name("pressure".into()).spawn(move || {
+        thread::Builder::new().name("load_shedding".into()).spawn(move || {
             let (mut probes, mut queue) = (Probes::new(), None);
             loop {
                 thread::sleep(PERIOD);
-                let Some(pressure) = watched.upgrade() else { break };
+                let Some(load_shedding) = watched.upgrade() else { break };
                 let now = Instant::now();
                 probes.send(now, &runtime);
-                let queue = queue.get_or_insert_with(|| Queue::new(pressure.limit));
+                let queue = queue.get_or_insert_with(|| Queue::new(load_shedding.limit));
                 probes.observe(now, queue);
-                pressure.share.store(queue.next_share(now), Ordering::Relaxed);
+                load_shedding.share.store(queue.next_share(now), Ordering::Relaxed);
             }
         })?;
         Ok(())
@@ -298,20 +298,20 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_spread_evenly() {
-        let pressure = Pressure::new(LIMIT);
-        assert!(!(0..1000).any(|_| pressure.refuses()));
-        pressure.share.store(256, Ordering::Relaxed);
-        let refused = (0..4096).filter(|_| pressure.refuses()).count();
+        let load_shedding = LoadShedding::new(LIMIT);
+        assert!(!(0..1000).any(|_| load_shedding.refuses()));
+        load_shedding.share.store(256, Ordering::Relaxed);
+        let refused = (0..4096).filter(|_| load_shedding.refuses()).count();
         assert!((1000..1050).contains(&refused), "{refused}");
-        let in_a_row = (0..40).filter(|_| pressure.refuses()).count();
+        let in_a_row = (0..40).filter(|_| load_shedding.refuses()).count();
         assert!((8..=12).contains(&in_a_row), "{in_a_row}");
     }
 
     #[test]
     fn the_wait_behind_all_that_is_ready_is_seen_while_it_lasts() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let pressure = Arc::new(Pressure::new(ms(50)));
-        pressure.watch(runtime.handle().clone()).unwrap();
+        let load_shedding = Arc::new(LoadShedding::new(ms(50)));
+        load_shedding.watch(runtime.handle().clone()).unwrap();
         let busy = Instant::now();
         // Each takes 10 ms and is ready again at once, as kept connections are that ask again and again.
         for _ in 0..20 {
@@ -321,7 +321,7 @@ mod tests {
                 std::task::Poll::<()>::Pending
             }));
         }
-        while pressure.share.load(Ordering::Relaxed) == 0 {
+        while load_shedding.share.load(Ordering::Relaxed) == 0 {
             assert!(busy.elapsed() < Duration::from_secs(30), "a queue of 200 ms was not seen");
             thread::sleep(ms(10));
         }

@@ -4,11 +4,11 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::disclosure::{SHOWN_ONCE, show_once};
-use super::open::Purpose;
-use super::{Shell, read_secret_from_stdin};
 use crate::admin::Admin;
 use crate::admin::secrets::{GeneratedSecret, SecretOptions};
+use crate::cli::disclosure::{SHOWN_ONCE, show_once};
+use crate::cli::open::Purpose;
+use crate::cli::{Shell, read_secret_from_stdin};
 use crate::model::client_id::ClientId;
 use crate::model::lifetime::{ExpiresIn, UnusedFor};
 use crate::model::time::{Span, UnixTime};
@@ -16,7 +16,7 @@ use crate::store::secrets::SecretSummary;
 use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Add a secret beside those the client has; it is shown once
     Add(Add),
     /// Add a secret that was chosen elsewhere, read from stdin
@@ -60,7 +60,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Add {
+pub(in crate::cli) struct Add {
     /// The client id
     id: ClientId,
     /// Let the secret expire after this time [default: never]
@@ -81,7 +81,7 @@ impl Command {
         }
     }
 
-    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+    pub(in crate::cli) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let admin = shell.admin(self.purpose()).await?;
         let revoked = |id: &ClientId, secret_id: &str| format!("secret {secret_id} of client {id} is revoked");
         match self {

@@ -7,17 +7,17 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Shell;
-use super::open::Purpose;
 use super::secret::or_never;
 use crate::admin::client_keys::{ClientKey, read_public_keys};
+use crate::cli::Shell;
+use crate::cli::open::Purpose;
 use crate::crypto::signature_alg::SignatureAlg;
 use crate::model::client_id::ClientId;
 use crate::model::lifetime::ExpiresIn;
 use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Add public keys beside those the client has: a JWK, a JWK Set, or one key in PEM
     Add {
         /// The client id
@@ -55,7 +55,7 @@ impl Command {
         }
     }
 
-    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+    pub(in crate::cli) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let admin = shell.admin(self.purpose()).await?;
         match self {
             Self::Add { id, jwk, alg, expires_in } => {

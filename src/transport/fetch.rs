@@ -20,8 +20,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 
-use crate::client_jwks::Fetch;
 use crate::model::jwks_uri::JwksUri;
+use crate::state::client_jwks::Fetch;
 
 /// What of a network that is not the public one may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]

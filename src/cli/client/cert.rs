@@ -6,17 +6,17 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::Shell;
-use super::open::Purpose;
 use super::secret::or_never;
 use crate::admin::client_certs::{ClientCertificate, NewCertificate};
+use crate::cli::Shell;
+use crate::cli::open::Purpose;
 use crate::crypto::certificate::Certificate;
 use crate::model::certificate::RegisteredCertificate;
 use crate::model::client_id::ClientId;
 use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Register the name in the client's certificates, or a self-signed certificate beside those the client has
     Add {
         /// The client id
@@ -41,7 +41,7 @@ pub(super) enum Command {
 /// RFC 8705 section 2.1.2: exactly one of them.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct Expected {
+pub(in crate::cli) struct Expected {
     /// The subject, as in "CN=billing,O=Example,C=DE" (RFC 4514)
     #[arg(long, value_name = "NAME")]
     subject_dn: Option<String>,
@@ -91,7 +91,7 @@ impl Command {
         }
     }
 
-    pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
+    pub(in crate::cli) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let admin = shell.admin(self.purpose()).await?;
         match self {
             Self::Add { id, expected } => {
