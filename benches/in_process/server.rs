@@ -12,8 +12,8 @@ use base64::prelude::BASE64_STANDARD;
 use grantd::config::{Config, Settings, Sources};
 use grantd::http::Caller;
 use grantd::model::time::Clock;
+use grantd::serve::assembled::{ServerParts, assemble};
 use grantd::serve::prepare::{make_room, sealing_key};
-use grantd::serve::{Assembled, assemble};
 use grantd::store::Store;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 /// The server, what it runs on, and the client that it knows.
 pub struct InProcess {
     /// Put together, its registry filled; nothing keeps it current.
-    pub assembled: Assembled,
+    pub assembled: ServerParts,
     /// Polls it; one thread, so that what is counted on this thread is all of it.
     pub runtime: Runtime,
     /// The `Authorization` of the client.

@@ -1,12 +1,12 @@
 //! The end of a token, or of all of them. A resource server that does not introspect takes a token until its `exp`.
 
 use super::{Admin, AdminError};
-use crate::protocol::access_token::{Issued, verify};
+use crate::protocol::access_token::{IssuedToken, verify};
 use crate::state::keyring::Keyring;
 
 impl Admin {
     /// Revokes a token, whichever client has it.
-    pub async fn revoke_token(&self, token: &str) -> Result<Issued, AdminError> {
+    pub async fn revoke_token(&self, token: &str) -> Result<IssuedToken, AdminError> {
         let (keyring, now) = (Keyring::default(), self.now());
         // What a key signed that does not open cannot be told from what others signed.
         drop(keyring.load(&self.store.keys().await?, &*self.sealing_key()?));

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::protocol::error::RequestError;
+
 /// Parameters in the order they came, decoded. One of them may be a secret, so `Debug` shows names only.
 #[derive(Default)]
 pub struct Form<'a> {
@@ -15,7 +17,7 @@ impl fmt::Debug for Form<'_> {
     }
 }
 
-/// Why a body is not a form.
+/// The fault of a body that is not a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FormError {
     /// A bad escape, bytes that are not UTF-8, or NUL.
@@ -24,9 +26,24 @@ pub enum FormError {
     TooMany,
 }
 
-/// A parameter that must not be repeated is.
+impl From<FormError> for RequestError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::Malformed => Self::Form,
+            FormError::TooMany => Self::TooManyParameters,
+        }
+    }
+}
+
+/// The fault of a parameter that is repeated and must not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeated;
+
+impl From<Repeated> for RequestError {
+    fn from(Repeated: Repeated) -> Self {
+        Self::Repeated
+    }
+}
 
 impl<'a> Form<'a> {
     /// Reads `name=value&name=value`. `+` and `%20` are spaces, `;` is no separator.

@@ -13,18 +13,18 @@ use crate::store::spent::{Use, UseKind};
 
 /// An assertion whose signature and claims are right. That it is the first of its `jti` is for the store to say.
 #[derive(Debug)]
-pub struct Vouched {
+pub struct VerifiedAssertion {
     /// The key that signed it.
     pub kid: Arc<str>,
     /// Whether that key's time is over.
     pub key_expired: bool,
     /// When that key was last used.
     pub used: Arc<LastUsed>,
-    /// What is left to be spent.
-    pub spend: Use,
+    /// Its one use, which is not spent yet.
+    pub assertion: Use,
 }
 
-/// What is asked of the assertions of one client.
+/// The requirements on the assertions of one client.
 #[derive(Debug)]
 pub struct Terms<'a> {
     /// The audience that is always accepted.
@@ -75,7 +75,7 @@ pub fn verify(
     terms: &Terms<'_>,
     now: UnixTime,
     at_least: usize,
-) -> Result<Vouched, ClientAuthError> {
+) -> Result<VerifiedAssertion, ClientAuthError> {
     let expired = |stored: &StoredKey| stored.expires_at.is_some_and(|at| at <= now);
     // A few are tried when none is named: those first that may still be used.
     let mut candidates: Vec<&StoredKey> = keys.iter().collect();
@@ -89,8 +89,13 @@ pub fn verify(
     };
     let stored =
         candidates.iter().find(|stored| std::ptr::eq(Arc::as_ptr(&stored.key), key)).ok_or(JoseError::NoKey)?;
-    let spend = accept(claims, client_id, terms, now)?;
-    Ok(Vouched { kid: Arc::clone(&stored.kid), key_expired: expired(stored), used: Arc::clone(&stored.used), spend })
+    let assertion = accept(claims, client_id, terms, now)?;
+    Ok(VerifiedAssertion {
+        kid: Arc::clone(&stored.kid),
+        key_expired: expired(stored),
+        used: Arc::clone(&stored.used),
+        assertion,
+    })
 }
 
 /// How many signatures are still to be checked when none of `keys` fits, so that it is `at_least` as many.

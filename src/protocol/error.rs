@@ -15,6 +15,8 @@ use dpop::DpopError;
 pub use grant::GrantError;
 use reason::Reason;
 
+use crate::crypto::NoEntropy;
+
 /// The `error` member of an answer (RFC 6749 section 5.2, RFC 8707 section 2, RFC 9449 section 12.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
@@ -168,6 +170,12 @@ pub enum Unavailable {
     /// There is no key to sign with.
     #[error("no signing key of the algorithm; see `grantd key list`")]
     NoKey,
+}
+
+impl From<NoEntropy> for Error {
+    fn from(NoEntropy: NoEntropy) -> Self {
+        Self::Internal
+    }
 }
 
 impl Error {

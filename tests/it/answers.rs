@@ -7,7 +7,7 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use grantd::crypto::jwk::Alg;
-use grantd::http::{Caller, Door};
+use grantd::http::{Caller, ListenerUrl};
 use grantd::model::client::Client;
 use grantd::model::resource::Resource;
 use grantd::model::time::Clock;
@@ -62,9 +62,11 @@ async fn rsp_07_tokens_are_unguessable_and_distinct(db: Db) {
     let (server, _) = Setup::with_cb(db).await;
     let snapshot = server.server.registry.snapshot();
     let client = snapshot.client("cb").unwrap();
-    let (asked, unbound) = (grantd::protocol::grant::Asked::default(), grantd::protocol::grant::Binding::default());
+    let (asked, unbound) =
+        (grantd::protocol::grant::RequestedAccess::default(), grantd::protocol::grant::Binding::default());
     let defaults = &server.server.defaults;
-    let grant = grantd::protocol::grant::decide(client, &snapshot, defaults, &asked, unbound).unwrap();
+    let grant =
+        grantd::protocol::grant::decide(server.server.profile, client, &snapshot, defaults, &asked, unbound).unwrap();
     let now = server.server.clock.now();
     let key = server.server.keyring.signing(Alg::Es256, now).unwrap();
     let mut seen = HashSet::new();
@@ -253,7 +255,7 @@ async fn err_09_a_panic_is_a_500_in_json_and_the_process_lives() {
     for _ in 0..2 {
         let request = Request::post("/token").header("host", "as.test");
         let body = Full::new(Bytes::from("x")).map_frame(|_| -> Frame<Bytes> { panic!("secret detail") });
-        let response = server.app.answer(Door::Issuer, &caller, request.body(body).unwrap()).await;
+        let response = server.app.answer(ListenerUrl::Issuer, &caller, request.body(body).unwrap()).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(&body[..], br#"{"error":"server_error","error_description":"the server failed"}"#);

@@ -205,6 +205,7 @@ async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) 
         insta::assert_snapshot!(faces[0], @r#"
     401 Unauthorized
     cache-control: no-store
+    content-length: 190
     content-type: application/json
     pragma: no-cache
     referrer-policy: no-referrer

@@ -14,7 +14,7 @@ use grantd::crypto::jwk::Alg;
 use grantd::crypto::random_id;
 use grantd::crypto::seal::SealingKey;
 use grantd::crypto::verifying_key::VerifyingKey;
-use grantd::http::{Caller, Door};
+use grantd::http::{Caller, ListenerUrl};
 use grantd::model::certificate::PeerCertificate;
 use grantd::model::client::Client;
 use grantd::model::time::{Clock, Span, UnixTime};
@@ -516,10 +516,10 @@ async fn dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by(db: Db) {
     let prover = Prover::new();
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: None };
     for (door, htu, good) in [
-        (Door::Issuer, "https://as.test/token", true),
-        (Door::Issuer, "https://mtls.as.test/token", false),
-        (Door::Alias, "https://mtls.as.test/token", true),
-        (Door::Alias, "https://as.test/token", false),
+        (ListenerUrl::Issuer, "https://as.test/token", true),
+        (ListenerUrl::Issuer, "https://mtls.as.test/token", false),
+        (ListenerUrl::MtlsAlias, "https://mtls.as.test/token", true),
+        (ListenerUrl::MtlsAlias, "https://as.test/token", false),
     ] {
         let proof = prover.proof_with("htu", htu);
         let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*proof), ("host", "as.test")];

@@ -14,14 +14,15 @@ use grantd::crypto::seal::SealingKey;
 use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash, new_secret_id};
 use grantd::crypto::secret_tag::TagKey;
 use grantd::http::log::{Counts, RequestIds};
-use grantd::http::{App, Caller, Door};
+use grantd::http::{App, Caller, ListenerUrl};
 use grantd::model::client::{Client, ClientScope};
 use grantd::model::credential::Origin;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::AuthorizationServer;
+use grantd::serve::assembled::{ServerParts, assemble};
 use grantd::serve::clients::fetcher;
-use grantd::serve::{Assembled, assemble, raise_costs};
+use grantd::serve::raise_costs;
 use grantd::state::load_shedding::LoadShedding;
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
@@ -235,7 +236,7 @@ impl Server {
     ) -> Self {
         let under = SealingKey::from_base64(&sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
-        let Assembled { server, mut feed, app, counts, outdated, fetches, .. } =
+        let ServerParts { server, mut feed, app, counts, rehash_jobs, fetches, .. } =
             assemble(&config, &store, under, issuer, clock, None).unwrap();
         for _ in 0..2 {
             let step = feed.step().await;
@@ -243,7 +244,7 @@ impl Server {
         }
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(feed.run(stopped));
-        tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
+        tokio::spawn(raise_costs(rehash_jobs, Arc::clone(&server), store.clone()));
         tokio::spawn(fetcher(&config).unwrap().run(fetches));
         Self { db, store, config, sealing_key, server, app, counts, _stop: stop }
     }
@@ -293,7 +294,7 @@ impl Server {
 
     pub async fn send_by(&self, caller: &Caller, mut request: Request<Body>) -> Answer {
         request.headers_mut().entry(header::HOST).or_insert_with(|| "as.test".parse().unwrap());
-        let response = self.app.answer(Door::Issuer, caller, request).await;
+        let response = self.app.answer(ListenerUrl::Issuer, caller, request).await;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::Request;
 use axum::response::Response;
-use grantd::http::{Caller, Door};
+use grantd::http::{Caller, ListenerUrl};
 use grantd::transport::listener::{Deadlines, Listener};
 use grantd::transport::tls::{Files, Tls};
 use hyper::body::Incoming;
@@ -60,7 +60,7 @@ fn answering(
     let app = Arc::clone(&server.app);
     move |caller, request| {
         let app = Arc::clone(&app);
-        Box::pin(async move { app.answer(Door::Issuer, &caller, request).await })
+        Box::pin(async move { app.answer(ListenerUrl::Issuer, &caller, request).await })
     }
 }
 
