@@ -13,11 +13,11 @@ use grantd::store::keys::new_key;
 use crate::harness::{Answer, Db, Server, Setup, client};
 
 on_both!(
-    int_05_h53_rev_11_a_client_that_is_made_again_does_not_revive_tokens,
+    creating_a_deleted_client_again_does_not_revive_its_tokens,
     a_client_deleted_by_hand_does_not_come_back_with_its_tokens,
-    h52_a_revocation_that_the_database_lost_is_written_again,
-    h52_a_token_of_a_clock_that_is_ahead_can_be_revoked,
-    h52_of_a_key_that_is_not_here_yet_nothing_is_said,
+    a_revocation_that_the_database_lost_is_written_again,
+    a_token_of_a_replica_whose_clock_is_ahead_can_be_revoked,
+    a_token_whose_key_has_not_arrived_yet_gets_503,
     rows_of_deleted_clients_end_with_their_tokens,
 );
 
@@ -71,7 +71,7 @@ impl World {
     }
 }
 
-async fn int_05_h53_rev_11_a_client_that_is_made_again_does_not_revive_tokens(db: Db) {
+async fn creating_a_deleted_client_again_does_not_revive_its_tokens(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     assert!(world.is_active(&token).await);
@@ -120,7 +120,7 @@ async fn a_client_deleted_by_hand_does_not_come_back_with_its_tokens(db: Db) {
     }
 }
 
-async fn h52_a_revocation_that_the_database_lost_is_written_again(db: Db) {
+async fn a_revocation_that_the_database_lost_is_written_again(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let revoke = async || world.server.revoke("cb", &world.cb, &token).await.status;
@@ -132,7 +132,7 @@ async fn h52_a_revocation_that_the_database_lost_is_written_again(db: Db) {
     replica.introspect("rs1", &world.rs1, &token).await.inactive();
 }
 
-async fn h52_a_token_of_a_clock_that_is_ahead_can_be_revoked(db: Db) {
+async fn a_token_of_a_replica_whose_clock_is_ahead_can_be_revoked(db: Db) {
     let world = World::new(db).await;
     let (ahead, _) = Clock::fixed(Clock::System.now().0 + 90);
     let token = world.server.replica_at(ahead).await.basic("cb", &world.cb, "").await.access_token();
@@ -142,7 +142,7 @@ async fn h52_a_token_of_a_clock_that_is_ahead_can_be_revoked(db: Db) {
     world.server.replica_at(later).await.introspect("rs1", &world.rs1, &token).await.inactive();
 }
 
-async fn h52_of_a_key_that_is_not_here_yet_nothing_is_said(db: Db) {
+async fn a_token_whose_key_has_not_arrived_yet_gets_503(db: Db) {
     let world = World::new(db).await;
     // A key that the server cannot open is as unknown to it as one of the last quarter of a second.
     let other = SealingKey::from_base64(&SealingKey::generate_base64().unwrap()).unwrap();

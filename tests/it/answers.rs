@@ -19,18 +19,18 @@ use jsonwebtoken::{DecodingKey, Validation, decode};
 use crate::harness::{Db, ISS, Setup, client};
 
 on_both!(
-    rsp_01_to_rsp_09_a_token_response_is_as_rfc_6749_prints_it,
-    rsp_07_tokens_are_unguessable_and_distinct,
-    err_02_err_07_hostile_input_is_never_echoed,
-    err_04_err_05_only_registered_codes_answer_random_requests,
-    err_06_m73_without_the_database_nobody_is_told_that_a_secret_is_wrong,
-    atj_01_to_atj_13_an_access_token_is_as_rfc_9068_asks,
-    atj_02_every_algorithm_works_per_resource,
-    atj_10_atj_11_lifetimes_come_from_client_resource_and_server,
-    l108_registered_claims_reach_the_token,
+    a_token_response_has_the_form_of_rfc_6749,
+    tokens_are_unguessable_and_distinct,
+    hostile_input_is_never_echoed,
+    random_requests_get_registered_error_codes_only,
+    without_the_database_no_secret_is_called_wrong,
+    an_access_token_has_the_form_of_rfc_9068,
+    every_algorithm_works_per_resource,
+    token_lifetimes_come_from_client_resource_and_server,
+    registered_claims_reach_the_token,
 );
 
-async fn rsp_01_to_rsp_09_a_token_response_is_as_rfc_6749_prints_it(db: Db) {
+async fn a_token_response_has_the_form_of_rfc_6749(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = crate::harness::basic("cb", &secret);
     for accept in [None, Some("text/html"), Some("*/*"), Some("application/json;q=0.1")] {
@@ -58,7 +58,7 @@ async fn rsp_01_to_rsp_09_a_token_response_is_as_rfc_6749_prints_it(db: Db) {
     }
 }
 
-async fn rsp_07_tokens_are_unguessable_and_distinct(db: Db) {
+async fn tokens_are_unguessable_and_distinct(db: Db) {
     let (server, _) = Setup::with_cb(db).await;
     let snapshot = server.server.registry.snapshot();
     let client = snapshot.client("cb").unwrap();
@@ -76,7 +76,7 @@ async fn rsp_07_tokens_are_unguessable_and_distinct(db: Db) {
 }
 
 /// M84: no error text tells what grantd is made of.
-async fn err_02_err_07_hostile_input_is_never_echoed(db: Db) {
+async fn hostile_input_is_never_echoed(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     for hostile in ["%22%5C%C3%A9%0D%0A", "%3Cscript%3E", "evil-marker-4711", "'%3B+drop+table+client%3B--"] {
         for form in [format!("scope={hostile}"), format!("resource={hostile}")] {
@@ -90,7 +90,7 @@ async fn err_02_err_07_hostile_input_is_never_echoed(db: Db) {
     }
 }
 
-async fn err_04_err_05_only_registered_codes_answer_random_requests(db: Db) {
+async fn random_requests_get_registered_error_codes_only(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let names =
         ["grant_type", "scope", "client_id", "client_secret", "resource", "audience", "client_assertion", "x", ""];
@@ -138,7 +138,7 @@ async fn err_04_err_05_only_registered_codes_answer_random_requests(db: Db) {
     }
 }
 
-async fn err_06_m73_without_the_database_nobody_is_told_that_a_secret_is_wrong(db: Db) {
+async fn without_the_database_no_secret_is_called_wrong(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     // What stands for a database that is away: nothing confirms the snapshot any more.
     server.db.sql("drop table registry_revision").await.unwrap();
@@ -155,7 +155,7 @@ async fn err_06_m73_without_the_database_nobody_is_told_that_a_secret_is_wrong(d
     }
 }
 
-async fn atj_01_to_atj_13_an_access_token_is_as_rfc_9068_asks(db: Db) {
+async fn an_access_token_has_the_form_of_rfc_9068(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.clock = Clock::fixed(1_800_000_000).0;
     let secret = setup.client(client("cb")).await;
@@ -176,7 +176,7 @@ async fn atj_01_to_atj_13_an_access_token_is_as_rfc_9068_asks(db: Db) {
     assert_eq!((claims["iat"].as_i64(), claims["exp"].as_i64()), (Some(1_800_000_000), Some(1_800_003_600)), "ATJ-10");
 }
 
-async fn atj_02_every_algorithm_works_per_resource(db: Db) {
+async fn every_algorithm_works_per_resource(db: Db) {
     let setup = Setup::new(db).await;
     let mut resources = Vec::new();
     for alg in Alg::ALL {
@@ -210,7 +210,7 @@ async fn atj_02_every_algorithm_works_per_resource(db: Db) {
     }
 }
 
-async fn atj_10_atj_11_lifetimes_come_from_client_resource_and_server(db: Db) {
+async fn token_lifetimes_come_from_client_resource_and_server(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.token.ttl = "15m".into();
     let scope = || "api:read".parse().unwrap();
@@ -237,7 +237,7 @@ async fn atj_10_atj_11_lifetimes_come_from_client_resource_and_server(db: Db) {
     }
 }
 
-async fn l108_registered_claims_reach_the_token(db: Db) {
+async fn registered_claims_reach_the_token(db: Db) {
     let setup = Setup::new(db).await;
     let claims = r#"{"tenant":"acme","level":3}"#.parse().unwrap();
     let secret = setup.client(Client { claims, ..client("cb") }).await;
@@ -247,7 +247,7 @@ async fn l108_registered_claims_reach_the_token(db: Db) {
 }
 
 #[tokio::test]
-async fn err_09_a_panic_is_a_500_in_json_and_the_process_lives() {
+async fn a_panic_is_a_500_in_json_and_the_process_lives() {
     let (server, secret) = Setup::with_cb(Db::sqlite()).await;
     let caller = Caller { address: ([192, 0, 2, 1], 1).into(), certificate: None };
     for _ in 0..2 {

@@ -12,7 +12,7 @@ use crate::process::daemon::{Daemon, Grantd};
 
 /// M74: killed calls leave no open transaction behind, and nothing that the next caller trips over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m74_calls_that_are_killed_halfway_poison_nothing() {
+async fn commands_killed_halfway_poison_no_connection() {
     let db = Db::postgres().await;
     let grantd = Grantd::new(&db);
     grantd.ok(&["migrate"]).await;
@@ -94,7 +94,7 @@ async fn without_notifications_the_poll_finds_every_change() {
 
 /// The pool believes a connection that was in use just now, and asks one that has rested.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_was_lost_at_rest_is_nobodys_trouble() {
+async fn an_idle_connection_that_was_lost_fails_no_request() {
     let db = Db::postgres().await;
     let store = db.store().await;
     let (one, two, three) = tokio::join!(store.now(), store.now(), store.now());

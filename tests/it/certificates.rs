@@ -117,7 +117,7 @@ fn openssl() -> Certificate {
 }
 
 #[test]
-fn mtl_07_the_thumbprint_is_that_of_rfc_8705_and_of_openssl() {
+fn the_thumbprint_is_that_of_rfc_8705_and_of_openssl() {
     let v5 = Certificate::parse(&BASE64_STANDARD.decode(V5).unwrap()).unwrap();
     assert_eq!(v5.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
     assert_eq!((not_before(&v5), v5.not_after()), (1_539_866_229, 1_651_495_029));
@@ -127,7 +127,7 @@ fn mtl_07_the_thumbprint_is_that_of_rfc_8705_and_of_openssl() {
 }
 
 #[test]
-fn mtl_05_a_name_reads_as_openssl_prints_it_and_prints_so_that_it_reads() {
+fn a_name_parses_as_openssl_prints_it_and_round_trips() {
     let certificate = openssl();
     let printed = "emailAddress=ops@example.com,CN=billing #1+OU=Pay \\\"now\\\",O=Müller\\, Söhne & Co.,C=DE";
     assert_eq!(certificate.subject().to_string(), printed);
@@ -150,7 +150,7 @@ fn mtl_05_a_name_reads_as_openssl_prints_it_and_prints_so_that_it_reads() {
 }
 
 #[test]
-fn c21_mtl_05_names_are_compared_by_structure_and_never_as_text() {
+fn names_are_compared_by_structure_and_never_as_text() {
     let example = registered("subject_dn", "CN=John Doe,O=Example");
     let matches = |rdns: &[&[Pair<'_>]]| example.matches(&with_subject(rdns));
     let o: &[Pair<'_>] = &[(O, PRINTABLE, b"Example")];
@@ -203,7 +203,7 @@ fn c21_mtl_05_names_are_compared_by_structure_and_never_as_text() {
 }
 
 #[test]
-fn c21_an_unfit_name_never_matches_even_itself() {
+fn an_unfit_name_never_matches_even_itself() {
     let odd = with_subject(&[&[(CN, UTF8, b"john\0.evil.example")]]);
     assert_eq!(odd.subject().to_string(), "CN=john\\00.evil.example");
     assert!(!odd.subject().matches(odd.subject()));
@@ -212,7 +212,7 @@ fn c21_an_unfit_name_never_matches_even_itself() {
 }
 
 #[test]
-fn mtl_05_what_is_no_name_is_refused_with_a_reason() {
+fn a_malformed_name_is_refused_with_a_reason() {
     use DistinguishedNameError as Error;
     let parse = |text: &str| text.parse::<DistinguishedName>().unwrap_err();
     let none = |text: &str| Error::NoPair(text.to_owned());
@@ -265,7 +265,7 @@ fn mtl_05_what_is_no_name_is_refused_with_a_reason() {
 }
 
 #[test]
-fn c22_mtl_05_a_name_counts_only_among_those_of_its_kind() {
+fn a_name_is_compared_only_with_names_of_its_kind() {
     let (email, dns, uri, ip) = (1, 2, 6, 7);
     let host = registered("san_dns", "Svc.Example");
     assert!(host.matches(&with_names(&[(dns, b"other.example"), (dns, b"SVC.example")])));
@@ -310,7 +310,7 @@ fn c22_mtl_05_a_name_counts_only_among_those_of_its_kind() {
 }
 
 #[test]
-fn mtl_04_what_cannot_be_a_name_is_not_registered() {
+fn a_text_that_cannot_be_a_name_is_not_registered() {
     use RegisteredCertificateError as Error;
     for (kind, value, error) in [
         ("san_dns", "*.example", Error::SanDns),
@@ -336,7 +336,7 @@ fn mtl_04_what_cannot_be_a_name_is_not_registered() {
 }
 
 #[test]
-fn c20_mtl_06_self_signed_means_this_very_certificate() {
+fn self_signed_means_exactly_the_registered_certificate() {
     let certificate = openssl();
     let pinned = RegisteredCertificate::self_signed(&certificate);
     assert_eq!(pinned.to_string(), certificate.x5t_s256());
@@ -380,7 +380,7 @@ fn certificate_of(cn: &[u8], extensions: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn mtl_03_a_name_needs_a_ca_and_a_certificate_for_clients() {
+fn a_name_needs_a_ca_and_a_certificate_for_clients() {
     let now = UnixTime(1_750_000_000);
     let subject = registered("subject_dn", "CN=svc");
     let proves = |extensions: &[Vec<u8>], ca_verified| {
@@ -402,7 +402,7 @@ fn mtl_03_a_name_needs_a_ca_and_a_certificate_for_clients() {
 }
 
 #[test]
-fn h70_mtl_16_keys_have_bounds() {
+fn certificate_keys_have_bounds() {
     let subject = name(&[&[(CN, UTF8, b"svc")]]);
     let key = |spki: &[u8]| Certificate::parse(&certificate(&subject, spki, &[])).map(drop);
     let f4 = [1, 0, 1];
@@ -424,7 +424,7 @@ fn h70_mtl_16_keys_have_bounds() {
 }
 
 #[test]
-fn m99_what_is_no_certificate_is_refused_and_fast() {
+fn malformed_certificates_are_refused_quickly() {
     let good = BASE64_STANDARD.decode(OPENSSL).unwrap();
     let started = Instant::now();
     for end in 0..good.len() {
@@ -459,7 +459,7 @@ fn m99_what_is_no_certificate_is_refused_and_fast() {
 }
 
 #[test]
-fn c19_mtl_13_client_cert_is_one_strict_byte_sequence() {
+fn client_cert_is_one_strict_byte_sequence() {
     let read = |lines: &[&str]| {
         let mut headers = HeaderMap::new();
         for line in lines {

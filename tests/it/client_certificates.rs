@@ -28,14 +28,14 @@ use crate::mutual_tls::{self, Ca, Identity, ca, named, self_signed};
 use crate::process::daemon::{Daemon, Grantd, eventually};
 
 on_both!(
-    mtl_01_mtl_02_the_certificate_is_that_of_the_client_that_is_named,
-    met_07_jca_19_a_certificate_is_as_good_at_introspect_and_revoke,
-    mtl_03_mtl_05_c21_c22_a_name_counts_when_a_ca_vouches_for_it,
-    mtl_06_c20_a_self_signed_certificate_is_the_very_one,
-    mtl_04_a_client_has_one_name_and_rows_are_checked,
-    mtl_10_c28_a_certificate_may_accompany_another_credential,
-    mtl_13_c19_a_header_is_believed_from_a_proxy_that_we_trust_and_only_when_told_to,
-    mtl_11_mtl_14_the_listener_asks_for_certificates_and_the_metadata_says_where,
+    the_certificate_is_that_of_the_client_named_by_client_id,
+    a_certificate_authenticates_at_introspect_and_revoke_too,
+    a_name_counts_only_when_a_ca_vouches_for_it,
+    a_self_signed_certificate_is_exactly_the_registered_one,
+    a_client_has_one_certificate_name_and_rows_are_checked,
+    a_certificate_may_accompany_another_credential,
+    client_cert_is_believed_from_trusted_proxies_and_only_when_configured,
+    the_mtls_listener_asks_for_certificates_and_the_metadata_names_it,
 );
 
 const FORM: &str = "grant_type=client_credentials";
@@ -79,7 +79,7 @@ async fn with_client(setup: &Setup, id: &str, kind: &str, value: &str) {
     register(&setup.store, id, kind, value).await.unwrap();
 }
 
-async fn mtl_01_mtl_02_the_certificate_is_that_of_the_client_that_is_named(db: Db) {
+async fn the_certificate_is_that_of_the_client_named_by_client_id(db: Db) {
     let setup = Setup::new(db).await;
     with_client(&setup, "mt", "subject_dn", "CN=svc").await;
     with_client(&setup, "other", "subject_dn", "CN=other").await;
@@ -109,7 +109,7 @@ async fn mtl_01_mtl_02_the_certificate_is_that_of_the_client_that_is_named(db: D
     ask(&server, &certificate, "mt").await.e401();
 }
 
-async fn met_07_jca_19_a_certificate_is_as_good_at_introspect_and_revoke(db: Db) {
+async fn a_certificate_authenticates_at_introspect_and_revoke_too(db: Db) {
     let setup = Setup::new(db).await;
     let own = self_signed("own");
     with_client(&setup, "mt", "subject_dn", "CN=svc").await;
@@ -146,7 +146,7 @@ async fn met_07_jca_19_a_certificate_is_as_good_at_introspect_and_revoke(db: Db)
     }
 }
 
-async fn mtl_03_mtl_05_c21_c22_a_name_counts_when_a_ca_vouches_for_it(db: Db) {
+async fn a_name_counts_only_when_a_ca_vouches_for_it(db: Db) {
     let setup = Setup::new(db).await;
     for (kind, value) in [
         ("subject_dn", "cn = svc , o=Example"),
@@ -191,7 +191,7 @@ async fn mtl_03_mtl_05_c21_c22_a_name_counts_when_a_ca_vouches_for_it(db: Db) {
     }
 }
 
-async fn mtl_06_c20_a_self_signed_certificate_is_the_very_one(db: Db) {
+async fn a_self_signed_certificate_is_exactly_the_registered_one(db: Db) {
     let setup = Setup::new(db).await;
     let (first, second, twin) = (self_signed("svc"), self_signed("svc"), self_signed("svc"));
     let hash = |identity: &Identity| peer(identity, false).certificate.x5t_s256();
@@ -217,7 +217,7 @@ async fn mtl_06_c20_a_self_signed_certificate_is_the_very_one(db: Db) {
     assert_eq!(left, 1);
 }
 
-async fn mtl_04_a_client_has_one_name_and_rows_are_checked(db: Db) {
+async fn a_client_has_one_certificate_name_and_rows_are_checked(db: Db) {
     let setup = Setup::new(db).await;
     with_client(&setup, "mt", "subject_dn", "CN=svc").await;
     let refused = register(&setup.store, "mt", "san_dns", "svc.example").await.unwrap_err().to_string();
@@ -239,7 +239,7 @@ async fn mtl_04_a_client_has_one_name_and_rows_are_checked(db: Db) {
     assert!(server.server.registry.snapshot().broken()["client mt"].contains("client_certificate"), "M89");
 }
 
-async fn mtl_10_c28_a_certificate_may_accompany_another_credential(db: Db) {
+async fn a_certificate_may_accompany_another_credential(db: Db) {
     let setup = Setup::new(db).await;
     let signer = Signer::es256();
     let secret = setup.client(Client { require_mtls_binding: true, ..client("mb") }).await;
@@ -263,7 +263,7 @@ fn field(der: &[u8]) -> String {
     format!(":{}:", BASE64_STANDARD.encode(der))
 }
 
-async fn mtl_13_c19_a_header_is_believed_from_a_proxy_that_we_trust_and_only_when_told_to(db: Db) {
+async fn client_cert_is_believed_from_trusted_proxies_and_only_when_configured(db: Db) {
     let mut setup = Setup::new(db).await;
     let ours = ca("ours");
     setup.settings.server.mtls.client_ca_file = setup.db.file("ca.pem", &ours.pem);
@@ -345,7 +345,7 @@ async fn post_over(
     Some((head.split(' ').nth(1)?.parse().ok()?, serde_json::from_str(body).ok()?))
 }
 
-async fn mtl_11_mtl_14_the_listener_asks_for_certificates_and_the_metadata_says_where(db: Db) {
+async fn the_mtls_listener_asks_for_certificates_and_the_metadata_names_it(db: Db) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (ours, next): (Ca, Ca) = (ca("ours"), ca("next"));
     let (cert, key) = (db.file("tls.pem", &made.cert.pem()), db.file("tls.key", &made.signing_key.serialize_pem()));

@@ -12,24 +12,24 @@ use crate::harness::{Db, Server, Setup, basic, client, new_secret};
 const GRANT: &str = "grant_type=client_credentials";
 
 on_both!(
-    sec_01_sec_02_sec_07_secrets_travel_by_basic_and_by_body,
-    sec_03_sec_04_sec_05_basic_is_form_decoded_and_raw_is_tolerated,
-    sec_05_the_raw_reading_can_be_turned_off,
-    sec_08_sec_09_sec_13_failed_attempts_are_401_with_a_challenge,
-    sec_10_sec_11_sec_12_c28_one_mechanism_per_request,
-    sec_14_sec_21_c26_no_secret_means_no_client,
-    sec_15_a_client_may_narrow_its_methods,
-    sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same,
-    sec_17_failures_slow_down_the_guesser_alone,
-    sec_19_secrets_are_compared_exactly,
-    rot_01_rot_02_h61_several_secrets_live_side_by_side_and_one_hash_decides,
+    secrets_are_accepted_by_basic_and_in_the_body,
+    basic_is_form_decoded_and_raw_is_tolerated,
+    the_raw_reading_can_be_turned_off,
+    failed_attempts_are_401_with_a_challenge,
+    a_request_uses_one_authentication_mechanism,
+    an_empty_secret_or_an_hmac_assertion_authenticates_no_client,
+    a_client_may_narrow_its_methods,
+    every_failure_to_authenticate_looks_and_works_the_same,
+    failures_slow_down_the_guesser_alone,
+    secrets_are_compared_exactly,
+    several_secrets_are_valid_side_by_side_and_one_hash_decides,
     imported_secrets_are_tried_alike_for_every_client,
-    h58_a_full_lane_refuses_at_once_and_blames_nobody,
-    ops_04_a_cheaper_hash_is_raised_after_its_use,
-    rot_04_uses_are_written_down,
+    a_full_hashing_queue_answers_503_at_once_and_calls_no_secret_wrong,
+    a_cheaper_hash_is_raised_after_its_use,
+    uses_of_secrets_are_recorded,
 );
 
-async fn sec_01_sec_02_sec_07_secrets_travel_by_basic_and_by_body(db: Db) {
+async fn secrets_are_accepted_by_basic_and_in_the_body(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     server.basic("cb", &secret, "").await.ok();
     server.in_body("cb", &secret, "").await.ok();
@@ -46,7 +46,7 @@ fn form_encoded(text: &str) -> String {
     text.bytes().map(|byte| if byte == b' ' { "+".to_owned() } else { format!("%{byte:02X}") }).collect()
 }
 
-async fn sec_03_sec_04_sec_05_basic_is_form_decoded_and_raw_is_tolerated(db: Db) {
+async fn basic_is_form_decoded_and_raw_is_tolerated(db: Db) {
     let setup = Setup::new(db).await;
     setup.imported(client("an.identifier"), AWKWARD).await;
     let server = setup.start().await;
@@ -65,7 +65,7 @@ async fn sec_03_sec_04_sec_05_basic_is_form_decoded_and_raw_is_tolerated(db: Db)
     server.post(&[], body).await.ok();
 }
 
-async fn sec_05_the_raw_reading_can_be_turned_off(db: Db) {
+async fn the_raw_reading_can_be_turned_off(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.secrets.basic_reading = "strict".into();
     setup.imported(client("cx"), AWKWARD).await;
@@ -74,7 +74,7 @@ async fn sec_05_the_raw_reading_can_be_turned_off(db: Db) {
     server.basic("cx", AWKWARD, "").await.e401();
 }
 
-async fn sec_08_sec_09_sec_13_failed_attempts_are_401_with_a_challenge(db: Db) {
+async fn failed_attempts_are_401_with_a_challenge(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let garbage = format!("{}x", basic("cb", &secret));
     for authorization in [
@@ -101,7 +101,7 @@ async fn sec_08_sec_09_sec_13_failed_attempts_are_401_with_a_challenge(db: Db) {
     server.post(&[], format!("{GRANT}&client_secret={secret}")).await.e401();
 }
 
-async fn sec_10_sec_11_sec_12_c28_one_mechanism_per_request(db: Db) {
+async fn a_request_uses_one_authentication_mechanism(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = basic("cb", &secret);
     let fields = [("authorization", authorization.as_str())];
@@ -118,7 +118,7 @@ async fn sec_10_sec_11_sec_12_c28_one_mechanism_per_request(db: Db) {
     server.post(&fields, format!("{GRANT}&client_id=cb")).await.ok();
 }
 
-async fn sec_14_sec_21_c26_no_secret_means_no_client(db: Db) {
+async fn an_empty_secret_or_an_hmac_assertion_authenticates_no_client(db: Db) {
     let setup = Setup::new(db).await;
     setup.store.create_client(&client("bare"), None).await.unwrap();
     setup.client(client("cb")).await;
@@ -136,7 +136,7 @@ async fn sec_14_sec_21_c26_no_secret_means_no_client(db: Db) {
     server.post(&[], format!("{GRANT}&client_id=cb&{assertion}")).await.e401();
 }
 
-async fn sec_15_a_client_may_narrow_its_methods(db: Db) {
+async fn a_client_may_narrow_its_methods(db: Db) {
     let setup = Setup::new(db).await;
     let only = |id: &str, method: &str| Client { auth_methods: Some(method.into()), ..client(id) };
     let by_basic = setup.client(only("cb", "client_secret_basic")).await;
@@ -181,7 +181,7 @@ async fn failing(db: Db) -> (Server, Vec<(&'static str, String, String)>) {
     (setup.start().await, attempts)
 }
 
-async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) {
+async fn every_failure_to_authenticate_looks_and_works_the_same(db: Db) {
     let (server, attempts) = failing(db).await;
     let mut faces = Vec::new();
     let hashes = || server.server.authenticator.lane.verifications.get();
@@ -218,7 +218,7 @@ async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) 
 }
 
 /// H62: slowed down, not locked out, and nobody but the guesser.
-async fn sec_17_failures_slow_down_the_guesser_alone(db: Db) {
+async fn failures_slow_down_the_guesser_alone(db: Db) {
     let setup = Setup::new(db).await;
     let victim = setup.client(client("victim")).await;
     let other = setup.client(client("other")).await;
@@ -239,7 +239,7 @@ async fn sec_17_failures_slow_down_the_guesser_alone(db: Db) {
     server.send_from(([198, 51, 100, 7], 1), request).await.ok();
 }
 
-async fn sec_19_secrets_are_compared_exactly(db: Db) {
+async fn secrets_are_compared_exactly(db: Db) {
     let setup = Setup::new(db).await;
     let long = "Abc".repeat(67);
     setup.imported(client("cx"), &long).await;
@@ -251,7 +251,7 @@ async fn sec_19_secrets_are_compared_exactly(db: Db) {
     }
 }
 
-async fn rot_01_rot_02_h61_several_secrets_live_side_by_side_and_one_hash_decides(db: Db) {
+async fn several_secrets_are_valid_side_by_side_and_one_hash_decides(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
@@ -316,7 +316,7 @@ async fn imported_secrets_are_tried_alike_for_every_client(db: Db) {
     assert_eq!(costs, [2, 2, 2], "M80: unknown, tagged-only and imported do the same work");
 }
 
-async fn h58_a_full_lane_refuses_at_once_and_blames_nobody(db: Db) {
+async fn a_full_hashing_queue_answers_503_at_once_and_calls_no_secret_wrong(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.imported(client("cx"), "chosen elsewhere").await;
     setup.settings.secrets.queue = 1;
@@ -351,7 +351,7 @@ async fn futures_join<F: Future<Output = crate::harness::Answer>>(futures: impl 
     answers.into_iter().flatten().collect()
 }
 
-async fn ops_04_a_cheaper_hash_is_raised_after_its_use(db: Db) {
+async fn a_cheaper_hash_is_raised_after_its_use(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.secrets.argon2 = "m=19456,t=3,p=1".into();
     let secret = setup.client(client("cb")).await;
@@ -367,7 +367,7 @@ async fn ops_04_a_cheaper_hash_is_raised_after_its_use(db: Db) {
     server.basic("cb", &secret, "").await.ok();
 }
 
-async fn rot_04_uses_are_written_down(db: Db) {
+async fn uses_of_secrets_are_recorded(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     server.basic("cb", &secret, "").await.ok();
     let id: std::sync::Arc<str> = secret.split('_').nth(1).unwrap().into();

@@ -16,13 +16,13 @@ use crate::mutual_tls::self_signed;
 use crate::process::daemon::Grantd;
 
 on_both!(
-    rot_04_uses_of_keys_are_noted_and_the_latest_stays,
-    rot_04_a_secret_is_retired_when_nobody_uses_it,
-    rot_04_show_tells_when_each_credential_was_made_ends_and_was_used,
-    mtl_06_a_registration_that_has_ended_authenticates_nobody,
+    uses_of_keys_are_recorded_and_the_latest_stays,
+    a_secret_is_retired_when_it_is_unused,
+    show_tells_when_each_credential_was_made_expires_and_was_used,
+    an_expired_certificate_registration_authenticates_no_client,
 );
 
-async fn rot_04_uses_of_keys_are_noted_and_the_latest_stays(db: Db) {
+async fn uses_of_keys_are_recorded_and_the_latest_stays(db: Db) {
     let setup = Setup::new(db).await;
     let signer = Signer::es256().named("k1");
     setup.store.create_client(&client("pk"), None).await.unwrap();
@@ -49,7 +49,7 @@ async fn rot_04_uses_of_keys_are_noted_and_the_latest_stays(db: Db) {
     assert_eq!(Uses::since(server.server.registry.snapshot().clients(), UnixTime(1)).keys.len(), 1);
 }
 
-async fn rot_04_a_secret_is_retired_when_nobody_uses_it(db: Db) {
+async fn a_secret_is_retired_when_it_is_unused(db: Db) {
     let grantd = Grantd::new(&db);
     let store = db.store().await;
     grantd.ok(&["client", "create", "cb", "--scope", "a", "--no-secret"]).await;
@@ -79,7 +79,7 @@ async fn rot_04_a_secret_is_retired_when_nobody_uses_it(db: Db) {
     assert!(nobody.stderr.contains("there is no client nobody"), "{nobody:?}");
 }
 
-async fn rot_04_show_tells_when_each_credential_was_made_ends_and_was_used(db: Db) {
+async fn show_tells_when_each_credential_was_made_expires_and_was_used(db: Db) {
     let grantd = Grantd::new(&db);
     let store = db.store().await;
     grantd.ok(&["client", "create", "mixed", "--scope", "a"]).await;
@@ -106,7 +106,7 @@ async fn rot_04_show_tells_when_each_credential_was_made_ends_and_was_used(db: D
     assert_eq!(text.matches("last used 2023-11-14T22:13:20Z").count(), 2, "{text}");
 }
 
-async fn mtl_06_a_registration_that_has_ended_authenticates_nobody(db: Db) {
+async fn an_expired_certificate_registration_authenticates_no_client(db: Db) {
     let setup = Setup::new(db).await;
     let certificate = Arc::new(Certificate::parse(&self_signed("own").chain()[0]).unwrap());
     let registered = |id: &str, expires_at: UnixTime| StoredCertificate {

@@ -15,7 +15,7 @@ on_both!(
     a_right_seed_is_taken_with_its_defaults,
     seeds_are_applied_once_each_in_order_whole_or_not_at_all,
     every_change_by_hand_is_seen_and_only_what_changed_is_read,
-    m89_a_row_that_cannot_be_understood_stops_its_own_client_alone,
+    a_malformed_row_stops_its_own_client_alone,
     replicas_that_start_together_make_one_signing_key,
     a_resource_in_use_is_not_deleted,
     an_older_schema_is_noticed,
@@ -226,7 +226,7 @@ fn unguarded(db: &Db, sql: &str) -> String {
     }
 }
 
-async fn m89_a_row_that_cannot_be_understood_stops_its_own_client_alone(db: Db) {
+async fn a_malformed_row_stops_its_own_client_alone(db: Db) {
     let setup = Setup::new(db).await;
     let good = setup.client(client("good")).await;
     let hostile = HASH.replace("m=19456", "m=4194304");

@@ -13,23 +13,23 @@ use crate::assertion::{Signer, ask};
 use crate::harness::{Db, ISS, Setup, client, scopes};
 
 on_both!(
-    met_01_to_met_17_the_metadata_is_exact,
-    met_01_an_issuer_with_a_path_moves_everything_below_it,
-    met_04_met_07_l109_what_is_listed_works_and_what_works_is_listed,
-    met_16_the_openid_alias_can_be_turned_off,
-    jwk_01_jwk_02_jwk_03_m85_the_key_set_is_public_and_typed,
-    jwk_07_met_14_htp_03_documents_are_cacheable,
-    jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_have_expired,
-    h48_no_url_comes_from_a_header,
-    res_01_res_02_res_03_a_resource_is_exactly_one_that_the_client_may_ask_for,
-    res_04_one_token_one_audience,
-    scp_07_atj_08_scope_and_resource_go_together,
-    res_05_res_07_identifiers_are_kept_to_the_letter,
+    the_metadata_is_exact,
+    an_issuer_with_a_path_moves_every_endpoint_below_it,
+    the_metadata_lists_exactly_the_methods_and_grants_that_work,
+    the_openid_alias_can_be_turned_off,
+    the_key_set_is_public_and_typed,
+    metadata_and_key_set_are_cacheable,
+    a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire,
+    no_url_comes_from_a_header,
+    a_requested_resource_is_exactly_one_that_the_client_may_ask_for,
+    a_token_has_one_audience,
+    scope_and_resource_belong_together,
+    resource_identifiers_are_kept_to_the_letter,
 );
 
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
-async fn met_01_to_met_17_the_metadata_is_exact(db: Db) {
+async fn the_metadata_is_exact(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api1:read api1:write").await;
     setup.resource("https://api2.test", "api2:read").await;
@@ -55,7 +55,7 @@ async fn met_01_to_met_17_the_metadata_is_exact(db: Db) {
     assert!(!empty.body.contains("scopes_supported") && !empty.body.contains("protected_resources"), "MET-02");
 }
 
-async fn met_01_an_issuer_with_a_path_moves_everything_below_it(db: Db) {
+async fn an_issuer_with_a_path_moves_every_endpoint_below_it(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.issuer = "https://as.test/t1".into();
     let secret = setup.client(client("cb")).await;
@@ -80,7 +80,7 @@ async fn met_01_an_issuer_with_a_path_moves_everything_below_it(db: Db) {
     assert_eq!(answer.token().1["iss"], "https://as.test/t1", "MET-03");
 }
 
-async fn met_04_met_07_l109_what_is_listed_works_and_what_works_is_listed(db: Db) {
+async fn the_metadata_lists_exactly_the_methods_and_grants_that_work(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let metadata = server.get(METADATA).await.json();
     assert!(metadata.get("authorization_endpoint").is_none(), "MET-04");
@@ -110,7 +110,7 @@ async fn met_04_met_07_l109_what_is_listed_works_and_what_works_is_listed(db: Db
     }
 }
 
-async fn met_16_the_openid_alias_can_be_turned_off(db: Db) {
+async fn the_openid_alias_can_be_turned_off(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.openid_configuration = false;
     let server = setup.start().await;
@@ -118,7 +118,7 @@ async fn met_16_the_openid_alias_can_be_turned_off(db: Db) {
     assert_eq!(server.get(METADATA).await.status, StatusCode::OK);
 }
 
-async fn jwk_01_jwk_02_jwk_03_m85_the_key_set_is_public_and_typed(db: Db) {
+async fn the_key_set_is_public_and_typed(db: Db) {
     let server = Setup::new(db).await.start().await;
     let answer = server.get("/jwks").await;
     assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/jwk-set+json"));
@@ -137,7 +137,7 @@ async fn jwk_01_jwk_02_jwk_03_m85_the_key_set_is_public_and_typed(db: Db) {
     }
 }
 
-async fn jwk_07_met_14_htp_03_documents_are_cacheable(db: Db) {
+async fn metadata_and_key_set_are_cacheable(db: Db) {
     let server = Setup::new(db).await.start().await;
     for path in ["/jwks", METADATA] {
         let answer = server.get(path).await;
@@ -160,7 +160,7 @@ async fn jwk_07_met_14_htp_03_documents_are_cacheable(db: Db) {
     }
 }
 
-async fn h48_no_url_comes_from_a_header(db: Db) {
+async fn no_url_comes_from_a_header(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let forged = [
         ("host", "evil.test"),
@@ -179,7 +179,7 @@ async fn h48_no_url_comes_from_a_header(db: Db) {
     assert_eq!(server.post(&fields, "grant_type=client_credentials").await.token().1["iss"], ISS);
 }
 
-async fn jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_have_expired(db: Db) {
+async fn a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
@@ -219,7 +219,7 @@ async fn jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_
     assert_ne!(look(1_800_099_000).await.1, next.kid, "JWK-06: a removed key signs nothing more");
 }
 
-async fn res_01_res_02_res_03_a_resource_is_exactly_one_that_the_client_may_ask_for(db: Db) {
+async fn a_requested_resource_is_exactly_one_that_the_client_may_ask_for(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api:read api:write").await;
     setup.resource("https://api2.test", "api:read").await;
@@ -254,7 +254,7 @@ async fn res_01_res_02_res_03_a_resource_is_exactly_one_that_the_client_may_ask_
     }
 }
 
-async fn res_04_one_token_one_audience(db: Db) {
+async fn a_token_has_one_audience(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api:read api:write").await;
     setup.resource("https://api2.test", "api:read").await;
@@ -278,7 +278,7 @@ async fn res_04_one_token_one_audience(db: Db) {
     );
 }
 
-async fn scp_07_atj_08_scope_and_resource_go_together(db: Db) {
+async fn scope_and_resource_belong_together(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api1:x").await;
     setup.resource("https://api2.test", "api2:y").await;
@@ -299,7 +299,7 @@ async fn scp_07_atj_08_scope_and_resource_go_together(db: Db) {
     assert_eq!(claims["scope"], "api1:x", "the default, as far as the resource understands it");
 }
 
-async fn res_05_res_07_identifiers_are_kept_to_the_letter(db: Db) {
+async fn resource_identifiers_are_kept_to_the_letter(db: Db) {
     let setup = Setup::new(db).await;
     let identifier = "https://API.test/v1?tenant=a&x=%7e";
     setup.resource(identifier, "api:read").await;

@@ -26,23 +26,23 @@ use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
 use crate::process::daemon::eventually;
 
 on_both!(
-    dpo_01_dpo_24_dpo_25_a_proof_binds_the_token_to_its_key,
-    dpo_02_to_dpo_11_h46_a_bad_proof_is_refused_and_no_token_is_issued,
-    dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty,
-    h39_no_second_makes_a_spent_proof_good_again_by_no_clock,
-    h45_a_proof_stays_spent_when_the_signing_key_is_another,
-    dpo_12_c34_one_jti_is_many_under_many_keys,
-    h38_h40_which_jti_is_spent_by_what,
-    dpo_16_dpo_22_an_old_nonce_is_still_taken_and_brings_a_new_one,
-    dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused,
-    dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_every_replica,
-    dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token,
-    h47_no_header_changes_which_url_a_proof_is_for,
+    a_proof_binds_the_token_to_its_key,
+    a_bad_proof_is_refused_and_no_token_is_issued,
+    a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty_requests,
+    a_spent_proof_stays_refused_at_every_second_of_every_clock,
+    a_proof_stays_spent_after_a_key_rotation,
+    one_jti_counts_separately_under_each_key,
+    a_jti_is_compared_exactly_and_spent_by_admitted_requests_alone,
+    an_old_nonce_is_still_accepted_and_brings_a_new_one,
+    a_demand_for_a_nonce_leaves_the_assertion_unspent,
+    a_nonce_is_demanded_and_accepted_by_every_replica,
+    a_client_that_must_use_dpop_never_gets_a_bearer_token,
+    no_header_changes_the_url_that_a_proof_must_name,
     without_the_database_a_proof_is_not_taken_and_a_secret_is,
-    mtl_07_mtl_08_mtl_10_c32_v5_a_token_is_bound_to_the_certificate_of_its_request,
-    dpo_26_atj_12_both_bindings_stand_in_one_token,
-    met_09_met_10_the_metadata_says_what_can_be_bound,
-    dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by,
+    a_token_is_bound_to_the_certificate_of_its_request,
+    one_token_may_carry_both_bindings,
+    the_metadata_lists_the_bindings_on_offer,
+    a_proof_must_name_the_url_of_the_listener_it_arrived_at,
 );
 
 const START: i64 = 1_800_000_000;
@@ -111,7 +111,7 @@ async fn ask(server: &Server, id: &str, secret: &str, proof: &str) -> Answer {
     server.post(&[("authorization", &basic(id, secret)), ("dpop", proof)], "grant_type=client_credentials").await
 }
 
-async fn dpo_01_dpo_24_dpo_25_a_proof_binds_the_token_to_its_key(db: Db) {
+async fn a_proof_binds_the_token_to_its_key(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let prover = Prover::new();
     for name in ["DPoP", "dpop", "DPOP"] {
@@ -126,7 +126,7 @@ async fn dpo_01_dpo_24_dpo_25_a_proof_binds_the_token_to_its_key(db: Db) {
     assert!(claims.get("cnf").is_none(), "ATJ-12");
 }
 
-async fn dpo_02_to_dpo_11_h46_a_bad_proof_is_refused_and_no_token_is_issued(db: Db) {
+async fn a_bad_proof_is_refused_and_no_token_is_issued(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let (prover, other) = (Prover::new(), Prover::new());
     let now = Clock::System.now().0;
@@ -188,7 +188,7 @@ async fn dpo_02_to_dpo_11_h46_a_bad_proof_is_refused_and_no_token_is_issued(db: 
     }
 }
 
-async fn dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty(db: Db) {
+async fn a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty_requests(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let (replica, prover) = (server.replica().await, Prover::new());
     let proof = prover.proof();
@@ -214,7 +214,7 @@ async fn dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty
     assert_eq!(issued, 1);
 }
 
-async fn h39_no_second_makes_a_spent_proof_good_again_by_no_clock(db: Db) {
+async fn a_spent_proof_stays_refused_at_every_second_of_every_clock(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(START);
     setup.clock = clock;
@@ -236,7 +236,7 @@ async fn h39_no_second_makes_a_spent_proof_good_again_by_no_clock(db: Db) {
     }
 }
 
-async fn h45_a_proof_stays_spent_when_the_signing_key_is_another(db: Db) {
+async fn a_proof_stays_spent_after_a_key_rotation(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let (replica, prover) = (server.replica().await, Prover::new());
     let proof = prover.proof();
@@ -257,7 +257,7 @@ async fn h45_a_proof_stays_spent_when_the_signing_key_is_another(db: Db) {
     }
 }
 
-async fn dpo_12_c34_one_jti_is_many_under_many_keys(db: Db) {
+async fn one_jti_counts_separately_under_each_key(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     for prover in [Prover::new(), Prover::new()] {
         ask(&server, "cb", &secret, &prover.proof_with("jti", "X")).await.ok_of_type("DPoP");
@@ -269,7 +269,7 @@ async fn dpo_12_c34_one_jti_is_many_under_many_keys(db: Db) {
     }
 }
 
-async fn h38_h40_which_jti_is_spent_by_what(db: Db) {
+async fn a_jti_is_compared_exactly_and_spent_by_admitted_requests_alone(db: Db) {
     let setup = Setup::new(db).await;
     let secret = setup.client(client("cb")).await;
     let without = setup.client(Client { client_credentials: false, ..client("nog") }).await;
@@ -286,7 +286,7 @@ async fn h38_h40_which_jti_is_spent_by_what(db: Db) {
     with_scope(&proof, "api:read").await.error("invalid_dpop_proof");
 }
 
-async fn dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_every_replica(db: Db) {
+async fn a_nonce_is_demanded_and_accepted_by_every_replica(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.dpop.require_nonce = true;
     let secret = setup.client(client("cb")).await;
@@ -316,7 +316,7 @@ async fn dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_eve
     server.basic("cb", &secret, "").await.ok();
 }
 
-async fn dpo_16_dpo_22_an_old_nonce_is_still_taken_and_brings_a_new_one(db: Db) {
+async fn an_old_nonce_is_still_accepted_and_brings_a_new_one(db: Db) {
     // Windows begin at multiples of a minute.
     const WINDOW: i64 = 60;
     let mut setup = Setup::new(db).await;
@@ -352,7 +352,7 @@ async fn dpo_16_dpo_22_an_old_nonce_is_still_taken_and_brings_a_new_one(db: Db) 
     ask(&server, "cb", &secret, &with(&second)).await.ok_of_type("DPoP");
 }
 
-async fn dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused(db: Db) {
+async fn a_demand_for_a_nonce_leaves_the_assertion_unspent(db: Db) {
     let (mut setup, signer, prover) = (Setup::new(db).await, Signer::es256(), Prover::new());
     setup.settings.dpop.require_nonce = true;
     setup.store.create_client(&Client { require_dpop: true, ..client("pk") }, None).await.unwrap();
@@ -384,7 +384,7 @@ async fn dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused(db: 
     ask(&signer.fresh("pk"), &signer.fresh("pk")).await.error("invalid_dpop_proof");
 }
 
-async fn dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token(db: Db) {
+async fn a_client_that_must_use_dpop_never_gets_a_bearer_token(db: Db) {
     let setup = Setup::new(db).await;
     let secret = setup.client(Client { require_dpop: true, ..client("dp") }).await;
     let server = setup.start().await;
@@ -398,7 +398,7 @@ async fn dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token(db: Db
     assert_eq!(answer.token().1["cnf"]["jkt"], prover.jkt());
 }
 
-async fn h47_no_header_changes_which_url_a_proof_is_for(db: Db) {
+async fn no_header_changes_the_url_that_a_proof_must_name(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let prover = Prover::new();
     let lies = [
@@ -453,7 +453,7 @@ async fn ask_over(
     server.send_by(&caller, form("/token", &fields, "grant_type=client_credentials")).await
 }
 
-async fn mtl_07_mtl_08_mtl_10_c32_v5_a_token_is_bound_to_the_certificate_of_its_request(db: Db) {
+async fn a_token_is_bound_to_the_certificate_of_its_request(db: Db) {
     let setup = Setup::new(db).await;
     let secret = setup.client(Client { require_mtls_binding: true, ..client("mb") }).await;
     let free = setup.client(client("cb")).await;
@@ -472,7 +472,7 @@ async fn mtl_07_mtl_08_mtl_10_c32_v5_a_token_is_bound_to_the_certificate_of_its_
     assert!(claims.get("cnf").is_none(), "a client that is not registered for it authenticates as it likes");
 }
 
-async fn dpo_26_atj_12_both_bindings_stand_in_one_token(db: Db) {
+async fn one_token_may_carry_both_bindings(db: Db) {
     let setup = Setup::new(db).await;
     let both = Client { require_dpop: true, require_mtls_binding: true, ..client("both") };
     let secret = setup.client(both).await;
@@ -487,7 +487,7 @@ async fn dpo_26_atj_12_both_bindings_stand_in_one_token(db: Db) {
     assert_eq!(answer.token().1["cnf"], bound);
 }
 
-async fn met_09_met_10_the_metadata_says_what_can_be_bound(db: Db) {
+async fn the_metadata_lists_the_bindings_on_offer(db: Db) {
     let (server, _) = Setup::with_cb(db).await;
     let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
     assert_eq!(
@@ -503,7 +503,7 @@ const V5: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MT
                   GGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5v\
                   aUaKlLR50Q2DmFfQj1L+SY=";
 
-async fn dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by(db: Db) {
+async fn a_proof_must_name_the_url_of_the_listener_it_arrived_at(db: Db) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let mut setup = Setup::new(db).await;
     let mtls = &mut setup.settings.server.mtls;

@@ -149,7 +149,7 @@ async fn behind_a_pooler_of_transactions_nothing_outlives_a_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_connections_are_scarce_the_feed_has_one() {
+async fn the_feed_has_a_connection_where_connections_are_scarce() {
     let cluster = Cluster::start().await;
     let (server, secret) = Setup::with_cb(Db::at(&url(&[cluster.port], ""), "session")).await;
     server.basic("cb", &secret, "").await.ok();
@@ -207,9 +207,9 @@ async fn a_file_that_is_replaced_is_read_and_one_that_is_gone_is_not_made_anew()
     eventually("it is ready again", async || server.server.registry.incomplete().is_none()).await;
 }
 
-on_both!(what_a_database_forgot_to_be_spent_is_not_taken_again_here);
+on_both!(an_id_spent_here_stays_spent_when_the_database_forgets_it);
 
-async fn what_a_database_forgot_to_be_spent_is_not_taken_again_here(db: Db) {
+async fn an_id_spent_here_stays_spent_when_the_database_forgets_it(db: Db) {
     let store = db.store().await;
     let now = store.now().await.unwrap();
     let one = |jti: u8| Use {

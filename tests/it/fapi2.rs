@@ -18,14 +18,14 @@ use crate::mutual_tls::self_signed;
 use crate::process::daemon::Grantd;
 
 on_both!(
-    fap_03_fap_06_fap_11_the_metadata_lists_what_the_profile_permits,
-    fap_06_sec_09_secrets_are_refused_at_every_endpoint_before_they_are_looked_at,
-    fap_05_mtl_10_no_token_is_issued_that_is_not_bound,
-    jca_14_dpo_06_fap_11_every_algorithm_but_rs256_is_taken,
-    fap_07_fap_09_aud_is_a_string_and_clocks_may_differ_a_little,
-    fap_11_a_resource_cannot_bring_rs256_back,
-    fap_12_introspection_is_signed_for_who_asks_with_a_key,
-    what_the_profile_leaves_useless_is_said,
+    the_metadata_lists_only_features_that_the_profile_permits,
+    secrets_are_refused_at_every_endpoint_before_they_are_verified,
+    every_token_is_bound,
+    every_algorithm_but_rs256_is_accepted,
+    aud_is_a_string_and_clocks_may_differ_a_little,
+    a_resource_cannot_bring_rs256_back,
+    introspection_is_signed_for_callers_that_authenticate_with_a_key,
+    credentials_and_keys_that_the_profile_makes_useless_are_reported,
 );
 
 const FORM: &str = "grant_type=client_credentials";
@@ -52,7 +52,7 @@ async fn ask(server: &Server, assertion: &str, proof: Option<&str>) -> Answer {
     server.post(&fields, body).await
 }
 
-async fn fap_03_fap_06_fap_11_the_metadata_lists_what_the_profile_permits(db: Db) {
+async fn the_metadata_lists_only_features_that_the_profile_permits(db: Db) {
     let mut setup = setup(db).await;
     setup.settings.server.client_cert_header = true;
     setup.settings.server.trusted_proxies = vec!["192.0.2.1".into()];
@@ -68,7 +68,7 @@ async fn fap_03_fap_06_fap_11_the_metadata_lists_what_the_profile_permits(db: Db
     assert_eq!(metadata["grant_types_supported"], json!(["client_credentials"]), "FAP-04");
 }
 
-async fn fap_06_sec_09_secrets_are_refused_at_every_endpoint_before_they_are_looked_at(db: Db) {
+async fn secrets_are_refused_at_every_endpoint_before_they_are_verified(db: Db) {
     let setup = setup(db).await;
     let secret = setup.client(client("cb")).await;
     let server = setup.start().await;
@@ -87,7 +87,7 @@ async fn fap_06_sec_09_secrets_are_refused_at_every_endpoint_before_they_are_loo
     assert_eq!(server.server.authenticator.lane.verifications.get(), 0);
 }
 
-async fn fap_05_mtl_10_no_token_is_issued_that_is_not_bound(db: Db) {
+async fn every_token_is_bound(db: Db) {
     let (server, signer) = with_pk(db, Signer::es256()).await;
     let prover = Prover::new();
     ask(&server, &signer.fresh("pk"), None).await.error("invalid_request");
@@ -107,7 +107,7 @@ async fn fap_05_mtl_10_no_token_is_issued_that_is_not_bound(db: Db) {
     assert_eq!(bound.token().1["cnf"], json!({"x5t#S256": certificate.x5t_s256()}));
 }
 
-async fn jca_14_dpo_06_fap_11_every_algorithm_but_rs256_is_taken(db: Db) {
+async fn every_algorithm_but_rs256_is_accepted(db: Db) {
     let setup = setup(db).await;
     let signers = [Signer::es256(), Signer::ed25519(), Signer::rsa("PS256"), Signer::rsa("RS256")];
     for signer in &signers {
@@ -131,7 +131,7 @@ async fn jca_14_dpo_06_fap_11_every_algorithm_but_rs256_is_taken(db: Db) {
     }
 }
 
-async fn fap_07_fap_09_aud_is_a_string_and_clocks_may_differ_a_little(db: Db) {
+async fn aud_is_a_string_and_clocks_may_differ_a_little(db: Db) {
     let (server, signer) = with_pk(db, Signer::es256()).await;
     let prover = Prover::new();
     let with = |name: &str, value: Value| {
@@ -154,7 +154,7 @@ async fn fap_07_fap_09_aud_is_a_string_and_clocks_may_differ_a_little(db: Db) {
     }
 }
 
-async fn fap_11_a_resource_cannot_bring_rs256_back(db: Db) {
+async fn a_resource_cannot_bring_rs256_back(db: Db) {
     let setup = setup(db).await;
     let resource = Resource {
         identifier: "https://api1.test".parse().unwrap(),
@@ -174,7 +174,7 @@ async fn fap_11_a_resource_cannot_bring_rs256_back(db: Db) {
     answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
 }
 
-async fn fap_12_introspection_is_signed_for_who_asks_with_a_key(db: Db) {
+async fn introspection_is_signed_for_callers_that_authenticate_with_a_key(db: Db) {
     let setup = setup(db).await;
     let resource = Resource {
         identifier: "https://api1.test".parse().unwrap(),
@@ -201,7 +201,7 @@ async fn fap_12_introspection_is_signed_for_who_asks_with_a_key(db: Db) {
     assert_eq!(answer.body.split('.').count(), 3);
 }
 
-async fn what_the_profile_leaves_useless_is_said(db: Db) {
+async fn credentials_and_keys_that_the_profile_makes_useless_are_reported(db: Db) {
     let grantd = Grantd::new(&db)
         .with("GRANTD__PROFILE", "fapi2")
         .with("GRANTD__ISSUER", "https://as.test")

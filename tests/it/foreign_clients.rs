@@ -23,11 +23,11 @@ use grantd::model::time::UnixTime;
 on_both!(
     every_algorithm_signs_assertions_and_proofs,
     an_rsa_key_that_names_no_algorithm_is_used_with_the_one_of_the_header,
-    what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works,
+    unusable_keys_of_a_published_set_are_skipped_and_the_rest_works,
     doctor_says_what_of_a_published_set_is_skipped_and_what_cannot_be_fetched,
     a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate,
     a_revocation_is_answered_with_json,
-    what_a_client_reads_depends_on_its_method_alone,
+    the_text_of_a_refusal_depends_on_the_clients_method_alone,
     ed25519_goes_by_the_name_that_is_configured,
     a_signing_key_is_shown_in_pem_and_as_a_jwk,
     assertions_as_libraries_make_them_are_accepted_for_one_client,
@@ -82,7 +82,7 @@ async fn an_rsa_key_that_names_no_algorithm_is_used_with_the_one_of_the_header(d
     ask(&server.replica().await, &by(&signer, "RS256", "directory")).await.ok();
 }
 
-async fn what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works(db: Db) {
+async fn unusable_keys_of_a_published_set_are_skipped_and_the_rest_works(db: Db) {
     let host = Host::start().await;
     let (own, other) = (Signer::es256().named("k"), Signer::es256().named("k"));
     let with = |jwk: &Value, name: &str, value: Value| {
@@ -267,7 +267,7 @@ async fn a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else(db: Db)
     }
 }
 
-async fn what_a_client_reads_depends_on_its_method_alone(db: Db) {
+async fn the_text_of_a_refusal_depends_on_the_clients_method_alone(db: Db) {
     let setup = Setup::new(db).await;
     let signer = Signer::es256();
     with_key(&setup, "pk", &signer).await;

@@ -10,7 +10,7 @@ use crate::harness::{Answer, Db, Server, Setup, client};
 
 on_both!(
     a_restore_is_noticed_whatever_its_revision_is,
-    what_was_revoked_stays_revoked_and_is_written_again,
+    a_revocation_survives_a_restored_database_and_is_written_again,
     an_empty_key_set_replaces_nothing,
     a_change_that_nothing_announced_is_found_by_a_whole_load,
 );
@@ -58,7 +58,7 @@ async fn a_restore_is_noticed_whatever_its_revision_is(db: Db) {
     assert_eq!(server.server.registry.history_changes.get(), 4);
 }
 
-async fn what_was_revoked_stays_revoked_and_is_written_again(db: Db) {
+async fn a_revocation_survives_a_restored_database_and_is_written_again(db: Db) {
     let setup = Setup::new(db).await;
     let mut introspector = client("api");
     introspector.resources = Vec::new();

@@ -22,22 +22,22 @@ use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
 use crate::mutual_tls::self_signed;
 
 on_both!(
-    int_01_int_07_only_resource_servers_are_told_anything,
-    int_02_int_03_the_token_stands_once_and_a_hint_decides_nothing,
-    int_04_int_10_an_active_token_is_told_as_it_stands,
-    int_05_h50_c18_whatever_is_wrong_has_one_answer,
-    int_06_c25_h49_a_token_is_for_the_resource_servers_of_its_audience,
-    int_06_tokens_of_the_default_audience_have_introspectors_once_it_is_a_resource,
-    int_05_a_client_that_is_gone_or_disabled_has_no_active_tokens,
-    int_08_dpo_20_mtl_09_bindings_are_told,
-    h50_ijr_05_what_is_inactive_looks_the_same_whatever_is_asked_for,
-    int_05_jwk_06_a_retiring_key_counts_and_a_removed_one_does_not,
+    only_resource_servers_are_told_anything,
+    token_is_required_once_and_a_hint_decides_nothing,
+    an_active_token_is_described_by_its_own_claims,
+    every_inactive_token_gets_the_same_answer,
+    only_resource_servers_of_its_audience_may_introspect_a_token,
+    the_default_audience_has_introspectors_once_it_is_a_resource,
+    a_deleted_or_disabled_client_has_no_active_tokens,
+    introspection_tells_the_bindings,
+    an_inactive_answer_is_the_same_in_every_accepted_format,
+    tokens_of_a_retiring_key_are_active_and_of_a_removed_one_inactive,
     without_the_database_nobody_is_told_that_a_token_is_inactive,
-    ijr_01_to_ijr_05_the_signed_form_is_for_whoever_names_it,
-    ijr_07_a_resource_server_chooses_what_signs_and_unknown_algorithms_are_refused,
-    ijr_08_whatever_does_not_name_the_signed_form_gets_the_same_bytes,
-    ijr_09_c18_the_signed_form_is_no_access_token,
-    met_07_ijr_10_the_metadata_names_the_endpoints,
+    the_signed_form_is_sent_when_accept_names_it,
+    a_resource_server_chooses_the_signing_algorithm_among_known_ones,
+    an_accept_that_does_not_name_the_signed_form_gets_the_same_bytes,
+    the_signed_form_is_refused_as_an_access_token,
+    the_metadata_names_the_endpoints,
 );
 
 const API1: &str = "https://api1.test";
@@ -86,7 +86,7 @@ impl World {
     }
 }
 
-async fn int_01_int_07_only_resource_servers_are_told_anything(db: Db) {
+async fn only_resource_servers_are_told_anything(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let get = world.server.get(&format!("/introspect?token={token}")).await;
@@ -106,7 +106,7 @@ async fn int_01_int_07_only_resource_servers_are_told_anything(db: Db) {
     assert_eq!(world.server.post_to("/introspect", &[], form).await.json()["active"], true);
 }
 
-async fn int_02_int_03_the_token_stands_once_and_a_hint_decides_nothing(db: Db) {
+async fn token_is_required_once_and_a_hint_decides_nothing(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let authorization = basic("rs1", &world.rs1);
@@ -126,7 +126,7 @@ async fn int_02_int_03_the_token_stands_once_and_a_hint_decides_nothing(db: Db) 
     assert_eq!(ask("/introspect", &twice).await.json()["active"], true, "nothing is read from it");
 }
 
-async fn int_04_int_10_an_active_token_is_told_as_it_stands(db: Db) {
+async fn an_active_token_is_described_by_its_own_claims(db: Db) {
     let setup = Setup::new(db).await;
     let rs1 = setup.client(client("rs1")).await;
     setup.save(resource(API1, &["rs1"])).await;
@@ -148,7 +148,7 @@ async fn int_04_int_10_an_active_token_is_told_as_it_stands(db: Db) {
     assert!(told.get("username").is_none() && told.get("cnf").is_none());
 }
 
-async fn int_05_h50_c18_whatever_is_wrong_has_one_answer(db: Db) {
+async fn every_inactive_token_gets_the_same_answer(db: Db) {
     let (clock, hand) = Clock::fixed(1_700_000_000);
     let world = World::with(Setup::new(db).await, |setup| setup.clock = clock).await;
     let token = world.token().await;
@@ -210,7 +210,7 @@ async fn int_05_h50_c18_whatever_is_wrong_has_one_answer(db: Db) {
     assert_eq!(world.by_rs1(&token).await.face(), face, "expired");
 }
 
-async fn int_06_c25_h49_a_token_is_for_the_resource_servers_of_its_audience(db: Db) {
+async fn only_resource_servers_of_its_audience_may_introspect_a_token(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     for _ in 0..2 {
@@ -226,7 +226,7 @@ async fn int_06_c25_h49_a_token_is_for_the_resource_servers_of_its_audience(db: 
     assert_eq!(world.server.introspect("rs2", &world.rs2, &token).await.json()["active"], true);
 }
 
-async fn int_06_tokens_of_the_default_audience_have_introspectors_once_it_is_a_resource(db: Db) {
+async fn the_default_audience_has_introspectors_once_it_is_a_resource(db: Db) {
     let setup = Setup::new(db).await;
     let (rs1, cb) = (setup.client(client("rs1")).await, setup.client(client("cb")).await);
     let server = setup.start().await;
@@ -239,7 +239,7 @@ async fn int_06_tokens_of_the_default_audience_have_introspectors_once_it_is_a_r
     server.basic("cb", &cb, "").await.ok();
 }
 
-async fn int_05_a_client_that_is_gone_or_disabled_has_no_active_tokens(db: Db) {
+async fn a_deleted_or_disabled_client_has_no_active_tokens(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     for (enabled, active) in [(false, false), (true, true)] {
@@ -257,7 +257,7 @@ async fn int_05_a_client_that_is_gone_or_disabled_has_no_active_tokens(db: Db) {
     world.by_rs1(&token).await.inactive();
 }
 
-async fn int_08_dpo_20_mtl_09_bindings_are_told(db: Db) {
+async fn introspection_tells_the_bindings(db: Db) {
     let world = World::new(db).await;
     let prover = Prover::new();
     let fields = [("authorization", &*basic("cb", &world.cb)), ("dpop", &*prover.proof())];
@@ -283,7 +283,7 @@ async fn int_08_dpo_20_mtl_09_bindings_are_told(db: Db) {
     assert_eq!((&told["active"], &told["token_type"], &told["cnf"]), (&json!(true), &json!("Bearer"), &cnf));
 }
 
-async fn h50_ijr_05_what_is_inactive_looks_the_same_whatever_is_asked_for(db: Db) {
+async fn an_inactive_answer_is_the_same_in_every_accepted_format(db: Db) {
     let (clock, hand) = Clock::fixed(1_700_000_000);
     let world = World::with(Setup::new(db).await, |setup| setup.clock = clock).await;
     let expired = world.token().await;
@@ -308,7 +308,7 @@ async fn h50_ijr_05_what_is_inactive_looks_the_same_whatever_is_asked_for(db: Db
     }
 }
 
-async fn int_05_jwk_06_a_retiring_key_counts_and_a_removed_one_does_not(db: Db) {
+async fn tokens_of_a_retiring_key_are_active_and_of_a_removed_one_inactive(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let now = world.server.server.clock.now();
@@ -360,7 +360,7 @@ async fn ask_signed(world: &World, id: &str, secret: &str, token: &str, accept: 
 
 const SIGNED: &str = "application/token-introspection+jwt";
 
-async fn ijr_01_to_ijr_05_the_signed_form_is_for_whoever_names_it(db: Db) {
+async fn the_signed_form_is_sent_when_accept_names_it(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let keys: JwkSet = serde_json::from_str(&world.server.get("/jwks").await.body).unwrap();
@@ -396,7 +396,7 @@ async fn ijr_01_to_ijr_05_the_signed_form_is_for_whoever_names_it(db: Db) {
     ask_signed(&world, "rs1", "wrong", &token, SIGNED).await.e401();
 }
 
-async fn ijr_07_a_resource_server_chooses_what_signs_and_unknown_algorithms_are_refused(db: Db) {
+async fn a_resource_server_chooses_the_signing_algorithm_among_known_ones(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let alg = async || {
@@ -426,7 +426,7 @@ async fn ijr_07_a_resource_server_chooses_what_signs_and_unknown_algorithms_are_
     }
 }
 
-async fn ijr_08_whatever_does_not_name_the_signed_form_gets_the_same_bytes(db: Db) {
+async fn an_accept_that_does_not_name_the_signed_form_gets_the_same_bytes(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let plain = world.by_rs1(&token).await;
@@ -454,7 +454,7 @@ async fn ijr_08_whatever_does_not_name_the_signed_form_gets_the_same_bytes(db: D
     }
 }
 
-async fn ijr_09_c18_the_signed_form_is_no_access_token(db: Db) {
+async fn the_signed_form_is_refused_as_an_access_token(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let jwt = ask_signed(&world, "rs1", &world.rs1, &token, SIGNED).await.body;
@@ -467,7 +467,7 @@ async fn ijr_09_c18_the_signed_form_is_no_access_token(db: Db) {
     }
 }
 
-async fn met_07_ijr_10_the_metadata_names_the_endpoints(db: Db) {
+async fn the_metadata_names_the_endpoints(db: Db) {
     let world = World::new(db).await;
     let metadata = world.server.get("/.well-known/oauth-authorization-server").await.json();
     for (name, path) in [("introspection", "/introspect"), ("revocation", "/revoke")] {

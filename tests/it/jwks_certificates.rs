@@ -21,10 +21,10 @@ use crate::mutual_tls::{ca, named};
 use crate::process::daemon::Grantd;
 
 on_both!(
-    mtl_06_c20_a_certificate_in_a_registered_key_is_the_very_one,
-    mtl_06_a_rotated_certificate_is_found_at_the_jwks_uri,
+    a_certificate_in_a_registered_key_is_exactly_that_certificate,
+    a_rotated_certificate_is_found_at_the_jwks_uri,
     a_certificate_that_is_not_about_its_key_is_refused_or_skipped,
-    c7_a_certificate_chooses_no_key_for_an_assertion,
+    a_certificate_chooses_no_key_for_an_assertion,
     certificates_in_keys_are_added_and_listed,
 );
 
@@ -83,7 +83,7 @@ fn x5t(der: &[u8]) -> String {
     Certificate::parse(der).unwrap().x5t_s256()
 }
 
-async fn mtl_06_c20_a_certificate_in_a_registered_key_is_the_very_one(db: Db) {
+async fn a_certificate_in_a_registered_key_is_exactly_that_certificate(db: Db) {
     let setup = Setup::new(db).await;
     let (first, second, old, ended) = (Own::new(), Own::new(), Own::new(), Own::new());
     let svc = named("svc");
@@ -128,7 +128,7 @@ async fn mtl_06_c20_a_certificate_in_a_registered_key_is_the_very_one(db: Db) {
     ask(&server, &first.signer.assert(&claims_at("ms", now))).await.e401();
 }
 
-async fn mtl_06_a_rotated_certificate_is_found_at_the_jwks_uri(db: Db) {
+async fn a_rotated_certificate_is_found_at_the_jwks_uri(db: Db) {
     let host = Host::start().await;
     let (first, second) = (Own::new(), Own::new());
     let [of_first, renewed, of_second] = [&first, &first, &second].map(|own| own.certificate(&named("svc")));
@@ -213,7 +213,7 @@ async fn a_certificate_that_is_not_about_its_key_is_refused_or_skipped(db: Db) {
     assert!(snapshot.broken()["client bad"].contains("x5c"), "{:?}", snapshot.broken());
 }
 
-async fn c7_a_certificate_chooses_no_key_for_an_assertion(db: Db) {
+async fn a_certificate_chooses_no_key_for_an_assertion(db: Db) {
     let setup = Setup::new(db).await;
     let (own, thief) = (Own::new(), Own::new());
     let der = own.certificate(&named("svc"));

@@ -14,14 +14,14 @@ use crate::harness::{Answer, Db, Server, client};
 use crate::jwks_host::{Does, Host, ask_as, publishing, setup, with_pu};
 
 on_both!(
-    h71_a_host_without_keys_is_asked_no_more_often_than_one_with_keys,
+    a_host_without_keys_is_asked_no_more_often_than_one_with_keys,
     fifty_that_come_first_are_served_with_one_fetch,
     one_host_that_hangs_holds_up_its_own_clients_alone,
-    whose_host_was_not_asked_is_told_to_try_again,
-    jca_15_a_forgery_is_held_against_as_many_keys_as_any_client_has,
+    a_client_whose_host_was_not_asked_is_told_to_try_again,
+    a_forged_assertion_is_tried_with_as_many_keys_as_any_client_has,
 );
 
-async fn h71_a_host_without_keys_is_asked_no_more_often_than_one_with_keys(db: Db) {
+async fn a_host_without_keys_is_asked_no_more_often_than_one_with_keys(db: Db) {
     let (setup, hand) = setup(db, &["localhost"]).await;
     let hosts = [Host::start().await, Host::start().await, Host::start().await];
     hosts[0].publishes(&[]);
@@ -108,7 +108,7 @@ async fn one_host_that_hangs_holds_up_its_own_clients_alone(db: Db) {
     ask_as(&server, &signer, &format!("g{}", late[0].0)).await.e401();
 }
 
-async fn whose_host_was_not_asked_is_told_to_try_again(db: Db) {
+async fn a_client_whose_host_was_not_asked_is_told_to_try_again(db: Db) {
     let host = Host::start().await;
     let signer = Arc::new(Signer::es256());
     host.publishes(&[&signer]);
@@ -151,7 +151,7 @@ async fn whose_host_was_not_asked_is_told_to_try_again(db: Db) {
     }
 }
 
-async fn jca_15_a_forgery_is_held_against_as_many_keys_as_any_client_has(db: Db) {
+async fn a_forged_assertion_is_tried_with_as_many_keys_as_any_client_has(db: Db) {
     let host = Host::start().await;
     let published = [Signer::ed25519().named("k1"), Signer::ed25519().named("k2")];
     host.publishes(&[&published[0], &published[1]]);

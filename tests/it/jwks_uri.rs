@@ -11,16 +11,16 @@ use crate::harness::{Db, Setup, client};
 use crate::jwks_host::{Does, Host, ask_as, publishing, setup, with_pu};
 
 on_both!(
-    jca_17_jca_18_keys_are_fetched_when_they_are_needed_and_no_more,
-    h72_nothing_leads_to_an_address_that_is_not_public,
-    h72_m88_an_answer_that_is_no_key_set_harms_nobody,
-    h72_a_host_that_never_answers_is_given_up,
-    jca_18_a_key_that_takes_the_place_of_another_is_found_too,
-    c7_c8_no_header_makes_us_fetch,
-    jca_16_keys_or_a_uri,
+    keys_are_fetched_when_they_are_needed_and_no_more,
+    no_jwks_uri_leads_to_an_address_that_is_not_public,
+    an_answer_that_is_no_key_set_replaces_no_keys,
+    a_fetch_from_a_host_that_never_answers_ends,
+    a_key_that_takes_the_place_of_another_is_found_too,
+    no_header_makes_the_server_fetch,
+    a_client_has_registered_keys_or_a_jwks_uri,
 );
 
-async fn jca_17_jca_18_keys_are_fetched_when_they_are_needed_and_no_more(db: Db) {
+async fn keys_are_fetched_when_they_are_needed_and_no_more(db: Db) {
     let host = Host::start().await;
     let (first, second, thief) =
         (Signer::es256().named("k1"), Signer::ed25519().named("k2"), Signer::es256().named("k9"));
@@ -87,7 +87,7 @@ async fn jca_17_jca_18_keys_are_fetched_when_they_are_needed_and_no_more(db: Db)
     assert_eq!(host.asked(), asked);
 }
 
-async fn h72_nothing_leads_to_an_address_that_is_not_public(db: Db) {
+async fn no_jwks_uri_leads_to_an_address_that_is_not_public(db: Db) {
     let host = Host::start().await;
     let signer = Signer::es256();
     host.publishes(&[&signer]);
@@ -122,7 +122,7 @@ async fn h72_nothing_leads_to_an_address_that_is_not_public(db: Db) {
     }
 }
 
-async fn h72_m88_an_answer_that_is_no_key_set_harms_nobody(db: Db) {
+async fn an_answer_that_is_no_key_set_replaces_no_keys(db: Db) {
     let (host, elsewhere) = (Host::start().await, Host::start().await);
     let signer = Signer::es256();
     host.publishes(&[&signer]);
@@ -173,7 +173,7 @@ async fn h72_m88_an_answer_that_is_no_key_set_harms_nobody(db: Db) {
     ask_as(&server, &other, "pu").await.ok();
 }
 
-async fn h72_a_host_that_never_answers_is_given_up(db: Db) {
+async fn a_fetch_from_a_host_that_never_answers_ends(db: Db) {
     let host = Host::start().await;
     let signer = Signer::es256();
     let (server, hand) = with_pu(db, &host, &["localhost"]).await;
@@ -197,7 +197,7 @@ async fn h72_a_host_that_never_answers_is_given_up(db: Db) {
     assert_eq!(host.asked(), 2);
 }
 
-async fn jca_18_a_key_that_takes_the_place_of_another_is_found_too(db: Db) {
+async fn a_key_that_takes_the_place_of_another_is_found_too(db: Db) {
     let host = Host::start().await;
     let signers = [Signer::es256(), Signer::es256(), Signer::es256().named("k1"), Signer::es256().named("k1")];
     host.publishes(&[&signers[0]]);
@@ -224,7 +224,7 @@ async fn jca_18_a_key_that_takes_the_place_of_another_is_found_too(db: Db) {
     ask_as(&server, &signers[3], "pu").await.ok();
 }
 
-async fn c7_c8_no_header_makes_us_fetch(db: Db) {
+async fn no_header_makes_the_server_fetch(db: Db) {
     let (host, evil) = (Host::start().await, Host::start().await);
     let (signer, thief) = (Signer::es256(), Signer::es256());
     host.publishes(&[&signer]);
@@ -253,7 +253,7 @@ async fn c7_c8_no_header_makes_us_fetch(db: Db) {
     assert_eq!(evil.reached(), 0);
 }
 
-async fn jca_16_keys_or_a_uri(db: Db) {
+async fn a_client_has_registered_keys_or_a_jwks_uri(db: Db) {
     let setup = Setup::new(db).await;
     let signer = Signer::es256();
     setup.store.create_client(&client("pk"), None).await.unwrap();

@@ -15,24 +15,24 @@ use crate::assertion::{Signer, TYPE, ask, ask_at, claims, claims_at};
 use crate::harness::{Db, ISS, Server, Setup, basic, client};
 
 on_both!(
-    jca_01_jca_02_c28_one_assertion_of_the_one_type,
-    jca_03_jca_04_c11_issuer_subject_and_client_id_are_one,
-    jca_05_jca_06_c9_c10_the_audience_is_the_issuer_and_nothing_else,
-    jca_07_to_jca_10_h41_h42_h43_times_are_numbers_and_near,
-    jca_11_h35_h36_an_assertion_is_used_once_on_all_replicas_and_by_one_of_fifty,
-    jca_11_h37_h38_c34_a_jti_is_exact_and_its_owners_own,
-    h39_no_second_makes_a_spent_assertion_good_again,
-    jca_12_h40_only_its_owner_spends_a_jti,
-    jca_13_c18_jos_17_only_assertions_are_assertions,
-    c1_c2_c5_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys,
-    jos_06_jos_13_c5_each_algorithm_works_with_its_own_key,
-    jos_16_several_keys_overlap_and_each_ends_by_itself,
-    jca_15_c11_an_unknown_client_looks_like_a_wrong_signature,
-    jca_19_the_same_at_every_endpoint,
-    c16_c26_c27_what_an_administrator_decides_holds_at_once,
+    one_assertion_of_the_registered_type_is_required,
+    iss_sub_and_client_id_are_the_same,
+    aud_is_the_issuer_and_nothing_else,
+    exp_nbf_and_iat_are_numbers_near_the_current_time,
+    an_assertion_is_used_once_on_all_replicas_and_by_one_of_fifty_requests,
+    a_jti_is_compared_exactly_and_belongs_to_its_client,
+    a_spent_assertion_stays_refused_at_every_second,
+    only_its_owner_spends_a_jti,
+    jwts_of_other_kinds_are_refused_as_assertions,
+    an_assertion_that_is_not_signed_by_the_clients_key_is_refused,
+    each_algorithm_works_with_its_own_key,
+    several_keys_overlap_and_each_expires_by_itself,
+    an_unknown_client_looks_like_a_wrong_signature,
+    assertions_are_checked_alike_at_every_endpoint,
+    a_change_by_an_administrator_is_in_force_at_once,
     without_the_database_no_assertion_is_taken_and_a_secret_is,
-    m89_a_malformed_key_stops_its_own_client_alone,
-    what_has_expired_is_swept,
+    a_malformed_key_stops_its_own_client_alone,
+    expired_ids_are_swept,
 );
 
 fn with(name: &str, value: impl Into<Value>) -> Value {
@@ -55,7 +55,7 @@ async fn with_pk(db: Db) -> (Server, Signer) {
     (setup.start().await, signer)
 }
 
-async fn jca_01_jca_02_c28_one_assertion_of_the_one_type(db: Db) {
+async fn one_assertion_of_the_registered_type_is_required(db: Db) {
     let (server, signer) = with_pk(db).await;
     let answer = ask(&server, &signer.fresh("pk")).await;
     assert_eq!((&answer.token().1["sub"], &answer.token().1["client_id"]), (&"pk".into(), &"pk".into()));
@@ -80,7 +80,7 @@ async fn jca_01_jca_02_c28_one_assertion_of_the_one_type(db: Db) {
     server.post_to(&uri, &[], "grant_type=client_credentials").await.error("invalid_request");
 }
 
-async fn jca_03_jca_04_c11_issuer_subject_and_client_id_are_one(db: Db) {
+async fn iss_sub_and_client_id_are_the_same(db: Db) {
     let (server, signer) = with_pk(db).await;
     let other = Signer::es256();
     server.store.create_client(&client("other"), None).await.unwrap();
@@ -109,7 +109,7 @@ async fn jca_03_jca_04_c11_issuer_subject_and_client_id_are_one(db: Db) {
     ask_at(&server, "/token", "grant_type=client_credentials&client_id=other", &signer.fresh("pk")).await.e401();
 }
 
-async fn jca_05_jca_06_c9_c10_the_audience_is_the_issuer_and_nothing_else(db: Db) {
+async fn aud_is_the_issuer_and_nothing_else(db: Db) {
     let (server, signer) = with_pk(db).await;
     ask(&server, &signer.assert(&with("aud", ISS))).await.ok();
     // Libraries put the one audience into an array; nothing can stand beside it.
@@ -137,7 +137,7 @@ async fn jca_05_jca_06_c9_c10_the_audience_is_the_issuer_and_nothing_else(db: Db
     ask(&server, &signer.assert(&without("aud"))).await.e401();
 }
 
-async fn jca_07_to_jca_10_h41_h42_h43_times_are_numbers_and_near(db: Db) {
+async fn exp_nbf_and_iat_are_numbers_near_the_current_time(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
@@ -208,7 +208,7 @@ async fn jca_07_to_jca_10_h41_h42_h43_times_are_numbers_and_near(db: Db) {
     ask(&server, &signer.assert(&claims)).await.e401();
 }
 
-async fn jca_11_h35_h36_an_assertion_is_used_once_on_all_replicas_and_by_one_of_fifty(db: Db) {
+async fn an_assertion_is_used_once_on_all_replicas_and_by_one_of_fifty_requests(db: Db) {
     let (server, signer) = with_pk(db).await;
     let replica = server.replica().await;
     let assertion = signer.fresh("pk");
@@ -236,7 +236,7 @@ async fn jca_11_h35_h36_an_assertion_is_used_once_on_all_replicas_and_by_one_of_
     assert_eq!(issued, 1);
 }
 
-async fn jca_11_h37_h38_c34_a_jti_is_exact_and_its_owners_own(db: Db) {
+async fn a_jti_is_compared_exactly_and_belongs_to_its_client(db: Db) {
     let (server, signer) = with_pk(db).await;
     let other = Signer::es256();
     server.store.create_client(&client("other"), None).await.unwrap();
@@ -264,7 +264,7 @@ async fn jca_11_h37_h38_c34_a_jti_is_exact_and_its_owners_own(db: Db) {
     ask(&server, &other.assert(&theirs)).await.ok();
 }
 
-async fn h39_no_second_makes_a_spent_assertion_good_again(db: Db) {
+async fn a_spent_assertion_stays_refused_at_every_second(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
@@ -286,7 +286,7 @@ async fn h39_no_second_makes_a_spent_assertion_good_again(db: Db) {
     }
 }
 
-async fn jca_12_h40_only_its_owner_spends_a_jti(db: Db) {
+async fn only_its_owner_spends_a_jti(db: Db) {
     let (server, signer) = with_pk(db).await;
     let claims = claims("pk");
     ask(&server, &Signer::es256().assert(&claims)).await.e401();
@@ -301,7 +301,7 @@ async fn jca_12_h40_only_its_owner_spends_a_jti(db: Db) {
     ask(&server, &assertion).await.e401();
 }
 
-async fn jca_13_c18_jos_17_only_assertions_are_assertions(db: Db) {
+async fn jwts_of_other_kinds_are_refused_as_assertions(db: Db) {
     let (server, signer) = with_pk(db).await;
     let typed = |typ: Value| {
         let mut header = signer.header();
@@ -336,7 +336,7 @@ async fn jca_13_c18_jos_17_only_assertions_are_assertions(db: Db) {
     ask(&server, &signer.sign(&proof, &claims("pk").to_string())).await.e401();
 }
 
-async fn c1_c2_c5_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys(db: Db) {
+async fn an_assertion_that_is_not_signed_by_the_clients_key_is_refused(db: Db) {
     let (server, signer) = with_pk(db).await;
     let (thief, claims) = (Signer::es256().named("k1"), || claims("pk").to_string());
     let mut forged = Vec::new();
@@ -409,7 +409,7 @@ async fn c1_c2_c5_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys(db:
     ask(&server, &good).await.ok();
 }
 
-async fn jos_06_jos_13_c5_each_algorithm_works_with_its_own_key(db: Db) {
+async fn each_algorithm_works_with_its_own_key(db: Db) {
     let setup = Setup::new(db).await;
     let signers = [Signer::es256(), Signer::ed25519(), Signer::rsa("PS256"), Signer::rsa("RS256")];
     for signer in &signers {
@@ -433,7 +433,7 @@ async fn jos_06_jos_13_c5_each_algorithm_works_with_its_own_key(db: Db) {
     ask(&server, &named).await.ok();
 }
 
-async fn jos_16_several_keys_overlap_and_each_ends_by_itself(db: Db) {
+async fn several_keys_overlap_and_each_expires_by_itself(db: Db) {
     let (server, first) = with_pk(db).await;
     let (second, third) = (Signer::ed25519().named("k2"), Signer::es256().named("k3"));
     server.store.add_client_keys("pk", &[second.stored(), third.stored()]).await.unwrap();
@@ -462,7 +462,7 @@ async fn jos_16_several_keys_overlap_and_each_ends_by_itself(db: Db) {
     assert!(nobody.contains("no such client"), "{nobody}");
 }
 
-async fn jca_15_c11_an_unknown_client_looks_like_a_wrong_signature(db: Db) {
+async fn an_unknown_client_looks_like_a_wrong_signature(db: Db) {
     let (server, signer) = with_pk(db).await;
     server.store.create_client(&client("bare"), None).await.unwrap();
     server.refresh().await;
@@ -479,7 +479,7 @@ async fn jca_15_c11_an_unknown_client_looks_like_a_wrong_signature(db: Db) {
     }
 }
 
-async fn jca_19_the_same_at_every_endpoint(db: Db) {
+async fn assertions_are_checked_alike_at_every_endpoint(db: Db) {
     let (server, signer) = with_pk(db).await;
     let disabled = Signer::es256();
     server.store.create_client(&Client { enabled: false, ..client("dis") }, None).await.unwrap();
@@ -522,7 +522,7 @@ async fn jca_19_the_same_at_every_endpoint(db: Db) {
     }
 }
 
-async fn c16_c26_c27_what_an_administrator_decides_holds_at_once(db: Db) {
+async fn a_change_by_an_administrator_is_in_force_at_once(db: Db) {
     let setup = Setup::new(db).await;
     let (signer, only_key) = (Signer::es256(), Client { auth_methods: Some("private_key_jwt".into()), ..client("pk") });
     let secret = setup.client(only_key).await;
@@ -558,7 +558,7 @@ async fn without_the_database_no_assertion_is_taken_and_a_secret_is(db: Db) {
     server.basic("pk", &secret, "").await.ok();
 }
 
-async fn m89_a_malformed_key_stops_its_own_client_alone(db: Db) {
+async fn a_malformed_key_stops_its_own_client_alone(db: Db) {
     let (server, signer) = with_pk(db).await;
     server.store.create_client(&client("bad"), None).await.unwrap();
     let off_the_curve = r#"{"kty":"EC","crv":"P-256","x":"AAAA","y":"AAAA"}"#;
@@ -589,7 +589,7 @@ async fn m89_a_malformed_key_stops_its_own_client_alone(db: Db) {
     ask(&server, &signer.fresh("pk")).await.e401();
 }
 
-async fn what_has_expired_is_swept(db: Db) {
+async fn expired_ids_are_swept(db: Db) {
     let (server, signer) = with_pk(db).await;
     for _ in 0..3 {
         ask(&server, &signer.fresh("pk")).await.ok();

@@ -25,7 +25,7 @@ async fn counted(listening: &Listening, reason: &'static str, wanted: u64) {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_counted_by_what_it_looks_like() {
+async fn bytes_that_are_no_request_are_counted_by_their_likely_protocol() {
     let listening = listen().await;
     let large = format!("GET /jwks HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(20_000));
     for (bytes, reason, status) in [

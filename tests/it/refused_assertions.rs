@@ -20,10 +20,10 @@ use crate::harness::{Answer, Db, Server, Setup, basic, client, form, verdict};
 use crate::mutual_tls::{Identity, ca, named, self_signed};
 
 on_both!(
-    c3_no_text_of_a_public_key_is_the_secret_of_a_mac,
-    h39_no_second_makes_a_spent_assertion_good_again_by_no_clock,
-    jca_15_c16_every_failure_has_one_face_at_every_endpoint,
-    c16_what_an_administrator_takes_back_is_refused_at_every_endpoint_on_every_replica,
+    no_text_of_a_public_key_is_the_secret_of_a_mac,
+    a_spent_assertion_stays_refused_at_every_second_of_every_clock,
+    every_failed_assertion_gets_one_answer_at_every_endpoint,
+    withdrawn_credentials_are_refused_at_every_endpoint_on_every_replica,
 );
 
 const START: i64 = 1_800_000_000;
@@ -65,7 +65,7 @@ fn texts_of(signer: &Signer) -> Vec<Vec<u8>> {
     texts
 }
 
-async fn c3_no_text_of_a_public_key_is_the_secret_of_a_mac(db: Db) {
+async fn no_text_of_a_public_key_is_the_secret_of_a_mac(db: Db) {
     let setup = Setup::new(db).await;
     let signers = [Signer::es256(), Signer::ed25519(), Signer::rsa("PS256"), Signer::rsa("RS256")];
     for signer in &signers {
@@ -86,7 +86,7 @@ async fn c3_no_text_of_a_public_key_is_the_secret_of_a_mac(db: Db) {
     }
 }
 
-async fn h39_no_second_makes_a_spent_assertion_good_again_by_no_clock(db: Db) {
+async fn a_spent_assertion_stays_refused_at_every_second_of_every_clock(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(START);
     setup.clock = clock;
@@ -145,7 +145,7 @@ async fn by_secret(server: &Server, path: &str, id: &str, secret: &str) -> Answe
     server.post_to(path, &[("authorization", &basic(id, secret))], FORM).await
 }
 
-async fn jca_15_c16_every_failure_has_one_face_at_every_endpoint(db: Db) {
+async fn every_failed_assertion_gets_one_answer_at_every_endpoint(db: Db) {
     let World { server, signer, certificate, .. } = World::new(db).await;
     let (expired, unreachable, disabled, no_grant) =
         (Signer::es256(), Signer::es256(), Signer::es256(), Signer::es256());
@@ -203,7 +203,7 @@ async fn jca_15_c16_every_failure_has_one_face_at_every_endpoint(db: Db) {
     }
 }
 
-async fn c16_what_an_administrator_takes_back_is_refused_at_every_endpoint_on_every_replica(db: Db) {
+async fn withdrawn_credentials_are_refused_at_every_endpoint_on_every_replica(db: Db) {
     let world = World::new(db).await;
     let (replica, store) = (world.server.replica().await, &world.server.store);
     let check = async |expected: StatusCode| {

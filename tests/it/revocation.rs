@@ -12,15 +12,15 @@ use crate::harness::{Answer, Db, Server, Setup, basic, client};
 use crate::process::daemon::{Daemon, Grantd, eventually};
 
 on_both!(
-    rev_01_rev_04_rev_05_rev_10_the_form_is_that_of_a_token_request,
-    rev_02_int_11_a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere,
-    rev_03_what_is_no_live_token_is_revoked_already,
-    rev_08_no_token_is_of_a_type_that_cannot_be_revoked,
-    rev_06_h51_c33_nobody_revokes_the_token_of_another,
-    rev_07_h52_without_the_database_a_token_is_not_said_to_be_revoked,
-    rev_09_rows_and_memory_end_with_the_token,
-    rev_11_h53_the_latest_of_all_cut_offs_decides,
-    h54_no_other_spelling_of_a_revoked_token_is_active,
+    the_revocation_form_follows_the_rules_of_a_token_request,
+    a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere,
+    revoking_a_token_that_is_not_live_succeeds,
+    every_type_of_token_can_be_revoked,
+    a_client_cannot_revoke_the_token_of_another,
+    without_the_database_no_revocation_is_acknowledged,
+    rows_and_memory_of_a_revocation_end_with_the_token,
+    the_latest_of_all_cut_offs_decides,
+    no_other_spelling_of_a_revoked_token_is_active,
     a_revocation_survives_a_restart_and_the_client_that_had_it,
     revoked_by_hand_counts_like_any_other,
     the_command_line_revokes_and_a_running_server_follows_and_logs,
@@ -91,7 +91,7 @@ fn done(answer: &Answer) {
     assert_eq!((answer.header("cache-control"), answer.header("pragma")), ("no-store", "no-cache"), "RSP-04");
 }
 
-async fn rev_01_rev_04_rev_05_rev_10_the_form_is_that_of_a_token_request(db: Db) {
+async fn the_revocation_form_follows_the_rules_of_a_token_request(db: Db) {
     let world = World::new(db).await;
     let get = world.server.get("/revoke").await;
     assert_eq!((get.status, get.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
@@ -117,7 +117,7 @@ async fn rev_01_rev_04_rev_05_rev_10_the_form_is_that_of_a_token_request(db: Db)
     assert!(!world.is_active(&token).await);
 }
 
-async fn rev_02_int_11_a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere(db: Db) {
+async fn a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere(db: Db) {
     let world = World::new(db).await;
     let replica = world.server.replica().await;
     let (token, other) = (world.token().await, world.token().await);
@@ -136,7 +136,7 @@ async fn rev_02_int_11_a_revoked_token_is_inactive_at_once_and_within_a_second_e
     assert_eq!(world.server.server.registry.revoked.len(), 2);
 }
 
-async fn rev_03_what_is_no_live_token_is_revoked_already(db: Db) {
+async fn revoking_a_token_that_is_not_live_succeeds(db: Db) {
     let (clock, hand) = Clock::fixed(1_700_000_000);
     let world = World::with(Setup::new(db).await, clock).await;
     let token = world.token().await;
@@ -151,7 +151,7 @@ async fn rev_03_what_is_no_live_token_is_revoked_already(db: Db) {
     assert_eq!(world.server.server.registry.revoked.len(), 1);
 }
 
-async fn rev_08_no_token_is_of_a_type_that_cannot_be_revoked(db: Db) {
+async fn every_type_of_token_can_be_revoked(db: Db) {
     let world = World::new(db).await;
     let authorization = basic("cb", &world.cb);
     // The types of RFC 7009 and RFC 8693, and some that are none.
@@ -187,7 +187,7 @@ async fn rev_08_no_token_is_of_a_type_that_cannot_be_revoked(db: Db) {
     }
 }
 
-async fn rev_06_h51_c33_nobody_revokes_the_token_of_another(db: Db) {
+async fn a_client_cannot_revoke_the_token_of_another(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     for (id, secret) in [("cp", &world.cp), ("rs1", &world.rs1)] {
@@ -199,7 +199,7 @@ async fn rev_06_h51_c33_nobody_revokes_the_token_of_another(db: Db) {
     assert!(world.is_active(&token).await);
 }
 
-async fn rev_07_h52_without_the_database_a_token_is_not_said_to_be_revoked(db: Db) {
+async fn without_the_database_no_revocation_is_acknowledged(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     world.server.db.sql("alter table revoked_token rename to away").await.unwrap();
@@ -213,7 +213,7 @@ async fn rev_07_h52_without_the_database_a_token_is_not_said_to_be_revoked(db: D
     assert!(!world.is_active(&token).await);
 }
 
-async fn rev_09_rows_and_memory_end_with_the_token(db: Db) {
+async fn rows_and_memory_of_a_revocation_end_with_the_token(db: Db) {
     let world = World::new(db).await;
     let store = &world.server.store;
     for number in 0..10u8 {
@@ -235,7 +235,7 @@ async fn rev_09_rows_and_memory_end_with_the_token(db: Db) {
     assert_eq!(world.server.replica().await.server.registry.revoked.len(), 5);
 }
 
-async fn rev_11_h53_the_latest_of_all_cut_offs_decides(db: Db) {
+async fn the_latest_of_all_cut_offs_decides(db: Db) {
     const START: i64 = 1_700_000_000;
     let (clock, hand) = Clock::fixed(START);
     let world = World::with(Setup::new(db).await, clock).await;
@@ -279,7 +279,7 @@ async fn rev_11_h53_the_latest_of_all_cut_offs_decides(db: Db) {
     check(30).await;
 }
 
-async fn h54_no_other_spelling_of_a_revoked_token_is_active(db: Db) {
+async fn no_other_spelling_of_a_revoked_token_is_active(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let (signed, signature) = token.rsplit_once('.').unwrap();

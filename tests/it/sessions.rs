@@ -131,7 +131,7 @@ async fn rows_that_a_policy_hides_are_an_error_and_no_empty_registry() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_role_is_set_to_does_not_matter() {
+async fn settings_of_the_database_role_do_not_matter() {
     let db = Db::postgres().await;
     db.store().await;
     let name = db.url.rsplit('/').next().unwrap().to_owned();
@@ -168,7 +168,7 @@ async fn what_a_role_is_set_to_does_not_matter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_holds_a_lock_is_named_and_no_outage_is_told() {
+async fn the_holder_of_a_lock_is_named_and_no_outage_is_reported() {
     let db = Db::postgres().await;
     let grantd = Grantd::new(&db);
     grantd.ok(&["migrate"]).await;

@@ -138,7 +138,7 @@ fn expand(tree: &str) -> Vec<String> {
 }
 
 #[test]
-fn stairs_go_down() {
+fn modules_use_their_own_floor_and_those_below() {
     let all = modules("src");
     for (module, text) in &all {
         for used in uses(module, text, &all) {
@@ -163,7 +163,7 @@ fn the_map_in_lib_rs_is_what_the_folders_are() {
 }
 
 #[test]
-fn no_file_needs_itself() {
+fn no_file_imports_itself_through_others() {
     for source in SOURCES {
         no_file_below_needs_itself(&modules(source));
     }
@@ -234,7 +234,7 @@ fn every_file_is_short_and_says_what_it_is() {
 }
 
 #[test]
-fn names_mean_something_and_nothing_is_left_undone() {
+fn module_names_are_specific_and_nothing_is_left_undone() {
     for module in SOURCES.into_iter().flat_map(modules).map(|(module, _)| module) {
         let name = module.rsplit("::").next().unwrap();
         assert!(

@@ -10,27 +10,27 @@ const GRANT: &str = "grant_type=client_credentials";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 on_both!(
-    tok_01_tok_02_only_post_obtains_tokens,
-    tok_03_tok_04_tok_05_the_body_is_a_form,
-    tok_06_tok_11_empty_is_absent_and_what_is_missing_is_named,
-    tok_07_tok_10_unknown_parameters_are_ignored_even_when_repeated,
-    tok_08_c29_no_known_parameter_is_repeated,
-    tok_12_the_mission_request_is_answered_as_sent,
-    tok_13_tok_14_malformed_encoding_and_nul_are_refused,
-    tok_15_tok_16_names_and_values_are_case_sensitive_and_semicolons_separate_nothing,
-    tok_17_tok_18_the_query_is_no_place_for_credentials_and_nothing_is_read_from_it,
-    tok_20_oversized_input_is_refused,
-    tok_24_l103_no_cors,
-    grt_01_grt_02_grt_04_one_grant_and_no_refresh_token,
-    grt_03_grt_06_a_client_without_the_grant_and_a_disabled_one,
-    c31_a_client_that_requires_binding_gets_no_bearer_token,
-    scp_01_scp_02_scp_04_scp_09_scopes_are_granted_exactly_or_refused,
-    scp_03_scp_06_scopes_are_a_set_and_the_answer_says_which,
-    scp_05_h56_no_scope_means_the_default_and_never_more,
-    scp_08_what_is_taken_away_is_gone_on_the_next_request,
+    only_post_obtains_tokens,
+    the_body_is_a_form,
+    an_empty_parameter_is_absent_and_a_missing_one_is_named,
+    unknown_parameters_are_ignored_even_when_repeated,
+    a_known_parameter_that_is_repeated_is_refused,
+    a_request_with_its_scope_in_any_encoding_is_answered,
+    malformed_encoding_and_nul_are_refused,
+    names_and_values_are_case_sensitive_and_semicolons_do_not_separate,
+    credentials_in_the_query_are_refused_and_nothing_is_read_from_it,
+    oversized_input_is_refused,
+    there_are_no_cors_headers,
+    client_credentials_is_the_only_grant_and_brings_no_refresh_token,
+    a_client_that_is_disabled_or_without_the_grant_gets_no_token,
+    a_client_that_requires_binding_gets_no_bearer_token,
+    scopes_are_granted_exactly_or_refused,
+    scopes_are_a_set_and_the_answer_lists_those_granted,
+    an_omitted_scope_means_the_default_and_never_more,
+    a_withdrawn_scope_is_refused_on_the_next_request,
 );
 
-async fn tok_01_tok_02_only_post_obtains_tokens(db: Db) {
+async fn only_post_obtains_tokens(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let ask = |method: &str, uri: String| {
         Request::builder()
@@ -62,7 +62,7 @@ async fn tok_01_tok_02_only_post_obtains_tokens(db: Db) {
 }
 
 /// L101: the wrong media type is told so in JSON.
-async fn tok_03_tok_04_tok_05_the_body_is_a_form(db: Db) {
+async fn the_body_is_a_form(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = basic("cb", &secret);
     let ask = |media_type: Option<&str>, coding: Option<&str>, body: &str| {
@@ -89,7 +89,7 @@ async fn tok_03_tok_04_tok_05_the_body_is_a_form(db: Db) {
     }
 }
 
-async fn tok_06_tok_11_empty_is_absent_and_what_is_missing_is_named(db: Db) {
+async fn an_empty_parameter_is_absent_and_a_missing_one_is_named(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = basic("cb", &secret);
     let fields = [("authorization", authorization.as_str())];
@@ -101,7 +101,7 @@ async fn tok_06_tok_11_empty_is_absent_and_what_is_missing_is_named(db: Db) {
     server.post(&[], format!("{GRANT}&client_id=cb&client_secret=")).await.e401();
 }
 
-async fn tok_07_tok_10_unknown_parameters_are_ignored_even_when_repeated(db: Db) {
+async fn unknown_parameters_are_ignored_even_when_repeated(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     server
         .basic("cb", &secret, "foo=bar&audience_hint=x&code=1&redirect_uri=y&username=u&dpop_jkt=x&callback=f")
@@ -110,7 +110,7 @@ async fn tok_07_tok_10_unknown_parameters_are_ignored_even_when_repeated(db: Db)
     server.basic("cb", &secret, "foo=1&foo=2").await.ok();
 }
 
-async fn tok_08_c29_no_known_parameter_is_repeated(db: Db) {
+async fn a_known_parameter_that_is_repeated_is_refused(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     for repeated in [
         "scope=api:read&scope=api:write",
@@ -131,7 +131,7 @@ async fn tok_08_c29_no_known_parameter_is_repeated(db: Db) {
     assert_eq!(server.server.authenticator.lane.verifications.get(), 0, "nothing is hashed for a malformed request");
 }
 
-async fn tok_12_the_mission_request_is_answered_as_sent(db: Db) {
+async fn a_request_with_its_scope_in_any_encoding_is_answered(db: Db) {
     let setup = Setup::new(db).await;
     let mission = Client { scopes: scopes("read:data write:data", ""), ..client("your_client_id") };
     setup.imported(mission, "your_client_secret").await;
@@ -146,7 +146,7 @@ async fn tok_12_the_mission_request_is_answered_as_sent(db: Db) {
 }
 
 /// M75: NUL never reaches the database.
-async fn tok_13_tok_14_malformed_encoding_and_nul_are_refused(db: Db) {
+async fn malformed_encoding_and_nul_are_refused(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = basic("cb", &secret);
     for scope in [&b"%ZZ"[..], b"%", b"%FF%FE", b"\x80", b"%00", b"a%00b"] {
@@ -166,7 +166,7 @@ async fn tok_13_tok_14_malformed_encoding_and_nul_are_refused(db: Db) {
     }
 }
 
-async fn tok_15_tok_16_names_and_values_are_case_sensitive_and_semicolons_separate_nothing(db: Db) {
+async fn names_and_values_are_case_sensitive_and_semicolons_do_not_separate(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = basic("cb", &secret);
     let fields = [("authorization", authorization.as_str())];
@@ -176,7 +176,7 @@ async fn tok_15_tok_16_names_and_values_are_case_sensitive_and_semicolons_separa
     server.basic("CB", &secret, "").await.e401();
 }
 
-async fn tok_17_tok_18_the_query_is_no_place_for_credentials_and_nothing_is_read_from_it(db: Db) {
+async fn credentials_in_the_query_are_refused_and_nothing_is_read_from_it(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = basic("cb", &secret);
     let ask = |query: &str, with: bool, body: &str| {
@@ -195,7 +195,7 @@ async fn tok_17_tok_18_the_query_is_no_place_for_credentials_and_nothing_is_read
     assert_eq!(ask("scope=api:write", true, GRANT).await.ok()["scope"], "api:read", "ASVS 15.3.7");
 }
 
-async fn tok_20_oversized_input_is_refused(db: Db) {
+async fn oversized_input_is_refused(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let authorization = basic("cb", &secret);
     let fields = [("authorization", authorization.as_str())];
@@ -207,7 +207,7 @@ async fn tok_20_oversized_input_is_refused(db: Db) {
     server.post(&[], format!("{GRANT}&client_id=cb&client_secret={}", "s".repeat(8192))).await.e401();
 }
 
-async fn tok_24_l103_no_cors(db: Db) {
+async fn there_are_no_cors_headers(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let preflight = Request::options("/token")
         .header("origin", "https://evil.test")
@@ -220,7 +220,7 @@ async fn tok_24_l103_no_cors(db: Db) {
     assert!(!answer.headers.contains_key("access-control-allow-origin"));
 }
 
-async fn grt_01_grt_02_grt_04_one_grant_and_no_refresh_token(db: Db) {
+async fn client_credentials_is_the_only_grant_and_brings_no_refresh_token(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let json = server.basic("cb", &secret, "").await.ok();
     assert!(json.get("refresh_token").is_none() && json.get("id_token").is_none());
@@ -238,7 +238,7 @@ async fn grt_01_grt_02_grt_04_one_grant_and_no_refresh_token(db: Db) {
     }
 }
 
-async fn grt_03_grt_06_a_client_without_the_grant_and_a_disabled_one(db: Db) {
+async fn a_client_that_is_disabled_or_without_the_grant_gets_no_token(db: Db) {
     let setup = Setup::new(db).await;
     let without = setup.client(Client { client_credentials: false, ..client("nog") }).await;
     let disabled = setup.client(Client { enabled: false, ..client("dis") }).await;
@@ -247,7 +247,7 @@ async fn grt_03_grt_06_a_client_without_the_grant_and_a_disabled_one(db: Db) {
     server.basic("dis", &disabled, "").await.e401();
 }
 
-async fn c31_a_client_that_requires_binding_gets_no_bearer_token(db: Db) {
+async fn a_client_that_requires_binding_gets_no_bearer_token(db: Db) {
     let setup = Setup::new(db).await;
     let dpop = setup.client(Client { require_dpop: true, ..client("dp") }).await;
     let mtls = setup.client(Client { require_mtls_binding: true, ..client("mb") }).await;
@@ -258,7 +258,7 @@ async fn c31_a_client_that_requires_binding_gets_no_bearer_token(db: Db) {
     server.basic("mb", &mtls, "").await.error("invalid_request");
 }
 
-async fn scp_01_scp_02_scp_04_scp_09_scopes_are_granted_exactly_or_refused(db: Db) {
+async fn scopes_are_granted_exactly_or_refused(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let long = "a".repeat(4097);
     let many = (0..200).map(|n| format!("s{n}")).collect::<Vec<_>>().join("+");
@@ -286,7 +286,7 @@ async fn scp_01_scp_02_scp_04_scp_09_scopes_are_granted_exactly_or_refused(db: D
     }
 }
 
-async fn scp_03_scp_06_scopes_are_a_set_and_the_answer_says_which(db: Db) {
+async fn scopes_are_a_set_and_the_answer_lists_those_granted(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     for scope in ["api:write+api:read", "api:read+api:read+api:write+api:read"] {
         let answer = server.basic("cb", &secret, &format!("scope={scope}")).await;
@@ -299,7 +299,7 @@ async fn scp_03_scp_06_scopes_are_a_set_and_the_answer_says_which(db: Db) {
     assert_eq!(server.basic("cb", &secret, "scope=api:write").await.token().1["scope"], "api:write");
 }
 
-async fn scp_05_h56_no_scope_means_the_default_and_never_more(db: Db) {
+async fn an_omitted_scope_means_the_default_and_never_more(db: Db) {
     let setup = Setup::new(db).await;
     let with = setup.client(client("with")).await;
     let without = setup.client(Client { scopes: scopes("api:read api:write", ""), ..client("without") }).await;
@@ -312,7 +312,7 @@ async fn scp_05_h56_no_scope_means_the_default_and_never_more(db: Db) {
     }
 }
 
-async fn scp_08_what_is_taken_away_is_gone_on_the_next_request(db: Db) {
+async fn a_withdrawn_scope_is_refused_on_the_next_request(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     server.basic("cb", &secret, "scope=api:write").await.ok();
     server.db.sql("update client set scope = 'api:read' where client_id = 'cb'").await.unwrap();

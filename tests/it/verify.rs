@@ -23,13 +23,13 @@ use grantd::model::time::Clock;
 use grantd::state::registry::Freshness;
 
 on_both!(
-    a_request_with_a_good_token_passes_by_any_method_and_the_gateway_learns_whose_it_is,
-    a_request_without_a_token_that_counts_gets_the_challenges_of_rfc_6750_and_rfc_9449,
-    what_was_revoked_disabled_or_deleted_does_not_pass,
+    a_valid_token_passes_by_any_method_and_names_its_client_to_the_gateway,
+    a_request_without_a_valid_token_gets_the_challenges_of_the_rfcs,
+    revoked_tokens_and_those_of_disabled_or_deleted_clients_do_not_pass,
     a_question_that_is_malformed_is_the_gateways_fault,
     a_token_bound_to_a_key_passes_with_a_proof_for_the_request_that_is_held_back,
     a_token_bound_to_a_certificate_passes_with_that_certificate,
-    what_cannot_be_known_is_503,
+    verify_answers_503_when_the_answer_cannot_be_known,
 );
 
 const API: &str = "https://api.test";
@@ -92,7 +92,7 @@ fn refused(answer: &Answer, status: u16, begins: &str) {
     assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("x-auth-")), "{answer:?}");
 }
 
-async fn a_request_with_a_good_token_passes_by_any_method_and_the_gateway_learns_whose_it_is(db: Db) {
+async fn a_valid_token_passes_by_any_method_and_names_its_client_to_the_gateway(db: Db) {
     let (server, secret) = set_up(db, |_| ()).await;
     let token = token_for(&server, &secret, "&scope=api:read+api:write").await;
     for scope in ["", "&scope=", "&scope=api:read", "&scope=api:write+api:read", "&scope=api:read&unknown=1"] {
@@ -143,7 +143,7 @@ fn typ_jwt(identifier: &str) -> Resource {
     }
 }
 
-async fn a_request_without_a_token_that_counts_gets_the_challenges_of_rfc_6750_and_rfc_9449(db: Db) {
+async fn a_request_without_a_valid_token_gets_the_challenges_of_the_rfcs(db: Db) {
     let (clock, hand) = Clock::fixed(1_700_000_000);
     let (server, secret) = set_up(db, |setup| setup.clock = clock).await;
     let query = format!("resource={API}");
@@ -183,7 +183,7 @@ async fn a_request_without_a_token_that_counts_gets_the_challenges_of_rfc_6750_a
     );
 }
 
-async fn what_was_revoked_disabled_or_deleted_does_not_pass(db: Db) {
+async fn revoked_tokens_and_those_of_disabled_or_deleted_clients_do_not_pass(db: Db) {
     let (server, secret) = set_up(db, |_| ()).await;
     let (token, other) = (token_for(&server, &secret, "").await, token_for(&server, &secret, "").await);
     server.revoke("cb", &secret, &token).await;
@@ -333,7 +333,7 @@ async fn a_token_bound_to_a_certificate_passes_with_that_certificate(db: Db) {
     assert_eq!(count(&server, "refused", "verify_no_certificate"), 1);
 }
 
-async fn what_cannot_be_known_is_503(db: Db) {
+async fn verify_answers_503_when_the_answer_cannot_be_known(db: Db) {
     let (server, secret) = set_up(db, |setup| setup.settings.registry.max_stale = "4s".into()).await;
     let token = token_for(&server, &secret, "").await;
     passes(&with_bearer(&server, &token, "").await);

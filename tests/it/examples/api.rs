@@ -13,12 +13,12 @@ use super::signer::{Signer, base64url, sha256};
 use super::{Api, face, now, on_both_apis, start_api};
 
 on_both_apis!(
-    an_api_tells_what_it_takes,
-    prm_01_prm_03_the_metadata_of_an_api_with_a_path_is_behind_the_well_known_part,
-    h47_a_proof_is_for_the_configured_url_whatever_the_host_field_says,
-    mtl_13_client_cert_is_believed_from_a_trusted_proxy_alone,
-    mtl_12_a_token_bound_to_a_certificate_works_on_a_connection_with_its_key,
-    h71_tokens_with_unknown_keys_cause_no_storm,
+    an_api_answers_with_the_challenges_it_accepts,
+    the_metadata_of_an_api_with_a_path_is_behind_the_well_known_part,
+    a_proof_is_for_the_configured_url_whatever_the_host_field_says,
+    client_cert_is_believed_from_a_trusted_proxy_alone,
+    a_certificate_bound_token_works_on_a_connection_with_its_key,
+    tokens_with_unknown_keys_cause_no_storm_of_fetches,
     without_the_issuers_keys_nobody_is_told_that_the_token_is_bad,
 );
 
@@ -50,7 +50,7 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 const OK: &str = "200\n{\"read_by\":\"c\"}";
 
-async fn an_api_tells_what_it_takes(api: Api) {
+async fn an_api_answers_with_the_challenges_it_accepts(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let address = start(api, &issuer, &[]).await;
     let none = ask(address, &[]).await;
@@ -85,7 +85,7 @@ async fn an_api_tells_what_it_takes(api: Api) {
     );
 }
 
-async fn prm_01_prm_03_the_metadata_of_an_api_with_a_path_is_behind_the_well_known_part(api: Api) {
+async fn the_metadata_of_an_api_with_a_path_is_behind_the_well_known_part(api: Api) {
     let issuer = Issuer::start(&[]).await;
     for (resource, path) in [
         ("https://api.test", WELL_KNOWN.to_owned()),
@@ -104,7 +104,7 @@ async fn prm_01_prm_03_the_metadata_of_an_api_with_a_path_is_behind_the_well_kno
     }
 }
 
-async fn h47_a_proof_is_for_the_configured_url_whatever_the_host_field_says(api: Api) {
+async fn a_proof_is_for_the_configured_url_whatever_the_host_field_says(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let address = start(api, &issuer, &[]).await;
     let client = Signer::generate();
@@ -123,7 +123,7 @@ async fn h47_a_proof_is_for_the_configured_url_whatever_the_host_field_says(api:
     assert!(ask(address, &two).await.contains("exactly one DPoP proof"), "DPO-02");
 }
 
-async fn mtl_13_client_cert_is_believed_from_a_trusted_proxy_alone(api: Api) {
+async fn client_cert_is_believed_from_a_trusted_proxy_alone(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let certificate = generate_simple_self_signed(["client.test".to_owned()]).unwrap().cert;
     let token = issuer.token(&json!({"x5t#S256": x5t(certificate.der())}));
@@ -146,7 +146,7 @@ async fn mtl_13_client_cert_is_believed_from_a_trusted_proxy_alone(api: Api) {
     assert!(ask(direct, &with(&bearer, &field)).await.contains("bound to another certificate"), "forged");
 }
 
-async fn mtl_12_a_token_bound_to_a_certificate_works_on_a_connection_with_its_key(api: Api) {
+async fn a_certificate_bound_token_works_on_a_connection_with_its_key(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let directory = tempfile::tempdir().unwrap();
     let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -174,7 +174,7 @@ async fn mtl_12_a_token_bound_to_a_certificate_works_on_a_connection_with_its_ke
     }
 }
 
-async fn h71_tokens_with_unknown_keys_cause_no_storm(api: Api) {
+async fn tokens_with_unknown_keys_cause_no_storm_of_fetches(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let address = start(api, &issuer, &[]).await;
     let claims = json!({"iss": issuer.url, "aud": API});

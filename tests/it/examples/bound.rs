@@ -17,9 +17,9 @@ use crate::harness::Db;
 use crate::process::daemon::{Daemon, Grantd};
 
 on_both!(
-    dpo_21_brr_07_a_token_bound_to_a_key_is_worth_nothing_without_it,
-    mtl_12_a_token_bound_to_a_certificate_is_worth_nothing_without_it,
-    dpo_26_a_token_bound_to_both_needs_both,
+    a_token_bound_to_a_key_is_refused_without_it,
+    a_token_bound_to_a_certificate_is_refused_without_it,
+    a_token_bound_to_key_and_certificate_needs_both,
 );
 
 const READ_BY_BILLING: &str = "200\n{\"read_by\":\"billing\"}";
@@ -144,7 +144,7 @@ fn assert_refused(told: &str, part: &str) {
     );
 }
 
-async fn dpo_21_brr_07_a_token_bound_to_a_key_is_worth_nothing_without_it(db: Db) {
+async fn a_token_bound_to_a_key_is_refused_without_it(db: Db) {
     let world = World::new(db).await;
     world.with_key().await;
     let issuer = world.issuer().await;
@@ -173,7 +173,7 @@ async fn dpo_21_brr_07_a_token_bound_to_a_key_is_worth_nothing_without_it(db: Db
     assert_eq!(decoded(&token, 1)["cnf"], json!({"jkt": jkt}));
 }
 
-async fn mtl_12_a_token_bound_to_a_certificate_is_worth_nothing_without_it(db: Db) {
+async fn a_token_bound_to_a_certificate_is_refused_without_it(db: Db) {
     let world = World::new(db).await;
     let own = world.certificate();
     let (cert, key) = (world.file("own.pem"), world.file("own.key"));
@@ -200,7 +200,7 @@ async fn mtl_12_a_token_bound_to_a_certificate_is_worth_nothing_without_it(db: D
     }
 }
 
-async fn dpo_26_a_token_bound_to_both_needs_both(db: Db) {
+async fn a_token_bound_to_key_and_certificate_needs_both(db: Db) {
     let world = World::new(db).await;
     world.with_key().await;
     let own = world.certificate();

@@ -201,7 +201,7 @@ fn tokens_that_the_issuer_did_not_sign_are_refused() {
 }
 
 #[test]
-fn c18_other_jwts_of_the_issuer_are_no_access_tokens() {
+fn other_jwts_of_the_issuer_are_refused_as_access_tokens() {
     let setting = Setting::new();
     for typ in [json!(null), json!("JWT"), json!("dpop+jwt"), json!("client-authentication+jwt"), json!("text/at+jwt")]
     {
@@ -285,7 +285,7 @@ fn challenges_say_what_to_do() {
 
 /// RFC 6750 section 3: which characters, and "MUST NOT be present more than once".
 #[test]
-fn brr_06_a_challenge_has_each_attribute_once_and_in_characters_that_are_allowed() {
+fn a_challenge_has_each_attribute_once_and_in_allowed_characters() {
     let setting = Setting::new();
     let token = setting.issuer.sign(&header(), &claims());
     let expired = setting.token_with("exp", 0);
@@ -366,7 +366,7 @@ fn proofs_by_every_algorithm_that_the_challenge_lists_are_taken() {
 }
 
 #[test]
-fn h46_proofs_that_are_not_right_are_refused() {
+fn malformed_and_mismatched_proofs_are_refused() {
     let setting = Setting::new();
     let token = setting.bound();
     let malformed = "the proof's signature or claims are not right";
@@ -434,7 +434,7 @@ fn h46_proofs_that_are_not_right_are_refused() {
 const CERTIFICATE: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=";
 
 #[test]
-fn c32_a_token_bound_to_a_certificate_needs_that_certificate() {
+fn a_certificate_bound_token_needs_that_certificate() {
     let setting = Setting::new();
     let certificate = BASE64_STANDARD.decode(CERTIFICATE).unwrap();
     let x5t = "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0";

@@ -13,8 +13,8 @@ use crate::harness::{Answer, Db};
 on_both!(
     keys_are_added_listed_and_removed,
     certificates_are_added_listed_and_removed,
-    c33_what_is_of_another_client_is_not_there,
-    l105_keys_that_are_none_are_refused
+    credentials_of_another_client_are_not_found,
+    unusable_keys_are_refused
 );
 
 async fn migrated(db: &Db) -> Grantd {
@@ -85,7 +85,7 @@ async fn keys_are_added_listed_and_removed(db: Db) {
     daemon.stop_cleanly(Duration::from_secs(5)).await;
 }
 
-async fn l105_keys_that_are_none_are_refused(db: Db) {
+async fn unusable_keys_are_refused(db: Db) {
     let grantd = migrated(&db).await;
     let add = async |text: &str| grantd.run_with_input(&["client", "key", "add", "pk", "--jwk", "-"], text).await;
     let rsa = |n: Vec<u8>, e: &str| json!({"kty": "RSA", "n": BASE64_URL_SAFE_NO_PAD.encode(n), "e": e}).to_string();
@@ -171,7 +171,7 @@ async fn certificates_are_added_listed_and_removed(db: Db) {
     assert!(done.status.code() == Some(1) && done.stderr.contains("client cert list pk"), "{done:?}");
 }
 
-async fn c33_what_is_of_another_client_is_not_there(db: Db) {
+async fn credentials_of_another_client_are_not_found(db: Db) {
     let grantd = migrated(&db).await;
     let created = grantd.json(&["client", "create", "other", "--scope", "a", "--json"]).await;
     assert_eq!(created["client_id"], "other");
