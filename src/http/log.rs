@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn h63_htp_10_only_a_trusted_proxys_last_hop_is_believed() {
+    fn only_the_last_hop_of_a_trusted_proxy_is_believed() {
         assert_eq!(from("192.0.2.1", &[("x-forwarded-for", "198.51.100.1")]), "192.0.2.1", "not a proxy of ours");
         assert_eq!(
             from("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, 198.51.100.1")]),
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn m83_what_came_from_outside_is_cut_at_a_character() {
+    fn logged_input_is_cut_at_a_character_boundary() {
         assert_eq!(cut(&"é".repeat(200)).len(), 256);
         assert_eq!(cut(&format!("a{}", "é".repeat(200))).len(), 255);
     }

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn h72_jca_17_only_https_with_a_host_and_nothing_secret() {
+    fn a_jwks_uri_is_https_with_a_host_and_without_credentials() {
         let parts = |text: &str| {
             let uri: JwksUri = text.parse().unwrap();
             (uri.host().to_owned(), uri.port(), uri.authority(), uri.target().to_owned())

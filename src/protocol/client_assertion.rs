@@ -214,7 +214,7 @@ mod tests {
     const TERMS: Terms<'_> = Terms { issuer: "a", token_endpoints: &[], lifetime: LIFETIME, one_in_an_array: false };
 
     #[test]
-    fn jca_15_a_forgery_costs_the_same_whatever_keys_the_client_has() {
+    fn a_forged_assertion_costs_the_same_whatever_keys_the_client_has() {
         let sets = [keys(0, None), keys(1, None), keys(TRIED_MAX, None), keys(20, None), keys(TRIED_MAX, Some("k"))];
         let most = sets.iter().map(|keys| KeyCounts::of(keys)).fold(KeyCounts::default(), KeyCounts::or_more);
         assert_eq!((most.with(SignatureAlg::Es256), most.with(SignatureAlg::EdDsa)), (TRIED_MAX, 1));

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_01_dpo_02_a_proof_names_the_key_of_its_sender_and_stands_alone() {
+    fn one_proof_is_accepted_and_names_the_key_of_its_sender() {
         let (prover, dpop) = (Prover::new(), dpop(false));
         let proof = prover.sign(&claims());
         let taken = dpop.check(&[&proof], false, NOW).unwrap().unwrap();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_04_each_required_claim_is_there_and_has_its_type() {
+    fn each_required_claim_is_present_and_has_its_type() {
         for name in ["jti", "htm", "htu", "iat"] {
             let mut without = claims();
             without.as_object_mut().unwrap().remove(name);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_09_dpo_10_h47_method_and_url_are_those_of_this_endpoint() {
+    fn htm_and_htu_are_the_method_and_url_of_this_endpoint() {
         for htm in ["GET", "post", "Post", "PUT", "POST "] {
             assert_eq!(verdict(&with("htm", htm)), Err(DpopError::Htm), "{htm}");
         }
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_11_h39_a_proof_is_of_now_and_is_remembered_for_longer() {
+    fn a_proof_is_recent_and_is_remembered_for_longer_than_it_is_accepted() {
         for near in [-60, -10, 0, 10, 30] {
             assert_eq!(verdict(&with("iat", NOW.0 + near)), Ok(()), "{near}");
         }
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_13_what_else_stands_in_a_proof_is_ignored_or_holds() {
+    fn unknown_members_are_ignored_and_exp_and_nbf_are_obeyed() {
         assert_eq!(verdict(&with("ath", "x")), Ok(()));
         assert_eq!(verdict(&with("nonce", "of somebody else")), Ok(()), "none is demanded");
         let mut valid = with("nbf", NOW.0);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_14_to_dpo_18_a_demanded_nonce_is_ours_and_young() {
+    fn a_demanded_nonce_is_ours_and_recent() {
         let (here, there, prover) = (dpop(true), dpop(true), Prover::new());
         let age = |nonce: &str, seconds: i64| {
             let now = UnixTime(NOW.0 + seconds);
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn v4_the_proof_of_rfc_9449_is_taken_at_its_time_and_place() {
+    fn the_proof_of_rfc_9449_is_accepted_at_its_time_and_url() {
         let proof = concat!(
             "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0Rs",
             "cEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2",

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn h36_of_those_who_use_the_same_together_the_first_has_it() {
+    fn of_concurrent_uses_of_one_id_the_first_succeeds() {
         let (assertion, proof) = (one(UseKind::Assertion, "a", 1), one(UseKind::DpopProof, "a", 1));
         let other = one(UseKind::Assertion, "b", 1);
         let batch = [
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_spends_nothing() {
+    fn an_abandoned_request_spends_nothing() {
         let spending = Spending::new(1);
         let (answer, answered) = oneshot::channel();
         spending.join(Spender { uses: Vec::new(), answer });

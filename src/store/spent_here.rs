@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_is_known_until_it_expires() {
+    fn a_spent_id_is_known_until_it_expires() {
         let here = SpentHere::default();
         let used = one(UseKind::Assertion, "a", 1, 1000);
         assert!(!here.has(&used));
