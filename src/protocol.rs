@@ -112,14 +112,14 @@ impl AuthorizationServer {
             Some(other) => return Err(grant::unsupported(other).into()),
         }
         let now = self.clock.now();
-        // Before anything is spent: who is asked for a nonce sends the same assertion again (DPO-23).
+        // Before the jti of the assertion is spent: after `use_dpop_nonce`, clients send the same assertion again.
         let proof = self.dpop.check(&request.proofs, request.by_alias, now);
         let proof = proof.inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
         let authenticated = self.authenticated(&request.presented, request.source, now, noted).await?;
         let client = &authenticated.client;
         let binding = binding(self.profile, &authenticated, proof.as_ref(), request.certificate);
         let admitted = grant::admit(self.profile, client, &binding);
-        // H40: who has proved itself has used its assertion, whatever is refused then. A proof is used by who is admitted.
+        // An authenticated client has spent its assertion, whatever is refused then. Only admission spends a proof.
         let of_proof = proof.as_ref().filter(|_| admitted.is_ok()).map(Proof::spend);
         self.spend(&authenticated, of_proof, request.source).await?;
         admitted?;

@@ -383,7 +383,7 @@ mod tests {
         let mut memory = Memory::default();
         let long = "x".repeat(200);
         let hash = SecretHash::new(&long, HashParams::default(), &mut memory).unwrap();
-        assert!(!hash.verify(&format!("{}y", &long[..199]), &mut memory), "SEC-19");
-        assert!(!hash.verify(&format!("{long} "), &mut memory), "SEC-19");
+        assert!(!hash.verify(&format!("{}y", &long[..199]), &mut memory), "not truncated");
+        assert!(!hash.verify(&format!("{long} "), &mut memory), "not trimmed");
     }
 }

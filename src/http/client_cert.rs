@@ -43,7 +43,7 @@ pub enum ClientCertError {
 impl From<ClientCertError> for Error {
     fn from(error: ClientCertError) -> Self {
         match error {
-            // C19: which of two is the client's nobody knows.
+            // Of two fields, one may be the proxy's and one the client's; nothing tells which.
             ClientCertError::Repeated => ClientAuthError::CertificateRepeated.into(),
             ClientCertError::Malformed | ClientCertError::Certificate(_) => RequestError::ClientCert.into(),
         }

@@ -348,7 +348,7 @@ fn address(text: &str) -> Option<IpAddr> {
         .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
 }
 
-/// At most 256 bytes of what came from outside (M83); the writer escapes the rest.
+/// Returns at most 256 bytes of client input, cut at a character; the writer escapes them.
 fn cut(text: &str) -> &str {
     let end = (0..=256.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     text.get(..end).unwrap_or_default()

@@ -60,7 +60,7 @@ impl FromStr for JwksUri {
         let authority = uri.authority().ok_or(JwksUriError)?;
         // RFC 3986 section 3.2.1: user information in a URL is deprecated, and here it would be a credential that we send.
         let plain = !uri.has_fragment() && !authority.has_userinfo() && text.len() <= 2048;
-        // H72: nothing but https.
+        // Over plain http, anybody on the path could replace the client's keys.
         if uri.scheme().as_str() != "https" || !plain {
             return Err(JwksUriError);
         }

@@ -335,7 +335,7 @@ fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, now: UnixT
     client_secret::usable(secret, now)
 }
 
-/// A `client_id` in the body beside other credentials names the same client: SEC-12.
+/// Verifies that a `client_id` in the body beside other credentials names the same client.
 ///
 /// # Errors
 /// [`RequestError::OtherClientId`].

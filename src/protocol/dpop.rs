@@ -22,7 +22,7 @@ pub struct Dpop {
     nonces: Nonces,
     require_nonce: bool,
     profile: Profile,
-    /// The token endpoint, normalised. It comes from the configuration: `Host` is what an attacker says it is (H47).
+    /// The token endpoint's URL, normalised. It comes from the configuration, since an attacker chooses `Host`.
     htu: Option<String>,
     /// The same where clients come with certificates.
     alias: Option<String>,
@@ -42,7 +42,7 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Its one use. C34: a `jti` says nothing of the same one under another key.
+    /// The single use of this proof. A `jti` counts separately under each key.
     #[must_use]
     pub fn spend(&self) -> Use {
         Use { kind: UseKind::DpopProof, owner: self.jkt.clone(), jti: self.jti, expires_at: self.expires_at }
@@ -143,7 +143,7 @@ impl Dpop {
         is_timely(claims, iat, now)?;
         let found = further(claims)?;
         let hash = sha256(jti.as_bytes());
-        // H39: remembered for longer than the proof is taken anywhere, whatever the clocks of replicas say.
+        // Remembered for longer than any replica accepts the proof, whatever its clock says.
         let expires_at = iat.plus(MAX_AGE).plus(REPLICA_SKEW);
         Ok((Proof { jkt: key.jkt().to_owned(), jti: hash, expires_at, nonce_due: false }, found))
     }
@@ -296,8 +296,8 @@ mod tests {
                 );
             }
         }
-        assert_eq!(verdict(&with("jti", "x".repeat(257))), Err(DpopError::Proof(JoseError::Claim("jti"))), "DPO-12");
-        assert_eq!(verdict(&with("jti", "x".repeat(65_536))), Err(DpopError::Proof(JoseError::TooLong)), "DPO-12");
+        assert_eq!(verdict(&with("jti", "x".repeat(257))), Err(DpopError::Proof(JoseError::Claim("jti"))));
+        assert_eq!(verdict(&with("jti", "x".repeat(65_536))), Err(DpopError::Proof(JoseError::TooLong)));
     }
 
     #[test]
@@ -397,12 +397,12 @@ mod tests {
         for wrong in ["", "x", &nonce[1..], &format!("{nonce}="), &nonce.to_uppercase()] {
             assert_eq!(age(wrong, 0), Err(DpopError::Nonce), "{wrong}");
         }
-        assert_eq!(there.check(&[&prover.sign(&claims())], false, NOW), Err(DpopError::Nonce), "DPO-17");
+        assert_eq!(there.check(&[&prover.sign(&claims())], false, NOW), Err(DpopError::Nonce), "no downgrade");
         let other = Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]), true, "https://as.test/token");
         assert_eq!(age(&other.nonce(NOW).unwrap(), 0), Err(DpopError::Nonce));
 
         let nonces: std::collections::HashSet<String> = (0..1000).map(|_| here.nonce(NOW).unwrap()).collect();
-        assert_eq!(nonces.len(), 1000, "DPO-15");
+        assert_eq!(nonces.len(), 1000, "all distinct");
         let nqchar = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
         assert!(nonces.iter().all(|nonce| nonce.len() == 43 && nonce.bytes().all(nqchar)));
     }

@@ -215,7 +215,7 @@ async fn wait(mut pending: watch::Receiver<bool>) {
     drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
 }
 
-/// H71: from one fetch for a client to the next.
+/// Shortest time between two fetches for the same client.
 const PAUSE: Span = Span::from_secs(30);
 /// Keys of this age are fetched again, and used meanwhile.
 const REFRESH_AHEAD: Span = Span::from_secs(240);

@@ -33,7 +33,7 @@ struct Spender {
     answer: oneshot::Sender<Result<Spent, Arc<StoreError>>>,
 }
 
-/// What tells one use from another: C34.
+/// The identity of a use: the same `jti` of another kind or owner is another use.
 type Key<'a> = (UseKind, &'a str, [u8; 32]);
 
 impl Spending {
@@ -116,7 +116,7 @@ impl Store {
     async fn insert(&self, batch: &[Spender]) -> Result<Vec<Use>, Arc<StoreError>> {
         let mut uses: Vec<&Use> = batch.iter().flat_map(|spender| &spender.uses).collect();
         // In one order, so that two who spend the same cannot wait for each other in a circle. Of one that stands there
-        // twice the row that stays longer is kept (H39).
+        // twice the row that expires later is kept, so that it is remembered for as long as any replica accepts it.
         uses.sort_unstable_by_key(|one| (key(one), Reverse(one.expires_at)));
         uses.dedup_by_key(|one| key(one));
         let rows: Vec<&Use> = padded(&uses).collect();

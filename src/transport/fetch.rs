@@ -1,6 +1,6 @@
 //! Fetches key sets from the hosts of clients: https to an address that was looked at first, one answer, within bounds.
 //!
-//! Who registers a client says where we connect to, so this is where a request forged in our name would come from (H72).
+//! A client's registration chooses the host, so an address is checked before the server connects to it (SSRF).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -203,9 +203,9 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// JCA-17.
+/// Deadline of a whole fetch.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// JCA-17.
+/// Most bytes of a response body.
 const MAX_BODY: usize = 64 * 1024;
 const MAX_HEAD: usize = 16 * 1024;
 

@@ -1,4 +1,4 @@
-//! A12 and A14: tokens of clients that were deleted, and what must not be said of a token while it is not known here.
+//! Tokens of deleted clients, and tokens of which this replica does not know enough yet.
 
 use std::time::Duration;
 

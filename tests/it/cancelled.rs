@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::harness::{Db, Setup, client};
 use crate::process::daemon::{Daemon, Grantd};
 
-/// M74: killed calls leave no open transaction behind, and nothing that the next caller trips over.
+/// Killed calls leave no open transaction behind, and nothing that the next caller trips over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_killed_halfway_poison_no_connection() {
     let db = Db::postgres().await;

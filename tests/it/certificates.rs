@@ -1,4 +1,4 @@
-//! A16 without sockets: certificates, their names, what is registered of them, and the header field that carries them.
+//! Certificates without sockets: their names, their registration, and the header field that carries them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ fn registered(kind: &str, value: &str) -> RegisteredCertificate {
 }
 
 /// RFC 8705 appendix A.
-const V5: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=";
+const RFC_8705_CERTIFICATE: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=";
 
 /// `openssl req -x509 -multivalue-rdn -utf8 -subj '/C=DE/O=Müller, Söhne \& Co./OU=Pay "now"+CN=billing #1/emailAddress=ops@example.com'`
 /// with names of every kind.
@@ -118,12 +118,16 @@ fn openssl() -> Certificate {
 
 #[test]
 fn the_thumbprint_is_that_of_rfc_8705_and_of_openssl() {
-    let v5 = Certificate::parse(&BASE64_STANDARD.decode(V5).unwrap()).unwrap();
-    assert_eq!(v5.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
-    assert_eq!((not_before(&v5), v5.not_after()), (1_539_866_229, 1_651_495_029));
-    assert!(v5.is_valid_at(1_651_495_029) && !v5.is_valid_at(1_651_495_030) && !v5.is_valid_at(1_539_866_228));
+    let example = Certificate::parse(&BASE64_STANDARD.decode(RFC_8705_CERTIFICATE).unwrap()).unwrap();
+    assert_eq!(example.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
+    assert_eq!((not_before(&example), example.not_after()), (1_539_866_229, 1_651_495_029));
+    assert!(
+        example.is_valid_at(1_651_495_029)
+            && !example.is_valid_at(1_651_495_030)
+            && !example.is_valid_at(1_539_866_228)
+    );
     assert_eq!(openssl().x5t_s256(), "st6jBbBytintMiLD0skBsm5astxCNSzy3zg7h720OLU");
-    assert_eq!(format!("{v5:?}"), "Certificate(A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0)");
+    assert_eq!(format!("{example:?}"), "Certificate(A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0)");
 }
 
 #[test]
@@ -467,26 +471,26 @@ fn client_cert_is_one_strict_byte_sequence() {
         }
         client_cert(&headers).map(|certificate| certificate.map(|certificate| certificate.x5t_s256()))
     };
-    let right = format!(":{V5}:");
+    let right = format!(":{RFC_8705_CERTIFICATE}:");
     assert_eq!(read(&[]), Ok(None));
     assert_eq!(read(&[&right]).unwrap().unwrap(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
     assert_eq!(read(&[&format!(" {right} ")]).unwrap().unwrap(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
     // RFC 8941 section 4.2.7: padding may be absent.
-    let unpadded = BASE64_STANDARD_NO_PAD.encode(BASE64_STANDARD.decode(V5).unwrap());
+    let unpadded = BASE64_STANDARD_NO_PAD.encode(BASE64_STANDARD.decode(RFC_8705_CERTIFICATE).unwrap());
     assert_eq!(read(&[&format!(":{unpadded}:")]).unwrap().unwrap(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
     assert_eq!(read(&[&right, &right]), Err(ClientCertError::Repeated));
     assert_eq!(read(&["", &right]), Err(ClientCertError::Repeated));
     for malformed in [
         String::new(),
         ":".to_owned(),
-        V5.to_owned(),
-        format!(":{V5}"),
-        format!("\"{V5}\""),
+        RFC_8705_CERTIFICATE.to_owned(),
+        format!(":{RFC_8705_CERTIFICATE}"),
+        format!("\"{RFC_8705_CERTIFICATE}\""),
         format!("{right},{right}"),
         format!("{right};a=1"),
-        format!(":{}:", V5.replace('+', "-")),
-        format!(":{V5} :"),
-        format!("-----BEGIN CERTIFICATE----- {V5} -----END CERTIFICATE-----"),
+        format!(":{}:", RFC_8705_CERTIFICATE.replace('+', "-")),
+        format!(":{RFC_8705_CERTIFICATE} :"),
+        format!("-----BEGIN CERTIFICATE----- {RFC_8705_CERTIFICATE} -----END CERTIFICATE-----"),
     ] {
         assert_eq!(read(&[&malformed]), Err(ClientCertError::Malformed), "{malformed}");
     }

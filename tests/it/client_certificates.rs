@@ -1,4 +1,4 @@
-//! A16: clients that authenticate by the certificate of their connection, on our own listener and behind a proxy.
+//! Clients that authenticate by the certificate of their connection, on our own listener and behind a proxy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -236,7 +236,10 @@ async fn a_client_has_one_certificate_name_and_rows_are_checked(db: Db) {
     server.db.sql(&insert("self_signed", "not a hash")).await.unwrap();
     server.refresh().await;
     ask(&server, &certificate, "mt").await.e401();
-    assert!(server.server.registry.snapshot().broken()["client mt"].contains("client_certificate"), "M89");
+    assert!(
+        server.server.registry.snapshot().broken()["client mt"].contains("client_certificate"),
+        "the malformed row is reported"
+    );
 }
 
 async fn a_certificate_may_accompany_another_credential(db: Db) {
@@ -318,7 +321,7 @@ async fn client_cert_is_believed_from_trusted_proxies_and_only_when_configured(d
     let body = format!("{FORM}&client_id=mt");
     server.send_by(&proxy, form("/token", &[("client-cert", &shown)], body)).await.e401();
     let metadata = server.get("/.well-known/oauth-authorization-server").await.body;
-    assert!(!metadata.contains("tls_client"), "MET-10, MET-11: {metadata}");
+    assert!(!metadata.contains("tls_client"), "{metadata}");
 }
 
 /// POSTs a form over mutual TLS. `None` when the connection breaks.

@@ -1,4 +1,4 @@
-//! A2: client secrets, presented in every way that clients present them and attackers try.
+//! Client secrets, presented in every way that clients present them and attackers try.
 
 use axum::http::{Request, StatusCode};
 use grantd::crypto::secret::ClientSecret;
@@ -217,7 +217,7 @@ async fn every_failure_to_authenticate_looks_and_works_the_same(db: Db) {
     }
 }
 
-/// H62: slowed down, not locked out, and nobody but the guesser.
+/// The guesser is slowed down; no client is locked out.
 async fn failures_slow_down_the_guesser_alone(db: Db) {
     let setup = Setup::new(db).await;
     let victim = setup.client(client("victim")).await;
@@ -313,7 +313,7 @@ async fn imported_secrets_are_tried_alike_for_every_client(db: Db) {
         server.in_body(id, "not a secret of anybody", "").await.e401();
         costs.push(hashes() - before);
     }
-    assert_eq!(costs, [2, 2, 2], "M80: unknown, tagged-only and imported do the same work");
+    assert_eq!(costs, [2, 2, 2], "unknown, tagged-only and imported do the same work");
 }
 
 async fn a_full_hashing_queue_answers_503_at_once_and_calls_no_secret_wrong(db: Db) {

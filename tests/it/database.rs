@@ -305,7 +305,7 @@ async fn replicas_that_start_together_make_one_signing_key(db: Db) {
     let pkcs8 = sealing_key.open(&format!("signing_key/ES256/{}", key.kid), &key.sealed).unwrap();
     assert!(
         !key.sealed.windows(16).any(|window| pkcs8.windows(16).any(|plain| plain == window)),
-        "JWK-08: nothing of the key stands in the database"
+        "nothing of the key stands in the database"
     );
 }
 

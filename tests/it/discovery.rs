@@ -1,4 +1,4 @@
-//! A8, A9 and A11: what the server says of itself, and whom its tokens are for.
+//! Metadata, the key set, and resource indicators.
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -40,9 +40,9 @@ async fn the_metadata_is_exact(db: Db) {
     insta::allow_duplicates! {
         insta::assert_snapshot!(answer.body, @r#"{"dpop_signing_alg_values_supported":["ES256","ES384","EdDSA","Ed25519","PS256","PS384","PS512","RS256","RS384","RS512"],"grant_types_supported":["client_credentials"],"introspection_endpoint":"https://as.test/introspect","introspection_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"introspection_endpoint_auth_signing_alg_values_supported":["ES256","ES384","EdDSA","Ed25519","PS256","PS384","PS512","RS256","RS384","RS512"],"introspection_signing_alg_values_supported":["ES256","EdDSA","PS256","RS256"],"issuer":"https://as.test","jwks_uri":"https://as.test/jwks","protected_resources":["https://api1.test","https://api2.test"],"revocation_endpoint":"https://as.test/revoke","revocation_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"revocation_endpoint_auth_signing_alg_values_supported":["ES256","ES384","EdDSA","Ed25519","PS256","PS384","PS512","RS256","RS384","RS512"],"scopes_supported":["api1:read","api1:write","api2:read"],"token_endpoint":"https://as.test/token","token_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"token_endpoint_auth_signing_alg_values_supported":["ES256","ES384","EdDSA","Ed25519","PS256","PS384","PS512","RS256","RS384","RS512"]}"#);
     }
-    assert!(!answer.body.contains("[]"), "MET-02, MET-06");
-    assert!(answer.header("server").is_empty(), "MET-17");
-    // MET-16: the same for those who look there alone, and what some of their libraries do not start without.
+    assert!(!answer.body.contains("[]"), "no empty array");
+    assert!(answer.header("server").is_empty(), "no version");
+    // The alias serves clients that look nowhere else, with the members without which their libraries do not start.
     let (mut openid, exact) = (server.get("/.well-known/openid-configuration").await.json(), answer.json());
     let more = openid.as_object_mut().unwrap();
     assert_eq!(more.remove("subject_types_supported"), Some(serde_json::json!(["public"])));
@@ -52,7 +52,10 @@ async fn the_metadata_is_exact(db: Db) {
     );
     assert_eq!(openid, exact);
     let empty = Setup::new(Db::sqlite()).await.start().await.get(METADATA).await;
-    assert!(!empty.body.contains("scopes_supported") && !empty.body.contains("protected_resources"), "MET-02");
+    assert!(
+        !empty.body.contains("scopes_supported") && !empty.body.contains("protected_resources"),
+        "empty members are left out"
+    );
 }
 
 async fn an_issuer_with_a_path_moves_every_endpoint_below_it(db: Db) {
@@ -77,18 +80,22 @@ async fn an_issuer_with_a_path_moves_every_endpoint_below_it(db: Db) {
     let request = Request::post("/t1/token").header("content-type", "application/x-www-form-urlencoded");
     let body = format!("grant_type=client_credentials&client_id=cb&client_secret={secret}");
     let answer = server.send(request.body(body.into()).unwrap()).await;
-    assert_eq!(answer.token().1["iss"], "https://as.test/t1", "MET-03");
+    assert_eq!(answer.token().1["iss"], "https://as.test/t1", "the configured issuer");
 }
 
 async fn the_metadata_lists_exactly_the_methods_and_grants_that_work(db: Db) {
     let (server, secret) = Setup::with_cb(db).await;
     let metadata = server.get(METADATA).await.json();
-    assert!(metadata.get("authorization_endpoint").is_none(), "MET-04");
-    assert_eq!(metadata["grant_types_supported"], serde_json::json!(["client_credentials"]), "MET-05, GRT-05");
+    assert!(metadata.get("authorization_endpoint").is_none(), "no grant uses it");
+    assert_eq!(
+        metadata["grant_types_supported"],
+        serde_json::json!(["client_credentials"]),
+        "the default would claim others"
+    );
     for (name, value) in metadata.as_object().unwrap() {
-        assert!(!name.ends_with("_endpoint") || !value.as_str().unwrap().contains('#'), "TOK-19");
+        assert!(!name.ends_with("_endpoint") || !value.as_str().unwrap().contains('#'), "no fragment");
         let unoffered = ["tls_client", "mtls", "signed_metadata"];
-        assert!(unoffered.iter().all(|what| !name.contains(what)), "MET-10, MET-11, MET-15: {name} is not there");
+        assert!(unoffered.iter().all(|what| !name.contains(what)), "{name} is not there");
     }
     for method in metadata["token_endpoint_auth_methods_supported"].as_array().unwrap() {
         match method.as_str().unwrap() {
@@ -100,7 +107,7 @@ async fn the_metadata_lists_exactly_the_methods_and_grants_that_work(db: Db) {
                 server.refresh().await;
                 ask(&server, &signer.fresh("cb")).await.ok();
             }
-            other => panic!("MET-07: {other} is listed and not tested"),
+            other => panic!("{other} is listed and not tested"),
         }
     }
     let unlisted = "client_id=cb&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=a.b.c";
@@ -216,7 +223,7 @@ async fn a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire(
     );
     assert!(server.store.remove_key(&next.kid, None).await.unwrap());
     server.refresh().await;
-    assert_ne!(look(1_800_099_000).await.1, next.kid, "JWK-06: a removed key signs nothing more");
+    assert_ne!(look(1_800_099_000).await.1, next.kid, "a removed key signs nothing more");
 }
 
 async fn a_requested_resource_is_exactly_one_that_the_client_may_ask_for(db: Db) {
@@ -268,7 +275,7 @@ async fn a_token_has_one_audience(db: Db) {
     server.basic("cb", &secret, &format!("{one}&audience=https://api2.test")).await.error("invalid_target");
     server.basic("cb", &secret, &[one; 60].join("&")).await.ok();
     let many: Vec<String> = (0..60).map(|number| format!("resource=https://api{number}.test")).collect();
-    server.basic("cb", &secret, &many.join("&")).await.error("invalid_target"); // H57, ATJ-15
+    server.basic("cb", &secret, &many.join("&")).await.error("invalid_target");
     // Both understand api:read, and nobody said which.
     server.basic("cb", &secret, "scope=api:read").await.error("invalid_target");
     assert_eq!(
@@ -291,7 +298,7 @@ async fn scope_and_resource_belong_together(db: Db) {
         .await;
     let server = setup.start().await;
     server.basic("cb", &secret, "resource=https://api1.test&scope=api2:y").await.error("invalid_scope");
-    // RES-06: what is asked for is held against the resource's own scopes.
+    // The requested scope is checked against the resource's own scopes.
     server.basic("cb", &secret, "scope=api1:x+api2:y").await.error("invalid_scope");
     server.basic("cb", &secret, "").await.error("invalid_scope");
     assert_eq!(server.basic("cb", &secret, "scope=api2:y").await.token().1["aud"], "https://api2.test");

@@ -1,4 +1,4 @@
-//! A17 and A16: tokens that are bound to a key or a certificate.
+//! Tokens that are bound to a key or a certificate.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -123,7 +123,7 @@ async fn a_proof_binds_the_token_to_its_key(db: Db) {
         assert!(!answer.headers.contains_key("dpop-nonce"), "none is demanded");
     }
     let (_, claims) = server.basic("cb", &secret, "").await.token();
-    assert!(claims.get("cnf").is_none(), "ATJ-12");
+    assert!(claims.get("cnf").is_none(), "unbound");
 }
 
 async fn a_bad_proof_is_refused_and_no_token_is_issued(db: Db) {
@@ -262,7 +262,7 @@ async fn one_jti_counts_separately_under_each_key(db: Db) {
     for prover in [Prover::new(), Prover::new()] {
         ask(&server, "cb", &secret, &prover.proof_with("jti", "X")).await.ok_of_type("DPoP");
         ask(&server, "cb", &secret, &prover.proof_with("jti", "X")).await.error("invalid_dpop_proof");
-        // H38: other bytes are another id, another spelling of the same bytes is not.
+        // Other bytes are another id; another spelling of the same bytes is not.
         for other in ["x", "X ", "X\0", "é", "e\u{301}"] {
             ask(&server, "cb", &secret, &prover.proof_with("jti", other)).await.ok_of_type("DPoP");
         }
@@ -293,8 +293,8 @@ async fn a_nonce_is_demanded_and_accepted_by_every_replica(db: Db) {
     let server = setup.start().await;
     let (replica, prover) = (server.replica().await, Prover::new());
     let nonce_of = |answer: &Answer| {
-        assert_eq!(answer.headers.get_all("dpop-nonce").iter().count(), 1, "DPO-14: exactly one");
-        assert_eq!(answer.header("cache-control"), "no-store", "DPO-22");
+        assert_eq!(answer.headers.get_all("dpop-nonce").iter().count(), 1, "exactly one");
+        assert_eq!(answer.header("cache-control"), "no-store", "a nonce is not to be cached");
         answer.header("dpop-nonce").to_owned()
     };
     let proof = prover.proof();
@@ -368,7 +368,7 @@ async fn a_demand_for_a_nonce_leaves_the_assertion_unspent(db: Db) {
         prover.sign(&prover.header(), &claims)
     };
     let mut asserted = claims("pk");
-    // C34: one id, of an assertion and of a proof.
+    // The same id in an assertion and in a proof.
     asserted["jti"] = "X".into();
     let assertion = signer.assert(&asserted);
     let demand = ask(&assertion, &prover.proof()).await;
@@ -379,7 +379,7 @@ async fn a_demand_for_a_nonce_leaves_the_assertion_unspent(db: Db) {
     ask(&assertion, &proof("Y", &nonce)).await.e401();
     ask(&signer.fresh("pk"), &proof("X", &nonce)).await.error("invalid_dpop_proof");
     ask(&signer.fresh("pk"), &proof("Z", &nonce)).await.ok_of_type("DPoP");
-    // C18: neither passes for the other.
+    // Neither passes for the other.
     ask(&proof("W", &nonce), &proof("V", &nonce)).await.e401();
     ask(&signer.fresh("pk"), &signer.fresh("pk")).await.error("invalid_dpop_proof");
 }
@@ -458,10 +458,14 @@ async fn a_token_is_bound_to_the_certificate_of_its_request(db: Db) {
     let secret = setup.client(Client { require_mtls_binding: true, ..client("mb") }).await;
     let free = setup.client(client("cb")).await;
     let server = setup.start().await;
-    // Certificates of nobody whom we know: MTL-10.
-    let (a, b, v5) = (self_signed("a.test"), self_signed("b.test"), certificate(&BASE64_STANDARD.decode(V5).unwrap()));
-    assert_eq!(v5.certificate.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
-    for certificate in [&a, &b, &v5] {
+    // Certificates of no known CA bind as well.
+    let (a, b, example) = (
+        self_signed("a.test"),
+        self_signed("b.test"),
+        certificate(&BASE64_STANDARD.decode(RFC_8705_CERTIFICATE).unwrap()),
+    );
+    assert_eq!(example.certificate.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
+    for certificate in [&a, &b, &example] {
         let answer = ask_over(&server, Some(certificate), "mb", &secret, None).await;
         answer.ok_of_type("Bearer");
         assert_eq!(answer.token().1["cnf"], json!({"x5t#S256": certificate.certificate.x5t_s256()}));
@@ -498,7 +502,7 @@ async fn the_metadata_lists_the_bindings_on_offer(db: Db) {
 }
 
 /// RFC 8705 appendix A.
-const V5: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAww\
+const RFC_8705_CERTIFICATE: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAww\
                   EbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhb\
                   GGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5v\
                   aUaKlLR50Q2DmFfQj1L+SY=";

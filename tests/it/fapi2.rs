@@ -1,5 +1,5 @@
-//! A18 (FAP-13): what `profile = "fapi2"` refuses beyond the RFCs, and that the metadata says so. FAP-02 is in `mutual_tls`,
-//! FAP-08 in `dpop` (DPO-14), FAP-10 in `token_endpoint` and `discovery` (SCP, RES).
+//! The refusals of `profile = "fapi2"` beyond the RFCs, and the metadata under it. Its cipher suites are in
+//! `mutual_tls`, its nonces in `dpop`, least privilege in `token_endpoint` and `discovery`.
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ async fn the_metadata_lists_only_features_that_the_profile_permits(db: Db) {
     }
     assert_eq!(metadata["dpop_signing_alg_values_supported"], algs);
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
-    assert_eq!(metadata["grant_types_supported"], json!(["client_credentials"]), "FAP-04");
+    assert_eq!(metadata["grant_types_supported"], json!(["client_credentials"]), "no password grant");
 }
 
 async fn secrets_are_refused_at_every_endpoint_before_they_are_verified(db: Db) {
@@ -78,7 +78,7 @@ async fn secrets_are_refused_at_every_endpoint_before_they_are_verified(db: Db) 
             // RFC 6749 section 5.2: who tried Basic is answered 401 with its challenge.
             let fields = [("authorization", &*basic(id, secret)), ("dpop", &*prover.proof())];
             server.post_to(path, &fields, format!("{FORM}&token=x")).await.e401();
-            // C5: nobody else is invited to try it.
+            // Only the methods of the profile are challenged.
             let body = format!("{FORM}&token=x&client_id={id}&client_secret={secret}");
             server.post_to(path, &[("dpop", &prover.proof())], body).await.error("invalid_client");
         }

@@ -1,4 +1,4 @@
-//! A6: JWTs and keys of others, by the vectors of the RFCs and by signatures that OpenSSL made.
+//! JWTs and keys of others, by the vectors of the RFCs and by signatures that OpenSSL made.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};

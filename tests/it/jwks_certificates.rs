@@ -1,4 +1,4 @@
-//! MTL-06: self-signed certificates that stand in the keys of clients (RFC 8705 section 2.2.2), registered or published.
+//! Self-signed certificates in the keys of clients (RFC 8705 section 2.2.2), registered or published.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

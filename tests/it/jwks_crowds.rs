@@ -1,4 +1,4 @@
-//! H71: many requests at once, for the keys of one client and for those of many, whatever their hosts do.
+//! Many requests at once, for the keys of one client and for those of many, whatever their hosts do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! A7, H71, H72, M87, M88: clients that publish their keys, and what their hosts may do to us.
+//! Clients that publish their keys at a `jwks_uri`, and hostile hosts there.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -36,9 +36,9 @@ async fn keys_are_fetched_when_they_are_needed_and_no_more(db: Db) {
         request.starts_with("get /jwks?v=1 http/1.1\r\n")
             && request.contains(&format!("host: localhost:{}", host.port))
     );
-    assert!(!request.contains("authorization") && !request.contains("cookie"), "H72: {request}");
+    assert!(!request.contains("authorization") && !request.contains("cookie"), "{request}");
 
-    // H71: ten thousand unknown ids would be as many as a hundred.
+    // Ten thousand unknown ids would be as many as a hundred.
     for number in 0..100 {
         let header = json!({"alg": "ES256", "kid": format!("x{number}")}).to_string();
         let claims = claims_at("pu", hand.load(Ordering::Relaxed)).to_string();
@@ -57,7 +57,7 @@ async fn keys_are_fetched_when_they_are_needed_and_no_more(db: Db) {
     ask_as(&server, &second, "pu").await.ok();
     assert_eq!(host.asked(), 3);
 
-    // M87: a removed one works for five minutes at most.
+    // A removed key works for five minutes at most.
     host.publishes(&[&second]);
     hand.fetch_add(200, Ordering::Relaxed);
     ask_as(&server, &first, "pu").await.ok();
@@ -78,7 +78,7 @@ async fn keys_are_fetched_when_they_are_needed_and_no_more(db: Db) {
     hand.fetch_add(30, Ordering::Relaxed);
     ask_as(&server, &second, "pu").await.ok();
 
-    // C16: who may not authenticate makes nobody fetch.
+    // A client that may not authenticate causes no fetch.
     let asked = host.asked();
     server.store.set_client_enabled("pu", false).await.unwrap();
     server.refresh().await;

@@ -43,7 +43,7 @@ fn assertion(signer: &Signer, ahead: i64, lifetime: i64, iat: bool) -> String {
 
 async fn an_assertion_of_five_minutes_passes_from_a_clock_that_is_ahead_or_behind(db: Db) {
     let (server, signer, _) = with_pk(db).await;
-    // JCA-07 to JCA-09: clock of the client, lifetime, whether it has an iat, whether it is taken.
+    // Clock of the client, lifetime, whether it has an iat, whether it is taken.
     for (ahead, lifetime, iat, taken) in [
         (0, 300, true, true),
         (1, 300, true, true),

@@ -1,4 +1,4 @@
-//! A16 and A18 on sockets: who is asked for a certificate, which are taken, and what a handler is told of them.
+//! Mutual TLS on sockets: the listeners that ask for certificates, those they take, and what a handler learns of them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -356,7 +356,7 @@ async fn no_tls_session_is_resumed_on_this_listener() {
             assert_eq!(ask(&mut stream).await.unwrap(), "none");
             assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind), "{version:?}");
         }
-        assert_eq!(identity.asked.load(Ordering::Relaxed), 0, "MTL-11: nobody is asked for a certificate there");
+        assert_eq!(identity.asked.load(Ordering::Relaxed), 0, "nobody is asked for a certificate there");
         for round in 1..=3 {
             let mut stream = listening.connect(Arc::clone(&config)).await.unwrap();
             assert_eq!(ask(&mut stream).await.unwrap(), "CN=svc true");
@@ -381,8 +381,8 @@ async fn a_reload_of_cas_is_all_or_nothing_and_reaches_open_connections() {
     for (why, text) in [
         ("nothing", String::new()),
         ("no PEM", "not a certificate".to_owned()),
-        ("C20: a leaf", leaf.cert.pem()),
-        ("C20: a leaf among CAs", ours.pem.clone() + &leaf.cert.pem()),
+        ("a leaf", leaf.cert.pem()),
+        ("a leaf among CAs", ours.pem.clone() + &leaf.cert.pem()),
         ("no DER", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()),
     ] {
         write("ca.pem", &text);
@@ -444,7 +444,7 @@ async fn no_ca_vouches_for_revoked_certificates_or_with_an_outdated_list() {
         listening.tls.reload().unwrap();
         assert_eq!(listening.told(&version::TLS13, numbered(8)).await.unwrap(), "CN=svc false", "{why}");
     }
-    // M99, RUSTSEC-2026-0104: a list with an empty onlySomeReasons must be refused, and not be the end of the process.
+    // RUSTSEC-2026-0104: a list with an empty onlySomeReasons must be refused, and not end the process.
     std::fs::write(&crl, odd_revocation_list()).unwrap();
     let error = listening.tls.reload().unwrap_err().to_string();
     assert!(error.contains("crl.pem"), "{error}");

@@ -102,7 +102,7 @@ async fn exit_codes_and_messages_say_what_to_do() {
         .with("GRANTD__KEYS__SEALING_KEY_FILE", "/nonexistent/key")
         .with("GRANTD__DATABASE__URL", "postgres://h/d");
     assert_eq!(unchecked.run(&["config", "check"]).await.status.code(), Some(78));
-    // L110: no command takes a secret as an argument.
+    // No command takes a secret as an argument.
     for arguments in [
         &["client", "secret", "import", "a", "secret"][..],
         &["hash-secret", "secret"],
@@ -221,7 +221,7 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
         + &grantd.ok(&["client", "show", "billing", "--json"]).await.stdout
         + &grantd.ok(&["client", "list"]).await.stdout;
     for secret in [secret.as_str(), second_secret, "$argon2id", "chosen elsewhere"] {
-        assert!(!everything_shown.contains(secret), "SEC-20");
+        assert!(!everything_shown.contains(secret), "a secret is shown once");
     }
     assert!(grantd.run(&["resource", "delete", "https://api.test"]).await.stderr.contains("used by billing"));
     grantd
@@ -268,7 +268,7 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
         "request_id",
         "duration_us",
     ] {
-        assert!(events[0].get(name).is_some(), "LOG-01: {name} is not in {}", events[0]);
+        assert!(events[0].get(name).is_some(), "{name} is not in {}", events[0]);
     }
     assert!(daemon.events("client.changed").len() >= 7 && daemon.events("stopped").len() == 1);
 }
@@ -536,7 +536,7 @@ async fn auto_migration_runs_once_the_database_appears() {
     daemon.stop_cleanly(Duration::from_secs(5)).await;
 }
 
-/// M73, ERR-06: down at start, lost, frozen, read-only, too long away; never 401, and back without a restart.
+/// Down at start, lost, frozen, read-only, too long away; never 401, and back without a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn database_trouble_is_never_a_bad_credential() {
     let db = Db::postgres().await;

@@ -1,4 +1,4 @@
-//! A8: each method and each algorithm that the metadata lists works, and what it does not list does not (MET-07, MET-08, L109).
+//! Each method and each algorithm that the metadata lists works, and those that it does not list do not.
 
 use axum::http::StatusCode;
 use base64::Engine as _;

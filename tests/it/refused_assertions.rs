@@ -1,4 +1,4 @@
-//! A6 and A7: assertions that are refused, until when, and that all of them are refused alike.
+//! Assertions that are refused, until when, and that all of them are refused alike.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! A14: tokens that are taken back, one by one, all of a client, or all there are.
+//! Tokens that are revoked, one by one, all of a client, or all there are.
 
 use std::time::{Duration, Instant};
 
@@ -87,8 +87,8 @@ impl World {
 
 #[track_caller]
 fn done(answer: &Answer) {
-    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "{}"), "REV-02");
-    assert_eq!((answer.header("cache-control"), answer.header("pragma")), ("no-store", "no-cache"), "RSP-04");
+    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "{}"));
+    assert_eq!((answer.header("cache-control"), answer.header("pragma")), ("no-store", "no-cache"));
 }
 
 async fn the_revocation_form_follows_the_rules_of_a_token_request(db: Db) {
@@ -126,7 +126,7 @@ async fn a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere(db: 
     let revoked_at = Instant::now();
     assert!(!world.is_active(&token).await, "at once where it was revoked");
     while world.is_active_at(&replica, &token).await {
-        assert!(revoked_at.elapsed() < Duration::from_secs(1), "INT-11");
+        assert!(revoked_at.elapsed() < Duration::from_secs(1), "within a second on every replica");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(world.is_active(&other).await && world.is_active_at(&replica, &other).await);
@@ -414,7 +414,7 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     assert_eq!((&entry["client_id"], &entry["token_client_id"]), (&"rs1".into(), &"cb".into()));
     assert!(entry["jti"].is_string() && entry["duration_us"].is_number(), "{entry}");
     let lines = [daemon.events("introspection"), daemon.events("revocation")].concat();
-    assert!(!lines.iter().any(|entry| entry.to_string().contains(&fourth)), "LOG-02");
+    assert!(!lines.iter().any(|entry| entry.to_string().contains(&fourth)), "no token in a log line");
     let metrics = daemon.admin_get("/metrics").await.body;
     for counted in ["grantd_introspections_total{result=\"active\"", "grantd_revocations_total{result=\"done\""] {
         assert!(metrics.contains(counted), "{counted}");
@@ -425,5 +425,5 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
 #[track_caller]
 fn done_over_a_socket(answer: &Answer) {
     done(answer);
-    assert_eq!(answer.header("content-length"), "2", "REV-02");
+    assert_eq!(answer.header("content-length"), "2");
 }

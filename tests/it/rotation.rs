@@ -1,4 +1,4 @@
-//! A9: signing keys that replace each other: what is published in each of their states, and what a verifier with a cache sees.
+//! Signing keys that replace each other: their publication in each state, and the view of a verifier with a cache.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -187,7 +187,7 @@ async fn no_client_is_locked_out_by_the_failures_of_others(db: Db) {
             .basic(id, "a guess that is long enough", "")
             .await
             .refusal(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable");
-        assert_eq!(hashes(&server), before, "H58: before any hash");
+        assert_eq!(hashes(&server), before, "before any hash");
     }
     // From the very address that the guesses came from.
     server.basic("warm", "chosen elsewhere", "").await.ok();

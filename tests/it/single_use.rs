@@ -1,4 +1,4 @@
-//! H36 and H39: what may be used once, when many use it at the same moment.
+//! Single-use ids when many requests use them at the same moment.
 
 use std::collections::HashMap;
 

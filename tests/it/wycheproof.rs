@@ -1,4 +1,4 @@
-//! A6: signatures and keys that are known to break verifiers, as the Wycheproof project has collected them.
+//! Signatures and keys that are known to break verifiers, as the Wycheproof project has collected them.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -59,7 +59,7 @@ fn run(file: &str, alg: SignatureAlg, expected: impl Fn(&Value) -> bool) -> Tall
         };
         let key = match VerifyingKey::from_text(jwk.to_string().as_bytes(), Some(alg)) {
             Ok(key) => key,
-            // JOS-08: what its owner could use elsewhere, and we do not take.
+            // Keys that their owner could use elsewhere, and this server does not accept.
             Err(JwkError::RsaExponent | JwkError::RsaSize) => {
                 tally.no_key += tests.len();
                 continue;
@@ -257,7 +257,7 @@ fn an_altered_or_incomplete_jws_is_refused() {
         }
     }
     for none in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJOT05FIn0", "eyJhbGciOiJub25lIiwia2lkIjoibm9uZSJ9"] {
-        assert!(!accepts(&[ec_key()], &format!("{none}.MTIzNDAw.")), "C1: tc341 to tc344");
+        assert!(!accepts(&[ec_key()], &format!("{none}.MTIzNDAw.")), "tc341 to tc344");
     }
 }
 

@@ -64,16 +64,16 @@ async fn an_api_answers_with_the_challenges_it_accepts(api: Api) {
     let bearer = format!("Bearer {}", issuer.token(&Value::Null));
     assert_eq!(ask(address, &[("AUTHORIZATION", &bearer)]).await, OK);
     let twice = ask(address, &[("authorization", &bearer), ("authorization", &bearer)]).await;
-    assert!(twice.starts_with("400\nBearer ") && twice.contains("error=\"invalid_request\""), "BRR-05: {twice}");
+    assert!(twice.starts_with("400\nBearer ") && twice.contains("error=\"invalid_request\""), "{twice}");
     let url = format!("http://{address}/data?access_token={}", issuer.token(&Value::Null));
-    assert_eq!(face(reqwest::get(&url).await.unwrap()).await, none, "BRR-02: a token in the URL is none");
+    assert_eq!(face(reqwest::get(&url).await.unwrap()).await, none, "a token in the URL is none");
     let in_body = reqwest::Client::new().post(format!("http://{address}/data"));
     let in_body = in_body.header("content-type", "application/x-www-form-urlencoded");
     let in_body = in_body.body(format!("access_token={}", issuer.token(&Value::Null))).send().await.unwrap();
-    assert_eq!(face(in_body).await, none, "BRR-02: nor is one in a body");
+    assert_eq!(face(in_body).await, none, "nor is one in a body");
     let both = reqwest::Client::new().get(url).header("authorization", &bearer).send().await.unwrap();
-    assert_eq!(both.status(), 400, "BRR-05");
-    // PRM-01 and PRM-02; PRM-03 is the `resource_metadata` above.
+    assert_eq!(both.status(), 400, "two ways at once");
+    // The document that `resource_metadata` above names (RFC 9728 sections 2 and 3).
     let url = format!("http://{address}/.well-known/oauth-protected-resource");
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
     let metadata: Value = serde_json::from_str(&text).unwrap();
@@ -120,7 +120,7 @@ async fn a_proof_is_for_the_configured_url_whatever_the_host_field_says(api: Api
     }
     let two =
         [("authorization", authorization.as_str()), ("dpop", &good), ("dpop", &proof("https://api.test:443/data"))];
-    assert!(ask(address, &two).await.contains("exactly one DPoP proof"), "DPO-02");
+    assert!(ask(address, &two).await.contains("exactly one DPoP proof"));
 }
 
 async fn client_cert_is_believed_from_a_trusted_proxy_alone(api: Api) {

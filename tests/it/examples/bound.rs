@@ -194,7 +194,7 @@ async fn a_token_bound_to_a_certificate_is_refused_without_it(db: Db) {
         assert_eq!(told(&world.stranger(Some(&own)), &url, &bearer, None).await, READ_BY_BILLING, "who has its key");
         let metadata = url.replace("/data", "/.well-known/oauth-protected-resource");
         let metadata = world.stranger(None).get(metadata).send().await.unwrap().text().await.unwrap();
-        assert!(metadata.contains("\"tls_client_certificate_bound_access_tokens\":true"), "PRM-02: {metadata}");
+        assert!(metadata.contains("\"tls_client_certificate_bound_access_tokens\":true"), "{metadata}");
         let refused = call(&impostor, Method::GET, &url).await.unwrap_err().to_string();
         assert_eq!(refused, "the token request was refused: 401 invalid_client");
     }

@@ -140,7 +140,7 @@ async fn certificates_are_added_listed_and_removed(db: Db) {
         vec!["client", "cert", "add", "pk"],
         vec!["client", "cert", "add", "pk", "--san-dns", "a.test", "--subject-dn", "CN=a"],
     ] {
-        assert_eq!(grantd.run(&wrong).await.status.code(), Some(2), "MTL-04: {wrong:?}");
+        assert_eq!(grantd.run(&wrong).await.status.code(), Some(2), "{wrong:?}");
     }
     for (option, value, part) in [
         ("--subject-dn", "svc", "RFC 4514"),

@@ -189,7 +189,7 @@ mod tests {
         for alg in SignatureAlg::ALL {
             assert_eq!(assertion(&json!({"alg": alg.as_str()})).unwrap().alg(), alg);
         }
-        // JOS-13: both names of the one algorithm.
+        // RFC 9864: `EdDSA` and `Ed25519` name the same algorithm here.
         assert_eq!(assertion(&json!({"alg": "Ed25519"})).unwrap().alg(), SignatureAlg::EdDsa);
     }
 
