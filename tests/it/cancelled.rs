@@ -76,7 +76,7 @@ async fn a_change_is_notified_and_a_cut_connection_is_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_notifications_the_poll_finds_every_change() {
     let setup = Setup::new(Db::postgres().await).await;
-    setup.client(client("cb")).await;
+    setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let name = server.db.url.rsplit('/').next().unwrap().to_owned();
     let cut = format!(
@@ -84,10 +84,14 @@ async fn without_notifications_the_poll_finds_every_change() {
     );
     for round in 0..5 {
         server.db.sql(&cut).await.unwrap();
-        server.db.sql(&format!("update client set token_ttl = {} where client_id = 'cb'", 60 + round)).await.unwrap();
+        server
+            .db
+            .sql(&format!("update client set token_ttl = {} where client_id = 'basic-client'", 60 + round))
+            .await
+            .unwrap();
         // Waits two seconds at the most.
         server.refresh().await;
-        let ttl = server.server.registry.snapshot().client("cb").unwrap().token_ttl.unwrap();
+        let ttl = server.server.registry.snapshot().client("basic-client").unwrap().token_ttl.unwrap();
         assert_eq!(Span::from(ttl).seconds(), 60 + round);
     }
 }

@@ -61,7 +61,7 @@ async fn the_metadata_is_exact(db: Db) {
 async fn an_issuer_with_a_path_moves_every_endpoint_below_it(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.issuer = "https://as.test/t1".into();
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let metadata = server.get("/.well-known/oauth-authorization-server/t1").await.json();
     assert_eq!(metadata["issuer"], "https://as.test/t1");
@@ -78,13 +78,13 @@ async fn an_issuer_with_a_path_moves_every_endpoint_below_it(db: Db) {
         assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
     let request = Request::post("/t1/token").header("content-type", "application/x-www-form-urlencoded");
-    let body = format!("grant_type=client_credentials&client_id=cb&client_secret={secret}");
+    let body = format!("grant_type=client_credentials&client_id=basic-client&client_secret={secret}");
     let answer = server.send(request.body(body.into()).unwrap()).await;
     assert_eq!(answer.token().1["iss"], "https://as.test/t1", "the configured issuer");
 }
 
 async fn the_metadata_lists_exactly_the_methods_and_grants_that_work(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+    let (server, secret) = Setup::with_basic_client(db).await;
     let metadata = server.get(METADATA).await.json();
     assert!(metadata.get("authorization_endpoint").is_none(), "no grant uses it");
     assert_eq!(
@@ -99,19 +99,19 @@ async fn the_metadata_lists_exactly_the_methods_and_grants_that_work(db: Db) {
     }
     for method in metadata["token_endpoint_auth_methods_supported"].as_array().unwrap() {
         match method.as_str().unwrap() {
-            "client_secret_basic" => drop(server.basic("cb", &secret, "").await.ok()),
-            "client_secret_post" => drop(server.in_body("cb", &secret, "").await.ok()),
+            "client_secret_basic" => drop(server.basic("basic-client", &secret, "").await.ok()),
+            "client_secret_post" => drop(server.in_body("basic-client", &secret, "").await.ok()),
             "private_key_jwt" => {
                 let signer = Signer::es256();
-                server.store.add_client_keys("cb", &[signer.stored()]).await.unwrap();
+                server.store.add_client_keys("basic-client", &[signer.stored()]).await.unwrap();
                 server.refresh().await;
-                ask(&server, &signer.fresh("cb")).await.ok();
+                ask(&server, &signer.fresh("basic-client")).await.ok();
             }
             other => panic!("{other} is listed and not tested"),
         }
     }
-    let unlisted = "client_id=cb&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=a.b.c";
-    server.post(&[], format!("grant_type=client_credentials&{unlisted}")).await.e401();
+    let unlisted = "client_id=basic-client&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=a.b.c";
+    server.post(&[], format!("grant_type=client_credentials&{unlisted}")).await.unauthorized();
     for path in ["/authorize", "/userinfo", "/register"] {
         assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{path} is not listed");
     }
@@ -168,7 +168,7 @@ async fn metadata_and_key_set_are_cacheable(db: Db) {
 }
 
 async fn no_url_comes_from_a_header(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+    let (server, secret) = Setup::with_basic_client(db).await;
     let forged = [
         ("host", "evil.test"),
         ("x-forwarded-host", "evil.test"),
@@ -181,7 +181,7 @@ async fn no_url_comes_from_a_header(db: Db) {
     }
     let answer = server.send(request.body(Body::empty()).unwrap()).await;
     assert!(!answer.body.contains("evil") && !answer.body.contains("http://"), "{}", answer.body);
-    let authorization = crate::harness::basic("cb", &secret);
+    let authorization = crate::harness::basic("basic-client", &secret);
     let fields: Vec<(&str, &str)> = forged.into_iter().chain([("authorization", authorization.as_str())]).collect();
     assert_eq!(server.post(&fields, "grant_type=client_credentials").await.token().1["iss"], ISS);
 }
@@ -190,7 +190,7 @@ async fn a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire(
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let (server, secret) = (&server, &secret);
     let look = async |moment: i64| {
@@ -199,7 +199,7 @@ async fn a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire(
         tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         let keys = server.get("/jwks").await.json()["keys"].as_array().unwrap().clone();
         let kids: Vec<String> = keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect();
-        let signer = server.basic("cb", secret, "").await.token().0["kid"].as_str().unwrap().to_owned();
+        let signer = server.basic("basic-client", secret, "").await.token().0["kid"].as_str().unwrap().to_owned();
         assert!(kids.contains(&signer), "every live token's key is published");
         (kids.len(), signer)
     };
@@ -230,16 +230,17 @@ async fn a_requested_resource_is_exactly_one_that_the_client_may_ask_for(db: Db)
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api:read api:write").await;
     setup.resource("https://api2.test", "api:read").await;
-    let secret = setup.client(Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("cb") }).await;
+    let secret =
+        setup.client(Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("basic-client") }).await;
     let server = setup.start().await;
     for name in ["resource", "audience"] {
         assert_eq!(
-            server.basic("cb", &secret, &format!("{name}=https%3A%2F%2Fapi1.test")).await.token().1["aud"],
+            server.basic("basic-client", &secret, &format!("{name}=https%3A%2F%2Fapi1.test")).await.token().1["aud"],
             "https://api1.test"
         );
     }
     assert_eq!(
-        server.basic("cb", &secret, "").await.token().1["aud"],
+        server.basic("basic-client", &secret, "").await.token().1["aud"],
         "https://api1.test",
         "its only one is its default"
     );
@@ -257,7 +258,7 @@ async fn a_requested_resource_is_exactly_one_that_the_client_may_ask_for(db: Db)
         "https://as.test",
         "%22",
     ] {
-        server.basic("cb", &secret, &format!("resource={wrong}")).await.error("invalid_target");
+        server.basic("basic-client", &secret, &format!("resource={wrong}")).await.error("invalid_target");
     }
 }
 
@@ -266,20 +267,21 @@ async fn a_token_has_one_audience(db: Db) {
     setup.resource("https://api1.test", "api:read api:write").await;
     setup.resource("https://api2.test", "api:read").await;
     let resources = vec!["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()];
-    let secret = setup.client(Client { resources, ..client("cb") }).await;
+    let secret = setup.client(Client { resources, ..client("basic-client") }).await;
     let server = setup.start().await;
     let (one, two) = ("resource=https://api1.test", "resource=https://api2.test");
-    let (_, claims) = server.basic("cb", &secret, &format!("{one}&{one}&audience=https://api1.test")).await.token();
+    let (_, claims) =
+        server.basic("basic-client", &secret, &format!("{one}&{one}&audience=https://api1.test")).await.token();
     assert_eq!(claims["aud"], "https://api1.test", "a string, not an array");
-    server.basic("cb", &secret, &format!("{one}&{two}")).await.error("invalid_target");
-    server.basic("cb", &secret, &format!("{one}&audience=https://api2.test")).await.error("invalid_target");
-    server.basic("cb", &secret, &[one; 60].join("&")).await.ok();
+    server.basic("basic-client", &secret, &format!("{one}&{two}")).await.error("invalid_target");
+    server.basic("basic-client", &secret, &format!("{one}&audience=https://api2.test")).await.error("invalid_target");
+    server.basic("basic-client", &secret, &[one; 60].join("&")).await.ok();
     let many: Vec<String> = (0..60).map(|number| format!("resource=https://api{number}.test")).collect();
-    server.basic("cb", &secret, &many.join("&")).await.error("invalid_target");
+    server.basic("basic-client", &secret, &many.join("&")).await.error("invalid_target");
     // Both understand api:read, and nobody said which.
-    server.basic("cb", &secret, "scope=api:read").await.error("invalid_target");
+    server.basic("basic-client", &secret, "scope=api:read").await.error("invalid_target");
     assert_eq!(
-        server.basic("cb", &secret, "scope=api:write").await.token().1["aud"],
+        server.basic("basic-client", &secret, "scope=api:write").await.token().1["aud"],
         "https://api1.test",
         "only one understands api:write"
     );
@@ -293,16 +295,16 @@ async fn scope_and_resource_belong_together(db: Db) {
         .client(Client {
             scopes: scopes("api1:x api2:y", "api1:x api2:y"),
             resources: vec!["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()],
-            ..client("cb")
+            ..client("basic-client")
         })
         .await;
     let server = setup.start().await;
-    server.basic("cb", &secret, "resource=https://api1.test&scope=api2:y").await.error("invalid_scope");
+    server.basic("basic-client", &secret, "resource=https://api1.test&scope=api2:y").await.error("invalid_scope");
     // The requested scope is checked against the resource's own scopes.
-    server.basic("cb", &secret, "scope=api1:x+api2:y").await.error("invalid_scope");
-    server.basic("cb", &secret, "").await.error("invalid_scope");
-    assert_eq!(server.basic("cb", &secret, "scope=api2:y").await.token().1["aud"], "https://api2.test");
-    let (_, claims) = server.basic("cb", &secret, "resource=https://api1.test").await.token();
+    server.basic("basic-client", &secret, "scope=api1:x+api2:y").await.error("invalid_scope");
+    server.basic("basic-client", &secret, "").await.error("invalid_scope");
+    assert_eq!(server.basic("basic-client", &secret, "scope=api2:y").await.token().1["aud"], "https://api2.test");
+    let (_, claims) = server.basic("basic-client", &secret, "resource=https://api1.test").await.token();
     assert_eq!(claims["scope"], "api1:x", "the default, as far as the resource understands it");
 }
 
@@ -310,9 +312,9 @@ async fn resource_identifiers_are_kept_to_the_letter(db: Db) {
     let setup = Setup::new(db).await;
     let identifier = "https://API.test/v1?tenant=a&x=%7e";
     setup.resource(identifier, "api:read").await;
-    let secret = setup.client(Client { resources: vec![identifier.parse().unwrap()], ..client("cb") }).await;
+    let secret = setup.client(Client { resources: vec![identifier.parse().unwrap()], ..client("basic-client") }).await;
     let server = setup.start().await;
     let asked = identifier.replace('%', "%25").replace('&', "%26");
-    assert_eq!(server.basic("cb", &secret, &format!("resource={asked}")).await.token().1["aud"], identifier);
+    assert_eq!(server.basic("basic-client", &secret, &format!("resource={asked}")).await.token().1["aud"], identifier);
     assert_eq!(server.get(METADATA).await.json()["protected_resources"], serde_json::json!([identifier]));
 }

@@ -98,7 +98,7 @@ async fn a_refused_value_costs_no_second_hash_until_the_clients_secrets_change(d
     let server = setup.start().await;
     let early = "the next one, chosen elsewhere";
     for _ in 0..5 {
-        server.basic("c", early, "").await.e401();
+        server.basic("c", early, "").await.unauthorized();
     }
     assert_eq!(hashes(&server), 1);
     // It may be one that its client was given too early.

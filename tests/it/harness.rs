@@ -141,10 +141,10 @@ impl Setup {
         Self { db, store, settings, clock: Clock::System, sealing_key, tag_key }
     }
 
-    /// A server with the client `cb`: scopes `api:read api:write`, default `api:read`, and its secret.
-    pub async fn with_cb(db: Db) -> (Server, String) {
+    /// A server with the client `basic-client`: scopes `api:read api:write`, default `api:read`, and its secret.
+    pub async fn with_basic_client(db: Db) -> (Server, String) {
         let setup = Self::new(db).await;
-        let secret = setup.client(client("cb")).await;
+        let secret = setup.client(client("basic-client")).await;
         (setup.start().await, secret)
     }
 
@@ -413,7 +413,7 @@ impl Answer {
 
     /// 401 `invalid_client` with a challenge.
     #[track_caller]
-    pub fn e401(&self) {
+    pub fn unauthorized(&self) {
         self.refusal(StatusCode::UNAUTHORIZED, "invalid_client");
         assert_eq!(self.header("www-authenticate"), "Basic realm=\"grantd\", charset=\"UTF-8\"");
     }

@@ -53,10 +53,10 @@ fn resource(identifier: &str, introspectors: &[&str]) -> Resource {
     }
 }
 
-/// The client `cb` for api1 and api2; `rs1` and `rs2`, which may introspect their tokens.
+/// The client `basic-client` for api1 and api2; `rs1` and `rs2`, which may introspect their tokens.
 struct World {
     server: Server,
-    cb: String,
+    basic_client: String,
     rs1: String,
     rs2: String,
 }
@@ -69,8 +69,8 @@ impl World {
         setup.save(resource(API1, &["rs1"])).await;
         setup.save(resource("https://api2.test", &["rs2"])).await;
         let resources = vec![API1.parse().unwrap(), "https://api2.test".parse().unwrap()];
-        let cb = setup.client(Client { resources, ..client("cb") }).await;
-        Self { server: setup.start().await, cb, rs1, rs2 }
+        let basic_client = setup.client(Client { resources, ..client("basic-client") }).await;
+        Self { server: setup.start().await, basic_client, rs1, rs2 }
     }
 
     async fn new(db: Db) -> Self {
@@ -78,7 +78,7 @@ impl World {
     }
 
     async fn token(&self) -> String {
-        self.server.basic("cb", &self.cb, &format!("resource={API1}")).await.access_token()
+        self.server.basic("basic-client", &self.basic_client, &format!("resource={API1}")).await.access_token()
     }
 
     async fn by_rs1(&self, token: &str) -> Answer {
@@ -91,15 +91,15 @@ async fn only_resource_servers_are_told_anything(db: Db) {
     let token = world.token().await;
     let get = world.server.get(&format!("/introspect?token={token}")).await;
     assert_eq!((get.status, get.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
-    world.server.post_to("/introspect", &[], format!("token={token}")).await.e401();
-    world.server.introspect("rs1", "wrong", &token).await.e401();
+    world.server.post_to("/introspect", &[], format!("token={token}")).await.unauthorized();
+    world.server.introspect("rs1", "wrong", &token).await.unauthorized();
     world
         .server
         .post_to("/introspect", &[("authorization", &format!("Bearer {token}"))], format!("token={token}"))
         .await
-        .e401();
+        .unauthorized();
     // Its own client is no resource server.
-    world.server.introspect("cb", &world.cb, &token).await.inactive();
+    world.server.introspect("basic-client", &world.basic_client, &token).await.inactive();
     assert_eq!(world.by_rs1(&token).await.json()["active"], true);
     // A secret in the body is as good.
     let form = format!("client_id=rs1&client_secret={}&token={token}", world.rs1);
@@ -132,9 +132,10 @@ async fn an_active_token_is_described_by_its_own_claims(db: Db) {
     setup.save(resource(API1, &["rs1"])).await;
     let claims = json!({"team": "finance", "active": false, "username": "root", "token_type": "x"});
     let claims = claims.to_string().parse().unwrap();
-    let cb = setup.client(Client { claims, resources: vec![API1.parse().unwrap()], ..client("cb") }).await;
+    let basic_client =
+        setup.client(Client { claims, resources: vec![API1.parse().unwrap()], ..client("basic-client") }).await;
     let server = setup.start().await;
-    let answer = server.basic("cb", &cb, "scope=api:read+api:write").await;
+    let answer = server.basic("basic-client", &basic_client, "scope=api:read+api:write").await;
     let (_, issued) = answer.token();
     let told = server.introspect("rs1", &rs1, &answer.access_token()).await;
     assert_eq!((told.status, told.header("content-type")), (StatusCode::OK, "application/json"));
@@ -217,7 +218,8 @@ async fn only_resource_servers_of_its_audience_may_introspect_a_token(db: Db) {
         assert_eq!(world.by_rs1(&token).await.json()["aud"], API1);
         world.server.introspect("rs2", &world.rs2, &token).await.inactive();
     }
-    let other = world.server.basic("cb", &world.cb, "resource=https://api2.test").await.access_token();
+    let other =
+        world.server.basic("basic-client", &world.basic_client, "resource=https://api2.test").await.access_token();
     world.by_rs1(&other).await.inactive();
     // Within a second of the change.
     assert!(world.server.store.update_resource(&resource(API1, &["rs2"])).await.unwrap());
@@ -228,31 +230,31 @@ async fn only_resource_servers_of_its_audience_may_introspect_a_token(db: Db) {
 
 async fn the_default_audience_has_introspectors_once_it_is_a_resource(db: Db) {
     let setup = Setup::new(db).await;
-    let (rs1, cb) = (setup.client(client("rs1")).await, setup.client(client("cb")).await);
+    let (rs1, basic_client) = (setup.client(client("rs1")).await, setup.client(client("basic-client")).await);
     let server = setup.start().await;
-    let token = server.basic("cb", &cb, "").await.access_token();
+    let token = server.basic("basic-client", &basic_client, "").await.access_token();
     server.introspect("rs1", &rs1, &token).await.inactive();
     server.store.create_resource(&resource(ISS, &["rs1"]), server.server.clock.now()).await.unwrap();
     server.refresh().await;
     assert_eq!(server.introspect("rs1", &rs1, &token).await.json()["aud"], ISS);
-    server.introspect("cb", &cb, &token).await.inactive();
-    server.basic("cb", &cb, "").await.ok();
+    server.introspect("basic-client", &basic_client, &token).await.inactive();
+    server.basic("basic-client", &basic_client, "").await.ok();
 }
 
 async fn a_deleted_or_disabled_client_has_no_active_tokens(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     for (enabled, active) in [(false, false), (true, true)] {
-        assert!(world.server.store.set_client_enabled("cb", enabled).await.unwrap());
+        assert!(world.server.store.set_client_enabled("basic-client", enabled).await.unwrap());
         world.server.refresh().await;
         assert_eq!(world.by_rs1(&token).await.json()["active"], active);
     }
     // A disabled caller is told nothing.
     world.server.store.set_client_enabled("rs1", false).await.unwrap();
     world.server.refresh().await;
-    world.by_rs1(&token).await.e401();
+    world.by_rs1(&token).await.unauthorized();
     world.server.store.set_client_enabled("rs1", true).await.unwrap();
-    world.server.store.delete_client("cb").await.unwrap();
+    world.server.store.delete_client("basic-client").await.unwrap();
     world.server.refresh().await;
     world.by_rs1(&token).await.inactive();
 }
@@ -260,22 +262,23 @@ async fn a_deleted_or_disabled_client_has_no_active_tokens(db: Db) {
 async fn introspection_tells_the_bindings(db: Db) {
     let world = World::new(db).await;
     let prover = Prover::new();
-    let fields = [("authorization", &*basic("cb", &world.cb)), ("dpop", &*prover.proof())];
+    let fields = [("authorization", &*basic("basic-client", &world.basic_client)), ("dpop", &*prover.proof())];
     let body = format!("grant_type=client_credentials&resource={API1}");
     let token = world.server.post(&fields, body).await.access_token();
     let told = world.by_rs1(&token).await.json();
     assert_eq!((&told["token_type"], &told["cnf"]), (&json!("DPoP"), &json!({"jkt": prover.jkt()})));
 
     // A certificate binds without a type of its own (RFC 8705 section 3).
-    let bound = Client { require_mtls_binding: true, resources: vec![API1.parse().unwrap()], ..client("mb") };
+    let bound =
+        Client { require_mtls_binding: true, resources: vec![API1.parse().unwrap()], ..client("mtls-bound-client") };
     world.server.store.create_client(&bound, None).await.unwrap();
     let signer = Signer::es256();
-    world.server.store.add_client_keys("mb", &[signer.stored()]).await.unwrap();
+    world.server.store.add_client_keys("mtls-bound-client", &[signer.stored()]).await.unwrap();
     world.server.refresh().await;
     let certificate = Arc::new(Certificate::parse(&self_signed("svc").chain()[0]).unwrap());
     let peer = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: Err("no CA".into()) };
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(peer) };
-    let assertion = format!("client_assertion_type={TYPE}&client_assertion={}", signer.fresh("mb"));
+    let assertion = format!("client_assertion_type={TYPE}&client_assertion={}", signer.fresh("mtls-bound-client"));
     let asked = form("/token", &[], format!("grant_type=client_credentials&{assertion}"));
     let token = world.server.send_by(&caller, asked).await.access_token();
     let told = world.by_rs1(&token).await.json();
@@ -289,7 +292,7 @@ async fn an_inactive_answer_is_the_same_in_every_accepted_format(db: Db) {
     let expired = world.token().await;
     hand.store(1_700_003_600, std::sync::atomic::Ordering::Relaxed);
     let (revoked, not_mine) = (world.token().await, world.token().await);
-    assert_eq!(world.server.revoke("cb", &world.cb, &revoked).await.status, StatusCode::OK);
+    assert_eq!(world.server.revoke("basic-client", &world.basic_client, &revoked).await.status, StatusCode::OK);
     assert_eq!(world.by_rs1(&not_mine).await.json()["active"], true);
     let both = format!("application/json;q=0.1, {SIGNED}");
     for accept in ["application/json", "*/*", "", SIGNED, &both] {
@@ -393,7 +396,7 @@ async fn the_signed_form_is_sent_when_accept_names_it(db: Db) {
         assert_eq!((answer.header("content-type"), answer.header("vary")), ("application/json", "accept"));
     }
     read(&ask_signed(&world, "rs1", &world.rs1, &token, &format!("application/json;q=0.5, {SIGNED}")).await);
-    ask_signed(&world, "rs1", "wrong", &token, SIGNED).await.e401();
+    ask_signed(&world, "rs1", "wrong", &token, SIGNED).await.unauthorized();
 }
 
 async fn a_resource_server_chooses_the_signing_algorithm_among_known_ones(db: Db) {
@@ -464,8 +467,8 @@ async fn the_signed_form_is_refused_as_an_access_token(db: Db) {
     world.by_rs1(&jwt).await.inactive();
     let assertion = "grant_type=client_credentials&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=";
     for other in [&jwt, &token] {
-        world.server.post(&[], format!("{assertion}{other}")).await.e401();
-        let fields = [("authorization", &*basic("cb", &world.cb)), ("dpop", &**other)];
+        world.server.post(&[], format!("{assertion}{other}")).await.unauthorized();
+        let fields = [("authorization", &*basic("basic-client", &world.basic_client)), ("dpop", &**other)];
         world.server.post(&fields, "grant_type=client_credentials").await.error("invalid_dpop_proof");
     }
 }

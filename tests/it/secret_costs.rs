@@ -29,7 +29,7 @@ fn hashes(server: &Server) -> u64 {
 /// How many hashes a refused attempt takes.
 async fn cost(server: &Server, id: &str, secret: &str) -> u64 {
     let before = hashes(server);
-    server.basic(id, secret, "").await.e401();
+    server.basic(id, secret, "").await.unauthorized();
     hashes(server) - before
 }
 
@@ -42,8 +42,8 @@ async fn a_known_secret_is_hashed_once_however_often_it_comes(db: Db) {
         let id = format!("c{number}");
         secrets.push((id.clone(), setup.client(client(&id)).await));
     }
-    setup.imported(client("cx"), "chosen elsewhere, with %2B").await;
-    secrets.push(("cx".into(), "chosen elsewhere, with %2B".into()));
+    setup.imported(client("imported"), "chosen elsewhere, with %2B").await;
+    secrets.push(("imported".into(), "chosen elsewhere, with %2B".into()));
     let server = setup.start().await;
     for _ in 0..20 {
         for (id, secret) in &secrets {
@@ -74,10 +74,10 @@ async fn the_cache_remembers_exactly_one_secret_of_one_client(db: Db) {
         "secret of the first, chosen elsewhere ",
         "secret of another, chosen elsewhere",
     ] {
-        server.basic(&long, wrong, "").await.e401();
+        server.basic(&long, wrong, "").await.unauthorized();
     }
-    server.basic(&long[..99], "xsecret of the first, chosen elsewhere", "").await.e401();
-    server.basic("y", "secret of the first, chosen elsewhere", "").await.e401();
+    server.basic(&long[..99], "xsecret of the first, chosen elsewhere", "").await.unauthorized();
+    server.basic("y", "secret of the first, chosen elsewhere", "").await.unauthorized();
 }
 
 async fn a_cached_secret_ends_with_its_hash_its_secret_and_its_client(db: Db) {
@@ -108,9 +108,9 @@ async fn a_cached_secret_ends_with_its_hash_its_secret_and_its_client(db: Db) {
     assert_eq!(hashes(&server), before, "the client has changed, its secret has not");
     server.basic("rehashed", &rehashed, "").await.ok();
     assert_eq!(hashes(&server), before + 1, "what matched was another hash");
-    server.basic("replaced", &replaced, "").await.e401();
-    server.basic("disabled", &disabled, "").await.e401();
-    server.basic("deleted", &deleted, "").await.e401();
+    server.basic("replaced", &replaced, "").await.unauthorized();
+    server.basic("disabled", &disabled, "").await.unauthorized();
+    server.basic("deleted", &deleted, "").await.unauthorized();
 }
 
 async fn a_made_up_secret_costs_the_same_for_every_client(db: Db) {

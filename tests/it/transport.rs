@@ -42,7 +42,7 @@ pub struct Listening {
 }
 
 pub async fn listen_with(tls: Option<Arc<Tls>>, max_connections: u32) -> Listening {
-    let (server, secret) = Setup::with_cb(Db::sqlite()).await;
+    let (server, secret) = Setup::with_basic_client(Db::sqlite()).await;
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
@@ -74,7 +74,7 @@ impl Listening {
     }
 
     pub fn token_request(&self) -> String {
-        let body = format!("grant_type=client_credentials&client_id=cb&client_secret={}", self.secret);
+        let body = format!("grant_type=client_credentials&client_id=basic-client&client_secret={}", self.secret);
         format!(
             "POST /token HTTP/1.1\r\nhost: as.test\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
@@ -208,7 +208,7 @@ async fn a_kept_connection_lives_through_pauses_and_closes_when_idle() {
 #[tokio::test]
 async fn ambiguous_framing_never_reaches_a_handler_twice() {
     let listening = listen().await;
-    let body = format!("grant_type=client_credentials&client_id=cb&client_secret={}", listening.secret);
+    let body = format!("grant_type=client_credentials&client_id=basic-client&client_secret={}", listening.secret);
     let form = "content-type: application/x-www-form-urlencoded\r\n";
     let refused = [
         format!("POST /token HTTP/1.1\r\nhost: a\r\n{form}content-length: 5\r\ncontent-length: 6\r\n\r\n{body}"),
