@@ -24,7 +24,7 @@ on_both!(
     secrets_are_compared_exactly,
     several_secrets_are_valid_side_by_side_and_one_hash_decides,
     imported_secrets_are_tried_alike_for_every_client,
-    a_full_hashing_queue_answers_503_at_once_and_calls_no_secret_wrong,
+    a_full_hashing_queue_refuses_at_once_with_503,
     a_cheaper_hash_is_raised_after_its_use,
     uses_of_secrets_are_recorded,
 );
@@ -324,7 +324,7 @@ async fn imported_secrets_are_tried_alike_for_every_client(db: Db) {
     assert_eq!(costs, [2, 2, 2], "unknown, tagged-only and imported do the same work");
 }
 
-async fn a_full_hashing_queue_answers_503_at_once_and_calls_no_secret_wrong(db: Db) {
+async fn a_full_hashing_queue_refuses_at_once_with_503(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.imported(client("imported"), "chosen elsewhere").await;
     setup.settings.secrets.queue = 1;
