@@ -160,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn v6_sec_01_the_example_of_rfc_6749_reads() {
+    fn the_basic_example_of_rfc_6749_is_read() {
         let read = basic("Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3", BasicReading::Strict);
         assert_eq!(read, Ok(("s6BhdRkqt3".into(), vec!["7Fjfp0ZBr1KtDRbnfVdmIw".into()])));
     }
 
     #[test]
-    fn sec_03_m78_each_half_is_form_decoded_and_colon_plus_percent_survive() {
+    fn each_half_of_basic_is_form_decoded_and_colon_plus_percent_survive() {
         let read = basic(&encoded("an%2Eidentifier:some+secure+%26+non-standard+secret"), BasicReading::Strict);
         assert_eq!(read, Ok(("an.identifier".into(), vec!["some secure & non-standard secret".into()])));
         assert_eq!(basic(&encoded("a:b:c"), BasicReading::Strict), Ok(("a".into(), vec!["b:c".into()])));
@@ -175,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn sec_05_the_raw_reading_comes_second_and_can_be_turned_off() {
+    fn the_raw_reading_of_basic_comes_second_and_can_be_turned_off() {
         let header = encoded("a:x+y");
         assert_eq!(basic(&header, BasicReading::Tolerant), Ok(("a".into(), vec!["x y".into(), "x+y".into()])));
         assert_eq!(basic(&header, BasicReading::Strict), Ok(("a".into(), vec!["x y".into()])));
     }
 
     #[test]
-    fn an_id_that_is_not_form_encoded_is_read_as_it_stands_where_only_that_names_a_client() {
+    fn a_raw_client_id_is_accepted_where_only_the_raw_reading_names_a_client() {
         let url = "https://ci.example/a+b%20";
         let read = |clients: &[&str], pair: &str| {
             let (id, readings) = basic_among(clients, &encoded(pair), BasicReading::Tolerant).unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_07_sec_08_sec_09_malformed_attempts_are_failed_attempts() {
+    fn a_malformed_authorization_header_is_a_failed_attempt() {
         assert!(basic(&encoded("a:b").replacen("Basic", "bAsIc", 1), BasicReading::Strict).is_ok());
         let malformed = [
             "Basic",
@@ -231,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_form_encodes_is_what_is_read(id in "[!-~]([ -~]{0,40}[!-~])?", secret in "[^\0]{1,40}") {
+        fn form_encoded_credentials_round_trip(id in "[!-~]([ -~]{0,40}[!-~])?", secret in "[^\0]{1,40}") {
             let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
             let header = encoded(&format!("{}:{}", encode(&id), encode(&secret)));
             let (read_id, readings) = basic(&header, BasicReading::Tolerant).unwrap();

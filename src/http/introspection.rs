@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ijr_08_the_jwt_has_to_be_named_and_weights_count() {
+    fn the_signed_form_must_be_named_in_accept_and_weights_count() {
         let wants = |accept: &[&str]| {
             let values = accept.iter().map(|value| (header::ACCEPT, HeaderValue::from_str(value).unwrap()));
             wants_jwt(&values.collect())

@@ -367,7 +367,7 @@ fn address(text: &str) -> Option<IpAddr> {
         .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
 }
 
-/// At most 256 bytes of what came from outside (M83); the writer escapes the rest.
+/// Returns at most 256 bytes of client input, cut at a character; the writer escapes them.
 fn cut(text: &str) -> &str {
     let end = (0..=256.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     text.get(..end).unwrap_or_default()
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn h63_htp_10_only_a_trusted_proxys_last_hop_is_believed() {
+    fn only_the_last_hop_of_a_trusted_proxy_is_believed() {
         assert_eq!(from("192.0.2.1", &[("x-forwarded-for", "198.51.100.1")]), "192.0.2.1", "not a proxy of ours");
         assert_eq!(
             from("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, 198.51.100.1")]),
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn m83_what_came_from_outside_is_cut_at_a_character() {
+    fn logged_input_is_cut_at_a_character_boundary() {
         assert_eq!(cut(&"é".repeat(200)).len(), 256);
         assert_eq!(cut(&format!("a{}", "é".repeat(200))).len(), 255);
     }

@@ -108,7 +108,7 @@ impl RegisteredCertificate {
         !matches!(self, Self::SelfSigned(_))
     }
 
-    /// Whether `certificate` says this. A name is looked for among those of its own kind and nowhere else (C22).
+    /// Whether `certificate` has this name. A name is compared only with names of its own kind.
     #[must_use]
     pub fn matches(&self, certificate: &Certificate) -> bool {
         let mut names = certificate.alternative_names().iter();
@@ -125,7 +125,7 @@ impl RegisteredCertificate {
                 AlternativeName::Email(other) => folded_mailbox(other).as_ref() == Some(mailbox),
                 _ => false,
             }),
-            // C20: the whole certificate. Another one with the same subject, serial number or key is another one.
+            // The whole certificate: another one with the same subject, serial number or key does not match.
             Self::SelfSigned(hash) => certificate.sha256() == *hash,
         }
     }
@@ -188,7 +188,7 @@ impl PeerCertificate {
         self.is_valid_at(now)
     }
 
-    /// Whether it is this very certificate, at `now`. C20: all of it, as with [`RegisteredCertificate::SelfSigned`].
+    /// Verifies that the whole certificate is this one, as [`RegisteredCertificate::SelfSigned`] does, at `now`.
     ///
     /// # Errors
     /// [`CertificateMismatch`].

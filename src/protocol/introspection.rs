@@ -90,5 +90,5 @@ fn active(issued: &IssuedToken) -> Object {
     response
 }
 
-/// Members that a claim of a client must not pass for. `username` is a person's (INT-10).
+/// Members of an introspection response that no claim of a client may imitate. `username` would name a person.
 const OURS: [&str; 3] = ["active", "token_type", "username"];

@@ -215,7 +215,7 @@ async fn wait(mut pending: watch::Receiver<bool>) {
     drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
 }
 
-/// H71: from one fetch for a client to the next.
+/// Shortest time between two fetches for the same client.
 const PAUSE: Span = Span::from_secs(30);
 /// Keys of this age are fetched again, and used meanwhile.
 const REFRESH_AHEAD: Span = Span::from_secs(240);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn h71_an_unknown_kid_is_asked_for_once_in_half_a_minute() {
+    async fn an_unknown_kid_causes_one_fetch_in_half_a_minute() {
         let mut far = FarEnd::new();
         assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
         assert_eq!(far.ask("k1", 1100, Ok(set(&[KEY]))).await, (kids(&["k1"]), 0));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn jca_18_m87_a_removed_key_is_gone_within_five_minutes_and_a_stale_set_within_an_hour() {
+    async fn a_removed_key_ends_within_five_minutes_and_a_stale_set_within_an_hour() {
         let mut far = FarEnd::new();
         let next = KEY.replace("k1", "k2");
         assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn m88_what_is_no_key_set_replaces_none() {
+    async fn an_invalid_key_set_replaces_no_valid_one() {
         let mut far = FarEnd::new();
         let many: Vec<String> =
             (0..99).map(|n| KEY.replace("k1", &format!("b{n}")).replace("Ed25519", "X25519")).collect();

@@ -33,7 +33,7 @@ struct Spender {
     answer: oneshot::Sender<Result<Spent, Arc<StoreError>>>,
 }
 
-/// What tells one use from another: C34.
+/// The identity of a use: the same `jti` of another kind or owner is another use.
 type Key<'a> = (UseKind, &'a str, [u8; 32]);
 
 impl Spending {
@@ -116,7 +116,7 @@ impl Store {
     async fn insert(&self, batch: &[Spender]) -> Result<Vec<Use>, Arc<StoreError>> {
         let mut uses: Vec<&Use> = batch.iter().flat_map(|spender| &spender.uses).collect();
         // In one order, so that two who spend the same cannot wait for each other in a circle. Of one that stands there
-        // twice the row that stays longer is kept (H39).
+        // twice the row that expires later is kept, so that it is remembered for as long as any replica accepts it.
         uses.sort_unstable_by_key(|one| (key(one), Reverse(one.expires_at)));
         uses.dedup_by_key(|one| key(one));
         let rows: Vec<&Use> = padded(&uses).collect();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn h36_of_those_who_use_the_same_together_the_first_has_it() {
+    fn of_concurrent_uses_of_one_id_the_first_succeeds() {
         let (assertion, proof) = (one(UseKind::Assertion, "a", 1), one(UseKind::DpopProof, "a", 1));
         let other = one(UseKind::Assertion, "b", 1);
         let batch = [
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_spends_nothing() {
+    fn an_abandoned_request_spends_nothing() {
         let spending = Spending::new(1);
         let (answer, answered) = oneshot::channel();
         spending.join(Spender { uses: Vec::new(), answer });

@@ -19,7 +19,7 @@ pub struct Use {
     pub expires_at: UnixTime,
 }
 
-/// What may be used once. C34: a `jti` of one kind or owner says nothing of the same one of another.
+/// The kind of a single-use id. The same `jti` of another kind or owner is another id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UseKind {
     /// A client assertion (RFC 7523 section 3).

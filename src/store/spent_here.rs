@@ -64,7 +64,7 @@ fn period_of(at: UnixTime) -> i64 {
     at.0.div_euclid(PERIOD)
 }
 
-/// What tells one use from another (C34), in sixteen bytes.
+/// Returns the identity of a use, its kind, owner and `jti`, in sixteen bytes.
 fn name_of(one: &Use) -> [u8; 16] {
     let text = [one.kind.as_str().as_bytes(), b"\0", &one.jti, one.owner.as_bytes()].concat();
     sha256(&text)
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_is_known_until_it_expires() {
+    fn a_spent_id_is_known_until_it_expires() {
         let here = SpentHere::default();
         let used = one(UseKind::Assertion, "a", 1, 1000);
         assert!(!here.has(&used));
@@ -95,7 +95,7 @@ mod tests {
         assert!(here.has(&used));
         // The same jti in an assertion that ends at another time is the same use.
         assert!(here.has(&one(UseKind::Assertion, "a", 1, 5000)));
-        // C34: another kind, owner or jti is another.
+        // The same jti of another kind or owner is another use.
         for other in [(UseKind::DpopProof, "a", 1), (UseKind::Assertion, "b", 1), (UseKind::Assertion, "a", 2)] {
             assert!(!here.has(&one(other.0, other.1, other.2, 1000)), "{other:?}");
         }

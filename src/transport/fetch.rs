@@ -1,6 +1,6 @@
 //! Fetches key sets from the hosts of clients: https to an address that was looked at first, one answer, within bounds.
 //!
-//! Who registers a client says where we connect to, so this is where a request forged in our name would come from (H72).
+//! A client's registration chooses the host, so an address is checked before the server connects to it (SSRF).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -203,9 +203,9 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// JCA-17.
+/// Deadline of a whole fetch.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// JCA-17.
+/// Most bytes of a response body.
 const MAX_BODY: usize = 64 * 1024;
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn h72_addresses_that_are_not_public() {
+    fn non_public_addresses_are_recognised() {
         let public = |text: &str| is_public(text.parse::<IpAddr>().unwrap().to_canonical());
         for address in ["1.1.1.1", "8.8.8.8", "192.0.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00::1"] {
             assert!(public(address), "{address}");
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_is_a_name_an_address_or_a_network() {
+    fn an_allowed_host_is_a_name_an_address_or_a_network() {
         assert_eq!(Allowed::parse("Keys.Internal"), Some(Allowed::Host("keys.internal".into())));
         assert_eq!(Allowed::parse("10.0.0.0/8"), Some(Allowed::Net("10.0.0.0/8".parse().unwrap())));
         assert_eq!(Allowed::parse("127.0.0.1"), Some(Allowed::Net("127.0.0.1/32".parse().unwrap())));

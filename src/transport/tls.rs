@@ -162,7 +162,7 @@ fn read(files: &Files, terms: &Terms) -> Result<Current, TlsError> {
     let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     if judge.is_some() {
-        // C23: a resumed session would bring along a certificate that nobody has looked at since. There are none.
+        // A resumed session would bring along a certificate that was not verified on this connection.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }

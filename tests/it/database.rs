@@ -15,7 +15,7 @@ on_both!(
     a_right_seed_is_taken_with_its_defaults,
     seeds_are_applied_once_each_in_order_whole_or_not_at_all,
     every_change_by_hand_is_seen_and_only_what_changed_is_read,
-    m89_a_row_that_cannot_be_understood_stops_its_own_client_alone,
+    a_malformed_row_stops_its_own_client_alone,
     replicas_that_start_together_make_one_signing_key,
     a_resource_in_use_is_not_deleted,
     an_older_schema_is_noticed,
@@ -226,7 +226,7 @@ fn unguarded(db: &Db, sql: &str) -> String {
     }
 }
 
-async fn m89_a_row_that_cannot_be_understood_stops_its_own_client_alone(db: Db) {
+async fn a_malformed_row_stops_its_own_client_alone(db: Db) {
     let setup = Setup::new(db).await;
     let good = setup.client(client("good")).await;
     let hostile = HASH.replace("m=19456", "m=4194304");
@@ -260,7 +260,7 @@ async fn m89_a_row_that_cannot_be_understood_stops_its_own_client_alone(db: Db) 
     let server = setup.start().await;
     server.basic("good", &good, "").await.ok();
     for id in ["heavy", "plain", "badscope", "default", "ttl", "claims", "many", "deep", "flag"] {
-        server.basic(id, "clear text", "").await.e401();
+        server.basic(id, "clear text", "").await.unauthorized();
         let labels = grantd::http::log::TokenLabels {
             result: "refused",
             reason: "client_malformed",
@@ -305,7 +305,7 @@ async fn replicas_that_start_together_make_one_signing_key(db: Db) {
     let pkcs8 = sealing_key.open(&format!("signing_key/ES256/{}", key.kid), &key.sealed).unwrap();
     assert!(
         !key.sealed.windows(16).any(|window| pkcs8.windows(16).any(|plain| plain == window)),
-        "JWK-08: nothing of the key stands in the database"
+        "nothing of the key stands in the database"
     );
 }
 
@@ -315,14 +315,17 @@ async fn a_resource_in_use_is_not_deleted(db: Db) {
     setup
         .store
         .create_client(
-            &grantd::model::client::Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("cb") },
+            &grantd::model::client::Client {
+                resources: vec!["https://api1.test".parse().unwrap()],
+                ..client("basic-client")
+            },
             None,
         )
         .await
         .unwrap();
     let error = setup.store.delete_resource("https://api1.test").await.unwrap_err().to_string();
-    assert!(error.contains("used by cb"), "{error}");
-    assert!(setup.store.delete_client("cb").await.unwrap());
+    assert!(error.contains("used by basic-client"), "{error}");
+    assert!(setup.store.delete_client("basic-client").await.unwrap());
     assert!(setup.store.delete_resource("https://api1.test").await.unwrap());
     assert!(!setup.store.delete_resource("https://api1.test").await.unwrap());
 }
@@ -341,11 +344,11 @@ async fn an_older_schema_is_noticed(db: Db) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_lags_brings_no_revoked_credential_back() {
     let setup = Setup::new(Db::postgres().await).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
-    assert!(server.store.set_client_enabled("cb", false).await.unwrap());
+    assert!(server.store.set_client_enabled("basic-client", false).await.unwrap());
     server.refresh().await;
-    server.basic("cb", &secret, "").await.e401();
+    server.basic("basic-client", &secret, "").await.unauthorized();
     // The same server, read-only and some revisions behind, as a standby would be.
     let name = server.db.url.rsplit('/').next().unwrap().to_owned();
     let end_sessions = format!(
@@ -360,11 +363,11 @@ async fn a_standby_that_lags_brings_no_revoked_credential_back() {
         .await
         .unwrap();
     for _ in 0..20 {
-        let answer = server.basic("cb", &secret, "").await;
+        let answer = server.basic("basic-client", &secret, "").await;
         assert_ne!(answer.status, 200, "a revoked credential is back");
         tokio::time::sleep(std::time::Duration::from_millis(150)).await;
     }
-    assert_eq!(server.basic("cb", &secret, "").await.status, 503);
+    assert_eq!(server.basic("basic-client", &secret, "").await.status, 503);
     // A database with another past that takes writes is the truth, whatever its revision.
     server
         .db
@@ -374,7 +377,7 @@ async fn a_standby_that_lags_brings_no_revoked_credential_back() {
         .await
         .unwrap();
     let started = std::time::Instant::now();
-    while server.basic("cb", &secret, "").await.status != 200 {
+    while server.basic("basic-client", &secret, "").await.status != 200 {
         assert!(started.elapsed().as_secs() < 10);
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }

@@ -50,7 +50,7 @@ impl State {
         }
     }
 
-    /// M88: the last good set stays until there is another that is good.
+    /// Stores the result of a fetch. The last good set stays until another good one replaces it.
     pub(super) fn take_in(&mut self, client_id: &str, uri: &JwksUri, fetched: Result<Fetched, String>, now: UnixTime) {
         self.pending = None;
         self.failed = fetched.is_err();
@@ -122,5 +122,5 @@ pub(super) fn since(at: UnixTime, now: UnixTime) -> Span {
 
 /// Age of a JWK Set from which on it is not used at all.
 pub(crate) const STALE: Span = Span::from_secs(3600);
-/// M88: most keys of a set.
+/// Most keys of a JWK Set.
 const MOST: usize = 100;

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn h58_what_a_flood_cannot_have_is_served_first_and_finds_room() {
+    fn standings_that_a_flood_cannot_have_are_served_first_and_find_room() {
         let mut queue = Queue::new(4);
         for job in 0..4 {
             assert_eq!(queue.push(place(Standing::Unknown, u64::from(job), u64::from(job)), job), None);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_most_waiting_makes_room() {
+    fn the_source_with_most_waiting_jobs_makes_room() {
         let mut queue = Queue::new(4);
         for job in 0..4 {
             queue.push(place(Standing::KnownSource, 1, 1), job);

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rev_09_a_revoked_token_is_known_until_it_ends() {
+    fn a_revoked_token_is_known_until_it_expires() {
         let revoked = Revoked::default();
         let ids: Vec<TokenId> = (0..=255).map(|first| TokenId::new([first; 16])).collect();
         for (at, id) in ids.iter().enumerate() {

@@ -100,7 +100,7 @@ impl Snapshot {
         !self.broken.is_empty() && self.broken.contains_key(&format!("client {client_id}"))
     }
 
-    /// Whether a token that `client` was issued at `iat` was revoked with all the others of its time (H53): the latest of
+    /// Whether a token issued to `client` at `iat` was revoked together with all older tokens: the latest of
     /// the moments that apply decides.
     #[must_use]
     pub fn cuts_off(&self, client: &Client, iat: UnixTime) -> bool {

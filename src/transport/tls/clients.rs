@@ -69,7 +69,7 @@ impl ClientCertVerifier for AnyCertificate {
         {
             return Err(Error::General("the chain of certificates is too long".to_owned()));
         }
-        // M99, MTL-16: before any signature is looked at, its own or that of the handshake.
+        // Before any signature, of the certificate or of the handshake: an oversized key makes verification slow.
         match Certificate::parse(end_entity) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(_) => Err(CertificateError::BadEncoding.into()),
@@ -123,7 +123,7 @@ impl Judge {
             let validity = Validity::of_certificate(&certificate);
             let wrong =
                 |reason: &str| fault(path, &format!("{}: {reason}", item("certificate", at, validity.as_ref())));
-            // C20: webpki takes any certificate for an anchor, and the holder of a leaf would be a CA.
+            // webpki takes any certificate for an anchor, and the holder of a leaf would be a CA.
             if !is_ca(&certificate) {
                 return Err(wrong("it is not a CA's (basicConstraints)"));
             }
@@ -137,7 +137,7 @@ impl Judge {
         }
         let build = |lists: Vec<CertificateRevocationListDer<'static>>| {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-            // MTL-15: what cannot be known is a refusal.
+            // An unknown or outdated revocation status is a refusal.
             let has_lists = !lists.is_empty();
             let verifier = verifier.with_crls(lists);
             if has_lists { verifier.enforce_revocation_expiration().build() } else { verifier.build() }
