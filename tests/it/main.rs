@@ -37,6 +37,9 @@ mod failover;
 /// The architecture as a test.
 mod tidy;
 
+/// Licences, sources and use of the dependencies.
+mod dependencies;
+
 /// A1 and A3: the token endpoint, its form, grant and scope.
 mod token_endpoint;
 
