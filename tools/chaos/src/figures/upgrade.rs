@@ -35,7 +35,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
         replicas.push(Replica::start(&before, FIRST + which, TokenLog::default()).await?);
     }
     let mut all = under_load(&mut replicas, &clients, None).await?;
-    let (all, twice) = three_at_once(&now).await?;
+    let (applied, twice) = three_at_once(&now).await?;
     for cycle in 0..options.lengths().upgrades {
         for program in [&now, &before] {
             for which in 0..3 {
@@ -48,7 +48,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     let note = format!("{} times forwards and back, three replicas each; {}", options.lengths().upgrades, about(&all));
     let failed = number(all.count(|record: &Record| !record.is_ok()));
     report.add("14", "failed requests", Goal::AtMost(0.0), failed, note);
-    let note = format!("three `grantd migrate` at once, under load; migrations that they applied: {all}");
+    let note = format!("three `grantd migrate` at once, under load; migrations that they applied: {applied}");
     report.add("14", "migrations that ran more than once", Goal::AtMost(0.0), number(twice), note);
     for replica in &mut replicas {
         replica.kill().await;
