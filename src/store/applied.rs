@@ -1,6 +1,6 @@
 //! Which migrations a database has, and which of them one run applied.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::AssertSqlSafe;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -29,7 +29,7 @@ pub(super) async fn run(migrator: &Migrator, session: &mut Session) -> Result<Ha
     let before = applied_in(session, &migrator.table_name).await.map_err(fault)?;
     on!(Session, session, connection => migrator.run_direct(None, connection, false).await)?;
     let after = applied_in(session, &migrator.table_name).await.map_err(fault)?;
-    Ok(after.difference(&before).copied().collect())
+    Ok(after.into_keys().filter(|version| !before.contains_key(version)).collect())
 }
 
 /// The migrations of `migrator` whose versions are among `applied`.
@@ -45,14 +45,14 @@ pub(super) fn listed(kind: &'static str, migrator: &Migrator, applied: &HashSet<
         .collect()
 }
 
-/// The versions that a table of applied migrations lists; none when it does not exist.
-pub(super) async fn applied_in(session: &mut Session, table: &str) -> Result<HashSet<i64>, StoreError> {
+/// The versions and names that a table of applied migrations lists; none when it does not exist.
+pub(super) async fn applied_in(session: &mut Session, table: &str) -> Result<HashMap<i64, String>, StoreError> {
     if !has_table(session, table).await? {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
-    let sql = AssertSqlSafe(format!("select version from {table}"));
-    let applied: Vec<(i64,)> = within(session.fetch(sql, &[])).await?;
-    Ok(applied.into_iter().map(|(version,)| version).collect())
+    let sql = AssertSqlSafe(format!("select version, description from {table}"));
+    let applied: Vec<(i64, String)> = within(session.fetch(sql, &[])).await?;
+    Ok(applied.into_iter().collect())
 }
 
 /// Whether the database has a table of this name where the session looks first.

@@ -1,13 +1,12 @@
 //! Schema and seeds: each file once, in order, by one process at a time, whole or not at all.
 
 use crate::model::event::Event;
-use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+use sqlx::{Connection as _, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
 use super::applied::{applied_in, has_table, listed, run, store_error};
@@ -75,6 +74,14 @@ pub enum MigrationError {
         /// The first few of them.
         tables: String,
     },
+    /// The schema is an unfinished one of a development version.
+    #[error(
+        "{target} was made by a development version of grantd and lacks later parts of the schema: create a new database, run `grantd migrate` there and register the clients again, or first run `grantd migrate` of the last version that had migration 11_client_ids"
+    )]
+    Development {
+        /// The database, without a password.
+        target: String,
+    },
     /// A migration of the schema failed.
     #[error("schema migration {version} failed: {reason}")]
     Schema {
@@ -99,9 +106,9 @@ impl Store {
     pub async fn schema(&self) -> Result<Schema, StoreError> {
         let applied = self.applied(SCHEMA_TABLE).await?;
         let ours = self.schema_migrations();
-        let pending = ours.iter().filter(|migration| !applied.contains(&migration.version)).count();
+        let pending = ours.iter().filter(|migration| !is_among(migration, &applied)).count();
         let newest = ours.last().map_or(0, |migration| migration.version);
-        let by = applied.iter().filter(|version| **version > newest).count();
+        let by = applied.keys().filter(|version| **version > newest).count();
         Ok(match (pending, by) {
             (0, 0) => Schema::Usable,
             (0, by) => Schema::Newer { by },
@@ -154,7 +161,7 @@ impl Store {
         terms: MigrationTerms,
     ) -> Result<Vec<Applied>, MigrationError> {
         on!(Session, session, connection => connection.lock().await).map_err(store_error)?;
-        self.adopt_former_table(session).await?;
+        self.adopt_development_schema(session, database).await?;
         if !terms.into_shared_database && applied_in(session, SCHEMA_TABLE).await?.is_empty() {
             refuse_others_database(session, database).await?;
         }
@@ -201,31 +208,25 @@ impl Store {
         Ok(done)
     }
 
-    /// Until the first release the schema's migrations stood in a table whose name every program that uses sqlx gives to its
-    /// own. What is ours there is copied; the table stays for replicas of the former version.
-    async fn adopt_former_table(&self, session: &mut Session) -> Result<(), StoreError> {
-        if !has_table(session, "registry_revision").await?
-            || !has_table(session, FORMER_SCHEMA_TABLE).await?
-            || !applied_in(session, SCHEMA_TABLE).await?.is_empty()
-        {
+    /// Notes the schema as applied in a database that has the whole schema from the eleven migrations of the development
+    /// versions. What they made is what `1_schema.sql` makes.
+    async fn adopt_development_schema(&self, session: &mut Session, target: &Database) -> Result<(), MigrationError> {
+        let applied = applied_in(session, SCHEMA_TABLE).await?;
+        let migrations = self.schema_migrations();
+        let Some(schema) = migrations.first() else { return Ok(()) };
+        if is_among(schema, &applied) || !has_table(session, "registry_revision").await? {
             return Ok(());
         }
-        on!(Session, session, connection => connection.ensure_migrations_table(SCHEMA_TABLE).await)
-            .map_err(store_error)?;
-        let mut ours = String::new();
-        for migration in self.schema_migrations() {
-            let separator = if ours.is_empty() { "" } else { ", " };
-            write!(ours, "{separator}'{}'", migration.description)
-                .map_err(|_| StoreError::Schema("formatting".into()))?;
+        if applied.len() != 11 || applied.get(&11).is_none_or(|name| name != "client_ids") {
+            return Err(MigrationError::Development { target: target.to_string() });
         }
-        let copy = format!(
-            "insert into {SCHEMA_TABLE} (version, description, installed_on, success, checksum, execution_time)
-             select version, description, installed_on, success, checksum, execution_time
-             from {FORMER_SCHEMA_TABLE} where description in ({ours})"
-        );
-        let copied =
-            on!(Session, session, connection => sqlx::raw_sql(AssertSqlSafe(copy)).execute(connection).await.map(drop));
-        Ok(copied?)
+        let adopted = on!(Session, session, connection => async {
+            let mut transaction = connection.begin().await?;
+            sqlx::raw_sql("delete from _grantd_migrations").execute(&mut *transaction).await?;
+            transaction.skip(SCHEMA_TABLE, schema).await?;
+            Ok(transaction.commit().await?)
+        }.await);
+        adopted.map_err(|error| MigrationError::Store(store_error(error)))
     }
 
     /// Every migration and seed, and whether the database has it. `exists` is false for an embedded database that has no file
@@ -249,7 +250,7 @@ impl Store {
             .map(|migration| Applied {
                 kind: "schema",
                 version: migration.version,
-                applied: schema.contains(&migration.version),
+                applied: is_among(&migration, &schema),
                 name: migration.description.into_owned(),
             })
             .collect();
@@ -257,24 +258,21 @@ impl Store {
             status.extend(read_seeds(directory)?.into_iter().map(|seed| Applied {
                 kind: "seed",
                 version: seed.version,
-                applied: seeded.contains(&seed.version),
+                applied: seeded.contains_key(&seed.version),
                 name: seed.name,
             }));
         }
         Ok(status)
     }
 
-    async fn applied(&self, table: &'static str) -> Result<HashSet<i64>, StoreError> {
+    async fn applied(&self, table: &'static str) -> Result<HashMap<i64, String>, StoreError> {
         let session = self.session().await?;
         within(async {
             // One transaction, so that a pooler of transactions gives it one session.
             let mut transaction = Transaction::begin_reading(session, self.queries.clone()).await?;
             let session = transaction.session();
             refuse_old_server(session).await?;
-            let mut applied = applied_in(session, table).await?;
-            if table == SCHEMA_TABLE && applied.is_empty() && has_table(session, "registry_revision").await? {
-                applied = applied_in(session, FORMER_SCHEMA_TABLE).await?;
-            }
+            let applied = applied_in(session, table).await?;
             transaction.rollback().await?.close().await;
             Ok::<_, StoreError>(applied)
         })
@@ -319,7 +317,7 @@ impl Store {
     }
 
     /// Number, name and text of each migration.
-    fn schema_files(&self) -> [(i64, &'static str, &'static str); 11] {
+    fn schema_files(&self) -> [(i64, &'static str, &'static str); 1] {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
@@ -331,20 +329,13 @@ impl Store {
                 ($version, $name, sql)
             }};
         }
-        [
-            file!(1, "registry"),
-            file!(2, "secret_tags"),
-            file!(3, "client_credentials"),
-            file!(4, "revocation"),
-            file!(5, "deleted_client"),
-            file!(6, "credential_use"),
-            file!(7, "client_registration"),
-            file!(8, "times_and_sessions"),
-            file!(9, "history"),
-            file!(10, "foreign_clients"),
-            file!(11, "client_ids"),
-        ]
+        [file!(1, "schema")]
     }
+}
+
+/// Whether a migration of this number and name was applied.
+fn is_among(migration: &Migration, applied: &HashMap<i64, String>) -> bool {
+    applied.get(&migration.version).is_some_and(|name| *name == migration.description)
 }
 
 /// What the schema and our statements use came with PostgreSQL 13.
@@ -390,7 +381,6 @@ async fn refuse_others_database(session: &mut Session, database: &Database) -> R
 /// `server_version_num` of the oldest PostgreSQL that will do.
 const OLDEST_POSTGRES: i64 = 130_000;
 const SCHEMA_TABLE: &str = "_grantd_migrations";
-const FORMER_SCHEMA_TABLE: &str = "_sqlx_migrations";
 /// From the beginning of a wait to the first report of it, and from one report to the next.
 const REPORT_WAITING: Duration = Duration::from_secs(2);
 const SEED_TABLE: &str = "_grantd_seeds";

@@ -38,6 +38,10 @@ mod failover;
 mod tidy;
 
 /// The token endpoint, its form, grant and scope.
+/// Licences, sources and use of the dependencies.
+mod dependencies;
+
+/// A1 and A3: the token endpoint, its form, grant and scope.
 mod token_endpoint;
 
 /// Client secrets.

@@ -18,7 +18,7 @@ on_both!(
     a_replica_whose_clock_is_wrong_says_so_and_forgets_nothing_early,
     a_cut_off_in_the_future_and_a_time_in_milliseconds_are_refused,
     a_database_of_another_program_is_left_alone,
-    migrations_of_the_former_table_are_adopted,
+    the_schema_of_a_development_version_is_adopted_whole_or_refused,
     a_write_that_fails_is_counted_and_told,
     a_server_waits_for_a_schema_that_is_on_its_way,
 );
@@ -253,10 +253,9 @@ async fn a_cut_off_in_the_future_and_a_time_in_milliseconds_are_refused(db: Db) 
     let unchecked = if setup.db.is_postgres() {
         "alter table client_secret drop constraint \"expires_at: seconds since 1970, not milliseconds\""
     } else {
-        "drop trigger client_secret_expires_at_seconds_on_update"
+        "pragma ignore_check_constraints = on"
     };
-    setup.db.sql(unchecked).await.unwrap();
-    setup.db.sql(&format!("update client_secret set expires_at = {milliseconds}")).await.unwrap();
+    setup.db.sql(&format!("{unchecked}; update client_secret set expires_at = {milliseconds}")).await.unwrap();
     let server = setup.start().await;
     assert_ne!(server.basic("basic-client", &secret, "").await.status, 200);
     assert_eq!(server.server.registry.snapshot().broken().len(), 1);
@@ -280,7 +279,7 @@ async fn a_database_of_another_program_is_left_alone(db: Db) {
     let done = Grantd::new(&db).run(&["migrate"]).await;
     assert_eq!(done.status.code(), Some(78), "{done:?}");
     assert!(done.stderr.contains("--into-shared-database") && done.stderr.contains("orders"), "{done:?}");
-    assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: 11 }, "nothing was made");
+    assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: 1 }, "nothing was made");
     if db.is_postgres() {
         db.sql("create schema auth").await.unwrap();
         let own = in_schema(&db, "auth");
@@ -294,31 +293,32 @@ async fn a_database_of_another_program_is_left_alone(db: Db) {
     assert_eq!(store.schema().await.unwrap(), Schema::Usable);
 }
 
-async fn migrations_of_the_former_table_are_adopted(db: Db) {
+async fn the_schema_of_a_development_version_is_adopted_whole_or_refused(db: Db) {
     let store = db.store().await;
-    db.sql("alter table _grantd_migrations rename to _sqlx_migrations").await.unwrap();
-    assert_eq!(store.schema().await.unwrap(), Schema::Usable, "what the former version made is known");
-    db.sql("delete from _sqlx_migrations where version = 8").await.unwrap();
-    assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: 1 });
-    let undo = if db.is_postgres() {
-        "drop function grantd_refuse() cascade; drop function grantd_raise_revision(text, text);
-         do $$ declare c record; begin for c in select conrelid::regclass as t, conname from pg_constraint where conname like '%not milliseconds' loop
-             execute format('alter table %s drop constraint %I', c.t, c.conname); end loop; end $$"
-            .to_owned()
-    } else {
-        let triggers: Vec<&str> = include_str!("../../migrations/sqlite/8_times_and_sessions.sql")
-            .split("create trigger ")
-            .skip(1)
-            .map(|trigger| trigger.split_whitespace().next().unwrap())
-            .collect();
-        triggers.iter().map(|name| format!("drop trigger {name};")).collect()
+    let bytes = if db.is_postgres() { "'\\x00'" } else { "x'00'" };
+    let note = async |version: i64, name: &str| {
+        let columns = "version, description, success, checksum, execution_time";
+        let sql = format!("insert into _grantd_migrations ({columns}) values ({version}, '{name}', true, {bytes}, 0)");
+        db.sql(&sql).await.unwrap();
     };
-    db.sql(&undo).await.unwrap();
-    store.migrate(&db.database, None).await.unwrap();
-    assert_eq!(store.schema().await.unwrap(), Schema::Usable);
-    db.sql("insert into client (client_id) values ('still-works')").await.unwrap();
-    // Replicas of the former version find what they look for.
-    assert!(db.sql("insert into _sqlx_migrations select * from _sqlx_migrations where version = 7").await.is_err());
+    db.sql("delete from _grantd_migrations").await.unwrap();
+    note(1, "registry").await;
+    for version in 2..=10 {
+        note(version, "of a development version").await;
+    }
+    let refused = store.migrate(&db.database, None).await;
+    assert!(matches!(&refused, Err(MigrationError::Development { .. })), "{refused:?}");
+    let done = Grantd::new(&db).run(&["migrate"]).await;
+    assert!(done.status.code() == Some(78) && done.stderr.contains("create a new database"), "{done:?}");
+
+    note(11, "client_ids").await;
+    db.sql("insert into client (client_id) values ('kept')").await.unwrap();
+    assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: 1 });
+    for _ in 0..2 {
+        assert!(store.migrate(&db.database, None).await.unwrap().is_empty(), "nothing is made a second time");
+        assert_eq!(store.schema().await.unwrap(), Schema::Usable);
+    }
+    assert!(store.client("kept").await.unwrap().is_some());
 }
 
 async fn a_write_that_fails_is_counted_and_told(db: Db) {

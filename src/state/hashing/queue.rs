@@ -98,14 +98,8 @@ impl<J> Queue<J> {
 
     /// How many jobs wait.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether none does.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Whether one more would be too many.
@@ -230,7 +224,7 @@ mod tests {
         queue.push(place(Standing::Unknown, 2, 1), 10);
         queue.push(place(Standing::Unknown, 1, 2), 20);
         assert_eq!(drain(&mut queue), [0, 20, 10, 1, 2, 3, 4]);
-        assert!(queue.is_empty() && queue.classes.iter().all(|class| class.flows.is_empty() && class.order.is_empty()));
+        assert!(queue.len() == 0 && queue.classes.iter().all(|class| class.flows.is_empty() && class.order.is_empty()));
     }
 
     #[test]
