@@ -32,8 +32,8 @@ use crate::state::keyring::Keyring;
 use crate::state::registry::moment::Moment;
 use crate::state::registry::{Freshness, Registry};
 use crate::store::Store;
-use crate::store::spent::{Spent, Use, UseKind};
-use crate::store::spent_here::SpentHere;
+use crate::store::spent::{ReplayCheck, SingleUseId, SingleUseKind};
+use crate::store::replay_cache::ReplayCache;
 
 use access_token::IssuedToken;
 use client_auth::{AuthenticatedClient, Authenticator, Credential};
@@ -68,7 +68,7 @@ pub struct AuthorizationServer {
     /// The checks of DPoP proofs.
     pub dpop: Dpop,
     /// Proofs that came with tokens to APIs whose gateways ask here.
-    pub api_proofs: SpentHere,
+    pub api_proofs: ReplayCache,
     /// The database, for what has to be written before an answer.
     pub store: Store,
     /// The time.
@@ -245,16 +245,16 @@ impl AuthorizationServer {
 
     /// Spends the assertion of the client and the proof, which may be used once. One insert decides, after every other check
     /// of the sender and before what it asks for is looked at.
-    async fn spend(&self, assertion: Option<&Use>, proof: Option<&Proof>, source: IpAddr) -> Result<(), Error> {
-        let uses: Vec<Use> = assertion.cloned().into_iter().chain(proof.map(Proof::spend)).collect();
+    async fn spend(&self, assertion: Option<&SingleUseId>, proof: Option<&Proof>, source: IpAddr) -> Result<(), Error> {
+        let uses: Vec<SingleUseId> = assertion.cloned().into_iter().chain(proof.map(Proof::spend)).collect();
         if uses.is_empty() {
             return Ok(());
         }
         // Boxed, since every request's future would have room for what only some do.
         match Box::pin(self.store.spend(uses)).await {
-            Ok(Spent::New) => {}
-            Ok(Spent::Before(UseKind::Assertion)) => return Err(ClientAuthError::AssertionReplayed.into()),
-            Ok(Spent::Before(UseKind::DpopProof)) => return Err(DpopError::Replayed.into()),
+            Ok(ReplayCheck::New) => {}
+            Ok(ReplayCheck::Replayed(SingleUseKind::Assertion)) => return Err(ClientAuthError::AssertionReplayed.into()),
+            Ok(ReplayCheck::Replayed(SingleUseKind::DpopProof)) => return Err(DpopError::Replayed.into()),
             Err(error) => {
                 tracing::warn!(event = Event::SpentTrouble.as_str(), reason = %error, "what may be used once is refused until the database answers");
                 return Err(Unavailable::SpentStore.into());

@@ -23,13 +23,13 @@ use crate::model::profile::Profile;
 use crate::model::time::UnixTime;
 use crate::state::client_jwks::ClientJwks;
 use crate::state::hashing::Lane;
-use crate::state::hashing::queue::{Place, Standing};
+use crate::state::hashing::queue::{Priority, QueueKey};
 use crate::state::registry::moment::Moment;
 use crate::state::registry::snapshot::Snapshot;
 use crate::state::registry::{Freshness, Registry};
-use crate::state::throttle::repeated::Repeated;
+use crate::state::throttle::repeated::RepeatedSecrets;
 use crate::state::throttle::{KnownSources, Throttle, network};
-use crate::store::spent::Use;
+use crate::store::spent::SingleUseId;
 
 /// The credential of a request, read but not checked.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ pub struct AuthenticatedClient {
     /// Whether the raw reading of a Basic secret was the right one: the client does not form-encode.
     pub raw_reading: bool,
     /// The one use of its assertion. It is not spent yet: that comes after every other check.
-    pub assertion: Option<Use>,
+    pub assertion: Option<SingleUseId>,
 }
 
 /// A secret, and the party that presents it.
@@ -138,7 +138,7 @@ pub struct Authenticator {
     /// Slows down guessing.
     pub throttle: Throttle,
     /// Keeps a share of the hashes for secrets that are presented again while their client is slowed down.
-    pub repeated: Repeated,
+    pub repeated: RepeatedSecrets,
     /// Sources that a right secret has come from.
     pub known_sources: KnownSources,
     /// Chooses what an unknown client costs, always the same for the same id.
@@ -223,7 +223,7 @@ impl Authenticator {
         if let Err(error) = usable(client?, method, matched.secret, moment.now) {
             return Some(Err(error.into()));
         }
-        matched.secret.seen.used(moment.now);
+        matched.secret.cache.note_use(moment.now);
         self.known_sources.add(source);
         let raw_reading = matched.reading > 0;
         Some(Ok(AuthenticatedClient { client: Arc::clone(client?), method, raw_reading, assertion: None }))
@@ -271,17 +271,17 @@ impl Authenticator {
     ) -> Result<AuthenticatedClient, Error> {
         let PresentedSecret { claimant: Claimant { client_id, source }, method, readings } = *presented;
         let before = Arc::clone(&moment.snapshot);
-        let standing = match tagged_by {
-            Some(_) => Standing::Tagged,
-            None if self.known_sources.contains(source) => Standing::KnownSource,
-            None => Standing::Unknown,
+        let priority = match tagged_by {
+            Some(_) => Priority::Tagged,
+            None if self.known_sources.contains(source) => Priority::KnownSource,
+            None => Priority::Unknown,
         };
         let trial = client_secret::UnknownSecret {
             client_id,
             readings,
             tagged_by,
-            place: Place {
-                standing,
+            place: QueueKey {
+                priority,
                 client: self.decoys.hash_one(client_id),
                 source: self.decoys.hash_one(network(source)),
             },
@@ -321,7 +321,7 @@ impl Authenticator {
         usable(client, method, secret, moment.now)?;
         self.throttle.succeeded(client_id, source);
         self.known_sources.add(source);
-        secret.seen.used(moment.now);
+        secret.cache.note_use(moment.now);
         if let Some(presented) = readings.get(reading).filter(|_| secret.hash.params().is_cheaper_than(self.cost)) {
             self.raise_cost(secret, presented);
         }
@@ -353,7 +353,7 @@ pub struct RehashJob {
 
 /// The reason why no client has the id.
 fn no_such(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
-    if snapshot.is_broken(client_id) { ClientAuthError::Broken } else { ClientAuthError::Unknown }
+    if snapshot.is_malformed(client_id) { ClientAuthError::Broken } else { ClientAuthError::Unknown }
 }
 
 /// The reason why a secret matched nothing, for the log: the answer is the same.

@@ -40,15 +40,15 @@ use crate::state::hashing::Lane;
 use crate::state::keyring::Keyring;
 use crate::state::load_shedding::LoadShedding;
 use crate::state::registry::Registry;
-use crate::state::registry::feed::{Feed, Owed, Parts};
-use crate::state::throttle::repeated::Repeated;
+use crate::state::registry::feed::{Feed, FeedContext, PendingMigrations};
+use crate::state::throttle::repeated::RepeatedSecrets;
 use crate::state::throttle::{KnownSources, Throttle};
 use crate::store::Store;
-use crate::store::spent_here::SpentHere;
+use crate::store::replay_cache::ReplayCache;
 use crate::telemetry::{self, Logging};
 use crate::transport::fetch::Fetcher;
 use crate::transport::listener::Listener;
-use crate::transport::listener::pace::Pace;
+use crate::transport::listener::connection_rate::ConnectionRate;
 use crate::transport::listener::refusals::Refusals;
 use crate::transport::tls::Tls;
 
@@ -84,7 +84,7 @@ pub fn assemble(
     sealing_key: SealingKey,
     issuer: Issuer,
     clock: Clock,
-    owed: Option<Owed>,
+    pending_migrations: Option<PendingMigrations>,
 ) -> anyhow::Result<ServerParts> {
     let registry = Arc::new(Registry::new(config.registry));
     let token_endpoint = issuer.endpoint("/token");
@@ -98,14 +98,14 @@ pub fn assemble(
         None => dpop,
     };
     let keyring = Arc::new(Keyring::new(config.fully_specified));
-    let feed = Feed::new(Parts {
+    let feed = Feed::new(FeedContext {
         store: store.clone(),
         registry: Arc::clone(&registry),
         keyring: Arc::clone(&keyring),
         sealing_key: Arc::new(sealing_key),
         clock: clock.clone(),
         default_alg: config.token_alg,
-        owed,
+        pending_migrations,
     });
     let lane = Lane::start(config.hashing_threads, config.hashing_queue).context("starting the argon2 lane")?;
     let (rehash_jobs, to_rehash) = mpsc::channel(16);
@@ -125,7 +125,7 @@ pub fn assemble(
             memory: Memory::new().context("making the key that secrets are remembered under")?,
             lane,
             throttle: Throttle::default(),
-            repeated: Repeated::new(Instant::now()),
+            repeated: RepeatedSecrets::new(Instant::now()),
             known_sources: KnownSources::default(),
             decoys: RandomState::new(),
             cost: config.argon2,
@@ -134,7 +134,7 @@ pub fn assemble(
         mutual_tls: offered,
         issuer,
         dpop,
-        api_proofs: SpentHere::default(),
+        api_proofs: ReplayCache::default(),
         store: store.clone(),
         clock,
         metadata: ArcSwap::default(),
@@ -169,8 +169,8 @@ impl Assembled {
     /// Puts the server together.
     pub(super) fn new(bound: Bound) -> anyhow::Result<Self> {
         let Bound { prepared, sockets, fetcher, issuer } = bound;
-        let Prepared { config, store, sealing_key, owed, tls, file_limit } = prepared;
-        let parts = assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
+        let Prepared { config, store, sealing_key, pending_migrations, tls, file_limit } = prepared;
+        let parts = assemble(&config, &store, sealing_key, issuer, Clock::System, pending_migrations)?;
         Ok(Self { config, store, tls, file_limit, sockets, fetcher, parts })
     }
 
@@ -199,7 +199,7 @@ impl Assembled {
             max_connections,
             draining: Arc::clone(&draining),
             refusals: Arc::clone(&refusals),
-            pace: Pace::new(Arc::clone(&load_shedding), config.trusted_proxies.clone().into()),
+            pace: ConnectionRate::new(Arc::clone(&load_shedding), config.trusted_proxies.clone().into()),
         };
         let answer_at = |url| {
             let app = Arc::clone(&app);

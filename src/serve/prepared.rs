@@ -7,9 +7,9 @@ use super::prepare::{self, config_error, prepare_database, sealing_key};
 use crate::config::Config;
 use crate::crypto::seal::SealingKey;
 use crate::model::profile::Profile;
-use crate::state::registry::feed::Owed;
+use crate::state::registry::feed::PendingMigrations;
 use crate::store::Store;
-use crate::transport::tls::{Terms, Tls};
+use crate::transport::tls::{Tls, TlsOptions};
 
 /// A daemon that could listen.
 pub(super) struct Prepared {
@@ -17,7 +17,7 @@ pub(super) struct Prepared {
     pub(super) store: Store,
     pub(super) sealing_key: SealingKey,
     /// The migrations and seeds that wait for the database.
-    pub(super) owed: Option<Owed>,
+    pub(super) pending_migrations: Option<PendingMigrations>,
     /// TLS of the public listener.
     pub(super) tls: Option<Arc<Tls>>,
     /// The limit on open files.
@@ -30,10 +30,10 @@ impl Prepared {
         let file_limit = descriptors::raise_limit();
         prepare::announce(&config);
         let sealing_key = sealing_key(&config)?;
-        let owed = prepare_database(&config, &store).await?;
-        let terms = Terms { fapi: config.profile == Profile::Fapi2, clients: None };
-        let tls = config.tls.clone().map(|files| Tls::load_on(files, terms)).transpose();
+        let pending_migrations = prepare_database(&config, &store).await?;
+        let terms = TlsOptions { fapi: config.profile == Profile::Fapi2, clients: None };
+        let tls = config.tls.clone().map(|files| Tls::load_with(files, terms)).transpose();
         let tls = tls.map_err(|error| config_error("server.tls", &error))?.map(Arc::new);
-        Ok(Self { config, store, sealing_key, owed, tls, file_limit })
+        Ok(Self { config, store, sealing_key, pending_migrations, tls, file_limit })
     }
 }

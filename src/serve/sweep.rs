@@ -14,7 +14,7 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     loop {
         // Replicas that started together do not sweep together.
         let jitter = random::<2>().map_or(0, |bytes| u64::from(u16::from_ne_bytes(bytes) % 5000));
-        let pause = SWEEP.max(server.registry.terms().poll) + Duration::from_millis(jitter);
+        let pause = SWEEP.max(server.registry.options().poll) + Duration::from_millis(jitter);
         tokio::time::sleep(pause).await;
         // The database's clock decides: by that of a replica that is ahead, what others still need would be gone.
         let now = match store.now().await {

@@ -14,7 +14,7 @@ use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::profile::Profile;
 use crate::model::time::Span;
-use crate::state::client_jwks::{Busy, NoKeys};
+use crate::state::client_jwks::{JwksError, TooManyFetches};
 use crate::state::registry::moment::Moment;
 
 impl Authenticator {
@@ -28,7 +28,7 @@ impl Authenticator {
     ) -> Result<AuthenticatedClient, Error> {
         let (client_id, method) = (claimant.client_id, AuthMethod::PrivateKeyJwt);
         let verify = |keys: &[StoredKey], moment: &Moment| {
-            let most = moment.snapshot.key_counts().or_more(self.client_jwks.key_counts());
+            let most = moment.snapshot.key_counts().max(self.client_jwks.key_counts());
             let at_least = most.with(assertion.header().alg());
             let terms = self.terms(moment.snapshot.client(client_id));
             client_assertion::verify(assertion, keys, client_id, &terms, moment.now, at_least)
@@ -127,15 +127,15 @@ impl Authenticator {
         moment.renew(&self.registry);
         let verified = verify(known.as_deref().unwrap_or_default(), moment);
         let known = known.map_err(|error| match error {
-            NoKeys::Unavailable => Error::from(ClientAuthError::KeySet),
-            NoKeys::Busy => Unavailable::KeySets.into(),
+            JwksError::Unavailable => Error::from(ClientAuthError::KeySet),
+            JwksError::Busy => Unavailable::KeySets.into(),
         })?;
         let verified = match verified {
             Err(error) if fits_none(&error) => {
                 let others = self.client_jwks.other_keys(client_id, &uri, &known, now).await;
                 moment.renew(&self.registry);
                 // The key may be a new one, so it is not called a wrong one.
-                let others = others.map_err(|Busy| Unavailable::KeySets)?;
+                let others = others.map_err(|TooManyFetches| Unavailable::KeySets)?;
                 others.map_or(Err(error), |others| verify(&others, moment))
             }
             verified => verified,
