@@ -80,7 +80,7 @@ pub struct Outcome<T> {
 }
 
 /// An outcome, or why there is none.
-pub type Reported<T> = Result<Outcome<T>, AdminError>;
+pub type AdminResult<T> = Result<Outcome<T>, AdminError>;
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,7 +104,7 @@ impl Admin {
 
     /// Everything the database holds, read as the server reads it.
     pub async fn everything(&self) -> Result<Changes, StoreError> {
-        let mut feed = self.store.feed().await?;
+        let mut feed = self.store.change_reader().await?;
         let changes = feed.changes(None, true).await?;
         feed.close().await;
         Ok(changes)

@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 use crate::admin::Outcome;
 use crate::admin::secrets::{MAX_SECRET, chosen_secret};
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
-use crate::crypto::secret::{ClientSecret, Memory, SecretHash};
+use crate::crypto::secret::{ClientSecret, HashMemory, SecretHash};
 use crate::serve::signals::{self, Signals};
 use crate::store::migrations::MigrationError;
 use crate::store::{Store, StoreError};
@@ -127,7 +127,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // The reader of stderr may have gone; there is nobody else to tell.
             let remedy = phrases::remedy(&error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
-            drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(told(&error) + &remedy))));
+            drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(error_chain(&error) + &remedy))));
             exit_code(&error)
         }
     }
@@ -148,7 +148,7 @@ fn refuse(error: &clap::Error) -> ! {
 }
 
 /// The chain of causes as one line, without those that their effect has quoted already.
-fn told(error: &anyhow::Error) -> String {
+fn error_chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !text.contains(&cause) {
@@ -242,7 +242,7 @@ impl Shell {
             Command::Doctor => doctor::run(self).await,
             Command::Config(ConfigCommand::Check) => {
                 config::check(&self.config()?)?;
-                self.say("the configuration can be used")
+                self.info("the configuration can be used")
             }
             Command::Config(ConfigCommand::Print) => config::print(self),
             Command::Dev
@@ -268,7 +268,7 @@ impl Shell {
 
     /// Tells a person that something is done.
     #[expect(clippy::unused_self, reason = "reads as what it is at every call")]
-    fn say(&self, message: &str) -> anyhow::Result<()> {
+    fn info(&self, message: &str) -> anyhow::Result<()> {
         Ok(writeln!(io::stderr(), "{}", printable::one_line(message))?)
     }
 
@@ -284,7 +284,7 @@ impl Shell {
     fn hash_secret(&self) -> anyhow::Result<()> {
         let secret = read_secret_from_stdin()?;
         let cost = Config::argon2(&self.settings, &self.sources)?;
-        let hash = SecretHash::new(secret.expose(), cost, &mut Memory::default())?.to_string();
+        let hash = SecretHash::new(secret.expose(), cost, &mut HashMemory::default())?.to_string();
         self.print(&json!({"hash": hash}), || hash.clone())
     }
 }
@@ -311,7 +311,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// Where and when a revocation shows.
-const WHERE: &str =
+const REVOCATION_REACH: &str =
     ", within a second on every replica; resource servers that do not introspect take them until they expire";
 
 #[cfg(test)]

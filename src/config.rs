@@ -24,9 +24,9 @@ use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::model::time::{Span, SpanError};
 use crate::protocol::grant::Defaults;
-use crate::state::registry::Terms;
+use crate::state::registry::RegistryOptions;
 use crate::store::Database;
-use crate::transport::fetch::Allowed;
+use crate::transport::fetch::AllowedTarget;
 use crate::transport::listener::Deadlines;
 use crate::transport::tls::Files;
 
@@ -36,8 +36,8 @@ pub use listening::{ClientCertificates, Mtls};
 pub use settings::Settings;
 pub use sources::Sources;
 
-use database::Chosen;
-use listening::Public;
+use database::DatabaseChoice;
+use listening::PublicListener;
 
 /// Everything the process was told, parsed.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct Config {
     /// How certificates of clients come here.
     pub client_certificates: ClientCertificates,
     /// What `jwks_uri` may lead to beside the public network.
-    pub jwks_uri_allow: Vec<Allowed>,
+    pub jwks_uri_allow: Vec<AllowedTarget>,
     /// CAs that vouch for the hosts of `jwks_uri` beside those of the public web.
     pub jwks_uri_ca_file: Option<PathBuf>,
     /// Whose word on where a request came from is taken.
@@ -91,7 +91,7 @@ pub struct Config {
     /// Whether `serve` applies schema and seeds itself.
     pub auto_migrate: bool,
     /// How the registry follows the database.
-    pub registry: Terms,
+    pub registry: RegistryOptions,
     /// Tokens; the audience is the issuer unless it was set.
     pub token_ttl: Span,
     /// Tokens.
@@ -159,12 +159,12 @@ impl Config {
     /// # Errors
     /// The first setting that is malformed, insecure or missing.
     pub fn parse(settings: &Settings, sources: &Sources) -> Result<Self, ConfigError> {
-        let at = |key: &'static str| At { key, sources };
+        let at = |key: &'static str| SettingRef { key, sources };
         let server = &settings.server;
         let profile =
             at("profile").one_of(&settings.profile, &[("default", Profile::Default), ("fapi2", Profile::Fapi2)])?;
-        let Public { listen, tls, issuer } = listening::public(settings, sources, profile)?;
-        let Chosen { database, by_default: database_by_default, url_file: database_url_file } =
+        let PublicListener { listen, tls, issuer } = listening::public(settings, sources, profile)?;
+        let DatabaseChoice { database, by_default: database_by_default, url_file: database_url_file } =
             database::database(settings, sources)?;
         let embedded = matches!(database, Database::Sqlite(_));
         let sealing_key_file = match &settings.keys.sealing_key_file {
@@ -205,11 +205,11 @@ impl Config {
             jwks_uri_allow: at("clients.jwks_uri_allow").each(
                 &settings.clients.jwks_uri_allow,
                 "an address, a network or a host name, such as 10.0.0.0/8 or keys.internal",
-                Allowed::parse,
+                AllowedTarget::parse,
             )?,
             jwks_uri_ca_file: optional(&settings.clients.jwks_uri_ca_file),
             behind_proxy: server.cleartext == "behind-proxy",
-            max_connections: at("server.max_connections").within(server.max_connections, 1, 1_000_000)?,
+            max_connections: at("server.max_connections").in_range(server.max_connections, 1, 1_000_000)?,
             overload_delay: at("server.overload_delay").delay(&server.overload_delay)?,
             deadlines: Deadlines {
                 first_byte: deadline("server.deadlines.first_byte", &limits.first_byte)?,
@@ -224,7 +224,7 @@ impl Config {
             database,
             database_by_default,
             database_url_file,
-            database_max_connections: at("database.max_connections").within(
+            database_max_connections: at("database.max_connections").in_range(
                 settings.database.max_connections,
                 2,
                 1000,
@@ -246,7 +246,7 @@ impl Config {
                 0 => cores.min(8),
                 threads => usize::from(threads),
             },
-            hashing_queue: at("secrets.queue").within(u32::from(settings.secrets.queue), 1, 65535)? as usize,
+            hashing_queue: at("secrets.queue").in_range(u32::from(settings.secrets.queue), 1, 65535)? as usize,
             basic_reading: at("secrets.basic_reading").one_of(
                 &settings.secrets.basic_reading,
                 &[("tolerant", BasicReading::Tolerant), ("strict", BasicReading::Strict)],
@@ -264,7 +264,7 @@ impl Config {
     /// When it is malformed, below the floor or above the ceiling.
     pub fn argon2(settings: &Settings, sources: &Sources) -> Result<HashParams, ConfigError> {
         HashParams::from_str(&settings.secrets.argon2).map_err(|error| {
-            At { key: "secrets.argon2", sources }.wrong(&format!("{error}; write \"m=19456,t=2,p=1\" or more"))
+            SettingRef { key: "secrets.argon2", sources }.wrong(&format!("{error}; write \"m=19456,t=2,p=1\" or more"))
         })
     }
 
@@ -284,12 +284,12 @@ impl Config {
 }
 
 #[derive(Clone, Copy)]
-struct At<'a> {
+struct SettingRef<'a> {
     key: &'static str,
     sources: &'a Sources,
 }
 
-impl At<'_> {
+impl SettingRef<'_> {
     fn wrong(&self, remedy: &str) -> ConfigError {
         ConfigError { key: self.key.to_owned(), origin: self.sources.origin(self.key), remedy: remedy.to_owned() }
     }
@@ -334,7 +334,7 @@ impl At<'_> {
         found.ok_or_else(|| self.wrong(&format!("`{text}` is not one of {}", names())))
     }
 
-    fn within(&self, number: u32, least: u32, most: u32) -> Result<u32, ConfigError> {
+    fn in_range(&self, number: u32, least: u32, most: u32) -> Result<u32, ConfigError> {
         if (least..=most).contains(&number) {
             Ok(number)
         } else {
@@ -345,7 +345,7 @@ impl At<'_> {
 
 /// How tokens are signed, and whether Ed25519 goes by the name that RFC 9864 section 2.2 gives it; the keys are the same.
 fn token_alg(settings: &Settings, profile: Profile, sources: &Sources) -> Result<(Alg, bool), ConfigError> {
-    let at = At { key: "token.alg", sources };
+    let at = SettingRef { key: "token.alg", sources };
     let fully_specified = settings.token.alg == "Ed25519";
     let name = if fully_specified { Alg::EdDsa.as_str() } else { &settings.token.alg };
     let alg: Alg = name.parse().map_err(|error: KeyError| at.wrong(&error.to_string()))?;
@@ -355,8 +355,8 @@ fn token_alg(settings: &Settings, profile: Profile, sources: &Sources) -> Result
     Ok((alg, fully_specified))
 }
 
-fn registry(settings: &Settings, sources: &Sources) -> Result<Terms, ConfigError> {
-    let at = |key: &'static str| At { key, sources };
+fn registry(settings: &Settings, sources: &Sources) -> Result<RegistryOptions, ConfigError> {
+    let at = |key: &'static str| SettingRef { key, sources };
     let poll = humantime::parse_duration(&settings.registry.poll).ok();
     let poll = poll.filter(|poll| (Duration::from_millis(50)..=Duration::from_secs(30)).contains(poll));
     let max_clock_skew = at("database.max_clock_skew").span(&settings.database.max_clock_skew)?;
@@ -367,7 +367,7 @@ fn registry(settings: &Settings, sources: &Sources) -> Result<Terms, ConfigError
     if reload.seconds() < 10 {
         return Err(at("registry.reload").wrong("at least 10s; it reads every client"));
     }
-    Ok(Terms {
+    Ok(RegistryOptions {
         max_stale: at("registry.max_stale").span(&settings.registry.max_stale)?.duration(),
         poll: poll.ok_or_else(|| at("registry.poll").wrong("from 50ms to 30s, such as 250ms"))?,
         max_clock_skew: max_clock_skew.duration(),

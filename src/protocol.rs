@@ -34,8 +34,8 @@ use crate::model::time::{Clock, UnixTime};
 use crate::state::keyring::Keyring;
 use crate::state::registry::{Freshness, Registry};
 use crate::store::Store;
-use crate::store::spent::{Spent, Use, UseKind};
-use crate::store::spent_here::SpentHere;
+use crate::store::replay_cache::ReplayCache;
+use crate::store::spent::{ReplayCheck, SingleUseId, SingleUseKind};
 
 use access_token::Issued;
 use client_auth::{Authenticated, Authenticator, Noted, Presented};
@@ -69,7 +69,7 @@ pub struct AuthorizationServer {
     /// Checks what else is proved.
     pub dpop: Dpop,
     /// Proofs that came with tokens to APIs whose gateways ask here.
-    pub api_proofs: SpentHere,
+    pub api_proofs: ReplayCache,
     /// What has to be written down before an answer.
     pub store: Store,
     /// The time.
@@ -256,16 +256,18 @@ impl AuthorizationServer {
 
     /// Spends what may be used once, the assertion of the client and the proof. One insert decides, after every other
     /// check of who asks and before what is asked for is looked at.
-    async fn spend(&self, client: &Authenticated, of_proof: Option<Use>, source: IpAddr) -> Result<(), Error> {
-        let uses: Vec<Use> = client.spend.clone().into_iter().chain(of_proof).collect();
+    async fn spend(&self, client: &Authenticated, of_proof: Option<SingleUseId>, source: IpAddr) -> Result<(), Error> {
+        let uses: Vec<SingleUseId> = client.spend.clone().into_iter().chain(of_proof).collect();
         if uses.is_empty() {
             return Ok(());
         }
         // Boxed, since every request's future would have room for what only some do.
         match Box::pin(self.store.spend(uses)).await {
-            Ok(Spent::New) => {}
-            Ok(Spent::Before(UseKind::Assertion)) => return Err(ClientAuthError::AssertionReplayed.into()),
-            Ok(Spent::Before(UseKind::DpopProof)) => return Err(DpopError::Replayed.into()),
+            Ok(ReplayCheck::New) => {}
+            Ok(ReplayCheck::Replayed(SingleUseKind::Assertion)) => {
+                return Err(ClientAuthError::AssertionReplayed.into());
+            }
+            Ok(ReplayCheck::Replayed(SingleUseKind::DpopProof)) => return Err(DpopError::Replayed.into()),
             Err(error) => {
                 tracing::warn!(event = Event::SpentTrouble.as_str(), reason = %error, "what may be used once is refused until the database answers");
                 return Err(Unavailable::SpentStore.into());

@@ -42,16 +42,16 @@ use crate::state::hashing::Lane;
 use crate::state::keyring::Keyring;
 use crate::state::load_shedding::LoadShedding;
 use crate::state::registry::Registry;
-use crate::state::registry::feed::{Feed, Owed, Parts};
-use crate::state::throttle::repeated::Repeated;
+use crate::state::registry::feed::{Feed, FeedContext, PendingMigrations};
+use crate::state::throttle::repeated::RepeatedSecrets;
 use crate::state::throttle::{KnownSources, Throttle};
 use crate::store::Store;
-use crate::store::spent_here::SpentHere;
+use crate::store::replay_cache::ReplayCache;
 use crate::telemetry::{self, Logging};
 use crate::transport::listener::Listener;
-use crate::transport::listener::pace::Pace;
+use crate::transport::listener::connection_rate::ConnectionRate;
 use crate::transport::listener::refusals::Refusals;
-use crate::transport::tls::{Terms, Tls};
+use crate::transport::tls::{Tls, TlsOptions};
 use certificates::Certificates;
 use clients::{MutualTlsFiles, fetcher, jwks_uri_cas, mutual_tls, offered};
 use credentials::Following;
@@ -95,7 +95,7 @@ pub fn assemble(
     sealing_key: SealingKey,
     issuer: Issuer,
     clock: Clock,
-    owed: Option<Owed>,
+    pending_migrations: Option<PendingMigrations>,
 ) -> anyhow::Result<Assembled> {
     let registry = Arc::new(Registry::new(config.registry));
     let token_endpoint = issuer.endpoint("/token");
@@ -109,14 +109,14 @@ pub fn assemble(
         None => dpop,
     };
     let keyring = Arc::new(Keyring::new(config.fully_specified));
-    let feed = Feed::new(Parts {
+    let feed = Feed::new(FeedContext {
         store: store.clone(),
         registry: Arc::clone(&registry),
         keyring: Arc::clone(&keyring),
         sealing_key: Arc::new(sealing_key),
         clock: clock.clone(),
         default_alg: config.token_alg,
-        owed,
+        pending_migrations,
     });
     let lane = Lane::start(config.hashing_threads, config.hashing_queue).context("starting the argon2 lane")?;
     let (outdated, to_raise) = mpsc::channel(16);
@@ -136,7 +136,7 @@ pub fn assemble(
             memory: Memory::new().context("making the key that secrets are remembered under")?,
             lane,
             throttle: Throttle::default(),
-            repeated: Repeated::new(Instant::now()),
+            repeated: RepeatedSecrets::new(Instant::now()),
             known_sources: KnownSources::default(),
             decoys: RandomState::new(),
             cost: config.argon2,
@@ -145,7 +145,7 @@ pub fn assemble(
         mutual_tls: offered,
         issuer,
         dpop,
-        api_proofs: SpentHere::default(),
+        api_proofs: ReplayCache::default(),
         store: store.clone(),
         clock,
         metadata: ArcSwap::default(),
@@ -202,11 +202,11 @@ async fn start(
     let limit = descriptors::raise_limit();
     prepare::announce(&config);
     let sealing_key = sealing_key(&config)?;
-    let owed = prepare_database(&config, &store).await?;
+    let pending_migrations = prepare_database(&config, &store).await?;
     let tls = config
         .tls
         .clone()
-        .map(|files| Tls::load_on(files, Terms { fapi: config.profile == Profile::Fapi2, clients: None }))
+        .map(|files| Tls::load_with(files, TlsOptions { fapi: config.profile == Profile::Fapi2, clients: None }))
         .transpose()
         .map_err(|error| config_error("server.tls", &error))?
         .map(Arc::new);
@@ -232,7 +232,7 @@ async fn start(
     };
 
     let Assembled { server, feed, app, counts, outdated, load_shedding, fetches, mutual_tls, refusals } =
-        assemble(&config, &store, sealing_key, issuer, Clock::System, owed)?;
+        assemble(&config, &store, sealing_key, issuer, Clock::System, pending_migrations)?;
     let (stop, stopped) = watch::channel(false);
     let feed = follow(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
 
@@ -252,7 +252,7 @@ async fn start(
         max_connections,
         draining: Arc::clone(&draining),
         refusals: Arc::clone(&refusals),
-        pace: Pace::new(Arc::clone(&load_shedding), config.trusted_proxies.clone().into()),
+        pace: ConnectionRate::new(Arc::clone(&load_shedding), config.trusted_proxies.clone().into()),
     };
     let public = listener(public, tls.clone(), most.public);
     let private = listener(private, None, most.admin);
@@ -302,7 +302,7 @@ async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     loop {
         // Replicas that started together do not sweep together.
         let jitter = random::<2>().map_or(0, |bytes| u64::from(u16::from_ne_bytes(bytes) % 5000));
-        let pause = SWEEP.max(server.registry.terms().poll) + Duration::from_millis(jitter);
+        let pause = SWEEP.max(server.registry.options().poll) + Duration::from_millis(jitter);
         tokio::time::sleep(pause).await;
         // The database's clock decides: by that of a replica that is ahead, what others still need would be gone.
         let now = match store.now().await {

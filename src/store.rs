@@ -3,7 +3,6 @@
 //! Methods are atomic facts; no transaction leaves this module. Everything has a deadline on our side of the wire,
 //! since neither a dead peer nor a locked table would otherwise ever answer.
 
-mod applied;
 pub mod changes;
 mod checkup;
 pub mod client_certs;
@@ -15,11 +14,14 @@ mod error;
 mod health;
 pub mod hints;
 pub mod keys;
+pub mod last_used;
 mod locks;
+mod migration_status;
 pub mod migrations;
 mod origin;
 pub mod pooling;
 mod refusal;
+pub mod replay_cache;
 pub mod resources;
 pub mod revoked;
 mod rows;
@@ -28,12 +30,10 @@ pub mod secrets;
 mod seeds;
 pub mod servers;
 mod session;
-pub mod spending;
+pub mod spend_queue;
 pub mod spent;
-pub mod spent_here;
 mod statement;
 pub mod tag_keys;
-pub mod uses;
 
 use std::fmt;
 use std::path::Path;
@@ -51,9 +51,9 @@ use crate::model::time::UnixTime;
 use health::Health;
 use origin::Origin;
 use pooling::Pooling;
-use servers::{Reached, given_up, ours};
+use servers::{ServerSelection, take_from_pool, with_defaults};
 use session::{Row, Session, within};
-use spending::Spending;
+use spend_queue::SpendQueue;
 use statement::{Value, query, query_as};
 
 pub use database::Database;
@@ -79,7 +79,7 @@ macro_rules! postgres_clock {
 }
 
 /// Runs something that writes under the deadline, again when the database asks for another try.
-macro_rules! repeated {
+macro_rules! retried {
     ($store:expr, $attempt:expr) => {{
         let mut tries = 0;
         let written = $crate::store::session::within(async {
@@ -91,10 +91,10 @@ macro_rules! repeated {
                 }
             }
         });
-        $store.concluded(written.await).await
+        $store.finish_write(written.await).await
     }};
 }
-use repeated;
+use retried;
 
 /// Runs a transaction on a connection of its own: `transaction!(store, |tx| { … })`, where the block returns a
 /// `Result<_, StoreError>`, may `return` one, and has no effect but through `tx`, since it may run more than once.
@@ -102,7 +102,7 @@ use repeated;
 /// A macro and no function, because what an async closure borrows keeps its future from being `Send`.
 macro_rules! transaction {
     ($store:expr, |$tx:ident| $body:block) => {
-        $crate::store::repeated!($store, async {
+        $crate::store::retried!($store, async {
             let session = $store.connect().await?;
             let mut transaction =
                 $crate::store::session::Transaction::begin(session, $store.pooling(), $store.queries.clone()).await?;
@@ -143,7 +143,7 @@ macro_rules! pooled {
                 })
                 .await,
             };
-            settled(acquired, done)
+            release(acquired, done)
         })
     }};
 }
@@ -153,7 +153,7 @@ macro_rules! pooled {
 pub struct Store {
     pool: Pool,
     origin: Arc<Origin>,
-    spending: Arc<Spending>,
+    spend_queue: Arc<SpendQueue>,
     /// Statements sent, for `grantd_database_queries_total`.
     pub queries: Counter,
     /// Whether what should be written can be.
@@ -162,7 +162,7 @@ pub struct Store {
 
 #[derive(Debug, Clone)]
 enum Pool {
-    Postgres(PgPool, Arc<Reached>),
+    Postgres(PgPool, Arc<ServerSelection>),
     Sqlite(SqlitePool, Arc<Path>),
 }
 
@@ -179,8 +179,8 @@ impl Store {
         let origin = Arc::new(Origin::default());
         let pool = match database {
             Database::Postgres(servers) => {
-                let reached = Arc::new(Reached::new(servers, Arc::clone(&origin)));
-                let (checking, outdating) = (Arc::clone(&reached), Arc::clone(&origin));
+                let selection = Arc::new(ServerSelection::new(servers, Arc::clone(&origin)));
+                let (checking, outdating) = (Arc::clone(&selection), Arc::clone(&origin));
                 let pool = PgPoolOptions::new()
                     .max_connections(max_connections)
                     .acquire_timeout(DEADLINE)
@@ -189,15 +189,15 @@ impl Store {
                     // that of an insert. One that was in use just now is believed.
                     .test_before_acquire(false)
                     .before_acquire(move |connection, about| {
-                        let outdated = outdating.outdates(about.age);
-                        Box::pin(async move { Ok(!outdated && session::is_there(connection, about.idle_for).await?) })
+                        let outdated = outdating.is_outdated(about.age);
+                        Box::pin(async move { Ok(!outdated && session::is_alive(connection, about.idle_for).await?) })
                     })
                     .after_connect(move |connection, _| {
                         let checking = Arc::clone(&checking);
                         Box::pin(async move { checking.prepare(connection).await.map(drop) })
                     })
-                    .connect_lazy_with(ours(&servers.first));
-                Pool::Postgres(pool, reached)
+                    .connect_lazy_with(with_defaults(&servers.first));
+                Pool::Postgres(pool, selection)
             }
             Database::Sqlite(path) => {
                 let path: Arc<Path> = path.as_path().into();
@@ -215,7 +215,7 @@ impl Store {
                     .max_connections(max_connections)
                     .acquire_timeout(DEADLINE)
                     .before_acquire(move |_, about| {
-                        let looked = looking.look(&looked_at).map(|()| !looking.outdates(about.age));
+                        let looked = looking.check_file(&looked_at).map(|()| !looking.is_outdated(about.age));
                         Box::pin(async move { looked.map_err(|error| sqlx::Error::Io(std::io::Error::other(error))) })
                     })
                     .connect_lazy_with(options);
@@ -224,8 +224,8 @@ impl Store {
         };
         // SQLite writes one after the other anyway.
         let turns = if matches!(pool, Pool::Postgres(..)) { 2 } else { 1 };
-        let spending = Arc::new(Spending::new(turns));
-        Self { pool, origin, spending, queries: Counter::default(), health: Arc::default() }
+        let spend_queue = Arc::new(SpendQueue::new(turns));
+        Self { pool, origin, spend_queue, queries: Counter::default(), health: Arc::default() }
     }
 
     /// The database's own clock, which decides what is over for all replicas.
@@ -271,12 +271,12 @@ impl Store {
     async fn connect(&self) -> Result<Session, StoreError> {
         match &self.pool {
             // Boxed: it is rare, and everything that may connect would grow by it.
-            Pool::Postgres(pool, reached) => match Box::pin(reached.connect(pool)).await {
-                Err(error) if error.is_out_of_connections() => given_up(pool, error).await.map(Session::Postgres),
-                reached => reached.map(Session::Postgres),
+            Pool::Postgres(pool, selection) => match Box::pin(selection.connect(pool)).await {
+                Err(error) if error.is_out_of_connections() => take_from_pool(pool, error).await.map(Session::Postgres),
+                selection => selection.map(Session::Postgres),
             },
             Pool::Sqlite(pool, path) => {
-                self.origin.look(path)?;
+                self.origin.check_file(path)?;
                 Ok(Session::Sqlite(pool.connect_options().connect().await?))
             }
         }
@@ -286,7 +286,7 @@ impl Store {
     #[must_use]
     pub fn pooling(&self) -> Pooling {
         match &self.pool {
-            Pool::Postgres(_, reached) => reached.pooling,
+            Pool::Postgres(_, selection) => selection.pooling,
             Pool::Sqlite(..) => Pooling::Session,
         }
     }
@@ -295,16 +295,16 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`].
-    pub(crate) fn look(&self) -> Result<(), StoreError> {
+    pub(crate) fn check_file(&self) -> Result<(), StoreError> {
         match &self.pool {
             Pool::Postgres(..) => Ok(()),
-            Pool::Sqlite(_, path) => self.origin.look(path),
+            Pool::Sqlite(_, path) => self.origin.check_file(path),
         }
     }
 
     /// Whether a connection of this age may lead to a database that is no longer the one in use.
-    pub(crate) fn outdates(&self, age: Duration) -> bool {
-        self.origin.outdates(age)
+    pub(crate) fn is_outdated(&self, age: Duration) -> bool {
+        self.origin.is_outdated(age)
     }
 
     /// Returns when connections are to be made anew.
@@ -322,7 +322,7 @@ impl Store {
 
     /// Runs a statement that writes on a connection of the pool, and returns the number of rows that it touched.
     pub(crate) async fn execute(&self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
-        repeated!(self, async {
+        retried!(self, async {
             pooled!(self, |connection, named| {
                 let done = query(sql, values)?.persistent(named).execute(connection).await;
                 done.map(|done| done.rows_affected())
@@ -338,7 +338,7 @@ impl Store {
         values: &[Value],
     ) -> Result<Vec<R>, StoreError> {
         let sql = sql.into_sql_str();
-        repeated!(self, async {
+        retried!(self, async {
             pooled!(self, |connection, named| {
                 query_as(sql.clone(), values)?.persistent(named).fetch_all(connection).await
             })
@@ -346,21 +346,21 @@ impl Store {
     }
 
     /// Names the holder of a lock that a write waited for, and notes what became of the write.
-    async fn concluded<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
+    async fn finish_write<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
         let written = match written {
-            Err(StoreError::Locked(said)) => Err(StoreError::Locked(self.who_holds(said).await)),
+            Err(StoreError::Locked(said)) => Err(StoreError::Locked(self.lock_holders_or(said).await)),
             other => other,
         };
         let only_reads = matches!(written, Err(StoreError::ReadOnly));
         if only_reads && self.health.trouble().is_none() {
             // A primary that was demoted keeps its connections, and the feed may have one of them.
-            self.origin.doubt();
+            self.origin.outdate_all();
         }
-        self.health.written(written)
+        self.health.record(written)
     }
 
     /// Whom a write waited for, or what the database said of it.
-    async fn who_holds(&self, said: String) -> String {
+    async fn lock_holders_or(&self, said: String) -> String {
         match self.lock_holders().await {
             Ok(holders) if !holders.is_empty() => holders.join("; "),
             Ok(_) => said,
@@ -370,7 +370,7 @@ impl Store {
 }
 
 /// Gives a connection back to its pool, or drops it when it may lead to a primary that was demoted.
-fn settled<DB: sqlx::Database, T>(
+fn release<DB: sqlx::Database, T>(
     mut connection: PoolConnection<DB>,
     done: Result<T, sqlx::Error>,
 ) -> Result<T, StoreError> {

@@ -16,27 +16,19 @@ fuzz_target!(|text: &str| {
     if a.tokens().count() + b.tokens().count() > 24 {
         return;
     }
-    let (both, either) = (a.intersection(&b), a.union(&b));
+    let both = a.intersection(&b);
 
-    for token in either.tokens() {
-        assert!(a.contains(token) || b.contains(token));
+    for token in a.tokens().chain(b.tokens()) {
         assert_eq!(both.contains(token), a.contains(token) && b.contains(token));
     }
     assert!(both.is_subset_of(&a) && both.is_subset_of(&b));
-    assert!(a.is_subset_of(&either) && b.is_subset_of(&either));
-    assert!(same(&both, &b.intersection(&a)) && same(&either, &b.union(&a)));
-    // The left operand keeps its order, so these hold to the letter.
-    assert!(a.intersection(&a) == a && a.union(&a) == a);
-    assert!(a.intersection(&either) == a && a.union(&both) == a);
+    assert!(same(&both, &b.intersection(&a)));
+    // The left operand keeps its order, so these are equal as texts too.
+    assert!(a.intersection(&a) == a);
     assert_eq!(a.is_subset_of(&b), both == a);
-    assert_eq!(a.is_subset_of(&b), same(&either, &b));
     assert_eq!(a.is_empty(), a.tokens().next().is_none());
 
     assert_eq!(both.to_string().parse::<Scope>(), Ok(both));
-    // A union may be longer than any scope that is read.
-    if let Ok(read) = either.as_str().parse::<Scope>() {
-        assert_eq!(read, either);
-    }
 });
 
 /// Reads a scope, and holds the answer against the grammar as written here.

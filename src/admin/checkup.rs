@@ -6,7 +6,7 @@ use super::Admin;
 use crate::crypto::certificate::Certificate;
 use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
-use crate::model::credential::{Origin, StoredKey, StoredSecret};
+use crate::model::credential::{SecretOrigin, StoredKey, StoredSecret};
 use crate::model::profile::Profile;
 use crate::model::resource::{Resource, TokenTyp};
 use crate::store::secrets::MAX_IMPORTED;
@@ -59,7 +59,7 @@ impl Admin {
                 faults.push(RegistrationFault::UnusableCertificate { kid: Arc::clone(&key.kid), fault });
             }
         }
-        let works = |secret: &&StoredSecret| secret.origin == Origin::Imported && secret.revoked_at.is_none();
+        let works = |secret: &&StoredSecret| secret.origin == SecretOrigin::Imported && secret.revoked_at.is_none();
         let imported = client.secrets.iter().filter(works).count();
         if imported > usize::try_from(MAX_IMPORTED).unwrap_or(2) {
             faults.push(RegistrationFault::ImportedSecrets(imported));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::document::with_client;
-use super::{Admin, AdminError, Outcome, Reported, Warning};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::secret::new_secret_id;
 use crate::model::certificate::RegisteredCertificate;
@@ -72,7 +72,7 @@ impl Admin {
         &self,
         client_id: &ClientId,
         certificate: NewCertificate,
-    ) -> Reported<ClientCertificate> {
+    ) -> AdminResult<ClientCertificate> {
         let (registered, expires_at, warnings) = match certificate {
             NewCertificate::Name(name) => {
                 let warning = (!self.policy.has_client_ca).then_some(Warning::NoClientCa);
@@ -99,9 +99,9 @@ impl Admin {
     }
 
     /// The certificates of a client, or of all clients, and their last uses.
-    pub async fn client_certificates(&self, client_id: Option<&ClientId>) -> Reported<Vec<ClientCertificate>> {
+    pub async fn client_certificates(&self, client_id: Option<&ClientId>) -> AdminResult<Vec<ClientCertificate>> {
         let Outcome { value: clients, warnings } = self.each_client(client_id).await?;
-        let uses = self.store.certificate_uses(client_id.map(ClientId::as_str)).await?;
+        let uses = self.store.certificates_last_used(client_id.map(ClientId::as_str)).await?;
         Ok(Outcome {
             value: clients.iter().flat_map(|client| ClientCertificate::all(client, &uses)).collect(),
             warnings,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::document::with_client;
-use super::{Admin, AdminError, Outcome, Reported, Warning};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::json::{self, JsonError};
 use crate::crypto::jwk_set::{JwkSet, Skipped};
@@ -101,7 +101,7 @@ impl Admin {
         client_id: &ClientId,
         keys: Vec<VerifyingKey>,
         expires_in: Option<ExpiresIn>,
-    ) -> Reported<Vec<ClientKey>> {
+    ) -> AdminResult<Vec<ClientKey>> {
         let now = self.now();
         let stored = |key: VerifyingKey| StoredKey {
             kid: key.kid().unwrap_or(key.jkt()).into(),
@@ -144,9 +144,9 @@ impl Admin {
     }
 
     /// The keys of a client, or of all clients, and their last uses.
-    pub async fn client_keys(&self, client_id: Option<&ClientId>) -> Reported<Vec<ClientKey>> {
+    pub async fn client_keys(&self, client_id: Option<&ClientId>) -> AdminResult<Vec<ClientKey>> {
         let Outcome { value: clients, warnings } = self.each_client(client_id).await?;
-        let uses = self.store.key_uses(client_id.map(ClientId::as_str)).await?;
+        let uses = self.store.keys_last_used(client_id.map(ClientId::as_str)).await?;
         Ok(Outcome { value: clients.iter().flat_map(|client| ClientKey::all(client, &uses)).collect(), warnings })
     }
 

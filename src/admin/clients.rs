@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::change::{Change, as_a_table};
 use super::client_certs::ClientCertificate;
 use super::client_keys::ClientKey;
-use super::{Admin, AdminError, Outcome, Reported, Warning};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::jwk::Alg;
 use crate::model::claims::RegisteredClaims;
 use crate::model::client::{AssertionAudience, Client, ClientScope, DefaultScopeError};
@@ -116,7 +116,7 @@ pub fn document(client: &Client) -> Value {
 
 impl Admin {
     /// Creates a client, with a first secret or none.
-    pub async fn create_client(&self, client: Client, secret: Option<&NewSecret>) -> Reported<Client> {
+    pub async fn create_client(&self, client: Client, secret: Option<&NewSecret>) -> AdminResult<Client> {
         let client = Client { created_at: self.now(), ..client };
         let warnings = self.token_size(&client).await?;
         self.store.create_client(&client, secret).await?;
@@ -124,7 +124,7 @@ impl Admin {
     }
 
     /// Changes a client. The value is `false` when it has these values already.
-    pub async fn change_client(&self, id: &ClientId, patch: ClientPatch) -> Reported<bool> {
+    pub async fn change_client(&self, id: &ClientId, patch: ClientPatch) -> AdminResult<bool> {
         let mut client = self.client(id).await?;
         client.resources = as_a_table(client.resources);
         let before = document(&client);
@@ -174,10 +174,10 @@ impl Admin {
     pub async fn client_details(&self, id: &ClientId) -> Result<ClientDetails, AdminError> {
         let client = self.client(id).await?;
         let secrets = self.store.secrets(Some(id.as_str())).await?;
-        let key_uses = self.store.key_uses(Some(id.as_str())).await?;
-        let certificate_uses = self.store.certificate_uses(Some(id.as_str())).await?;
-        let keys = ClientKey::all(&client, &key_uses);
-        let certificates = ClientCertificate::all(&client, &certificate_uses);
+        let keys_last_used = self.store.keys_last_used(Some(id.as_str())).await?;
+        let certificates_last_used = self.store.certificates_last_used(Some(id.as_str())).await?;
+        let keys = ClientKey::all(&client, &keys_last_used);
+        let certificates = ClientCertificate::all(&client, &certificates_last_used);
         Ok(ClientDetails { client, secrets, keys, certificates })
     }
 
@@ -190,7 +190,7 @@ impl Admin {
     }
 
     /// The client `id`, or all that can be read, by id.
-    pub(super) async fn each_client(&self, id: Option<&ClientId>) -> Reported<Vec<Arc<Client>>> {
+    pub(super) async fn each_client(&self, id: Option<&ClientId>) -> AdminResult<Vec<Arc<Client>>> {
         if let Some(id) = id {
             return Ok(Outcome { value: vec![Arc::new(self.client(id).await?)], warnings: Vec::new() });
         }

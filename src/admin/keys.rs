@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Admin, AdminError, Outcome, Reported, Warning};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::model::time::{Span, UnixTime};
@@ -91,7 +91,7 @@ impl Admin {
     }
 
     /// All signing keys with their states, by algorithm.
-    pub async fn keys(&self) -> Reported<Vec<ListedKey>> {
+    pub async fn keys(&self) -> AdminResult<Vec<ListedKey>> {
         let (sealing_key, mut warnings) = match (self.sealing_key)() {
             Ok(key) => (Some(key), Vec::new()),
             Err(error) => (None, vec![Warning::NoPublicKeys(error)]),
@@ -116,7 +116,7 @@ impl Admin {
     }
 
     /// One signing key with its state.
-    pub async fn key(&self, kid: &str) -> Reported<ListedKey> {
+    pub async fn key(&self, kid: &str) -> AdminResult<ListedKey> {
         let Outcome { value, mut warnings } = self.keys().await?;
         warnings
             .retain(|warning| !matches!(warning, Warning::KeyNotOpened(StoreError::Malformed { id, .. }) if id != kid));

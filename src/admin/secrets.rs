@@ -1,11 +1,11 @@
 //! Client secrets: generate, import, rotate with overlap, revoke, retire, list.
 
-use super::{Admin, AdminError, Outcome, Reported, Warning};
-use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
+use crate::crypto::secret::{ClientSecret, HashMemory, SecretHash, new_secret_id};
 use crate::crypto::secret_tag::TagKey;
 use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
-use crate::model::credential::Origin;
+use crate::model::credential::SecretOrigin;
 use crate::model::lifetime::{ExpiresIn, UnusedFor};
 use crate::model::time::{Span, UnixTime};
 use crate::store::secrets::{NewSecret, SecretSummary};
@@ -56,7 +56,7 @@ pub fn chosen_secret(bytes: &[u8]) -> Result<ClientSecret, ChosenSecretError> {
 
 impl Admin {
     /// Generates a secret for a client, which has it once it is stored.
-    pub async fn generate_secret(&self, client_id: &ClientId, options: SecretOptions) -> Reported<GeneratedSecret> {
+    pub async fn generate_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         let tag_keys = self.usable_tag_keys().await?;
         let mut made = self.new_secret(client_id, tag_keys.first(), options)?;
         made.warnings.extend(tag_keys.is_empty().then_some(Warning::Untagged));
@@ -70,7 +70,7 @@ impl Admin {
         client_id: &ClientId,
         options: SecretOptions,
         reachable: bool,
-    ) -> Reported<GeneratedSecret> {
+    ) -> AdminResult<GeneratedSecret> {
         let tag_keys = if reachable { self.tag_keys_for_seed().await? } else { Vec::new() };
         self.new_secret(client_id, tag_keys.first(), options)
     }
@@ -82,10 +82,10 @@ impl Admin {
         client_id: &ClientId,
         tag_key: Option<&TagKey>,
         options: SecretOptions,
-    ) -> Reported<GeneratedSecret> {
+    ) -> AdminResult<GeneratedSecret> {
         let secret_id = new_secret_id()?;
         let secret = ClientSecret::generate(client_id.as_str(), &secret_id, tag_key)?;
-        let origin = tag_key.map_or(Origin::Named, |key| Origin::Tagged(key.kid()));
+        let origin = tag_key.map_or(SecretOrigin::Untagged, |key| SecretOrigin::Tagged(key.kid()));
         let stored = self.row(&secret, secret_id, origin, options)?;
         let permitted = self.policy.profile.permits_method(AuthMethod::ClientSecretBasic);
         let warnings = (!permitted).then_some(Warning::SecretsRefused).into_iter().collect();
@@ -96,24 +96,24 @@ impl Admin {
         &self,
         secret: &ClientSecret,
         secret_id: String,
-        origin: Origin,
+        origin: SecretOrigin,
         SecretOptions { label, expires_in }: SecretOptions,
     ) -> Result<NewSecret, AdminError> {
         let created_at = self.now();
-        let hash = SecretHash::new(secret.expose(), self.policy.argon2, &mut Memory::default())?;
+        let hash = SecretHash::new(secret.expose(), self.policy.argon2, &mut HashMemory::default())?;
         let expires_at = expires_in.map(|span| created_at.plus(span.into()));
         Ok(NewSecret { secret_id, hash, origin, label, created_at, expires_at })
     }
 
     /// Adds a secret beside those a client has.
-    pub async fn add_secret(&self, client_id: &ClientId, options: SecretOptions) -> Reported<GeneratedSecret> {
+    pub async fn add_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         let made = self.generate_secret(client_id, options).await?;
         self.store_secret(client_id, &made.value.stored).await?;
         Ok(made)
     }
 
     /// Adds a secret in place of all that have its label.
-    pub async fn replace_secret(&self, client_id: &ClientId, options: SecretOptions) -> Reported<GeneratedSecret> {
+    pub async fn replace_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         self.store.delete_secrets_labelled(client_id.as_str(), &options.label).await?;
         self.add_secret(client_id, options).await
     }
@@ -124,16 +124,16 @@ impl Admin {
         client_id: &ClientId,
         secret: &ClientSecret,
         options: SecretOptions,
-    ) -> Reported<NewSecret> {
+    ) -> AdminResult<NewSecret> {
         let mut warnings = Vec::new();
         let (secret_id, origin) = match secret.secret_id() {
             Some(secret_id) => {
                 let tag_keys = self.usable_tag_keys().await?;
                 warnings.extend(tag_keys.is_empty().then_some(Warning::Untagged));
                 let tagged_by = secret.tagged_by(client_id.as_str(), &tag_keys);
-                (secret_id.to_owned(), tagged_by.map_or(Origin::Named, Origin::Tagged))
+                (secret_id.to_owned(), tagged_by.map_or(SecretOrigin::Untagged, SecretOrigin::Tagged))
             }
-            None => (new_secret_id()?, Origin::Imported),
+            None => (new_secret_id()?, SecretOrigin::Imported),
         };
         let stored = self.row(secret, secret_id, origin, options)?;
         self.store_secret(client_id, &stored).await?;

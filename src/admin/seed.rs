@@ -1,7 +1,7 @@
 //! A registration as a migration, true on both databases.
 
 use crate::model::client::Client;
-use crate::model::credential::Origin;
+use crate::model::credential::SecretOrigin;
 use crate::model::time::Span;
 use crate::store::secrets::NewSecret;
 
@@ -27,7 +27,7 @@ pub fn client(client: &Client, secret: Option<&NewSecret>) -> String {
         );
     }
     if let Some(secret) = secret {
-        if secret.origin == Origin::Named {
+        if secret.origin == SecretOrigin::Untagged {
             sql += "-- Made away from the server's database and sealing key, so the secret carries no tag: a guess at it costs a hash.\n";
         }
         sql += &format!(

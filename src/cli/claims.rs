@@ -26,7 +26,7 @@ pub(super) fn registered(
     values: Vec<(String, Value)>,
 ) -> anyhow::Result<RegisteredClaims> {
     for (name, text) in texts.iter().filter(|(_, text)| looks_like_json(text)) {
-        shell.say(&format!(
+        shell.info(&format!(
             "note: --claim {name}={text} sets a string; for the JSON value write --claim-json '{name}={text}'"
         ))?;
     }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::claims::{self, json_claim};
 use super::disclosure::{self, SHOWN_ONCE, SecretFile};
 use super::open::{self, Purpose};
-use super::{Shell, WHERE, key_value};
+use super::{REVOCATION_REACH, Shell, key_value};
 use crate::admin::clients::{ClientPatch, document};
 use crate::admin::secrets::{GeneratedSecret, SecretOptions};
 use crate::admin::{AdminError, Change, seed};
@@ -133,11 +133,11 @@ impl Command {
             Self::Disable { id } => switch(shell, &id, false).await,
             Self::RevokeTokens { id } => {
                 shell.admin(Purpose::Change).await?.revoke_tokens_of(&id).await?;
-                shell.say(&format!("the tokens of client {id} are revoked{WHERE}"))
+                shell.info(&format!("the tokens of client {id} are revoked{REVOCATION_REACH}"))
             }
             Self::Delete { id } => {
                 shell.admin(Purpose::Change).await?.delete_client(&id).await?;
-                shell.say(&format!("client {id} is deleted and its tokens are revoked{WHERE}"))
+                shell.info(&format!("client {id} is deleted and its tokens are revoked{REVOCATION_REACH}"))
             }
             Self::Set(set) => set.run(shell).await,
             Self::Secret(command) => command.run(shell).await,
@@ -211,7 +211,7 @@ async fn print_seed(
     let migration = seed::client(client, secret.as_ref().map(|made| &made.stored));
     let file = secret_file(secret.as_ref(), path)?;
     if let (Some(made), None) = (&secret, &file) {
-        shell.say(made.secret.expose())?;
+        shell.info(made.secret.expose())?;
     }
     shell.print(&json!({"sql": migration}), || migration.clone())?;
     file.map_or(Ok(()), SecretFile::publish)
@@ -226,14 +226,14 @@ async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<(
     let changed = shell.admin(Purpose::Change).await?.set_client_enabled(id, enabled).await?;
     let state = if enabled { "enabled" } else { "disabled" };
     if !changed {
-        return shell.say(&format!("nothing changed: client {id} is {state} already"));
+        return shell.info(&format!("nothing changed: client {id} is {state} already"));
     }
-    let tokens = if enabled { String::new() } else { format!(" and its tokens count for nothing{WHERE}") };
-    shell.say(&format!("client {id} is {state}{tokens}"))
+    let tokens = if enabled { String::new() } else { format!(" and its tokens count for nothing{REVOCATION_REACH}") };
+    shell.info(&format!("client {id} is {state}{tokens}"))
 }
 
 async fn list(shell: &Shell) -> anyhow::Result<()> {
-    let clients = shell.admin(Purpose::Look).await?.clients().await?;
+    let clients = shell.admin(Purpose::Read).await?.clients().await?;
     let value = |(id, client): &(String, Result<Arc<Client>, StoreError>)| match client {
         Ok(client) => document(client),
         Err(fault) => json!({"client_id": id, "malformed": fault.to_string()}),
@@ -249,7 +249,7 @@ async fn list(shell: &Shell) -> anyhow::Result<()> {
 }
 
 async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
-    let details = shell.admin(Purpose::Look).await?.client_details(id).await?;
+    let details = shell.admin(Purpose::Read).await?.client_details(id).await?;
     shell.print(&details.document(), || {
         let client = &details.client;
         let resources: Vec<&str> = client.resources.iter().map(ResourceId::as_str).collect();

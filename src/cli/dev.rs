@@ -19,21 +19,21 @@ use crate::telemetry::Logging;
 use crate::{serve, telemetry};
 
 pub(super) async fn run(shell: Shell, mut signals: Signals) -> anyhow::Result<()> {
-    let Prepared { config, store, logging, announce } = tokio::select! {
+    let DevServer { config, store, logging, announce } = tokio::select! {
         prepared = prepare(shell) => prepared?,
         () = signals.stop() => return Ok(()),
     };
     serve::run(config, store, &logging, Some(announce), signals).await
 }
 
-struct Prepared {
+struct DevServer {
     config: Config,
     store: Store,
     logging: Logging,
     announce: serve::Announce,
 }
 
-async fn prepare(mut shell: Shell) -> anyhow::Result<Prepared> {
+async fn prepare(mut shell: Shell) -> anyhow::Result<DevServer> {
     const CLIENT: &str = "demo";
     const SCOPE: &str = "read:data write:data";
     const LABEL: &str = "grantd dev";
@@ -80,5 +80,5 @@ async fn prepare(mut shell: Shell) -> anyhow::Result<Prepared> {
         // Without a reader the server still serves.
         drop(writeln!(io::stdout(), "{text}"));
     };
-    Ok(Prepared { config, store, logging, announce: Box::new(announce) })
+    Ok(DevServer { config, store, logging, announce: Box::new(announce) })
 }

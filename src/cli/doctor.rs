@@ -46,7 +46,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             return Ok(vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")]);
         }
         Schema::Newer { by } => {
-            shell.say(&format!(
+            shell.info(&format!(
                 "note: a newer grantd has applied {by} migrations that this version does not know; it works on them too"
             ))?;
         }
@@ -95,7 +95,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
                     of_resource.map(|fault| format!("resource {uri}: {}", phrases::fault(&fault, uri.as_str()))),
                 );
                 if resource.token_typ == TokenTyp::Jwt && config.profile == Profile::Default {
-                    shell.say(&format!(
+                    shell.info(&format!(
                         "note: tokens for {uri} have typ JWT, so its API has to tell them from other JWTs by iss and aud"
                     ))?;
                 }
@@ -106,10 +106,10 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     let mut clients: Vec<_> = everything.clients.into_iter().collect();
     clients.sort_by(|a, b| a.0.cmp(&b.0));
     let readable: Vec<&Client> = clients.iter().filter_map(|(_, client)| client.as_ref()?.as_deref().ok()).collect();
-    for published::Published { client_id, found } in published::examine(config, &readable, ours).await? {
+    for published::PublishedSet { client_id, found } in published::examine(config, &readable, ours).await? {
         match found {
             Ok(None) => {}
-            Ok(Some(skipped)) => shell.say(&format!("note: client {client_id}: {skipped}"))?,
+            Ok(Some(skipped)) => shell.info(&format!("note: client {client_id}: {skipped}"))?,
             Err(fault) => faults.push(format!("client {client_id}: {fault}")),
         }
     }

@@ -69,7 +69,7 @@ pub(super) enum Command {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List | Self::Show { .. } | Self::Tag(tag::Command::List) => Purpose::Look,
+            Self::List | Self::Show { .. } | Self::Tag(tag::Command::List) => Purpose::Read,
             Self::Rotate { .. } | Self::Remove { .. } | Self::Tag(_) => Purpose::Change,
             Self::Generate { .. } | Self::Import { .. } => Purpose::Create,
         }
@@ -107,7 +107,7 @@ impl Command {
             Self::Remove { kid, now: _ } => {
                 let made = admin.remove_key(&kid).await?;
                 let next = made.map(|key| format!("; {} was made and signs from now on", key.kid)).unwrap_or_default();
-                shell.say(&format!(
+                shell.info(&format!(
                     "key {kid} is removed: tokens it signed no longer verify where the key set is fetched again{next}"
                 ))
             }

@@ -17,7 +17,7 @@ use crate::store::{Database, Store, StoreError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// It only reads. No file, directory or key is made, and no schema is changed.
-    Look,
+    Read,
     /// It changes what is registered, so the database has to exist: on a new one it could only fail, or claim that it
     /// revoked something.
     Change,
@@ -30,7 +30,7 @@ impl Shell {
     /// command only looks; PostgreSQL has to be.
     pub(super) async fn admin(&self, purpose: Purpose) -> anyhow::Result<Admin> {
         let mut config = self.config()?;
-        config.make_sealing_key &= purpose != Purpose::Look;
+        config.make_sealing_key &= purpose != Purpose::Read;
         match missing(&config.database) {
             Some(path) if purpose != Purpose::Create => return Err(self.no_database(&config, path).into()),
             Some(_) => self.make_database(&config)?,
@@ -39,7 +39,7 @@ impl Shell {
         let store = Store::open(&config.database, 2);
         match (&config.database, store.schema().await?) {
             (_, Schema::Usable | Schema::Newer { .. }) => {}
-            (Database::Sqlite(_), Schema::Older { .. }) if purpose != Purpose::Look => {
+            (Database::Sqlite(_), Schema::Older { .. }) if purpose != Purpose::Read => {
                 drop(prepare::prepare_database(&config, &store).await?);
             }
             (_, Schema::Older { pending }) => {
@@ -53,7 +53,7 @@ impl Shell {
     pub(super) fn make_database(&self, config: &Config) -> anyhow::Result<()> {
         if let Some(path) = missing(&config.database) {
             prepare::make_room(config)?;
-            self.say(&format!("note: made a new, empty database: {}", absolute(path)))?;
+            self.info(&format!("note: made a new, empty database: {}", absolute(path)))?;
         }
         Ok(())
     }

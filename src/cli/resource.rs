@@ -96,7 +96,7 @@ struct Changes {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List | Self::Show { .. } => Purpose::Look,
+            Self::List | Self::Show { .. } => Purpose::Read,
             Self::Set(_) | Self::Delete { .. } => Purpose::Change,
             Self::Create(_) => Purpose::Create,
         }
@@ -136,14 +136,14 @@ impl Command {
                     introspectors: named.then_some(changes.introspect_by).into(),
                 };
                 if admin.change_resource(&uri, patch).await? {
-                    shell.say(&format!("resource {uri} is changed, within a second on every replica"))
+                    shell.info(&format!("resource {uri} is changed, within a second on every replica"))
                 } else {
-                    shell.say(&format!("nothing changed: resource {uri} has these values already"))
+                    shell.info(&format!("nothing changed: resource {uri} has these values already"))
                 }
             }
             Self::Delete { uri } => {
                 admin.delete_resource(&uri).await?;
-                shell.say(&format!("resource {uri} is deleted"))
+                shell.info(&format!("resource {uri} is deleted"))
             }
         }
     }

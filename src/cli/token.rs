@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::open::Purpose;
-use super::{Shell, WHERE};
+use super::{REVOCATION_REACH, Shell};
 use crate::admin::inspection::Inspection;
 use crate::model::time::UnixTime;
 use crate::telemetry::printable::one_line;
@@ -37,7 +37,7 @@ impl Command {
             Self::Revoke => revoke(shell).await,
             Self::RevokeAll { now: _ } => {
                 shell.admin(Purpose::Change).await?.revoke_all_tokens().await?;
-                shell.say(&format!("all tokens issued until now are revoked{WHERE}"))
+                shell.info(&format!("all tokens issued until now are revoked{REVOCATION_REACH}"))
             }
         }
     }
@@ -55,13 +55,13 @@ fn token_from_stdin() -> anyhow::Result<String> {
 async fn revoke(shell: &Shell) -> anyhow::Result<()> {
     let token = token_from_stdin()?;
     let revoked = shell.admin(Purpose::Change).await?.revoke_token(&token).await?;
-    shell.say(&format!("token {} of client {} is revoked{WHERE}", revoked.jti, revoked.client_id))
+    shell.info(&format!("token {} of client {} is revoked{REVOCATION_REACH}", revoked.jti, revoked.client_id))
 }
 
 async fn inspect(shell: &Shell) -> anyhow::Result<()> {
     let token = token_from_stdin()?;
     let (header, claims) = parts(&token)?;
-    let inspected = shell.admin(Purpose::Look).await?.inspect_token(&token, header, claims).await?;
+    let inspected = shell.admin(Purpose::Read).await?.inspect_token(&token, header, claims).await?;
     let Inspection { header, claims, faults } = inspected;
     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let value = json!({"valid": faults.is_empty(), "faults": faults, "header": header, "claims": claims});

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{At, ConfigError, Settings, Sources};
+use super::{ConfigError, SettingRef, Settings, Sources};
 use crate::model::issuer::{Issuer, IssuerError};
 use crate::model::profile::Profile;
 use crate::transport::tls::Files;
 use crate::transport::tls::clients::ClientFiles;
 
 /// The public listener.
-pub(super) struct Public {
+pub(super) struct PublicListener {
     pub(super) listen: SocketAddr,
     pub(super) tls: Option<Files>,
     pub(super) issuer: Option<Issuer>,
@@ -38,8 +38,8 @@ pub struct ClientCertificates {
     pub files: ClientFiles,
 }
 
-pub(super) fn public(settings: &Settings, sources: &Sources, profile: Profile) -> Result<Public, ConfigError> {
-    let at = |key: &'static str| At { key, sources };
+pub(super) fn public(settings: &Settings, sources: &Sources, profile: Profile) -> Result<PublicListener, ConfigError> {
+    let at = |key: &'static str| SettingRef { key, sources };
     let server = &settings.server;
     let tls = pair(&server.tls.cert_file, &server.tls.key_file)
         .map_err(|()| at("server.tls").wrong("set both server.tls.cert_file and server.tls.key_file, or neither"))?;
@@ -70,11 +70,11 @@ pub(super) fn public(settings: &Settings, sources: &Sources, profile: Profile) -
     if profile == Profile::Fapi2 && !issuer.as_ref().is_some_and(Issuer::is_https) {
         return Err(at("issuer").wrong("fapi2 needs an https URL, such as https://auth.example.com"));
     }
-    Ok(Public { listen, tls, issuer })
+    Ok(PublicListener { listen, tls, issuer })
 }
 
 pub(super) fn client_certificates(settings: &Settings, sources: &Sources) -> Result<ClientCertificates, ConfigError> {
-    let at = |key: &'static str| At { key, sources };
+    let at = |key: &'static str| SettingRef { key, sources };
     let (server, mtls) = (&settings.server, &settings.server.mtls);
     let named = |path: &Path| Some(path.to_owned()).filter(|path| !path.as_os_str().is_empty());
     let files = ClientFiles { ca: named(&mtls.client_ca_file), crl: named(&mtls.client_crl_file) };
@@ -129,7 +129,7 @@ pub(super) fn apart(
     for (key, address) in [("admin.listen", Some(admin)), ("server.mtls.listen", mtls.map(|mtls| mtls.listen))] {
         let Some(address) = address else { continue };
         if let Some((other, theirs)) = taken.iter().find(|(_, theirs)| collide(address, *theirs)) {
-            return Err(At { key, sources }
+            return Err(SettingRef { key, sources }
                 .wrong(&format!("{address} is taken by {other} ({theirs}); give each listener a port of its own")));
         }
         taken.push((key, address));

@@ -19,13 +19,13 @@ pub(super) enum Kind {
 }
 
 /// Lists the keys of a section, or the one key of a value, under its dotted name.
-pub(super) trait Listed {
+pub(super) trait ListKeys {
     fn list(name: &str, keys: &mut Vec<(String, Kind)>);
 }
 
 macro_rules! kinds {
     ($($type:ty: $kind:expr),* $(,)?) => {
-        $(impl Listed for $type {
+        $(impl ListKeys for $type {
             fn list(name: &str, keys: &mut Vec<(String, Kind)>) {
                 keys.push((name.to_owned(), $kind));
             }
@@ -58,10 +58,10 @@ macro_rules! section {
             }
         }
 
-        impl Listed for $name {
+        impl ListKeys for $name {
             fn list(name: &str, keys: &mut Vec<(String, Kind)>) {
                 let prefix = if name.is_empty() { String::new() } else { format!("{name}.") };
-                $(<$type as Listed>::list(&format!("{prefix}{}", stringify!($key)), keys);)*
+                $(<$type as ListKeys>::list(&format!("{prefix}{}", stringify!($key)), keys);)*
             }
         }
     };

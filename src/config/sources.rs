@@ -42,7 +42,7 @@ impl Sources {
                 remedy: "arguments can be read by every process; use GRANTD__DATABASE__URL or database.url_file".into(),
             });
         }
-        let environment = ours(environment)?;
+        let environment = grantd_variables(environment)?;
         let file = match named.map(Path::to_owned).or_else(|| environment.get(CONFIG).map(PathBuf::from)) {
             Some(path) if file::is_there(&path)? => Some(path),
             Some(path) => return Err(file::fault(&path, "there is no such file")),
@@ -134,14 +134,14 @@ impl Sources {
 
     /// A variable that is almost `DATABASE_URL`, which some other program may have meant.
     #[must_use]
-    pub fn nearly_database_url(&self) -> Option<&str> {
+    pub fn similar_to_database_url(&self) -> Option<&str> {
         let nearly = |name: &&String| name.as_str() != DATABASE_URL && plain(name) == plain(DATABASE_URL);
         self.environment.keys().find(nearly).map(String::as_str)
     }
 }
 
 /// The variables that grantd reads, out of those of the process. Values are never quoted: each may be a secret.
-fn ours(
+fn grantd_variables(
     environment: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
 ) -> Result<HashMap<String, String>, ConfigError> {
     let mut names: Vec<String> = keys().iter().map(|(key, _)| variable(key)).collect();

@@ -84,7 +84,7 @@ pub fn new_secret_id() -> Result<String, NoEntropy> {
 /// What argon2id is made to cost: KiB of memory, passes, lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HashParams {
-    /// Memory in KiB.
+    /// HashMemory in KiB.
     pub m: u32,
     /// Passes over the memory.
     pub t: u32,
@@ -188,7 +188,7 @@ impl SecretHash {
     ///
     /// # Errors
     /// [`HashError::NoEntropy`], or a cost outside the bounds.
-    pub fn new(secret: &str, params: HashParams, memory: &mut Memory) -> Result<Self, HashError> {
+    pub fn new(secret: &str, params: HashParams, memory: &mut HashMemory) -> Result<Self, HashError> {
         let params = params.checked()?;
         let salt = random::<16>()?;
         let mut output = [0; 32];
@@ -198,7 +198,7 @@ impl SecretHash {
 
     /// Whether `secret` is the one that was hashed; compares in constant time.
     #[must_use]
-    pub fn verify(&self, secret: &str, memory: &mut Memory) -> bool {
+    pub fn verify(&self, secret: &str, memory: &mut HashMemory) -> bool {
         let mut output = [0; MAX_OUTPUT];
         let (salt, expected) = self.parts();
         let Some(output) = output.get_mut(..expected.len()) else { return false };
@@ -265,9 +265,9 @@ impl fmt::Debug for SecretHash {
 
 /// Working memory of argon2, kept between runs so that hashing does not allocate.
 #[derive(Default)]
-pub struct Memory(Vec<Block>);
+pub struct HashMemory(Vec<Block>);
 
-impl Memory {
+impl HashMemory {
     fn run(&mut self, params: HashParams, secret: &[u8], salt: &[u8], output: &mut [u8]) -> Result<(), HashError> {
         let params = params.checked()?;
         let argon2 = params.argon2(output.len())?;
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn ops_01_a_hash_has_the_configured_cost_a_salt_of_its_own_and_reads_back() {
-        let mut memory = Memory::default();
+        let mut memory = HashMemory::default();
         let a = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         let b = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         assert_ne!(a.to_string(), b.to_string());
@@ -341,7 +341,7 @@ mod tests {
         // argon2-cffi: PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1).hash("some secure & non-standard secret")
         let made = "$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$4PTs6i9jvSbk26IegYamZi+9v3lOmSCppfpnmuUDP68";
         let hash: SecretHash = made.parse().unwrap();
-        assert!(hash.verify("some secure & non-standard secret", &mut Memory::default()));
+        assert!(hash.verify("some secure & non-standard secret", &mut HashMemory::default()));
         assert_eq!(hash.to_string(), made);
     }
 
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_long_secret_is_not_truncated() {
-        let mut memory = Memory::default();
+        let mut memory = HashMemory::default();
         let long = "x".repeat(200);
         let hash = SecretHash::new(&long, HashParams::default(), &mut memory).unwrap();
         assert!(!hash.verify(&format!("{}y", &long[..199]), &mut memory), "SEC-19");

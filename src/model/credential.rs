@@ -21,13 +21,13 @@ pub struct StoredSecret {
     /// argon2id, within the bounds of cost.
     pub hash: SecretHash,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: SecretOrigin,
     /// From when on it no longer works.
     pub expires_at: Option<UnixTime>,
     /// Since when it no longer works.
     pub revoked_at: Option<UnixTime>,
     /// What this process has seen of it.
-    pub seen: Arc<Seen>,
+    pub cache: Arc<VerificationCache>,
 }
 
 /// A public key for `private_key_jwt`.
@@ -47,7 +47,7 @@ pub struct StoredKey {
 
 impl StoredKey {
     /// Logs a warning when the certificate beside the key can authenticate nobody here. The key itself works.
-    pub fn warn_of_certificate(&self, client_id: &str) {
+    pub fn warn_about_certificate(&self, client_id: &str) {
         if let Some(reason) = self.key.x5c().and_then(Certificate::handshake_fault) {
             let kid = &*self.kid;
             tracing::warn!(
@@ -74,7 +74,7 @@ impl KeyCounts {
 
     /// Of each algorithm the larger.
     #[must_use]
-    pub fn or_more(mut self, other: Self) -> Self {
+    pub fn max(mut self, other: Self) -> Self {
         self.0.iter_mut().zip(other.0).for_each(|(count, other)| *count = other.max(*count));
         self
     }
@@ -103,21 +103,21 @@ pub struct StoredCertificate {
 
 /// Where a secret comes from, and so what a guess at it costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
+pub enum SecretOrigin {
     /// Made by grantd, with a tag under this key: a guess is told by its tag, without a hash.
     Tagged(TagKid),
     /// Made by grantd without a tag. It carries the id of its row, so there is one hash to try.
-    Named,
+    Untagged,
     /// Chosen elsewhere, so it carries nothing and has to be tried.
     Imported,
 }
 
 /// What a process has seen of a secret since it started. It belongs to one hash: whoever changes that begins anew.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct VerificationCache {
     used: LastUsed,
     /// A MAC of the secret that matched the hash, under a key that lives as long as the process.
-    verified: OnceLock<[u8; 32]>,
+    mac: OnceLock<[u8; 32]>,
 }
 
 /// When something last authenticated its client here, in seconds; 0 for not since we started.
@@ -171,9 +171,9 @@ impl LastUsed {
     }
 }
 
-impl Seen {
+impl VerificationCache {
     /// Notes a use.
-    pub fn used(&self, now: UnixTime) {
+    pub fn note_use(&self, now: UnixTime) {
         self.used.note(now);
     }
 
@@ -184,19 +184,19 @@ impl Seen {
     }
 
     /// Remembers the MAC of a secret that matched the hash. There is one such secret, so the first stays.
-    pub fn verify(&self, mac: [u8; 32]) {
-        self.verified.get_or_init(|| mac);
+    pub fn remember(&self, mac: [u8; 32]) {
+        self.mac.get_or_init(|| mac);
     }
 
     /// The MAC of the secret that matched the hash, once one has.
     #[must_use]
-    pub fn verified(&self) -> Option<&[u8; 32]> {
-        self.verified.get()
+    pub fn verified_mac(&self) -> Option<&[u8; 32]> {
+        self.mac.get()
     }
 
     /// The same past for a secret whose hash has changed: what was verified was not this one.
     #[must_use]
-    pub fn unverified(&self) -> Self {
-        Self { used: LastUsed(AtomicI64::new(self.used.0.load(Ordering::Relaxed))), verified: OnceLock::new() }
+    pub fn without_mac(&self) -> Self {
+        Self { used: LastUsed(AtomicI64::new(self.used.0.load(Ordering::Relaxed))), mac: OnceLock::new() }
     }
 }

@@ -42,12 +42,6 @@ impl Scope {
         Self::from_distinct(self.tokens().filter(|token| other.contains(token)))
     }
 
-    /// The tokens of both.
-    #[must_use]
-    pub fn union(&self, other: &Self) -> Self {
-        Self::from_distinct(self.tokens().chain(other.tokens().filter(|token| !self.contains(token))))
-    }
-
     /// Whether there is no token at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -136,7 +130,6 @@ mod tests {
         assert!(scope("b a").is_subset_of(&scope("a b c")));
         assert!(!scope("API:READ").is_subset_of(&scope("api:read")));
         assert_eq!(scope("a b c").intersection(&scope("c a")).to_string(), "a c");
-        assert_eq!(scope("a b").union(&scope("b c")).to_string(), "a b c");
     }
 
     #[test]

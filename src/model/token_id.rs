@@ -16,12 +16,6 @@ pub struct TokenId([u8; 16]);
 pub struct TokenIdError;
 
 impl TokenId {
-    /// An id of these bits.
-    #[must_use]
-    pub fn new(bits: [u8; 16]) -> Self {
-        Self(bits)
-    }
-
     /// Where it goes when ids are spread over `parts`.
     #[must_use]
     pub fn part(&self, parts: usize) -> usize {
@@ -51,7 +45,7 @@ mod tests {
 
     #[test]
     fn h54_an_id_has_one_spelling() {
-        let id = TokenId::new([7; 16]);
+        let id = TokenId([7; 16]);
         let text = id.to_string();
         assert_eq!((text.len(), text.parse()), (22, Ok(id)));
         for wrong in ["", "AAAA", &text[..21], &format!("{text}A"), &format!("{text}="), &format!("{}x", &text[..21])] {

@@ -9,7 +9,7 @@ use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::client_id::ClientId;
 use crate::model::credential::{LastUsed, StoredKey};
 use crate::model::time::{Span, UnixTime};
-use crate::store::spent::{Use, UseKind};
+use crate::store::spent::{SingleUseId, SingleUseKind};
 
 /// An assertion whose signature and claims are right. That it is the first of its `jti` is for the store to say.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Vouched {
     /// When that key was last used.
     pub used: Arc<LastUsed>,
     /// What is left to be spent.
-    pub spend: Use,
+    pub spend: SingleUseId,
 }
 
 /// What is asked of the assertions of one client.
@@ -107,7 +107,7 @@ fn check_decoy(assertion: &Unverified<'_>) {
 }
 
 /// RFC 7523 section 3, claim by claim.
-fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) -> Result<Use, ClientAuthError> {
+fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) -> Result<SingleUseId, ClientAuthError> {
     // draft-ietf-oauth-rfc7523bis section 4: the audience is the issuer identifier "as the sole value"; "Simple String
     // Comparison" (RFC 3986 section 6.2.1). C9: nothing can stand beside it.
     let aud = match claims.audience()? {
@@ -140,7 +140,12 @@ fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) ->
     let jti = claims.string("jti", JTI)?.ok_or(ClientAuthError::AssertionIncomplete("jti"))?;
     // H39: kept for longer than any replica would take it, by a clock that is a minute behind.
     let expires_at = exp.plus(EXP_LEEWAY).plus(REPLICA_SKEW);
-    Ok(Use { kind: UseKind::Assertion, owner: client_id.to_owned(), jti: sha256(jti.as_bytes()), expires_at })
+    Ok(SingleUseId {
+        kind: SingleUseKind::Assertion,
+        owner: client_id.to_owned(),
+        jti: sha256(jti.as_bytes()),
+        expires_at,
+    })
 }
 
 /// RFC 7523 section 2.2.
@@ -216,7 +221,7 @@ mod tests {
     #[test]
     fn jca_15_a_forgery_costs_the_same_whatever_keys_the_client_has() {
         let sets = [keys(0, None), keys(1, None), keys(TRIED_MAX, None), keys(20, None), keys(TRIED_MAX, Some("k"))];
-        let most = sets.iter().map(|keys| KeyCounts::of(keys)).fold(KeyCounts::default(), KeyCounts::or_more);
+        let most = sets.iter().map(|keys| KeyCounts::of(keys)).fold(KeyCounts::default(), KeyCounts::max);
         assert_eq!((most.with(SignatureAlg::Es256), most.with(SignatureAlg::EdDsa)), (TRIED_MAX, 1));
         for header in ["", r#","kid":"k1""#, r#","kid":"unknown""#] {
             let jwt = forged(header);

@@ -21,12 +21,12 @@ use crate::model::profile::Profile;
 use crate::model::time::UnixTime;
 use crate::state::client_jwks::ClientJwks;
 use crate::state::hashing::Lane;
-use crate::state::hashing::queue::{Place, Standing};
+use crate::state::hashing::queue::{Priority, QueueKey};
 use crate::state::registry::snapshot::Snapshot;
 use crate::state::registry::{Freshness, Registry};
-use crate::state::throttle::repeated::Repeated;
+use crate::state::throttle::repeated::RepeatedSecrets;
 use crate::state::throttle::{KnownSources, Throttle, network};
-use crate::store::spent::Use;
+use crate::store::spent::SingleUseId;
 
 /// The credential that a request carries, read but not checked.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub struct Authenticated {
     /// Whether the raw reading of a Basic secret was the right one: the client does not form-encode.
     pub raw_reading: bool,
     /// What it proved itself with, if that may be used once. It has not been spent: that comes after every other check.
-    pub spend: Option<Use>,
+    pub spend: Option<SingleUseId>,
 }
 
 /// What is decided on.
@@ -101,7 +101,7 @@ pub struct Authenticator {
     /// Slows down guessing.
     pub throttle: Throttle,
     /// Keeps a share of the hashes for secrets that are presented again while their client is slowed down.
-    pub repeated: Repeated,
+    pub repeated: RepeatedSecrets,
     /// Sources that a right secret has come from.
     pub known_sources: KnownSources,
     /// Chooses what an unknown client costs, always the same for the same id.
@@ -178,7 +178,7 @@ impl Authenticator {
         if let Err(error) = usable(client?, method, matched.secret, now) {
             return Some(Err(error.into()));
         }
-        matched.secret.seen.used(now);
+        matched.secret.cache.note_use(now);
         self.known_sources.add(source);
         let raw_reading = matched.reading > 0;
         Some(Ok(Authenticated { client: Arc::clone(client?), method, raw_reading, spend: None }))
@@ -231,17 +231,17 @@ impl Authenticator {
     ) -> Result<Authenticated, Error> {
         let Attempt { client_id, method, source, now } = *attempt;
         let snapshot = self.registry.snapshot().clone();
-        let standing = match tagged_by {
-            Some(_) => Standing::Tagged,
-            None if self.known_sources.contains(source) => Standing::KnownSource,
-            None => Standing::Unknown,
+        let priority = match tagged_by {
+            Some(_) => Priority::Tagged,
+            None if self.known_sources.contains(source) => Priority::KnownSource,
+            None => Priority::Unknown,
         };
         let trial = client_secret::Unverified {
             client_id,
             readings,
             tagged_by,
-            place: Place {
-                standing,
+            place: QueueKey {
+                priority,
                 client: self.decoys.hash_one(client_id),
                 source: self.decoys.hash_one(network(source)),
             },
@@ -280,7 +280,7 @@ impl Authenticator {
         usable(client, method, secret, now)?;
         self.throttle.succeeded(client_id, source);
         self.known_sources.add(source);
-        secret.seen.used(now);
+        secret.cache.note_use(now);
         if let Some(presented) = readings.get(reading).filter(|_| secret.hash.params().is_cheaper_than(self.cost)) {
             self.raise_cost(secret, presented);
         }
@@ -311,7 +311,7 @@ pub struct Outdated {
 
 /// Why a client is not there.
 fn no_such(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
-    if snapshot.is_broken(client_id) { ClientAuthError::Broken } else { ClientAuthError::Unknown }
+    if snapshot.is_malformed(client_id) { ClientAuthError::Broken } else { ClientAuthError::Unknown }
 }
 
 /// Why a secret that matched nothing did not: for the log, the answer is the same.

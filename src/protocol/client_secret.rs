@@ -10,15 +10,15 @@ use crate::crypto::secret::{ClientSecret, SecretHash};
 use crate::crypto::secret_tag::TagKid;
 use crate::crypto::{NoEntropy, equal, hmac_sha256, random};
 use crate::model::client::Client;
-use crate::model::credential::{Origin, SecretState, StoredSecret};
+use crate::model::credential::{SecretOrigin, SecretState, StoredSecret};
 use crate::model::time::UnixTime;
-use crate::state::hashing::queue::Place;
-use crate::state::hashing::{AttemptId, Lane, Trial};
+use crate::state::hashing::queue::QueueKey;
+use crate::state::hashing::{AttemptId, HashCheck, Lane};
 use crate::state::registry::snapshot::Snapshot;
 
 /// Recognises secrets that have matched their hash before, by a MAC under a key that never leaves the process.
 ///
-/// What is remembered stands with the stored secret that it matched (`Seen`), so it is bounded by the registry, and gone
+/// What is remembered stands with the stored secret that it matched (`VerificationCache`), so it is bounded by the registry, and gone
 /// when the hash changes.
 pub struct Memory(hmac::Key);
 
@@ -40,7 +40,7 @@ impl Memory {
             let mut secrets = client.into_iter().flat_map(|client| &client.secrets);
             let remembered = secrets.find(|secret| {
                 id.is_none_or(|id| *secret.secret_id == *id)
-                    && secret.seen.verified().is_some_and(|verified| equal(verified, &mac))
+                    && secret.cache.verified_mac().is_some_and(|verified| equal(verified, &mac))
             });
             if let Some(secret) = remembered {
                 return Some(Matched { secret, reading });
@@ -50,7 +50,7 @@ impl Memory {
     }
 
     /// Tells an attempt from every other: who shows what, and what it is held against.
-    fn attempt(&self, client_id: &str, trials: &[Trial]) -> AttemptId {
+    fn attempt(&self, client_id: &str, trials: &[HashCheck]) -> AttemptId {
         let hashes: Vec<String> = trials.iter().map(|trial| trial.hash.to_string()).collect();
         let mut parts = vec![client_id.as_bytes()];
         // Neither ids nor secrets nor hashes hold NUL, so parts cannot be shifted into each other.
@@ -62,7 +62,7 @@ impl Memory {
 
     /// Remembers that `presented` is `secret`.
     pub fn keep(&self, secret: &StoredSecret, presented: &ClientSecret) {
-        secret.seen.verify(self.mac(presented));
+        secret.cache.remember(self.mac(presented));
     }
 
     fn mac(&self, presented: &ClientSecret) -> [u8; 32] {
@@ -99,8 +99,9 @@ pub fn tagged<'a>(
 /// Whether any hash is needed to refuse it: none is for what can only be made up. Says nothing of the client.
 #[must_use]
 pub fn needs_hashes(snapshot: &Snapshot, readings: &[Arc<ClientSecret>], tagged: bool) -> bool {
-    let guess = snapshot.guess();
-    tagged || readings.iter().any(|secret| if secret.secret_id().is_some() { guess.named } else { guess.imported } > 0)
+    let guess = snapshot.guess_cost();
+    tagged
+        || readings.iter().any(|secret| if secret.secret_id().is_some() { guess.with_id } else { guess.without_id } > 0)
 }
 
 /// A secret that is not known again.
@@ -113,7 +114,7 @@ pub struct Unverified<'a> {
     /// The tag key that it was made under, if it was made by us.
     pub tagged_by: Option<TagKid>,
     /// Where it waits for its hash; the hash of the client in it also chooses what an unknown client costs.
-    pub place: Place,
+    pub place: QueueKey,
     /// The present.
     pub now: UnixTime,
 }
@@ -123,7 +124,7 @@ pub struct Unverified<'a> {
 pub struct Trials<'a> {
     /// Names what is presented, in whose name, and what it is held against.
     pub attempt: AttemptId,
-    held_against: Vec<Trial>,
+    held_against: Vec<HashCheck>,
     /// The stored secret of each, if it has one, and which reading it is held against.
     positions: Vec<(Option<&'a StoredSecret>, usize)>,
 }
@@ -146,9 +147,9 @@ pub fn trials<'a>(
             // It names its row, so there is one to try, if it can be that row's at all.
             Some(id) => {
                 let row = secrets.iter().find(|secret| *secret.secret_id == *id);
-                (row.into_iter().collect(), if tagged_by.is_some() { 1 } else { snapshot.guess().named })
+                (row.into_iter().collect(), if tagged_by.is_some() { 1 } else { snapshot.guess_cost().with_id })
             }
-            None => (imported(secrets, snapshot.guess().imported, now), snapshot.guess().imported),
+            None => (imported(secrets, snapshot.guess_cost().without_id, now), snapshot.guess_cost().without_id),
         };
         for nth in 0..wanted {
             let candidate = candidates.get(nth).copied();
@@ -158,7 +159,7 @@ pub fn trials<'a>(
                     SecretHash::decoy(snapshot.decoy_cost(place.client.rotate_left(u32::try_from(nth).unwrap_or(0))))
                 }
             };
-            held_against.push(Trial { secret: Arc::clone(presented), hash });
+            held_against.push(HashCheck { secret: Arc::clone(presented), hash });
             positions.push((candidate, reading));
         }
     }
@@ -169,7 +170,7 @@ pub fn trials<'a>(
 ///
 /// # Errors
 /// [`ClientAuthError::WrongSecret`], or [`Unavailable::Hashing`].
-pub async fn verify<'a>(lane: &Lane, place: Place, trials: Trials<'a>) -> Result<Matched<'a>, Error> {
+pub async fn verify<'a>(lane: &Lane, place: QueueKey, trials: Trials<'a>) -> Result<Matched<'a>, Error> {
     let Trials { attempt, held_against, positions } = trials;
     let matched = lane.first_match(place, attempt, held_against).await.map_err(|_| Unavailable::Hashing)?;
     match matched.and_then(|trial| positions.get(trial).copied()) {
@@ -181,7 +182,7 @@ pub async fn verify<'a>(lane: &Lane, place: Place, trials: Trials<'a>) -> Result
 /// The imported secrets to try: those that live first, the newest first.
 fn imported(secrets: &[StoredSecret], most: usize, now: UnixTime) -> Vec<&StoredSecret> {
     let mut candidates: Vec<&StoredSecret> =
-        secrets.iter().filter(|secret| secret.origin == Origin::Imported).collect();
+        secrets.iter().filter(|secret| secret.origin == SecretOrigin::Imported).collect();
     candidates.sort_by_key(|secret| secret.state(now) != SecretState::Live);
     candidates.truncate(most);
     candidates

@@ -12,7 +12,7 @@ use crate::crypto::jose::{Claims, JoseError, Kind, Unverified};
 use crate::crypto::{NoEntropy, sha256};
 use crate::model::profile::Profile;
 use crate::model::time::{Span, UnixTime};
-use crate::store::spent::{Use, UseKind};
+use crate::store::spent::{SingleUseId, SingleUseKind};
 
 use nonces::Nonces;
 
@@ -44,8 +44,13 @@ pub struct Proof {
 impl Proof {
     /// Its one use. C34: a `jti` says nothing of the same one under another key.
     #[must_use]
-    pub fn spend(&self) -> Use {
-        Use { kind: UseKind::DpopProof, owner: self.jkt.clone(), jti: self.jti, expires_at: self.expires_at }
+    pub fn spend(&self) -> SingleUseId {
+        SingleUseId {
+            kind: SingleUseKind::DpopProof,
+            owner: self.jkt.clone(),
+            jti: self.jti,
+            expires_at: self.expires_at,
+        }
     }
 }
 

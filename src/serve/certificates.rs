@@ -10,8 +10,8 @@ use crate::crypto::certificate::validity::Validity;
 use crate::model::event::Event;
 use crate::model::time::Clock;
 use crate::protocol::AuthorizationServer;
-use crate::telemetry::metrics::Ends;
-use crate::transport::tls::clients::Vouching;
+use crate::telemetry::metrics::TimeToExpiry;
+use crate::transport::tls::clients::HeaderCertificateVerifier;
 use crate::transport::tls::files::Version;
 use crate::transport::tls::{Tls, TlsError};
 
@@ -38,7 +38,7 @@ struct Part {
 #[derive(Debug)]
 enum Source {
     Listener(Arc<Tls>),
-    Header(Arc<Vouching>),
+    Header(Arc<HeaderCertificateVerifier>),
 }
 
 /// What a look at the files found.
@@ -78,7 +78,7 @@ impl Certificates {
 
     /// The ends that `grantd_credential_expires_seconds` tells.
     #[must_use]
-    pub fn ends(self: &Arc<Self>, server: &Arc<AuthorizationServer>) -> Ends {
+    pub fn ends(self: &Arc<Self>, server: &Arc<AuthorizationServer>) -> TimeToExpiry {
         let (certificates, server) = (Arc::clone(self), Arc::clone(server));
         Box::new(move || {
             let now = server.clock.now();

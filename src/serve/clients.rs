@@ -14,8 +14,8 @@ use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::protocol::metadata::MutualTls;
 use crate::transport::fetch::Fetcher;
-use crate::transport::tls::clients::Vouching;
-use crate::transport::tls::{Terms, Tls, pem_items};
+use crate::transport::tls::clients::HeaderCertificateVerifier;
+use crate::transport::tls::{Tls, TlsOptions, pem_items};
 
 /// What was read for clients with certificates.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +23,7 @@ pub struct MutualTlsFiles {
     /// For the listener that asks for certificates.
     pub listener: Option<Arc<Tls>>,
     /// For certificates in a header field of a proxy.
-    pub header: Option<Arc<Vouching>>,
+    pub header: Option<Arc<HeaderCertificateVerifier>>,
 }
 
 impl MutualTlsFiles {
@@ -31,7 +31,7 @@ impl MutualTlsFiles {
     #[must_use]
     pub fn vouch(&self) -> Option<Vouch> {
         let vouching = Arc::clone(self.header.as_ref()?);
-        Some(Vouch(Arc::new(move |chain| vouching.vouches_for(chain))))
+        Some(Vouch(Arc::new(move |chain| vouching.verify_chain(chain))))
     }
 }
 
@@ -42,10 +42,11 @@ impl MutualTlsFiles {
 pub fn mutual_tls(config: &Config) -> Result<MutualTlsFiles, ConfigError> {
     let clients = &config.client_certificates;
     let wrong = |error| config_error("server.mtls", &error);
-    let terms = Terms { fapi: config.profile == Profile::Fapi2, clients: Some(clients.files.clone()) };
+    let terms = TlsOptions { fapi: config.profile == Profile::Fapi2, clients: Some(clients.files.clone()) };
     let listener =
-        clients.mtls.as_ref().map(|mtls| Tls::load_on(mtls.files.clone(), terms)).transpose().map_err(wrong)?;
-    let header = clients.header.then(|| Vouching::load(clients.files.clone())).transpose().map_err(wrong)?;
+        clients.mtls.as_ref().map(|mtls| Tls::load_with(mtls.files.clone(), terms)).transpose().map_err(wrong)?;
+    let header =
+        clients.header.then(|| HeaderCertificateVerifier::load(clients.files.clone())).transpose().map_err(wrong)?;
     Ok(MutualTlsFiles { listener: listener.map(Arc::new), header: header.map(Arc::new) })
 }
 

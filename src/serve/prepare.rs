@@ -14,7 +14,7 @@ use sqlx::postgres::PgSslMode;
 use crate::config::{Config, ConfigError, read_secret, user};
 use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
-use crate::state::registry::feed::Owed;
+use crate::state::registry::feed::PendingMigrations;
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store, StoreError};
 
@@ -23,7 +23,7 @@ use crate::store::{Database, Store, StoreError};
 ///
 /// # Errors
 /// When the schema is older and may not be migrated here, or migrating fails.
-pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<Option<Owed>> {
+pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<Option<PendingMigrations>> {
     let made = make_room(config)?;
     if let Database::Sqlite(path) = &config.database {
         if made {
@@ -56,7 +56,9 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
     match migrated {
         Err(error) if unreachable(&error) => {
             tracing::error!(event = Event::DatabaseWaiting.as_str(), reason = %error, "starting without the database; not ready until it is there");
-            Ok(config.auto_migrate.then(|| Owed { database: config.database.clone(), seeds: config.seeds.clone() }))
+            Ok(config
+                .auto_migrate
+                .then(|| PendingMigrations { database: config.database.clone(), seeds: config.seeds.clone() }))
         }
         other => other.map(|()| None),
     }

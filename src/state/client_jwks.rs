@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) mod entry;
-mod under_way;
+mod fetch_slots;
 
 use entry::{Entry, State, read, since};
-use under_way::{AT_ONCE, UnderWay};
+use fetch_slots::{AT_ONCE, FetchSlots};
 
 use crate::model::credential::{KeyCounts, StoredKey};
 use crate::model::jwks_uri::JwksUri;
@@ -31,7 +31,7 @@ pub struct Fetch {
 #[derive(Debug)]
 pub struct ClientJwks {
     entries: Mutex<Entries>,
-    under_way: UnderWay,
+    fetch_slots: FetchSlots,
     key_counts: Arc<Mutex<KeyCounts>>,
     fetches: mpsc::Sender<Fetch>,
 }
@@ -49,7 +49,7 @@ pub fn skipped_keys(document: &[u8], now: UnixTime) -> Result<Option<String>, St
 
 /// Why there are no keys of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoKeys {
+pub enum JwksError {
     /// None could be fetched for an hour, or ever: the client's fault, or its host's.
     Unavailable,
     /// Its host was not asked: ours.
@@ -58,13 +58,13 @@ pub enum NoKeys {
 
 /// Its host was not asked, since as many fetches are under way as may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy;
+pub struct TooManyFetches;
 
 #[derive(Debug, Default)]
 struct Entries {
     by_client: HashMap<Box<str>, Arc<Entry>>,
     /// How many there were when it was last looked which of them are still published.
-    left: usize,
+    live_at_last_prune: usize,
 }
 
 impl ClientJwks {
@@ -72,21 +72,24 @@ impl ClientJwks {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Fetch>) {
         let (fetches, queue) = mpsc::channel(AT_ONCE);
-        (Self { entries: Mutex::default(), under_way: UnderWay::default(), key_counts: Arc::default(), fetches }, queue)
+        (
+            Self { entries: Mutex::default(), fetch_slots: FetchSlots::default(), key_counts: Arc::default(), fetches },
+            queue,
+        )
     }
 
     /// The keys of `client_id`, which publishes them at `uri`. They are asked for when they are due, and waited for when
     /// those that are known may not be used before. What `is_published` no longer says of others is forgotten some time.
     ///
     /// # Errors
-    /// [`NoKeys`].
+    /// [`JwksError`].
     pub async fn keys(
         &self,
         client_id: &str,
         uri: &JwksUri,
         now: UnixTime,
         is_published: impl Fn(&str, &JwksUri) -> bool,
-    ) -> Result<Keys, NoKeys> {
+    ) -> Result<Keys, JwksError> {
         let entry = self.entry(client_id, uri, is_published);
         let pending = {
             let mut state = entry.lock();
@@ -98,10 +101,10 @@ impl ClientJwks {
                 _ => self.ask(client_id, &entry, &mut state, now),
             };
             match asked {
-                Err(Busy) if known.is_empty() => return Err(NoKeys::Busy),
+                Err(TooManyFetches) if known.is_empty() => return Err(JwksError::Busy),
                 // While the far end is in trouble, what is known does.
                 Ok(Some(pending)) if is_old && (known.is_empty() || !state.failed) => pending,
-                _ if known.is_empty() => return Err(NoKeys::Unavailable),
+                _ if known.is_empty() => return Err(JwksError::Unavailable),
                 _ => return Ok(known),
             }
         };
@@ -110,8 +113,8 @@ impl ClientJwks {
         let keys = state.usable(now);
         match &state.pending {
             _ if !keys.is_empty() => Ok(keys),
-            Some(_) => Err(NoKeys::Busy),
-            None => Err(NoKeys::Unavailable),
+            Some(_) => Err(JwksError::Busy),
+            None => Err(JwksError::Unavailable),
         }
     }
 
@@ -119,14 +122,14 @@ impl ClientJwks {
     /// or the host was asked within half a minute.
     ///
     /// # Errors
-    /// [`Busy`].
+    /// [`TooManyFetches`].
     pub async fn other_keys(
         &self,
         client_id: &str,
         uri: &JwksUri,
         than: &Keys,
         now: UnixTime,
-    ) -> Result<Option<Keys>, Busy> {
+    ) -> Result<Option<Keys>, TooManyFetches> {
         let Some(entry) = self.lock().by_client.get(client_id).filter(|entry| entry.uri == *uri).cloned() else {
             return Ok(None);
         };
@@ -142,7 +145,7 @@ impl ClientJwks {
         wait(pending).await;
         let state = entry.lock();
         match others(&state) {
-            None if state.pending.is_some() => Err(Busy),
+            None if state.pending.is_some() => Err(TooManyFetches),
             keys => Ok(keys),
         }
     }
@@ -163,9 +166,9 @@ impl ClientJwks {
             return Arc::clone(entry);
         }
         // Looking at all of them pays when there are twice as many, so it costs each new one a constant.
-        if entries.by_client.len() >= FEW.max(2 * entries.left) {
+        if entries.by_client.len() >= PRUNE_MIN.max(2 * entries.live_at_last_prune) {
             entries.by_client.retain(|client_id, entry| is_published(client_id, &entry.uri));
-            entries.left = entries.by_client.len();
+            entries.live_at_last_prune = entries.by_client.len();
         }
         let entry = Arc::new(Entry::new(uri));
         entries.by_client.insert(client_id.into(), Arc::clone(&entry));
@@ -173,23 +176,23 @@ impl ClientJwks {
     }
 
     /// Asks, as a task of its own: a request that is given up gives up nothing for others. Returns what turns true when
-    /// the answer is there, or `None` when there was one within half a minute. Who is too [`Busy`] has not asked.
+    /// the answer is there, or `None` when there was one within half a minute. Who is too [`TooManyFetches`] has not asked.
     fn ask(
         &self,
         client_id: &str,
         entry: &Arc<Entry>,
         state: &mut State,
         now: UnixTime,
-    ) -> Result<Option<watch::Receiver<bool>>, Busy> {
+    ) -> Result<Option<watch::Receiver<bool>>, TooManyFetches> {
         if state.pending.is_some() {
             return Ok(state.pending.clone());
         }
         if state.asked_at.is_some_and(|at| since(at, now) < PAUSE) {
             return Ok(None);
         }
-        let slot = self.under_way.enter(entry.uri.host()).ok_or(Busy)?;
+        let slot = self.fetch_slots.take(entry.uri.host()).ok_or(TooManyFetches)?;
         let (reply, answer) = oneshot::channel();
-        self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply }).map_err(|_| Busy)?;
+        self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply }).map_err(|_| TooManyFetches)?;
         let (done, pending) = watch::channel(false);
         state.asked_at = Some(now);
         state.pending = Some(pending.clone());
@@ -200,9 +203,9 @@ impl ClientJwks {
             let fetched = document.and_then(|document| read(&document, now));
             if let Ok(fetched) = &fetched {
                 let mut most = key_counts.lock().unwrap_or_else(PoisonError::into_inner);
-                *most = most.or_more(KeyCounts::of(&fetched.keys));
+                *most = most.max(KeyCounts::of(&fetched.keys));
             }
-            entry.lock().take_in(&client_id, &entry.uri, fetched, now);
+            entry.lock().update(&client_id, &entry.uri, fetched, now);
             // Whoever waited may have left.
             let _: bool = done.send(true).is_ok();
         });
@@ -222,7 +225,7 @@ const REFRESH_AHEAD: Span = Span::from_secs(240);
 /// Age of a JWK Set from which on it is fetched again before it is used.
 pub(crate) const REFRESH: Span = Span::from_secs(300);
 /// As many sets may stay for nothing.
-const FEW: usize = 16;
+const PRUNE_MIN: usize = 16;
 /// Longest that a request waits, a second more than a fetch may take.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(4);
 
@@ -259,7 +262,7 @@ mod tests {
                     return Ok(keys);
                 }
                 let others = jwks.other_keys("c", &uri, &keys, now).await;
-                Ok::<_, NoKeys>(others.unwrap().unwrap_or(keys))
+                Ok::<_, JwksError>(others.unwrap().unwrap_or(keys))
             });
             let mut fetches = 0;
             let keys = loop {
@@ -357,7 +360,7 @@ mod tests {
         for id in 0..1000 {
             drop(jwks.entry(&id.to_string(), &uri, |id, of| published(number(id)) && *of == uri));
             let (all, live) = (jwks.lock().by_client.len(), (0..=id).filter(|id| published(*id)).count());
-            assert!(all <= FEW.max(2 * live + 1), "{all} for {live}");
+            assert!(all <= PRUNE_MIN.max(2 * live + 1), "{all} for {live}");
         }
         let entries = jwks.lock();
         assert!((0..1000).filter(|id| published(*id)).all(|id| entries.by_client.contains_key(&*id.to_string())));

@@ -16,9 +16,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
-use crate::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash};
+use crate::crypto::secret::{ClientSecret, HashMemory, HashParams, SecretHash};
 use crate::model::event::Event;
-use queue::{Place, Queue, Standing};
+use queue::{Priority, Queue, QueueKey};
 
 /// The queue and the threads that work it.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Lane {
 
 /// One secret to be held against one hash.
 #[derive(Debug)]
-pub struct Trial {
+pub struct HashCheck {
     /// What was presented.
     pub secret: Arc<ClientSecret>,
     /// What it may match.
@@ -41,16 +41,16 @@ pub struct Trial {
 
 /// The queue is full: the machine cannot check more secrets now.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Busy;
+pub struct LaneFull;
 
 #[derive(Debug)]
 struct Shared {
-    waiting: Mutex<Waiting>,
+    state: Mutex<LaneState>,
     filled: Condvar,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct LaneState {
     jobs: Queue<Job>,
     /// Who waits for each attempt that is queued or under way.
     callers: HashMap<AttemptId, Vec<oneshot::Sender<Option<usize>>>>,
@@ -63,7 +63,7 @@ pub type AttemptId = [u8; 32];
 
 #[derive(Debug)]
 enum Job {
-    Try { attempt: AttemptId, trials: Vec<Trial> },
+    Verify { attempt: AttemptId, checks: Vec<HashCheck> },
     Hash { secret: Arc<ClientSecret>, cost: HashParams, answer: oneshot::Sender<Option<SecretHash>> },
 }
 
@@ -73,8 +73,8 @@ impl Lane {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
-        let waiting = Mutex::new(Waiting { jobs: Queue::new(capacity), callers: HashMap::new(), closed: false });
-        let shared = Arc::new(Shared { waiting, filled: Condvar::new() });
+        let state = Mutex::new(LaneState { jobs: Queue::new(capacity), callers: HashMap::new(), closed: false });
+        let shared = Arc::new(Shared { state, filled: Condvar::new() });
         let lane = Self { shared, verifications: Counter::default(), depth: Gauge::default() };
         for number in 0..threads {
             let (shared, verifications, depth) =
@@ -92,13 +92,13 @@ impl Lane {
     /// turn comes costs nothing.
     ///
     /// # Errors
-    /// [`Busy`] when the queue has no room for it, or makes room for another.
+    /// [`LaneFull`] when the queue has no room for it, or makes room for another.
     pub async fn first_match(
         &self,
-        place: Place,
+        key: QueueKey,
         attempt: AttemptId,
-        trials: Vec<Trial>,
-    ) -> Result<Option<usize>, Busy> {
+        checks: Vec<HashCheck>,
+    ) -> Result<Option<usize>, LaneFull> {
         let (answer, answered) = oneshot::channel();
         {
             let mut waiting = self.shared.lock();
@@ -106,40 +106,40 @@ impl Lane {
                 Entry::Occupied(mut callers) => callers.get_mut().push(answer),
                 Entry::Vacant(callers) => {
                     callers.insert(vec![answer]);
-                    self.enqueue(waiting, place, Job::Try { attempt, trials });
+                    self.enqueue(waiting, key, Job::Verify { attempt, checks });
                 }
             }
         }
-        answered.await.map_err(|_| Busy)
+        answered.await.map_err(|_| LaneFull)
     }
 
     /// Hashes a secret anew.
     ///
     /// # Errors
-    /// [`Busy`] when the queue has no room for it or the hash cannot be made.
-    pub async fn hash(&self, secret: Arc<ClientSecret>, cost: HashParams) -> Result<SecretHash, Busy> {
+    /// [`LaneFull`] when the queue has no room for it or the hash cannot be made.
+    pub async fn hash(&self, secret: Arc<ClientSecret>, cost: HashParams) -> Result<SecretHash, LaneFull> {
         let (answer, answered) = oneshot::channel();
-        let place = Place { standing: Standing::KnownSource, client: 0, source: 0 };
-        self.enqueue(self.shared.lock(), place, Job::Hash { secret, cost, answer });
-        answered.await.ok().flatten().ok_or(Busy)
+        let key = QueueKey { priority: Priority::KnownSource, client: 0, source: 0 };
+        self.enqueue(self.shared.lock(), key, Job::Hash { secret, cost, answer });
+        answered.await.ok().flatten().ok_or(LaneFull)
     }
 
     /// Whoever waits for a job that finds no room is told by its being dropped.
-    fn enqueue(&self, mut waiting: MutexGuard<'_, Waiting>, place: Place, job: Job) {
+    fn enqueue(&self, mut waiting: MutexGuard<'_, LaneState>, key: QueueKey, job: Job) {
         if waiting.jobs.is_full() {
-            waiting.forget_the_abandoned();
+            waiting.remove_abandoned();
         }
-        if let Some(Job::Try { attempt, .. }) = waiting.jobs.push(place, job) {
+        if let Some(Job::Verify { attempt, .. }) = waiting.jobs.push(key, job) {
             waiting.callers.remove(&attempt);
         }
-        self.depth.set(i64::try_from(waiting.jobs.len()).unwrap_or(i64::MAX));
+        self.depth.set(i64::try_from(waiting.jobs.depth()).unwrap_or(i64::MAX));
         drop(waiting);
         self.shared.filled.notify_one();
     }
 }
 
-impl Waiting {
-    fn forget_the_abandoned(&mut self) {
+impl LaneState {
+    fn remove_abandoned(&mut self) {
         let Self { jobs, callers, .. } = self;
         jobs.retain(|job| !job.is_abandoned(callers));
         callers.retain(|_, callers| callers.iter().any(|caller| !caller.is_closed()));
@@ -150,7 +150,7 @@ impl Job {
     /// Whether everybody who waited has left.
     fn is_abandoned(&self, callers: &HashMap<AttemptId, Vec<oneshot::Sender<Option<usize>>>>) -> bool {
         match self {
-            Self::Try { attempt, .. } => {
+            Self::Verify { attempt, .. } => {
                 callers.get(attempt).is_none_or(|callers| callers.iter().all(oneshot::Sender::is_closed))
             }
             Self::Hash { answer, .. } => answer.is_closed(),
@@ -160,13 +160,13 @@ impl Job {
 
 impl Shared {
     /// Does the work and tells who waits, and may have left meanwhile.
-    fn run(&self, job: Job, verifications: &Counter, memory: &mut Memory) {
+    fn run(&self, job: Job, verifications: &Counter, memory: &mut HashMemory) {
         match job {
-            Job::Try { attempt, trials } => {
+            Job::Verify { attempt, checks } => {
                 let matched = catch_unwind(AssertUnwindSafe(|| {
-                    trials.iter().position(|trial| {
+                    checks.iter().position(|check| {
                         verifications.inc();
-                        trial.hash.verify(trial.secret.expose(), memory)
+                        check.hash.verify(check.secret.expose(), memory)
                     })
                 }));
                 let callers = self.lock().callers.remove(&attempt).unwrap_or_default();
@@ -197,10 +197,10 @@ impl Shared {
     fn work(&self, verifications: &Counter, depth: &Gauge) {
         // A hash can wait for a few milliseconds; the clients whose secrets are known should not notice it. On Linux the
         // number is the thread's, and where it cannot be set, hashes are as important as all else.
-        if let Err(error) = rustix::process::nice(YIELDING) {
+        if let Err(error) = rustix::process::nice(NICE) {
             tracing::debug!(%error, "the argon2 lane has the priority of all other threads");
         }
-        let mut memory = Memory::default();
+        let mut memory = HashMemory::default();
         while let Some(job) = self.next(depth) {
             self.run(job, verifications, &mut memory);
         }
@@ -210,11 +210,11 @@ impl Shared {
         let mut waiting = self.lock();
         loop {
             if let Some(job) = waiting.jobs.pop() {
-                depth.set(i64::try_from(waiting.jobs.len()).unwrap_or(i64::MAX));
+                depth.set(i64::try_from(waiting.jobs.depth()).unwrap_or(i64::MAX));
                 if !job.is_abandoned(&waiting.callers) {
                     return Some(job);
                 }
-                if let Job::Try { attempt, .. } = job {
+                if let Job::Verify { attempt, .. } = job {
                     waiting.callers.remove(&attempt);
                 }
                 continue;
@@ -227,8 +227,8 @@ impl Shared {
     }
 
     /// A poisoned lock is still a queue: no code that holds it leaves it half changed.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -240,7 +240,7 @@ impl Drop for Lane {
 }
 
 /// Of two busy threads, one of nice 0 and one of this, the latter gets a ninth of a processor.
-const YIELDING: i32 = 10;
+const NICE: i32 = 10;
 
 #[cfg(test)]
 mod tests {
@@ -248,21 +248,24 @@ mod tests {
 
     use crate::crypto::random;
 
-    const PLACE: Place = Place { standing: Standing::Unknown, client: 1, source: 1 };
+    const PLACE: QueueKey = QueueKey { priority: Priority::Unknown, client: 1, source: 1 };
 
-    fn trial(secret: &str) -> Trial {
-        Trial { secret: Arc::new(ClientSecret::new(secret.to_owned())), hash: SecretHash::decoy(HashParams::default()) }
+    fn check(secret: &str) -> HashCheck {
+        HashCheck {
+            secret: Arc::new(ClientSecret::new(secret.to_owned())),
+            hash: SecretHash::decoy(HashParams::default()),
+        }
     }
 
     #[tokio::test]
     async fn the_first_match_is_found_and_failing_tries_all() {
         let lane = Lane::start(1, 8).unwrap();
-        let hash = SecretHash::new("right", HashParams::default(), &mut Memory::default()).unwrap();
+        let hash = SecretHash::new("right", HashParams::default(), &mut HashMemory::default()).unwrap();
         let secret = Arc::new(ClientSecret::new("right".to_owned()));
-        let trials = vec![trial("right"), Trial { secret, hash }, trial("right")];
-        assert_eq!(lane.first_match(PLACE, random().unwrap(), trials).await, Ok(Some(1)));
+        let checks = vec![check("right"), HashCheck { secret, hash }, check("right")];
+        assert_eq!(lane.first_match(PLACE, random().unwrap(), checks).await, Ok(Some(1)));
         assert_eq!(lane.verifications.get(), 2);
-        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![trial("wrong"), trial("wrong")]).await, Ok(None));
+        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![check("wrong"), check("wrong")]).await, Ok(None));
         assert_eq!(lane.verifications.get(), 4);
     }
 
@@ -270,30 +273,30 @@ mod tests {
     async fn h59_a_full_queue_refuses_at_once_and_jobs_of_callers_who_left_cost_nothing() {
         let lane = Lane::start(1, 4).unwrap();
         let mut callers: Vec<_> =
-            (0..50).map(|_| Box::pin(lane.first_match(PLACE, random().unwrap(), vec![trial("wrong")]))).collect();
+            (0..50).map(|_| Box::pin(lane.first_match(PLACE, random().unwrap(), vec![check("wrong")]))).collect();
         let mut refused = 0;
         for caller in &mut callers {
-            if let Some(Err(Busy)) = futures_poll(caller.as_mut()) {
+            if let Some(Err(LaneFull)) = futures_poll(caller.as_mut()) {
                 refused += 1;
             }
         }
         assert!(refused >= 45, "{refused}");
         let ran_before = lane.verifications.get();
         drop(callers);
-        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![trial("wrong")]).await, Ok(None));
+        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![check("wrong")]).await, Ok(None));
         assert!(lane.verifications.get() - ran_before <= 2, "abandoned jobs were hashed");
     }
 
     #[tokio::test]
     async fn the_same_attempt_at_the_same_time_is_hashed_once_and_every_caller_is_told() {
         let lane = Lane::start(2, 8).unwrap();
-        let hash = SecretHash::new("right", HashParams::default(), &mut Memory::default()).unwrap();
+        let hash = SecretHash::new("right", HashParams::default(), &mut HashMemory::default()).unwrap();
         let right = || {
             let secret = Arc::new(ClientSecret::new("right".to_owned()));
-            lane.first_match(PLACE, [1; 32], vec![Trial { secret, hash: hash.clone() }])
+            lane.first_match(PLACE, [1; 32], vec![HashCheck { secret, hash: hash.clone() }])
         };
         let (a, b, c, other) =
-            tokio::join!(right(), right(), right(), lane.first_match(PLACE, [2; 32], vec![trial("x")]));
+            tokio::join!(right(), right(), right(), lane.first_match(PLACE, [2; 32], vec![check("x")]));
         assert_eq!([a, b, c, other], [Ok(Some(0)), Ok(Some(0)), Ok(Some(0)), Ok(None)]);
         assert_eq!(lane.verifications.get(), 2);
         assert!(lane.shared.lock().callers.is_empty());

@@ -62,7 +62,7 @@ impl LoadShedding {
                 let Some(load_shedding) = watched.upgrade() else { break };
                 let now = Instant::now();
                 probes.send(now, &runtime);
-                let queue = queue.get_or_insert_with(|| Queue::new(load_shedding.limit));
+                let queue = queue.get_or_insert_with(|| DelayMonitor::new(load_shedding.limit));
                 probes.observe(now, queue);
                 load_shedding.share.store(queue.next_share(now), Ordering::Relaxed);
             }
@@ -99,7 +99,7 @@ impl Probes {
         });
     }
 
-    fn observe(&mut self, now: Instant, queue: &mut Queue) {
+    fn observe(&mut self, now: Instant, queue: &mut DelayMonitor) {
         for (sent, waited) in self.done.try_iter() {
             self.under_way.retain(|at| *at != sent);
             queue.observe(now, Probe { sent, waited, done: true });
@@ -121,10 +121,10 @@ struct Probe {
 
 /// What the probes say about the queue, and the share of requests to refuse because of it.
 #[derive(Debug)]
-struct Queue {
+struct DelayMonitor {
     limit: Duration,
     /// The delay beyond the limit that is being watched.
-    above: Option<Above>,
+    above: Option<LongDelay>,
     overloaded: bool,
     /// When the last overload ended.
     ended: Option<Instant>,
@@ -137,13 +137,13 @@ struct Queue {
 
 /// Probes wait longer than the limit.
 #[derive(Debug, Clone, Copy)]
-struct Above {
+struct LongDelay {
     since: Instant,
     /// When the first such probe had its turn: all that was waiting before it is done.
     turned: Option<Instant>,
 }
 
-impl Queue {
+impl DelayMonitor {
     fn new(limit: Duration) -> Self {
         Self { limit, above: None, overloaded: false, ended: None, needed: 0, delay: Duration::ZERO, share: 0 }
     }
@@ -156,7 +156,7 @@ impl Queue {
             }
             return;
         }
-        let above = self.above.get_or_insert(Above { since: now, turned: None });
+        let above = self.above.get_or_insert(LongDelay { since: now, turned: None });
         if probe.done {
             above.turned.get_or_insert(now);
         }
@@ -215,7 +215,7 @@ mod tests {
 
     /// The shares over `length`, a probe every 10 ms that waits as `wait` says for the moment at which it is sent.
     fn shares(length: Duration, wait: impl Fn(Duration) -> Duration) -> Vec<u32> {
-        let (start, mut queue, mut shares) = (Instant::now(), Queue::new(LIMIT), Vec::new());
+        let (start, mut queue, mut shares) = (Instant::now(), DelayMonitor::new(LIMIT), Vec::new());
         let mut under_way: Vec<Duration> = Vec::new();
         for tick in 1.. {
             let at = PERIOD * tick;
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_share_is_held_between_a_half_of_the_wanted_delay_and_all_of_it() {
-        let mut queue = Queue { overloaded: true, share: 500, ..Queue::new(LIMIT) };
+        let mut queue = DelayMonitor { overloaded: true, share: 500, ..DelayMonitor::new(LIMIT) };
         let mut after = |delay| {
             queue.delay = delay;
             queue.next_share(Instant::now())

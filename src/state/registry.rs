@@ -5,7 +5,7 @@
 mod difference;
 pub mod feed;
 mod last_used;
-mod memory;
+mod lost_changes;
 pub mod revoked;
 pub mod snapshot;
 
@@ -20,19 +20,19 @@ use crate::crypto::secret_tag::TagKey;
 use crate::model::event::Event;
 use crate::model::time::UnixTime;
 use crate::store::changes::Changes;
-use revoked::Revoked;
+use revoked::RevokedTokens;
 use snapshot::Snapshot;
 
 /// The current snapshot and how old it is.
 #[derive(Debug)]
 pub struct Registry {
     /// Tokens that were revoked one by one.
-    pub revoked: Revoked,
+    pub revoked: RevokedTokens,
     snapshot: ArcSwap<Snapshot>,
     started: Instant,
     /// Microseconds after `started` of the last poll that found the snapshot current, plus one; 0 before any.
     current_at: AtomicU64,
-    terms: Terms,
+    options: RegistryOptions,
     /// Milliseconds by which our clock is ahead of the database's.
     clock_ahead: AtomicI64,
     /// Whether only a standby has answered so far: what is not in the snapshot may be in the primary.
@@ -51,7 +51,7 @@ pub struct Registry {
 
 /// How the registry follows the database.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct RegistryOptions {
     /// How long known clients are served without the database.
     pub max_stale: Duration,
     /// From one poll of the revision to the next.
@@ -64,7 +64,7 @@ pub struct Terms {
     pub rewrite_lost_revocations: bool,
 }
 
-impl Terms {
+impl RegistryOptions {
     /// A snapshot confirmed this lately is as good as the database.
     #[must_use]
     pub fn current_for(&self) -> Duration {
@@ -74,7 +74,7 @@ impl Terms {
 
 /// What is new about the distance between our clock and the database's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClockNews {
+pub(crate) enum SkewChange {
     /// It has grown beyond five seconds.
     Apart,
     /// It is within five seconds again.
@@ -95,13 +95,13 @@ pub enum Freshness {
 impl Registry {
     /// An empty registry, unusable until the feed has filled it.
     #[must_use]
-    pub fn new(terms: Terms) -> Self {
+    pub fn new(options: RegistryOptions) -> Self {
         Self {
-            revoked: Revoked::default(),
+            revoked: RevokedTokens::default(),
             snapshot: ArcSwap::default(),
             started: Instant::now(),
             current_at: AtomicU64::new(0),
-            terms,
+            options,
             clock_ahead: AtomicI64::new(0),
             behind: AtomicBool::new(false),
             standby: AtomicBool::new(false),
@@ -122,8 +122,8 @@ impl Registry {
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         match self.age() {
-            Some(age) if age < self.terms.current_for() && !self.is_behind() => Freshness::Current,
-            Some(age) if age < self.terms.max_stale => Freshness::Stale(age),
+            Some(age) if age < self.options.current_for() && !self.is_behind() => Freshness::Current,
+            Some(age) if age < self.options.max_stale => Freshness::Stale(age),
             _ => Freshness::Unusable,
         }
     }
@@ -137,8 +137,8 @@ impl Registry {
 
     /// How the registry follows the database.
     #[must_use]
-    pub fn terms(&self) -> Terms {
-        self.terms
+    pub fn options(&self) -> RegistryOptions {
+        self.options
     }
 
     /// Milliseconds by which our clock was ahead of the database's at the last poll.
@@ -156,12 +156,12 @@ impl Registry {
     }
 
     /// Notes by how much our clock is ahead. Returns what is to be logged, when it is news.
-    pub(crate) fn note_clock(&self, ahead: i64) -> Option<ClockNews> {
+    pub(crate) fn note_clock(&self, ahead: i64) -> Option<SkewChange> {
         let worth_a_warning = |ahead: i64| ahead.unsigned_abs() > CLOCK_WARNING;
         let before = self.clock_ahead.swap(ahead, Ordering::Relaxed);
         match (worth_a_warning(before), worth_a_warning(ahead)) {
-            (false, true) => Some(ClockNews::Apart),
-            (true, false) => Some(ClockNews::Together),
+            (false, true) => Some(SkewChange::Apart),
+            (true, false) => Some(SkewChange::Together),
             _ => None,
         }
     }
@@ -172,7 +172,7 @@ impl Registry {
     /// The reason, for readiness.
     pub fn clock_agrees(&self) -> Result<(), String> {
         let ahead = self.clock_ahead();
-        if u128::from(ahead.unsigned_abs()) <= self.terms.max_clock_skew.as_millis() {
+        if u128::from(ahead.unsigned_abs()) <= self.options.max_clock_skew.as_millis() {
             return Ok(());
         }
         let side = if ahead > 0 { "ahead of" } else { "behind" };
@@ -256,7 +256,7 @@ impl Registry {
                 }
             }
         }
-        self.snapshot.store(Arc::new(self.snapshot.load().with(changes, tag_keys)));
+        self.snapshot.store(Arc::new(self.snapshot.load().next(changes, tag_keys)));
     }
 }
 

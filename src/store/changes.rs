@@ -9,7 +9,7 @@ use sqlx::{Connection as _, FromRow};
 
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow as ClientKeyRow;
-use super::clients::{Belongings, ClientRow, ResourceLink, SecretRow};
+use super::clients::{ClientAssembler, ClientRow, ResourceLink, SecretRow};
 use super::keys::{KeyRow, SealedKey};
 use super::pooling::Pooling;
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
@@ -23,7 +23,7 @@ use crate::model::time::UnixTime;
 
 /// A connection of the feed's own. It is dropped at the first error and another made.
 #[derive(Debug)]
-pub struct Feed {
+pub struct ChangeReader {
     session: Session,
     pooling: Pooling,
     queries: Counter,
@@ -79,8 +79,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn feed(&self) -> Result<Feed, StoreError> {
-        Ok(Feed { session: self.session().await?, pooling: self.pooling(), queries: self.queries.clone() })
+    pub async fn change_reader(&self) -> Result<ChangeReader, StoreError> {
+        Ok(ChangeReader { session: self.session().await?, pooling: self.pooling(), queries: self.queries.clone() })
     }
 }
 
@@ -105,7 +105,7 @@ macro_rules! each {
     }};
 }
 
-impl Feed {
+impl ChangeReader {
     /// Reads the revision: the one statement that runs while nothing changes.
     ///
     /// # Errors
@@ -186,14 +186,14 @@ impl Feed {
                 let mut clients = HashMap::new();
                 if includes("client") {
                     clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
-                    let mut belongings = Belongings::default();
+                    let mut assembler = ClientAssembler::default();
                     let since = since.filter(|_| !complete);
-                    each!(at, sent, since, ResourceLink => |row: ResourceLink| belongings.add_resource(&row));
-                    each!(at, sent, since, SecretRow => |row| belongings.add_secret(row));
-                    each!(at, sent, since, ClientKeyRow => |row| belongings.add_key(row));
-                    each!(at, sent, since, CertificateRow => |row| belongings.add_certificate(row));
+                    each!(at, sent, since, ResourceLink => |row: ResourceLink| assembler.add_resource(&row));
+                    each!(at, sent, since, SecretRow => |row| assembler.add_secret(row));
+                    each!(at, sent, since, ClientKeyRow => |row| assembler.add_key(row));
+                    each!(at, sent, since, CertificateRow => |row| assembler.add_certificate(row));
                     each!(at, sent, since, ClientRow => |row| {
-                        let (id, client) = belongings.client(row);
+                        let (id, client) = assembler.client(row);
                         clients.insert(id, Some(client));
                     });
                 }

@@ -11,7 +11,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when there is no connection.
-    pub async fn try_tables(&self) -> Result<Vec<(&'static str, StoreError)>, StoreError> {
+    pub async fn unreadable_tables(&self) -> Result<Vec<(&'static str, StoreError)>, StoreError> {
         let mut session = self.session().await?;
         let mut faults = Vec::new();
         for table in self.tables() {

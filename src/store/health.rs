@@ -24,7 +24,7 @@ impl Health {
     }
 
     /// Notes the outcome of a write, and passes it on. The first failure in a row and the first success after it are logged.
-    pub(super) fn written<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn record<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         match &outcome {
             // A constraint that says no shows that the database can write.
             Ok(_) | Err(StoreError::Refused(_) | StoreError::Malformed { .. }) => {

@@ -10,14 +10,14 @@ use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrat
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
-use super::applied::{applied_in, has_table, listed, run, store_error};
 use super::locks::lock_beside;
+use super::migration_status::{applied_versions, has_table, run, statuses, store_error};
 use super::pooling::Pooling;
 use super::seeds::{Seed, SeedFault, read_seeds};
 use super::session::{self, Session, Transaction, within};
 use super::{Database, Pool, Store, StoreError, on};
 
-pub use super::applied::Applied;
+pub use super::migration_status::MigrationStatus;
 
 /// How a database's schema stands to this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,14 +38,14 @@ pub enum Schema {
 
 /// What `grantd migrate` may do, and for how long it waits.
 #[derive(Debug, Clone, Copy)]
-pub struct MigrationTerms {
+pub struct MigrationOptions {
     /// Whether the schema may go where tables of others are.
     pub into_shared_database: bool,
     /// How long a statement waits for a lock that another session holds.
     pub lock_timeout: Duration,
 }
 
-impl Default for MigrationTerms {
+impl Default for MigrationOptions {
     fn default() -> Self {
         Self { into_shared_database: false, lock_timeout: Duration::from_mins(1) }
     }
@@ -109,12 +109,16 @@ impl Store {
         })
     }
 
-    /// Applies the schema, then the seeds of `directory`, on the default terms. Returns what this call applied.
+    /// Applies the schema, then the seeds of `directory`, on the default options. Returns what this call applied.
     ///
     /// # Errors
     /// [`MigrationError`], naming the file and what to do about it.
-    pub async fn migrate(&self, database: &Database, directory: Option<&Path>) -> Result<Vec<Applied>, MigrationError> {
-        self.migrate_with(database, directory, MigrationTerms::default()).await
+    pub async fn migrate(
+        &self,
+        database: &Database,
+        directory: Option<&Path>,
+    ) -> Result<Vec<MigrationStatus>, MigrationError> {
+        self.migrate_with(database, directory, MigrationOptions::default()).await
     }
 
     /// Applies the schema, then the seeds of `directory`, and returns what this call applied. Several processes may do it at
@@ -126,8 +130,8 @@ impl Store {
         &self,
         database: &Database,
         directory: Option<&Path>,
-        terms: MigrationTerms,
-    ) -> Result<Vec<Applied>, MigrationError> {
+        options: MigrationOptions,
+    ) -> Result<Vec<MigrationStatus>, MigrationError> {
         if self.pooling() == Pooling::Transaction {
             return Err(StoreError::Schema(format!(
                 "{database} is behind a pooler of transactions, and migrations need one session; name the server itself: `grantd migrate --set database.pooling=session --set database.url=postgres://…`"
@@ -138,8 +142,8 @@ impl Store {
         let _one_at_a_time = lock_beside(database).await?;
         let mut session = self.session().await?;
         refuse_old_server(&mut session).await?;
-        let waiting = self.report_waiting(&mut session, terms).await?;
-        let migrated = self.migrate_in(&mut session, database, directory, terms).await;
+        let waiting = self.report_waiting(&mut session, options).await?;
+        let migrated = self.migrate_in(&mut session, database, directory, options).await;
         waiting.abort();
         // Closing the session gives the lock back.
         session.close().await;
@@ -151,11 +155,11 @@ impl Store {
         session: &mut Session,
         database: &Database,
         directory: Option<&Path>,
-        terms: MigrationTerms,
-    ) -> Result<Vec<Applied>, MigrationError> {
+        options: MigrationOptions,
+    ) -> Result<Vec<MigrationStatus>, MigrationError> {
         on!(Session, session, connection => connection.lock().await).map_err(store_error)?;
         self.adopt_former_table(session).await?;
-        if !terms.into_shared_database && applied_in(session, SCHEMA_TABLE).await?.is_empty() {
+        if !options.into_shared_database && applied_versions(session, SCHEMA_TABLE).await?.is_empty() {
             refuse_others_database(session, database).await?;
         }
         let mut schema = Migrator::with_migrations(self.schema_migrations());
@@ -174,7 +178,7 @@ impl Store {
             },
             other => MigrationError::Store(store_error(other)),
         })?;
-        let mut done = listed("schema", &schema, &applied);
+        let mut done = statuses("schema", &schema, &applied);
         let Some(directory) = directory else { return Ok(done) };
         let seeds = read_seeds(directory)?;
         let names: HashMap<i64, PathBuf> = seeds.iter().map(|seed| (seed.version, seed.path.clone())).collect();
@@ -197,7 +201,7 @@ impl Store {
             },
             other => MigrationError::Store(store_error(other)),
         })?;
-        done.extend(listed("seed", &seeds, &applied));
+        done.extend(statuses("seed", &seeds, &applied));
         Ok(done)
     }
 
@@ -206,7 +210,7 @@ impl Store {
     async fn adopt_former_table(&self, session: &mut Session) -> Result<(), StoreError> {
         if !has_table(session, "registry_revision").await?
             || !has_table(session, FORMER_SCHEMA_TABLE).await?
-            || !applied_in(session, SCHEMA_TABLE).await?.is_empty()
+            || !applied_versions(session, SCHEMA_TABLE).await?.is_empty()
         {
             return Ok(());
         }
@@ -237,16 +241,16 @@ impl Store {
         &self,
         directory: Option<&Path>,
         exists: bool,
-    ) -> Result<Vec<Applied>, MigrationError> {
+    ) -> Result<Vec<MigrationStatus>, MigrationError> {
         let (schema, seeded) = if exists {
             (self.applied(SCHEMA_TABLE).await?, self.applied(SEED_TABLE).await?)
         } else {
             Default::default()
         };
-        let mut status: Vec<Applied> = self
+        let mut status: Vec<MigrationStatus> = self
             .schema_migrations()
             .into_iter()
-            .map(|migration| Applied {
+            .map(|migration| MigrationStatus {
                 kind: "schema",
                 version: migration.version,
                 applied: schema.contains(&migration.version),
@@ -254,7 +258,7 @@ impl Store {
             })
             .collect();
         if let Some(directory) = directory {
-            status.extend(read_seeds(directory)?.into_iter().map(|seed| Applied {
+            status.extend(read_seeds(directory)?.into_iter().map(|seed| MigrationStatus {
                 kind: "seed",
                 version: seed.version,
                 applied: seeded.contains(&seed.version),
@@ -271,9 +275,9 @@ impl Store {
             let mut transaction = Transaction::begin_reading(session, self.queries.clone()).await?;
             let session = transaction.session();
             refuse_old_server(session).await?;
-            let mut applied = applied_in(session, table).await?;
+            let mut applied = applied_versions(session, table).await?;
             if table == SCHEMA_TABLE && applied.is_empty() && has_table(session, "registry_revision").await? {
-                applied = applied_in(session, FORMER_SCHEMA_TABLE).await?;
+                applied = applied_versions(session, FORMER_SCHEMA_TABLE).await?;
             }
             transaction.rollback().await?.close().await;
             Ok::<_, StoreError>(applied)
@@ -282,10 +286,14 @@ impl Store {
     }
 
     /// Lets a session wait, and says for whom while it does.
-    async fn report_waiting(&self, session: &mut Session, terms: MigrationTerms) -> Result<JoinHandle<()>, StoreError> {
+    async fn report_waiting(
+        &self,
+        session: &mut Session,
+        options: MigrationOptions,
+    ) -> Result<JoinHandle<()>, StoreError> {
         let mut pid = None;
         if let Session::Postgres(connection) = session {
-            session::be_patient(connection, terms.lock_timeout).await?;
+            session::set_lock_timeout(connection, options.lock_timeout).await?;
             let (own,): (i64,) = sqlx::query_as("select pg_backend_pid()::bigint").fetch_one(connection).await?;
             pid = Some(own);
         }

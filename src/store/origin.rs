@@ -17,13 +17,13 @@ use super::StoreError;
 /// Where connections lead to.
 #[derive(Debug, Default)]
 pub(super) struct Origin {
-    place: Mutex<Place>,
+    state: Mutex<OriginState>,
     /// Told when connections are to be made anew.
     moved: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct OriginState {
     /// System identifier and timeline of a server, or device and inode of a file.
     identity: Option<String>,
     /// Connections made before this moment are not used again.
@@ -34,9 +34,9 @@ struct Place {
 
 impl Origin {
     /// Notes which place a new connection has reached. The first of another place outdates all older ones.
-    pub(super) fn met(&self, identity: &str) {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        match &place.identity {
+    pub(super) fn note(&self, identity: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.identity {
             Some(known) if known == identity => return,
             Some(former) => {
                 tracing::warn!(
@@ -45,23 +45,23 @@ impl Origin {
                     to = identity,
                     "connections lead to another database server than before; those made before are replaced"
                 );
-                place.since = Some(Instant::now());
+                state.since = Some(Instant::now());
                 self.moved.notify_one();
             }
             None => {}
         }
-        place.identity = Some(identity.to_owned());
+        state.identity = Some(identity.to_owned());
     }
 
     /// Outdates every connection, since one of them leads to a server that only reads.
-    pub(super) fn doubt(&self) {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
+    pub(super) fn outdate_all(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
         self.moved.notify_one();
     }
 
     /// Whether a connection of this age was made before the last move.
-    pub(super) fn outdates(&self, age: Duration) -> bool {
-        let since = self.place.lock().unwrap_or_else(PoisonError::into_inner).since;
+    pub(super) fn is_outdated(&self, age: Duration) -> bool {
+        let since = self.state.lock().unwrap_or_else(PoisonError::into_inner).since;
         since.is_some_and(|since| since.elapsed() < age)
     }
 
@@ -76,36 +76,36 @@ impl Origin {
     ///
     /// # Errors
     /// [`StoreError::Missing`] when no file is there.
-    pub(super) fn look(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn check_file(&self, path: &Path) -> Result<(), StoreError> {
         let found = inode(path).ok_or_else(|| StoreError::Missing(path.to_owned()))?;
         let identity = format!("{}:{}", found.0, found.1);
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let beside = [beside(path, "-wal"), beside(path, "-shm")];
-        if let Some(former) = place.identity.replace(identity.clone()).filter(|former| *former != identity) {
+        if let Some(former) = state.identity.replace(identity.clone()).filter(|former| *former != identity) {
             let [log, shared] = &beside;
             let kept = path.with_added_extension(format!("wal-of-{}", former.replace(':', "-")));
             let is_former =
                 |file: &Path, then: Option<u64>| then.is_some() && inode(file).map(|(_, inode)| inode) == then;
             let mut set_aside = None;
-            if is_former(log, place.beside[0]) {
+            if is_former(log, state.beside[0]) {
                 match fs::rename(log, &kept) {
                     Ok(()) => set_aside = Some(kept.display().to_string()),
                     Err(error) => {
-                        place.identity = Some(former);
+                        state.identity = Some(former);
                         return Err(StoreError::Unavailable(sqlx::Error::Io(error)));
                     }
                 }
             }
-            if is_former(shared, place.beside[1])
+            if is_former(shared, state.beside[1])
                 && let Err(error) = fs::remove_file(shared)
             {
                 tracing::warn!(event = Event::DatabaseMoved.as_str(), path = %shared.display(), reason = %error, "this file belongs to the database that was replaced, and cannot be removed");
             }
             tracing::warn!(event = Event::DatabaseMoved.as_str(), from = former, to = identity, path = %path.display(), set_aside, "the database file was replaced; everything is read again");
-            place.since = Some(Instant::now());
+            state.since = Some(Instant::now());
             self.moved.notify_one();
         }
-        place.beside = beside.map(|file| inode(&file).map(|(_, inode)| inode));
+        state.beside = beside.map(|file| inode(&file).map(|(_, inode)| inode));
         Ok(())
     }
 }
@@ -129,12 +129,12 @@ mod tests {
     #[test]
     fn the_first_connection_to_another_server_outdates_the_older_ones() {
         let origin = Origin::default();
-        origin.met("7/1");
-        origin.met("7/1");
-        assert!(!origin.outdates(Duration::from_mins(1)));
+        origin.note("7/1");
+        origin.note("7/1");
+        assert!(!origin.is_outdated(Duration::from_mins(1)));
         std::thread::sleep(Duration::from_millis(5));
-        origin.met("7/2");
-        assert!(origin.outdates(Duration::from_mins(1)) && !origin.outdates(Duration::ZERO));
+        origin.note("7/2");
+        assert!(origin.is_outdated(Duration::from_mins(1)) && !origin.is_outdated(Duration::ZERO));
     }
 
     #[test]
@@ -143,18 +143,18 @@ mod tests {
         let path = directory.path().join("grantd.db");
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
         let origin = Origin::default();
-        assert!(matches!(origin.look(&path), Err(StoreError::Missing(_))));
+        assert!(matches!(origin.check_file(&path), Err(StoreError::Missing(_))));
         write("grantd.db", "a");
         write("grantd.db-wal", "log of a");
         write("grantd.db-shm", "");
-        origin.look(&path).unwrap();
-        origin.look(&path).unwrap();
-        assert!(!origin.outdates(Duration::from_mins(1)));
+        origin.check_file(&path).unwrap();
+        origin.check_file(&path).unwrap();
+        assert!(!origin.is_outdated(Duration::from_mins(1)));
 
         write("b", "b");
         fs::rename(directory.path().join("b"), &path).unwrap();
-        origin.look(&path).unwrap();
-        assert!(origin.outdates(Duration::from_mins(1)));
+        origin.check_file(&path).unwrap();
+        assert!(origin.is_outdated(Duration::from_mins(1)));
         let names = || {
             let mut names: Vec<String> = fs::read_dir(directory.path())
                 .unwrap()
@@ -169,12 +169,12 @@ mod tests {
 
         // The next one brings its own.
         write("grantd.db-wal", "log of b");
-        origin.look(&path).unwrap();
+        origin.check_file(&path).unwrap();
         write("c", "c");
         write("c-wal", "log of c");
         fs::rename(directory.path().join("c"), &path).unwrap();
         fs::rename(directory.path().join("c-wal"), directory.path().join("grantd.db-wal")).unwrap();
-        origin.look(&path).unwrap();
+        origin.check_file(&path).unwrap();
         assert_eq!(fs::read_to_string(directory.path().join("grantd.db-wal")).unwrap(), "log of c");
     }
 }

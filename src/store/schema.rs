@@ -31,7 +31,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn described_tables(&self) -> Result<Vec<Table>, StoreError> {
+    pub async fn describe_tables(&self) -> Result<Vec<Table>, StoreError> {
         let names: Vec<(String, String)> = self
             .fetch(
                 "select name, sql || coalesce((select group_concat(sql, '') from sqlite_schema of where of.type = 'trigger' and of.tbl_name = t.name), '')

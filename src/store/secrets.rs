@@ -3,7 +3,7 @@
 use super::statement::{Value, args};
 use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::secret::SecretHash;
-use crate::model::credential::Origin;
+use crate::model::credential::SecretOrigin;
 use crate::model::time::UnixTime;
 
 /// A secret to be stored.
@@ -14,7 +14,7 @@ pub struct NewSecret {
     /// Its hash.
     pub hash: SecretHash,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: SecretOrigin,
     /// What it is called.
     pub label: String,
     /// When it was made.
@@ -40,14 +40,14 @@ impl NewSecret {
 
     /// Whether it was chosen elsewhere, as a column has it.
     pub(crate) fn imported(&self) -> i64 {
-        i64::from(self.origin == Origin::Imported)
+        i64::from(self.origin == SecretOrigin::Imported)
     }
 
     /// The key that tagged it, as a column has it.
     pub(crate) fn tag_key(&self) -> Option<String> {
         match self.origin {
-            Origin::Tagged(kid) => Some(kid.to_string()),
-            Origin::Named | Origin::Imported => None,
+            SecretOrigin::Tagged(kid) => Some(kid.to_string()),
+            SecretOrigin::Untagged | SecretOrigin::Imported => None,
         }
     }
 }
@@ -85,7 +85,7 @@ impl Store {
             let sql = "select count(*) from client_secret where client_id = $1 and imported = 1 and revoked_at is null
                        and (expires_at is null or expires_at > $2)";
             let imported = tx.count(sql, &args![client_id, secret.created_at]).await?;
-            if secret.origin == Origin::Imported && imported >= MAX_IMPORTED {
+            if secret.origin == SecretOrigin::Imported && imported >= MAX_IMPORTED {
                 return Err(StoreError::Refused(Refusal::TooManyImported(client_id.to_owned())));
             }
             let added = tx.execute(INSERT_SECRET, &secret.values(client_id)).await;

@@ -66,7 +66,7 @@ impl Servers {
 
 /// The servers, and which of them answered last.
 #[derive(Debug)]
-pub(super) struct Reached {
+pub(super) struct ServerSelection {
     servers: RwLock<Servers>,
     /// Position of the server that answered last.
     current: AtomicUsize,
@@ -74,7 +74,7 @@ pub(super) struct Reached {
     pub(super) pooling: Pooling,
 }
 
-impl Reached {
+impl ServerSelection {
     pub(super) fn new(servers: &Servers, origin: Arc<Origin>) -> Self {
         let pooling = servers.pooling;
         Self { servers: RwLock::new(servers.clone()), current: AtomicUsize::new(0), origin, pooling }
@@ -86,11 +86,11 @@ impl Reached {
 
     /// Makes a new connection ready for use. Returns whether its server only reads.
     pub(super) async fn prepare(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let about = session::prepare(connection, self.pooling).await?;
-        if let Some(lineage) = about.lineage {
-            self.origin.met(&lineage);
+        let info = session::prepare(connection, self.pooling).await?;
+        if let Some(lineage) = info.lineage {
+            self.origin.note(&lineage);
         }
-        Ok(about.read_only)
+        Ok(info.read_only)
     }
 
     /// Connects to the server that answered last, or to the next one that takes writes, and points the pool there.
@@ -103,13 +103,13 @@ impl Reached {
         let (mut standby, mut faults) = (None, Vec::new());
         let all: Vec<&PgConnectOptions> = servers.all().collect();
         for (position, options) in all.iter().enumerate().cycle().skip(first).take(count) {
-            let options = ours(options);
-            let reaching = async {
+            let options = with_defaults(options);
+            let connecting = async {
                 let mut connection = options.connect().await?;
                 let read_only = self.prepare(&mut connection).await?;
                 Ok::<_, sqlx::Error>((connection, read_only))
             };
-            let fault = match tokio::time::timeout(patience, reaching).await {
+            let fault = match tokio::time::timeout(patience, connecting).await {
                 Ok(Ok((connection, read_only))) => {
                     if !read_only || (count == 1 && !servers.writable_only) {
                         self.settle(position, options, pool);
@@ -129,7 +129,7 @@ impl Reached {
             self.settle(position, options, pool);
             return Ok(connection);
         }
-        Err(joined(faults))
+        Err(merged(faults))
     }
 
     fn settle(&self, position: usize, options: PgConnectOptions, pool: &PgPool) {
@@ -156,7 +156,7 @@ impl Reached {
         *self.servers.write().unwrap_or_else(PoisonError::into_inner) = servers.clone();
         self.current.store(position, Ordering::Relaxed);
         if let Some(options) = servers.all().nth(position) {
-            pool.set_connect_options(ours(options));
+            pool.set_connect_options(with_defaults(options));
         }
         Ok(())
     }
@@ -169,21 +169,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; what is in use stays in use.
     pub async fn connect_as(&self, servers: &Servers) -> Result<(), StoreError> {
-        let Pool::Postgres(pool, reached) = &self.pool else { return Ok(()) };
-        within(reached.replace(servers, pool)).await
+        let Pool::Postgres(pool, selection) = &self.pool else { return Ok(()) };
+        within(selection.replace(servers, pool)).await
     }
 }
 
 /// Options as every connection has them.
-pub(super) fn ours(options: &PgConnectOptions) -> PgConnectOptions {
+pub(super) fn with_defaults(options: &PgConnectOptions) -> PgConnectOptions {
     let name = options.get_application_name().unwrap_or("grantd");
     options.clone().application_name(name).disable_statement_logging()
 }
 
 /// Takes a connection from the pool for good, where the database gives no further one: the change feed and transactions
 /// come before what is read and spent on the pool.
-pub(super) async fn given_up(pool: &PgPool, error: StoreError) -> Result<PgConnection, StoreError> {
-    for _ in 0..GIVING_UP {
+pub(super) async fn take_from_pool(pool: &PgPool, error: StoreError) -> Result<PgConnection, StoreError> {
+    for _ in 0..TAKE_ATTEMPTS {
         if let Some(connection) = pool.try_acquire() {
             tracing::warn!(event = Event::DatabaseScarce.as_str(), reason = %error, "the database gives no further connection; the pool gave one up");
             return Ok(connection.detach());
@@ -194,7 +194,7 @@ pub(super) async fn given_up(pool: &PgPool, error: StoreError) -> Result<PgConne
 }
 
 /// One fault for all servers: a wrong password or name before an outage, since only the operator can mend it.
-fn joined(mut faults: Vec<(String, StoreError)>) -> StoreError {
+fn merged(mut faults: Vec<(String, StoreError)>) -> StoreError {
     if faults.len() == 1
         && let Some((_, fault)) = faults.pop()
     {
@@ -217,4 +217,4 @@ fn joined(mut faults: Vec<(String, StoreError)>) -> StoreError {
 }
 
 /// How often, 5 ms apart, the pool is asked for a connection that rests.
-const GIVING_UP: u32 = 200;
+const TAKE_ATTEMPTS: u32 = 200;

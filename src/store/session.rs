@@ -131,7 +131,7 @@ impl Transaction {
 
 /// What a new PostgreSQL session leads to.
 #[derive(Debug)]
-pub(super) struct About {
+pub(super) struct ServerInfo {
     /// Whether the server refuses writes.
     pub(super) read_only: bool,
     /// System identifier and timeline. Databases that only speak PostgreSQL's protocol have none, and behind a pooler of
@@ -145,7 +145,7 @@ pub(super) struct About {
 /// - `read committed`: each statement of ours decides by itself, or locks what it decides on.
 /// - Timeouts below our own deadline: the error says what the database waited for, and no lock outlives its owner.
 /// - `synchronous_commit`: a single-use id is on disk before it counts.
-pub(super) async fn prepare(connection: &mut PgConnection, pooling: Pooling) -> Result<About, sqlx::Error> {
+pub(super) async fn prepare(connection: &mut PgConnection, pooling: Pooling) -> Result<ServerInfo, sqlx::Error> {
     if pooling == Pooling::Session {
         sqlx::raw_sql(
             "set statement_timeout = '5s';
@@ -163,7 +163,7 @@ pub(super) async fn prepare(connection: &mut PgConnection, pooling: Pooling) -> 
     let read_only = sqlx::raw_sql("select current_setting('transaction_read_only') = 'on'");
     let read_only = read_only.fetch_one(&mut *connection).await?.try_get(0)?;
     let lineage = if pooling == Pooling::Session { lineage(connection).await? } else { None };
-    Ok(About { read_only, lineage })
+    Ok(ServerInfo { read_only, lineage })
 }
 
 /// The same settings for one transaction, where the next one may reach another session.
@@ -195,7 +195,7 @@ async fn lineage(connection: &mut PgConnection) -> Result<Option<String>, sqlx::
 }
 
 /// Lets the statements of a session take as long as they need, and wait for a lock as long as `patience`.
-pub(super) async fn be_patient(connection: &mut PgConnection, patience: Duration) -> Result<(), sqlx::Error> {
+pub(super) async fn set_lock_timeout(connection: &mut PgConnection, patience: Duration) -> Result<(), sqlx::Error> {
     let milliseconds = patience.as_millis();
     let sql = format!(
         "set lock_timeout = {milliseconds}; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0"
@@ -204,8 +204,8 @@ pub(super) async fn be_patient(connection: &mut PgConnection, patience: Duration
 }
 
 /// Whether a connection that has rested is still there; with an error the pool makes another.
-pub(super) async fn is_there(connection: &mut PgConnection, rested: Duration) -> Result<bool, sqlx::Error> {
-    if rested >= RESTED {
+pub(super) async fn is_alive(connection: &mut PgConnection, rested: Duration) -> Result<bool, sqlx::Error> {
+    if rested >= PING_AFTER_IDLE {
         connection.ping().await?;
     }
     Ok(true)
@@ -222,4 +222,4 @@ pub(crate) async fn within<T, E: Into<StoreError>>(
 }
 
 /// After so long a connection may have been lost without our noticing.
-const RESTED: Duration = Duration::from_millis(100);
+const PING_AFTER_IDLE: Duration = Duration::from_millis(100);

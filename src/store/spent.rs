@@ -1,4 +1,4 @@
-//! What may be used once, and for how long it is remembered that it was. [`spending`](super::spending) writes it down.
+//! What may be used once, and for how long it is remembered that it was. [`spend_queue`](super::spend_queue) writes it down.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use crate::model::time::UnixTime;
 
 /// A use of something that may be used once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Use {
+pub struct SingleUseId {
     /// What is used.
-    pub kind: UseKind,
+    pub kind: SingleUseKind,
     /// Whose it is: a client for an assertion, the thumbprint of a key for a proof.
     pub owner: String,
     /// SHA-256 of its `jti`.
@@ -21,14 +21,14 @@ pub struct Use {
 
 /// What may be used once. C34: a `jti` of one kind or owner says nothing of the same one of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum UseKind {
+pub enum SingleUseKind {
     /// A client assertion (RFC 7523 section 3).
     Assertion,
     /// A DPoP proof (RFC 9449 section 11.1).
     DpopProof,
 }
 
-impl UseKind {
+impl SingleUseKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Assertion => "assertion",
@@ -39,11 +39,11 @@ impl UseKind {
 
 /// What came of spending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spent {
+pub enum ReplayCheck {
     /// All of it for the first time.
     New,
     /// This was spent before.
-    Before(UseKind),
+    Replayed(SingleUseKind),
 }
 
 impl Store {
@@ -55,7 +55,7 @@ impl Store {
     pub async fn sweep_spent(&self, now: UnixTime) -> Result<u64, StoreError> {
         let sql = "delete from spent_jti where (kind, owner, jti) in
                    (select kind, owner, jti from spent_jti where expires_at < $1 order by expires_at limit 500)";
-        self.spending.forget(now);
+        self.spend_queue.forget(now);
         let mut swept = 0;
         loop {
             let rows = self.execute(sql, &args![now]).await?;

@@ -1,4 +1,4 @@
-//! Log lines on their way out: gathered in memory, written by a thread of their own in whole batches.
+//! Log lines on their way out: buffer in memory, written by a thread of their own in whole batches.
 //!
 //! A request appends to a buffer and goes on. A reader that has stalled costs lines, which are counted, and never a token.
 //! Lines that cannot be written (a full disk, a pipe without a reader) are counted too, and later ones are tried again.
@@ -25,13 +25,13 @@ pub struct Writer {
 
 #[derive(Debug, Default)]
 struct Shared {
-    gathered: Mutex<Gathered>,
+    buffer: Mutex<Buffer>,
     changed: Condvar,
     dropped: Counter,
 }
 
 #[derive(Debug, Default)]
-struct Gathered {
+struct Buffer {
     bytes: Vec<u8>,
     closed: bool,
 }
@@ -50,14 +50,14 @@ impl Lines {
 
     /// Appends whole lines, or drops and counts them when too many are waiting.
     pub fn put(&self, lines: &[u8]) {
-        let mut gathered = self.0.lock();
-        if gathered.bytes.len() + lines.len() > MOST_WAITING {
+        let mut buffer = self.0.lock();
+        if buffer.bytes.len() + lines.len() > MOST_WAITING {
             self.0.dropped.inc_by(count(lines));
             return;
         }
-        let first = gathered.bytes.is_empty();
-        gathered.bytes.extend_from_slice(lines);
-        drop(gathered);
+        let first = buffer.bytes.is_empty();
+        buffer.bytes.extend_from_slice(lines);
+        drop(buffer);
         if first {
             self.0.changed.notify_one();
         }
@@ -73,15 +73,15 @@ impl Lines {
 impl Shared {
     fn write_to(&self, mut out: impl Write) {
         let mut batch = Vec::new();
-        let mut lost = Lost::default();
+        let mut lost = LostLines::default();
         loop {
-            let mut gathered = self.lock();
-            while gathered.bytes.is_empty() && !gathered.closed {
-                gathered = self.changed.wait(gathered).unwrap_or_else(PoisonError::into_inner);
+            let mut buffer = self.lock();
+            while buffer.bytes.is_empty() && !buffer.closed {
+                buffer = self.changed.wait(buffer).unwrap_or_else(PoisonError::into_inner);
             }
-            std::mem::swap(&mut batch, &mut gathered.bytes);
-            let closed = gathered.closed;
-            drop(gathered);
+            std::mem::swap(&mut batch, &mut buffer.bytes);
+            let closed = buffer.closed;
+            drop(buffer);
             let written = self.write(&mut out, &batch, lost.cut);
             if let Some(missing) = batch.get(written.bytes..).filter(|missing| !missing.is_empty()) {
                 self.dropped.inc_by(count(missing));
@@ -96,7 +96,7 @@ impl Shared {
                 return;
             }
             if written.bytes == batch.len() && lost.lines > 0 {
-                let Lost { lines, reason, .. } = std::mem::take(&mut lost);
+                let LostLines { lines, reason, .. } = std::mem::take(&mut lost);
                 tracing::warn!(
                     event = Event::LogLost.as_str(),
                     lines,
@@ -105,43 +105,43 @@ impl Shared {
                 );
             }
             batch.clear();
-            batch.shrink_to(KEPT);
+            batch.shrink_to(KEPT_BYTES);
             // What comes in the meantime goes out together: a busy server wakes this thread a hundred times a second, not
             // once for each token.
-            let gathered = self.lock();
-            drop(self.changed.wait_timeout_while(gathered, TOGETHER, |gathered| !gathered.closed));
+            let buffer = self.lock();
+            drop(self.changed.wait_timeout_while(buffer, FLUSH_INTERVAL, |buffer| !buffer.closed));
         }
     }
 
     /// Writes as much of `lines` as can be written, after the end of a line that was cut off.
-    fn write(&self, out: &mut impl Write, lines: &[u8], cut: bool) -> Written {
+    fn write(&self, out: &mut impl Write, lines: &[u8], cut: bool) -> WriteOutcome {
         let mut bytes = 0;
         let mut end_line = cut;
         while let Some(rest) = lines.get(bytes..).filter(|rest| !rest.is_empty()) {
             match out.write(if end_line { b"\n" } else { rest }) {
-                Ok(0) => return Written { bytes, cut: end_line, fault: Some(io::ErrorKind::WriteZero.into()) },
+                Ok(0) => return WriteOutcome { bytes, cut: end_line, fault: Some(io::ErrorKind::WriteZero.into()) },
                 Ok(_) if end_line => end_line = false,
                 Ok(written) => bytes += written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Another process has made the pipe non-blocking. Its reader has stalled, which is no reason to give up.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.lock().closed => {
-                    thread::sleep(TOGETHER);
+                    thread::sleep(FLUSH_INTERVAL);
                 }
-                Err(error) => return Written { bytes, cut: end_line, fault: Some(error) },
+                Err(error) => return WriteOutcome { bytes, cut: end_line, fault: Some(error) },
             }
         }
         // What a buffer holds back is written with the next lines or lost with the process.
-        Written { bytes, cut: end_line, fault: out.flush().err() }
+        WriteOutcome { bytes, cut: end_line, fault: out.flush().err() }
     }
 
     /// A poisoned lock still guards whole lines.
-    fn lock(&self) -> MutexGuard<'_, Gathered> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What became of lines.
-struct Written {
+struct WriteOutcome {
     bytes: usize,
     /// Whether the line before them still lacks its end.
     cut: bool,
@@ -150,7 +150,7 @@ struct Written {
 
 /// Lines that could not be written since the last that were.
 #[derive(Default)]
-struct Lost {
+struct LostLines {
     lines: u64,
     /// Whether the last line that was written lacks its end.
     cut: bool,
@@ -199,8 +199,8 @@ impl Write for Lines {
 /// Some sixty thousand lines.
 const MOST_WAITING: usize = 32 << 20;
 /// A buffer that a burst has blown up is given back.
-const KEPT: usize = 1 << 20;
-const TOGETHER: Duration = Duration::from_millis(10);
+const KEPT_BYTES: usize = 1 << 20;
+const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {

@@ -78,14 +78,14 @@ pub fn json_escape(character: char, out: &mut Vec<u8>) {
 /// Those of the value's own serialization.
 pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let mut out = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut out, Printable))?;
+    value.serialize(&mut Serializer::with_formatter(&mut out, PrintableFormatter))?;
     String::from_utf8(out).map_err(serde::ser::Error::custom)
 }
 
 /// The compact form of JSON, with more escapes.
-struct Printable;
+struct PrintableFormatter;
 
-impl Formatter for Printable {
+impl Formatter for PrintableFormatter {
     fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         if fragment.chars().all(is_printable) {
             return CompactFormatter.write_string_fragment(writer, fragment);

@@ -12,9 +12,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Reads the metrics anew whenever they are asked for. What cannot be read is left out.
 #[derive(Debug)]
-pub(super) struct Process;
+pub(super) struct ProcessCollector;
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let mut number = |name: &str, help: &str, value: Option<f64>, metric_type: MetricType| {
             let Some(value) = value else { return Ok(()) };

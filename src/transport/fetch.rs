@@ -25,14 +25,14 @@ use crate::state::client_jwks::Fetch;
 
 /// What of a network that is not the public one may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Allowed {
+pub enum AllowedTarget {
     /// A host by its name, wherever it is.
     Host(Box<str>),
     /// Addresses, whatever they are called.
     Net(IpNet),
 }
 
-impl Allowed {
+impl AllowedTarget {
     /// Reads an address, a network or a host name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -51,7 +51,7 @@ impl Allowed {
 #[derive(Clone)]
 pub struct Fetcher {
     tls: Arc<ArcSwap<ClientConfig>>,
-    allowed: Arc<[Allowed]>,
+    allowed: Arc<[AllowedTarget]>,
 }
 
 impl Fetcher {
@@ -59,7 +59,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// When one of those is no certificate.
-    pub fn new(further: Vec<CertificateDer<'static>>, allowed: Vec<Allowed>) -> Result<Self, rustls::Error> {
+    pub fn new(further: Vec<CertificateDer<'static>>, allowed: Vec<AllowedTarget>) -> Result<Self, rustls::Error> {
         Ok(Self { tls: Arc::new(ArcSwap::from_pointee(trusting(further)?)), allowed: allowed.into() })
     }
 
@@ -96,7 +96,7 @@ impl Fetcher {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| format!("HTTP: {error}"))?;
-        let connection = Dropped(tokio::spawn(connection));
+        let connection = AbortOnDrop(tokio::spawn(connection));
         let request = Request::get(uri.target())
             .header(header::HOST, uri.authority())
             .header(header::ACCEPT, "application/jwk-set+json, application/json")
@@ -142,8 +142,8 @@ impl Fetcher {
         let address = address.to_canonical();
         is_public(address)
             || self.allowed.iter().any(|allowed| match allowed {
-                Allowed::Host(name) => name.eq_ignore_ascii_case(host),
-                Allowed::Net(net) => net.contains(&address),
+                AllowedTarget::Host(name) => name.eq_ignore_ascii_case(host),
+                AllowedTarget::Net(net) => net.contains(&address),
             })
     }
 }
@@ -164,9 +164,9 @@ fn trusting(further: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustl
 }
 
 /// A task that ends with whoever holds this.
-struct Dropped<T>(tokio::task::JoinHandle<T>);
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
-impl<T> Drop for Dropped<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -255,17 +255,17 @@ mod tests {
 
     #[test]
     fn what_is_allowed_is_a_name_an_address_or_a_network() {
-        assert_eq!(Allowed::parse("Keys.Internal"), Some(Allowed::Host("keys.internal".into())));
-        assert_eq!(Allowed::parse("10.0.0.0/8"), Some(Allowed::Net("10.0.0.0/8".parse().unwrap())));
-        assert_eq!(Allowed::parse("127.0.0.1"), Some(Allowed::Net("127.0.0.1/32".parse().unwrap())));
-        assert_eq!(Allowed::parse("::1"), Some(Allowed::Net("::1/128".parse().unwrap())));
+        assert_eq!(AllowedTarget::parse("Keys.Internal"), Some(AllowedTarget::Host("keys.internal".into())));
+        assert_eq!(AllowedTarget::parse("10.0.0.0/8"), Some(AllowedTarget::Net("10.0.0.0/8".parse().unwrap())));
+        assert_eq!(AllowedTarget::parse("127.0.0.1"), Some(AllowedTarget::Net("127.0.0.1/32".parse().unwrap())));
+        assert_eq!(AllowedTarget::parse("::1"), Some(AllowedTarget::Net("::1/128".parse().unwrap())));
         for wrong in ["", "https://keys.internal", "10.0.0.0/33", "a b", "*"] {
-            assert_eq!(Allowed::parse(wrong), None, "{wrong}");
+            assert_eq!(AllowedTarget::parse(wrong), None, "{wrong}");
         }
-        let fetcher = Fetcher::new(Vec::new(), vec![Allowed::parse("10.0.0.0/8").unwrap()]).unwrap();
+        let fetcher = Fetcher::new(Vec::new(), vec![AllowedTarget::parse("10.0.0.0/8").unwrap()]).unwrap();
         assert!(fetcher.may_connect("c.test", "::ffff:10.1.1.1".parse().unwrap()));
         assert!(!fetcher.may_connect("c.test", "127.0.0.1".parse().unwrap()));
-        let fetcher = Fetcher::new(Vec::new(), vec![Allowed::parse("localhost").unwrap()]).unwrap();
+        let fetcher = Fetcher::new(Vec::new(), vec![AllowedTarget::parse("localhost").unwrap()]).unwrap();
         assert!(fetcher.may_connect("localhost", "127.0.0.1".parse().unwrap()));
         assert!(!fetcher.may_connect("localhost.evil.test", "127.0.0.1".parse().unwrap()));
     }

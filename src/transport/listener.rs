@@ -2,9 +2,9 @@
 //!
 //! `axum::serve` has none of these, and a silent or half-sent connection would hold up a stop for ever.
 
-pub mod pace;
+pub mod connection_rate;
 pub mod refusals;
-pub(crate) mod timed;
+pub(crate) mod timed_stream;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,10 +31,10 @@ use crate::http::Caller;
 use crate::http::error;
 use crate::model::event::Event;
 use crate::transport::tls::Tls;
-use crate::transport::tls::clients::Shown;
-use pace::Pace;
-use refusals::{Refusals, Refused};
-use timed::{GRACE, Socket, Timed, Turns};
+use crate::transport::tls::clients::HandshakeCertificate;
+use connection_rate::ConnectionRate;
+use refusals::{RefusalReason, Refusals};
+use timed_stream::{ConnectionState, GRACE, Socket, TimedStream};
 
 /// How long each part of a connection may take.
 #[derive(Debug, Clone, Copy)]
@@ -80,11 +80,11 @@ pub struct Listener {
     /// Counts and logs what is refused before a handler sees it.
     pub refusals: Arc<Refusals>,
     /// How often each address connects.
-    pub pace: Pace,
+    pub pace: ConnectionRate,
 }
 
 impl Listener {
-    /// Accepts until `stop` turns true, then lets requests in flight finish, until the deadline at the latest.
+    /// Accepts until `stop` state true, then lets requests in flight finish, until the deadline at the latest.
     pub async fn run<A, F>(mut self, answer: A, mut stop: watch::Receiver<bool>)
     where
         A: Fn(Caller, Request<Incoming>) -> F + Send + Sync + 'static,
@@ -100,7 +100,7 @@ impl Listener {
             };
             match accepted {
                 Ok((_, address, _)) if self.pace.exceeds(address.ip(), std::time::Instant::now()) => {
-                    connections.refusals.note(Refused::TooManyConnections, address.ip(), None, None);
+                    connections.refusals.note(RefusalReason::TooManyConnections, address.ip(), None, None);
                 }
                 Ok((stream, address, slot)) => {
                     let connections = Arc::clone(&connections);
@@ -173,12 +173,12 @@ struct Connections<A> {
 }
 
 /// Why a connection ended early.
-type Ended = Box<dyn std::error::Error + Send + Sync>;
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The peer of a connection, and what was found out about it before the first request.
 struct Peer {
     address: SocketAddr,
-    shown: Option<Shown>,
+    certificate: Option<HandshakeCertificate>,
     /// Whether it speaks HTTP without TLS to a port with TLS.
     misdirected: bool,
 }
@@ -197,7 +197,7 @@ where
         let served = match &self.tls {
             // Boxed, each for itself: a connection in cleartext has no room for TLS.
             None => {
-                let peer = Peer { address, shown: None, misdirected: false };
+                let peer = Peer { address, certificate: None, misdirected: false };
                 Box::pin(self.serve_http(stream, peer, deadlines, connected_at)).await
             }
             Some(tls) => Box::pin(self.serve_tls(tls, stream, address, deadlines, connected_at)).await,
@@ -214,28 +214,28 @@ where
         address: SocketAddr,
         deadlines: Deadlines,
         connected_at: Instant,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), ConnectionError> {
         let mut stop = self.stop.clone();
         let stopped = async {
             drop(stop.wait_for(|stop| *stop).await);
             // The peer may have connected before it learnt that the server stops.
             sleep_until(connected_at + GRACE).await;
         };
-        let shaken = tokio::select! {
-            shaken = timeout(deadlines.first_byte, shake_hands(tls, stream)) => shaken,
+        let handshake = tokio::select! {
+            handshake = timeout(deadlines.first_byte, handshake(tls, stream)) => handshake,
             () = stopped => return Err("stopped before the TLS handshake was done".into()),
         };
-        match shaken {
-            Ok(Ok(Shaken::Hands(stream))) => {
-                let peer = Peer { address, shown: tls.shown(&stream), misdirected: false };
+        match handshake {
+            Ok(Ok(Handshake::Tls(stream))) => {
+                let peer = Peer { address, certificate: tls.client_certificate(&stream), misdirected: false };
                 self.serve_http(*stream, peer, deadlines, connected_at).await
             }
-            Ok(Ok(Shaken::Not(stream))) => {
-                let peer = Peer { address, shown: None, misdirected: true };
+            Ok(Ok(Handshake::Cleartext(stream))) => {
+                let peer = Peer { address, certificate: None, misdirected: true };
                 self.serve_http(stream, peer, deadlines, connected_at).await
             }
             Ok(Err(error)) => {
-                if let Some(refused) = Refused::by_handshake(&error) {
+                if let Some(refused) = RefusalReason::by_handshake(&error) {
                     self.refusals.note(refused, address.ip(), None, Some(&error));
                 }
                 Err(error.into())
@@ -250,16 +250,16 @@ where
         peer: Peer,
         deadlines: Deadlines,
         connected_at: Instant,
-    ) -> Result<(), Ended> {
-        let turns = Turns::new(connected_at);
-        let turns = &turns;
+    ) -> Result<(), ConnectionError> {
+        let state = ConnectionState::new(connected_at);
+        let state = &state;
         let service = service_fn(|request: Request<Incoming>| {
-            turns.begin();
+            state.begin();
             let has_body = !request.body().is_end_stream();
             let answer = if peer.misdirected {
                 Err(self.misdirected(peer.address))
             } else {
-                let certificate = peer.shown.as_ref().map(Shown::peer_certificate);
+                let certificate = peer.certificate.as_ref().map(HandshakeCertificate::peer_certificate);
                 Ok((self.answer)(Caller { address: peer.address, certificate }, request))
             };
             async move {
@@ -277,11 +277,11 @@ where
                 if self.draining.load(Ordering::Relaxed) {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                turns.end(unread);
+                state.end(unread);
                 Ok::<_, Infallible>(answer)
             }
         });
-        let stream = Timed::new(stream, turns, (&self.draining, &self.refusals), peer.address.ip(), deadlines);
+        let stream = TimedStream::new(stream, state, (&self.draining, &self.refusals), peer.address.ip(), deadlines);
         let mut connection = pin!(
             http1::Builder::new()
                 .header_read_timeout(None)
@@ -295,13 +295,13 @@ where
             done = connection.as_mut() => done,
             () = stopped => {
                 // The stream ends a connection on which nothing has been asked.
-                turns.close();
+                state.close();
                 timeout_at(Instant::now() + deadlines.drain, connection).await.map_err(|_| "cut at the drain deadline")?
             }
         };
         if let Err(error) = &done
-            && !turns.refused()
-            && let Some(refused) = Refused::by_http(error, turns.opening())
+            && !state.refused()
+            && let Some(refused) = RefusalReason::by_http(error, state.opening())
         {
             self.refusals.note(refused, peer.address.ip(), None, Some(error));
         }
@@ -311,7 +311,7 @@ where
     /// The answer to a request without TLS on a port with TLS.
     fn misdirected(&self, address: SocketAddr) -> Response {
         let request_id = self.refusals.request_id();
-        self.refusals.note(Refused::CleartextOnTls, address.ip(), Some(request_id), None);
+        self.refusals.note(RefusalReason::CleartextOnTls, address.ip(), Some(request_id), None);
         let mut answer = error::plain(StatusCode::BAD_REQUEST, "this port speaks TLS; use https");
         let headers = answer.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -324,18 +324,18 @@ where
 }
 
 /// What became of the start of a connection to a port with TLS.
-enum Shaken {
-    Hands(Box<TlsStream<TcpStream>>),
+enum Handshake {
+    Tls(Box<TlsStream<TcpStream>>),
     /// The first byte is the letter of a method.
-    Not(TcpStream),
+    Cleartext(TcpStream),
 }
 
-async fn shake_hands(tls: &Tls, stream: TcpStream) -> io::Result<Shaken> {
+async fn handshake(tls: &Tls, stream: TcpStream) -> io::Result<Handshake> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 1 && first.first().is_some_and(u8::is_ascii_uppercase) {
-        return Ok(Shaken::Not(stream));
+        return Ok(Handshake::Cleartext(stream));
     }
-    Ok(Shaken::Hands(Box::new(tls.accept(stream).await?)))
+    Ok(Handshake::Tls(Box::new(tls.accept(stream).await?)))
 }
 
 /// Most bytes of a request line with its header fields; above it the answer is 431.

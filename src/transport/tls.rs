@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 use zeroize::Zeroizing;
 
 use crate::crypto::certificate::validity::Validity;
-use clients::{AnyCertificate, ClientDates, ClientFiles, Judge, Shown};
+use clients::{AnyCertificate, ClientCaVerifier, ClientDates, ClientFiles, HandshakeCertificate};
 use files::Version;
 
 /// Where certificate and key are.
@@ -34,7 +34,7 @@ pub struct Files {
 
 /// What a listener does beyond having a certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct TlsOptions {
     /// Whether it keeps to the cipher suites of FAPI 2.0.
     pub fapi: bool,
     /// Whether it asks for certificates, and whose word on them it takes.
@@ -45,16 +45,16 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Tls {
     files: Files,
-    terms: Terms,
-    current: ArcSwap<Current>,
+    options: TlsOptions,
+    current: ArcSwap<LoadedTls>,
     version: Mutex<Version>,
 }
 
 /// What was read together and is used together.
 #[derive(Debug)]
-struct Current {
+struct LoadedTls {
     config: Arc<ServerConfig>,
-    judge: Option<Judge>,
+    client_verifier: Option<ClientCaVerifier>,
     chain: Vec<Validity>,
 }
 
@@ -80,17 +80,17 @@ impl Tls {
     /// # Errors
     /// [`TlsError`].
     pub fn load(files: Files) -> Result<Self, TlsError> {
-        Self::load_on(files, Terms::default())
+        Self::load_with(files, TlsOptions::default())
     }
 
-    /// Reads certificate and key, and what else the terms name.
+    /// Reads certificate and key, and what else the options name.
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn load_on(files: Files, terms: Terms) -> Result<Self, TlsError> {
-        let version = Version::of(&paths(&files, &terms));
-        let current = read(&files, &terms)?;
-        Ok(Self { files, terms, current: ArcSwap::from_pointee(current), version: Mutex::new(version) })
+    pub fn load_with(files: Files, options: TlsOptions) -> Result<Self, TlsError> {
+        let version = Version::of(&paths(&files, &options));
+        let current = read(&files, &options)?;
+        Ok(Self { files, options, current: ArcSwap::from_pointee(current), version: Mutex::new(version) })
     }
 
     /// Reads everything again. When any of it cannot be used, all that is in use stays.
@@ -98,15 +98,15 @@ impl Tls {
     /// # Errors
     /// [`TlsError`].
     pub fn reload(&self) -> Result<(), TlsError> {
-        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Version::of(&paths(&self.files, &self.terms));
-        self.current.store(Arc::new(read(&self.files, &self.terms)?));
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Version::of(&paths(&self.files, &self.options));
+        self.current.store(Arc::new(read(&self.files, &self.options)?));
         Ok(())
     }
 
     /// The version of the files that is there now, if it is not the one that was read last.
     #[must_use]
     pub fn newer(&self) -> Option<Version> {
-        let now = Version::of(&paths(&self.files, &self.terms));
+        let now = Version::of(&paths(&self.files, &self.options));
         let read = self.version.lock().unwrap_or_else(PoisonError::into_inner);
         (*read != now).then_some(now)
     }
@@ -120,7 +120,7 @@ impl Tls {
     /// The dates of the CAs and lists in use, when this listener asks for certificates.
     #[must_use]
     pub fn client_dates(&self) -> Option<ClientDates> {
-        Some(self.current.load().judge.as_ref()?.dates().clone())
+        Some(self.current.load().client_verifier.as_ref()?.dates().clone())
     }
 
     /// Shakes hands.
@@ -134,39 +134,40 @@ impl Tls {
 
     /// The certificate that the far end has shown and proved to have the key of.
     #[must_use]
-    pub fn shown(self: &Arc<Self>, stream: &TlsStream<TcpStream>) -> Option<Shown> {
-        Shown::new(Arc::clone(self), stream.get_ref().1.peer_certificates()?)
+    pub fn client_certificate(self: &Arc<Self>, stream: &TlsStream<TcpStream>) -> Option<HandshakeCertificate> {
+        HandshakeCertificate::new(Arc::clone(self), stream.get_ref().1.peer_certificates()?)
     }
 }
 
-fn paths(files: &Files, terms: &Terms) -> Vec<PathBuf> {
-    let of_clients = terms.clients.as_ref().map(ClientFiles::paths);
+fn paths(files: &Files, options: &TlsOptions) -> Vec<PathBuf> {
+    let of_clients = options.clients.as_ref().map(ClientFiles::paths);
     [files.cert.clone(), files.key.clone()].into_iter().chain(of_clients.into_iter().flatten()).collect()
 }
 
-fn read(files: &Files, terms: &Terms) -> Result<Current, TlsError> {
+fn read(files: &Files, options: &TlsOptions) -> Result<LoadedTls, TlsError> {
     let chain = pem_items::<CertificateDer<'static>>(&files.cert)?;
     let dates = chain.iter().filter_map(|certificate| Validity::of_certificate(certificate)).collect();
     let key = pem_items::<PrivateKeyDer<'static>>(&files.key)?;
     let key = key.into_iter().next().ok_or_else(|| fault(&files.key, NOTHING))?;
-    let provider = Arc::new(provider(terms.fapi));
-    let judge = terms.clients.as_ref().map(|clients| Judge::read(clients, &provider)).transpose()?;
+    let provider = Arc::new(provider(options.fapi));
+    let client_verifier =
+        options.clients.as_ref().map(|clients| ClientCaVerifier::read(clients, &provider)).transpose()?;
     // RFC 8446 section 8: early data can be replayed; rustls takes none unless told to (max_early_data_size is 0).
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Pair)?;
-    let builder = match judge {
+    let builder = match client_verifier {
         Some(_) => builder.with_client_cert_verifier(Arc::new(AnyCertificate::new(&provider))),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    if judge.is_some() {
+    if client_verifier.is_some() {
         // C23: a resumed session would bring along a certificate that nobody has looked at since. There are none.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
-    Ok(Current { config: Arc::new(config), judge, chain: dates })
+    Ok(LoadedTls { config: Arc::new(config), client_verifier, chain: dates })
 }
 
 /// FAPI 2.0 section 5.2.2 permits four suites with TLS 1.2, and rustls has two more. For TLS 1.3 all are permitted.

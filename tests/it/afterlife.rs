@@ -90,7 +90,7 @@ async fn int_05_h53_rev_11_a_client_that_is_made_again_does_not_revive_tokens(db
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let id = grantd::crypto::secret::new_secret_id().unwrap();
     let secret =
-        crate::harness::new_secret(&id, "a secret of the new one", grantd::model::credential::Origin::Imported);
+        crate::harness::new_secret(&id, "a secret of the new one", grantd::model::credential::SecretOrigin::Imported);
     world.server.store.add_secret("cb", &secret).await.unwrap();
     world.server.refresh().await;
     let token = world.server.basic("cb", "a secret of the new one", "").await.access_token();

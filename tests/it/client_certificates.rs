@@ -236,7 +236,7 @@ async fn mtl_04_a_client_has_one_name_and_rows_are_checked(db: Db) {
     server.db.sql(&insert("self_signed", "not a hash")).await.unwrap();
     server.refresh().await;
     ask(&server, &certificate, "mt").await.e401();
-    assert!(server.server.registry.snapshot().broken()["client mt"].contains("client_certificate"), "M89");
+    assert!(server.server.registry.snapshot().malformed()["client mt"].contains("client_certificate"), "M89");
 }
 
 async fn mtl_10_c28_a_certificate_may_accompany_another_credential(db: Db) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use grantd::model::time::UnixTime;
 use grantd::store::migrations::MigrationError;
-use grantd::store::spent::{Spent, Use, UseKind};
+use grantd::store::spent::{ReplayCheck, SingleUseId, SingleUseKind};
 use grantd::store::{Store, StoreError};
 use sqlx::Connection as _;
 
@@ -165,7 +165,7 @@ async fn where_connections_are_scarce_the_feed_has_one() {
     // The pool takes both.
     let (one, other) = tokio::join!(store.now(), store.now());
     assert!(one.is_ok() && other.is_ok());
-    let mut feed = store.feed().await.expect("the pool gives one up");
+    let mut feed = store.change_reader().await.expect("the pool gives one up");
     feed.poll().await.unwrap();
     store.now().await.expect("and keeps the other");
 }
@@ -212,21 +212,25 @@ on_both!(what_a_database_forgot_to_be_spent_is_not_taken_again_here);
 async fn what_a_database_forgot_to_be_spent_is_not_taken_again_here(db: Db) {
     let store = db.store().await;
     let now = store.now().await.unwrap();
-    let one = |jti: u8| Use {
-        kind: UseKind::Assertion,
+    let one = |jti: u8| SingleUseId {
+        kind: SingleUseKind::Assertion,
         owner: "pk".into(),
         jti: [jti; 32],
         expires_at: UnixTime(now.0 + 200),
     };
-    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), Spent::New);
+    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), ReplayCheck::New);
     // An asynchronous failover to a standby that had not heard of it.
     db.sql("delete from spent_jti").await.unwrap();
-    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), Spent::Before(UseKind::Assertion));
-    assert_eq!(store.spend(vec![one(2), one(1)]).await.unwrap(), Spent::Before(UseKind::Assertion));
-    assert_eq!(store.spend(vec![one(2)]).await.unwrap(), Spent::New, "what was refused along with it is not spent");
+    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), ReplayCheck::Replayed(SingleUseKind::Assertion));
+    assert_eq!(store.spend(vec![one(2), one(1)]).await.unwrap(), ReplayCheck::Replayed(SingleUseKind::Assertion));
+    assert_eq!(
+        store.spend(vec![one(2)]).await.unwrap(),
+        ReplayCheck::New,
+        "what was refused along with it is not spent"
+    );
     store.sweep_spent(UnixTime(now.0 + 400)).await.unwrap();
     db.sql("delete from spent_jti").await.unwrap();
-    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), Spent::New, "what has expired is forgotten");
+    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), ReplayCheck::New, "what has expired is forgotten");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -571,7 +571,7 @@ async fn m89_a_malformed_key_stops_its_own_client_alone(db: Db) {
     ask(&server, &signer.fresh("bad")).await.e401();
     ask(&server, &signer.fresh("pk")).await.ok();
     let snapshot = server.server.registry.snapshot();
-    let reason = &snapshot.broken()["client bad"];
+    let reason = &snapshot.malformed()["client bad"];
     assert!(reason.contains("client_key k"), "{reason}");
     for (jwk, message) in [
         ("[]", "jwk: a JSON object with kty"),

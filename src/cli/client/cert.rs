@@ -22,7 +22,7 @@ pub(in crate::cli) enum Command {
         /// The client id
         id: ClientId,
         #[command(flatten)]
-        expected: Expected,
+        expected: RegistrationOptions,
     },
     /// List the certificate registrations of a client, or of all clients
     List {
@@ -41,7 +41,7 @@ pub(in crate::cli) enum Command {
 /// RFC 8705 section 2.1.2: exactly one of them.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(in crate::cli) struct Expected {
+pub(in crate::cli) struct RegistrationOptions {
     /// The subject, as in "CN=billing,O=Example,C=DE" (RFC 4514)
     #[arg(long, value_name = "NAME")]
     subject_dn: Option<String>,
@@ -62,7 +62,7 @@ pub(in crate::cli) struct Expected {
     self_signed: Option<PathBuf>,
 }
 
-impl Expected {
+impl RegistrationOptions {
     fn read(&self) -> anyhow::Result<NewCertificate> {
         if let Some(path) = &self.self_signed {
             let name = || format!("--self-signed {}", path.display());
@@ -86,7 +86,7 @@ impl Expected {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List { .. } => Purpose::Look,
+            Self::List { .. } => Purpose::Read,
             Self::Add { .. } | Self::Remove { .. } => Purpose::Change,
         }
     }
@@ -107,7 +107,8 @@ impl Command {
             }
             Self::Remove { id, cert_id } => {
                 admin.remove_client_certificate(&id, &cert_id).await?;
-                shell.say(&format!("certificate {cert_id} of client {id} is removed, within a second on every replica"))
+                shell
+                    .info(&format!("certificate {cert_id} of client {id} is removed, within a second on every replica"))
             }
         }
     }

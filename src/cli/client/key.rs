@@ -50,7 +50,7 @@ pub(in crate::cli) enum Command {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List { .. } => Purpose::Look,
+            Self::List { .. } => Purpose::Read,
             Self::Add { .. } | Self::Remove { .. } => Purpose::Change,
         }
     }
@@ -71,7 +71,7 @@ impl Command {
             }
             Self::Remove { id, kid } => {
                 admin.remove_client_key(&id, &kid).await?;
-                shell.say(&format!("key {kid} of client {id} is removed, within a second on every replica"))
+                shell.info(&format!("key {kid} of client {id} is removed, within a second on every replica"))
             }
         }
     }

@@ -74,7 +74,7 @@ pub(in crate::cli) struct Add {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List { .. } | Self::Expiring { .. } => Purpose::Look,
+            Self::List { .. } | Self::Expiring { .. } => Purpose::Read,
             Self::Add(_) | Self::Import(_) | Self::Rotate { .. } | Self::Revoke { .. } | Self::Retire { .. } => {
                 Purpose::Change
             }
@@ -95,12 +95,12 @@ impl Command {
                 shell.print(&value, || format!("client_id      {id}\nsecret_id      {}", stored.secret_id))
             }
             Self::List { id } => print_all(shell, &admin.secrets(&id).await?),
-            Self::Revoke { id, secret_id } => shell.say(&match admin.revoke_secret(&id, &secret_id).await? {
+            Self::Revoke { id, secret_id } => shell.info(&match admin.revoke_secret(&id, &secret_id).await? {
                 Some(at) => format!("nothing changed: {} already, since {at}", revoked(&id, &secret_id)),
                 None => format!("{}, within a second on every replica", revoked(&id, &secret_id)),
             }),
             Self::Retire { id, secret_id, if_unused } => {
-                shell.say(&match admin.retire_secret(&id, &secret_id, if_unused).await? {
+                shell.info(&match admin.retire_secret(&id, &secret_id, if_unused).await? {
                     Some(at) => format!("{} since {at}", revoked(&id, &secret_id)),
                     None => format!("{}, within a second on every replica", revoked(&id, &secret_id)),
                 })
@@ -143,7 +143,7 @@ async fn rotate(shell: &Shell, admin: &Admin, add: Add, overlap: Span) -> anyhow
         .await
         .with_context(|| format!("secret {secret_id} of client {id} works, and the others were not made to expire"))?;
     let s = if others == 1 { "" } else { "s" };
-    shell.say(&format!(
+    shell.info(&format!(
         "{others} other secret{s} of client {id} now expire{} at {at}",
         if others == 1 { "s" } else { "" }
     ))

@@ -117,9 +117,9 @@ impl Set {
             ),
         };
         if shell.after_warnings(admin.change_client(&id, patch).await?) {
-            shell.say(&format!("client {id} is changed, within a second on every replica"))
+            shell.info(&format!("client {id} is changed, within a second on every replica"))
         } else {
-            shell.say(&format!("nothing changed: client {id} has these values already"))
+            shell.info(&format!("nothing changed: client {id} has these values already"))
         }
     }
 }

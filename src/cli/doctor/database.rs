@@ -5,7 +5,7 @@ use crate::store::{Store, StoreError};
 /// The faults of the database, each as a line.
 pub(super) async fn examine(store: &Store) -> Result<Vec<String>, StoreError> {
     let mut faults = Vec::new();
-    for (table, fault) in store.try_tables().await? {
+    for (table, fault) in store.unreadable_tables().await? {
         faults.push(format!("table {table}: {fault}"));
     }
     for table in store.tables_with_row_security().await? {

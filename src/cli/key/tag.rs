@@ -37,7 +37,7 @@ impl Command {
             }
             Self::Remove { kid } => {
                 admin.remove_tag_key(kid).await?;
-                shell.say(&format!("tag key {kid} is removed: secrets that it tagged go on working, and a guess at any of them costs a hash until they are replaced"))
+                shell.info(&format!("tag key {kid} is removed: secrets that it tagged go on working, and a guess at any of them costs a hash until they are replaced"))
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::profile::Profile;
 use crate::model::time::Span;
-use crate::state::client_jwks::{Busy, NoKeys};
+use crate::state::client_jwks::{JwksError, TooManyFetches};
 
 impl Authenticator {
     /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
@@ -25,7 +25,7 @@ impl Authenticator {
     ) -> Result<Authenticated, Error> {
         let Attempt { client_id, method, now, .. } = *attempt;
         let verify = |keys: &[StoredKey]| {
-            let most = self.registry.snapshot().key_counts().or_more(self.client_jwks.key_counts());
+            let most = self.registry.snapshot().key_counts().max(self.client_jwks.key_counts());
             let at_least = most.with(assertion.header().alg());
             let snapshot = self.registry.snapshot();
             let terms = self.terms(snapshot.client(client_id));
@@ -126,14 +126,14 @@ impl Authenticator {
         let known = self.client_jwks.keys(client_id, &uri, now, publishes).await;
         let verified = verify(known.as_deref().unwrap_or_default());
         let known = known.map_err(|error| match error {
-            NoKeys::Unavailable => Error::from(ClientAuthError::KeySet),
-            NoKeys::Busy => Unavailable::KeySets.into(),
+            JwksError::Unavailable => Error::from(ClientAuthError::KeySet),
+            JwksError::Busy => Unavailable::KeySets.into(),
         })?;
         let verified = match verified {
             Err(error) if fits_none(&error) => {
                 let others = self.client_jwks.other_keys(client_id, &uri, &known, now).await;
                 // The key may be a new one, so it is not called a wrong one.
-                let others = others.map_err(|Busy| Unavailable::KeySets)?;
+                let others = others.map_err(|TooManyFetches| Unavailable::KeySets)?;
                 others.map_or(Err(error), |others| verify(&others))
             }
             verified => verified,

@@ -51,7 +51,7 @@ impl State {
     }
 
     /// M88: the last good set stays until there is another that is good.
-    pub(super) fn take_in(&mut self, client_id: &str, uri: &JwksUri, fetched: Result<Fetched, String>, now: UnixTime) {
+    pub(super) fn update(&mut self, client_id: &str, uri: &JwksUri, fetched: Result<ParsedSet, String>, now: UnixTime) {
         self.pending = None;
         self.failed = fetched.is_err();
         match fetched {
@@ -62,7 +62,7 @@ impl State {
                 if kids(&keys) != kids(&self.keys) {
                     tracing::info!(event = Event::JwksUriChanged.as_str(), client_id, %uri, keys = keys.len(), skipped);
                     for key in &keys {
-                        key.warn_of_certificate(client_id);
+                        key.warn_about_certificate(client_id);
                     }
                 }
                 self.keys = keys.into();
@@ -77,14 +77,14 @@ impl State {
 
 /// What a document holds.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub(super) struct ParsedSet {
     /// The keys that can be used.
     pub(super) keys: Vec<StoredKey>,
     /// Those that cannot.
     skipped: Vec<Skipped>,
 }
 
-impl Fetched {
+impl ParsedSet {
     /// Returns the keys that cannot be used, with reasons.
     pub(super) fn skipped_keys(&self) -> Option<String> {
         (!self.skipped.is_empty()).then(|| reasons(&self.skipped))
@@ -92,7 +92,7 @@ impl Fetched {
 }
 
 /// The keys of a document, read one by one: those that cannot be used are left out.
-pub(super) fn read(document: &[u8], now: UnixTime) -> Result<Fetched, String> {
+pub(super) fn read(document: &[u8], now: UnixTime) -> Result<ParsedSet, String> {
     let set = JwkSet::parse(document, None, MOST).map_err(|error| error.to_string())?;
     if set.keys.is_empty() {
         return Err(format!("no usable key among {}: {}", set.skipped.len(), reasons(&set.skipped)));
@@ -104,7 +104,7 @@ pub(super) fn read(document: &[u8], now: UnixTime) -> Result<Fetched, String> {
         expires_at: None,
         used: Arc::default(),
     };
-    Ok(Fetched { keys: set.keys.into_iter().map(stored).collect(), skipped: set.skipped })
+    Ok(ParsedSet { keys: set.keys.into_iter().map(stored).collect(), skipped: set.skipped })
 }
 
 /// Why each key was left out; of many, the first few.

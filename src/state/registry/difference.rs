@@ -48,7 +48,7 @@ impl Difference {
         for (id, row) in &changes.clients {
             let Some(Ok(client)) = row else { continue };
             match held.client(id) {
-                None if held.is_broken(id) => {}
+                None if held.is_malformed(id) => {}
                 None => difference.clients.came += 1,
                 Some(before) if before.fingerprint != client.fingerprint => {
                     difference.clients.changed += 1;

@@ -8,17 +8,17 @@ use super::Registry;
 use crate::model::event::Event;
 use crate::model::time::UnixTime;
 use crate::store::Store;
-use crate::store::uses::Uses;
+use crate::store::last_used::LastUsedTimes;
 
 /// Writes down every half minute which credentials were used, beside the polls: a slow write must not delay one.
 #[derive(Debug)]
-pub(super) struct UseWriter {
+pub(super) struct LastUsedWriter {
     written_at: Instant,
     written_until: UnixTime,
     writing: Option<JoinHandle<()>>,
 }
 
-impl UseWriter {
+impl LastUsedWriter {
     pub(super) fn new(now: UnixTime) -> Self {
         Self { written_at: Instant::now(), written_until: now, writing: None }
     }
@@ -36,10 +36,10 @@ impl UseWriter {
         self.written_at = Instant::now();
         let since = std::mem::replace(&mut self.written_until, now);
         // The present second may see another use, so it is looked at again.
-        let uses = Uses::since(registry.snapshot().clients(), since);
+        let uses = LastUsedTimes::since(registry.snapshot().clients(), since);
         let store = store.clone();
         self.writing = Some(tokio::spawn(async move {
-            if let Err(error) = store.note_uses(&uses).await {
+            if let Err(error) = store.record_last_used(&uses).await {
                 tracing::warn!(event = Event::UsesNotWritten.as_str(), reason = %error, "when credentials were last used is not up to date");
             }
         }));

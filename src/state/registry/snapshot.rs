@@ -10,7 +10,7 @@ use crate::crypto::secret::HashParams;
 use crate::crypto::secret_tag::{TagKey, TagKid};
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
-use crate::model::credential::{KeyCounts, Origin, StoredKey};
+use crate::model::credential::{KeyCounts, SecretOrigin, StoredKey};
 use crate::model::event::Event;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
@@ -28,10 +28,10 @@ pub struct Snapshot {
     clients: Vec<Arc<Shard>>,
     resources: HashMap<ResourceId, Arc<Resource>>,
     /// Rows that cannot be understood, with the reason.
-    broken: BTreeMap<String, String>,
+    malformed: BTreeMap<String, String>,
     tag_keys: Arc<[TagKey]>,
     not_before: Option<UnixTime>,
-    guess: Guess,
+    guess_cost: GuessCost,
     key_counts: KeyCounts,
     /// How often each cost of hashing occurs, so that an unknown client costs what some known one would.
     costs: Vec<(HashParams, usize)>,
@@ -39,11 +39,11 @@ pub struct Snapshot {
 
 /// How many hashes a wrong guess is held against, for every client alike, whether or not it exists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Guess {
+pub struct GuessCost {
     /// A guess that names no row: as many as any client has imported secrets.
-    pub imported: usize,
+    pub without_id: usize,
     /// A guess that names a row and has no tag of ours: one when there is any secret whose tag cannot be told.
-    pub named: usize,
+    pub with_id: usize,
 }
 
 impl Snapshot {
@@ -90,14 +90,14 @@ impl Snapshot {
 
     /// Rows that cannot be understood, with the reason.
     #[must_use]
-    pub fn broken(&self) -> &BTreeMap<String, String> {
-        &self.broken
+    pub fn malformed(&self) -> &BTreeMap<String, String> {
+        &self.malformed
     }
 
     /// Whether the row of this client cannot be understood.
     #[must_use]
-    pub fn is_broken(&self, client_id: &str) -> bool {
-        !self.broken.is_empty() && self.broken.contains_key(&format!("client {client_id}"))
+    pub fn is_malformed(&self, client_id: &str) -> bool {
+        !self.malformed.is_empty() && self.malformed.contains_key(&format!("client {client_id}"))
     }
 
     /// Whether a token that `client` was issued at `iat` was revoked with all the others of its time (H53): the latest of
@@ -115,8 +115,8 @@ impl Snapshot {
 
     /// What a wrong guess costs.
     #[must_use]
-    pub fn guess(&self) -> Guess {
-        self.guess
+    pub fn guess_cost(&self) -> GuessCost {
+        self.guess_cost
     }
 
     /// Of each algorithm, as many keys as any client has registered.
@@ -141,35 +141,35 @@ impl Snapshot {
 
     /// The algorithms that resources and resource servers ask for.
     pub fn algs(&self) -> impl Iterator<Item = Alg> {
-        let of_clients = self.clients.iter().flat_map(|shard| shard.survey.algs.iter().copied());
+        let of_clients = self.clients.iter().flat_map(|shard| shard.summary.algs.iter().copied());
         self.resources.values().filter_map(|resource| resource.alg).chain(of_clients)
     }
 
     /// The next snapshot.
-    pub(super) fn with(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) -> Self {
+    pub(super) fn next(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) -> Self {
         let mut next = Self {
             revision: changes.position.revision,
             history: Arc::clone(&changes.position.history),
             clients: self.clients.clone(),
             resources: self.resources.clone(),
-            broken: self.broken.clone(),
+            malformed: self.malformed.clone(),
             not_before: changes.not_before.or(self.not_before),
             tag_keys: tag_keys.map_or_else(|| Arc::clone(&self.tag_keys), Into::into),
             ..Self::default()
         };
         if changes.complete || next.clients.is_empty() {
             next.clients = (0..SHARDS).map(|_| Arc::default()).collect();
-            next.broken.clear();
+            next.malformed.clear();
         }
-        next.take_clients(self, changes.clients, changes.complete, changes.position.revision);
+        next.update_clients(self, changes.clients, changes.complete, changes.position.revision);
         if let Some(rows) = changes.resources {
-            next.take_resources(rows);
+            next.replace_resources(rows);
         }
-        next.survey();
+        next.summarize();
         next
     }
 
-    fn take_clients(
+    fn update_clients(
         &mut self,
         before: &Self,
         changed: HashMap<String, Option<Result<Arc<Client>, StoreError>>>,
@@ -190,31 +190,31 @@ impl Snapshot {
                 }
                 let name = format!("client {id}");
                 shard.clients.remove(id.as_str());
-                self.broken.remove(&name);
+                self.malformed.remove(&name);
                 match client {
                     Some(Ok(client)) => {
                         let known = before.client(&id);
                         let is_new = |key: &&StoredKey| {
                             !known.is_some_and(|known| known.keys.iter().any(|old| old.kid == key.kid))
                         };
-                        client.keys.iter().filter(is_new).for_each(|key| key.warn_of_certificate(&id));
-                        let client = keep_what_was_seen(client, known);
+                        client.keys.iter().filter(is_new).for_each(|key| key.warn_about_certificate(&id));
+                        let client = keep_usage(client, known);
                         shard.clients.insert(client.client_id.clone(), client);
                     }
                     Some(Err(fault)) => {
                         tracing::error!(event = Event::ClientMalformed.as_str(), client_id = id, reason = %fault, "this client cannot authenticate until its row is mended");
-                        self.broken.insert(name, fault.to_string());
+                        self.malformed.insert(name, fault.to_string());
                     }
                     None => {}
                 }
             }
             shard.clients.shrink_to_fit();
-            shard.survey = Survey::of(shard.clients.values());
+            shard.summary = ShardSummary::of(shard.clients.values());
         }
     }
 
-    fn take_resources(&mut self, rows: Vec<Result<Resource, StoreError>>) {
-        self.broken.retain(|name, _| !name.starts_with("resource "));
+    fn replace_resources(&mut self, rows: Vec<Result<Resource, StoreError>>) {
+        self.malformed.retain(|name, _| !name.starts_with("resource "));
         self.resources = HashMap::with_capacity(rows.len());
         for row in rows {
             match row {
@@ -223,23 +223,23 @@ impl Snapshot {
                 }
                 Err(fault) => {
                     tracing::error!(event = Event::ResourceMalformed.as_str(), reason = %fault, "no token is issued for this resource until its row is mended");
-                    self.broken.insert(format!("resource {}", self.broken.len()), fault.to_string());
+                    self.malformed.insert(format!("resource {}", self.malformed.len()), fault.to_string());
                 }
             }
         }
     }
 
     /// What a wrong guess has to cost, over all clients.
-    fn survey(&mut self) {
+    fn summarize(&mut self) {
         let known: Vec<TagKid> = self.tag_keys.iter().map(TagKey::kid).collect();
         let mut costs: HashMap<HashParams, usize> = HashMap::new();
-        for survey in self.clients.iter().map(|shard| &shard.survey) {
-            self.guess.imported = self.guess.imported.max(survey.imported);
-            self.key_counts = self.key_counts.or_more(survey.key_counts);
-            if survey.named.iter().any(|kid| kid.is_none_or(|kid| !known.contains(&kid))) {
-                self.guess.named = 1;
+        for summary in self.clients.iter().map(|shard| &shard.summary) {
+            self.guess_cost.without_id = self.guess_cost.without_id.max(summary.imported);
+            self.key_counts = self.key_counts.max(summary.key_counts);
+            if summary.tag_kids.iter().any(|kid| kid.is_none_or(|kid| !known.contains(&kid))) {
+                self.guess_cost.with_id = 1;
             }
-            for (cost, count) in &survey.costs {
+            for (cost, count) in &summary.costs {
                 *costs.entry(*cost).or_default() += count;
             }
         }
@@ -252,63 +252,63 @@ impl Snapshot {
 #[derive(Debug, Default, Clone)]
 struct Shard {
     clients: HashMap<ClientId, Arc<Client>>,
-    survey: Survey,
+    summary: ShardSummary,
 }
 
 #[derive(Debug, Default, Clone)]
-struct Survey {
+struct ShardSummary {
     /// The most imported secrets that one client has, as far as they are tried.
     imported: usize,
     /// The tag keys of secrets that carry their row's id; `None` for those without a tag.
-    named: Vec<Option<TagKid>>,
+    tag_kids: Vec<Option<TagKid>>,
     key_counts: KeyCounts,
     costs: Vec<(HashParams, usize)>,
     /// What introspection responses are to be signed with.
     algs: BTreeSet<Alg>,
 }
 
-impl Survey {
+impl ShardSummary {
     fn of<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> Self {
-        let mut survey = Self::default();
+        let mut summary = Self::default();
         for client in clients {
-            survey.key_counts = survey.key_counts.or_more(KeyCounts::of(&client.keys));
-            survey.algs.extend(client.introspection_signed_response_alg);
+            summary.key_counts = summary.key_counts.max(KeyCounts::of(&client.keys));
+            summary.algs.extend(client.introspection_signed_response_alg);
             let mut imported = 0;
             for secret in &client.secrets {
                 let kid = match secret.origin {
-                    Origin::Imported => {
+                    SecretOrigin::Imported => {
                         imported += 1;
                         continue;
                     }
-                    Origin::Named => None,
-                    Origin::Tagged(kid) => Some(kid),
+                    SecretOrigin::Untagged => None,
+                    SecretOrigin::Tagged(kid) => Some(kid),
                 };
-                if !survey.named.contains(&kid) {
-                    survey.named.push(kid);
+                if !summary.tag_kids.contains(&kid) {
+                    summary.tag_kids.push(kid);
                 }
             }
-            survey.imported = survey.imported.max(imported.min(usize::try_from(MAX_IMPORTED).unwrap_or(1)));
+            summary.imported = summary.imported.max(imported.min(usize::try_from(MAX_IMPORTED).unwrap_or(1)));
             for cost in client.secrets.iter().map(|secret| secret.hash.params()) {
-                match survey.costs.iter_mut().find(|(known, _)| *known == cost) {
+                match summary.costs.iter_mut().find(|(known, _)| *known == cost) {
                     Some((_, count)) => *count += 1,
-                    None => survey.costs.push((cost, 1)),
+                    None => summary.costs.push((cost, 1)),
                 }
             }
         }
-        survey
+        summary
     }
 }
 
 /// A credential that is loaded again keeps what this process has seen of it, of a secret as far as it is about the same hash.
-fn keep_what_was_seen(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Client> {
+fn keep_usage(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Client> {
     let Some(before) = before else { return client };
     // It was just made, so nobody else has it.
     let new = Arc::make_mut(&mut client);
     for secret in &mut new.secrets {
         let known = before.secrets.iter().find(|known| known.secret_id == secret.secret_id);
         match known {
-            Some(known) if known.hash == secret.hash => secret.seen = Arc::clone(&known.seen),
-            Some(known) => secret.seen = Arc::new(known.seen.unverified()),
+            Some(known) if known.hash == secret.hash => secret.cache = Arc::clone(&known.cache),
+            Some(known) => secret.cache = Arc::new(known.cache.without_mac()),
             None => {}
         }
     }

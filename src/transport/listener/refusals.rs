@@ -16,9 +16,9 @@ macro_rules! refusals {
         /// A reason for refusing a connection or a request before it reaches an endpoint.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[expect(clippy::doc_markdown, reason = "the texts are log messages too")]
-        pub enum Refused { $(#[doc = $detail] $variant),+ }
+        pub enum RefusalReason { $(#[doc = $detail] $variant),+ }
 
-        impl Refused {
+        impl RefusalReason {
             /// Every reason, in the order of the reference.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
@@ -72,7 +72,7 @@ refusals! {
         "more than 100 connections in a second from one address while the server is overloaded; let clients keep connections, and name a proxy in server.trusted_proxies"
 }
 
-impl Refused {
+impl RefusalReason {
     /// Recognises a protocol other than the expected one, by the first eight bytes of its connection.
     fn by_opening(opening: [u8; 8]) -> Option<Self> {
         match opening {
@@ -151,7 +151,7 @@ impl Refusals {
     /// Counts a refusal, and logs it unless one of this kind and peer was logged within the last second.
     pub(super) fn note(
         &self,
-        refused: Refused,
+        refused: RefusalReason,
         peer: IpAddr,
         request_id: Option<RequestId>,
         error: Option<&dyn std::error::Error>,
@@ -169,7 +169,7 @@ impl Refusals {
         }
     }
 
-    fn is_due(&self, refused: Refused, peer: IpAddr) -> bool {
+    fn is_due(&self, refused: RefusalReason, peer: IpAddr) -> bool {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
         let slot = self.hasher.hash_one((refused, network(peer))) % SLOTS as u64;
         let Some(slot) = usize::try_from(slot).ok().and_then(|slot| self.written.get(slot)) else { return false };
@@ -234,20 +234,22 @@ mod tests {
     fn each_refusal_counts_and_a_line_comes_once_a_second_for_each_kind_and_peer() {
         let refusals = refusals();
         let peer = IpAddr::from([192, 0, 2, 1]);
-        assert!(refusals.is_due(Refused::ProxyProtocol, peer));
+        assert!(refusals.is_due(RefusalReason::ProxyProtocol, peer));
         for _ in 0..100 {
-            assert!(!refusals.is_due(Refused::ProxyProtocol, peer));
-            refusals.note(Refused::ProxyProtocol, peer, None, None);
+            assert!(!refusals.is_due(RefusalReason::ProxyProtocol, peer));
+            refusals.note(RefusalReason::ProxyProtocol, peer, None, None);
         }
         let labels = RefusedLabels { reason: "proxy_protocol" };
         assert_eq!(refusals.counts.get_or_create(&labels).get(), 100);
-        let others = (2..=200).filter(|n| refusals.is_due(Refused::ProxyProtocol, [192, 0, 2, *n].into())).count();
+        let others =
+            (2..=200).filter(|n| refusals.is_due(RefusalReason::ProxyProtocol, [192, 0, 2, *n].into())).count();
         assert!((100..=199).contains(&others), "other peers have lines of their own: {others}");
-        let many = (0..100_000u32).filter(|n| refusals.is_due(Refused::Malformed, (*n).to_be_bytes().into())).count();
+        let many =
+            (0..100_000u32).filter(|n| refusals.is_due(RefusalReason::Malformed, (*n).to_be_bytes().into())).count();
         assert!(many <= 2 * SLOTS, "bounded whoever comes: {many}");
         let of_one_network = (0..50u16).filter(|n| {
             let address: Ipv6Addr = format!("2001:db8::{n:x}").parse().unwrap();
-            refusals.is_due(Refused::Http2, address.into())
+            refusals.is_due(RefusalReason::Http2, address.into())
         });
         assert!(of_one_network.count() <= 1);
     }
@@ -274,14 +276,14 @@ mod tests {
     #[test]
     fn the_first_bytes_tell_what_the_peer_tried_to_speak() {
         for (opening, refused) in [
-            (*b"PROXY TC", Some(Refused::ProxyProtocol)),
-            (*b"\r\n\r\n\0\r\nQ", Some(Refused::ProxyProtocol)),
-            (*b"\x16\x03\x01\x02\0\x01\0\x01", Some(Refused::TlsOnCleartext)),
-            (*b"PRI * HT", Some(Refused::Http2)),
+            (*b"PROXY TC", Some(RefusalReason::ProxyProtocol)),
+            (*b"\r\n\r\n\0\r\nQ", Some(RefusalReason::ProxyProtocol)),
+            (*b"\x16\x03\x01\x02\0\x01\0\x01", Some(RefusalReason::TlsOnCleartext)),
+            (*b"PRI * HT", Some(RefusalReason::Http2)),
             (*b"POST /to", None),
             ([0; 8], None),
         ] {
-            assert_eq!(Refused::by_opening(opening), refused, "{opening:?}");
+            assert_eq!(RefusalReason::by_opening(opening), refused, "{opening:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
 use super::files::Version;
-use super::{Current, Tls, TlsError, fault, pem_items, provider};
+use super::{LoadedTls, Tls, TlsError, fault, pem_items, provider};
 use crate::crypto::certificate::validity::{Validity, item};
 use crate::crypto::certificate::{Certificate, is_ca, verifier_reason};
 use crate::model::certificate::PeerCertificate;
@@ -101,7 +101,7 @@ impl ClientCertVerifier for AnyCertificate {
 
 /// Says who is vouched for: by the rules of webpki, with our CAs and their lists.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct ClientCaVerifier {
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     dates: ClientDates,
 }
@@ -115,7 +115,7 @@ pub struct ClientDates {
     pub lists: Vec<Validity>,
 }
 
-impl Judge {
+impl ClientCaVerifier {
     pub(super) fn read(files: &ClientFiles, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let Some(path) = &files.ca else { return Ok(Self { verifier: None, dates: ClientDates::default() }) };
         let (mut roots, mut dates) = (RootCertStore::empty(), ClientDates::default());
@@ -157,7 +157,7 @@ impl Judge {
     }
 
     /// Whether a CA of ours vouches for a chain, or why none does.
-    pub(super) fn vouches_for(&self, chain: &[CertificateDer<'_>]) -> Result<(), Arc<str>> {
+    pub(super) fn verify_chain(&self, chain: &[CertificateDer<'_>]) -> Result<(), Arc<str>> {
         let Some(verifier) = &self.verifier else { return Err("server.mtls.client_ca_file is not set".into()) };
         let Some((end_entity, intermediates)) = chain.split_first() else { return Err("no certificate".into()) };
         match verifier.verify_client_cert(end_entity, intermediates, UnixTime::now()) {
@@ -176,21 +176,21 @@ impl Judge {
 
 /// Says whom our CAs vouch for, where somebody else has shaken hands.
 #[derive(Debug)]
-pub struct Vouching {
+pub struct HeaderCertificateVerifier {
     files: ClientFiles,
-    judge: ArcSwap<Judge>,
+    verifier: ArcSwap<ClientCaVerifier>,
     version: Mutex<Version>,
 }
 
-impl Vouching {
+impl HeaderCertificateVerifier {
     /// Reads CAs and lists.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn load(files: ClientFiles) -> Result<Self, TlsError> {
         let version = Version::of(&files.paths());
-        let judge = Judge::read(&files, &Arc::new(provider(false)))?;
-        Ok(Self { files, judge: ArcSwap::from_pointee(judge), version: Mutex::new(version) })
+        let verifier = ClientCaVerifier::read(&files, &Arc::new(provider(false)))?;
+        Ok(Self { files, verifier: ArcSwap::from_pointee(verifier), version: Mutex::new(version) })
     }
 
     /// Reads them again. When they cannot be used, those in use stay.
@@ -199,7 +199,7 @@ impl Vouching {
     /// [`TlsError`].
     pub fn reload(&self) -> Result<(), TlsError> {
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Version::of(&self.files.paths());
-        self.judge.store(Arc::new(Judge::read(&self.files, &Arc::new(provider(false)))?));
+        self.verifier.store(Arc::new(ClientCaVerifier::read(&self.files, &Arc::new(provider(false)))?));
         Ok(())
     }
 
@@ -214,63 +214,63 @@ impl Vouching {
     /// The dates of what is in use.
     #[must_use]
     pub fn dates(&self) -> ClientDates {
-        self.judge.load().dates().clone()
+        self.verifier.load().dates().clone()
     }
 
     /// Whether a CA of ours vouches for a chain in DER, the client's own certificate first, or why none does.
     ///
     /// # Errors
     /// What the verifier says.
-    pub fn vouches_for(&self, chain: &[Vec<u8>]) -> Result<(), Arc<str>> {
+    pub fn verify_chain(&self, chain: &[Vec<u8>]) -> Result<(), Arc<str>> {
         let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-        self.judge.load().vouches_for(&chain)
+        self.verifier.load().verify_chain(&chain)
     }
 }
 
-/// What the far end of a connection has shown. It is judged anew when the judge is another, and every minute.
+/// What the far end of a connection has shown. It is judged anew when the verifier is another, and every minute.
 #[derive(Debug)]
-pub struct Shown {
+pub struct HandshakeCertificate {
     tls: Arc<Tls>,
     chain: Vec<CertificateDer<'static>>,
     certificate: Arc<Certificate>,
-    verdict: Mutex<Verdict>,
+    verification: Mutex<CachedVerification>,
 }
 
 #[derive(Debug)]
-struct Verdict {
-    by: Weak<Current>,
+struct CachedVerification {
+    by: Weak<LoadedTls>,
     at: Instant,
     ca_verified: Result<(), Arc<str>>,
 }
 
-impl Shown {
+impl HandshakeCertificate {
     pub(super) fn new(tls: Arc<Tls>, chain: &[CertificateDer<'_>]) -> Option<Self> {
         let certificate = Arc::new(Certificate::parse(chain.first()?).ok()?);
         let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        let verdict = Mutex::new(verdict(&tls.current.load_full(), &chain));
-        Some(Self { tls, chain, certificate, verdict })
+        let verification = Mutex::new(verification(&tls.current.load_full(), &chain));
+        Some(Self { tls, chain, certificate, verification })
     }
 
     /// The certificate as it stands now, for the next request.
     #[must_use]
     pub fn peer_certificate(&self) -> PeerCertificate {
         let current = self.tls.current.load_full();
-        let mut last = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::ptr::eq(last.by.as_ptr(), Arc::as_ptr(&current)) || last.at.elapsed() > VERDICT_LASTS {
-            *last = verdict(&current, &self.chain);
+        let mut last = self.verification.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::ptr::eq(last.by.as_ptr(), Arc::as_ptr(&current)) || last.at.elapsed() > CACHE_TTL {
+            *last = verification(&current, &self.chain);
         }
         PeerCertificate { certificate: Arc::clone(&self.certificate), ca_verified: last.ca_verified.clone() }
     }
 }
 
-fn verdict(current: &Arc<Current>, chain: &[CertificateDer<'_>]) -> Verdict {
+fn verification(current: &Arc<LoadedTls>, chain: &[CertificateDer<'_>]) -> CachedVerification {
     let unasked = || Err("this listener asks for no certificates".into());
-    let ca_verified = current.judge.as_ref().map_or_else(unasked, |judge| judge.vouches_for(chain));
-    Verdict { by: Arc::downgrade(current), at: Instant::now(), ca_verified }
+    let ca_verified = current.client_verifier.as_ref().map_or_else(unasked, |verifier| verifier.verify_chain(chain));
+    CachedVerification { by: Arc::downgrade(current), at: Instant::now(), ca_verified }
 }
 
 /// Most certificates between the client's own and its CA.
 const MAX_INTERMEDIATES: usize = 8;
 
 /// A connection may outlive a certificate of its chain, or a list of revoked ones.
-const VERDICT_LASTS: Duration = Duration::from_mins(1);
+const CACHE_TTL: Duration = Duration::from_mins(1);

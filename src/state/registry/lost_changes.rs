@@ -13,22 +13,22 @@ use crate::store::{Store, StoreError};
 
 /// Signing keys that were removed, and what is to be written again.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct LostChanges {
     /// Removed keys, by id, until the last token that they signed has ended.
     removed_keys: HashMap<String, UnixTime>,
     /// In the order in which it was lost.
-    owed: Vec<Lost>,
+    pending: Vec<LostChange>,
 }
 
 /// Something that the database has forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Lost {
+enum LostChange {
     Revocation(TokenId, UnixTime),
     CutOff(Option<String>, UnixTime),
     RemovedKey(String),
 }
 
-impl Memory {
+impl LostChanges {
     /// Notes which keys an ordinary change removed, and which it brought on purpose.
     pub(super) fn note_keys(&mut self, before: &[SealedKey], now_there: &[SealedKey], now: UnixTime) {
         let there: HashSet<&str> = now_there.iter().map(|key| key.kid.as_str()).collect();
@@ -39,7 +39,7 @@ impl Memory {
 
     /// Takes out of `changes`, read from a database with another past, what must not come back; says it, and remembers to
     /// write it again.
-    pub(super) fn hold_against(
+    pub(super) fn keep_in_force(
         &mut self,
         registry: &Registry,
         held: &Position,
@@ -48,7 +48,7 @@ impl Memory {
         now: UnixTime,
     ) {
         let there: HashSet<TokenId> = changes.revoked.iter().filter_map(|(jti, _)| jti.parse().ok()).collect();
-        let revocations = registry.revoked.beyond(&there, now);
+        let revocations = registry.revoked.missing_from(&there, now);
         tracing::error!(
             event = Event::RegistryHistoryChanged.as_str(),
             from_revision = held.revision,
@@ -74,16 +74,16 @@ impl Memory {
         }
         for (client_id, not_before) in &difference.lost_cutoffs {
             tracing::error!(event = Event::RegistryLost.as_str(), client_id, what = "cut-off", until = %not_before, "the tokens of this client stay revoked");
-            self.owed.push(Lost::CutOff(Some(client_id.clone()), *not_before));
+            self.pending.push(LostChange::CutOff(Some(client_id.clone()), *not_before));
         }
         if let Some(not_before) = difference.lost_global_cutoff {
             tracing::error!(event = Event::RegistryLost.as_str(), what = "cut-off of all clients", until = %not_before, "all tokens up to then stay revoked");
-            self.owed.push(Lost::CutOff(None, not_before));
+            self.pending.push(LostChange::CutOff(None, not_before));
             changes.not_before = Some(not_before);
         }
         for (jti, expires_at) in revocations {
             tracing::error!(event = Event::RegistryLost.as_str(), jti = %jti, what = "revocation", until = %expires_at, "the token stays revoked");
-            self.owed.push(Lost::Revocation(jti, expires_at));
+            self.pending.push(LostChange::Revocation(jti, expires_at));
         }
         self.removed_keys.retain(|_, until| *until > now);
         if let Some(keys) = &mut changes.keys {
@@ -94,21 +94,21 @@ impl Memory {
                     what = "removed key",
                     "the signing key stays removed"
                 );
-                self.owed.push(Lost::RemovedKey(key.kid.clone()));
+                self.pending.push(LostChange::RemovedKey(key.kid.clone()));
             }
             keys.retain(|key| !self.removed_keys.contains_key(&key.kid));
         }
     }
 
     /// Writes again what the database has forgotten. What cannot be written stays for the next time.
-    pub(super) async fn write_again(&mut self, store: &Store, now: UnixTime) {
+    pub(super) async fn rewrite(&mut self, store: &Store, now: UnixTime) {
         let mut written = 0;
-        while let Some(lost) = self.owed.first().cloned() {
+        while let Some(lost) = self.pending.first().cloned() {
             let done = match &lost {
-                Lost::Revocation(jti, expires_at) => store.revoke_token(jti, "", *expires_at, now).await,
-                Lost::CutOff(Some(client_id), at) => store.revoke_tokens_of(client_id, *at).await.map(drop),
-                Lost::CutOff(None, at) => store.revoke_all_tokens(*at).await,
-                Lost::RemovedKey(kid) => store.remove_key(kid, None).await.map(drop),
+                LostChange::Revocation(jti, expires_at) => store.revoke_token(jti, "", *expires_at, now).await,
+                LostChange::CutOff(Some(client_id), at) => store.revoke_tokens_of(client_id, *at).await.map(drop),
+                LostChange::CutOff(None, at) => store.revoke_all_tokens(*at).await,
+                LostChange::RemovedKey(kid) => store.remove_key(kid, None).await.map(drop),
             };
             match done {
                 Ok(()) => written += 1,
@@ -117,11 +117,11 @@ impl Memory {
                     tracing::error!(event = Event::RegistryLost.as_str(), reason = %error, "it cannot be written again");
                 }
                 Err(error) => {
-                    tracing::warn!(event = Event::RegistryLost.as_str(), reason = %error, left = self.owed.len(), "it is written again later");
+                    tracing::warn!(event = Event::RegistryLost.as_str(), reason = %error, left = self.pending.len(), "it is written again later");
                     break;
                 }
             }
-            self.owed.remove(0);
+            self.pending.remove(0);
         }
         if written > 0 {
             tracing::warn!(
@@ -133,13 +133,13 @@ impl Memory {
     }
 
     /// Gives up writing again, where the operator does not want it.
-    pub(super) fn forget_owed(&mut self) {
-        self.owed.clear();
+    pub(super) fn discard_pending(&mut self) {
+        self.pending.clear();
     }
 
     /// Whether there is something to be written again.
-    pub(super) fn owes(&self) -> bool {
-        !self.owed.is_empty()
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 }
 

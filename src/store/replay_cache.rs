@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use super::spent::Use;
+use super::spent::SingleUseId;
 use crate::crypto::sha256;
 use crate::model::time::UnixTime;
 
 /// The uses of this process. Bounded: when there are too many, those that expire first are forgotten first.
 #[derive(Debug, Default)]
-pub struct SpentHere {
+pub struct ReplayCache {
     /// The first half of a digest for each use, by the period in which it expires.
     periods: Mutex<BTreeMap<i64, HashSet<[u8; 16]>>>,
 }
 
-impl SpentHere {
+impl ReplayCache {
     /// Notes what was spent.
-    pub(super) fn note<'a>(&self, uses: impl IntoIterator<Item = &'a Use>) {
+    pub(super) fn add<'a>(&self, uses: impl IntoIterator<Item = &'a SingleUseId>) {
         let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
         for one in uses {
             periods.entry(period_of(one.expires_at)).or_default().insert(name_of(one));
@@ -26,7 +26,7 @@ impl SpentHere {
 
     /// Notes a use, and whether it is the first. What has expired before `now` is forgotten.
     #[must_use]
-    pub fn first_use(&self, one: &Use, now: UnixTime) -> bool {
+    pub fn first_use(&self, one: &SingleUseId, now: UnixTime) -> bool {
         let name = name_of(one);
         let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
         if periods.first_key_value().is_some_and(|(first, _)| *first < period_of(now)) {
@@ -41,7 +41,7 @@ impl SpentHere {
     }
 
     /// Whether this was spent here.
-    pub(super) fn has(&self, one: &Use) -> bool {
+    pub(super) fn contains(&self, one: &SingleUseId) -> bool {
         let name = name_of(one);
         let periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
         periods.values().any(|period| period.contains(&name))
@@ -65,7 +65,7 @@ fn period_of(at: UnixTime) -> i64 {
 }
 
 /// What tells one use from another (C34), in sixteen bytes.
-fn name_of(one: &Use) -> [u8; 16] {
+fn name_of(one: &SingleUseId) -> [u8; 16] {
     let text = [one.kind.as_str().as_bytes(), b"\0", &one.jti, one.owner.as_bytes()].concat();
     sha256(&text)
 }
@@ -77,47 +77,49 @@ const MOST: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
-    use super::super::spent::UseKind;
+    use super::super::spent::SingleUseKind;
     use super::*;
 
-    fn one(kind: UseKind, owner: &str, jti: u32, expires_at: i64) -> Use {
+    fn one(kind: SingleUseKind, owner: &str, jti: u32, expires_at: i64) -> SingleUseId {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&jti.to_be_bytes());
-        Use { kind, owner: owner.to_owned(), jti: bytes, expires_at: UnixTime(expires_at) }
+        SingleUseId { kind, owner: owner.to_owned(), jti: bytes, expires_at: UnixTime(expires_at) }
     }
 
     #[test]
     fn what_was_spent_is_known_until_it_expires() {
-        let here = SpentHere::default();
-        let used = one(UseKind::Assertion, "a", 1, 1000);
-        assert!(!here.has(&used));
-        here.note([&used]);
-        assert!(here.has(&used));
+        let replays = ReplayCache::default();
+        let used = one(SingleUseKind::Assertion, "a", 1, 1000);
+        assert!(!replays.contains(&used));
+        replays.add([&used]);
+        assert!(replays.contains(&used));
         // The same jti in an assertion that ends at another time is the same use.
-        assert!(here.has(&one(UseKind::Assertion, "a", 1, 5000)));
+        assert!(replays.contains(&one(SingleUseKind::Assertion, "a", 1, 5000)));
         // C34: another kind, owner or jti is another.
-        for other in [(UseKind::DpopProof, "a", 1), (UseKind::Assertion, "b", 1), (UseKind::Assertion, "a", 2)] {
-            assert!(!here.has(&one(other.0, other.1, other.2, 1000)), "{other:?}");
+        for other in
+            [(SingleUseKind::DpopProof, "a", 1), (SingleUseKind::Assertion, "b", 1), (SingleUseKind::Assertion, "a", 2)]
+        {
+            assert!(!replays.contains(&one(other.0, other.1, other.2, 1000)), "{other:?}");
         }
-        let other = one(UseKind::DpopProof, "a", 3, 1000);
-        assert!(here.first_use(&other, UnixTime(0)) && !here.first_use(&other, UnixTime(1000)));
-        here.forget(UnixTime(1000));
-        assert!(here.has(&used));
-        here.forget(UnixTime(1000 + PERIOD));
-        assert!(!here.has(&used));
-        assert!(here.first_use(&used, UnixTime(0)) && here.first_use(&used, UnixTime(1000 + PERIOD)));
+        let other = one(SingleUseKind::DpopProof, "a", 3, 1000);
+        assert!(replays.first_use(&other, UnixTime(0)) && !replays.first_use(&other, UnixTime(1000)));
+        replays.forget(UnixTime(1000));
+        assert!(replays.contains(&used));
+        replays.forget(UnixTime(1000 + PERIOD));
+        assert!(!replays.contains(&used));
+        assert!(replays.first_use(&used, UnixTime(0)) && replays.first_use(&used, UnixTime(1000 + PERIOD)));
     }
 
     #[test]
     fn of_too_many_the_first_to_expire_are_forgotten() {
-        let here = SpentHere::default();
-        let early = one(UseKind::Assertion, "a", 0, 0);
-        here.note([&early]);
+        let replays = ReplayCache::default();
+        let early = one(SingleUseKind::Assertion, "a", 0, 0);
+        replays.add([&early]);
         let many = u32::try_from(MOST).unwrap();
-        let later: Vec<Use> = (1..=many).map(|jti| one(UseKind::Assertion, "a", jti, 1000)).collect();
-        here.note(&later[1..]);
-        assert!(here.has(&early), "as many as there may be");
-        here.note(&later[..1]);
-        assert!(!here.has(&early) && here.has(&later[0]) && here.has(&later[later.len() - 1]));
+        let later: Vec<SingleUseId> = (1..=many).map(|jti| one(SingleUseKind::Assertion, "a", jti, 1000)).collect();
+        replays.add(&later[1..]);
+        assert!(replays.contains(&early), "as many as there may be");
+        replays.add(&later[..1]);
+        assert!(!replays.contains(&early) && replays.contains(&later[0]) && replays.contains(&later[later.len() - 1]));
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
 use super::Deadlines;
-use super::refusals::{Refusals, Refused, explained};
+use super::refusals::{RefusalReason, Refusals, explained};
 
 /// A stream over TCP.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -34,7 +34,7 @@ impl Socket for TlsStream<TcpStream> {
 
 /// The state of a connection, shared by its stream, its service and its task.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct ConnectionState {
     /// Odd while a request is being answered.
     count: AtomicU32,
     connected_at: Instant,
@@ -50,7 +50,7 @@ pub(super) struct Turns {
     refused: AtomicBool,
 }
 
-impl Turns {
+impl ConnectionState {
     pub(super) fn new(connected_at: Instant) -> Self {
         Self {
             count: AtomicU32::new(0),
@@ -112,9 +112,9 @@ impl Turns {
 }
 
 /// A stream that gives up on a slow peer, and lets every peer read its last answer.
-pub(super) struct Timed<'a, T> {
+pub(super) struct TimedStream<'a, T> {
     stream: T,
-    turns: &'a Turns,
+    state: &'a ConnectionState,
     draining: &'a AtomicBool,
     refusals: &'a Refusals,
     peer: IpAddr,
@@ -122,31 +122,31 @@ pub(super) struct Timed<'a, T> {
     /// What is being waited for, as (turn, whether bytes of the next head have come), and until when.
     waiting: (u32, bool),
     until: Instant,
-    /// How many bytes of `Turns::opening` have come.
+    /// How many bytes of `ConnectionState::opening` have come.
     opened: usize,
     read_timer: Pin<Box<Sleep>>,
     write_timer: Option<Pin<Box<Sleep>>>,
     /// An answer in place of one that hyper made by itself, as far as it has not been written.
-    instead: Vec<u8>,
+    replacement: Vec<u8>,
     /// Whether this side ended an idle connection.
     ended: bool,
     /// After the last answer: until when, and how many bytes, are read and dropped.
     lingering: Option<(Instant, usize)>,
 }
 
-impl<'a, T: Socket> Timed<'a, T> {
+impl<'a, T: Socket> TimedStream<'a, T> {
     pub(super) fn new(
         stream: T,
-        turns: &'a Turns,
+        state: &'a ConnectionState,
         (draining, refusals): (&'a AtomicBool, &'a Refusals),
         peer: IpAddr,
         deadlines: Deadlines,
     ) -> Self {
         // The handshake, the first byte and the first head share one deadline, or each would start another.
-        let until = turns.connected_at + deadlines.first_byte;
+        let until = state.connected_at + deadlines.first_byte;
         Self {
             stream,
-            turns,
+            state,
             draining,
             refusals,
             peer,
@@ -156,7 +156,7 @@ impl<'a, T: Socket> Timed<'a, T> {
             opened: 0,
             read_timer: Box::pin(sleep_until(until)),
             write_timer: None,
-            instead: Vec::new(),
+            replacement: Vec::new(),
             ended: false,
             lingering: None,
         }
@@ -164,27 +164,27 @@ impl<'a, T: Socket> Timed<'a, T> {
 
     /// Whether bytes of a head have come that has not been answered.
     fn has_begun(&self) -> bool {
-        self.waiting == (self.turns.count(), true)
+        self.waiting == (self.state.count(), true)
     }
 
     /// The peer has sent nothing: is its time over?
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = self.turns.count();
-        if self.turns.answering() {
+        let turn = self.state.count();
+        if self.state.answering() {
             // It owes us nothing (a body has a deadline of its own, where it is read). The timer runs all the same:
             // when the answer is out nobody may ask again, and it has to wake us.
             self.until = Instant::now() + self.deadlines.idle;
         } else {
             if self.waiting.0 != turn {
                 self.waiting = (turn, false);
-                self.until = self.turns.answered_at() + self.deadlines.idle;
+                self.until = self.state.answered_at() + self.deadlines.idle;
             }
-            if let Some(closing_at) = self.turns.closing_at() {
+            if let Some(closing_at) = self.state.closing_at() {
                 let last = if self.has_begun() {
                     closing_at + GRACE
                 } else if turn == 0 {
                     // The peer has just connected, perhaps before it learnt that the server stops.
-                    closing_at.max(self.turns.connected_at + GRACE)
+                    closing_at.max(self.state.connected_at + GRACE)
                 } else {
                     closing_at
                 };
@@ -207,13 +207,13 @@ impl<'a, T: Socket> Timed<'a, T> {
     }
 
     /// Notes bytes that have come.
-    fn came(&mut self, bytes: &[u8]) {
-        let turn = self.turns.count();
+    fn note_input(&mut self, bytes: &[u8]) {
+        let turn = self.state.count();
         if turn == 0 && self.opened < 8 {
-            let mut opening = self.turns.opening();
+            let mut opening = self.state.opening();
             opening.iter_mut().skip(self.opened).zip(bytes).for_each(|(to, from)| *to = *from);
             self.opened += bytes.len();
-            self.turns.opening.store(u64::from_be_bytes(opening), Ordering::Relaxed);
+            self.state.opening.store(u64::from_be_bytes(opening), Ordering::Relaxed);
         }
         if turn.is_multiple_of(2) && self.waiting != (turn, true) {
             self.waiting = (turn, true);
@@ -237,19 +237,19 @@ impl<'a, T: Socket> Timed<'a, T> {
         if head.get(9) != Some(&b'4') {
             return false;
         }
-        let Some((instead, id)) = explained(head, || self.refusals.request_id()) else { return false };
-        self.refusals.note(Refused::by_answer(head, self.turns.opening()), self.peer, Some(id), None);
-        self.turns.refused.store(true, Ordering::Relaxed);
-        self.instead = instead;
+        let Some((replacement, id)) = explained(head, || self.refusals.request_id()) else { return false };
+        self.refusals.note(RefusalReason::by_answer(head, self.state.opening()), self.peer, Some(id), None);
+        self.state.refused.store(true, Ordering::Relaxed);
+        self.replacement = replacement;
         true
     }
 
     /// Writes what is left of an answer of ours.
-    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.instead.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.instead) {
+    fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.replacement.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.replacement) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => drop(self.instead.drain(..written)),
+                Poll::Ready(Ok(written)) => drop(self.replacement.drain(..written)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return self.poll_stuck(cx).map_ok(drop),
             }
@@ -284,13 +284,13 @@ fn has_input(stream: &TcpStream) -> bool {
     rustix::io::ioctl_fionread(stream).is_ok_and(|bytes| bytes > 0)
 }
 
-impl<T: Socket> AsyncRead for Timed<'_, T> {
+impl<T: Socket> AsyncRead for TimedStream<'_, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Ready(done) => {
                 if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
-                    self.came(bytes);
+                    self.note_input(bytes);
                 }
                 Poll::Ready(done)
             }
@@ -303,14 +303,14 @@ impl<T: Socket> AsyncRead for Timed<'_, T> {
                 if has_input(self.stream.tcp()) {
                     return Poll::Pending;
                 }
-                self.ended = self.turns.count() > 0;
+                self.ended = self.state.count() > 0;
                 Poll::Ready(Ok(()))
             }
         }
     }
 }
 
-impl<T: Socket> AsyncWrite for Timed<'_, T> {
+impl<T: Socket> AsyncWrite for TimedStream<'_, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.replaces(bytes) {
             return Poll::Ready(Ok(bytes.len()));
@@ -342,7 +342,7 @@ impl<T: Socket> AsyncWrite for Timed<'_, T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_instead(cx))?;
+        ready!(self.poll_replacement(cx))?;
         match Pin::new(&mut self.stream).poll_flush(cx) {
             Poll::Ready(done) => Poll::Ready(done),
             Poll::Pending => self.poll_stuck(cx).map_ok(drop),
@@ -353,7 +353,7 @@ impl<T: Socket> AsyncWrite for Timed<'_, T> {
         if self.lingering.is_some() {
             return self.poll_linger(cx);
         }
-        ready!(self.poll_instead(cx))?;
+        ready!(self.poll_replacement(cx))?;
         match Pin::new(&mut self.stream).poll_shutdown(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -361,7 +361,7 @@ impl<T: Socket> AsyncWrite for Timed<'_, T> {
         }
         let more_may_come = self.ended
             || self.has_begun()
-            || self.turns.unread.load(Ordering::Relaxed)
+            || self.state.unread.load(Ordering::Relaxed)
             || self.draining.load(Ordering::Relaxed)
             || has_input(self.stream.tcp());
         if !more_may_come {

@@ -15,7 +15,7 @@ use crate::state::load_shedding::LoadShedding;
 
 /// The connections of the present second, by address.
 #[derive(Debug)]
-pub struct Pace {
+pub struct ConnectionRate {
     load_shedding: Arc<LoadShedding>,
     /// Proxies, which connect for others.
     trusted_proxies: Arc<[IpNet]>,
@@ -23,7 +23,7 @@ pub struct Pace {
     counts: HashMap<IpAddr, u32>,
 }
 
-impl Pace {
+impl ConnectionRate {
     /// Has no limit but while `load_shedding` sheds load, and never for `trusted_proxies`.
     #[must_use]
     pub fn new(load_shedding: Arc<LoadShedding>, trusted_proxies: Arc<[IpNet]>) -> Self {
@@ -55,10 +55,11 @@ mod tests {
     #[test]
     fn an_address_is_limited_while_load_is_shed_unless_it_is_a_proxy() {
         let load_shedding = Arc::new(LoadShedding::new(Duration::from_millis(250)));
-        let mut pace = Pace::new(Arc::clone(&load_shedding), ["10.0.0.0/8".parse().unwrap()].into());
+        let mut pace = ConnectionRate::new(Arc::clone(&load_shedding), ["10.0.0.0/8".parse().unwrap()].into());
         let (peer, proxy) = ("192.0.2.1".parse().unwrap(), "10.1.2.3".parse().unwrap());
         let start = Instant::now();
-        let exceeding = |pace: &mut Pace, peer: IpAddr, now| (0..2 * MOST).filter(|_| pace.exceeds(peer, now)).count();
+        let exceeding =
+            |pace: &mut ConnectionRate, peer: IpAddr, now| (0..2 * MOST).filter(|_| pace.exceeds(peer, now)).count();
         assert_eq!(exceeding(&mut pace, peer, start), 0, "without overload there is no limit");
         load_shedding.shed(1);
         let later = start + SECOND;

@@ -12,7 +12,7 @@ use crate::model::time::UnixTime;
 
 /// Uses to be written down.
 #[derive(Debug, Default)]
-pub struct Uses {
+pub struct LastUsedTimes {
     /// Of secrets, by id.
     pub secrets: Vec<(Arc<str>, UnixTime)>,
     /// Of keys, by client and `kid`.
@@ -21,7 +21,7 @@ pub struct Uses {
     pub certificates: Vec<(Arc<str>, UnixTime)>,
 }
 
-impl Uses {
+impl LastUsedTimes {
     /// What was used since `since`. Replicas write the same rows: in one order, they cannot wait for each other in a circle.
     #[must_use]
     pub fn since<'a>(clients: impl Iterator<Item = &'a Arc<Client>>, since: UnixTime) -> Self {
@@ -29,7 +29,7 @@ impl Uses {
         let lately = |at: Option<UnixTime>| at.filter(|at| *at >= since);
         for client in clients {
             for secret in &client.secrets {
-                uses.secrets.extend(lately(secret.seen.last_used()).map(|at| (Arc::clone(&secret.secret_id), at)));
+                uses.secrets.extend(lately(secret.cache.last_used()).map(|at| (Arc::clone(&secret.secret_id), at)));
             }
             for key in &client.keys {
                 let at = lately(key.used.at());
@@ -51,7 +51,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; what was written before it stays written, and writing again is harmless.
-    pub async fn note_uses(&self, uses: &Uses) -> Result<(), StoreError> {
+    pub async fn record_last_used(&self, uses: &LastUsedTimes) -> Result<(), StoreError> {
         // Joining what is registered skips what was deleted meanwhile.
         let secrets = |values: &str| {
             format!(
@@ -103,7 +103,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn key_uses(&self, client_id: Option<&str>) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
+    pub async fn keys_last_used(
+        &self,
+        client_id: Option<&str>,
+    ) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
         let of_all = "select client_id, kid, last_used_at from client_key_use";
         let of_one = "select client_id, kid, last_used_at from client_key_use where client_id = $1";
         let rows: Vec<(String, String, i64)> = match client_id {
@@ -118,7 +121,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn certificate_uses(&self, client_id: Option<&str>) -> Result<HashMap<String, UnixTime>, StoreError> {
+    pub async fn certificates_last_used(
+        &self,
+        client_id: Option<&str>,
+    ) -> Result<HashMap<String, UnixTime>, StoreError> {
         let of_all = "select cert_id, last_used_at from client_certificate_use";
         let of_one = "select u.cert_id, u.last_used_at from client_certificate_use u
                       join client_certificate c on c.cert_id = u.cert_id where c.client_id = $1";

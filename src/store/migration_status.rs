@@ -11,7 +11,7 @@ use super::{StoreError, on};
 
 /// One file and whether it has been applied.
 #[derive(Debug, serde::Serialize)]
-pub struct Applied {
+pub struct MigrationStatus {
     /// `schema` or `seed`.
     pub kind: &'static str,
     /// The number before the underscore.
@@ -26,17 +26,17 @@ pub struct Applied {
 /// else applies anything meanwhile.
 pub(super) async fn run(migrator: &Migrator, session: &mut Session) -> Result<HashSet<i64>, MigrateError> {
     let fault = |error: StoreError| MigrateError::Source(error.into());
-    let before = applied_in(session, &migrator.table_name).await.map_err(fault)?;
+    let before = applied_versions(session, &migrator.table_name).await.map_err(fault)?;
     on!(Session, session, connection => migrator.run_direct(None, connection, false).await)?;
-    let after = applied_in(session, &migrator.table_name).await.map_err(fault)?;
+    let after = applied_versions(session, &migrator.table_name).await.map_err(fault)?;
     Ok(after.difference(&before).copied().collect())
 }
 
 /// The migrations of `migrator` whose versions are among `applied`.
-pub(super) fn listed(kind: &'static str, migrator: &Migrator, applied: &HashSet<i64>) -> Vec<Applied> {
+pub(super) fn statuses(kind: &'static str, migrator: &Migrator, applied: &HashSet<i64>) -> Vec<MigrationStatus> {
     let of_this_run = migrator.iter().filter(|migration| applied.contains(&migration.version));
     of_this_run
-        .map(|migration| Applied {
+        .map(|migration| MigrationStatus {
             kind,
             version: migration.version,
             name: migration.description.to_string(),
@@ -46,7 +46,7 @@ pub(super) fn listed(kind: &'static str, migrator: &Migrator, applied: &HashSet<
 }
 
 /// The versions that a table of applied migrations lists; none when it does not exist.
-pub(super) async fn applied_in(session: &mut Session, table: &str) -> Result<HashSet<i64>, StoreError> {
+pub(super) async fn applied_versions(session: &mut Session, table: &str) -> Result<HashSet<i64>, StoreError> {
     if !has_table(session, table).await? {
         return Ok(HashSet::new());
     }

@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The fetches that are under way, counted by host.
 #[derive(Debug, Default)]
-pub(super) struct UnderWay(Arc<Mutex<HashMap<Box<str>, usize>>>);
+pub(super) struct FetchSlots(Arc<Mutex<HashMap<Box<str>, usize>>>);
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct FetchSlot {
     hosts: Arc<Mutex<HashMap<Box<str>, usize>>>,
     host: Box<str>,
 }
 
-impl UnderWay {
+impl FetchSlots {
     /// Begins one. `None` when there are as many as may be.
-    pub(super) fn enter(&self, host: &str) -> Option<Slot> {
+    pub(super) fn take(&self, host: &str) -> Option<FetchSlot> {
         let host: Box<str> = host.to_ascii_lowercase().into();
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let here = hosts.get(&host).copied().unwrap_or(0);
@@ -24,11 +24,11 @@ impl UnderWay {
             return None;
         }
         hosts.insert(host.clone(), here + 1);
-        Some(Slot { hosts: Arc::clone(&self.0), host })
+        Some(FetchSlot { hosts: Arc::clone(&self.0), host })
     }
 }
 
-impl Drop for Slot {
+impl Drop for FetchSlot {
     fn drop(&mut self) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         match hosts.get_mut(&self.host) {
@@ -48,17 +48,17 @@ mod tests {
 
     #[test]
     fn h71_a_host_has_its_share_and_no_more() {
-        let under_way = UnderWay::default();
-        let mut slots: Vec<Slot> = (0..AT_ONCE_OF_A_HOST).map_while(|_| under_way.enter("a.test")).collect();
+        let fetches = FetchSlots::default();
+        let mut slots: Vec<FetchSlot> = (0..AT_ONCE_OF_A_HOST).map_while(|_| fetches.take("a.test")).collect();
         assert_eq!(slots.len(), AT_ONCE_OF_A_HOST);
-        assert!(under_way.enter("a.test").is_none() && under_way.enter("A.test").is_none());
-        assert!(under_way.enter("b.test").is_some());
+        assert!(fetches.take("a.test").is_none() && fetches.take("A.test").is_none());
+        assert!(fetches.take("b.test").is_some());
         slots.pop();
-        assert!(under_way.enter("a.test").is_some());
-        slots.extend((0..AT_ONCE).map_while(|number| under_way.enter(&format!("{number}.test"))));
+        assert!(fetches.take("a.test").is_some());
+        slots.extend((0..AT_ONCE).map_while(|number| fetches.take(&format!("{number}.test"))));
         assert_eq!(slots.len(), AT_ONCE);
-        assert!(under_way.enter("c.test").is_none());
+        assert!(fetches.take("c.test").is_none());
         drop(slots);
-        assert!(under_way.0.lock().unwrap().is_empty());
+        assert!(fetches.0.lock().unwrap().is_empty());
     }
 }
