@@ -1,4 +1,4 @@
-//! Clients and their secrets at rest.
+//! Stored clients.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -21,7 +21,7 @@ use crate::model::scope::{Scope, ScopeError};
 use crate::model::time::Span;
 
 row!(
-    /// A client.
+    /// Row of a client.
     ClientRow of "client" by "" {
         client_id: String,
         scope: String,
@@ -42,11 +42,11 @@ row!(
     }
 );
 row!(
-    /// A resource that a client may ask for.
+    /// Row of a resource that a client may ask for.
     ResourceLink of "client_resource" by "order by c.client_id, c.identifier" { client_id: String, identifier: String }
 );
 row!(
-    /// A secret of a client.
+    /// Row of a client's secret.
     SecretRow of "client_secret" by "order by c.created_at desc, c.secret_id" {
         client_id: String,
         secret_id: String,
@@ -59,10 +59,10 @@ row!(
 );
 
 impl Store {
-    /// One client with all that belongs to it, as of one moment.
+    /// Reads one client with its credentials and resources, as of one moment.
     ///
     /// # Errors
-    /// [`StoreError`], which is [`StoreError::Malformed`] when its rows cannot be understood.
+    /// [`StoreError`]; [`StoreError::Malformed`] when its rows cannot be read.
     pub async fn client(&self, client_id: &str) -> Result<Option<Client>, StoreError> {
         let session = self.session().await?;
         let (id, mut assembler) = (args![client_id], ClientAssembler::default());
@@ -89,10 +89,10 @@ impl Store {
         client.transpose().map(|client| client.map(Arc::unwrap_or_clone))
     }
 
-    /// Adds a client, with a first secret or none.
+    /// Adds a client, with an optional first secret.
     ///
     /// # Errors
-    /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint says no.
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint refuses it.
     pub async fn create_client(&self, client: &Client, secret: Option<&NewSecret>) -> Result<(), StoreError> {
         let id = client.client_id.as_str();
         transaction!(self, |tx| {
@@ -129,14 +129,14 @@ impl Store {
         })
     }
 
-    /// Writes back what an administrator may change of a client. `Ok(false)` when there is none of that id.
+    /// Updates the columns of a client that an administrator may change. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn update_client(&self, client: &Client) -> Result<bool, StoreError> {
         let id = client.client_id.as_str();
         transaction!(self, |tx| {
-            // Not enabled and auth_methods: whoever switches a client off meanwhile keeps the last word.
+            // Without enabled and auth_methods: a concurrent `client disable` must not be undone.
             let found = tx
                 .execute(
                     "update client set scope = $2, default_scope = $3, token_ttl = $4, claims = $5,
@@ -166,7 +166,7 @@ impl Store {
         })
     }
 
-    /// Enables or disables a client. `Ok(false)` when there is none of that id.
+    /// Enables or disables a client. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -175,16 +175,16 @@ impl Store {
         Ok(self.execute(sql, &args![client_id, enabled]).await? > 0)
     }
 
-    /// Sets the only ways in which a client may authenticate, or lifts that. `Ok(false)` when there is none of that id.
+    /// Sets or removes the client's restriction of authentication methods. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when a name is none of those in the metadata.
+    /// [`StoreError::Refused`] when a name is not one of those in the metadata.
     pub async fn set_auth_methods(&self, client_id: &str, names: Option<&str>) -> Result<bool, StoreError> {
         let sql = "update client set auth_methods = $2 where client_id = $1";
         Ok(self.execute(sql, &args![client_id, names]).await? > 0)
     }
 
-    /// Deletes a client with its secrets. `Ok(false)` when there is none of that id.
+    /// Deletes a client with its credentials. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -202,11 +202,11 @@ async fn add_resources(tx: &mut Transaction, client: &Client) -> Result<(), Stor
     Ok(())
 }
 
-/// The rows of one client.
+/// SQL condition for the rows of one client.
 const ONE: &str = "where c.client_id = $1";
 
-/// What belongs to clients, read before them. A row that cannot be understood becomes an error for its own client and nobody
-/// else.
+/// Assembles clients from rows. The rows of credentials and resources are added before the client's own row. A row that
+/// cannot be read makes its own client an error, and no other.
 #[derive(Default)]
 pub(super) struct ClientAssembler {
     parts: HashMap<String, ClientParts>,
@@ -229,7 +229,7 @@ impl ClientAssembler {
         parts.resources.push(identifier);
     }
 
-    /// What belongs to a client, another row of it counted in.
+    /// The parts of a client, to which `row` is added: its hash becomes a part of the client's fingerprint.
     fn parts_of(&mut self, client_id: &str, row: &impl Hash) -> &mut ClientParts {
         let parts = self.parts.entry(client_id.to_owned()).or_default();
         row.hash(&mut parts.rows);
@@ -251,7 +251,7 @@ impl ClientAssembler {
         parts.certificates.push(certificate_of(row));
     }
 
-    /// The client of a row, with what belongs to it.
+    /// Assembles the client of a row.
     pub(super) fn client(&mut self, row: ClientRow) -> (String, Result<Arc<Client>, StoreError>) {
         let client_id = row.client_id.clone();
         let parts = self.parts.remove(&client_id).unwrap_or_default();
@@ -264,7 +264,7 @@ impl ClientAssembler {
     }
 }
 
-/// ScopeCache that have been read: many clients have the same, and share it.
+/// Cache of parsed scopes: clients with the same scope share it.
 #[derive(Default)]
 struct ScopeCache(HashMap<String, Scope>);
 

@@ -1,7 +1,7 @@
-//! The server or the file that connections lead to, and whether it has changed since they were made.
+//! The server or file that connections lead to, and detection of its replacement.
 //!
-//! A failover that cuts no connection leaves the old ones on the former primary. A file that is replaced leaves them on the
-//! deleted one. The first connection that reaches another place ends all older ones.
+//! A failover that cuts no connection leaves old connections on the former primary. A file that is replaced leaves them
+//! on the deleted file. The first connection that reaches another server or file outdates all older ones.
 
 use crate::model::event::Event;
 use std::fs;
@@ -14,11 +14,11 @@ use tokio::sync::Notify;
 
 use super::StoreError;
 
-/// Where connections lead to.
+/// The server or file that connections lead to.
 #[derive(Debug, Default)]
 pub(super) struct Origin {
     state: Mutex<OriginState>,
-    /// Told when connections are to be made anew.
+    /// Notified when connections have to be made anew.
     moved: Notify,
 }
 
@@ -28,12 +28,12 @@ struct OriginState {
     identity: Option<String>,
     /// Connections made before this moment are not used again.
     since: Option<Instant>,
-    /// The inodes of SQLite's files beside the database, `-wal` and `-shm`, while it was the one that `identity` names.
+    /// Inodes of the `-wal` and `-shm` files of the SQLite database that `identity` names.
     beside: [Option<u64>; 2],
 }
 
 impl Origin {
-    /// Notes which place a new connection has reached. The first of another place outdates all older ones.
+    /// Records the server that a new connection has reached. A change outdates all older connections.
     pub(super) fn note(&self, identity: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &state.identity {
@@ -53,13 +53,13 @@ impl Origin {
         state.identity = Some(identity.to_owned());
     }
 
-    /// Outdates every connection, since one of them leads to a server that only reads.
+    /// Outdates every connection, since one of them leads to a read-only server.
     pub(super) fn outdate_all(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
         self.moved.notify_one();
     }
 
-    /// Whether a connection of this age was made before the last move.
+    /// Whether a connection of this age was made before the last change.
     pub(super) fn is_outdated(&self, age: Duration) -> bool {
         let since = self.state.lock().unwrap_or_else(PoisonError::into_inner).since;
         since.is_some_and(|since| since.elapsed() < age)
@@ -70,12 +70,13 @@ impl Origin {
         self.moved.notified().await;
     }
 
-    /// Compares an SQLite file with the one that was there at the last look.
+    /// Checks whether an SQLite file is still the one of the last check.
     ///
-    /// SQLite finds its write-ahead log by name: that of the former file would be played into the new one. It is set aside.
+    /// SQLite finds its write-ahead log by name and would replay the former file's log into the new file. The log is
+    /// renamed.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when no file is there.
+    /// [`StoreError::Missing`] when the file does not exist.
     pub(super) fn check_file(&self, path: &Path) -> Result<(), StoreError> {
         let found = inode(path).ok_or_else(|| StoreError::Missing(path.to_owned()))?;
         let identity = format!("{}:{}", found.0, found.1);
@@ -99,7 +100,7 @@ impl Origin {
             if is_former(shared, state.beside[1])
                 && let Err(error) = fs::remove_file(shared)
             {
-                tracing::warn!(event = Event::DatabaseMoved.as_str(), path = %shared.display(), reason = %error, "this file belongs to the database that was replaced, and cannot be removed");
+                tracing::warn!(event = Event::DatabaseMoved.as_str(), path = %shared.display(), reason = %error, "this file of the replaced database cannot be removed");
             }
             tracing::warn!(event = Event::DatabaseMoved.as_str(), from = former, to = identity, path = %path.display(), set_aside, "the database file was replaced; everything is read again");
             state.since = Some(Instant::now());
@@ -110,12 +111,12 @@ impl Origin {
     }
 }
 
-/// Device and inode of a file.
+/// Returns device and inode of a file.
 fn inode(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// A file that SQLite keeps beside its database.
+/// Returns the path of a file that SQLite keeps beside its database.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);

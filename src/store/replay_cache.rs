@@ -1,4 +1,5 @@
-//! What this process has spent, until it expires: a database that lost it in a failover cannot say so any more.
+//! Single-use ids that this process has recorded, until they expire: a database that lost them in a failover cannot
+//! report them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -7,15 +8,15 @@ use super::spent::SingleUseId;
 use crate::crypto::sha256;
 use crate::model::time::UnixTime;
 
-/// The uses of this process. Bounded: when there are too many, those that expire first are forgotten first.
+/// Bounded set of single-use ids. When it is full, the ids that expire first are dropped first.
 #[derive(Debug, Default)]
 pub struct ReplayCache {
-    /// The first half of a digest for each use, by the period in which it expires.
+    /// Half of a SHA-256 digest for each id, grouped by the period in which it expires.
     periods: Mutex<BTreeMap<i64, HashSet<[u8; 16]>>>,
 }
 
 impl ReplayCache {
-    /// Notes what was spent.
+    /// Adds ids.
     pub(super) fn add<'a>(&self, uses: impl IntoIterator<Item = &'a SingleUseId>) {
         let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
         for one in uses {
@@ -24,7 +25,7 @@ impl ReplayCache {
         drop_surplus(&mut periods);
     }
 
-    /// Notes a use, and whether it is the first. What has expired before `now` is forgotten.
+    /// Adds an id, and returns whether it is new. Drops ids that expired before `now`.
     #[must_use]
     pub fn first_use(&self, one: &SingleUseId, now: UnixTime) -> bool {
         let name = name_of(one);
@@ -40,14 +41,14 @@ impl ReplayCache {
         true
     }
 
-    /// Whether this was spent here.
+    /// Whether the id is in the set.
     pub(super) fn contains(&self, one: &SingleUseId) -> bool {
         let name = name_of(one);
         let periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
         periods.values().any(|period| period.contains(&name))
     }
 
-    /// Forgets what had expired before `now`.
+    /// Drops ids that expired before `now`.
     pub(super) fn forget(&self, now: UnixTime) {
         let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
         *periods = periods.split_off(&period_of(now));
@@ -64,15 +65,16 @@ fn period_of(at: UnixTime) -> i64 {
     at.0.div_euclid(PERIOD)
 }
 
-/// What tells one use from another (C34), in sixteen bytes.
+/// Digest of kind, owner and `jti`.
 fn name_of(one: &SingleUseId) -> [u8; 16] {
     let text = [one.kind.as_str().as_bytes(), b"\0", &one.jti, one.owner.as_bytes()].concat();
     sha256(&text)
 }
 
-/// Seconds of one period. Few periods are searched, and a few uses too many are kept.
+/// Length of a period, in seconds. Long enough that few periods are searched; ids are kept for at most one period too
+/// long.
 const PERIOD: i64 = 64;
-/// Uses that are remembered at most: about 40 MB.
+/// Maximum number of ids: about 40 MB.
 const MOST: usize = 1 << 20;
 
 #[cfg(test)]
@@ -95,7 +97,7 @@ mod tests {
         assert!(replays.contains(&used));
         // The same jti in an assertion that ends at another time is the same use.
         assert!(replays.contains(&one(SingleUseKind::Assertion, "a", 1, 5000)));
-        // C34: another kind, owner or jti is another.
+        // An id of another kind, owner or jti is another id.
         for other in
             [(SingleUseKind::DpopProof, "a", 1), (SingleUseKind::Assertion, "b", 1), (SingleUseKind::Assertion, "a", 2)]
         {

@@ -1,4 +1,4 @@
-//! The PostgreSQL servers of a URL, tried in turn until one takes writes.
+//! The PostgreSQL servers of a URL, tried in turn until one accepts writes.
 
 use crate::model::event::Event;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,19 +13,19 @@ use super::pooling::Pooling;
 use super::session::within;
 use super::{DEADLINE, Pool, Refusal, Store, StoreError, session};
 
-/// The servers that hold a database, as `database.url` names them.
+/// Servers of a database, as `database.url` names them.
 #[derive(Debug, Clone)]
 pub struct Servers {
     /// The server that is tried first.
     pub first: PgConnectOptions,
-    /// The other ones, in order.
+    /// The other servers, in order.
     pub others: Vec<PgConnectOptions>,
-    /// Whether a server that only reads is refused (`target_session_attrs` of `read-write` or `primary`). Otherwise it is
-    /// used while no server takes writes.
+    /// Whether a read-only server is refused (`target_session_attrs` of `read-write` or `primary`). Otherwise it is
+    /// used while no server accepts writes.
     pub writable_only: bool,
-    /// The time that connecting to one server may take, when the URL says less than the deadline.
+    /// Time limit for connecting to one server, when the URL sets one.
     pub connect_timeout: Option<Duration>,
-    /// What stands between grantd and the servers.
+    /// The kind of pooler between grantd and the servers.
     pub pooling: Pooling,
 }
 
@@ -36,12 +36,12 @@ impl From<PgConnectOptions> for Servers {
 }
 
 impl Servers {
-    /// All of them, in the order in which they are tried.
+    /// Returns all servers, in the order in which they are tried.
     pub fn all(&self) -> impl Iterator<Item = &PgConnectOptions> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// Where the data is, as operators know it: no password.
+    /// Returns the location for messages, without the password.
     pub(super) fn places(&self) -> String {
         let name = self.first.get_database().unwrap_or_else(|| self.first.get_username());
         let place = |options: &PgConnectOptions| {
@@ -54,7 +54,7 @@ impl Servers {
         format!("postgres://{}/{name}", self.all().map(place).collect::<Vec<_>>().join(","))
     }
 
-    /// What tells a database from another: its name, and where its servers are.
+    /// Returns the name of the database and the addresses of its servers, which identify it.
     fn addresses(&self) -> Vec<(String, u16, Option<std::path::PathBuf>, Option<String>)> {
         let place = |options: &PgConnectOptions| {
             let (host, database) = (options.get_host().to_owned(), options.get_database().map(str::to_owned));
@@ -64,7 +64,7 @@ impl Servers {
     }
 }
 
-/// The servers, and which of them answered last.
+/// Chooses the server to connect to: the one that answered last, or the next that accepts writes.
 #[derive(Debug)]
 pub(super) struct ServerSelection {
     servers: RwLock<Servers>,
@@ -84,7 +84,7 @@ impl ServerSelection {
         self.servers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes a new connection ready for use. Returns whether its server only reads.
+    /// Prepares a new connection. Returns whether its server is read-only.
     pub(super) async fn prepare(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let info = session::prepare(connection, self.pooling).await?;
         if let Some(lineage) = info.lineage {
@@ -93,7 +93,7 @@ impl ServerSelection {
         Ok(info.read_only)
     }
 
-    /// Connects to the server that answered last, or to the next one that takes writes, and points the pool there.
+    /// Connects to the server that answered last, or to the next one that accepts writes, and points the pool there.
     pub(super) async fn connect(&self, pool: &PgPool) -> Result<PgConnection, StoreError> {
         let servers = self.servers();
         let count = servers.others.len() + 1;
@@ -138,13 +138,13 @@ impl ServerSelection {
                 event = Event::DatabaseServer.as_str(),
                 host = options.get_host(),
                 port = options.get_port(),
-                "using this server from now on"
+                "connected to another server of database.url, which is used from now on"
             );
             pool.set_connect_options(options);
         }
     }
 
-    /// Uses the credentials of `servers` from now on, once the database has taken them.
+    /// Uses the credentials of `servers` from now on, once the database has accepted them.
     pub(super) async fn replace(&self, servers: &Servers, pool: &PgPool) -> Result<(), StoreError> {
         if self.servers().addresses() != servers.addresses() {
             return Err(StoreError::Refused(Refusal::OtherDatabase));
@@ -163,29 +163,29 @@ impl ServerSelection {
 }
 
 impl Store {
-    /// Connects as `servers` say from now on, once the database has taken them. Only credentials may change: another
-    /// database would be another registry.
+    /// Uses the credentials of `servers` for new connections, once the database has accepted them. Only credentials may
+    /// change: another database would be another registry.
     ///
     /// # Errors
-    /// [`StoreError`]; what is in use stays in use.
+    /// [`StoreError`]; the former credentials then stay in use.
     pub async fn connect_as(&self, servers: &Servers) -> Result<(), StoreError> {
         let Pool::Postgres(pool, selection) = &self.pool else { return Ok(()) };
         within(selection.replace(servers, pool)).await
     }
 }
 
-/// Options as every connection has them.
+/// Adds the options that every connection of grantd has.
 pub(super) fn with_defaults(options: &PgConnectOptions) -> PgConnectOptions {
     let name = options.get_application_name().unwrap_or("grantd");
     options.clone().application_name(name).disable_statement_logging()
 }
 
-/// Takes a connection from the pool for good, where the database gives no further one: the change feed and transactions
-/// come before what is read and spent on the pool.
+/// Takes a connection out of the pool for good when the database refuses further ones. The change feed and transactions
+/// come before the statements that run on the pool.
 pub(super) async fn take_from_pool(pool: &PgPool, error: StoreError) -> Result<PgConnection, StoreError> {
     for _ in 0..TAKE_ATTEMPTS {
         if let Some(connection) = pool.try_acquire() {
-            tracing::warn!(event = Event::DatabaseScarce.as_str(), reason = %error, "the database gives no further connection; the pool gave one up");
+            tracing::warn!(event = Event::DatabaseScarce.as_str(), reason = %error, "the database refuses further connections; one was taken from the pool");
             return Ok(connection.detach());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -193,7 +193,8 @@ pub(super) async fn take_from_pool(pool: &PgPool, error: StoreError) -> Result<P
     Err(error)
 }
 
-/// One fault for all servers: a wrong password or name before an outage, since only the operator can mend it.
+/// Merges the errors of all servers into one. A wrong password or name comes before an outage, since only the operator
+/// can correct it.
 fn merged(mut faults: Vec<(String, StoreError)>) -> StoreError {
     if faults.len() == 1
         && let Some((_, fault)) = faults.pop()
@@ -216,5 +217,5 @@ fn merged(mut faults: Vec<(String, StoreError)>) -> StoreError {
     StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other(faults.join("; "))))
 }
 
-/// How often, 5 ms apart, the pool is asked for a connection that rests.
+/// Number of attempts, 5 ms apart, to take an idle connection from the pool.
 const TAKE_ATTEMPTS: u32 = 200;

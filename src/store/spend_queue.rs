@@ -1,7 +1,8 @@
-//! SpendQueue what may be used once: one insert decides, shared by all replicas, on disk before it is believed.
+//! Recording of single-use ids (`jti`): one insert decides for all replicas, and is on disk before the id counts as
+//! used.
 //!
-//! A commit waits for the disk, however much it writes. So who comes while others are being written down waits for them, and
-//! goes along with all who came meanwhile.
+//! A commit takes one disk write however many rows it has. Requests that arrive during an insert wait, and share the
+//! next one.
 
 use std::cmp::Reverse;
 use std::collections::{HashSet, VecDeque};
@@ -16,24 +17,24 @@ use super::statement::{Value, args, placeholders};
 use super::{DEADLINE, Store, StoreError};
 use crate::model::time::UnixTime;
 
-/// Those who wait to spend.
+/// Requests whose single-use ids wait for the next batched insert.
 #[derive(Debug)]
 pub(super) struct SpendQueue {
     waiting: Mutex<VecDeque<PendingSpend>>,
-    /// Inserts at once. They share what the disk costs, and leave connections for others.
+    /// Permits of concurrent inserts. Few, so that batches grow and connections stay free for others.
     turns: Semaphore,
-    /// What was spent here, in case the database loses it.
+    /// Ids that this process recorded, in case the database loses them.
     replays: ReplayCache,
 }
 
-/// A request that spends, and where it learns what came of it.
+/// Waiting request: its ids, and the channel for the result.
 #[derive(Debug)]
 struct PendingSpend {
     uses: Vec<SingleUseId>,
     answer: oneshot::Sender<Result<ReplayCheck, Arc<StoreError>>>,
 }
 
-/// What tells one use from another: C34.
+/// Identity of a single-use id: kind, owner and `jti`.
 type Key<'a> = (SingleUseKind, &'a str, [u8; 32]);
 
 impl SpendQueue {
@@ -41,7 +42,7 @@ impl SpendQueue {
         Self { waiting: Mutex::default(), turns: Semaphore::new(turns), replays: ReplayCache::default() }
     }
 
-    /// Forgets what was spent here and had expired before `now`.
+    /// Removes ids that expired before `now` from this process's cache.
     pub(super) fn forget(&self, now: UnixTime) {
         self.replays.forget(now);
     }
@@ -50,7 +51,7 @@ impl SpendQueue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(pending);
     }
 
-    /// Those who waited longest, but for those who have left: they are told nothing, so nothing has to be true for them.
+    /// Takes the requests that waited longest. Abandoned requests are dropped: their ids are not recorded.
     fn next(&self) -> Vec<PendingSpend> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = Vec::new();
@@ -66,23 +67,24 @@ impl SpendQueue {
 }
 
 impl Store {
-    /// Spends all of `uses` at once. Whoever comes second, here or on another replica, is told so, however close behind.
+    /// Records all of `uses` in one insert. A second use, here or on another replica, is reported as a replay.
     ///
-    /// The write is a task of its own: a client that leaves cannot stop it halfway.
+    /// The write is a task of its own, so a client that disconnects cannot stop it halfway.
     ///
     /// # Errors
-    /// [`StoreError`], shared with others: whether it was spent is not known, so the request is to be refused.
+    /// [`StoreError`], shared with other requests. Whether the ids were recorded is unknown, so the request has to be
+    /// refused.
     pub async fn spend(&self, uses: Vec<SingleUseId>) -> Result<ReplayCheck, Arc<StoreError>> {
         if uses.is_empty() {
             return Ok(ReplayCheck::New);
         }
-        // A database that was failed over without its last commits would take it once more.
+        // A database that lost its last commits in a failover would accept the id again.
         if let Some(before) = uses.iter().find(|one| self.spend_queue.replays.contains(one)) {
             return Ok(ReplayCheck::Replayed(before.kind));
         }
         let (answer, answered) = oneshot::channel();
         self.spend_queue.join(PendingSpend { uses, answer });
-        // There are as many tasks as spenders, so nobody is left waiting; most find that others were quicker.
+        // Each request starts a task, so none is left waiting. Most tasks find the queue empty.
         let store = self.clone();
         tokio::spawn(async move { store.spend_next().await });
         match tokio::time::timeout(DEADLINE, answered).await {
@@ -107,20 +109,20 @@ impl Store {
             Err(error) => batch.iter().map(|_| Err(Arc::clone(error))).collect(),
         };
         for (pending, answer) in batch.into_iter().zip(answers) {
-            // Whoever has left meanwhile has used it all the same.
+            // A request that was abandoned meanwhile has used its ids all the same.
             drop(pending.answer.send(answer));
         }
     }
 
-    /// Writes down what all of `batch` use, and returns what was new of it.
+    /// Inserts the ids of a batch, and returns the new ones.
     async fn insert(&self, batch: &[PendingSpend]) -> Result<Vec<SingleUseId>, Arc<StoreError>> {
         let mut uses: Vec<&SingleUseId> = batch.iter().flat_map(|pending| &pending.uses).collect();
-        // In one order, so that two who spend the same cannot wait for each other in a circle. Of one that stands there
-        // twice the row that stays longer is kept (H39).
+        // Sorted, so that two replicas that insert the same ids cannot deadlock. Of duplicates the row with the later
+        // expiry is kept.
         uses.sort_unstable_by_key(|one| (key(one), Reverse(one.expires_at)));
         uses.dedup_by_key(|one| key(one));
         let rows: Vec<&SingleUseId> = padded(&uses).collect();
-        // A row that the database's clock calls expired may have been swept before: it is not new.
+        // A row that has expired by the database's clock may have been swept already, so it does not count as new.
         let sql = format!(
             "insert into spent_jti (kind, owner, jti, expires_at) select column1, column2, column3, column4
              from (values {}) as v where column4 >= {} on conflict do nothing returning kind, owner, jti",
@@ -137,7 +139,7 @@ impl Store {
     }
 }
 
-/// What each of `batch` is told when `new` is what was written down: of two who use the same, the first has it.
+/// Decides for each request of a batch whether its ids are new. Of two requests with the same id the first is accepted.
 fn replay_checks(batch: &[PendingSpend], new: &[SingleUseId]) -> Vec<ReplayCheck> {
     let mut left: HashSet<Key<'_>> = new.iter().map(key).collect();
     batch
@@ -154,13 +156,13 @@ fn key(one: &SingleUseId) -> Key<'_> {
     (one.kind, &one.owner, one.jti)
 }
 
-/// As many rows as a power of two, so that there are few statements to prepare. A row that stands there twice conflicts
-/// with itself, and nothing is done.
+/// Pads the rows to a power of two with copies, so that there are few statements to prepare. A copy conflicts with its
+/// original and is ignored.
 fn padded<'a>(uses: &'a [&'a SingleUseId]) -> impl Iterator<Item = &'a SingleUseId> {
     uses.iter().copied().cycle().take(uses.len().next_power_of_two())
 }
 
-/// Spenders that go into one insert at most.
+/// Maximum number of requests in one insert.
 const TOGETHER: usize = 64;
 
 #[cfg(test)]

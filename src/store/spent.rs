@@ -1,4 +1,4 @@
-//! What may be used once, and for how long it is remembered that it was. [`spend_queue`](super::spend_queue) writes it down.
+//! Single-use ids: the `jti` of client assertions and DPoP proofs. [`spend_queue`](super::spend_queue) records them.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use super::statement::args;
 use super::{Store, StoreError};
 use crate::model::time::UnixTime;
 
-/// A use of something that may be used once.
+/// Single-use id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SingleUseId {
-    /// What is used.
+    /// The kind of JWT.
     pub kind: SingleUseKind,
-    /// Whose it is: a client for an assertion, the thumbprint of a key for a proof.
+    /// Owner: the client of an assertion, the key thumbprint of a proof.
     pub owner: String,
-    /// SHA-256 of its `jti`.
+    /// SHA-256 of the `jti`.
     pub jti: [u8; 32],
-    /// From when on nobody would take it anyway, by any clock.
+    /// Time after which no replica accepts the JWT, by any clock; the id is then forgotten.
     pub expires_at: UnixTime,
 }
 
-/// What may be used once. C34: a `jti` of one kind or owner says nothing of the same one of another.
+/// Kind of JWT with a single-use id. Ids of different kinds or owners are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SingleUseKind {
     /// A client assertion (RFC 7523 section 3).
@@ -37,21 +37,21 @@ impl SingleUseKind {
     }
 }
 
-/// What came of spending.
+/// Result of recording single-use ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayCheck {
-    /// All of it for the first time.
+    /// All ids are new.
     New,
-    /// This was spent before.
+    /// An id of this kind was used before.
     Replayed(SingleUseKind),
 }
 
 impl Store {
-    /// Forgets what had expired before `now` by the database's clock, a small batch at a time with a rest after each: requests spend on the same
-    /// disk, and their commits would wait for what a long row of batches writes. Returns how much.
+    /// Deletes ids that expired before `now` by the database's clock. Works in small batches with pauses, since the
+    /// commits of requests wait for the same disk. Returns the number of deleted rows.
     ///
     /// # Errors
-    /// [`StoreError`]; what was forgotten before it stays forgotten.
+    /// [`StoreError`]; rows that were deleted before the error stay deleted.
     pub async fn sweep_spent(&self, now: UnixTime) -> Result<u64, StoreError> {
         let sql = "delete from spent_jti where (kind, owner, jti) in
                    (select kind, owner, jti from spent_jti where expires_at < $1 order by expires_at limit 500)";
@@ -70,5 +70,5 @@ impl Store {
 
 /// Rows that one statement of a sweep deletes.
 pub(super) const BATCH: u64 = 500;
-/// From one batch to the next. Nine thousand rows a second are twice what a replica spends on one processor.
+/// Pause between two batches. This deletes nine thousand rows a second, twice what a replica records on one processor.
 pub(super) const REST: Duration = Duration::from_millis(50);
