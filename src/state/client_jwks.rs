@@ -1,7 +1,9 @@
-//! Key sets that clients publish at their `jwks_uri` (RFC 7517 section 5): what was last fetched, how old it is, when to ask again.
+//! JWK Sets that clients publish at their `jwks_uri` (RFC 7517 section 5): the last fetched set, its age, and the
+//! decision when to fetch again.
 //!
-//! Asking costs somebody else's server work, so what makes us ask is bounded: once in half a minute for a client, whatever
-//! is sent in its name. Who can be served from what is known never waits for the network, and no host holds up another.
+//! A fetch costs another server work, so each client's set is fetched at most once in half a minute, whatever is sent
+//! in the client's name. A request whose key is cached never waits for the network, and a slow host delays its own
+//! clients only.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,16 +20,16 @@ use crate::model::credential::{KeyCounts, StoredKey};
 use crate::model::jwks_uri::JwksUri;
 use crate::model::time::{Span, UnixTime};
 
-/// A key set to be fetched, and who waits for it.
+/// Fetch of a JWK Set, and the channel for its result.
 #[derive(Debug)]
 pub struct Fetch {
-    /// Where it is.
+    /// The URL of the set.
     pub uri: JwksUri,
-    /// Takes the document, or why there is none.
+    /// Receives the document, or the reason for which there is none.
     pub reply: oneshot::Sender<Result<Vec<u8>, String>>,
 }
 
-/// The key sets of all clients that publish theirs.
+/// JWK Sets of all clients with a `jwks_uri`.
 #[derive(Debug)]
 pub struct ClientJwks {
     entries: Mutex<Entries>,
@@ -36,7 +38,7 @@ pub struct ClientJwks {
     fetches: mpsc::Sender<Fetch>,
 }
 
-/// The keys of one set, as they were fetched.
+/// Keys of one JWK Set, as fetched.
 pub type Keys = Arc<[StoredKey]>;
 
 /// Returns the keys of a JWK Set that cannot be used, with reasons; `None` when all can.
@@ -47,28 +49,28 @@ pub fn skipped_keys(document: &[u8], now: UnixTime) -> Result<Option<String>, St
     Ok(read(document, now)?.skipped_keys())
 }
 
-/// Why there are no keys of a client.
+/// Reasons for which a client's keys are not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JwksError {
-    /// None could be fetched for an hour, or ever: the client's fault, or its host's.
+    /// No set could be fetched within the last hour, or ever: a fault of the client or its host.
     Unavailable,
-    /// Its host was not asked: ours.
+    /// The set was not fetched: a limit of this server.
     Busy,
 }
 
-/// Its host was not asked, since as many fetches are under way as may be.
+/// Error: the set was not fetched, since the maximum number of fetches is in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyFetches;
 
 #[derive(Debug, Default)]
 struct Entries {
     by_client: HashMap<Box<str>, Arc<Entry>>,
-    /// How many there were when it was last looked which of them are still published.
+    /// Number of entries that the last prune kept.
     live_at_last_prune: usize,
 }
 
 impl ClientJwks {
-    /// No key sets yet, and a queue of those to be fetched.
+    /// Makes an empty cache, and the queue of sets to be fetched.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Fetch>) {
         let (fetches, queue) = mpsc::channel(AT_ONCE);
@@ -78,8 +80,9 @@ impl ClientJwks {
         )
     }
 
-    /// The keys of `client_id`, which publishes them at `uri`. They are asked for when they are due, and waited for when
-    /// those that are known may not be used before. What `is_published` no longer says of others is forgotten some time.
+    /// Returns the keys of `client_id`, whose `jwks_uri` is `uri`. Fetches them when they are due, and waits for the
+    /// result when the cached ones may not be used. Entries of clients for which `is_published` is false are pruned
+    /// from time to time.
     ///
     /// # Errors
     /// [`JwksError`].
@@ -102,7 +105,7 @@ impl ClientJwks {
             };
             match asked {
                 Err(TooManyFetches) if known.is_empty() => return Err(JwksError::Busy),
-                // While the far end is in trouble, what is known does.
+                // While fetches fail, the cached keys are used.
                 Ok(Some(pending)) if is_old && (known.is_empty() || !state.failed) => pending,
                 _ if known.is_empty() => return Err(JwksError::Unavailable),
                 _ => return Ok(known),
@@ -118,8 +121,8 @@ impl ClientJwks {
         }
     }
 
-    /// Other keys than those, none of which fits what was sent: it may be by one that is new. `None` when there are none,
-    /// or the host was asked within half a minute.
+    /// Returns keys other than `than`, none of which verified the assertion: its key may be new. `None` when there are
+    /// no other keys, or the set was fetched within half a minute.
     ///
     /// # Errors
     /// [`TooManyFetches`].
@@ -150,7 +153,7 @@ impl ClientJwks {
         }
     }
 
-    /// Of each algorithm, as many keys as any set has had that was fetched since we started.
+    /// Returns, for each algorithm, the largest number of keys in any set fetched since the start.
     #[must_use]
     pub fn key_counts(&self) -> KeyCounts {
         *self.key_counts.lock().unwrap_or_else(PoisonError::into_inner)
@@ -165,7 +168,7 @@ impl ClientJwks {
         if let Some(entry) = entries.by_client.get(client_id).filter(|entry| entry.uri == *uri) {
             return Arc::clone(entry);
         }
-        // Looking at all of them pays when there are twice as many, so it costs each new one a constant.
+        // Pruning when the number has doubled costs each new entry a constant.
         if entries.by_client.len() >= PRUNE_MIN.max(2 * entries.live_at_last_prune) {
             entries.by_client.retain(|client_id, entry| is_published(client_id, &entry.uri));
             entries.live_at_last_prune = entries.by_client.len();
@@ -175,8 +178,8 @@ impl ClientJwks {
         entry
     }
 
-    /// Asks, as a task of its own: a request that is given up gives up nothing for others. Returns what turns true when
-    /// the answer is there, or `None` when there was one within half a minute. Who is too [`TooManyFetches`] has not asked.
+    /// Starts a fetch as a task of its own, so that an abandoned request does not stop it for others. Returns the
+    /// signal that turns true when the result is in place, or `None` when the set was fetched within half a minute.
     fn ask(
         &self,
         client_id: &str,
@@ -206,27 +209,27 @@ impl ClientJwks {
                 *most = most.max(KeyCounts::of(&fetched.keys));
             }
             entry.lock().update(&client_id, &entry.uri, fetched, now);
-            // Whoever waited may have left.
+            // Every waiting request may have been abandoned.
             let _: bool = done.send(true).is_ok();
         });
         Ok(Some(pending))
     }
 }
 
-/// Waits for an answer. A sender that is gone is one too.
+/// Waits for the result of a fetch. A dropped sender counts as one.
 async fn wait(mut pending: watch::Receiver<bool>) {
     drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
 }
 
-/// H71: from one fetch for a client to the next.
+/// Minimum time between two fetches of a client's set.
 const PAUSE: Span = Span::from_secs(30);
-/// Keys of this age are fetched again, and used meanwhile.
+/// Age from which on a set is fetched again while it is still used.
 const REFRESH_AHEAD: Span = Span::from_secs(240);
-/// Age of a JWK Set from which on it is fetched again before it is used.
+/// Age from which on a set is fetched again before it is used.
 pub(crate) const REFRESH: Span = Span::from_secs(300);
-/// As many sets may stay for nothing.
+/// Number of entries below which nothing is pruned.
 const PRUNE_MIN: usize = 16;
-/// Longest that a request waits, a second more than a fetch may take.
+/// Maximum time that a request waits for a fetch: a second more than a fetch may take.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(4);
 
 #[cfg(test)]
@@ -239,7 +242,7 @@ mod tests {
         format!(r#"{{"keys":[{}]}}"#, keys.join(",")).into_bytes()
     }
 
-    /// A far end that answers as it is told to, and counts.
+    /// Host that answers as configured, and counts requests.
     struct FarEnd {
         jwks: Arc<ClientJwks>,
         queue: mpsc::Receiver<Fetch>,
@@ -275,7 +278,7 @@ mod tests {
                     keys = &mut asking => break keys,
                 }
             };
-            // One that nobody waited for.
+            // A fetch that no request waited for.
             tokio::task::yield_now().await;
             while let Ok(fetch) = self.queue.try_recv() {
                 fetches += 1;

@@ -1,7 +1,8 @@
-//! The argon2 lane: a few threads of its own with memory they reuse, and a bounded, fair queue before them.
+//! The argon2 lane: a fixed number of threads with memory that they reuse, behind a bounded, fair queue.
 //!
-//! Not `spawn_blocking` and not a semaphore: a caller who gives up would free its permit while its hash runs on, and
-//! hundreds of hashes at once take gigabytes. Here memory is threads times the largest hash, whoever comes and goes.
+//! A semaphore around `spawn_blocking` would not bound memory: a caller that gives up frees its permit while its hash
+//! runs on, and hundreds of hashes at once take gigabytes. Here memory is threads times the largest hash, whatever
+//! arrives.
 
 pub mod queue;
 
@@ -20,26 +21,26 @@ use crate::crypto::secret::{ClientSecret, HashMemory, HashParams, SecretHash};
 use crate::model::event::Event;
 use queue::{Priority, Queue, QueueKey};
 
-/// The queue and the threads that work it.
+/// The queue, and the threads that take jobs from it.
 #[derive(Debug)]
 pub struct Lane {
     shared: Arc<Shared>,
-    /// Hashes computed, for `grantd_argon2_verifications_total`.
+    /// Number of hashes computed, for `grantd_argon2_verifications_total`.
     pub verifications: Counter,
-    /// Jobs waiting, for `grantd_argon2_queue_depth`.
+    /// Number of waiting jobs, for `grantd_argon2_queue_depth`.
     pub depth: Gauge,
 }
 
-/// One secret to be held against one hash.
+/// Verification of one secret against one hash.
 #[derive(Debug)]
 pub struct HashCheck {
-    /// What was presented.
+    /// The presented secret.
     pub secret: Arc<ClientSecret>,
-    /// What it may match.
+    /// The stored hash, or a decoy.
     pub hash: SecretHash,
 }
 
-/// The queue is full: the machine cannot check more secrets now.
+/// Error: the queue is full.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LaneFull;
 
@@ -52,13 +53,13 @@ struct Shared {
 #[derive(Debug)]
 struct LaneState {
     jobs: Queue<Job>,
-    /// Who waits for each attempt that is queued or under way.
+    /// Callers that wait for each attempt that is queued or running.
     callers: HashMap<AttemptId, Vec<oneshot::Sender<Option<usize>>>>,
     closed: bool,
 }
 
-/// Tells an attempt from every other: a MAC of the client's id and all that was shown, since who joins an attempt gets its
-/// answer.
+/// Identity of an attempt: a MAC of the client id and of everything presented, since a caller that joins an attempt
+/// gets its result.
 pub type AttemptId = [u8; 32];
 
 #[derive(Debug)]
@@ -68,10 +69,10 @@ enum Job {
 }
 
 impl Lane {
-    /// Starts `threads` threads behind a queue of `capacity` jobs.
+    /// Starts the lane with `threads` threads and a queue of `capacity` jobs.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When a thread cannot be started.
     pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
         let state = Mutex::new(LaneState { jobs: Queue::new(capacity), callers: HashMap::new(), closed: false });
         let shared = Arc::new(Shared { state, filled: Condvar::new() });
@@ -86,13 +87,13 @@ impl Lane {
         Ok(lane)
     }
 
-    /// Tries each in turn until one matches, and returns its position. Failing runs all of them.
+    /// Verifies `checks` in order until one matches, and returns its position. A failure computes all of them.
     ///
-    /// Whoever makes an attempt that is queued or under way already waits for the same hashes. Dropping the future before its
-    /// turn comes costs nothing.
+    /// A caller of an attempt that is already queued or running shares its hashes. Dropping the future before its turn
+    /// costs nothing.
     ///
     /// # Errors
-    /// [`LaneFull`] when the queue has no room for it, or makes room for another.
+    /// [`LaneFull`] when the queue has no room for the attempt, or evicts it.
     pub async fn first_match(
         &self,
         key: QueueKey,
@@ -113,10 +114,10 @@ impl Lane {
         answered.await.map_err(|_| LaneFull)
     }
 
-    /// Hashes a secret anew.
+    /// Hashes a secret at a new cost.
     ///
     /// # Errors
-    /// [`LaneFull`] when the queue has no room for it or the hash cannot be made.
+    /// [`LaneFull`] when the queue has no room, or the hash cannot be made.
     pub async fn hash(&self, secret: Arc<ClientSecret>, cost: HashParams) -> Result<SecretHash, LaneFull> {
         let (answer, answered) = oneshot::channel();
         let key = QueueKey { priority: Priority::KnownSource, client: 0, source: 0 };
@@ -124,7 +125,7 @@ impl Lane {
         answered.await.ok().flatten().ok_or(LaneFull)
     }
 
-    /// Whoever waits for a job that finds no room is told by its being dropped.
+    /// Adds a job. Callers of an evicted job learn of it from their dropped channel.
     fn enqueue(&self, mut waiting: MutexGuard<'_, LaneState>, key: QueueKey, job: Job) {
         if waiting.jobs.is_full() {
             waiting.remove_abandoned();
@@ -147,7 +148,7 @@ impl LaneState {
 }
 
 impl Job {
-    /// Whether everybody who waited has left.
+    /// Whether every caller has given up.
     fn is_abandoned(&self, callers: &HashMap<AttemptId, Vec<oneshot::Sender<Option<usize>>>>) -> bool {
         match self {
             Self::Verify { attempt, .. } => {
@@ -159,7 +160,7 @@ impl Job {
 }
 
 impl Shared {
-    /// Does the work and tells who waits, and may have left meanwhile.
+    /// Runs a job and sends its result to the callers, of which some may have given up.
     fn run(&self, job: Job, verifications: &Counter, memory: &mut HashMemory) {
         match job {
             Job::Verify { attempt, checks } => {
@@ -179,26 +180,26 @@ impl Shared {
                     Err(_) => tracing::error!(
                         event = Event::Internal.as_str(),
                         reason = "panic",
-                        "a hash panicked; whoever waits is told to try again"
+                        "a hash panicked; the requests that wait for it are answered 503"
                     ),
                 }
             }
             Job::Hash { secret, cost, answer } => {
                 let hash = SecretHash::new(secret.expose(), cost, memory);
                 if let Err(error) = &hash {
-                    tracing::error!(event = Event::Internal.as_str(), reason = %error, "a secret was not hashed anew");
+                    tracing::error!(event = Event::Internal.as_str(), reason = %error, "a secret could not be hashed at the new cost");
                 }
-                // The error is told above; whoever waits can only try again.
+                // The error is logged above; the caller can only try again.
                 drop(answer.send(hash.ok()));
             }
         }
     }
 
     fn work(&self, verifications: &Counter, depth: &Gauge) {
-        // A hash can wait for a few milliseconds; the clients whose secrets are known should not notice it. On Linux the
-        // number is the thread's, and where it cannot be set, hashes are as important as all else.
+        // Hashes yield to requests whose secrets are cached. On Linux the priority is that of the thread; where it
+        // cannot be set, hashes compete equally.
         if let Err(error) = rustix::process::nice(NICE) {
-            tracing::debug!(%error, "the argon2 lane has the priority of all other threads");
+            tracing::debug!(%error, "the priority of the argon2 lane could not be lowered");
         }
         let mut memory = HashMemory::default();
         while let Some(job) = self.next(depth) {
@@ -226,7 +227,7 @@ impl Shared {
         }
     }
 
-    /// A poisoned lock is still a queue: no code that holds it leaves it half changed.
+    /// A poisoned lock is used on: no code that holds it leaves the queue half changed.
     fn lock(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -239,7 +240,7 @@ impl Drop for Lane {
     }
 }
 
-/// Of two busy threads, one of nice 0 and one of this, the latter gets a ninth of a processor.
+/// Niceness of the threads. Beside a busy thread of niceness 0, a thread of the lane gets a ninth of a processor.
 const NICE: i32 = 10;
 
 #[cfg(test)]

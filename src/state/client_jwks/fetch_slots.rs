@@ -1,13 +1,14 @@
-//! How many key sets are being fetched at once: of one host and in all, so that one that hangs holds up its own clients alone.
+//! Limits on concurrent fetches of JWK Sets, per host and in total, so that a host that hangs delays its own clients
+//! only.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The fetches that are under way, counted by host.
+/// Fetches in progress, counted by host.
 #[derive(Debug, Default)]
 pub(super) struct FetchSlots(Arc<Mutex<HashMap<Box<str>, usize>>>);
 
-/// One of them, until it is dropped.
+/// Permit of one fetch. Dropping it ends the fetch.
 #[derive(Debug)]
 pub(super) struct FetchSlot {
     hosts: Arc<Mutex<HashMap<Box<str>, usize>>>,
@@ -15,7 +16,7 @@ pub(super) struct FetchSlot {
 }
 
 impl FetchSlots {
-    /// Begins one. `None` when there are as many as may be.
+    /// Takes a permit. `None` when a limit is reached.
     pub(super) fn take(&self, host: &str) -> Option<FetchSlot> {
         let host: Box<str> = host.to_ascii_lowercase().into();
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +39,7 @@ impl Drop for FetchSlot {
     }
 }
 
-/// Each is a socket and at most 80 KiB.
+/// Maximum number of concurrent fetches. Each takes a socket and at most 80 KiB.
 pub(super) const AT_ONCE: usize = 256;
 const AT_ONCE_OF_A_HOST: usize = 32;
 

@@ -1,34 +1,33 @@
-//! Who waits, and who is next: a bounded queue that is fair by client and by source, in three classes.
+//! Bounded queue of jobs, fair by client and by source, in three priority classes.
 //!
-//! A flood is anonymous: it names clients and comes from addresses that nothing is known of. So what it cannot have is
-//! served first: a tag that only we can make, or an address that a right secret has come from. None of this depends on
-//! whether a client exists, so nothing can be learned of that from how long an answer takes.
+//! A flood of guesses has neither a valid tag nor an address from which a right secret has come, so jobs with one of
+//! these come first. None of this depends on whether the client exists, so response times do not reveal it.
 
 use std::collections::{HashMap, VecDeque};
 
-/// What speaks for a job. The order is that in which a full queue makes room.
+/// Priority class of a job. A full queue evicts from the last class first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// The secret has a tag of ours: it was made for this client, though it may be dead.
+    /// The secret has a valid tag: it was generated for this client, though it may be expired or revoked.
     Tagged,
     /// A right secret has come from this source before.
     KnownSource,
-    /// Nothing.
+    /// Neither.
     Unknown,
 }
 
-/// A key to wait in.
+/// Key of a job in the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueKey {
-    /// What speaks for the job.
+    /// The priority class.
     pub priority: Priority,
-    /// A hash of the client that it names.
+    /// Hash of the claimed client id.
     pub client: u64,
-    /// A hash of the address that it comes from.
+    /// Hash of the source address.
     pub source: u64,
 }
 
-/// A queue of at most `capacity` jobs.
+/// Queue of at most `capacity` jobs.
 #[derive(Debug)]
 pub struct Queue<J> {
     classes: [RoundRobin<RoundRobin<VecDeque<J>>>; 3],
@@ -37,7 +36,7 @@ pub struct Queue<J> {
     turn: usize,
 }
 
-/// Takes turns between flows: one job of each, round and round.
+/// Round-robin scheduler: takes one job from each flow in turn.
 #[derive(Debug)]
 struct RoundRobin<F> {
     flows: HashMap<u64, F>,
@@ -45,7 +44,7 @@ struct RoundRobin<F> {
 }
 
 impl<J> Queue<J> {
-    /// An empty queue.
+    /// Makes an empty queue.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -56,8 +55,8 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Lets a job wait. When the queue is full, the job of less standing has to go or, at the same standing, the last one
-    /// of whoever has most jobs waiting: it is returned, and may be the one that came.
+    /// Adds a job. A full queue evicts a job of a lower class or, within the same class, the last job of the flow with
+    /// the most waiting jobs. Returns the evicted job, which may be the new one.
     pub fn push(&mut self, key: QueueKey, job: J) -> Option<J> {
         let evicted = if self.depth < self.capacity {
             None
@@ -68,7 +67,8 @@ impl<J> Queue<J> {
             }
         };
         let Some(class) = self.classes.get_mut(key.priority as usize) else { return Some(job) };
-        // A tag is bound to its client, so there the client is what cannot be multiplied; elsewhere it is the address.
+        // A tag is bound to its client, so tagged jobs take turns by client first; an attacker can multiply clients, so
+        // others take turns by source first.
         let (outer, inner) = match key.priority {
             Priority::Tagged => (key.client, key.source),
             Priority::KnownSource | Priority::Unknown => (key.source, key.client),
@@ -78,7 +78,7 @@ impl<J> Queue<J> {
         evicted
     }
 
-    /// The next job. Classes take turns four, two and one in seven, so that none starves.
+    /// Takes the next job. Classes get four, two and one turns in seven, so that none starves.
     pub fn pop(&mut self) -> Option<J> {
         self.turn = (self.turn + 1) % TURNS.len();
         let first = TURNS.get(self.turn).copied().unwrap_or(0);
@@ -87,7 +87,7 @@ impl<J> Queue<J> {
         Some(job)
     }
 
-    /// Takes out the jobs that nobody waits for any more.
+    /// Removes the jobs for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(&J) -> bool) {
         for class in &mut self.classes {
             for ring in class.flows.values_mut() {
@@ -107,7 +107,7 @@ impl<J> Queue<J> {
         self.depth
     }
 
-    /// Whether one more would be too many.
+    /// Whether the queue is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.depth >= self.capacity
@@ -132,7 +132,7 @@ impl<J> Queue<J> {
     }
 }
 
-/// Jobs that take turns with others.
+/// Flow of jobs in a scheduler.
 trait Flow {
     type Job;
     fn len(&self) -> usize;
@@ -184,7 +184,7 @@ impl<F: Flow> Flow for RoundRobin<F> {
 }
 
 impl<F: Flow> RoundRobin<F> {
-    /// Forgets flows that have nothing waiting.
+    /// Removes empty flows.
     fn sweep(&mut self) {
         self.flows.retain(|_, flow| flow.len() > 0);
         self.order.retain(|flow| self.flows.contains_key(flow));

@@ -1,4 +1,4 @@
-//! The change feed: polls the revision, loads what is newer, and says for how long it could not.
+//! The change feed: polls the revision, and loads newer changes into the registry and the keyring.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,46 +23,46 @@ use crate::store::migrations::{MigrationError, Schema};
 use crate::store::tag_keys::SealedTagKey;
 use crate::store::{Database, Store, StoreError};
 
-/// Keeps a registry and a keyring as the database says.
+/// Keeps a registry and a keyring up to date with the database.
 #[derive(Debug)]
 pub struct Feed {
     context: FeedContext,
     connection: Option<ChangeReader>,
     keys: Vec<SealedKey>,
-    /// Whether the database has a key that tags secrets; one that does not open counts.
+    /// Whether the database has a tag key, also one that does not open.
     has_tag_key: bool,
     /// Algorithms whose missing key has been reported.
     reported_missing: BTreeSet<Alg>,
     last_used: LastUsedWriter,
     lost_changes: LostChanges,
-    /// When everything is loaded again and compared.
+    /// Time of the next full load.
     reload_at: Instant,
-    /// Until when everything is loaded at each poll, since a database with another past may still be filled.
+    /// Time until which each poll is a full load, since a database with another history may still be filling.
     unsettled_until: Option<Instant>,
-    /// When the connection was made; none is kept for long.
+    /// Time at which the connection was made.
     connected_at: Instant,
 }
 
-/// What [`Feed`] is made of.
+/// Dependencies of a [`Feed`].
 #[derive(Debug)]
 pub struct FeedContext {
     /// The database.
     pub store: Store,
-    /// What it fills.
+    /// The registry to fill.
     pub registry: Arc<Registry>,
-    /// What it fills.
+    /// The keyring to fill.
     pub keyring: Arc<Keyring>,
-    /// Opens signing keys.
+    /// Opens signing keys and tag keys.
     pub sealing_key: Arc<SealingKey>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// How tokens are signed when a resource does not say.
+    /// Algorithm of tokens for resources that name none.
     pub default_alg: Alg,
     /// Migrations that could not be applied at the start.
     pub pending_migrations: Option<PendingMigrations>,
 }
 
-/// What is to be migrated once the database is there.
+/// Migrations to apply once the database is available.
 #[derive(Debug)]
 pub struct PendingMigrations {
     /// The database.
@@ -72,7 +72,7 @@ pub struct PendingMigrations {
 }
 
 impl Feed {
-    /// A feed that has not polled yet.
+    /// Makes a feed that has not polled yet.
     #[must_use]
     pub fn new(context: FeedContext) -> Self {
         let last_used = LastUsedWriter::new(context.clock.now());
@@ -91,7 +91,7 @@ impl Feed {
         }
     }
 
-    /// Polls until the end of the program. Trouble is logged when it comes and when it goes, not at every poll.
+    /// Polls until `stop` changes. An error is logged when it begins and when it ends, not at every poll.
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) {
         let mut in_trouble = self.context.registry.age().is_none();
         let notified_by_database = Arc::new(Notify::new());
@@ -120,7 +120,7 @@ impl Feed {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // What comes in a row is read in one go.
+                // Changes in quick succession are loaded together.
                 () = notified_by_database.notified(), if !in_trouble => tokio::time::sleep(TOGETHER).await,
                 () = self.context.store.moved() => {}
                 _ = stop.changed() => break,
@@ -134,14 +134,14 @@ impl Feed {
         }
     }
 
-    /// One round: poll, and when something changed, load it.
+    /// Polls once, and loads any changes.
     ///
     /// # Errors
-    /// [`StoreError`]. The connection it came from is not used again.
+    /// [`StoreError`]. Its connection is not used again.
     pub async fn step(&mut self) -> Result<(), StoreError> {
         let asked_at = Instant::now();
-        // Taken out, so that an error or a dropped future drops the connection with whatever is half done on it. A connection
-        // to a primary that was demoted lives on, so none is kept for long.
+        // Taken out, so that an error or a dropped future drops the connection together with any statement in progress.
+        // Connections to a demoted primary stay open, so none is kept for long.
         let known = self.connection.take();
         if let Err(error) = self.context.store.check_file() {
             self.context.registry.note_incomplete(&error.to_string());
@@ -163,7 +163,7 @@ impl Feed {
         self.context.registry.note_standby(standby);
         self.compare_clocks(now, polled_at.elapsed());
         if read_only && held.revision > 0 {
-            // A demoted primary or a standby that lags: what it says may be older than what we know.
+            // A demoted primary or a lagging standby may be behind the snapshot.
             return Err(StoreError::ReadOnly);
         }
         let whole = self.wants_everything();
@@ -174,7 +174,7 @@ impl Feed {
         }
         self.context.keyring.publish(self.database_time());
         if read_only {
-            // Better than nothing, and known to be no more than that.
+            // Used at the start, when there is no snapshot, and marked as possibly stale.
             self.context.registry.confirm_behind(asked_at);
             return Err(StoreError::ReadOnly);
         }
@@ -188,7 +188,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Whether everything is to be loaded, whatever has changed.
+    /// Whether a full load is due.
     fn wants_everything(&mut self) -> bool {
         let now = Instant::now();
         if self.unsettled_until.is_some_and(|until| now >= until) {
@@ -198,16 +198,16 @@ impl Feed {
             return false;
         }
         let reload = self.context.registry.options().reload;
-        // Replicas that started together do not read everything together.
+        // Spread, so that replicas that started together do not load together.
         self.reload_at =
             now + reload.mul_f64(0.9) + jitter() * u32::try_from(reload.as_secs().min(1200) / 5).unwrap_or(1);
         true
     }
 
-    /// Takes changes in, after a look at what must not get lost.
+    /// Applies changes, after keeping in force revocations that the database has lost.
     fn apply_checked(&mut self, mut changes: Changes, held: &Position) -> Result<(), StoreError> {
         if changes.keys.as_ref().is_some_and(Vec::is_empty) && !self.keys.is_empty() {
-            // A database that is being restored. The keys that are held stay, and so does all else.
+            // A database without keys is being restored. The keys in memory stay, and so does the snapshot.
             let reason = "the database holds no signing key, and it did: is it being restored? `grantd key generate` makes one if they are lost";
             self.context.registry.note_incomplete(reason);
             return Err(StoreError::Schema(reason.to_owned()));
@@ -220,7 +220,7 @@ impl Feed {
                     tracing::error!(
                         event = Event::RegistryDifference.as_str(),
                         ?difference,
-                        "what was held is not what the database holds, although no change was announced; it has been loaded"
+                        "the registry differed from the database although no change was announced; the contents of the database are in force now"
                     );
                 }
             } else if changes.other_history {
@@ -255,7 +255,12 @@ impl Feed {
         let side = if ahead > 0 { "ahead" } else { "behind" };
         match self.context.registry.note_clock(ahead) {
             Some(SkewChange::Apart) => {
-                tracing::warn!(event = Event::ClockSkew.as_str(), seconds, side, "set the clocks by NTP; they differ");
+                tracing::warn!(
+                    event = Event::ClockSkew.as_str(),
+                    seconds,
+                    side,
+                    "the clocks of this machine and of the database differ; synchronise both by NTP"
+                );
             }
             Some(SkewChange::Together) => {
                 tracing::info!(event = Event::ClockSkew.as_str(), seconds, side, "the clocks agree again");
@@ -264,7 +269,7 @@ impl Feed {
         }
     }
 
-    /// Connects to a database whose schema is there, migrating it first when that is still pending_migrations.
+    /// Connects to a database that has the schema, after applying pending migrations.
     async fn connect(&mut self) -> Result<ChangeReader, StoreError> {
         if let Some(PendingMigrations { database, seeds }) = &self.context.pending_migrations {
             self.context.store.migrate(database, seeds.as_deref()).await.map_err(|error| match error {
@@ -305,14 +310,14 @@ impl Feed {
             let (opened, faults): (Vec<_>, Vec<_>) =
                 sealed.iter().map(|key| key.open(&self.context.sealing_key)).partition(Result::is_ok);
             for fault in faults.into_iter().filter_map(Result::err) {
-                tracing::error!(event = Event::KeyMalformed.as_str(), reason = %fault, "secrets that it tagged are checked by their hash alone");
+                tracing::error!(event = Event::KeyMalformed.as_str(), reason = %fault, "this tag key is left out; secrets that it tagged are verified by their hash alone");
             }
             opened.into_iter().filter_map(Result::ok).collect()
         });
         self.context.registry.apply(changes, tag_keys);
     }
 
-    /// Makes a first key for each algorithm in use that has none. That it fails keeps nobody else from getting tokens.
+    /// Makes a first key for each algorithm in use that has none. A failure is logged and affects no other algorithm.
     async fn make_missing_keys(&mut self) {
         let now = self.database_time();
         if !self.has_tag_key
@@ -322,7 +327,7 @@ impl Feed {
         }
         let wanted: BTreeSet<Alg> = self.context.registry.snapshot().algs().chain([self.context.default_alg]).collect();
         for alg in wanted {
-            // Keys that are there and only do not open are a fault to be mended, not replaced.
+            // Keys that exist and do not open are a fault to be repaired, and are not replaced.
             let has_any = self.keys.iter().any(|key| key.alg == alg.as_str());
             if has_any || self.context.keyring.signing(alg, now).is_some() {
                 continue;
@@ -337,7 +342,7 @@ impl Feed {
 
     async fn make_first_key(&self, alg: Alg) -> Result<(), StoreError> {
         let (sealing_key, now) = (Arc::clone(&self.context.sealing_key), self.database_time());
-        // RSA keys take their time.
+        // Generating an RSA key takes long.
         let made = tokio::task::spawn_blocking(move || new_key(alg, &sealing_key, now, Span::from_secs(0))).await;
         let key = made.map_err(|error| StoreError::Malformed {
             kind: "signing key",
@@ -356,7 +361,7 @@ impl Feed {
     }
 
     async fn make_first_tag_key(&mut self, now: UnixTime) -> Result<(), StoreError> {
-        // Tried once; the next change of a tag key says how it stands.
+        // Tried once; the next load of tag keys sets the flag again.
         self.has_tag_key = true;
         let key = SealedTagKey::generate(&self.context.sealing_key, now)?;
         if self.context.store.add_tag_key(&key, true).await? {
@@ -370,28 +375,29 @@ impl Feed {
     }
 }
 
-/// Listens for notifications for as long as there are any; what is missed meanwhile is found by the next poll.
+/// Listens for notifications of the database. Changes that are missed are found by the next poll.
 async fn listen(store: Store, notified_by_database: Arc<Notify>, again: Duration) {
     while store.has_hints() {
         if let Err(error) = store.listen(&notified_by_database).await {
-            tracing::debug!(event = Event::RegistryNoHints.as_str(), reason = %error, "changes are found by the poll alone");
+            tracing::debug!(event = Event::RegistryNoHints.as_str(), reason = %error, "changes are found by polling alone");
         }
         tokio::time::sleep(again + jitter()).await;
     }
 }
 
-/// Replicas that lost the same database do not all come back in the same millisecond.
+/// Random delay of up to 255 ms, so that replicas do not reconnect at the same moment.
 fn jitter() -> Duration {
     random::<1>().map_or(Duration::ZERO, |[byte]| Duration::from_millis(u64::from(byte)))
 }
 
-/// From a poll that failed to the next, at most.
+/// Maximum time from a failed poll to the next.
 const RETRY: Duration = Duration::from_millis(250);
-/// From a notification to the poll that it brings forward.
+/// Time from a notification to the poll that it brings forward.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// From the end of a connection that listened to the next, at least: a database that sleeps is not woken sooner than by the poll.
+/// Minimum time between two listening connections, so that a suspended database is not woken more often than by the
+/// poll.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
-/// Connections to a primary that was demoted live on; none is kept for long.
+/// Maximum age of a connection: those to a demoted primary stay open.
 const LIFETIME: Duration = Duration::from_mins(1);
-/// How long a database with another past is read whole at each poll: a restore fills it table by table.
+/// Time for which a database with another history is loaded in full at each poll: a restore fills it table by table.
 const SETTLING: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! What this process knows to be revoked or removed, and what it writes again into a database that has forgotten it.
+//! Revocations and removals that the database has lost. They stay in force in this process, and are written again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,16 +11,16 @@ use crate::store::changes::{Changes, Position};
 use crate::store::keys::SealedKey;
 use crate::store::{Store, StoreError};
 
-/// Signing keys that were removed, and what is to be written again.
+/// Removed signing keys, and the lost changes that have to be written again.
 #[derive(Debug, Default)]
 pub(super) struct LostChanges {
-    /// Removed keys, by id, until the last token that they signed has ended.
+    /// Removed keys by id, with the time at which the last token that they signed expires.
     removed_keys: HashMap<String, UnixTime>,
-    /// In the order in which it was lost.
+    /// In the order in which the losses were found.
     pending: Vec<LostChange>,
 }
 
-/// Something that the database has forgotten.
+/// Change that the database has lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum LostChange {
     Revocation(TokenId, UnixTime),
@@ -29,7 +29,7 @@ enum LostChange {
 }
 
 impl LostChanges {
-    /// Notes which keys an ordinary change removed, and which it brought on purpose.
+    /// Records the keys that an ordinary change removed or brought back.
     pub(super) fn note_keys(&mut self, before: &[SealedKey], now_there: &[SealedKey], now: UnixTime) {
         let there: HashSet<&str> = now_there.iter().map(|key| key.kid.as_str()).collect();
         self.removed_keys.retain(|kid, until| *until > now && !there.contains(kid.as_str()));
@@ -37,8 +37,8 @@ impl LostChanges {
         self.removed_keys.extend(removed.map(|key| (key.kid.clone(), UnixTime(now.0 + LONGEST_LIFE))));
     }
 
-    /// Takes out of `changes`, read from a database with another past, what must not come back; says it, and remembers to
-    /// write it again.
+    /// Keeps in force what `changes`, read from a database with another history, has lost: adjusts `changes`, logs each
+    /// loss, and queues it to be written again.
     pub(super) fn keep_in_force(
         &mut self,
         registry: &Registry,
@@ -62,14 +62,14 @@ impl LostChanges {
             keys_came = difference.keys.came,
             keys_gone = difference.keys.gone,
             revocations_lost = revocations.len(),
-            "the database has another past: it was restored, or a failover lost changes; everything was loaded again"
+            "the database has another history: it was restored, or a failover lost changes; everything was loaded again"
         );
         for client_id in &difference.enabled_again {
             tracing::error!(
                 event = Event::RegistryLost.as_str(),
                 client_id,
                 what = "disabled client",
-                "a client that was disabled is enabled again; `grantd client disable` it if that was not meant"
+                "a disabled client is enabled again; if that was not intended, run `grantd client disable`"
             );
         }
         for (client_id, not_before) in &difference.lost_cutoffs {
@@ -100,7 +100,7 @@ impl LostChanges {
         }
     }
 
-    /// Writes again what the database has forgotten. What cannot be written stays for the next time.
+    /// Writes lost changes again. A change that cannot be written is kept for the next time.
     pub(super) async fn rewrite(&mut self, store: &Store, now: UnixTime) {
         let mut written = 0;
         while let Some(lost) = self.pending.first().cloned() {
@@ -112,12 +112,12 @@ impl LostChanges {
             };
             match done {
                 Ok(()) => written += 1,
-                // The database says why not, and would say so again.
+                // The database refuses the write, and would refuse it again.
                 Err(error @ (StoreError::Refused(_) | StoreError::Denied(_))) => {
-                    tracing::error!(event = Event::RegistryLost.as_str(), reason = %error, "it cannot be written again");
+                    tracing::error!(event = Event::RegistryLost.as_str(), reason = %error, "the database refuses this change; it is in force in this process only");
                 }
                 Err(error) => {
-                    tracing::warn!(event = Event::RegistryLost.as_str(), reason = %error, left = self.pending.len(), "it is written again later");
+                    tracing::warn!(event = Event::RegistryLost.as_str(), reason = %error, left = self.pending.len(), "the changes are written again later");
                     break;
                 }
             }
@@ -127,21 +127,21 @@ impl LostChanges {
             tracing::warn!(
                 event = Event::RegistryRewritten.as_str(),
                 written,
-                "revocations that the database had forgotten were written again"
+                "revocations that the database had lost were written again"
             );
         }
     }
 
-    /// Gives up writing again, where the operator does not want it.
+    /// Drops the queued changes, for `registry.rewrite_lost_revocations = false`.
     pub(super) fn discard_pending(&mut self) {
         self.pending.clear();
     }
 
-    /// Whether there is something to be written again.
+    /// Whether changes wait to be written again.
     pub(super) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 }
 
-/// A day, the longest that a token lives, and what clocks may be apart; in seconds.
+/// Longest time for which a token is accepted, in seconds: a day, and two minutes for clock skew.
 const LONGEST_LIFE: i64 = 86_400 + 120;

@@ -1,4 +1,5 @@
-//! Tokens that were revoked, in memory: a set that only grows until tokens end, spread so that adding one copies nothing.
+//! Revoked tokens in memory. The set only grows until tokens expire, and is split into parts so that adding an id
+//! copies nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
@@ -6,7 +7,8 @@ use std::sync::{PoisonError, RwLock};
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
 
-/// Ids of revoked tokens. It is no part of the snapshot: what was revoked stays so whatever is loaded next.
+/// Ids of revoked tokens, with their expiry. The set is not a part of the snapshot: a revocation stays in force
+/// whatever is loaded next.
 #[derive(Debug)]
 pub struct RevokedTokens {
     parts: Vec<RwLock<HashMap<TokenId, UnixTime>>>,
@@ -19,7 +21,7 @@ impl Default for RevokedTokens {
 }
 
 impl RevokedTokens {
-    /// Notes a revoked token that ends at `expires_at`.
+    /// Adds a revoked token that expires at `expires_at`.
     pub fn add(&self, jti: TokenId, expires_at: UnixTime) {
         if let Some(part) = self.parts.get(jti.part(PARTS)) {
             part.write().unwrap_or_else(PoisonError::into_inner).insert(jti, expires_at);
@@ -33,7 +35,7 @@ impl RevokedTokens {
         part.is_some_and(|part| part.read().unwrap_or_else(PoisonError::into_inner).contains_key(jti))
     }
 
-    /// Those that are not among `others` and end after `now`.
+    /// Returns the ids that are not in `others` and expire after `now`.
     #[must_use]
     pub fn missing_from(&self, others: &HashSet<TokenId>, now: UnixTime) -> Vec<(TokenId, UnixTime)> {
         let mut missing = Vec::new();
@@ -45,7 +47,7 @@ impl RevokedTokens {
         missing
     }
 
-    /// Forgets those that had ended before `ended`.
+    /// Removes ids of tokens that expired before `ended`.
     pub fn forget(&self, ended: UnixTime) {
         for part in &self.parts {
             let mut part = part.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
-//! What the database held at one revision, as requests look it up.
+//! Contents of the registry at one revision, indexed for requests.
 //!
-//! Clients are spread over shards, so that the next snapshot copies those that changed and shares the others.
+//! Clients are spread over shards: the next snapshot copies the shards that changed and shares the others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,114 +18,115 @@ use crate::store::StoreError;
 use crate::store::changes::{Changes, Position};
 use crate::store::secrets::MAX_IMPORTED;
 
-/// Every client and resource, immutable.
+/// All clients and resources at one revision, immutable.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// The database's revision; 0 before anything was read.
+    /// The revision; 0 before the first load.
     pub revision: i64,
     /// The id of that revision.
     pub history: Arc<str>,
     clients: Vec<Arc<Shard>>,
     resources: HashMap<ResourceId, Arc<Resource>>,
-    /// Rows that cannot be understood, with the reason.
+    /// Rows that cannot be read, by name, with the reason.
     malformed: BTreeMap<String, String>,
     tag_keys: Arc<[TagKey]>,
     not_before: Option<UnixTime>,
     guess_cost: GuessCost,
     key_counts: KeyCounts,
-    /// How often each cost of hashing occurs, so that an unknown client costs what some known one would.
+    /// Number of secrets at each hashing cost. An unknown client gets the cost of some existing secret.
     costs: Vec<(HashParams, usize)>,
 }
 
-/// How many hashes a wrong guess is held against, for every client alike, whether or not it exists.
+/// Number of hashes that a wrong guess costs. It is the same for every client, whether or not the client exists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GuessCost {
-    /// A guess that names no row: as many as any client has imported secrets.
+    /// Cost of a guess without a secret id: the largest number of imported secrets of any client.
     pub without_id: usize,
-    /// A guess that names a row and has no tag of ours: one when there is any secret whose tag cannot be told.
+    /// Cost of a guess with a secret id and without a valid tag: 1 when a secret without a verifiable tag exists, else
+    /// 0.
     pub with_id: usize,
 }
 
 impl Snapshot {
-    /// Where in the database's past the snapshot stands.
+    /// The position of the snapshot in the database's history.
     #[must_use]
     pub fn position(&self) -> Position {
         Position { revision: self.revision, history: Arc::clone(&self.history) }
     }
 
-    /// The moment before which all tokens count for nothing.
+    /// The cut-off of the tokens of all clients.
     #[must_use]
     pub fn not_before(&self) -> Option<UnixTime> {
         self.not_before
     }
 
-    /// The client of that id.
+    /// Returns the client with that id.
     #[must_use]
     pub fn client(&self, client_id: &str) -> Option<&Arc<Client>> {
         self.clients.get(shard_of(client_id))?.clients.get(client_id)
     }
 
-    /// The resource of that identifier, compared to the letter.
+    /// Returns the resource with that identifier, compared character for character.
     #[must_use]
     pub fn resource(&self, identifier: &str) -> Option<&Arc<Resource>> {
         self.resources.get(identifier)
     }
 
-    /// All clients, in no order.
+    /// Returns all clients, in no order.
     pub fn clients(&self) -> impl Iterator<Item = &Arc<Client>> {
         self.clients.iter().flat_map(|shard| shard.clients.values())
     }
 
-    /// How many clients there are.
+    /// The number of clients.
     #[must_use]
     pub fn client_count(&self) -> usize {
         self.clients.iter().map(|shard| shard.clients.len()).sum()
     }
 
-    /// All resources, in no order.
+    /// Returns all resources, in no order.
     #[must_use]
     pub fn resources(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
         self.resources.values()
     }
 
-    /// Rows that cannot be understood, with the reason.
+    /// Rows that cannot be read, by name, with the reason.
     #[must_use]
     pub fn malformed(&self) -> &BTreeMap<String, String> {
         &self.malformed
     }
 
-    /// Whether the row of this client cannot be understood.
+    /// Whether the rows of this client cannot be read.
     #[must_use]
     pub fn is_malformed(&self, client_id: &str) -> bool {
         !self.malformed.is_empty() && self.malformed.contains_key(&format!("client {client_id}"))
     }
 
-    /// Whether a token that `client` was issued at `iat` was revoked with all the others of its time (H53): the latest of
-    /// the moments that apply decides.
+    /// Whether a token that `client` was issued at `iat` is revoked by a cut-off. The latest of the applicable cut-offs
+    /// decides.
     #[must_use]
     pub fn cuts_off(&self, client: &Client, iat: UnixTime) -> bool {
         self.not_before.into_iter().chain([client.not_before]).any(|not_before| iat <= not_before)
     }
 
-    /// The keys that tell a secret of ours by its tag.
+    /// The keys that verify tags of secrets.
     #[must_use]
     pub fn tag_keys(&self) -> &[TagKey] {
         &self.tag_keys
     }
 
-    /// What a wrong guess costs.
+    /// The number of hashes that a wrong guess costs.
     #[must_use]
     pub fn guess_cost(&self) -> GuessCost {
         self.guess_cost
     }
 
-    /// Of each algorithm, as many keys as any client has registered.
+    /// The largest number of registered keys of any client, for each algorithm.
     #[must_use]
     pub fn key_counts(&self) -> KeyCounts {
         self.key_counts
     }
 
-    /// The cost of a hash that does not exist: that of the `nth` of those that do, counting round.
+    /// Returns the cost of a decoy hash: that of the `nth` existing secret, modulo their number.
     #[must_use]
     pub fn decoy_cost(&self, nth: u64) -> HashParams {
         let total: usize = self.costs.iter().map(|(_, count)| count).sum();
@@ -139,13 +140,13 @@ impl Snapshot {
         HashParams::default()
     }
 
-    /// The algorithms that resources and resource servers ask for.
+    /// Returns the algorithms that resources and introspection responses use.
     pub fn algs(&self) -> impl Iterator<Item = Alg> {
         let of_clients = self.clients.iter().flat_map(|shard| shard.summary.algs.iter().copied());
         self.resources.values().filter_map(|resource| resource.alg).chain(of_clients)
     }
 
-    /// The next snapshot.
+    /// Builds the next snapshot.
     pub(super) fn next(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) -> Self {
         let mut next = Self {
             revision: changes.position.revision,
@@ -202,7 +203,7 @@ impl Snapshot {
                         shard.clients.insert(client.client_id.clone(), client);
                     }
                     Some(Err(fault)) => {
-                        tracing::error!(event = Event::ClientMalformed.as_str(), client_id = id, reason = %fault, "this client cannot authenticate until its row is mended");
+                        tracing::error!(event = Event::ClientMalformed.as_str(), client_id = id, reason = %fault, "this client cannot authenticate until its row is corrected");
                         self.malformed.insert(name, fault.to_string());
                     }
                     None => {}
@@ -222,14 +223,14 @@ impl Snapshot {
                     self.resources.insert(resource.identifier.clone(), Arc::new(resource));
                 }
                 Err(fault) => {
-                    tracing::error!(event = Event::ResourceMalformed.as_str(), reason = %fault, "no token is issued for this resource until its row is mended");
+                    tracing::error!(event = Event::ResourceMalformed.as_str(), reason = %fault, "no token is issued for this resource until its row is corrected");
                     self.malformed.insert(format!("resource {}", self.malformed.len()), fault.to_string());
                 }
             }
         }
     }
 
-    /// What a wrong guess has to cost, over all clients.
+    /// Computes the cost of a wrong guess over all clients.
     fn summarize(&mut self) {
         let known: Vec<TagKid> = self.tag_keys.iter().map(TagKey::kid).collect();
         let mut costs: HashMap<HashParams, usize> = HashMap::new();
@@ -248,7 +249,7 @@ impl Snapshot {
     }
 }
 
-/// A part of the clients, with what they say about the cost of guesses.
+/// Part of the clients, with their contribution to the cost of guesses.
 #[derive(Debug, Default, Clone)]
 struct Shard {
     clients: HashMap<ClientId, Arc<Client>>,
@@ -257,13 +258,13 @@ struct Shard {
 
 #[derive(Debug, Default, Clone)]
 struct ShardSummary {
-    /// The most imported secrets that one client has, as far as they are tried.
+    /// Largest number of imported secrets of one client, up to the number that is tried.
     imported: usize,
-    /// The tag keys of secrets that carry their row's id; `None` for those without a tag.
+    /// Tag keys of the secrets that carry an id; `None` for those without a tag.
     tag_kids: Vec<Option<TagKid>>,
     key_counts: KeyCounts,
     costs: Vec<(HashParams, usize)>,
-    /// What introspection responses are to be signed with.
+    /// Algorithms of signed introspection responses.
     algs: BTreeSet<Alg>,
 }
 
@@ -299,10 +300,11 @@ impl ShardSummary {
     }
 }
 
-/// A credential that is loaded again keeps what this process has seen of it, of a secret as far as it is about the same hash.
+/// Carries the cached verifications and last uses of credentials over to a client that was loaded again. A secret whose
+/// hash has changed loses its cached verification.
 fn keep_usage(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Client> {
     let Some(before) = before else { return client };
-    // It was just made, so nobody else has it.
+    // The client was just made, so this does not copy it.
     let new = Arc::make_mut(&mut client);
     for secret in &mut new.secrets {
         let known = before.secrets.iter().find(|known| known.secret_id == secret.secret_id);
@@ -325,7 +327,7 @@ fn keep_usage(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Clie
     client
 }
 
-/// FNV-1a. Who may insert here is an administrator, so a hash that everybody can compute does no harm.
+/// FNV-1a. Only administrators add ids, so a hash with predictable collisions does no harm.
 fn shard_of(client_id: &str) -> usize {
     let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = client_id.bytes().fold(0xcbf2_9ce4_8422_2325, mix);

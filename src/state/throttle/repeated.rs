@@ -1,7 +1,8 @@
-//! Secrets that are presented again while their client is slowed down: a small share of the hashes is kept for them.
+//! Secrets that are presented repeatedly while their client is throttled. A small share of the hashes is reserved for
+//! them.
 //!
-//! A guesser has to try another value each time, and a client always presents the same one. So a value that was presented
-//! before is more likely to be the client's, and one that was hashed and refused before needs no second hash.
+//! A guesser presents another value each time, and a client always the same one. So a value that was presented before
+//! is more likely to be the client's, and a value that was hashed and refused needs no second hash.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::network;
 
-/// The values that were presented lately, and the limits of those that wait. Two fixed tables.
+/// Recently presented values, and the limits of the pairs that wait. Two fixed tables.
 #[derive(Debug)]
 pub struct RepeatedSecrets {
     values: Box<[Mutex<PresentedSecret>]>,
@@ -19,31 +20,32 @@ pub struct RepeatedSecrets {
     started: Instant,
 }
 
-/// A presented value. The table knows it by 64 bits of a hash under a key of the process.
+/// Presented value, identified by 64 bits of a keyed hash.
 #[derive(Debug, Clone, Copy, Default)]
 struct PresentedSecret {
     fingerprint: u64,
-    /// When it was last counted, in quarters of a second since the table was made.
+    /// Time of the last counted presentation, in quarters of a second since the table was made.
     at: u32,
-    /// How often it was presented, counted at most once each quarter of a second; 0 for an empty slot.
+    /// Number of presentations, counted at most once each quarter of a second; 0 for an empty slot.
     times: u8,
     /// Whether its hashes were computed and none matched.
     refused: bool,
 }
 
-/// What is left for the values of one client from one source. Pairs that share a slot share it.
+/// Limit on the hashes of one client from one source. Pairs with the same slot share it.
 #[derive(Debug, Clone, Copy)]
 struct PairLimit {
-    /// When the next value may be hashed.
+    /// Time at which the next value may be hashed.
     next_at: Instant,
-    /// A value found no room that was presented so often: one that was presented less often lets it pass,
+    /// Number of presentations of the value that was turned away last. Values with no more presentations are refused
+    /// until `bar_until`.
     bar: u8,
-    /// until then.
+    /// Time at which `bar` ends.
     bar_until: Instant,
 }
 
 impl RepeatedSecrets {
-    /// Empty tables.
+    /// Makes empty tables.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         let share = PairLimit { next_at: now, bar: 0, bar_until: now };
@@ -55,8 +57,8 @@ impl RepeatedSecrets {
         }
     }
 
-    /// Names a value in the calls below: `attempt` says all of what is presented, in whose name, and what it is held
-    /// against. So a value that was refused counts as another one once the secrets of the client are others.
+    /// Returns the fingerprint of a value for the calls below. `attempt` covers the presented value, the claimed client
+    /// and the stored hashes, so a refused value counts as new once the client's secrets change.
     #[must_use]
     pub fn fingerprint(&self, attempt: &[u8; 32], source: IpAddr) -> u64 {
         self.hasher.hash_one((attempt, network(source)))
@@ -69,7 +71,7 @@ impl RepeatedSecrets {
         value.times > 0 && value.fingerprint == fingerprint && value.refused
     }
 
-    /// Notes that the hashes of this value were computed, and none matched.
+    /// Records that the hashes of this value were computed, and none matched.
     pub fn refused(&self, fingerprint: u64, now: Instant) {
         let at = self.quarter(now);
         let mut value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,10 +80,10 @@ impl RepeatedSecrets {
         }
     }
 
-    /// Whether a value may be hashed although its client is slowed down for this source.
+    /// Decides whether a value may be hashed although its client is throttled for this source.
     ///
     /// # Errors
-    /// The time after which to present it again.
+    /// The time after which to present the value again.
     pub fn admit(&self, fingerprint: u64, client_id: &str, source: IpAddr, now: Instant) -> Result<(), Duration> {
         let times = self.present(fingerprint, now);
         if times < 2 {
@@ -101,7 +103,7 @@ impl RepeatedSecrets {
         Ok(())
     }
 
-    /// Counts a value, and returns how often it was presented.
+    /// Counts a presentation, and returns the number of presentations.
     fn present(&self, fingerprint: u64, now: Instant) -> u8 {
         let at = self.quarter(now);
         let mut value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +125,7 @@ impl RepeatedSecrets {
 }
 
 impl PresentedSecret {
-    /// Whether another value may take the slot. One that was presented again is kept for a minute.
+    /// Whether another value may take the slot. A value that was presented again is kept for a minute.
     fn is_replaceable(&self, at: u32) -> bool {
         self.refused || self.times < 2 || at.saturating_sub(self.at) > KEPT_QUARTERS
     }
@@ -136,12 +138,12 @@ fn slot<T>(table: &[Mutex<T>], hash: u64) -> &Mutex<T> {
 
 const VALUES: usize = 65_536;
 const LIMITS: usize = 16_384;
-/// Of one client from one source, one value is hashed in each such time.
+/// Minimum time between two hashes of one client from one source.
 const HASH_INTERVAL: Duration = Duration::from_millis(500);
-/// After this time a client should present its secret again.
+/// `Retry-After` of a refused value.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const BAR_DURATION: Duration = Duration::from_secs(2);
-/// A minute, in quarters of a second.
+/// Time for which a repeated value keeps its slot: a minute, in quarters of a second.
 const KEPT_QUARTERS: u32 = 240;
 
 #[cfg(test)]
