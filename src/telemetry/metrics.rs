@@ -19,7 +19,7 @@ use crate::store::Store;
 
 macro_rules! metrics {
     ($($name:literal $suffix:literal $labels:literal $variant:ident $help:literal)+) => {
-        /// A metric, without those of the process.
+        /// Metric of grantd, apart from the metrics of the process.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Metric { $(#[doc = $help] $variant),+ }
 
@@ -92,12 +92,13 @@ metrics! {
         "The running program; always 1"
 }
 
-/// Adds a metric to a registry, with its name and its help.
+/// Registers a metric with its name and help.
 fn register(registry: &mut Registry, metric: Metric, value: impl MetricValue) {
     registry.register(metric.name(), metric.help(), value);
 }
 
-/// Says in how many seconds the next credential of each kind ends; less than zero for those that have ended.
+/// Function that returns, for each kind of credential, the seconds until the next one expires; negative after its
+/// expiry.
 pub type TimeToExpiry = Box<dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync>;
 
 /// Label of `grantd_credential_expires_seconds`.
@@ -106,7 +107,7 @@ struct KindLabel {
     kind: &'static str,
 }
 
-/// A function that writes all metrics in the text format of OpenMetrics.
+/// Returns a function that writes all metrics in the text format of OpenMetrics.
 #[must_use]
 pub fn exposition(
     logging: &Logging,
@@ -162,7 +163,7 @@ pub fn exposition(
     })
 }
 
-/// Registers what concerns the database. Returns the gauge of the clocks' distance, which is set when metrics are read.
+/// Registers the metrics of the database. Returns the gauge of the clock skew, which is set when metrics are read.
 fn register_database(registry: &mut Registry, server: &AuthorizationServer, store: &Store) -> Gauge<f64, AtomicU64> {
     register(registry, Metric::DatabaseQueries, store.queries.clone());
     let skew: Gauge<f64, AtomicU64> = Gauge::default();

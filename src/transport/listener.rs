@@ -1,6 +1,6 @@
-//! The accept loop, on hyper: every connection has a deadline for its first byte, its head, its pauses and its stop.
+//! The accept loop, on hyper: every connection has deadlines for its first byte, its head, its pauses and the stop.
 //!
-//! `axum::serve` has none of these, and a silent or half-sent connection would hold up a stop for ever.
+//! `axum::serve` has no deadlines: a silent or half-sent connection would stay open and hold up a stop for ever.
 
 pub mod connection_rate;
 pub mod refusals;
@@ -36,23 +36,24 @@ use connection_rate::ConnectionRate;
 use refusals::{RefusalReason, Refusals};
 use timed_stream::{ConnectionState, GRACE, Socket, TimedStream};
 
-/// How long each part of a connection may take.
+/// Deadlines of the parts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
-    /// From the connection to its first byte; a TLS handshake has as long.
+    /// From the connection to its first byte. A TLS handshake has as long.
     pub first_byte: Duration,
     /// From the first byte of a request to the end of its head.
     pub head: Duration,
-    /// Between requests.
+    /// Between two requests.
     pub idle: Duration,
-    /// While the far end does not take what we send.
+    /// While the peer does not read the response.
     pub write: Duration,
-    /// From the signal to stop until connections are cut.
+    /// From the close of the listener until connections are cut.
     pub drain: Duration,
 }
 
 impl Deadlines {
-    /// Where connections are short: what asks nothing is closed after two seconds, what has asked after ten.
+    /// Shortens the deadlines when connections are scarce: a connection without a request is closed after two seconds,
+    /// an idle one after ten.
     fn crowded(self) -> Self {
         let soon = Duration::from_secs(2);
         Self {
@@ -64,27 +65,27 @@ impl Deadlines {
     }
 }
 
-/// A bound address and how its connections are treated.
+/// Bound socket, with the settings of its connections.
 #[derive(Debug)]
 pub struct Listener {
-    /// Bound.
+    /// The bound socket.
     pub socket: TcpListener,
     /// TLS in process, or cleartext.
     pub tls: Option<Arc<Tls>>,
-    /// How long each part may take.
+    /// The deadlines of a connection.
     pub deadlines: Deadlines,
-    /// Most connections at once; further ones wait in the kernel's queue.
+    /// Maximum number of connections; further ones wait in the kernel's queue.
     pub max_connections: u32,
-    /// Set by the signal to stop: from then on every answer is the last on its connection.
+    /// Set on the signal to stop. From then on each response closes its connection.
     pub draining: Arc<AtomicBool>,
-    /// Counts and logs what is refused before a handler sees it.
+    /// Counts and logs connections and requests that are refused before a handler.
     pub refusals: Arc<Refusals>,
-    /// How often each address connects.
+    /// Rate of new connections per address.
     pub pace: ConnectionRate,
 }
 
 impl Listener {
-    /// Accepts until `stop` state true, then lets requests in flight finish, until the deadline at the latest.
+    /// Accepts connections until `stop` turns true, then waits for requests in flight, up to the drain deadline.
     pub async fn run<A, F>(mut self, answer: A, mut stop: watch::Receiver<bool>)
     where
         A: Fn(Caller, Request<Incoming>) -> F + Send + Sync + 'static,
@@ -104,7 +105,7 @@ impl Listener {
                 }
                 Ok((stream, address, slot)) => {
                     let connections = Arc::clone(&connections);
-                    // Where places are short, who has nothing to ask has to go soon: others wait in the kernel's queue.
+                    // When slots are scarce, idle connections are closed sooner: others wait in the kernel's queue.
                     let crowded = slots.available_permits() < self.max_connections as usize / 4;
                     let deadlines = if crowded { self.deadlines.crowded() } else { self.deadlines };
                     tokio::spawn(async move {
@@ -112,9 +113,9 @@ impl Listener {
                         drop(slot);
                     });
                 }
-                // The process is out of descriptors, or the far end has gone already. Neither is cured by haste.
+                // The process has no free descriptor, or the peer has left. A pause helps in both cases.
                 Err(error) => {
-                    tracing::warn!(event = Event::ListenerAcceptFailed.as_str(), %error, "pausing before the next connection is taken");
+                    tracing::warn!(event = Event::ListenerAcceptFailed.as_str(), %error, "a connection could not be accepted; pausing for 50 ms");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -125,7 +126,7 @@ impl Listener {
             let connections = Arc::clone(&connections);
             waiting.spawn(async move { connections.serve(stream, address, self.deadlines).await });
         }
-        // Every slot back means every connection closed. A second more than connections give themselves.
+        // When every slot is back, every connection is closed. Connections give themselves a second less.
         let all = async {
             while waiting.join_next().await.is_some() {}
             drop(slots.acquire_many(self.max_connections).await);
@@ -145,10 +146,10 @@ async fn accept(
     Ok((stream, address, slot))
 }
 
-/// Takes the connections that wait in the kernel's queue, which would be reset with the socket, and closes the socket.
+/// Accepts the connections in the kernel's queue, which closing the socket would reset, and closes the socket.
 fn accept_waiting(socket: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let mut waiting = Vec::new();
-    // Asks the kernel: the runtime may not have been told of all that wait.
+    // Asks the kernel, since the runtime may not know of all waiting connections.
     let Ok(socket) = socket.into_std() else { return waiting };
     while waiting.len() < MOST_WAITING {
         let accepted = socket.accept().and_then(|(stream, address)| {
@@ -172,10 +173,10 @@ struct Connections<A> {
     refusals: Arc<Refusals>,
 }
 
-/// Why a connection ended early.
+/// Error that ended a connection.
 type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The peer of a connection, and what was found out about it before the first request.
+/// Peer of a connection, as known before its first request.
 struct Peer {
     address: SocketAddr,
     certificate: Option<HandshakeCertificate>,
@@ -189,13 +190,13 @@ where
     F: Future<Output = Response> + Send + 'static,
 {
     async fn serve(&self, stream: TcpStream, address: SocketAddr, deadlines: Deadlines) {
-        // Answers are written at once: with TLS, Nagle's algorithm would hold them back for milliseconds.
+        // Responses are written at once: with TLS, Nagle's algorithm would delay them by milliseconds.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
         let connected_at = Instant::now();
         let served = match &self.tls {
-            // Boxed, each for itself: a connection in cleartext has no room for TLS.
+            // Boxed separately, so that a cleartext connection needs no memory for TLS.
             None => {
                 let peer = Peer { address, certificate: None, misdirected: false };
                 Box::pin(self.serve_http(stream, peer, deadlines, connected_at)).await
@@ -269,7 +270,8 @@ where
                 };
                 let unread = has_body && !answer.status().is_success();
                 if unread {
-                    // hyper finds that nobody reads the body any more, and says `close` unless the rest of it is here.
+                    // hyper notices that the body is not read any more, and adds `close` unless the rest of the body is
+                    // here.
                     tokio::task::yield_now().await;
                 }
                 // RFC 9112 section 9.6: "A server that intends to close a connection after sending a response SHOULD send
@@ -294,7 +296,7 @@ where
         let done = tokio::select! {
             done = connection.as_mut() => done,
             () = stopped => {
-                // The stream ends a connection on which nothing has been asked.
+                // The stream ends a connection without a request.
                 state.close();
                 timeout_at(Instant::now() + deadlines.drain, connection).await.map_err(|_| "cut at the drain deadline")?
             }
@@ -308,7 +310,7 @@ where
         Ok(done?)
     }
 
-    /// The answer to a request without TLS on a port with TLS.
+    /// Returns the response to a request without TLS on a port with TLS.
     fn misdirected(&self, address: SocketAddr) -> Response {
         let request_id = self.refusals.request_id();
         self.refusals.note(RefusalReason::CleartextOnTls, address.ip(), Some(request_id), None);
@@ -323,10 +325,10 @@ where
     }
 }
 
-/// What became of the start of a connection to a port with TLS.
+/// Result of the handshake on a port with TLS.
 enum Handshake {
     Tls(Box<TlsStream<TcpStream>>),
-    /// The first byte is the letter of a method.
+    /// The first byte is a capital letter, as of an HTTP method, so there was no handshake.
     Cleartext(TcpStream),
 }
 
@@ -338,7 +340,8 @@ async fn handshake(tls: &Tls, stream: TcpStream) -> io::Result<Handshake> {
     Ok(Handshake::Tls(Box::new(tls.accept(stream).await?)))
 }
 
-/// Most bytes of a request line with its header fields; above it the answer is 431.
+/// Maximum size of request line and header fields; above it the status is 431.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
-/// Most connections that are taken from the kernel's queue when the listener closes; the queue is shorter.
+/// Maximum number of connections that are accepted from the kernel's queue when the listener closes; the queue is
+/// shorter.
 const MOST_WAITING: usize = 8192;

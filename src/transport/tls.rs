@@ -23,7 +23,7 @@ use crate::crypto::certificate::validity::Validity;
 use clients::{AnyCertificate, ClientCaVerifier, ClientDates, ClientFiles, HandshakeCertificate};
 use files::Version;
 
-/// Where certificate and key are.
+/// Files of a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// The chain, leaf first, in PEM.
@@ -32,16 +32,16 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// What a listener does beyond having a certificate.
+/// Options of a TLS listener.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// Whether it keeps to the cipher suites of FAPI 2.0.
+    /// Whether only the cipher suites of FAPI 2.0 are offered.
     pub fapi: bool,
-    /// Whether it asks for certificates, and whose word on them it takes.
+    /// CAs and revocation lists for client certificates; `None` when the listener asks for none.
     pub clients: Option<ClientFiles>,
 }
 
-/// A certificate in use.
+/// TLS of one listener, with certificates that can be reloaded.
 #[derive(Debug)]
 pub struct Tls {
     files: Files,
@@ -50,7 +50,7 @@ pub struct Tls {
     version: Mutex<Version>,
 }
 
-/// What was read together and is used together.
+/// Certificates, key and CAs that were read together and are used together.
 #[derive(Debug)]
 struct LoadedTls {
     config: Arc<ServerConfig>,
@@ -58,24 +58,24 @@ struct LoadedTls {
     chain: Vec<Validity>,
 }
 
-/// Why TLS cannot be offered.
+/// Errors of reading the files of TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read as PEM.
     #[error("{path}: {reason}")]
     File {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// They do not go together.
+    /// Certificate and key do not belong together.
     #[error("certificate and key do not go together: {0}")]
     Pair(rustls::Error),
 }
 
 impl Tls {
-    /// Reads certificate and key, for a listener that never asks for a certificate.
+    /// Reads certificate and key, for a listener that does not ask for client certificates.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -83,7 +83,7 @@ impl Tls {
         Self::load_with(files, TlsOptions::default())
     }
 
-    /// Reads certificate and key, and what else the options name.
+    /// Reads certificate and key, and the files that the options name.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -93,7 +93,7 @@ impl Tls {
         Ok(Self { files, options, current: ArcSwap::from_pointee(current), version: Mutex::new(version) })
     }
 
-    /// Reads everything again. When any of it cannot be used, all that is in use stays.
+    /// Reads all files again. When one of them cannot be used, everything in use stays.
     ///
     /// # Errors
     /// [`TlsError`].
@@ -103,7 +103,7 @@ impl Tls {
         Ok(())
     }
 
-    /// The version of the files that is there now, if it is not the one that was read last.
+    /// The present version of the files, when it is not the one that was read last.
     #[must_use]
     pub fn newer(&self) -> Option<Version> {
         let now = Version::of(&paths(&self.files, &self.options));
@@ -111,28 +111,28 @@ impl Tls {
         (*read != now).then_some(now)
     }
 
-    /// The dates of the certificates in use, this listener's own first.
+    /// The validity of the certificates in use, the listener's own first.
     #[must_use]
     pub fn chain(&self) -> Vec<Validity> {
         self.current.load().chain.clone()
     }
 
-    /// The dates of the CAs and lists in use, when this listener asks for certificates.
+    /// The validity of the client CAs and revocation lists in use, when the listener asks for certificates.
     #[must_use]
     pub fn client_dates(&self) -> Option<ClientDates> {
         Some(self.current.load().client_verifier.as_ref()?.dates().clone())
     }
 
-    /// Shakes hands.
+    /// Performs the TLS handshake.
     ///
     /// # Errors
-    /// What the far end did wrong, or that it left.
+    /// The error of the handshake, or of the connection.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = Arc::clone(&self.current.load().config);
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// The certificate that the far end has shown and proved to have the key of.
+    /// The client certificate of a connection, whose key the handshake proved.
     #[must_use]
     pub fn client_certificate(self: &Arc<Self>, stream: &TlsStream<TcpStream>) -> Option<HandshakeCertificate> {
         HandshakeCertificate::new(Arc::clone(self), stream.get_ref().1.peer_certificates()?)
@@ -152,7 +152,7 @@ fn read(files: &Files, options: &TlsOptions) -> Result<LoadedTls, TlsError> {
     let provider = Arc::new(provider(options.fapi));
     let client_verifier =
         options.clients.as_ref().map(|clients| ClientCaVerifier::read(clients, &provider)).transpose()?;
-    // RFC 8446 section 8: early data can be replayed; rustls takes none unless told to (max_early_data_size is 0).
+    // RFC 8446 section 8: early data can be replayed. rustls accepts none, since max_early_data_size is 0 by default.
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Pair)?;
@@ -163,14 +163,15 @@ fn read(files: &Files, options: &TlsOptions) -> Result<LoadedTls, TlsError> {
     let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     if client_verifier.is_some() {
-        // C23: a resumed session would bring along a certificate that nobody has looked at since. There are none.
+        // A resumed session would carry a certificate that was verified on an earlier connection, so resumption is off.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
     Ok(LoadedTls { config: Arc::new(config), client_verifier, chain: dates })
 }
 
-/// FAPI 2.0 section 5.2.2 permits four suites with TLS 1.2, and rustls has two more. For TLS 1.3 all are permitted.
+/// Returns the crypto provider. FAPI 2.0 section 5.2.2 permits four suites with TLS 1.2, of which rustls offers six;
+/// with TLS 1.3 it permits all.
 fn provider(fapi: bool) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     if fapi {
@@ -188,7 +189,8 @@ fn provider(fapi: bool) -> CryptoProvider {
     provider
 }
 
-/// What a file in PEM holds of one kind: one at least. The file's text is never quoted, since it may be a private key.
+/// Reads all items of one kind from a PEM file, at least one. Errors never quote the file, since it may contain a
+/// private key.
 ///
 /// # Errors
 /// [`TlsError::File`], naming the file and what to write instead.
@@ -201,36 +203,36 @@ pub fn pem_items<T: PemObject>(path: &Path) -> Result<Vec<T>, TlsError> {
     if has("-----BEGIN TRUSTED CERTIFICATE") {
         return Err(fault(
             path,
-            "holds a TRUSTED CERTIFICATE, a form that only OpenSSL reads; `openssl x509 -in FILE -out FILE.pem` writes it as a CERTIFICATE",
+            "contains a TRUSTED CERTIFICATE, a form that only OpenSSL reads; convert it with `openssl x509 -in FILE -out FILE.pem`",
         ));
     }
     if has("-----BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
         return Err(fault(
             path,
-            "holds a private key under a passphrase; `openssl pkey -in FILE -out FILE.pem` writes it without",
+            "contains a private key with a passphrase; remove the passphrase with `openssl pkey -in FILE -out FILE.pem`",
         ));
     }
     let items: Result<Vec<T>, pem::Error> = T::pem_slice_iter(&text).collect();
     let items = items.map_err(|error| {
         let on_one_line = text.trim_ascii().split(|&byte| byte == b'\n').count() < 3;
-        let lost = if on_one_line { "; its line ends are lost, write it with real ones" } else { "" };
+        let lost = if on_one_line { "; its line ends are missing, write the file with line ends" } else { "" };
         fault(path, &format!("{}{lost}", said(&error)))
     })?;
     if items.is_empty() { Err(fault(path, NOTHING)) } else { Ok(items) }
 }
 
-/// The library's own words quote the line that it stumbled over.
+/// Describes an error of the PEM parser, whose own message would quote the file.
 fn said(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "not PEM: a section has no END line",
         pem::Error::IllegalSectionStart { .. } => "not PEM: a BEGIN line is not by itself",
-        pem::Error::Base64Decode(_) => "not PEM: what stands between BEGIN and END is not base64",
+        pem::Error::Base64Decode(_) => "not PEM: the text between BEGIN and END is not base64",
         pem::Error::NoItemsFound => NOTHING,
         _ => "not PEM",
     }
 }
 
-const NOTHING: &str = "nothing of that kind in it";
+const NOTHING: &str = "the file contains no such PEM section";
 
 fn fault(path: &Path, reason: &str) -> TlsError {
     TlsError::File { path: path.to_owned(), reason: reason.to_owned() }
