@@ -1,4 +1,4 @@
-//! Which database: `database.url`, its twins, or the file of the embedded one.
+//! Choice of the database: `database.url`, `database.url_file`, `DATABASE_URL`, or the embedded one.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use crate::store::Database;
 use crate::store::pooling::Pooling;
 use crate::store::servers::Servers;
 
-/// The database, and how it was chosen.
+/// The chosen database.
 pub(super) struct DatabaseChoice {
     pub(super) database: Database,
-    /// Whether no setting says where it is.
+    /// Whether no setting names it.
     pub(super) by_default: bool,
     pub(super) url_file: Option<UrlFile>,
 }
@@ -23,15 +23,15 @@ pub(super) struct DatabaseChoice {
 pub struct UrlFile {
     /// The file.
     pub path: PathBuf,
-    /// Its content.
+    /// The URL in the file, with its password.
     pub url: SecretString,
 }
 
 impl UrlFile {
-    /// Reads the file again: its password may have been rotated. `None` when nothing has changed.
+    /// Reads the file again, since its password may have been rotated. `None` when nothing has changed.
     ///
     /// # Errors
-    /// What is wrong with the file, in words that do not quote it.
+    /// The fault of the file. The message does not quote it.
     pub fn reread(&mut self) -> Result<Option<Servers>, String> {
         let url = read_url(&self.path)?;
         if url.expose_secret() == self.url.expose_secret() {
