@@ -10,7 +10,7 @@ use crate::model::lifetime::{ExpiresIn, UnusedFor};
 use crate::model::time::{Span, UnixTime};
 use crate::store::secrets::{NewSecret, SecretSummary};
 
-/// The options of a new secret.
+/// Options of a new secret.
 #[derive(Debug, Default)]
 pub struct SecretOptions {
     /// Text to tell the secret from others.
@@ -19,30 +19,30 @@ pub struct SecretOptions {
     pub expires_in: Option<ExpiresIn>,
 }
 
-/// A secret that was just made: it is shown once, and its row is stored.
+/// Generated secret: the secret to show once, and the row to store.
 #[derive(Debug)]
 pub struct GeneratedSecret {
     /// The secret in clear.
     pub secret: ClientSecret,
-    /// Its row.
+    /// The row.
     pub stored: NewSecret,
 }
 
-/// Text that is no secret to import.
+/// Errors of an imported secret.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ChosenSecretError {
-    /// A longer one is refused, not cut.
+    /// The text is too long. It is refused, not truncated.
     #[error("a secret has at most {MAX_SECRET} bytes; this one is longer")]
     TooLong,
-    /// Not text.
+    /// The text is not UTF-8.
     #[error("a secret is text in UTF-8; this one is not")]
     NotUtf8,
-    /// Easily guessed, or mistyped.
+    /// The text is easy to guess, or mistyped.
     #[error("a secret has at least 16 bytes and no control characters")]
     TooWeak,
 }
 
-/// Takes a secret that was chosen elsewhere.
+/// Reads a secret that was chosen elsewhere.
 pub fn chosen_secret(bytes: &[u8]) -> Result<ClientSecret, ChosenSecretError> {
     if bytes.len() > MAX_SECRET {
         return Err(ChosenSecretError::TooLong);
@@ -55,7 +55,7 @@ pub fn chosen_secret(bytes: &[u8]) -> Result<ClientSecret, ChosenSecretError> {
 }
 
 impl Admin {
-    /// Generates a secret for a client, which has it once it is stored.
+    /// Generates a secret for a client. It works once it is stored.
     pub async fn generate_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         let tag_keys = self.usable_tag_keys().await?;
         let mut made = self.new_secret(client_id, tag_keys.first(), options)?;
@@ -63,8 +63,8 @@ impl Admin {
         Ok(made)
     }
 
-    /// Generates a secret for a seed, which changes nothing here: it carries a tag only if the database, where `reachable`
-    /// says so, has a tag key already.
+    /// Generates a secret for a printed seed, without changing the database. The secret carries a tag only when the
+    /// database is `reachable` and has a tag key.
     pub async fn generate_secret_for_seed(
         &self,
         client_id: &ClientId,
@@ -75,8 +75,8 @@ impl Admin {
         self.new_secret(client_id, tag_keys.first(), options)
     }
 
-    /// Makes a secret: it has an id, a hash of the configured cost, a tag where there is a key for one, and an end if one was
-    /// asked for.
+    /// Generates a secret with an id, a hash of the configured cost, a tag where there is a tag key, and an expiry if
+    /// one was requested.
     fn new_secret(
         &self,
         client_id: &ClientId,
@@ -105,20 +105,20 @@ impl Admin {
         Ok(NewSecret { secret_id, hash, origin, label, created_at, expires_at })
     }
 
-    /// Adds a secret beside those a client has.
+    /// Adds a secret to a client.
     pub async fn add_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         let made = self.generate_secret(client_id, options).await?;
         self.store_secret(client_id, &made.value.stored).await?;
         Ok(made)
     }
 
-    /// Adds a secret in place of all that have its label.
+    /// Adds a secret in place of the client's secrets with the same label.
     pub async fn replace_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         self.store.delete_secrets_labelled(client_id.as_str(), &options.label).await?;
         self.add_secret(client_id, options).await
     }
 
-    /// Adds a secret that was chosen elsewhere. One that a grantd generated carries its id, and keeps it.
+    /// Adds a secret that was chosen elsewhere. A secret that another grantd generated keeps the id that it carries.
     pub async fn import_secret(
         &self,
         client_id: &ClientId,
@@ -145,8 +145,9 @@ impl Admin {
         added.map_err(|error| AdminError::of_client(error, client_id))
     }
 
-    /// Lets the other secrets of a client that work expire at `at`, or when they would anyway. Returns how many now expire at
-    /// `at`. The secret that replaces them has to be shown first: one that nobody has seen replaces nothing.
+    /// Makes the client's other live secrets expire at `at` unless they expire earlier. Returns the number of secrets
+    /// that now expire at `at`. The caller shows the new secret first: a secret that nobody has seen must not replace
+    /// others.
     pub async fn expire_other_secrets(
         &self,
         client_id: &ClientId,
@@ -156,7 +157,7 @@ impl Admin {
         Ok(self.store.expire_other_secrets(client_id.as_str(), kept, at).await?)
     }
 
-    /// Revokes a secret. Returns when it was revoked before.
+    /// Revokes a secret. Returns the time of an earlier revocation.
     pub async fn revoke_secret(&self, client_id: &ClientId, secret_id: &str) -> Result<Option<UnixTime>, AdminError> {
         let before = self.secret(client_id, secret_id).await?.and_then(|secret| secret.revoked_at);
         if self.store.revoke_secret(client_id.as_str(), secret_id, self.now()).await? {
@@ -165,7 +166,7 @@ impl Admin {
         Err(self.no_such_secret(client_id, secret_id).await)
     }
 
-    /// Revokes a secret unless it was used or made within `if_unused`. Returns when it was revoked before.
+    /// Revokes a secret unless it was used or made within `if_unused`. Returns the time of an earlier revocation.
     pub async fn retire_secret(
         &self,
         client_id: &ClientId,
@@ -200,12 +201,12 @@ impl Admin {
         self.client(client_id).await.err().unwrap_or(missing)
     }
 
-    /// The secrets of a client, oldest first.
+    /// Returns the secrets of a client, oldest first.
     pub async fn secrets(&self, client_id: &ClientId) -> Result<Vec<SecretSummary>, AdminError> {
         Ok(self.store.secrets(Some(client_id.as_str())).await?)
     }
 
-    /// The secrets of all clients that expire within a time, the next to expire first.
+    /// Returns the secrets of all clients that expire within a time, the next to expire first.
     pub async fn expiring_secrets(&self, within: Span) -> Result<Vec<SecretSummary>, AdminError> {
         let now = self.now();
         let until = now.plus(within);
@@ -218,5 +219,5 @@ impl Admin {
     }
 }
 
-/// Bytes of the longest secret that is imported.
+/// Maximum length of an imported secret, in bytes.
 pub const MAX_SECRET: usize = 4096;

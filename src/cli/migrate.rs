@@ -1,4 +1,4 @@
-//! `grantd migrate`: the schema, then the seeds; what was applied, or what would be.
+//! `grantd migrate`: applies the schema, then the seeds, and lists what was applied or is pending.
 
 use super::{Shell, open};
 use crate::model::time::Span;
@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     /// Put the schema into a database that holds tables of other programs
     #[arg(long)]
     into_shared_database: bool,
-    /// How long to wait for a lock that another session holds
+    /// Time to wait for a lock that another session holds
     #[arg(long, value_name = "SPAN", default_value = "60s")]
     lock_timeout: Span,
 }
@@ -38,7 +38,7 @@ impl Arguments {
         };
         let applied = store.migrate_with(&config.database, seeds, terms).await?;
         if applied.is_empty() {
-            shell.info("nothing to do: every migration was applied before; `grantd migrate --status` lists them")?;
+            shell.info("nothing to do: every migration is already applied; `grantd migrate --status` lists them")?;
         }
         report(shell, &applied)
     }

@@ -151,7 +151,7 @@ async fn seeds_are_applied_once_each_in_order_whole_or_not_at_all(db: Db) {
         std::fs::remove_file(path).unwrap();
     }
     db.file("seeds/9_base.sql", "-- edited");
-    fault("was applied and then edited", "9_base.sql").await;
+    fault("was edited after it was applied", "9_base.sql").await;
     std::fs::remove_file(seeds.join("9_base.sql")).unwrap();
     migrate().await.expect("an applied seed may be taken out of the directory");
     let status = store.migration_status(Some(&seeds), true).await.unwrap();

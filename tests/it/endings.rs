@@ -212,7 +212,7 @@ fn an_error_about_a_bundle_says_which_item_it_means() {
     let load =
         |crl| HeaderCertificateVerifier::load(ClientFiles { ca: Some(file("ca.pem")), crl }).unwrap_err().to_string();
     let error = load(None);
-    assert!(error.contains("certificate 3 (CN=a leaf): it is not a CA's"), "{error}");
+    assert!(error.contains("certificate 3 (CN=a leaf): not a CA certificate"), "{error}");
     std::fs::write(file("ca.pem"), &ours.pem).unwrap();
     // A list of a version that nobody reads.
     let pem = revocation_list(&ours, 2050, &[]);
@@ -259,7 +259,7 @@ async fn a_certificate_that_no_handshake_takes_is_not_registered(db: Db) {
         let done = grantd.run(&arguments).await;
         assert_eq!(done.status.code(), Some(1), "{done:?}");
         assert!(
-            done.stderr.contains("no TLS handshake takes") && done.stderr.contains("unsupported critical extension"),
+            done.stderr.contains("no TLS handshake accepts") && done.stderr.contains("unsupported critical extension"),
             "{}",
             done.stderr
         );
@@ -287,7 +287,7 @@ async fn a_key_whose_certificate_no_handshake_takes_works_and_is_told(db: Db) {
     daemon.stop_cleanly(Duration::from_secs(20)).await;
     let doctor = grantd.run(&["doctor"]).await;
     assert!(
-        doctor.stdout.contains("client c: no TLS handshake takes the certificate in x5c of its key k"),
+        doctor.stdout.contains("client c: no TLS handshake accepts the certificate in x5c of its key k"),
         "{doctor:?}"
     );
 }

@@ -1,4 +1,4 @@
-//! `grantd client cert`: what is known of clients' certificates, for mutual TLS (RFC 8705 section 2).
+//! `grantd client cert`: registrations of client certificates, for mutual TLS (RFC 8705 section 2).
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub(in crate::cli) enum Command {
     },
 }
 
-/// RFC 8705 section 2.1.2: exactly one of them.
+/// Options that name a certificate. RFC 8705 section 2.1.2 requires exactly one.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(in crate::cli) struct RegistrationOptions {
@@ -57,7 +57,7 @@ pub(in crate::cli) struct RegistrationOptions {
     /// A mailbox of the subject alternative names
     #[arg(long, value_name = "MAILBOX")]
     san_email: Option<String>,
-    /// File with the certificate itself, in PEM or DER; no CA has to vouch for it
+    /// File with the certificate itself, in PEM or DER; no CA has to verify it
     #[arg(long, value_name = "FILE")]
     self_signed: Option<PathBuf>,
 }
@@ -114,7 +114,7 @@ impl Command {
     }
 }
 
-/// A registration as a line of text.
+/// Writes a registration as a line of text.
 pub(super) fn certificate_line(one: &ClientCertificate) -> String {
     format!(
         "cert {}  {} {}  made {}  expires {}  last used {}\n",

@@ -1,4 +1,4 @@
-//! `grantd client secret`: rotation with overlap.
+//! `grantd client secret`: adds, imports, rotates, lists, revokes and retires secrets.
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -21,7 +21,7 @@ pub(in crate::cli) enum Command {
     Add(Add),
     /// Add a secret that was chosen elsewhere, read from stdin
     Import(Add),
-    /// Add a secret, and let the client's other secrets expire after an overlap
+    /// Add a secret, and expire the client's other secrets after an overlap
     Rotate {
         #[command(flatten)]
         add: Add,
@@ -29,7 +29,7 @@ pub(in crate::cli) enum Command {
         #[arg(long, value_name = "SPAN")]
         overlap: Span,
     },
-    /// List a client's secrets, and when each was made, expires and was last used
+    /// List a client's secrets, with the creation, expiry and last use of each
     List {
         /// The client id
         id: ClientId,
@@ -63,7 +63,7 @@ pub(in crate::cli) enum Command {
 pub(in crate::cli) struct Add {
     /// The client id
     id: ClientId,
-    /// Let the secret expire after this time [default: never]
+    /// Time until the secret expires [default: never]
     #[arg(long, value_name = "SPAN")]
     expires_in: Option<ExpiresIn>,
     /// Text to tell the secret from others, at most 128 characters
@@ -96,7 +96,7 @@ impl Command {
             }
             Self::List { id } => print_all(shell, &admin.secrets(&id).await?),
             Self::Revoke { id, secret_id } => shell.info(&match admin.revoke_secret(&id, &secret_id).await? {
-                Some(at) => format!("nothing changed: {} already, since {at}", revoked(&id, &secret_id)),
+                Some(at) => format!("nothing changed: {} since {at}", revoked(&id, &secret_id)),
                 None => format!("{}, within a second on every replica", revoked(&id, &secret_id)),
             }),
             Self::Retire { id, secret_id, if_unused } => {
@@ -111,7 +111,7 @@ impl Command {
 }
 
 impl Add {
-    /// Adds a secret and shows it, with the moment at which others expire where it replaces them. Returns its id.
+    /// Adds a secret and prints it, with the time at which the others expire where it replaces them. Returns its id.
     async fn run(self, shell: &Shell, admin: &Admin, others_expire_at: Option<UnixTime>) -> anyhow::Result<String> {
         let Self { id, expires_in, label } = self;
         let added = admin.add_secret(&id, SecretOptions { label, expires_in }).await?;
@@ -134,7 +134,7 @@ impl Add {
     }
 }
 
-/// The others expire only once the new secret was shown: one that nobody has seen replaces nothing.
+/// Rotates: the other secrets are made to expire only once the new one was printed.
 async fn rotate(shell: &Shell, admin: &Admin, add: Add, overlap: Span) -> anyhow::Result<()> {
     let (id, at) = (add.id.clone(), admin.now().plus(overlap));
     let secret_id = add.run(shell, admin, Some(at)).await?;
@@ -155,7 +155,7 @@ fn print_all(shell: &Shell, secrets: &[SecretSummary]) -> anyhow::Result<()> {
     })
 }
 
-/// A secret as a line of text.
+/// Writes a secret as a line of text.
 pub(super) fn secret_line(secret: &SecretSummary) -> String {
     format!(
         "secret {}  {}made {}  expires {}  last used {}{}{}\n",
@@ -169,7 +169,7 @@ pub(super) fn secret_line(secret: &SecretSummary) -> String {
     )
 }
 
-/// A moment that may not come, or has not yet.
+/// Writes a moment, or `never`.
 pub(super) fn or_never(at: Option<UnixTime>) -> String {
     at.map_or_else(|| "never".to_owned(), |at| at.to_string())
 }

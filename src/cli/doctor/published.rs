@@ -8,14 +8,14 @@ use crate::model::time::UnixTime;
 use crate::serve::clients::fetcher;
 use crate::state::client_jwks::{Fetch, skipped_keys};
 
-/// The JWK Set of one client, as it was found.
+/// Result of fetching the JWK Set of one client.
 pub(super) struct PublishedSet {
     pub(super) client_id: String,
     /// The skipped keys with reasons, if any; an error when no key can be used.
     pub(super) found: Result<Option<String>, String>,
 }
 
-/// Looks at the sets of enabled clients, several at once, in the order of the clients.
+/// Fetches the sets of enabled clients, several at once, in the order of the clients.
 ///
 /// # Errors
 /// When the file of CAs cannot be used.

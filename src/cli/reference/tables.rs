@@ -31,12 +31,12 @@ pub(super) async fn page() -> anyhow::Result<String> {
     Ok(page)
 }
 
-/// A directory that is removed at the end.
+/// Temporary directory that is removed on drop.
 struct TemporaryDirectory(PathBuf);
 
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
-        // What stays in the directory of temporary files does no harm.
+        // A leftover temporary directory does no harm.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }
