@@ -534,7 +534,7 @@ mod tests {
             ("ssl=true&sslmode=prefer", "contradicts"),
             ("sslmode=disable&ssl=true", "contradicts"),
             ("user=hunter2", "user"),
-            ("sslmode=require&sslmode=disable", "elsewhere"),
+            ("sslmode=require&sslmode=disable", "repeats a part"),
             ("hostaddr=10.0.0.1", "host or hostaddr"),
             ("sslrootcert=system", "ca-certificates.crt"),
             ("sslrootcert=/nonexistent/ca.pem&sslmode=verify-full", "sslrootcert: /nonexistent/ca.pem"),
@@ -578,7 +578,7 @@ mod tests {
         let client =
             |cert: &Path, key: &Path| format!("postgres://h/d?sslcert={}&sslkey={}", cert.display(), key.display());
         parsed(&client(&ca, &key));
-        refused(&client(&key, &ca), &["sslcert", "key.pem", "nothing of that kind"]);
+        refused(&client(&key, &ca), &["sslcert", "key.pem", "no such PEM section"]);
         refused(&client(&ca, directory.path()), &["sslkey"]);
         let environment = |name: &str, value: &str| HashMap::from([(name.to_owned(), value.to_owned())]);
         for (variable, value) in [
