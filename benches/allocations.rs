@@ -1,4 +1,4 @@
-//! How often a warm token request allocates, and how much: `cargo bench --bench allocations`.
+//! Number and size of the allocations of a warm token request: `cargo bench --bench allocations`.
 
 #[path = "in_process/server.rs"]
 mod server;
@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends so many requests, one after the other. Only what happens between request and answer is counted.
+/// Sends `count` requests in sequence, and counts the allocations between request and response.
 fn ask(server: &InProcess, count: u32) -> anyhow::Result<(Vec<Response>, allocation_counter::AllocationInfo)> {
     let requests = (0..count).map(|_| server.request()).collect::<Result<Vec<_>, _>>()?;
     let mut answers = Vec::with_capacity(requests.len());

@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All of it through the router, with a client that is known to be right.
+/// A whole request through the router, with a client whose secret is cached.
 fn whole(criterion: &mut Criterion, server: &InProcess) {
     let (app, caller) = (&server.assembled.app, InProcess::caller());
     criterion.bench_function("token request", |bencher| {
@@ -49,7 +49,7 @@ fn whole(criterion: &mut Criterion, server: &InProcess) {
     });
 }
 
-/// From bytes to a credential.
+/// Parsing of a request, up to the credential.
 fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> {
     const BODY: &[u8] = b"grant_type=client_credentials&scope=api%3Aread";
     criterion.bench_function("form", |bencher| bencher.iter(|| Form::parse(black_box(BODY))));
@@ -66,7 +66,7 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
         bencher.iter(|| registry.snapshot().client(black_box(CLIENT)).cloned());
     });
 
-    // Once by a MAC, for one that has been hashed before; once by a tag, for one that is made up.
+    // A cached secret is verified by its MAC, a made-up one refused by its tag.
     let authenticator = &server.assembled.server.authenticator;
     let snapshot = registry.snapshot();
     let client = snapshot.client(CLIENT).context("the client is not known")?;
@@ -81,7 +81,7 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// From a client to a token.
+/// From the client to the token.
 fn deciding(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> {
     let snapshot = server.assembled.server.registry.snapshot();
     let client = snapshot.client(CLIENT).context("the client is not known")?;

@@ -1,4 +1,4 @@
-//! The use cases of administration: typed input, typed results, typed refusals. Commands call them, and an HTTP API can.
+//! Use cases of administration: typed input, typed results, typed errors. Commands call them, and an HTTP API can.
 //!
 //! Nothing here prints, reads arguments or knows HTTP. Each use case is a method of [`Admin`], in a file per subject.
 
@@ -36,7 +36,7 @@ pub use change::Change;
 pub use error::AdminError;
 pub use warning::Warning;
 
-/// Administers one database.
+/// Administration of one database.
 pub struct Admin {
     store: Store,
     clock: Clock,
@@ -44,8 +44,7 @@ pub struct Admin {
     sealing_key: Box<SealingKeySource>,
 }
 
-/// Returns the sealing key. It is asked for by the use cases that need it and by no other: a command that has no need of the
-/// key reads no file, and makes none.
+/// Source of the sealing key. Only use cases that need the key call it, so other commands read no file and create none.
 pub type SealingKeySource = dyn Fn() -> Result<Arc<SealingKey>, Box<dyn Error + Send + Sync>> + Send + Sync;
 
 /// Settings of the server that decide what may be registered, and what an administrator is warned of.
@@ -59,28 +58,28 @@ pub struct Policy {
     pub issuer: Issuer,
     /// Defaults of tokens.
     pub defaults: Defaults,
-    /// Whether Ed25519 goes by that name (RFC 9864) and not by `EdDSA`.
+    /// Whether Ed25519 has that name (RFC 9864) instead of `EdDSA`.
     pub fully_specified: bool,
-    /// Whether CAs are configured that vouch for names in certificates of clients.
+    /// Whether CAs for names in client certificates are configured.
     pub has_client_ca: bool,
-    /// Whether a listener of ours asks for certificates of clients.
+    /// Whether a listener asks for client certificates.
     pub has_certificate_listener: bool,
-    /// Whether a proxy hands over certificates of clients. It may take some that no TLS handshake of ours takes.
+    /// Whether a proxy passes on client certificates. It may accept certificates that grantd's TLS handshake refuses.
     pub certificates_by_proxy: bool,
 }
 
-/// The result of a use case, and what the administrator should know beside it.
+/// Result of a use case, with warnings for the administrator.
 #[derive(Debug)]
 #[must_use]
 pub struct Outcome<T> {
     /// The result.
     pub value: T,
-    /// Whatever does not keep the change from being made.
+    /// Warnings that do not prevent the change.
     pub warnings: Vec<Warning>,
 }
 
-/// An outcome, or why there is none.
-pub type Reported<T> = Result<Outcome<T>, AdminError>;
+/// Outcome of a use case, or its error.
+pub type AdminResult<T> = Result<Outcome<T>, AdminError>;
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,8 +88,8 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// Administers `store`. The clock tells the database's time, as far as the caller knows it: no machine whose clock is wrong
-    /// activates a signing key too early or revokes tokens that are still to be issued.
+    /// Makes the administration of `store`. The clock follows the database's, so a machine with a wrong clock does not
+    /// activate a signing key too early or revoke future tokens.
     #[must_use]
     pub fn new(store: Store, clock: Clock, policy: Policy, sealing_key: Box<SealingKeySource>) -> Self {
         Self { store, clock, policy, sealing_key }
@@ -102,9 +101,9 @@ impl Admin {
         self.clock.now()
     }
 
-    /// Everything the database holds, read as the server reads it.
+    /// Reads the whole registry, as the server reads it.
     pub async fn everything(&self) -> Result<Changes, StoreError> {
-        let mut feed = self.store.feed().await?;
+        let mut feed = self.store.change_reader().await?;
         let changes = feed.changes(None, true).await?;
         feed.close().await;
         Ok(changes)

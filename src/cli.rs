@@ -1,4 +1,5 @@
-//! The command line: arguments to calls, results to stdout as text or JSON, messages to stderr, faults to exit codes.
+//! The command line: turns arguments into calls, prints results on stdout as text or JSON and messages on stderr, and
+//! maps errors to exit codes.
 
 mod claims;
 mod client;
@@ -28,7 +29,7 @@ use zeroize::Zeroizing;
 use crate::admin::Outcome;
 use crate::admin::secrets::{MAX_SECRET, chosen_secret};
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
-use crate::crypto::secret::{ClientSecret, Memory, SecretHash};
+use crate::crypto::secret::{ClientSecret, HashMemory, SecretHash};
 use crate::serve::signals::{self, Signals};
 use crate::store::migrations::MigrationError;
 use crate::store::{Store, StoreError};
@@ -72,7 +73,7 @@ enum Command {
     /// Inspect and revoke access tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// Read a secret from stdin and print its argon2id hash, for hand-written SQL
+    /// Read a secret from stdin and print its argon2id hash, for SQL written by hand
     HashSecret,
     /// Check that the server is ready: exit 0 if it is, 1 if not
     Health {
@@ -103,13 +104,13 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check that the configuration can be used
+    /// Check that the configuration is valid
     Check,
     /// Print the configuration in force, without secrets
     Print,
 }
 
-/// Runs the program. 0 done, 1 failed, 2 wrong usage, 69 database unavailable, 78 bad configuration.
+/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 database unavailable, 78 bad configuration.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| refuse(&error));
@@ -117,7 +118,7 @@ pub fn main() -> ExitCode {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime").and_then(
             |runtime| {
                 let done = runtime.block_on(run(arguments));
-                // Nothing that is still in the background may hold up the exit.
+                // Background tasks must not delay the exit.
                 runtime.shutdown_background();
                 done
             },
@@ -125,21 +126,21 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The reader of stderr may have gone; there is nobody else to tell.
+            // A failed write to stderr is ignored: there is nowhere else to report it.
             let remedy = phrases::remedy(&error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
-            drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(told(&error) + &remedy))));
+            drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(error_chain(&error) + &remedy))));
             exit_code(&error)
         }
     }
 }
 
-/// Prints what is wrong with the arguments, or the help that was asked for, and ends the process.
+/// Prints the error of the arguments, or the requested help, and ends the process.
 fn refuse(error: &clap::Error) -> ! {
-    // The message repeats arguments, which a script may have taken from a stranger, so they are escaped before it is made.
+    // The message repeats arguments, which may come from an untrusted source, so they are escaped before it is made.
     let escaped = std::env::args_os().map(|argument| printable::one_line(&argument.to_string_lossy()).into_owned());
     match Arguments::try_parse_from(escaped) {
         Err(escaped) => escaped.exit(),
-        // Escaped, it is a value that would do, such as a client id.
+        // The escaped arguments are valid, as when an escaped client id is one.
         Ok(_) => {
             drop(writeln!(io::stderr(), "{}", printable::one_line(&error.render().to_string())));
             std::process::exit(error.exit_code())
@@ -147,8 +148,8 @@ fn refuse(error: &clap::Error) -> ! {
     }
 }
 
-/// The chain of causes as one line, without those that their effect has quoted already.
-fn told(error: &anyhow::Error) -> String {
+/// Returns the chain of causes as one line, without causes that an earlier message quotes.
+fn error_chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !text.contains(&cause) {
@@ -185,7 +186,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // Before anything that waits. A daemon drains; other commands end at once.
+    // Installed before anything that waits. A daemon drains; other commands end at once.
     let daemon = match &arguments.command {
         Command::Dev | Command::Serve => Some(Signals::new().context("listening for signals")?),
         _ => {
@@ -194,7 +195,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     };
     let sources = || Sources::find(arguments.config.as_deref(), arguments.set.clone(), std::env::vars_os());
-    // These need no configuration, so none can keep them from working.
+    // These commands need no configuration, so a faulty one does not stop them.
     match &arguments.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -226,7 +227,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// What commands share.
+/// Context of a command: settings, their sources, and the output format.
 struct Shell {
     settings: Settings,
     sources: Sources,
@@ -245,7 +246,7 @@ impl Shell {
             Command::Doctor => doctor::run(self).await,
             Command::Config(ConfigCommand::Check) => {
                 config::check(&self.config()?)?;
-                self.say("the configuration can be used")
+                self.info("the configuration is valid")
             }
             Command::Config(ConfigCommand::Print) => config::print(self),
             Command::Dev
@@ -261,7 +262,7 @@ impl Shell {
         Config::parse(&self.settings, &self.sources)
     }
 
-    /// Prints data: JSON when asked for, else text.
+    /// Prints data, as JSON with `--json` and else as text.
     fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
         let text = if self.json { printable::json(value)? } else { text() };
         let mut stdout = io::stdout();
@@ -269,13 +270,14 @@ impl Shell {
         Ok(stdout.flush()?)
     }
 
-    /// Tells a person that something is done.
+    /// Prints a message for the operator on stderr.
     #[expect(clippy::unused_self, reason = "reads as what it is at every call")]
-    fn say(&self, message: &str) -> anyhow::Result<()> {
+    fn info(&self, message: &str) -> anyhow::Result<()> {
         Ok(writeln!(io::stderr(), "{}", printable::one_line(message))?)
     }
 
-    /// Prints the warnings of an outcome, and returns its value. Without a reader of stderr the change is made all the same.
+    /// Prints the warnings of an outcome on stderr, and returns its value. A failed write is ignored: the change has
+    /// been made.
     #[expect(clippy::unused_self, reason = "reads as what it is at every call")]
     fn after_warnings<T>(&self, outcome: Outcome<T>) -> T {
         for warning in &outcome.warnings {
@@ -287,12 +289,12 @@ impl Shell {
     fn hash_secret(&self) -> anyhow::Result<()> {
         let secret = read_secret_from_stdin()?;
         let cost = Config::argon2(&self.settings, &self.sources)?;
-        let hash = SecretHash::new(secret.expose(), cost, &mut Memory::default())?.to_string();
+        let hash = SecretHash::new(secret.expose(), cost, &mut HashMemory::default())?.to_string();
         self.print(&json!({"hash": hash}), || hash.clone())
     }
 }
 
-/// Reads a secret from stdin, its line end aside. Secrets never travel in arguments.
+/// Reads a secret from stdin, without the line end. Secrets never travel in arguments.
 fn read_secret_from_stdin() -> anyhow::Result<ClientSecret> {
     if io::stdin().is_terminal() {
         writeln!(io::stderr(), "type the secret, then Enter and Ctrl-D:")?;
@@ -302,7 +304,7 @@ fn read_secret_from_stdin() -> anyhow::Result<ClientSecret> {
 
 fn secret_from(input: impl io::Read) -> anyhow::Result<ClientSecret> {
     let mut secret = Zeroizing::new(Vec::new());
-    // One more than the longest with its line end, so that what is longer is seen to be.
+    // One byte more than the longest secret with its line end, so that a longer input is noticed.
     input.take(MAX_SECRET as u64 + 3).read_to_end(&mut secret).context("reading the secret from stdin")?;
     let end = secret.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
     Ok(chosen_secret(secret.get(..end).unwrap_or_default())?)
@@ -313,9 +315,9 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Where and when a revocation shows.
-const WHERE: &str =
-    ", within a second on every replica; resource servers that do not introspect take them until they expire";
+/// End of messages about revocations: when and where they take effect.
+const REVOCATION_REACH: &str =
+    ", within a second on every replica; resource servers that do not introspect accept them until they expire";
 
 #[cfg(test)]
 mod tests {

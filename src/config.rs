@@ -1,4 +1,4 @@
-//! Configuration: [`Settings`] as written, parsed once into a [`Config`] that cannot be insecure or half done.
+//! Configuration: [`Settings`] as written, parsed once into a [`Config`] that is complete and not insecure.
 
 mod database;
 mod file;
@@ -24,9 +24,9 @@ use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::model::time::{Span, SpanError};
 use crate::protocol::grant::Defaults;
-use crate::state::registry::Terms;
+use crate::state::registry::RegistryOptions;
 use crate::store::Database;
-use crate::transport::fetch::Allowed;
+use crate::transport::fetch::AllowedTarget;
 use crate::transport::listener::Deadlines;
 use crate::transport::tls::Files;
 
@@ -36,108 +36,109 @@ pub use listening::{ClientCertificates, Mtls};
 pub use settings::Settings;
 pub use sources::Sources;
 
-use database::Chosen;
-use listening::Public;
+use database::DatabaseChoice;
+use listening::PublicListener;
 
-/// Everything the process was told, parsed.
+/// Parsed configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// The file that was read, if there was one.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// Who we are; `None` when nobody said, which only `grantd dev` accepts on any port.
+    /// `issuer`; `None` when it is not set, which only a listener on loopback accepts.
     pub issuer: Option<Issuer>,
-    /// Where the embedded database and its sealing key are.
+    /// `data_dir`: directory of the embedded database and its sealing key.
     pub data_dir: PathBuf,
-    /// Whether metadata also stands where OpenID Connect clients look.
+    /// `openid_configuration`: whether the metadata is also served where OpenID Connect clients look.
     pub openid_configuration: bool,
-    /// What is asked beyond the RFCs.
+    /// `profile`: the security profile.
     pub profile: Profile,
-    /// The public listener.
+    /// `server.listen`: address of the public listener.
     pub listen: SocketAddr,
-    /// TLS in process.
+    /// `server.tls`: certificate and key of the public listener.
     pub tls: Option<Files>,
-    /// How certificates of clients come here.
+    /// Ways in which client certificates arrive.
     pub client_certificates: ClientCertificates,
-    /// What `jwks_uri` may lead to beside the public network.
-    pub jwks_uri_allow: Vec<Allowed>,
-    /// CAs that vouch for the hosts of `jwks_uri` beside those of the public web.
+    /// `clients.jwks_uri_allow`: hosts and networks outside the public internet that a `jwks_uri` may name.
+    pub jwks_uri_allow: Vec<AllowedTarget>,
+    /// `clients.jwks_uri_ca_file`: further CAs of the hosts of `jwks_uri`.
     pub jwks_uri_ca_file: Option<PathBuf>,
-    /// Whose word on where a request came from is taken.
+    /// `server.trusted_proxies`: proxies whose statements about the client are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether a proxy in front terminates TLS.
+    /// Whether `server.cleartext` is `behind-proxy`: a proxy in front terminates TLS.
     pub behind_proxy: bool,
-    /// Most connections at once.
+    /// `server.max_connections`: maximum number of public connections.
     pub max_connections: u32,
-    /// The standing delay from which on requests are shed.
+    /// `server.overload_delay`: standing delay above which requests are refused.
     pub overload_delay: Duration,
-    /// For connections.
+    /// `server.deadlines`: deadlines of a connection.
     pub deadlines: Deadlines,
-    /// For bodies.
+    /// `server.deadlines.body`: deadline of a request body.
     pub body_deadline: Duration,
-    /// From the signal to stop, while readiness says no, until connections are refused.
+    /// `server.deadlines.drain_delay`: time from the signal to stop until connections are refused; the process is not
+    /// ready then.
     pub drain_delay: Duration,
-    /// The admin listener.
+    /// `admin.listen`: address of the admin listener.
     pub admin_listen: SocketAddr,
-    /// Where the data is.
+    /// Location of the database.
     pub database: Database,
-    /// Whether nobody said where.
+    /// Whether no setting names the database.
     pub database_by_default: bool,
-    /// The file that holds its URL; read again, since the password in it may be rotated.
+    /// `database.url_file`: file with the database URL. It is read again, since the password may be rotated.
     pub database_url_file: Option<UrlFile>,
-    /// Most connections to it.
+    /// `database.max_connections`: maximum number of pooled connections.
     pub database_max_connections: u32,
-    /// Seeds to apply after the schema.
+    /// `database.seeds`: directory of seeds.
     pub seeds: Option<PathBuf>,
-    /// Whether `serve` applies schema and seeds itself.
+    /// `database.auto_migrate`: whether `serve` applies schema and seeds.
     pub auto_migrate: bool,
-    /// How the registry follows the database.
-    pub registry: Terms,
-    /// Tokens; the audience is the issuer unless it was set.
+    /// `registry`: options of following the database.
+    pub registry: RegistryOptions,
+    /// `token.ttl`: default lifetime of tokens.
     pub token_ttl: Span,
-    /// Tokens.
+    /// `token.alg`: signing algorithm of tokens for resources that name none.
     pub token_alg: Alg,
-    /// Whether Ed25519 goes by that name (RFC 9864) and not by `EdDSA`.
+    /// Whether Ed25519 has that name (RFC 9864) instead of `EdDSA`.
     pub fully_specified: bool,
-    /// Tokens.
+    /// `token.audience`: audience of tokens for clients without resources; `None` for the issuer.
     pub token_audience: Option<String>,
-    /// Whether a DPoP proof needs a nonce of ours.
+    /// `dpop.require_nonce`: whether a DPoP proof must carry a nonce of this server.
     pub dpop_require_nonce: bool,
-    /// The key under which private keys are sealed.
+    /// `keys.sealing_key_file`: file of the key that seals private keys.
     pub sealing_key_file: PathBuf,
-    /// Whether a missing sealing key may be made: one that no setting names, beside an embedded database.
+    /// Whether a missing sealing key may be made: only beside an embedded database, and when no setting names the file.
     pub make_sealing_key: bool,
-    /// What new hashes cost.
+    /// `secrets.argon2`: cost of new hashes.
     pub argon2: HashParams,
-    /// Threads of the argon2 lane.
+    /// `secrets.threads`: threads of the argon2 lane.
     pub hashing_threads: usize,
-    /// Secrets that may wait for it.
+    /// `secrets.queue`: capacity of the lane's queue.
     pub hashing_queue: usize,
-    /// How Basic credentials are read.
+    /// `secrets.basic_reading`: reading of Basic credentials.
     pub basic_reading: BasicReading,
-    /// How logs are written.
+    /// `log.format`: format of the log.
     pub log_format: LogFormat,
 }
 
-/// `log.format`.
+/// Format of the log (`log.format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text.
     Text,
 }
 
-/// A setting that cannot be used: which, from where, and what to write instead.
+/// Error of a setting: its key, its source, and what to write instead.
 #[derive(Debug)]
 pub struct ConfigError {
-    /// `server.listen`, or "" when it is the file as a whole.
+    /// The key, such as `server.listen`; empty for an error of the whole file.
     pub key: String,
-    /// A file, the environment, a flag.
+    /// The source: a file, the environment or the command line.
     pub origin: String,
-    /// What is wrong and what to write instead.
+    /// The fault, and what to write instead.
     pub remedy: String,
 }
 
@@ -159,12 +160,12 @@ impl Config {
     /// # Errors
     /// The first setting that is malformed, insecure or missing.
     pub fn parse(settings: &Settings, sources: &Sources) -> Result<Self, ConfigError> {
-        let at = |key: &'static str| At { key, sources };
+        let at = |key: &'static str| SettingRef { key, sources };
         let server = &settings.server;
         let profile =
             at("profile").one_of(&settings.profile, &[("default", Profile::Default), ("fapi2", Profile::Fapi2)])?;
-        let Public { listen, tls, issuer } = listening::public(settings, sources, profile)?;
-        let Chosen { database, by_default: database_by_default, url_file: database_url_file } =
+        let PublicListener { listen, tls, issuer } = listening::public(settings, sources, profile)?;
+        let DatabaseChoice { database, by_default: database_by_default, url_file: database_url_file } =
             database::database(settings, sources)?;
         let embedded = matches!(database, Database::Sqlite(_));
         let sealing_key_file = match &settings.keys.sealing_key_file {
@@ -183,7 +184,7 @@ impl Config {
         let limits = &server.deadlines;
         let token_ttl = at("token.ttl").span(&settings.token.ttl)?;
         if !(1..=86400).contains(&token_ttl.seconds()) {
-            return Err(at("token.ttl").wrong("from 1s to 24h; a longer-lived token cannot be taken back in time"));
+            return Err(at("token.ttl").wrong("write a lifetime from 1s to 24h"));
         }
         let (token_alg, fully_specified) = token_alg(settings, profile, sources)?;
         let deadline = |key: &'static str, text: &str| at(key).span(text).map(Span::duration);
@@ -205,11 +206,11 @@ impl Config {
             jwks_uri_allow: at("clients.jwks_uri_allow").each(
                 &settings.clients.jwks_uri_allow,
                 "an address, a network or a host name, such as 10.0.0.0/8 or keys.internal",
-                Allowed::parse,
+                AllowedTarget::parse,
             )?,
             jwks_uri_ca_file: optional(&settings.clients.jwks_uri_ca_file),
             behind_proxy: server.cleartext == "behind-proxy",
-            max_connections: at("server.max_connections").within(server.max_connections, 1, 1_000_000)?,
+            max_connections: at("server.max_connections").in_range(server.max_connections, 1, 1_000_000)?,
             overload_delay: at("server.overload_delay").delay(&server.overload_delay)?,
             deadlines: Deadlines {
                 first_byte: deadline("server.deadlines.first_byte", &limits.first_byte)?,
@@ -224,7 +225,7 @@ impl Config {
             database,
             database_by_default,
             database_url_file,
-            database_max_connections: at("database.max_connections").within(
+            database_max_connections: at("database.max_connections").in_range(
                 settings.database.max_connections,
                 2,
                 1000,
@@ -238,15 +239,15 @@ impl Config {
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
             dpop_require_nonce: settings.dpop.require_nonce,
             sealing_key_file,
-            // One that was named may stand on a mount that is missing: a key made there would be lost with it.
+            // A named file may be on a missing mount. A key made there would be lost.
             make_sealing_key: embedded && settings.keys.sealing_key_file.as_os_str().is_empty(),
             argon2: Self::argon2(settings, sources)?,
-            // More threads than this only wait for memory.
+            // More threads would only wait for memory.
             hashing_threads: match settings.secrets.threads {
                 0 => cores.min(8),
                 threads => usize::from(threads),
             },
-            hashing_queue: at("secrets.queue").within(u32::from(settings.secrets.queue), 1, 65535)? as usize,
+            hashing_queue: at("secrets.queue").in_range(u32::from(settings.secrets.queue), 1, 65535)? as usize,
             basic_reading: at("secrets.basic_reading").one_of(
                 &settings.secrets.basic_reading,
                 &[("tolerant", BasicReading::Tolerant), ("strict", BasicReading::Strict)],
@@ -258,24 +259,24 @@ impl Config {
         })
     }
 
-    /// What new hashes cost, whatever is wrong with other settings.
+    /// Parses the cost of new hashes alone, whatever is wrong with other settings.
     ///
     /// # Errors
-    /// When it is malformed, below the floor or above the ceiling.
+    /// When the setting is malformed, below the minimum or above the maximum.
     pub fn argon2(settings: &Settings, sources: &Sources) -> Result<HashParams, ConfigError> {
         HashParams::from_str(&settings.secrets.argon2).map_err(|error| {
-            At { key: "secrets.argon2", sources }.wrong(&format!("{error}; write \"m=19456,t=2,p=1\" or more"))
+            SettingRef { key: "secrets.argon2", sources }.wrong(&format!("{error}; write \"m=19456,t=2,p=1\" or more"))
         })
     }
 
-    /// The issuer; where none was set, the default of the default port.
+    /// Returns the issuer, or the default for the bound address when none is set.
     #[must_use]
     pub fn issuer_or(&self, bound: SocketAddr) -> Issuer {
         let default = || format!("http://{bound}").parse::<Issuer>();
         self.issuer.clone().map_or_else(default, Ok).unwrap_or_default()
     }
 
-    /// What tokens are like when nothing else says.
+    /// Returns the defaults of tokens.
     #[must_use]
     pub fn defaults(&self, issuer: &Issuer) -> Defaults {
         let audience = self.token_audience.as_deref().unwrap_or(issuer.as_str());
@@ -284,12 +285,12 @@ impl Config {
 }
 
 #[derive(Clone, Copy)]
-struct At<'a> {
+struct SettingRef<'a> {
     key: &'static str,
     sources: &'a Sources,
 }
 
-impl At<'_> {
+impl SettingRef<'_> {
     fn wrong(&self, remedy: &str) -> ConfigError {
         ConfigError { key: self.key.to_owned(), origin: self.sources.origin(self.key), remedy: remedy.to_owned() }
     }
@@ -298,7 +299,7 @@ impl At<'_> {
         text.parse().map_err(|_| self.wrong(&format!("`{text}` is not {expected}")))
     }
 
-    /// Parses each entry of a list; the one that is wrong is named.
+    /// Parses each entry of a list. An error names the entry.
     fn each<T>(
         &self,
         entries: &[String],
@@ -320,7 +321,7 @@ impl At<'_> {
         text.parse().map_err(|error: SpanError| self.wrong(&error.to_string()))
     }
 
-    /// A delay that a queue of requests may have.
+    /// Parses a delay from 10 ms to 60 s.
     fn delay(&self, text: &str) -> Result<Duration, ConfigError> {
         let delay = humantime::parse_duration(text).ok();
         delay
@@ -334,7 +335,7 @@ impl At<'_> {
         found.ok_or_else(|| self.wrong(&format!("`{text}` is not one of {}", names())))
     }
 
-    fn within(&self, number: u32, least: u32, most: u32) -> Result<u32, ConfigError> {
+    fn in_range(&self, number: u32, least: u32, most: u32) -> Result<u32, ConfigError> {
         if (least..=most).contains(&number) {
             Ok(number)
         } else {
@@ -343,9 +344,9 @@ impl At<'_> {
     }
 }
 
-/// How tokens are signed, and whether Ed25519 goes by the name that RFC 9864 section 2.2 gives it; the keys are the same.
+/// Parses the signing algorithm, and whether Ed25519 has the name of RFC 9864 section 2.2; the keys are the same.
 fn token_alg(settings: &Settings, profile: Profile, sources: &Sources) -> Result<(Alg, bool), ConfigError> {
-    let at = At { key: "token.alg", sources };
+    let at = SettingRef { key: "token.alg", sources };
     let fully_specified = settings.token.alg == "Ed25519";
     let name = if fully_specified { Alg::EdDsa.as_str() } else { &settings.token.alg };
     let alg: Alg = name.parse().map_err(|error: KeyError| at.wrong(&error.to_string()))?;
@@ -355,8 +356,8 @@ fn token_alg(settings: &Settings, profile: Profile, sources: &Sources) -> Result
     Ok((alg, fully_specified))
 }
 
-fn registry(settings: &Settings, sources: &Sources) -> Result<Terms, ConfigError> {
-    let at = |key: &'static str| At { key, sources };
+fn registry(settings: &Settings, sources: &Sources) -> Result<RegistryOptions, ConfigError> {
+    let at = |key: &'static str| SettingRef { key, sources };
     let poll = humantime::parse_duration(&settings.registry.poll).ok();
     let poll = poll.filter(|poll| (Duration::from_millis(50)..=Duration::from_secs(30)).contains(poll));
     let max_clock_skew = at("database.max_clock_skew").span(&settings.database.max_clock_skew)?;
@@ -367,7 +368,7 @@ fn registry(settings: &Settings, sources: &Sources) -> Result<Terms, ConfigError
     if reload.seconds() < 10 {
         return Err(at("registry.reload").wrong("at least 10s; it reads every client"));
     }
-    Ok(Terms {
+    Ok(RegistryOptions {
         max_stale: at("registry.max_stale").span(&settings.registry.max_stale)?.duration(),
         poll: poll.ok_or_else(|| at("registry.poll").wrong("from 50ms to 30s, such as 250ms"))?,
         max_clock_skew: max_clock_skew.duration(),
@@ -376,10 +377,10 @@ fn registry(settings: &Settings, sources: &Sources) -> Result<Terms, ConfigError
     })
 }
 
-/// Reads a secret from a file, the line end aside.
+/// Reads a secret from a file, without the line end.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the file cannot be read.
 pub fn read_secret(path: &Path) -> std::io::Result<String> {
     Ok(fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned())
 }

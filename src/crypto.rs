@@ -1,4 +1,5 @@
-//! Floor 0: client secrets, their tags, sealing of private keys, random bytes. JOSE and X.509 are the crate `jose`.
+//! Floor 0: client secrets and their tags, sealing of private keys, random bytes. Re-exports JOSE and X.509 of the
+//! crate `jose`.
 
 pub mod seal;
 pub mod secret;
@@ -10,23 +11,23 @@ use std::cell::RefCell;
 
 use aws_lc_rs::{hmac, rand};
 
-/// The system's random generator failed. Nothing that needs chance may go on.
+/// Failure of the operating system's random generator. The caller refuses its request.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the operating system gave no random bytes")]
 pub struct NoEntropy;
 
-/// Fills an array from the operating system's generator.
+/// Returns `N` random bytes of the operating system's generator.
 ///
 /// # Errors
-/// [`NoEntropy`] when the generator fails; callers refuse rather than fall back.
+/// [`NoEntropy`] when the generator fails. There is no fallback.
 pub fn random<const N: usize>() -> Result<[u8; N], NoEntropy> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| NoEntropy)?;
     Ok(bytes)
 }
 
-/// Sixteen random bytes that tell one thing from another. They need not stay secret, so many are drawn at once: asking the
-/// generator for each costs more than the MAC of a secret.
+/// Returns sixteen random bytes that identify something and need not stay secret. They are drawn 64 ids at a time,
+/// since one call of the generator costs more than the MAC of a secret.
 ///
 /// # Errors
 /// [`NoEntropy`].
@@ -43,14 +44,14 @@ pub fn random_id() -> Result<[u8; 16], NoEntropy> {
     })
 }
 
-/// Compares without telling by its time where two byte strings differ.
+/// Compares two byte strings in constant time.
 #[must_use]
 pub fn equal(a: &[u8], b: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
-/// The first `N` bytes of the HMAC-SHA-256 of the `parts`, one after the other (RFC 2104 section 5: truncation keeps the
-/// leftmost bits). `key` is one of HMAC-SHA-256.
+/// Returns the first `N` bytes of the HMAC-SHA-256 of the concatenated `parts` (RFC 2104 section 5: truncation keeps
+/// the leftmost bits). `key` must be a key of HMAC-SHA-256.
 #[must_use]
 pub fn hmac_sha256<const N: usize>(key: &hmac::Key, parts: &[&[u8]]) -> [u8; N] {
     const { assert!(N <= 32, "HMAC-SHA-256 has 32 bytes") };

@@ -1,17 +1,21 @@
 //! grantd, an OAuth 2.0 authorization server for machines.
 //!
-//! Each folder is a part of one floor. A module uses what stands below its floor, and its own floor where no file needs
-//! itself. From the lowest:
+//! Each folder is a part of one floor. A module uses the floors below its own, and its own floor as long as no file
+//! depends on itself. From the lowest:
 //!
-//! - floor 0: [`crypto`] has client secrets, sealing and random bytes, and the crate `jose` with JSON, JWT, JWK and X.509
-//! - floor 1: [`model`] has the nouns: client, credential, resource, scope, time
-//! - floor 2: [`store`] is the only place with SQL
-//! - floor 3: [`state`] knows what is true now: registry, signing keys, key sets of clients, the argon2 lane, throttling
-//! - floor 4: [`protocol`] answers by the RFCs, `admin` has the use cases of administration
-//! - floor 5: [`http`] has the routes and writes the answers, [`transport`] has the sockets, TLS and outbound requests
-//! - floor 6: [`config`], [`telemetry`], [`serve`] and [`cli`] know the process
+//! - floor 0: [`crypto`] contains client secrets, sealing and random bytes, and re-exports the crate `jose`: JSON, JWT,
+//!   JWK and X.509
+//! - floor 1: [`model`] contains the nouns, such as client, credential, resource, scope, time
+//! - floor 2: [`store`] contains all SQL
+//! - floor 3: [`state`] holds the state in memory: registry, signing keys, JWK Sets of clients, the argon2 lane,
+//!   throttling
+//! - floor 4: [`protocol`] implements the RFCs, `admin` the use cases of administration
+//! - floor 5: [`http`] contains the routes and writes the responses, [`transport`] the sockets, TLS and outbound
+//!   requests
+//! - floor 6: [`config`], [`telemetry`], [`serve`] and [`cli`] are the process: settings, log and metrics, start and
+//!   stop, commands
 //!
-//! Start with [`protocol::AuthorizationServer::token`], which is one token request from its first check to the signature.
+//! Start with [`protocol::AuthorizationServer::token`]: one token request, from its first check to the signature.
 #![forbid(unsafe_code)]
 
 mod admin;

@@ -1,4 +1,4 @@
-//! Parse, run, print what went wrong, exit.
+//! Entry point: parses the arguments, runs the command, prints an error, exits.
 
 #[cfg(target_env = "musl")]
 #[global_allocator]

@@ -1,4 +1,5 @@
-//! Floor 1: the nouns. Each can only be made in a form that is right, so nobody above checks again.
+//! Floor 1: the nouns, such as client, credential and resource. A value that is checked is checked when its type is
+//! made.
 
 pub mod certificate;
 pub mod claims;

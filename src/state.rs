@@ -1,4 +1,5 @@
-//! Floor 3: what is known now. The registry and its feed, signing keys, key sets of clients, the argon2 lane, throttling.
+//! Floor 3: state in memory. The registry and its feed, signing keys, JWK Sets of clients, the argon2 lane, throttling,
+//! load shedding.
 
 pub mod client_jwks;
 pub mod hashing;

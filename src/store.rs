@@ -1,9 +1,9 @@
-//! The database: one concrete enum over two pools, each SQL text written once and true on both.
+//! Floor 2, the only place with SQL: one enum over two connection pools. Each SQL text stands once and is true on both
+//! databases.
 //!
-//! Methods are atomic facts; no transaction leaves this module. Everything has a deadline on our side of the wire,
-//! since neither a dead peer nor a locked table would otherwise ever answer.
+//! Each method is one transaction or statement; no transaction leaves this module. Every exchange has a deadline in
+//! this process, since neither a dead peer nor a locked table answers.
 
-mod applied;
 pub mod changes;
 mod checkup;
 pub mod client_certs;
@@ -15,11 +15,14 @@ mod error;
 mod health;
 pub mod hints;
 pub mod keys;
+pub mod last_used;
 mod locks;
+mod migration_status;
 pub mod migrations;
 mod origin;
 pub mod pooling;
 mod refusal;
+pub mod replay_cache;
 pub mod resources;
 pub mod revoked;
 mod rows;
@@ -28,12 +31,10 @@ pub mod secrets;
 mod seeds;
 pub mod servers;
 mod session;
-pub mod spending;
+pub mod spend_queue;
 pub mod spent;
-pub mod spent_here;
 mod statement;
 pub mod tag_keys;
-pub mod uses;
 
 use std::fmt;
 use std::path::Path;
@@ -51,16 +52,16 @@ use crate::model::time::UnixTime;
 use health::Health;
 use origin::Origin;
 use pooling::Pooling;
-use servers::{Reached, given_up, ours};
+use servers::{ServerSelection, take_from_pool, with_defaults};
 use session::{Row, Session, within};
-use spending::Spending;
+use spend_queue::SpendQueue;
 use statement::{Value, query, query_as};
 
 pub use database::Database;
 pub use error::StoreError;
 pub use refusal::Refusal;
 
-/// Evaluates a body against whichever database we hold.
+/// Evaluates a body with the PostgreSQL or the SQLite variant of an enum.
 macro_rules! on {
     ($enum:ident, $it:expr, $database:ident => $body:expr) => {
         match $it {
@@ -71,15 +72,15 @@ macro_rules! on {
 }
 pub(crate) use on;
 
-/// The present second, not that in which the transaction began.
+/// SQL for the present second, and not the second in which the transaction began.
 macro_rules! postgres_clock {
     () => {
         "floor(extract(epoch from clock_timestamp()))::bigint"
     };
 }
 
-/// Runs something that writes under the deadline, again when the database asks for another try.
-macro_rules! repeated {
+/// Runs a write within the deadline, and again when the database asks for another try.
+macro_rules! retried {
     ($store:expr, $attempt:expr) => {{
         let mut tries = 0;
         let written = $crate::store::session::within(async {
@@ -91,18 +92,18 @@ macro_rules! repeated {
                 }
             }
         });
-        $store.concluded(written.await).await
+        $store.finish_write(written.await).await
     }};
 }
-use repeated;
+use retried;
 
-/// Runs a transaction on a connection of its own: `transaction!(store, |tx| { … })`, where the block returns a
-/// `Result<_, StoreError>`, may `return` one, and has no effect but through `tx`, since it may run more than once.
+/// Runs a transaction on a connection of its own: `transaction!(store, |tx| { … })`. The block returns a `Result<_,
+/// StoreError>` and may `return` one. It may run more than once, so it has no effect but through `tx`.
 ///
-/// A macro and no function, because what an async closure borrows keeps its future from being `Send`.
+/// A macro, because an async closure that borrows would make the future not `Send`.
 macro_rules! transaction {
     ($store:expr, |$tx:ident| $body:block) => {
-        $crate::store::repeated!($store, async {
+        $crate::store::retried!($store, async {
             let session = $store.connect().await?;
             let mut transaction =
                 $crate::store::session::Transaction::begin(session, $store.pooling(), $store.queries.clone()).await?;
@@ -121,8 +122,8 @@ macro_rules! transaction {
 }
 pub(crate) use transaction;
 
-/// Runs one statement on a connection of the pool: `pooled!(store, |connection, named| …)`. Behind a pooler of transactions
-/// the statement gets one of its own, and no name.
+/// Runs one statement on a connection of the pool: `pooled!(store, |connection, named| …)`. Behind a transaction pooler
+/// the statement gets a transaction of its own and no name.
 macro_rules! pooled {
     ($store:expr, |$connection:ident, $named:ident| $statement:expr) => {{
         $store.queries.inc();
@@ -133,7 +134,7 @@ macro_rules! pooled {
                     let ($connection, $named) = (&mut *acquired, true);
                     async { $statement }.await
                 }
-                // Boxed, so that statements without a pooler have no room for it.
+                // Boxed, so that the futures of statements without a pooler stay small.
                 Pooling::Transaction => Box::pin(async {
                     let mut transaction = acquired.begin_with(session::BEGIN_PREPARED).await?;
                     let ($connection, $named) = (&mut *transaction, false);
@@ -143,26 +144,26 @@ macro_rules! pooled {
                 })
                 .await,
             };
-            settled(acquired, done)
+            release(acquired, done)
         })
     }};
 }
 
-/// A pool of connections to the database. Opening one needs no server: connections are made when they are used.
+/// Pool of connections to the database. Opening it contacts no server; connections are made when they are used.
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
     origin: Arc<Origin>,
-    spending: Arc<Spending>,
-    /// Statements sent, for `grantd_database_queries_total`.
+    spend_queue: Arc<SpendQueue>,
+    /// Number of statements sent, for `grantd_database_queries_total`.
     pub queries: Counter,
-    /// Whether what should be written can be.
+    /// Outcome of the last writes.
     pub health: Arc<Health>,
 }
 
 #[derive(Debug, Clone)]
 enum Pool {
-    Postgres(PgPool, Arc<Reached>),
+    Postgres(PgPool, Arc<ServerSelection>),
     Sqlite(SqlitePool, Arc<Path>),
 }
 
@@ -173,37 +174,37 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store without connecting.
+    /// Makes the store without connecting.
     #[must_use]
     pub fn open(database: &Database, max_connections: u32) -> Self {
         let origin = Arc::new(Origin::default());
         let pool = match database {
             Database::Postgres(servers) => {
-                let reached = Arc::new(Reached::new(servers, Arc::clone(&origin)));
-                let (checking, outdating) = (Arc::clone(&reached), Arc::clone(&origin));
+                let selection = Arc::new(ServerSelection::new(servers, Arc::clone(&origin)));
+                let (checking, outdating) = (Arc::clone(&selection), Arc::clone(&origin));
                 let pool = PgPoolOptions::new()
                     .max_connections(max_connections)
                     .acquire_timeout(DEADLINE)
                     .max_lifetime(LIFETIME)
-                    // By itself the pool asks each connection whether it is still there, which is an exchange as long as
-                    // that of an insert. One that was in use just now is believed.
+                    // The pool's own test before each use is an exchange as long as an insert. A connection that was
+                    // used just now is not tested.
                     .test_before_acquire(false)
                     .before_acquire(move |connection, about| {
-                        let outdated = outdating.outdates(about.age);
-                        Box::pin(async move { Ok(!outdated && session::is_there(connection, about.idle_for).await?) })
+                        let outdated = outdating.is_outdated(about.age);
+                        Box::pin(async move { Ok(!outdated && session::is_alive(connection, about.idle_for).await?) })
                     })
                     .after_connect(move |connection, _| {
                         let checking = Arc::clone(&checking);
                         Box::pin(async move { checking.prepare(connection).await.map(drop) })
                     })
-                    .connect_lazy_with(ours(&servers.first));
-                Pool::Postgres(pool, reached)
+                    .connect_lazy_with(with_defaults(&servers.first));
+                Pool::Postgres(pool, selection)
             }
             Database::Sqlite(path) => {
                 let path: Arc<Path> = path.as_path().into();
                 let options = SqliteConnectOptions::new()
                     .filename(&path)
-                    // A file that is not there was deleted, moved, or never made on purpose.
+                    // A missing file was deleted or moved, or was never created: `make_database` creates it.
                     .create_if_missing(false)
                     .foreign_keys(true)
                     .journal_mode(SqliteJournalMode::Wal)
@@ -215,20 +216,20 @@ impl Store {
                     .max_connections(max_connections)
                     .acquire_timeout(DEADLINE)
                     .before_acquire(move |_, about| {
-                        let looked = looking.look(&looked_at).map(|()| !looking.outdates(about.age));
+                        let looked = looking.check_file(&looked_at).map(|()| !looking.is_outdated(about.age));
                         Box::pin(async move { looked.map_err(|error| sqlx::Error::Io(std::io::Error::other(error))) })
                     })
                     .connect_lazy_with(options);
                 Pool::Sqlite(pool, path)
             }
         };
-        // SQLite writes one after the other anyway.
+        // SQLite allows one writer at a time.
         let turns = if matches!(pool, Pool::Postgres(..)) { 2 } else { 1 };
-        let spending = Arc::new(Spending::new(turns));
-        Self { pool, origin, spending, queries: Counter::default(), health: Arc::default() }
+        let spend_queue = Arc::new(SpendQueue::new(turns));
+        Self { pool, origin, spend_queue, queries: Counter::default(), health: Arc::default() }
     }
 
-    /// The database's own clock, which decides what is over for all replicas.
+    /// Returns the time by the database's clock, which decides for all replicas what has expired.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -241,7 +242,7 @@ impl Store {
         Ok(UnixTime(rows.first().map_or(0, |(now,)| *now)))
     }
 
-    /// The present second by the database's clock, as an expression inside a statement.
+    /// SQL expression for the present second by the database's clock.
     pub(crate) fn clock_sql(&self) -> &'static str {
         match &self.pool {
             Pool::Postgres(..) => postgres_clock!(),
@@ -258,56 +259,56 @@ impl Store {
         }
     }
 
-    /// Closes every connection, so that nothing is left half written.
+    /// Closes every connection.
     pub async fn close(&self) {
         on!(Pool, &self.pool, pool => pool.close().await);
     }
 
-    /// A connection outside the pool.
+    /// Opens a connection outside the pool.
     pub(crate) async fn session(&self) -> Result<Session, StoreError> {
         within(self.connect()).await
     }
 
     async fn connect(&self) -> Result<Session, StoreError> {
         match &self.pool {
-            // Boxed: it is rare, and everything that may connect would grow by it.
-            Pool::Postgres(pool, reached) => match Box::pin(reached.connect(pool)).await {
-                Err(error) if error.is_out_of_connections() => given_up(pool, error).await.map(Session::Postgres),
-                reached => reached.map(Session::Postgres),
+            // Boxed: connecting is rare, and every future that may connect would grow by it.
+            Pool::Postgres(pool, selection) => match Box::pin(selection.connect(pool)).await {
+                Err(error) if error.is_out_of_connections() => take_from_pool(pool, error).await.map(Session::Postgres),
+                selection => selection.map(Session::Postgres),
             },
             Pool::Sqlite(pool, path) => {
-                self.origin.look(path)?;
+                self.origin.check_file(path)?;
                 Ok(Session::Sqlite(pool.connect_options().connect().await?))
             }
         }
     }
 
-    /// What stands between grantd and the database.
+    /// The kind of pooler between grantd and the database.
     #[must_use]
     pub fn pooling(&self) -> Pooling {
         match &self.pool {
-            Pool::Postgres(_, reached) => reached.pooling,
+            Pool::Postgres(_, selection) => selection.pooling,
             Pool::Sqlite(..) => Pooling::Session,
         }
     }
 
-    /// Compares the file of an embedded database with the one that is in use.
+    /// Checks that the file of an embedded database is still the one in use.
     ///
     /// # Errors
     /// [`StoreError::Missing`].
-    pub(crate) fn look(&self) -> Result<(), StoreError> {
+    pub(crate) fn check_file(&self) -> Result<(), StoreError> {
         match &self.pool {
             Pool::Postgres(..) => Ok(()),
-            Pool::Sqlite(_, path) => self.origin.look(path),
+            Pool::Sqlite(_, path) => self.origin.check_file(path),
         }
     }
 
-    /// Whether a connection of this age may lead to a database that is no longer the one in use.
-    pub(crate) fn outdates(&self, age: Duration) -> bool {
-        self.origin.outdates(age)
+    /// Whether a connection of this age may lead to a former server or file.
+    pub(crate) fn is_outdated(&self, age: Duration) -> bool {
+        self.origin.is_outdated(age)
     }
 
-    /// Returns when connections are to be made anew.
+    /// Returns when connections have to be made anew.
     pub(crate) async fn moved(&self) {
         self.origin.moved().await;
     }
@@ -320,9 +321,9 @@ impl Store {
         .await
     }
 
-    /// Runs a statement that writes on a connection of the pool, and returns the number of rows that it touched.
+    /// Runs a write on a connection of the pool, and returns the number of rows that it changed.
     pub(crate) async fn execute(&self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
-        repeated!(self, async {
+        retried!(self, async {
             pooled!(self, |connection, named| {
                 let done = query(sql, values)?.persistent(named).execute(connection).await;
                 done.map(|done| done.rows_affected())
@@ -330,37 +331,37 @@ impl Store {
         })
     }
 
-    /// Runs a statement that writes, and returns rows, on a connection of the pool. The text is made at run time, out of
-    /// nothing but placeholders.
+    /// Runs a write on a connection of the pool, and returns its rows. The text is made at run time from placeholders
+    /// alone.
     pub(crate) async fn write_returning<R: Row>(
         &self,
         sql: impl SqlSafeStr,
         values: &[Value],
     ) -> Result<Vec<R>, StoreError> {
         let sql = sql.into_sql_str();
-        repeated!(self, async {
+        retried!(self, async {
             pooled!(self, |connection, named| {
                 query_as(sql.clone(), values)?.persistent(named).fetch_all(connection).await
             })
         })
     }
 
-    /// Names the holder of a lock that a write waited for, and notes what became of the write.
-    async fn concluded<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Records the outcome of a write, and adds the holder of a lock that it waited for.
+    async fn finish_write<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
         let written = match written {
-            Err(StoreError::Locked(said)) => Err(StoreError::Locked(self.who_holds(said).await)),
+            Err(StoreError::Locked(said)) => Err(StoreError::Locked(self.lock_holders_or(said).await)),
             other => other,
         };
         let only_reads = matches!(written, Err(StoreError::ReadOnly));
         if only_reads && self.health.trouble().is_none() {
-            // A primary that was demoted keeps its connections, and the feed may have one of them.
-            self.origin.doubt();
+            // A demoted primary keeps its connections, and the feed may have one of them.
+            self.origin.outdate_all();
         }
-        self.health.written(written)
+        self.health.record(written)
     }
 
-    /// Whom a write waited for, or what the database said of it.
-    async fn who_holds(&self, said: String) -> String {
+    /// Returns the sessions that hold locks, or else the database's message.
+    async fn lock_holders_or(&self, said: String) -> String {
         match self.lock_holders().await {
             Ok(holders) if !holders.is_empty() => holders.join("; "),
             Ok(_) => said,
@@ -369,8 +370,8 @@ impl Store {
     }
 }
 
-/// Gives a connection back to its pool, or drops it when it may lead to a primary that was demoted.
-fn settled<DB: sqlx::Database, T>(
+/// Returns a connection to its pool, or drops it after an error that may come from a demoted primary.
+fn release<DB: sqlx::Database, T>(
     mut connection: PoolConnection<DB>,
     done: Result<T, sqlx::Error>,
 ) -> Result<T, StoreError> {
@@ -381,17 +382,18 @@ fn settled<DB: sqlx::Database, T>(
     done
 }
 
-/// Waits a little before another try, longer each time, and not as long as the other side of the conflict does.
+/// Waits before another try: longer each time, with a random part, so that the two sides of a conflict do not meet
+/// again.
 async fn pause(tries: u32) {
     let random = random::<1>().map_or(0, |[byte]| u64::from(byte % 16));
     tokio::time::sleep(Duration::from_millis(u64::from(tries) * 10 + random)).await;
 }
 
-/// How long any exchange with the database may take.
+/// Deadline of an exchange with the database.
 pub const DEADLINE: Duration = Duration::from_secs(3);
-/// Connections to a primary that was demoted live on; none is kept for long.
+/// Maximum age of a connection: those to a demoted primary stay open.
 const LIFETIME: Duration = Duration::from_mins(1);
-/// How often a transaction is tried that the database refuses because of concurrent ones.
+/// Maximum number of tries of a transaction that the database refuses because of concurrent ones.
 const TRIES: u32 = 5;
-/// How long SQLite waits for another writer: less than the deadline, so that the error says what it waited for.
+/// Time for which SQLite waits for another writer. It is shorter than the deadline, so that the error names the lock.
 const BUSY: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! What operators see: structured events as JSON or text, and metrics.
+//! Log and metrics: structured events as JSON or text, and the metrics.
 
 mod filter;
 mod json;
@@ -19,17 +19,17 @@ use lines::{Lines, Writer};
 
 pub use filter::Filter;
 
-/// Logging in progress. Dropping it writes the last lines.
+/// The running log. Dropping it writes the last lines.
 pub struct Logging {
     _writer: Writer,
     pub(in crate::telemetry) lines: Lines,
 }
 
-/// Starts logging: to stdout for a daemon, to stderr for a command whose stdout is data. No level shows a secret: types
-/// that hold one do not print it.
+/// Starts logging: to stdout for a daemon, to stderr for a command whose stdout is data. No level shows a secret, since
+/// types that contain one do not print it.
 ///
 /// # Errors
-/// When the system gives no thread to write with.
+/// When the writing thread cannot be started.
 pub fn start(format: LogFormat, daemon: bool, filter: Filter) -> io::Result<Logging> {
     let terminal = if daemon { io::stdout().is_terminal() } else { io::stderr().is_terminal() };
     let json = match format {
@@ -40,7 +40,7 @@ pub fn start(format: LogFormat, daemon: bool, filter: Filter) -> io::Result<Logg
     let (lines, writer) = if daemon { Lines::to(io::stdout())? } else { Lines::to(io::stderr())? };
     let Filter { events: filter, silent } = filter;
     if daemon && silent {
-        // The one thing that is still told; the reader of stderr may have gone.
+        // The only message with the log off. A failed write to stderr is ignored.
         drop(writeln!(io::stderr(), "grantd: RUST_LOG switches the log off: no event is written"));
     }
     if json {
@@ -49,7 +49,7 @@ pub fn start(format: LogFormat, daemon: bool, filter: Filter) -> io::Result<Logg
         let text = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
         text.with_target(false).with_ansi(terminal).fmt_fields(printable::fields()).init();
     }
-    // A panic is an event like any other. Its message may quote input, so only its place is told.
+    // A panic is logged as an event. Its message may quote input, so only its location is logged.
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
         tracing::error!(event = Event::Internal.as_str(), reason = "panic", at);

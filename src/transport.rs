@@ -1,4 +1,4 @@
-//! Floor 5: sockets. The listener with its deadlines, TLS, and requests to hosts of clients.
+//! Floor 5: sockets. The listener with its deadlines, TLS, and outbound requests for JWK Sets.
 
 pub mod fetch;
 pub mod listener;

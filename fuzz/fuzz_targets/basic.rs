@@ -1,4 +1,4 @@
-//! The credential of a request: HTTP Basic beside any form, in both readings.
+//! Fuzz target of credentials: HTTP Basic with any form, in both readings.
 //!
 //! The input is the Authorization field on the first line and the form after it.
 
@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     let authorization = lines.next().unwrap_or_default();
     let Ok(form) = Form::parse(lines.next().unwrap_or_default()) else { return };
 
-    // By the form alone, one reading: it was decoded already.
+    // A credential in the form has one reading: the form was decoded already.
     for reading in [BasicReading::Tolerant, BasicReading::Strict] {
         if let Some(presented) = read(&HeaderMap::new(), &form, reading) {
             assert_eq!(presented.method, AuthMethod::ClientSecretPost);
@@ -36,7 +36,7 @@ fuzz_target!(|input: &[u8]| {
         assert!(form.one("client_id").is_ok_and(|id| id.is_none_or(|id| id == presented.client_id)));
         assert_eq!(form.one("client_secret"), Ok(None), "two secrets in one request");
     }
-    // What is strictly right is the first thing that the tolerant reading tries.
+    // The first reading of the tolerant mode is that of the strict mode.
     if let Some(strict) = strict {
         let tolerant = tolerant.expect("tolerant is no stricter than strict");
         assert_eq!(strict.readings.len(), 1);
@@ -55,7 +55,7 @@ struct Secrets {
     readings: Vec<Arc<ClientSecret>>,
 }
 
-/// Reads the credential, and checks what holds of every one.
+/// Reads the credential, and checks the invariants of every credential.
 fn read(headers: &HeaderMap, form: &Form, reading: BasicReading) -> Option<Secrets> {
     let presented = presented(headers, form, reading, None, &|_| true).ok()?;
     // Assertions have a target of their own.

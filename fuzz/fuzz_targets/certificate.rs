@@ -1,4 +1,4 @@
-//! Certificates: whatever is read is within bounds, and is known by its own names and by no others.
+//! Fuzz target of certificates: a parsed certificate is within bounds, and matches its own names and no others.
 
 #![no_main]
 
@@ -23,13 +23,13 @@ fuzz_target!(|der: &[u8]| {
             AlternativeName::Email(mailbox) => ("san_email", mailbox.to_string()),
         };
         assert!(value.bytes().all(|byte| byte.is_ascii_graphic()), "{value:?}");
-        // Not every name can be registered. One that can is found.
+        // Not every name can be registered. A registered one matches.
         if let Ok(registered) = RegisteredCertificate::parse(kind, &value) {
             assert!(registered.matches(&certificate), "{kind} {value}");
         }
     }
 
-    // A subject that is fit to be compared prints so that it can be registered.
+    // A subject that can be compared prints in a form that can be registered.
     let (subject, printed) = (certificate.subject(), certificate.subject().to_string());
     assert!(!printed.contains(char::is_control), "{printed:?}");
     if let Ok(registered) = RegisteredCertificate::parse("subject_dn", &printed) {

@@ -1,4 +1,4 @@
-//! The Client-Cert header field: one line, one byte sequence, one certificate.
+//! Fuzz target of the Client-Cert header field: one line, one byte sequence, one certificate.
 //!
 //! The input is the field's lines.
 

@@ -1,4 +1,4 @@
-//! Distinguished names: what is read is the same as itself and as what it prints, and matching has two sides.
+//! Fuzz target of distinguished names: a name equals itself and its printed form, and matching is symmetric.
 //!
 //! The input is two names, one a line.
 
@@ -18,14 +18,14 @@ fuzz_target!(|text: &str| {
     }
 });
 
-/// Reads a name, and checks what holds of every one.
+/// Reads a name, and checks the invariants of every name.
 fn read(text: &str) -> Option<DistinguishedName> {
     let name: DistinguishedName = text.parse().ok()?;
     assert!(text.len() <= DistinguishedName::MAX_LENGTH);
     assert!(name.matches(&name), "what can match nothing is not read");
     let printed = name.to_string();
     assert!(!printed.contains(char::is_control), "{printed:?}");
-    // What it prints may be longer than what is read: every comma has a backslash.
+    // The printed form may be longer than the input, since every comma gets a backslash.
     if printed.len() <= DistinguishedName::MAX_LENGTH {
         let again: DistinguishedName = printed.parse().expect("what we print, we read");
         assert!(again.matches(&name), "{printed}");

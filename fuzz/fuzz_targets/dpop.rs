@@ -1,6 +1,8 @@
-//! DPoP proofs: what is taken names the key that signed it, is for our URL and of our time, and is remembered for longer.
+//! Fuzz target of DPoP proofs: an accepted proof names the key that signed it, is for the configured URL and the
+//! present time, and its `jti` is remembered for longer.
 //!
-//! The input is a proof; it is also taken for claims, which are signed with the key of RFC 8037, since no fuzzer can.
+//! The input is a proof. It is also used as claims, which are signed with the key of RFC 8037, since the fuzzer cannot
+//! sign.
 
 #![no_main]
 
@@ -32,7 +34,7 @@ fuzz_target!(|input: &str| {
 fn read(proof: &str) -> Option<String> {
     assert_eq!(LENIENT.check(&[], false, NOW), Ok(None));
     assert!(LENIENT.check(&[proof, proof], false, NOW).is_err());
-    // No nonce here is one of ours.
+    // No nonce in the input is one of the server's.
     assert!(STRICT.check(&[proof], false, NOW).is_err());
     match LENIENT.check(&[proof], false, NOW) {
         Ok(taken) => {

@@ -1,4 +1,4 @@
-//! The request body as a form: a body that is read has one reading only, and it survives being encoded again.
+//! Fuzz target of request bodies: a form has one reading only, and survives being encoded again.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
     let Ok(form) = Form::parse(body) else { return };
-    // The usual lenient reader repairs what ours refuses; what ours takes, both must read alike.
+    // A lenient reader repairs forms that grantd refuses; forms that grantd accepts are read alike by both.
     let pairs: Vec<(String, String)> = form_urlencoded::parse(body).into_owned().collect();
     assert!(pairs.iter().all(|(name, value)| !name.contains('\0') && !value.contains('\0')));
     holds(&form, &pairs);
@@ -20,7 +20,7 @@ fuzz_target!(|body: &[u8]| {
     holds(&again, &pairs);
 });
 
-/// Asks a form for everything that can be asked of it: it has these pairs and no others.
+/// Checks that a form has these pairs and no others.
 fn holds(form: &Form, pairs: &[(String, String)]) {
     for (name, _) in pairs {
         let values: Vec<&str> = pairs.iter().filter(|(other, _)| other == name).map(|(_, value)| &**value).collect();

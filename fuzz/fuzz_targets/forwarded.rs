@@ -1,4 +1,4 @@
-//! Where a request came from: nobody whom we do not trust has a say in it.
+//! Fuzz target of Forwarded and X-Forwarded-For: only trusted proxies decide the source of a request.
 //!
 //! The input is header fields, one a line: `f` and a value for Forwarded, anything else and a value for X-Forwarded-For.
 
@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
     let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
     let (stranger, proxy): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [10, 0, 0, 1].into());
 
-    // A peer that is no proxy of ours is the source, whatever it says.
+    // A peer that is not a trusted proxy is the source, whatever it claims.
     for peer in [stranger, proxy, "::ffff:192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()] {
         assert_eq!(source(peer, &headers, &[]), peer.to_canonical());
     }
@@ -32,8 +32,8 @@ fuzz_target!(|input: &[u8]| {
     let said = source(proxy, &headers, &trusted);
     assert_eq!(said, said.to_canonical());
 
-    // Our proxy adds whom it saw to one list. Whatever a stranger wrote before it, and in the other list, the answer is
-    // what the proxy says or, where the two lists differ or cannot be read, the proxy.
+    // The proxy appends its peer to one list. Whatever a client wrote before it, and in the other list, the source is
+    // the proxy's peer or, where the lists differ or cannot be read, the proxy.
     let seen: IpAddr = [198, 51, 100, 7].into();
     for (list, hop) in [(FORWARDED, "for=198.51.100.7"), (X_FORWARDED_FOR, "198.51.100.7")] {
         let mut alone: Vec<_> = fields.iter().filter(|(name, _)| *name == list).cloned().collect();

@@ -1,4 +1,4 @@
-//! Issuers, resources and client ids: kept to the letter, and safe in the places that they are put.
+//! Fuzz target of issuers, resources and client ids: kept unchanged, and safe where they are used.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
         assert!(text.is_ascii() && !text.contains(['?', '#', ' ']));
         assert!(text.split('/').nth(2).is_some_and(|authority| !authority.is_empty() && !authority.contains('@')));
         assert_eq!(issuer.is_https(), text.starts_with("https://"));
-        // It becomes routes.
+        // The issuer's path becomes routes.
         let path = issuer.path();
         assert!(path.is_empty() || (path.starts_with('/') && !path.ends_with('/')));
         assert!(!path.contains(['{', '}', '*', ':', '%']));

@@ -1,4 +1,5 @@
-//! Public keys of others, as a JWK, a JWK Set and in PEM: what is read is public, fits its algorithm, and prints as it reads.
+//! Fuzz target of public keys as a JWK, a JWK Set and in PEM: a parsed key is public, fits its algorithm, and prints as
+//! it reads.
 
 #![no_main]
 

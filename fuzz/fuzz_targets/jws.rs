@@ -1,6 +1,6 @@
-//! JWTs that we are sent, of every kind: what is read has one reading, is bounded, and is vouched for by nobody.
+//! Fuzz target of received JWTs of every kind: a parsed JWT has one reading, is bounded, and is unverified.
 //!
-//! The input is a JWT; or a header on the first line and claims after it, of which a JWT is made.
+//! The input is a JWT, or a header on the first line and claims after it, from which a JWT is made.
 
 #![no_main]
 
@@ -32,7 +32,7 @@ fn read(jwt: &str) {
         let kid = jwt.header().kid();
         assert!(kid.is_none_or(|kid| (1..=256).contains(&kid.len()) && !kid.contains(char::is_control)));
         claims(jwt.claims_nobody_vouches_for());
-        // The fuzzer cannot sign for this key; RFC 8037 has its private half, and nothing that signs here.
+        // No input is signed by this key: RFC 8037 prints its private half, and nothing here signs with it.
         let verified = jwt.verify(&KEY);
         assert!(matches!(verified, Ok(_) | Err(JoseError::OtherAlg | JoseError::Signature)));
         assert_eq!(

@@ -1,6 +1,6 @@
-//! argon2id hashes as rows and files have them: whatever is read can be paid for, and prints as it reads.
+//! Fuzz target of argon2id hashes: a parsed hash is within the bounds of cost, and prints as it reads.
 //!
-//! Nothing is verified here; that would be fuzzing argon2, slowly.
+//! Nothing is verified, which would be slow and test argon2 only.
 
 #![no_main]
 

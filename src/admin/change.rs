@@ -1,6 +1,6 @@
-//! Changes of single fields, as a merge patch has them (RFC 7396): a field that is not named keeps its value.
+//! Changes of single fields, as in a merge patch (RFC 7396): a field that is not named keeps its value.
 
-/// A change of one field.
+/// Change of one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Change<T> {
     /// The field keeps its value.
@@ -25,7 +25,7 @@ impl<T> Change<T> {
 }
 
 impl<T> Change<Option<T>> {
-    /// Takes the value away, sets it, or keeps it when there is nothing to set.
+    /// Makes a change that removes the value, sets it, or keeps it when there is nothing to set.
     pub fn of(is_removed: bool, value: Option<T>) -> Self {
         if is_removed || value.is_some() { Self::To(value) } else { Self::Keep }
     }
@@ -37,7 +37,7 @@ impl<T> From<Option<T>> for Change<T> {
     }
 }
 
-/// A list in the order of a table: sorted, each item once.
+/// Sorts a list and removes duplicates, as database tables order it.
 pub(super) fn as_a_table<T: Ord>(mut items: Vec<T>) -> Vec<T> {
     items.sort();
     items.dedup();

@@ -1,4 +1,4 @@
-//! Faults of registrations that can be read, under the configuration of this server.
+//! Faults of registrations under the configuration of this server.
 
 use std::sync::Arc;
 
@@ -6,40 +6,40 @@ use super::Admin;
 use crate::crypto::certificate::Certificate;
 use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
-use crate::model::credential::{Origin, StoredKey, StoredSecret};
+use crate::model::credential::{SecretOrigin, StoredKey, StoredSecret};
 use crate::model::profile::Profile;
 use crate::model::resource::{Resource, TokenTyp};
 use crate::store::secrets::MAX_IMPORTED;
 
-/// A fault of a client or a resource.
+/// Fault of a client or a resource.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistrationFault {
-    #[error("it is known by a name in its certificate, and without server.mtls.client_ca_file no CA vouches for one")]
+    #[error("it authenticates by a name in its certificate, which no CA verifies without server.mtls.client_ca_file")]
     NoClientCa,
     #[error(
-        "it has a certificate, and none comes here: set server.mtls.listen, or server.client_cert_header behind a proxy"
+        "it authenticates by a certificate, and this server receives none: set server.mtls.listen, or server.client_cert_header behind a proxy"
     )]
     NoWayForCertificates,
     #[error("all of its keys have expired")]
     KeysExpired,
     #[error("its certificate {0} has expired")]
     CertificateExpired(Arc<str>),
-    #[error("no TLS handshake takes the certificate in x5c of its key {kid}: {fault}")]
+    #[error("no TLS handshake accepts the certificate in x5c of its key {kid}: {fault}")]
     UnusableCertificate { kid: Arc<str>, fault: String },
     #[error("{0} imported secrets, of which the newest {MAX_IMPORTED} work; revoke the others")]
     ImportedSecrets(usize),
-    #[error("the fapi2 profile takes no {0}")]
+    #[error("the fapi2 profile refuses {0}")]
     CredentialsRefused(String),
     #[error("the fapi2 profile does not sign with {0}")]
     IntrospectionAlg(Alg),
     #[error("the fapi2 profile does not sign with {0}")]
     ResourceAlg(Alg),
-    #[error("under the fapi2 profile its tokens have typ at+jwt all the same")]
+    #[error("its token_typ JWT has no effect under the fapi2 profile; tokens have typ at+jwt")]
     TokenTyp,
 }
 
 impl Admin {
-    /// The faults of a client.
+    /// Returns the faults of a client.
     #[must_use]
     pub fn client_faults(&self, client: &Client) -> Vec<RegistrationFault> {
         let (mut faults, policy, now) = (Vec::new(), &self.policy, self.now());
@@ -59,7 +59,7 @@ impl Admin {
                 faults.push(RegistrationFault::UnusableCertificate { kid: Arc::clone(&key.kid), fault });
             }
         }
-        let works = |secret: &&StoredSecret| secret.origin == Origin::Imported && secret.revoked_at.is_none();
+        let works = |secret: &&StoredSecret| secret.origin == SecretOrigin::Imported && secret.revoked_at.is_none();
         let imported = client.secrets.iter().filter(works).count();
         if imported > usize::try_from(MAX_IMPORTED).unwrap_or(2) {
             faults.push(RegistrationFault::ImportedSecrets(imported));
@@ -68,7 +68,7 @@ impl Admin {
         faults
     }
 
-    /// The fault of a client that the profile refuses.
+    /// Returns the fault of a client that the profile refuses.
     fn outside_profile(&self, client: &Client) -> Option<RegistrationFault> {
         let profile = self.policy.profile;
         if let Some(alg) = client.introspection_signed_response_alg.filter(|alg| !profile.permits_alg(*alg)) {
@@ -84,7 +84,7 @@ impl Admin {
         (profile == Profile::Fapi2).then_some(RegistrationFault::CredentialsRefused(refused))
     }
 
-    /// The faults of a resource.
+    /// Returns the faults of a resource.
     #[must_use]
     pub fn resource_faults(&self, resource: &Resource) -> Vec<RegistrationFault> {
         let profile = self.policy.profile;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::document::with_client;
-use super::{Admin, AdminError, Outcome, Reported, Warning};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::secret::new_secret_id;
 use crate::model::certificate::RegisteredCertificate;
@@ -15,16 +15,16 @@ use crate::model::client_id::ClientId;
 use crate::model::credential::StoredCertificate;
 use crate::model::time::UnixTime;
 
-/// The registration of a certificate.
+/// Certificate to register.
 #[derive(Debug)]
 pub enum NewCertificate {
-    /// A name in the client's certificates, for which a CA vouches.
+    /// A name in the client's certificates, which a CA verifies.
     Name(RegisteredCertificate),
-    /// The certificate itself, for which no CA has to vouch.
+    /// The certificate itself, which no CA has to verify.
     SelfSigned(Certificate),
 }
 
-/// A registration of a client's certificate, and its last use.
+/// Registration of a client's certificate, with its last use.
 #[derive(Debug)]
 pub struct ClientCertificate {
     /// The client.
@@ -36,7 +36,7 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// The certificates of a client, with their last uses by id.
+    /// Returns the registrations of a client, with their last uses by id.
     pub(super) fn all(client: &Client, uses: &HashMap<String, UnixTime>) -> Vec<Self> {
         let with_use = |stored: &StoredCertificate| Self {
             client_id: client.client_id.clone(),
@@ -46,7 +46,7 @@ impl ClientCertificate {
         client.certificates.iter().map(with_use).collect()
     }
 
-    /// The registration as JSON.
+    /// Returns the registration as JSON.
     #[must_use]
     pub fn document(&self) -> Value {
         json!({
@@ -59,7 +59,7 @@ impl ClientCertificate {
         })
     }
 
-    /// The same, with the client it belongs to.
+    /// Returns the registration as JSON, with its client.
     #[must_use]
     pub fn document_of_client(&self) -> Value {
         with_client(self.document(), &self.client_id)
@@ -72,14 +72,14 @@ impl Admin {
         &self,
         client_id: &ClientId,
         certificate: NewCertificate,
-    ) -> Reported<ClientCertificate> {
+    ) -> AdminResult<ClientCertificate> {
         let (registered, expires_at, warnings) = match certificate {
             NewCertificate::Name(name) => {
                 let warning = (!self.policy.has_client_ca).then_some(Warning::NoClientCa);
                 (name, None, warning.into_iter().collect())
             }
             NewCertificate::SelfSigned(certificate) => {
-                // From that second on it is not valid (RFC 5280 section 4.1.2.5 counts the second itself in).
+                // RFC 5280 section 4.1.2.5: the certificate is valid through the second of `notAfter`.
                 let end = UnixTime(certificate.not_after().saturating_add(1));
                 let warnings = self.check_certificate(&certificate, None)?;
                 (RegisteredCertificate::self_signed(&certificate), Some(end), warnings)
@@ -98,10 +98,10 @@ impl Admin {
         Ok(Outcome { value, warnings })
     }
 
-    /// The certificates of a client, or of all clients, and their last uses.
-    pub async fn client_certificates(&self, client_id: Option<&ClientId>) -> Reported<Vec<ClientCertificate>> {
+    /// Returns the certificate registrations of a client, or of all clients, with their last uses.
+    pub async fn client_certificates(&self, client_id: Option<&ClientId>) -> AdminResult<Vec<ClientCertificate>> {
         let Outcome { value: clients, warnings } = self.each_client(client_id).await?;
-        let uses = self.store.certificate_uses(client_id.map(ClientId::as_str)).await?;
+        let uses = self.store.certificates_last_used(client_id.map(ClientId::as_str)).await?;
         Ok(Outcome {
             value: clients.iter().flat_map(|client| ClientCertificate::all(client, &uses)).collect(),
             warnings,

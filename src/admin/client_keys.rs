@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::document::with_client;
-use super::{Admin, AdminError, Outcome, Reported, Warning};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::json::{self, JsonError};
 use crate::crypto::jwk_set::{JwkSet, Skipped};
@@ -18,7 +18,7 @@ use crate::model::credential::StoredKey;
 use crate::model::lifetime::ExpiresIn;
 use crate::model::time::UnixTime;
 
-/// A key of a client, and its last use.
+/// Public key of a client, with its last use.
 #[derive(Debug)]
 pub struct ClientKey {
     /// The client.
@@ -30,7 +30,7 @@ pub struct ClientKey {
 }
 
 impl ClientKey {
-    /// The keys of a client, with their last uses by client and `kid`.
+    /// Returns the keys of a client, with their last uses by client and `kid`.
     pub(super) fn all(client: &Client, uses: &HashMap<(String, String), UnixTime>) -> Vec<Self> {
         client.keys.iter().map(|key| Self::new(&client.client_id, key, uses)).collect()
     }
@@ -40,7 +40,7 @@ impl ClientKey {
         Self { client_id: client_id.clone(), key: key.clone(), last_used_at }
     }
 
-    /// The key as JSON.
+    /// Returns the key as JSON.
     #[must_use]
     pub fn document(&self) -> Value {
         json!({
@@ -55,7 +55,7 @@ impl ClientKey {
         })
     }
 
-    /// The same, with the client it belongs to.
+    /// Returns the key as JSON, with its client.
     #[must_use]
     pub fn document_of_client(&self) -> Value {
         with_client(self.document(), &self.client_id)
@@ -77,8 +77,8 @@ pub enum KeysError {
     Empty,
 }
 
-/// Reads a JWK, a JWK Set or one key in PEM. An administrator who registers keys wants all of them, so one that cannot be used
-/// is an error.
+/// Reads a JWK, a JWK Set or one key in PEM. All keys have to be usable: an administrator who registers a set wants all
+/// of them.
 pub fn read_public_keys(text: &[u8], alg: Option<SignatureAlg>) -> Result<Vec<VerifyingKey>, KeysError> {
     if text.trim_ascii_start().starts_with(b"-----") {
         return Ok(vec![VerifyingKey::from_pem(text, alg)?]);
@@ -101,7 +101,7 @@ impl Admin {
         client_id: &ClientId,
         keys: Vec<VerifyingKey>,
         expires_in: Option<ExpiresIn>,
-    ) -> Reported<Vec<ClientKey>> {
+    ) -> AdminResult<Vec<ClientKey>> {
         let now = self.now();
         let stored = |key: VerifyingKey| StoredKey {
             kid: key.kid().unwrap_or(key.jkt()).into(),
@@ -123,8 +123,8 @@ impl Admin {
         Ok(Outcome { value, warnings })
     }
 
-    /// Refuses a certificate that no TLS handshake takes, unless a proxy may take it; warns of what keeps it from
-    /// authenticating the client.
+    /// Refuses a certificate that no TLS handshake accepts, unless a proxy may accept it. Returns warnings of whatever
+    /// keeps it from authenticating the client.
     pub(super) fn check_certificate(
         &self,
         certificate: &Certificate,
@@ -143,10 +143,10 @@ impl Admin {
         Ok(warnings)
     }
 
-    /// The keys of a client, or of all clients, and their last uses.
-    pub async fn client_keys(&self, client_id: Option<&ClientId>) -> Reported<Vec<ClientKey>> {
+    /// Returns the keys of a client, or of all clients, with their last uses.
+    pub async fn client_keys(&self, client_id: Option<&ClientId>) -> AdminResult<Vec<ClientKey>> {
         let Outcome { value: clients, warnings } = self.each_client(client_id).await?;
-        let uses = self.store.key_uses(client_id.map(ClientId::as_str)).await?;
+        let uses = self.store.keys_last_used(client_id.map(ClientId::as_str)).await?;
         Ok(Outcome { value: clients.iter().flat_map(|client| ClientKey::all(client, &uses)).collect(), warnings })
     }
 
@@ -160,5 +160,5 @@ impl Admin {
     }
 }
 
-/// Most keys of a JWK Set that is registered.
+/// Maximum number of keys in a registered JWK Set.
 const MAX_KEYS: usize = 16;

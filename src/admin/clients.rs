@@ -1,4 +1,4 @@
-//! Clients: create, change, disable, enable and delete them, cut off their tokens, look at them.
+//! Clients: create, change, disable, enable, delete, show, and revoke their tokens.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::change::{Change, as_a_table};
 use super::client_certs::ClientCertificate;
 use super::client_keys::ClientKey;
-use super::{Admin, AdminError, Outcome, Reported, Warning};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::jwk::Alg;
 use crate::model::claims::RegisteredClaims;
 use crate::model::client::{AssertionAudience, Client, ClientScope, DefaultScopeError};
@@ -20,7 +20,7 @@ use crate::model::time::{Span, UnixTime};
 use crate::store::StoreError;
 use crate::store::secrets::{NewSecret, SecretSummary};
 
-/// Changes of a client's registration, of which each field is spelt as its column.
+/// Changes of a client's registration. Each field is named like its column.
 #[derive(Debug, Default)]
 pub struct ClientPatch {
     pub scope: Change<Scope>,
@@ -38,9 +38,9 @@ pub struct ClientPatch {
 }
 
 impl ClientPatch {
-    /// The client of that id whose registration has these values.
+    /// Makes the client with that id and these values.
     pub fn new_client(self, client_id: ClientId) -> Result<Client, DefaultScopeError> {
-        // The time is set when it is created.
+        // `create_client` sets the time.
         let mut client = Client::new(client_id, ClientScope::default(), UnixTime(0));
         self.apply(&mut client)?;
         Ok(client)
@@ -67,7 +67,7 @@ impl ClientPatch {
     }
 }
 
-/// A client with all of its credentials and their last uses.
+/// Client with its credentials and their last uses.
 #[derive(Debug)]
 pub struct ClientDetails {
     pub client: Client,
@@ -77,7 +77,7 @@ pub struct ClientDetails {
 }
 
 impl ClientDetails {
-    /// The client as JSON, with its credentials.
+    /// Returns the client as JSON, with its credentials.
     #[must_use]
     pub fn document(&self) -> Value {
         let mut value = document(&self.client);
@@ -91,7 +91,7 @@ impl ClientDetails {
     }
 }
 
-/// A client's registration as JSON, without its credentials.
+/// Returns a client's registration as JSON, without its credentials.
 #[must_use]
 pub fn document(client: &Client) -> Value {
     json!({
@@ -115,16 +115,16 @@ pub fn document(client: &Client) -> Value {
 }
 
 impl Admin {
-    /// Creates a client, with a first secret or none.
-    pub async fn create_client(&self, client: Client, secret: Option<&NewSecret>) -> Reported<Client> {
+    /// Creates a client, with an optional first secret.
+    pub async fn create_client(&self, client: Client, secret: Option<&NewSecret>) -> AdminResult<Client> {
         let client = Client { created_at: self.now(), ..client };
         let warnings = self.token_size(&client).await?;
         self.store.create_client(&client, secret).await?;
         Ok(Outcome { value: client, warnings })
     }
 
-    /// Changes a client. The value is `false` when it has these values already.
-    pub async fn change_client(&self, id: &ClientId, patch: ClientPatch) -> Reported<bool> {
+    /// Changes a client. The value is `false` when the client has these values already.
+    pub async fn change_client(&self, id: &ClientId, patch: ClientPatch) -> AdminResult<bool> {
         let mut client = self.client(id).await?;
         client.resources = as_a_table(client.resources);
         let before = document(&client);
@@ -134,7 +134,7 @@ impl Admin {
             return Ok(Outcome { value: false, warnings: Vec::new() });
         }
         let warnings = self.token_size(&client).await?;
-        // First what can be refused.
+        // The changes that the store may refuse come first.
         if sets_uri {
             let uri = client.jwks_uri.as_ref().map(JwksUri::as_str);
             found(self.store.set_jwks_uri(id.as_str(), uri).await?, id)?;
@@ -146,11 +146,11 @@ impl Admin {
         Ok(Outcome { value: true, warnings })
     }
 
-    /// Enables or disables a client. `Ok(false)` when it was so already.
+    /// Enables or disables a client. `Ok(false)` when it already was.
     pub async fn set_client_enabled(&self, id: &ClientId, enabled: bool) -> Result<bool, AdminError> {
-        // A client whose rows cannot be read can be disabled all the same.
+        // A client whose rows cannot be read can be disabled too.
         let before = self.store.client(id.as_str()).await;
-        // Written all the same: another administrator may have changed it since.
+        // Written in any case, since another administrator may have changed it meanwhile.
         found(self.store.set_client_enabled(id.as_str(), enabled).await?, id)?;
         Ok(!matches!(before, Ok(Some(client)) if client.enabled == enabled))
     }
@@ -160,28 +160,28 @@ impl Admin {
         found(self.store.delete_client(id.as_str()).await?, id)
     }
 
-    /// Revokes all tokens that a client was issued until now; it may ask for new ones.
+    /// Revokes all tokens that a client was issued until now. The client may ask for new ones.
     pub async fn revoke_tokens_of(&self, id: &ClientId) -> Result<(), AdminError> {
         found(self.store.revoke_tokens_of(id.as_str(), self.now()).await?, id)
     }
 
-    /// One client, read without reading others.
+    /// Returns one client, without loading the others.
     pub async fn client(&self, id: &ClientId) -> Result<Client, AdminError> {
         self.store.client(id.as_str()).await?.ok_or_else(|| AdminError::NoSuchClient(id.clone()))
     }
 
-    /// One client with its credentials and their last uses.
+    /// Returns one client with its credentials and their last uses.
     pub async fn client_details(&self, id: &ClientId) -> Result<ClientDetails, AdminError> {
         let client = self.client(id).await?;
         let secrets = self.store.secrets(Some(id.as_str())).await?;
-        let key_uses = self.store.key_uses(Some(id.as_str())).await?;
-        let certificate_uses = self.store.certificate_uses(Some(id.as_str())).await?;
-        let keys = ClientKey::all(&client, &key_uses);
-        let certificates = ClientCertificate::all(&client, &certificate_uses);
+        let keys_last_used = self.store.keys_last_used(Some(id.as_str())).await?;
+        let certificates_last_used = self.store.certificates_last_used(Some(id.as_str())).await?;
+        let keys = ClientKey::all(&client, &keys_last_used);
+        let certificates = ClientCertificate::all(&client, &certificates_last_used);
         Ok(ClientDetails { client, secrets, keys, certificates })
     }
 
-    /// All clients by id; one whose rows cannot be understood is an error of its own.
+    /// Returns all clients by id. A client whose rows cannot be read is an error of its own.
     pub async fn clients(&self) -> Result<Vec<(String, Result<Arc<Client>, StoreError>)>, AdminError> {
         let clients = self.everything().await?.clients.into_iter();
         let mut clients: Vec<_> = clients.filter_map(|(id, client)| Some((id, client?))).collect();
@@ -189,8 +189,8 @@ impl Admin {
         Ok(clients)
     }
 
-    /// The client `id`, or all that can be read, by id.
-    pub(super) async fn each_client(&self, id: Option<&ClientId>) -> Reported<Vec<Arc<Client>>> {
+    /// Returns the client `id`, or all readable clients by id, with a warning for each other.
+    pub(super) async fn each_client(&self, id: Option<&ClientId>) -> AdminResult<Vec<Arc<Client>>> {
         if let Some(id) = id {
             return Ok(Outcome { value: vec![Arc::new(self.client(id).await?)], warnings: Vec::new() });
         }
@@ -205,7 +205,7 @@ impl Admin {
     }
 }
 
-/// Turns "no row" into a refusal.
+/// Turns "no row" into an error.
 fn found(found: bool, id: &ClientId) -> Result<(), AdminError> {
     if found { Ok(()) } else { Err(AdminError::NoSuchClient(id.clone())) }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::model::client_id::ClientId;
 
-/// Adds the client to the document of one of its credentials.
+/// Adds `client_id` to the document of a credential.
 pub(super) fn with_client(mut document: Value, client_id: &ClientId) -> Value {
     if let Value::Object(members) = &mut document {
         members.insert("client_id".into(), json!(client_id));

@@ -1,4 +1,4 @@
-//! Refusals of administration, each with the values that it is about.
+//! Errors of administration, each with its values.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::model::time::{Span, UnixTime};
 use crate::protocol::error::inactive::Inactive;
 use crate::store::{Refusal, StoreError};
 
-/// Refusals of a use case, which changed nothing.
+/// Error of a use case, which then changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("there is no client {0}")]
@@ -31,7 +31,7 @@ pub enum AdminError {
     NoSuchSigningKey(String),
     #[error("there is no tag key {0}")]
     NoSuchTagKey(TagKid),
-    /// The default scope would not be a part of the scope.
+    /// The default scope is not a subset of the scope.
     #[error(transparent)]
     DefaultScope(#[from] DefaultScopeError),
     #[error("secret {secret_id} of client {client_id} is in use, last at {last_used_at}: nothing is changed")]
@@ -50,7 +50,7 @@ pub enum AdminError {
     /// A secret cannot be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),
-    /// There is no randomness.
+    /// The random generator failed.
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
     #[error("{0}")]
@@ -60,7 +60,7 @@ pub enum AdminError {
 }
 
 impl AdminError {
-    /// The error of a write to what belongs to `client_id`.
+    /// Maps the error of a write to a part of `client_id`.
     pub(super) fn of_client(error: StoreError, client_id: &ClientId) -> Self {
         match error {
             StoreError::Refused(Refusal::NoSuchClient) => Self::NoSuchClient(client_id.clone()),
@@ -71,7 +71,7 @@ impl AdminError {
 
 fn refused_certificate(kid: Option<&str>) -> String {
     match kid {
-        Some(kid) => format!("key {kid}: no TLS handshake takes the certificate in x5c"),
-        None => "no TLS handshake takes this certificate".to_owned(),
+        Some(kid) => format!("key {kid}: no TLS handshake accepts the certificate in x5c"),
+        None => "no TLS handshake accepts this certificate".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Inspection of a token: its contents, and each of its faults.
+//! Inspection of a token: its contents and its faults.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +11,7 @@ use crate::model::time::UnixTime;
 use crate::protocol::access_token::CLOCKS;
 use crate::store::StoreError;
 
-/// A token that was inspected.
+/// Inspected token.
 #[derive(Debug)]
 pub struct Inspection {
     /// The header; unverified while there are faults.
@@ -22,10 +22,10 @@ pub struct Inspection {
     pub faults: Vec<TokenFault>,
 }
 
-/// Something that keeps a token from being valid.
+/// Fault that makes a token invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFault {
-    #[error("no key of this server has the kid `{0}`: it was removed, or the token is not from here")]
+    #[error("no key of this server has the kid `{0}`: the key was removed, or another server issued the token")]
     UnknownKey(String),
     #[error("{0}")]
     ClosedKey(StoreError),
@@ -45,20 +45,20 @@ pub enum TokenFault {
     NotYetIssued { at: UnixTime, now: UnixTime },
     #[error("it was revoked")]
     Revoked,
-    #[error("all tokens that were issued until {0} were revoked")]
+    #[error("all tokens issued until {0} were revoked")]
     AllRevoked(UnixTime),
-    #[error("there is no client {0} any more")]
+    #[error("client {0} no longer exists")]
     NoClient(String),
     #[error("{0}")]
     MalformedClient(StoreError),
     #[error("client {0} is disabled")]
     ClientDisabled(ClientId),
-    #[error("all tokens that client {client_id} was issued until {until} were revoked")]
+    #[error("all tokens of client {client_id} issued until {until} were revoked")]
     AllOfClientRevoked { client_id: ClientId, until: UnixTime },
 }
 
 impl Admin {
-    /// Verifies a token, given by its header and claims, against the keys, the issuer, the time and what was revoked.
+    /// Verifies a token, split into header and claims, against the keys, the issuer, the time and the revocations.
     pub async fn inspect_token(
         &self,
         token: &str,
@@ -75,7 +75,7 @@ impl Admin {
             },
         }
         faults.extend(claim_faults(&claims, self.policy.issuer.as_str(), self.now()));
-        // Of a token that is not ours, nothing is known that could be revoked.
+        // Revocations concern only tokens of this server.
         if faults.is_empty() {
             faults = self.revocation_faults(&claims).await?;
         }
@@ -131,7 +131,7 @@ fn claim_faults(claims: &Map<String, Value>, issuer: &str, now: UnixTime) -> Vec
         Some(at) if at <= now => faults.push(TokenFault::Expired { at, now }),
         Some(_) => {}
     }
-    // As introspection has it: the clock of the replica that issued it may be a little ahead.
+    // As in introspection: the clock of the issuing replica may be a little ahead.
     let iat = number(claims, "iat").map(UnixTime).filter(|iat| *iat > now.plus(CLOCKS));
     faults.extend(iat.map(|at| TokenFault::NotYetIssued { at, now }));
     faults

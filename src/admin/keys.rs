@@ -1,10 +1,10 @@
-//! Signing keys: generate, rotate, import, remove, list. Their states follow from times alone.
+//! Signing keys: generate, rotate, import, remove, list. Their states are computed from times.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Admin, AdminError, Outcome, Reported, Warning};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::model::time::{Span, UnixTime};
@@ -12,25 +12,25 @@ use crate::state::keyring::{KeyState, PUBLISH_AHEAD, Timeline};
 use crate::store::StoreError;
 use crate::store::keys::{SealedKey, new_key};
 
-/// A signing key with its state, and its public half where the sealing key opens it.
+/// Signing key with its state, and opened where the sealing key opens it.
 #[derive(Debug)]
 pub struct ListedKey {
-    /// The key at rest.
+    /// The stored key.
     pub key: SealedKey,
-    /// Its state now.
+    /// The present state.
     pub state: KeyState,
-    /// The key, opened.
+    /// The opened key.
     pub opened: Option<SigningKey>,
 }
 
 impl ListedKey {
-    /// The public key as a JWK.
+    /// Returns the public key as a JWK.
     #[must_use]
     pub fn jwk(&self) -> Option<Value> {
         self.opened.as_ref().map(SigningKey::published)
     }
 
-    /// The key as JSON.
+    /// Returns the key as JSON.
     #[must_use]
     pub fn document(&self) -> Value {
         let Self { key, state, .. } = self;
@@ -42,8 +42,8 @@ impl ListedKey {
 }
 
 impl Admin {
-    /// Makes a key of an algorithm, or of the server's default. The first of its algorithm signs at once, any other once
-    /// every verifier has had time to fetch it: that is how keys are rotated, too.
+    /// Generates a key of an algorithm, by default the server's. The first key of an algorithm signs at once; any other
+    /// signs once every verifier has had time to fetch it. So generating a key also rotates.
     pub async fn generate_key(&self, alg: Option<Alg>) -> Result<SealedKey, AdminError> {
         let (alg, now) = (alg.unwrap_or(self.policy.defaults.alg), self.now());
         let ahead = ahead(&self.store.keys().await?, alg, now);
@@ -62,8 +62,8 @@ impl Admin {
         Ok(key)
     }
 
-    /// Removes a key at once, and makes another that signs now where no other of its algorithm does: an algorithm in use is
-    /// never left without one. Returns the key that was made.
+    /// Removes a key at once. When no other key of its algorithm signs, also generates a successor that signs now, so
+    /// that an algorithm in use always has a key. Returns the successor.
     pub async fn remove_key(&self, kid: &str) -> Result<Option<SealedKey>, AdminError> {
         let (keys, now) = (self.store.keys().await?, self.now());
         let missing = || AdminError::NoSuchSigningKey(kid.to_owned());
@@ -74,14 +74,14 @@ impl Admin {
         for (other, state) in timeline.states(now).filter(|(other, _)| ***other != kid) {
             match state {
                 KeyState::Active | KeyState::Retiring => others_sign = true,
-                // It would sign again once the key that replaced it is no more.
+                // A gone key would sign again once its successor is removed.
                 KeyState::Gone => {
                     self.store.remove_key(other, None).await?;
                 }
                 KeyState::Next => {}
             }
         }
-        // A row of an unknown algorithm signed nothing, so nothing has to succeed it.
+        // A key of an unknown algorithm never signed, so it needs no successor.
         let alg: Option<Alg> = removed.alg.parse().ok();
         let successor = match alg.filter(|_| !others_sign) {
             Some(alg) => Some(new_key(alg, &*self.sealing_key()?, now, Span::from_secs(0))?),
@@ -90,8 +90,8 @@ impl Admin {
         if self.store.remove_key(kid, successor.as_ref()).await? { Ok(successor) } else { Err(missing()) }
     }
 
-    /// All signing keys with their states, by algorithm.
-    pub async fn keys(&self) -> Reported<Vec<ListedKey>> {
+    /// Returns all signing keys with their states, by algorithm.
+    pub async fn keys(&self) -> AdminResult<Vec<ListedKey>> {
         let (sealing_key, mut warnings) = match (self.sealing_key)() {
             Ok(key) => (Some(key), Vec::new()),
             Err(error) => (None, vec![Warning::NoPublicKeys(error)]),
@@ -115,8 +115,8 @@ impl Admin {
         Ok(Outcome { value, warnings })
     }
 
-    /// One signing key with its state.
-    pub async fn key(&self, kid: &str) -> Reported<ListedKey> {
+    /// Returns one signing key with its state.
+    pub async fn key(&self, kid: &str) -> AdminResult<ListedKey> {
         let Outcome { value, mut warnings } = self.keys().await?;
         warnings
             .retain(|warning| !matches!(warning, Warning::KeyNotOpened(StoreError::Malformed { id, .. }) if id != kid));
@@ -126,8 +126,8 @@ impl Admin {
     }
 }
 
-/// A new key waits until verifiers have fetched it, unless there is no other. Each has a second of its own, so that of two
-/// that are made at once the later one signs last.
+/// Returns the time until a new key signs: until verifiers have fetched it, or none for the first key of its algorithm.
+/// No two keys start to sign in the same second, so of two that are made at once the later one signs last.
 fn ahead(keys: &[SealedKey], alg: Alg, now: UnixTime) -> Span {
     let taken: Vec<UnixTime> = keys.iter().filter(|key| key.alg == alg.as_str()).map(|key| key.active_at).collect();
     let earliest = if taken.is_empty() { 0 } else { PUBLISH_AHEAD.duration().as_secs() };

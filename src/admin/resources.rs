@@ -11,7 +11,7 @@ use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::Scope;
 use crate::model::time::Span;
 
-/// Changes of a resource.
+/// Changes of a resource. Each field is named like its column.
 #[derive(Debug, Default)]
 pub struct ResourcePatch {
     pub scope: Change<Scope>,
@@ -21,7 +21,7 @@ pub struct ResourcePatch {
     pub introspectors: Change<Vec<ClientId>>,
 }
 
-/// A resource as JSON.
+/// Returns a resource as JSON.
 #[must_use]
 pub fn document(resource: &Resource) -> Value {
     json!({
@@ -35,7 +35,7 @@ pub fn document(resource: &Resource) -> Value {
 }
 
 impl Admin {
-    /// Creates a resource. An introspector that is named twice is one.
+    /// Creates a resource. Duplicate introspectors are merged.
     pub async fn create_resource(&self, resource: Resource) -> Result<Resource, AdminError> {
         let resource = Resource { introspectors: as_a_table(resource.introspectors), ..resource };
         self.store.create_resource(&resource, self.now()).await?;
@@ -66,13 +66,13 @@ impl Admin {
         if found { Ok(()) } else { Err(AdminError::NoSuchResource(uri.clone())) }
     }
 
-    /// One resource.
+    /// Returns one resource.
     pub async fn resource(&self, uri: &ResourceId) -> Result<Resource, AdminError> {
         let mut resources = self.resources().await?.into_iter();
         resources.find(|resource| resource.identifier == *uri).ok_or_else(|| AdminError::NoSuchResource(uri.clone()))
     }
 
-    /// All resources.
+    /// Returns all resources.
     pub async fn resources(&self) -> Result<Vec<Resource>, AdminError> {
         Ok(self.store.resources().await?.into_iter().collect::<Result<_, _>>()?)
     }

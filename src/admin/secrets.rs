@@ -1,16 +1,16 @@
 //! Client secrets: generate, import, rotate with overlap, revoke, retire, list.
 
-use super::{Admin, AdminError, Outcome, Reported, Warning};
-use crate::crypto::secret::{ClientSecret, Memory, SecretHash, new_secret_id};
+use super::{Admin, AdminError, AdminResult, Outcome, Warning};
+use crate::crypto::secret::{ClientSecret, HashMemory, SecretHash, new_secret_id};
 use crate::crypto::secret_tag::TagKey;
 use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
-use crate::model::credential::Origin;
+use crate::model::credential::SecretOrigin;
 use crate::model::lifetime::{ExpiresIn, UnusedFor};
 use crate::model::time::{Span, UnixTime};
 use crate::store::secrets::{NewSecret, SecretSummary};
 
-/// The options of a new secret.
+/// Options of a new secret.
 #[derive(Debug, Default)]
 pub struct SecretOptions {
     /// Text to tell the secret from others.
@@ -19,30 +19,30 @@ pub struct SecretOptions {
     pub expires_in: Option<ExpiresIn>,
 }
 
-/// A secret that was just made: it is shown once, and its row is stored.
+/// Generated secret: the secret to show once, and the row to store.
 #[derive(Debug)]
 pub struct GeneratedSecret {
     /// The secret in clear.
     pub secret: ClientSecret,
-    /// Its row.
+    /// The row.
     pub stored: NewSecret,
 }
 
-/// Text that is no secret to import.
+/// Errors of an imported secret.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ChosenSecretError {
-    /// A longer one is refused, not cut.
+    /// The text is too long. It is refused, not truncated.
     #[error("a secret has at most {MAX_SECRET} bytes; this one is longer")]
     TooLong,
-    /// Not text.
+    /// The text is not UTF-8.
     #[error("a secret is text in UTF-8; this one is not")]
     NotUtf8,
-    /// Easily guessed, or mistyped.
+    /// The text is easy to guess, or mistyped.
     #[error("a secret has at least 16 bytes and no control characters")]
     TooWeak,
 }
 
-/// Takes a secret that was chosen elsewhere.
+/// Reads a secret that was chosen elsewhere.
 pub fn chosen_secret(bytes: &[u8]) -> Result<ClientSecret, ChosenSecretError> {
     if bytes.len() > MAX_SECRET {
         return Err(ChosenSecretError::TooLong);
@@ -55,37 +55,37 @@ pub fn chosen_secret(bytes: &[u8]) -> Result<ClientSecret, ChosenSecretError> {
 }
 
 impl Admin {
-    /// Generates a secret for a client, which has it once it is stored.
-    pub async fn generate_secret(&self, client_id: &ClientId, options: SecretOptions) -> Reported<GeneratedSecret> {
+    /// Generates a secret for a client. It works once it is stored.
+    pub async fn generate_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         let tag_keys = self.usable_tag_keys().await?;
         let mut made = self.new_secret(client_id, tag_keys.first(), options)?;
         made.warnings.extend(tag_keys.is_empty().then_some(Warning::Untagged));
         Ok(made)
     }
 
-    /// Generates a secret for a seed, which changes nothing here: it carries a tag only if the database, where `reachable`
-    /// says so, has a tag key already.
+    /// Generates a secret for a printed seed, without changing the database. The secret carries a tag only when the
+    /// database is `reachable` and has a tag key.
     pub async fn generate_secret_for_seed(
         &self,
         client_id: &ClientId,
         options: SecretOptions,
         reachable: bool,
-    ) -> Reported<GeneratedSecret> {
+    ) -> AdminResult<GeneratedSecret> {
         let tag_keys = if reachable { self.tag_keys_for_seed().await? } else { Vec::new() };
         self.new_secret(client_id, tag_keys.first(), options)
     }
 
-    /// Makes a secret: it has an id, a hash of the configured cost, a tag where there is a key for one, and an end if one was
-    /// asked for.
+    /// Generates a secret with an id, a hash of the configured cost, a tag where there is a tag key, and an expiry if
+    /// one was requested.
     fn new_secret(
         &self,
         client_id: &ClientId,
         tag_key: Option<&TagKey>,
         options: SecretOptions,
-    ) -> Reported<GeneratedSecret> {
+    ) -> AdminResult<GeneratedSecret> {
         let secret_id = new_secret_id()?;
         let secret = ClientSecret::generate(client_id.as_str(), &secret_id, tag_key)?;
-        let origin = tag_key.map_or(Origin::Named, |key| Origin::Tagged(key.kid()));
+        let origin = tag_key.map_or(SecretOrigin::Untagged, |key| SecretOrigin::Tagged(key.kid()));
         let stored = self.row(&secret, secret_id, origin, options)?;
         let permitted = self.policy.profile.permits_method(AuthMethod::ClientSecretBasic);
         let warnings = (!permitted).then_some(Warning::SecretsRefused).into_iter().collect();
@@ -96,44 +96,44 @@ impl Admin {
         &self,
         secret: &ClientSecret,
         secret_id: String,
-        origin: Origin,
+        origin: SecretOrigin,
         SecretOptions { label, expires_in }: SecretOptions,
     ) -> Result<NewSecret, AdminError> {
         let created_at = self.now();
-        let hash = SecretHash::new(secret.expose(), self.policy.argon2, &mut Memory::default())?;
+        let hash = SecretHash::new(secret.expose(), self.policy.argon2, &mut HashMemory::default())?;
         let expires_at = expires_in.map(|span| created_at.plus(span.into()));
         Ok(NewSecret { secret_id, hash, origin, label, created_at, expires_at })
     }
 
-    /// Adds a secret beside those a client has.
-    pub async fn add_secret(&self, client_id: &ClientId, options: SecretOptions) -> Reported<GeneratedSecret> {
+    /// Adds a secret to a client.
+    pub async fn add_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         let made = self.generate_secret(client_id, options).await?;
         self.store_secret(client_id, &made.value.stored).await?;
         Ok(made)
     }
 
-    /// Adds a secret in place of all that have its label.
-    pub async fn replace_secret(&self, client_id: &ClientId, options: SecretOptions) -> Reported<GeneratedSecret> {
+    /// Adds a secret in place of the client's secrets with the same label.
+    pub async fn replace_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         self.store.delete_secrets_labelled(client_id.as_str(), &options.label).await?;
         self.add_secret(client_id, options).await
     }
 
-    /// Adds a secret that was chosen elsewhere. One that a grantd generated carries its id, and keeps it.
+    /// Adds a secret that was chosen elsewhere. A secret that another grantd generated keeps the id that it carries.
     pub async fn import_secret(
         &self,
         client_id: &ClientId,
         secret: &ClientSecret,
         options: SecretOptions,
-    ) -> Reported<NewSecret> {
+    ) -> AdminResult<NewSecret> {
         let mut warnings = Vec::new();
         let (secret_id, origin) = match secret.secret_id() {
             Some(secret_id) => {
                 let tag_keys = self.usable_tag_keys().await?;
                 warnings.extend(tag_keys.is_empty().then_some(Warning::Untagged));
                 let tagged_by = secret.tagged_by(client_id.as_str(), &tag_keys);
-                (secret_id.to_owned(), tagged_by.map_or(Origin::Named, Origin::Tagged))
+                (secret_id.to_owned(), tagged_by.map_or(SecretOrigin::Untagged, SecretOrigin::Tagged))
             }
-            None => (new_secret_id()?, Origin::Imported),
+            None => (new_secret_id()?, SecretOrigin::Imported),
         };
         let stored = self.row(secret, secret_id, origin, options)?;
         self.store_secret(client_id, &stored).await?;
@@ -145,8 +145,9 @@ impl Admin {
         added.map_err(|error| AdminError::of_client(error, client_id))
     }
 
-    /// Lets the other secrets of a client that work expire at `at`, or when they would anyway. Returns how many now expire at
-    /// `at`. The secret that replaces them has to be shown first: one that nobody has seen replaces nothing.
+    /// Makes the client's other live secrets expire at `at` unless they expire earlier. Returns the number of secrets
+    /// that now expire at `at`. The caller shows the new secret first: a secret that nobody has seen must not replace
+    /// others.
     pub async fn expire_other_secrets(
         &self,
         client_id: &ClientId,
@@ -156,7 +157,7 @@ impl Admin {
         Ok(self.store.expire_other_secrets(client_id.as_str(), kept, at).await?)
     }
 
-    /// Revokes a secret. Returns when it was revoked before.
+    /// Revokes a secret. Returns the time of an earlier revocation.
     pub async fn revoke_secret(&self, client_id: &ClientId, secret_id: &str) -> Result<Option<UnixTime>, AdminError> {
         let before = self.secret(client_id, secret_id).await?.and_then(|secret| secret.revoked_at);
         if self.store.revoke_secret(client_id.as_str(), secret_id, self.now()).await? {
@@ -165,7 +166,7 @@ impl Admin {
         Err(self.no_such_secret(client_id, secret_id).await)
     }
 
-    /// Revokes a secret unless it was used or made within `if_unused`. Returns when it was revoked before.
+    /// Revokes a secret unless it was used or made within `if_unused`. Returns the time of an earlier revocation.
     pub async fn retire_secret(
         &self,
         client_id: &ClientId,
@@ -200,12 +201,12 @@ impl Admin {
         self.client(client_id).await.err().unwrap_or(missing)
     }
 
-    /// The secrets of a client, oldest first.
+    /// Returns the secrets of a client, oldest first.
     pub async fn secrets(&self, client_id: &ClientId) -> Result<Vec<SecretSummary>, AdminError> {
         Ok(self.store.secrets(Some(client_id.as_str())).await?)
     }
 
-    /// The secrets of all clients that expire within a time, the next to expire first.
+    /// Returns the secrets of all clients that expire within a time, the next to expire first.
     pub async fn expiring_secrets(&self, within: Span) -> Result<Vec<SecretSummary>, AdminError> {
         let now = self.now();
         let until = now.plus(within);
@@ -218,5 +219,5 @@ impl Admin {
     }
 }
 
-/// Bytes of the longest secret that is imported.
+/// Maximum length of an imported secret, in bytes.
 pub const MAX_SECRET: usize = 4096;

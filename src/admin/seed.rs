@@ -1,11 +1,11 @@
-//! A registration as a migration, true on both databases.
+//! Registrations as SQL migrations that both databases accept.
 
 use crate::model::client::Client;
-use crate::model::credential::Origin;
+use crate::model::credential::SecretOrigin;
 use crate::model::time::Span;
 use crate::store::secrets::NewSecret;
 
-/// The statements that create a client.
+/// Returns the statements that create a client.
 pub fn client(client: &Client, secret: Option<&NewSecret>) -> String {
     let id = quoted(client.client_id.as_str());
     let mut sql = format!(
@@ -27,8 +27,8 @@ pub fn client(client: &Client, secret: Option<&NewSecret>) -> String {
         );
     }
     if let Some(secret) = secret {
-        if secret.origin == Origin::Named {
-            sql += "-- Made away from the server's database and sealing key, so the secret carries no tag: a guess at it costs a hash.\n";
+        if secret.origin == SecretOrigin::Untagged {
+            sql += "-- Printed without the server's database and sealing key, so the secret carries no tag: a guess at it costs a hash.\n";
         }
         sql += &format!(
             "insert into client_secret (secret_id, client_id, hash, label, imported, tag_key)\nvalues ({}, {id}, {}, {}, {}, {});\n",
@@ -46,7 +46,7 @@ fn seconds(span: Option<Span>) -> String {
     span.map_or_else(|| "null".to_owned(), |span| span.seconds().to_string())
 }
 
-/// A string literal of standard SQL.
+/// Quotes a text as a string literal of standard SQL.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,4 +1,4 @@
-//! Warns of tokens that are too large for what carries them, before a client meets a refused header field.
+//! Warnings of tokens that are too large for a header field, before a client meets a refusal.
 
 use super::{Admin, AdminError, Warning};
 use crate::model::client::Client;
@@ -6,17 +6,17 @@ use crate::model::resource::Resource;
 use crate::protocol::access_token::size::{TOO_LARGE, longest};
 
 impl Admin {
-    /// Warns when a client's tokens can be too large; `resources` are all registered resources.
+    /// Returns a warning when a client's tokens can be too large. `resources` are all registered resources.
     #[must_use]
     pub fn large_tokens(&self, client: &Client, resources: &[&Resource]) -> Option<Warning> {
         let size = longest(self.policy.issuer.as_str(), client, resources, &self.policy.defaults);
         (size > TOO_LARGE).then(|| Warning::LargeTokens { client_id: client.client_id.clone(), size })
     }
 
-    /// Warns when the tokens of a client that is registered or changed can be too large.
+    /// Returns a warning when the tokens of a client that is created or changed can be too large.
     pub(super) async fn token_size(&self, client: &Client) -> Result<Vec<Warning>, AdminError> {
         if longest(self.policy.issuer.as_str(), client, &[], &self.policy.defaults) + RESOURCE < TOO_LARGE {
-            // No resource makes them too large, so none has to be loaded.
+            // No resource could make them too large, so none is loaded.
             return Ok(Vec::new());
         }
         let resources = self.store.resources().await?;
@@ -26,5 +26,5 @@ impl Admin {
     }
 }
 
-/// Bytes that the longest identifier (2048) and a signature of RSA add at most.
+/// Bytes that the longest identifier (2048) and an RSA signature add at most.
 const RESOURCE: usize = 3072;

@@ -1,21 +1,22 @@
-//! The end of a token, or of all of them. A resource server that does not introspect takes a token until its `exp`.
+//! Revocation of one token or of all tokens. A resource server that does not introspect accepts a token until its
+//! `exp`.
 
 use super::{Admin, AdminError};
 use crate::protocol::access_token::{IssuedToken, verify};
 use crate::state::keyring::Keyring;
 
 impl Admin {
-    /// Revokes a token, whichever client has it.
+    /// Revokes a token of any client.
     pub async fn revoke_token(&self, token: &str) -> Result<IssuedToken, AdminError> {
         let (keyring, now) = (Keyring::default(), self.now());
-        // What a key signed that does not open cannot be told from what others signed.
+        // A token of a key that does not open cannot be verified, so it is refused.
         drop(keyring.load(&self.store.keys().await?, &*self.sealing_key()?));
         let issued = verify(token, self.policy.issuer.as_str(), &keyring, now).map_err(AdminError::NothingToRevoke)?;
         self.store.revoke_token(&issued.jti, &issued.client_id, issued.exp, now).await?;
         Ok(issued)
     }
 
-    /// Revokes all tokens that all clients were issued until now.
+    /// Revokes all tokens that were issued until now.
     pub async fn revoke_all_tokens(&self) -> Result<(), AdminError> {
         Ok(self.store.revoke_all_tokens(self.now()).await?)
     }

@@ -1,4 +1,4 @@
-//! Warnings of administration: the change is made, and the administrator should know.
+//! Warnings of administration: the change is made, and the administrator should know of them.
 
 use std::error::Error;
 use std::fmt;
@@ -8,26 +8,26 @@ use crate::model::client_id::ClientId;
 use crate::protocol::access_token::size::TOO_LARGE;
 use crate::store::StoreError;
 
-/// A warning beside the result of a use case.
+/// Warning beside the result of a use case.
 #[derive(Debug)]
 pub enum Warning {
-    /// The profile in force refuses secrets, so the new one authenticates nobody.
+    /// The profile refuses secrets, so the new one does not authenticate the client.
     SecretsRefused,
     /// There is no usable tag key, so the new secret carries no tag.
     Untagged,
-    /// Tokens of the client can be too large for what carries them.
+    /// Tokens of the client can be too large for a header field.
     LargeTokens { client_id: ClientId, size: usize },
-    /// No TLS handshake takes the certificate, only a proxy may.
+    /// grantd's TLS handshake refuses the certificate; only a proxy may accept it.
     OnlyByProxy { kid: Option<Arc<str>>, fault: String },
     /// The certificate is not valid at present.
     NotValidNow { kid: Option<Arc<str>> },
-    /// No CA is configured that could vouch for names in certificates.
+    /// No CA for names in certificates is configured.
     NoClientCa,
-    /// A row that cannot be understood is not in the list.
+    /// A row that cannot be read is left out.
     LeftOut(StoreError),
-    /// A signing key does not open, so its public key is not in the list.
+    /// A signing key does not open, so its public key is left out.
     KeyNotOpened(StoreError),
-    /// Without the sealing key, public keys are not in the list.
+    /// The sealing key is missing, so public keys are left out.
     NoPublicKeys(Box<dyn Error + Send + Sync>),
 }
 
@@ -46,14 +46,22 @@ impl fmt::Display for Warning {
                 "client {client_id}: its tokens can have {size} bytes, and above {TOO_LARGE} many servers and proxies refuse the header field that carries them; narrow its scope or its claims, or give it resources, each with its own scopes"
             ),
             Self::OnlyByProxy { kid, fault } => {
-                write!(f, "the listener of server.mtls does not take {} ({fault}), only a proxy may", certificate(kid))
+                write!(
+                    f,
+                    "the listener of server.mtls refuses {} ({fault}); only a proxy may accept it",
+                    certificate(kid)
+                )
             }
             Self::NotValidNow { kid } => {
-                write!(f, "{} is not valid now, and does not authenticate anybody outside its dates", certificate(kid))
+                write!(
+                    f,
+                    "{} is not valid at present, and authenticates its client only between its dates",
+                    certificate(kid)
+                )
             }
-            Self::NoClientCa => {
-                f.write_str("this configuration has no server.mtls.client_ca_file, so no CA vouches for names")
-            }
+            Self::NoClientCa => f.write_str(
+                "this configuration has no server.mtls.client_ca_file, so no CA verifies names in certificates",
+            ),
             Self::LeftOut(fault) => write!(f, "left out: {fault}"),
             Self::KeyNotOpened(fault) => write!(f, "its public key is left out: {fault}"),
             Self::NoPublicKeys(error) => write!(f, "public keys are left out: {error}"),

@@ -1,4 +1,4 @@
-//! Further claims of a client's tokens, as arguments: `--claim NAME=TEXT` and `--claim-json NAME=JSON`.
+//! Further claims of a client's tokens, from the arguments `--claim NAME=TEXT` and `--claim-json NAME=JSON`.
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
@@ -10,23 +10,23 @@ use crate::model::claims::RegisteredClaims;
 /// Reads `NAME=JSON`.
 pub(super) fn json_claim(text: &str) -> Result<(String, Value), String> {
     let (name, json) = text.split_once('=').ok_or("write NAME=JSON")?;
-    // Read as the server reads the claims of its clients, so that what is taken here is taken there.
+    // Parsed by the reader of the registry, so that it accepts what is accepted here.
     let members = json::object(format!("{{\"value\":{json}}}").as_bytes());
     let quoted = format!("quote it for the shell, as in '{name}=[\"a\",1]'");
     let mut members = members.map_err(|error| format!("`{json}` cannot be read as a JSON value: {error}; {quoted}"))?;
-    // More than one member: the text closed the object that was put around it.
+    // More than one member means that the text closed the object around it.
     let value = members.remove("value").filter(|_| members.is_empty());
     Ok((name.to_owned(), value.ok_or_else(|| format!("`{json}` is more than one JSON value; {quoted}"))?))
 }
 
-/// All claims, each once. A text that looks like another JSON value is remarked on.
+/// Merges the claims and refuses duplicates. Prints a note for a text that looks like another JSON value.
 pub(super) fn registered(
     shell: &Shell,
     texts: Vec<(String, String)>,
     values: Vec<(String, Value)>,
 ) -> anyhow::Result<RegisteredClaims> {
     for (name, text) in texts.iter().filter(|(_, text)| looks_like_json(text)) {
-        shell.say(&format!(
+        shell.info(&format!(
             "note: --claim {name}={text} sets a string; for the JSON value write --claim-json '{name}={text}'"
         ))?;
     }

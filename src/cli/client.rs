@@ -1,4 +1,4 @@
-//! `grantd client`: register clients, change them, switch them off.
+//! `grantd client`: registers, changes, disables and deletes clients.
 
 mod cert;
 mod key;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::claims::{self, json_claim};
 use super::disclosure::{self, SHOWN_ONCE, SecretFile};
 use super::open::{self, Purpose};
-use super::{Shell, WHERE, key_value};
+use super::{REVOCATION_REACH, Shell, key_value};
 use crate::admin::clients::{ClientPatch, document};
 use crate::admin::secrets::{GeneratedSecret, SecretOptions};
 use crate::admin::{AdminError, Change, seed};
@@ -37,7 +37,7 @@ pub(super) enum Command {
     Create(Create),
     /// List clients
     List,
-    /// Show a client, and when each of its credentials was made, expires and was last used
+    /// Show a client, with the creation, expiry and last use of each of its credentials
     Show {
         /// The client id
         id: ClientId,
@@ -103,16 +103,16 @@ pub(super) struct Create {
     /// Issue only tokens that are bound to a certificate
     #[arg(long)]
     require_mtls_binding: bool,
-    /// Whom the client's assertions may be addressed to: `issuer`, or `token-endpoint` for either [default: issuer]
+    /// Accepted audience of the client's assertions: `issuer`, or `token-endpoint` for either [default: issuer]
     #[arg(long, value_name = "AUDIENCE")]
     assertion_audience: Option<AssertionAudience>,
     /// Longest lifetime of the client's assertions, from 1m to 1h [default: 5m]
     #[arg(long, value_name = "SPAN")]
     assertion_lifetime: Option<AssertionLifetime>,
-    /// Let the first secret expire after this time [default: never]
+    /// Time until the first secret expires [default: never]
     #[arg(long, value_name = "SPAN", conflicts_with = "no_secret")]
     expires_in: Option<ExpiresIn>,
-    /// Make no secret
+    /// Create the client without a secret
     #[arg(long)]
     no_secret: bool,
     /// Create nothing: print a migration for the seeds directory, and the secret on stderr
@@ -133,11 +133,11 @@ impl Command {
             Self::Disable { id } => switch(shell, &id, false).await,
             Self::RevokeTokens { id } => {
                 shell.admin(Purpose::Change).await?.revoke_tokens_of(&id).await?;
-                shell.say(&format!("the tokens of client {id} are revoked{WHERE}"))
+                shell.info(&format!("the tokens of client {id} are revoked{REVOCATION_REACH}"))
             }
             Self::Delete { id } => {
                 shell.admin(Purpose::Change).await?.delete_client(&id).await?;
-                shell.say(&format!("client {id} is deleted and its tokens are revoked{WHERE}"))
+                shell.info(&format!("client {id} is deleted and its tokens are revoked{REVOCATION_REACH}"))
             }
             Self::Set(set) => set.run(shell).await,
             Self::Secret(command) => command.run(shell).await,
@@ -190,7 +190,7 @@ impl Create {
     }
 }
 
-/// Prints the migration that creates a client, and its secret apart.
+/// Prints the migration that creates a client on stdout, and its secret on stderr.
 async fn print_seed(
     shell: &Shell,
     client: &Client,
@@ -198,7 +198,7 @@ async fn print_seed(
     path: Option<&Path>,
 ) -> anyhow::Result<()> {
     let config = shell.config()?;
-    // What the seed cannot have is said in a comment: what stands on stderr is the secret and nothing else.
+    // The seed itself says in a comment what it lacks, since stderr carries the secret and nothing else.
     let reachable = open::missing(&config.database).is_none() && !is_absent(&config.sealing_key_file);
     let admin = open::without_database(&config);
     let secret = match options {
@@ -211,13 +211,13 @@ async fn print_seed(
     let migration = seed::client(client, secret.as_ref().map(|made| &made.stored));
     let file = secret_file(secret.as_ref(), path)?;
     if let (Some(made), None) = (&secret, &file) {
-        shell.say(made.secret.expose())?;
+        shell.info(made.secret.expose())?;
     }
     shell.print(&json!({"sql": migration}), || migration.clone())?;
     file.map_or(Ok(()), SecretFile::publish)
 }
 
-/// The file that a secret goes to, where there are both.
+/// Writes the secret to the file of `--secret-file`, when there are both.
 fn secret_file(made: Option<&GeneratedSecret>, path: Option<&Path>) -> anyhow::Result<Option<SecretFile>> {
     path.zip(made).map(|(path, made)| SecretFile::write(path, &made.secret)).transpose()
 }
@@ -226,14 +226,14 @@ async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<(
     let changed = shell.admin(Purpose::Change).await?.set_client_enabled(id, enabled).await?;
     let state = if enabled { "enabled" } else { "disabled" };
     if !changed {
-        return shell.say(&format!("nothing changed: client {id} is {state} already"));
+        return shell.info(&format!("nothing changed: client {id} is already {state}"));
     }
-    let tokens = if enabled { String::new() } else { format!(" and its tokens count for nothing{WHERE}") };
-    shell.say(&format!("client {id} is {state}{tokens}"))
+    let tokens = if enabled { String::new() } else { format!(" and its tokens are inactive{REVOCATION_REACH}") };
+    shell.info(&format!("client {id} is {state}{tokens}"))
 }
 
 async fn list(shell: &Shell) -> anyhow::Result<()> {
-    let clients = shell.admin(Purpose::Look).await?.clients().await?;
+    let clients = shell.admin(Purpose::Read).await?.clients().await?;
     let value = |(id, client): &(String, Result<Arc<Client>, StoreError>)| match client {
         Ok(client) => document(client),
         Err(fault) => json!({"client_id": id, "malformed": fault.to_string()}),
@@ -249,7 +249,7 @@ async fn list(shell: &Shell) -> anyhow::Result<()> {
 }
 
 async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
-    let details = shell.admin(Purpose::Look).await?.client_details(id).await?;
+    let details = shell.admin(Purpose::Read).await?.client_details(id).await?;
     shell.print(&details.document(), || {
         let client = &details.client;
         let resources: Vec<&str> = client.resources.iter().map(ResourceId::as_str).collect();

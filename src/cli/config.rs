@@ -1,4 +1,4 @@
-//! `grantd config`: whether it can be used, and what is in force, secrets left out.
+//! `grantd config`: checks the configuration, and prints it without secrets.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::store::Database;
 use crate::store::servers::Servers;
 use crate::transport::tls::Tls;
 
-/// Reads what the configuration names, as `serve` would, and makes nothing.
+/// Reads the files that the configuration names, as `serve` does, and creates none.
 pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     let wrong =
         |key: &str, remedy: String| ConfigError { key: key.to_owned(), origin: "as configured".to_owned(), remedy };
@@ -23,7 +23,7 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     check_room(config)?;
     mutual_tls(config)?;
     fetcher(config)?;
-    // Only one that is not there is made; one that cannot be reached is a fault.
+    // Only a missing sealing key may be made; one that cannot be reached is a fault.
     if !config.make_sealing_key || !is_absent(&config.sealing_key_file) {
         sealing_key(config)?;
     }
@@ -93,7 +93,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
     shell.print(&value, || flat(&value, ""))
 }
 
-/// The URL in force, its password left out.
+/// Returns the database URL in force, without the password.
 fn postgres(servers: &Servers) -> String {
     let options = &servers.first;
     let place = |options: &PgConnectOptions| {
@@ -113,7 +113,7 @@ fn postgres(servers: &Servers) -> String {
     )
 }
 
-/// `a.b = value` a line.
+/// Writes one line `a.b = value` for each value.
 fn flat(value: &Value, under: &str) -> String {
     let Value::Object(members) = value else { return format!("{under} = {value}\n") };
     let key = |name: &str| if under.is_empty() { name.to_owned() } else { format!("{under}.{name}") };

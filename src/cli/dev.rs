@@ -1,4 +1,4 @@
-//! `grantd dev`: a server to try out, on loopback, with a client whose secret is new at each start.
+//! `grantd dev`: a server to try out, on loopback, with a demo client whose secret is new at each start.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -19,31 +19,31 @@ use crate::telemetry::Logging;
 use crate::{serve, telemetry};
 
 pub(super) async fn run(shell: Shell, mut signals: Signals) -> anyhow::Result<()> {
-    let Prepared { config, store, logging, announce } = tokio::select! {
+    let DevServer { config, store, logging, announce } = tokio::select! {
         prepared = prepare(shell) => prepared?,
         () = signals.stop() => return Ok(()),
     };
     serve::run(config, store, &logging, Some(announce), signals).await
 }
 
-struct Prepared {
+struct DevServer {
     config: Config,
     store: Store,
     logging: Logging,
     announce: serve::Announce,
 }
 
-async fn prepare(mut shell: Shell) -> anyhow::Result<Prepared> {
+async fn prepare(mut shell: Shell) -> anyhow::Result<DevServer> {
     const CLIENT: &str = "demo";
     const SCOPE: &str = "read:data write:data";
     const LABEL: &str = "grantd dev";
-    // Whatever database is configured, this is no place for a demo client.
+    // Always the embedded database: a configured one is no place for a demo client.
     let file = shell.settings.data_dir.join("grantd.db");
     shell.settings.database.url = Some(format!("sqlite:{}", file.display()).into());
     shell.settings.database.url_file = PathBuf::new();
     shell.settings.database.auto_migrate = Some(true);
     shell.settings.keys.sealing_key_file = PathBuf::new();
-    // A demo client has a secret, in cleartext on loopback.
+    // The demo client authenticates by a secret over cleartext on loopback, which fapi2 refuses.
     "default".clone_into(&mut shell.settings.profile);
     let mut config = shell.config()?;
     if !config.listen.ip().is_loopback() || !config.admin_listen.ip().is_loopback() {
@@ -63,7 +63,7 @@ async fn prepare(mut shell: Shell) -> anyhow::Result<Prepared> {
         Ok(_) | Err(AdminError::Store(StoreError::Taken { .. })) => {}
         Err(error) => return Err(error.into()),
     }
-    // Only hashes are kept, so each start has a secret of its own.
+    // Only hashes are stored, so each start generates a new secret.
     let options = SecretOptions { label: LABEL.to_owned(), expires_in: None };
     let secret = shell.after_warnings(admin.replace_secret(&client_id, options).await?).secret;
 
@@ -74,11 +74,11 @@ async fn prepare(mut shell: Shell) -> anyhow::Result<Prepared> {
             json!({"issuer": issuer.as_str(), "token_endpoint": endpoint, "client_id": CLIENT, "client_secret": secret, "scope": SCOPE}).to_string()
         } else {
             format!(
-                "\n  issuer         {issuer}\n  client_id      {CLIENT}\n  client_secret  {secret}\n\nGet a token:\n\n  curl -s {endpoint} -d grant_type=client_credentials -d client_id={CLIENT} -d client_secret={secret} -d 'scope={SCOPE}'\n\nStop with Ctrl-C. This is for trying out: read the README before anything else depends on it.\n"
+                "\n  issuer         {issuer}\n  client_id      {CLIENT}\n  client_secret  {secret}\n\nGet a token:\n\n  curl -s {endpoint} -d grant_type=client_credentials -d client_id={CLIENT} -d client_secret={secret} -d 'scope={SCOPE}'\n\nStop with Ctrl-C. This server is for trying out: read the README before you depend on it.\n"
             )
         };
-        // Without a reader the server still serves.
+        // A failed write is ignored: the server serves all the same.
         drop(writeln!(io::stdout(), "{text}"));
     };
-    Ok(Prepared { config, store, logging, announce: Box::new(announce) })
+    Ok(DevServer { config, store, logging, announce: Box::new(announce) })
 }

@@ -1,4 +1,4 @@
-//! Secrets that are shown once, on stdout or in a file of their own: none works that nobody has seen.
+//! Disclosure of new secrets, once, on stdout or in a new file. A secret that could not be shown is revoked.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -13,10 +13,10 @@ use crate::admin::Admin;
 use crate::crypto::secret::ClientSecret;
 use crate::model::client_id::ClientId;
 
-/// What stands below a secret that is printed.
+/// Text below a printed secret.
 pub(super) const SHOWN_ONCE: &str = "The secret is not stored and will not be shown again.";
 
-/// A secret in a file beside the one it is for, until it works. Dropping it removes the file.
+/// File with a new secret under a temporary name, until the secret works. Dropping it removes the file.
 #[derive(Debug)]
 pub(super) struct SecretFile {
     path: PathBuf,
@@ -25,7 +25,7 @@ pub(super) struct SecretFile {
 }
 
 impl SecretFile {
-    /// Writes `secret` beside `path`, on disk and readable by its owner alone.
+    /// Writes `secret` to a temporary file beside `path`, synced to disk and readable by its owner alone.
     pub(super) fn write(path: &Path, secret: &ClientSecret) -> anyhow::Result<Self> {
         let fault = || format!("--secret-file {} (it must not exist yet)", path.display());
         if path.symlink_metadata().is_ok() {
@@ -41,14 +41,14 @@ impl SecretFile {
         Ok(written)
     }
 
-    /// Gives the file its name. The secret works by now, so it is never removed from here on.
+    /// Gives the file its final name. The secret works by now, so the file is never removed from here on.
     pub(super) fn publish(mut self) -> anyhow::Result<()> {
         self.keep = true;
         let fault = || format!("the secret works and is in {}; rename that file", self.unfinished.display());
         match fs::hard_link(&self.unfinished, &self.path) {
             Ok(()) => fs::remove_file(&self.unfinished).with_context(|| self.unfinished.display().to_string())?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error).with_context(fault),
-            // A file system without links, where two commands that write the same file at once are not told apart.
+            // The file system has no hard links; two commands that write the same file at once cannot be told apart.
             Err(_) => fs::rename(&self.unfinished, &self.path).with_context(fault)?,
         }
         let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -63,12 +63,12 @@ impl Drop for SecretFile {
         if !self.keep
             && let Err(error) = fs::remove_file(&self.unfinished)
         {
-            tracing::warn!(path = %self.unfinished.display(), %error, "this file holds a secret that does not work; remove it");
+            tracing::warn!(path = %self.unfinished.display(), %error, "this file contains a secret that does not work; remove it");
         }
     }
 }
 
-/// Prints a secret that was just stored. When that fails, nobody will ever know the secret, so it is revoked.
+/// Prints a secret that was just stored. When printing fails, nobody can know the secret, so it is revoked.
 pub(super) async fn show_once(
     shell: &Shell,
     admin: &Admin,

@@ -1,4 +1,4 @@
-//! `grantd doctor`: everything that can be checked, one line per fault.
+//! `grantd doctor`: checks configuration, database, keys, clocks and every row, and prints one line per fault.
 
 mod database;
 mod published;
@@ -29,7 +29,7 @@ pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
     if faults.is_empty() { Ok(()) } else { bail!("{} fault{}", faults.len(), if faults.len() == 1 { "" } else { "s" }) }
 }
 
-/// One fault a line, whatever names and values are quoted in it.
+/// Writes one fault per line; names and values in it are escaped.
 fn lines_of(faults: &[String]) -> String {
     faults.iter().map(|fault| one_line(fault)).collect::<Vec<_>>().join("\n")
 }
@@ -46,7 +46,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             return Ok(vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")]);
         }
         Schema::Newer { by } => {
-            shell.say(&format!(
+            shell.info(&format!(
                 "note: a newer grantd has applied {by} migrations that this version does not know; it works on them too"
             ))?;
         }
@@ -66,7 +66,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
         Err(error) => faults.push(format!("{error:#}")),
     }
     let everything = admin.everything().await?;
-    // A sealing key that nothing was sealed under yet is made with the first signing key.
+    // A missing sealing key is a fault only once something was sealed under it; the first signing key makes it.
     let sealed = everything.keys.as_ref().is_some_and(|keys| !keys.is_empty())
         || everything.tag_keys.as_ref().is_some_and(|keys| !keys.is_empty());
     let sealing_key = match sealing_key(config) {
@@ -78,12 +78,12 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
         }
     };
     faults.extend(exposed(&config.sealing_key_file).map(|fault| format!("keys.sealing_key_file: {fault}")));
-    // An algorithm without any key is no fault: the server makes its first.
+    // An algorithm without a key is no fault: the server generates its first one.
     let keys = everything.keys.iter().flatten();
     faults.extend(keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
     let tag_keys = everything.tag_keys.iter().flatten();
     faults.extend(tag_keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
-    // The faults of those that cannot be read are told in the loop below; the same holds for clients.
+    // Resources that cannot be read are reported in the loop below, and clients likewise.
     let resources: Vec<&Resource> = everything.resources.iter().flatten().filter_map(|one| one.as_ref().ok()).collect();
     for resource in everything.resources.iter().flatten() {
         match resource {
@@ -95,8 +95,8 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
                     of_resource.map(|fault| format!("resource {uri}: {}", phrases::fault(&fault, uri.as_str()))),
                 );
                 if resource.token_typ == TokenTyp::Jwt && config.profile == Profile::Default {
-                    shell.say(&format!(
-                        "note: tokens for {uri} have typ JWT, so its API has to tell them from other JWTs by iss and aud"
+                    shell.info(&format!(
+                        "note: tokens for {uri} have typ JWT, so its API has to distinguish them from other JWTs by iss and aud"
                     ))?;
                 }
             }
@@ -106,10 +106,10 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     let mut clients: Vec<_> = everything.clients.into_iter().collect();
     clients.sort_by(|a, b| a.0.cmp(&b.0));
     let readable: Vec<&Client> = clients.iter().filter_map(|(_, client)| client.as_ref()?.as_deref().ok()).collect();
-    for published::Published { client_id, found } in published::examine(config, &readable, ours).await? {
+    for published::PublishedSet { client_id, found } in published::examine(config, &readable, ours).await? {
         match found {
             Ok(None) => {}
-            Ok(Some(skipped)) => shell.say(&format!("note: client {client_id}: {skipped}"))?,
+            Ok(Some(skipped)) => shell.info(&format!("note: client {client_id}: {skipped}"))?,
             Err(fault) => faults.push(format!("client {client_id}: {fault}")),
         }
     }

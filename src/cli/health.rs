@@ -1,4 +1,4 @@
-//! `grantd health`: asks the admin listener, for container health checks.
+//! `grantd health`: requests /readyz of the admin listener, for container health checks.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,8 +17,8 @@ use tokio::net::TcpStream;
 use super::{Arguments, Command};
 use crate::config::{ConfigError, Settings, Sources};
 
-/// Asks `url`, or else the admin listener of this configuration. No other fault of the configuration matters here: the
-/// server that is asked has started with it.
+/// Requests `url`, or else /readyz of the admin listener of this configuration. Other faults of the configuration do
+/// not matter: the running server has started with it.
 pub(super) async fn run(
     url: Option<&str>,
     named: Option<&Path>,
@@ -33,8 +33,8 @@ pub(super) async fn run(
     if status.is_success() { Ok(()) } else { bail!("not ready ({status}): {body}") }
 }
 
-/// Where `serve` listens: as our own flags say, else as those of a running server of this configuration, else as
-/// environment and file say.
+/// Returns the address on which `serve` listens: from this command's flags, else from those of a running server with
+/// this configuration file, else from environment and file.
 fn listener(named: Option<&Path>, sources: Result<Sources, ConfigError>) -> anyhow::Result<SocketAddr> {
     // A configuration that cannot be read now does not fail the check: the running server was started with another one.
     let sources = sources.ok();
@@ -71,7 +71,7 @@ fn given_to_server(named: Option<&Path>) -> Option<String> {
     found.pop().filter(|_| found.is_empty())
 }
 
-/// The configuration file of a running server, and what `--set` told it.
+/// Returns the configuration file of a running server, and its `--set admin.listen`.
 fn of_server(process: &Path) -> Option<(PathBuf, String)> {
     let texts = |file: &str| Some(String::from_utf8_lossy(&fs::read(process.join(file)).ok()?).into_owned());
     let line = texts("cmdline")?;
@@ -80,7 +80,7 @@ fn of_server(process: &Path) -> Option<(PathBuf, String)> {
         return None;
     }
     let arguments = Arguments::try_parse_from(arguments).ok().filter(|all| matches!(all.command, Command::Serve))?;
-    // Only of our own user's processes can this be read.
+    // Readable only for processes of the same user.
     let environment = texts("environ")?;
     let from_environment =
         || environment.split('\0').find_map(|pair| pair.strip_prefix(CONFIG)?.strip_prefix('=')).map(PathBuf::from);
@@ -88,7 +88,7 @@ fn of_server(process: &Path) -> Option<(PathBuf, String)> {
     Some((file, flag(&arguments.set)?))
 }
 
-/// The configuration file of a process, whether it is there or not.
+/// Returns the configuration file of a process, whether it exists or not.
 fn in_force(named: Option<PathBuf>, directory: &Path) -> PathBuf {
     let usual = Path::new("/etc/grantd/grantd.toml");
     directory.join(named.unwrap_or_else(|| if usual.exists() { usual.into() } else { "grantd.toml".into() }))

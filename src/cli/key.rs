@@ -1,4 +1,4 @@
-//! `grantd key`: signing keys, next, active, retiring, gone.
+//! `grantd key`: signing keys and their states: next, active, retiring, gone.
 
 mod tag;
 
@@ -32,13 +32,13 @@ pub(super) enum Command {
         #[arg(long)]
         jwk: bool,
     },
-    /// Make a key; the first of its algorithm signs at once, any other as `rotate` says
+    /// Generate a signing key; the first of its algorithm signs at once, any other as after `rotate`
     Generate {
         /// Algorithm: ES256, EdDSA, PS256 or RS256 [default: token.alg]
         #[arg(long)]
         alg: Option<Alg>,
     },
-    /// Make the next key: it is published now, and signs once every verifier has had time to fetch it
+    /// Generate the next key: it is published now, and signs once every verifier has had time to fetch it
     Rotate {
         /// Algorithm: ES256, EdDSA, PS256 or RS256 [default: token.alg]
         #[arg(long)]
@@ -53,7 +53,7 @@ pub(super) enum Command {
         #[arg(long, required = true)]
         now: bool,
     },
-    /// Import a private key from a PEM file; it signs as `generate` says
+    /// Import a private key from a PEM file; it starts to sign as after `generate`
     Import {
         /// File with a private key in PKCS#8, PKCS#1 or SEC 1, as PEM
         file: PathBuf,
@@ -61,7 +61,7 @@ pub(super) enum Command {
         #[arg(long)]
         alg: Option<Alg>,
     },
-    /// Manage the keys under which generated secrets carry a tag
+    /// Manage the keys that tag generated secrets
     #[command(subcommand)]
     Tag(tag::Command),
 }
@@ -69,7 +69,7 @@ pub(super) enum Command {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List | Self::Show { .. } | Self::Tag(tag::Command::List) => Purpose::Look,
+            Self::List | Self::Show { .. } | Self::Tag(tag::Command::List) => Purpose::Read,
             Self::Rotate { .. } | Self::Remove { .. } | Self::Tag(_) => Purpose::Change,
             Self::Generate { .. } | Self::Import { .. } => Purpose::Create,
         }
@@ -107,7 +107,7 @@ impl Command {
             Self::Remove { kid, now: _ } => {
                 let made = admin.remove_key(&kid).await?;
                 let next = made.map(|key| format!("; {} was made and signs from now on", key.kid)).unwrap_or_default();
-                shell.say(&format!(
+                shell.info(&format!(
                     "key {kid} is removed: tokens it signed no longer verify where the key set is fetched again{next}"
                 ))
             }

@@ -1,9 +1,9 @@
-//! `grantd migrate`: the schema, then the seeds; what was applied, or what would be.
+//! `grantd migrate`: applies the schema, then the seeds, and lists what was applied or is pending.
 
 use super::{Shell, open};
 use crate::model::time::Span;
 use crate::store::Store;
-use crate::store::migrations::{Applied, MigrationTerms};
+use crate::store::migrations::{MigrationOptions, MigrationStatus};
 use crate::telemetry::printable;
 
 #[derive(Debug, clap::Args)]
@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     /// Put the schema into a database that holds tables of other programs
     #[arg(long)]
     into_shared_database: bool,
-    /// How long to wait for a lock that another session holds
+    /// Time to wait for a lock that another session holds
     #[arg(long, value_name = "SPAN", default_value = "60s")]
     lock_timeout: Span,
 }
@@ -26,27 +26,27 @@ impl Arguments {
         if self.status {
             let missing = open::missing(&config.database);
             if let Some(path) = missing {
-                shell.say(&format!("note: there is no database at {} yet", open::absolute(path)))?;
+                shell.info(&format!("note: there is no database at {} yet", open::absolute(path)))?;
             }
             return report(shell, &store.migration_status(seeds, missing.is_none()).await?);
         }
         shell.make_database(&config)?;
-        shell.say(&format!("migrating {}", config.database))?;
-        let terms = MigrationTerms {
+        shell.info(&format!("migrating {}", config.database))?;
+        let terms = MigrationOptions {
             into_shared_database: self.into_shared_database,
             lock_timeout: self.lock_timeout.duration(),
         };
         let applied = store.migrate_with(&config.database, seeds, terms).await?;
         if applied.is_empty() {
-            shell.say("nothing to do: every migration was applied before; `grantd migrate --status` lists them")?;
+            shell.info("nothing to do: every migration is already applied; `grantd migrate --status` lists them")?;
         }
         report(shell, &applied)
     }
 }
 
-fn report(shell: &Shell, migrations: &[Applied]) -> anyhow::Result<()> {
+fn report(shell: &Shell, migrations: &[MigrationStatus]) -> anyhow::Result<()> {
     shell.print(&migrations, || {
-        let line = |one: &Applied| {
+        let line = |one: &MigrationStatus| {
             let state = if one.applied { "applied" } else { "pending" };
             format!("{state:<8} {:<7} {} {}\n", one.kind, one.version, printable::one_line(&one.name))
         };

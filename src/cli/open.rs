@@ -1,4 +1,4 @@
-//! Opens the database of a command: to look at it, to change what it holds, or to begin with an empty one.
+//! Opens the database for a command: to read it, to change it, or to create it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use crate::serve::prepare;
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store, StoreError};
 
-/// What a command does with the database.
+/// Purpose for which a command opens the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It only reads. No file, directory or key is made, and no schema is changed.
-    Look,
-    /// It changes what is registered, so the database has to exist: on a new one it could only fail, or claim that it
-    /// revoked something.
+    /// The command only reads. It creates no file, directory or key, and changes no schema.
+    Read,
+    /// The command changes registrations, so the database has to exist: on a new one it would fail, or report a
+    /// revocation that revoked nothing.
     Change,
-    /// It registers something, which may be the first thing in a new embedded database.
+    /// The command registers something, which may be the first thing in a new embedded database.
     Create,
 }
 
 impl Shell {
-    /// The administration of the configured database, ready to work. An embedded database is brought up to date unless the
-    /// command only looks; PostgreSQL has to be.
+    /// Opens the administration of the configured database. An embedded database is migrated unless the command only
+    /// reads; PostgreSQL has to be up to date.
     pub(super) async fn admin(&self, purpose: Purpose) -> anyhow::Result<Admin> {
         let mut config = self.config()?;
-        config.make_sealing_key &= purpose != Purpose::Look;
+        config.make_sealing_key &= purpose != Purpose::Read;
         match missing(&config.database) {
             Some(path) if purpose != Purpose::Create => return Err(self.no_database(&config, path).into()),
             Some(_) => self.make_database(&config)?,
@@ -39,7 +39,7 @@ impl Shell {
         let store = Store::open(&config.database, 2);
         match (&config.database, store.schema().await?) {
             (_, Schema::Usable | Schema::Newer { .. }) => {}
-            (Database::Sqlite(_), Schema::Older { .. }) if purpose != Purpose::Look => {
+            (Database::Sqlite(_), Schema::Older { .. }) if purpose != Purpose::Read => {
                 drop(prepare::prepare_database(&config, &store).await?);
             }
             (_, Schema::Older { pending }) => {
@@ -49,20 +49,20 @@ impl Shell {
         Ok(administration(&config, store).await?)
     }
 
-    /// Makes the file of an embedded database that does not exist, and says so: it may be the wrong directory.
+    /// Creates the file of a missing embedded database, and reports it, since the directory may be the wrong one.
     pub(super) fn make_database(&self, config: &Config) -> anyhow::Result<()> {
         if let Some(path) = missing(&config.database) {
             prepare::make_room(config)?;
-            self.say(&format!("note: made a new, empty database: {}", absolute(path)))?;
+            self.info(&format!("note: created a new, empty database: {}", absolute(path)))?;
         }
         Ok(())
     }
 
-    /// The error of a command that needs a database where none exists.
+    /// Returns the error of a command whose database does not exist.
     fn no_database(&self, config: &Config, path: &Path) -> ConfigError {
         let key = if config.database_by_default { "data_dir" } else { "database.url" };
         let remedy = format!(
-            "there is no database at {}; {} or, to make a new one there, run `grantd migrate`",
+            "there is no database at {}; {} or, to create a new one there, run `grantd migrate`",
             absolute(path),
             if config.database_by_default {
                 "run the command in the directory of the server, name the server's data_dir or database.url (with --config FILE or in the environment),"
@@ -74,13 +74,13 @@ impl Shell {
     }
 }
 
-/// The administration of an open database, by the database's clock.
+/// Returns the administration of an open database, by the database's clock.
 pub(super) async fn administration(config: &Config, store: Store) -> Result<Admin, StoreError> {
     let ahead = store.now().await?.0 - Clock::System.now().0;
     Ok(assembled(config, store, Clock::Shifted(ahead)))
 }
 
-/// The administration of a database that may not exist, for what needs none.
+/// Returns the administration of a database that may not exist, for use cases that need none.
 pub(super) fn without_database(config: &Config) -> Admin {
     assembled(config, Store::open(&config.database, 1), Clock::System)
 }
@@ -102,7 +102,7 @@ fn assembled(config: &Config, store: Store, clock: Clock) -> Admin {
     Admin::new(store, clock, policy, Box::new(sealing_key))
 }
 
-/// The file of an embedded database, when it does not exist.
+/// Returns the file of an embedded database when it does not exist.
 pub(super) fn missing(database: &Database) -> Option<&Path> {
     match database {
         Database::Sqlite(path) if !path.exists() => Some(path),
@@ -110,7 +110,7 @@ pub(super) fn missing(database: &Database) -> Option<&Path> {
     }
 }
 
-/// A path as it is found from anywhere.
+/// Returns the absolute form of a path.
 pub(super) fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }

@@ -1,4 +1,4 @@
-//! Phrases of the command line for refusals and warnings of the admin floor: the command that helps.
+//! Additions of the command line to errors and warnings of the admin floor: the command that helps.
 
 use crate::admin::checkup::RegistrationFault;
 use crate::admin::secrets::ChosenSecretError;
@@ -8,7 +8,7 @@ use crate::store::{Refusal, StoreError};
 /// Returns the remedy to append to an error.
 pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
     if let Some(ChosenSecretError::TooWeak) = error.downcast_ref() {
-        return Some("`grantd client secret add` makes a good one".to_owned());
+        return Some("`grantd client secret add` generates one".to_owned());
     }
     Some(match error.chain().find_map(|cause| cause.downcast_ref::<AdminError>())? {
         AdminError::NoSuchClient(_) => "`grantd client list` lists them".to_owned(),
@@ -32,7 +32,7 @@ pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
             "make one of X.509 version 3 with openssl req -x509".to_owned()
         }
         AdminError::Store(StoreError::Refused(Refusal::ResourceInUse { .. })) => {
-            "take it from them first with `grantd client set ID --resource …`".to_owned()
+            "first remove it from them with `grantd client set ID --resource …`".to_owned()
         }
         AdminError::Store(StoreError::Refused(Refusal::TooManyImported(_))) => {
             "secrets of `grantd client secret add` have no such limit".to_owned()
@@ -41,11 +41,11 @@ pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-/// A warning as a line on stderr.
+/// Writes a warning as a line for stderr.
 pub(super) fn line(warning: &Warning) -> String {
     match warning {
         Warning::SecretsRefused => format!(
-            "note: {warning}; `grantd client create --no-secret`, then `grantd client key add` or `grantd client cert add`, makes a client that works"
+            "note: {warning}; `grantd client create --no-secret`, then `grantd client key add` or `grantd client cert add`, creates a client that can authenticate"
         ),
         Warning::Untagged => format!("{warning}; `grantd doctor` says more"),
         Warning::LeftOut(_) => warning.to_string(),
@@ -53,7 +53,8 @@ pub(super) fn line(warning: &Warning) -> String {
     }
 }
 
-/// A fault of a registration, and the command that mends it; `id` is the client's or the resource's, as a word of a shell.
+/// Writes a fault of a registration with the command that corrects it. `id` is the client's or the resource's, quoted
+/// for a shell.
 pub(super) fn fault(fault: &RegistrationFault, id: &str) -> String {
     let mend = match fault {
         RegistrationFault::KeysExpired => format!("; `grantd client key add {id}` adds one"),
@@ -64,7 +65,9 @@ pub(super) fn fault(fault: &RegistrationFault, id: &str) -> String {
             format!("; `grantd client key remove {id} {kid}`, then add the key without x5c or with another certificate")
         }
         RegistrationFault::CredentialsRefused(_) => {
-            format!("; `grantd client key add {id}` or `grantd client cert add {id}` gives it what it takes")
+            format!(
+                "; `grantd client key add {id}` or `grantd client cert add {id}` adds a credential that the profile accepts"
+            )
         }
         RegistrationFault::IntrospectionAlg(_) => {
             format!("; `grantd client set {id} --introspection-signed-response-alg ES256`")

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use crate::model::event::Event;
 use crate::protocol::error::reason::Reason;
 use crate::telemetry::metrics::Metric;
-use crate::transport::listener::refusals::Refused;
+use crate::transport::listener::refusals::RefusalReason;
 
 /// Writes all pages into a directory.
 pub(super) async fn write(directory: &Path) -> anyhow::Result<()> {
@@ -41,7 +41,7 @@ fn reasons() -> String {
         page += &row(&[&code(reason.as_str()), reason.answer(), reason.meaning(), reason.remedy()]);
     }
     page += REFUSED;
-    for refused in Refused::ALL {
+    for refused in RefusalReason::ALL {
         page += &row(&[&code(refused.reason()), refused.answer(), refused.detail()]);
     }
     page

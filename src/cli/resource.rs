@@ -1,4 +1,4 @@
-//! `grantd resource`: protected resources, the scopes they understand, and who may introspect tokens for them.
+//! `grantd resource`: protected resources, their scopes, and the clients that may introspect their tokens.
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -63,7 +63,7 @@ pub(super) struct Set {
     changes: Changes,
 }
 
-/// What can be changed. Without any of it the command is wrong usage.
+/// Options of `resource set`. At least one is required.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct Changes {
@@ -85,7 +85,7 @@ struct Changes {
     /// `typ` of tokens for the resource: `at+jwt`, or `JWT` for libraries that refuse it
     #[arg(long, value_name = "TYP")]
     token_typ: Option<TokenTyp>,
-    /// Clients that may introspect tokens for the resource, all of them (repeatable)
+    /// Client that may introspect tokens for the resource (repeatable); replaces all introspectors
     #[arg(long, value_name = "CLIENT")]
     introspect_by: Vec<ClientId>,
     /// Permit no client to introspect tokens for the resource
@@ -96,7 +96,7 @@ struct Changes {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List | Self::Show { .. } => Purpose::Look,
+            Self::List | Self::Show { .. } => Purpose::Read,
             Self::Set(_) | Self::Delete { .. } => Purpose::Change,
             Self::Create(_) => Purpose::Create,
         }
@@ -136,14 +136,14 @@ impl Command {
                     introspectors: named.then_some(changes.introspect_by).into(),
                 };
                 if admin.change_resource(&uri, patch).await? {
-                    shell.say(&format!("resource {uri} is changed, within a second on every replica"))
+                    shell.info(&format!("resource {uri} is changed, within a second on every replica"))
                 } else {
-                    shell.say(&format!("nothing changed: resource {uri} has these values already"))
+                    shell.info(&format!("nothing changed: resource {uri} already has these values"))
                 }
             }
             Self::Delete { uri } => {
                 admin.delete_resource(&uri).await?;
-                shell.say(&format!("resource {uri} is deleted"))
+                shell.info(&format!("resource {uri} is deleted"))
             }
         }
     }

@@ -1,6 +1,6 @@
-//! `grantd token`: what a token is, or exactly what is wrong with it; and the end of a token, or of all.
+//! `grantd token`: inspects a token, or revokes a token or all tokens.
 //!
-//! A resource server that does not introspect takes a token until its `exp`, whatever is done here.
+//! A resource server that does not introspect accepts a token until its `exp`, whatever is done here.
 
 use std::io::{self, Read as _};
 
@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use super::open::Purpose;
-use super::{Shell, WHERE};
+use super::{REVOCATION_REACH, Shell};
 use crate::admin::inspection::Inspection;
 use crate::model::time::UnixTime;
 use crate::telemetry::printable::one_line;
@@ -37,7 +37,7 @@ impl Command {
             Self::Revoke => revoke(shell).await,
             Self::RevokeAll { now: _ } => {
                 shell.admin(Purpose::Change).await?.revoke_all_tokens().await?;
-                shell.say(&format!("all tokens issued until now are revoked{WHERE}"))
+                shell.info(&format!("all tokens issued until now are revoked{REVOCATION_REACH}"))
             }
         }
     }
@@ -47,7 +47,7 @@ fn token_from_stdin() -> anyhow::Result<String> {
     let mut token = String::new();
     io::stdin().take(MAX_TOKEN + 1).read_to_string(&mut token).context("reading the token from stdin")?;
     if token.len() as u64 > MAX_TOKEN {
-        bail!("a token has at most {MAX_TOKEN} bytes; what stands on stdin is longer");
+        bail!("a token has at most {MAX_TOKEN} bytes; the input on stdin is longer");
     }
     Ok(token.trim().to_owned())
 }
@@ -55,13 +55,13 @@ fn token_from_stdin() -> anyhow::Result<String> {
 async fn revoke(shell: &Shell) -> anyhow::Result<()> {
     let token = token_from_stdin()?;
     let revoked = shell.admin(Purpose::Change).await?.revoke_token(&token).await?;
-    shell.say(&format!("token {} of client {} is revoked{WHERE}", revoked.jti, revoked.client_id))
+    shell.info(&format!("token {} of client {} is revoked{REVOCATION_REACH}", revoked.jti, revoked.client_id))
 }
 
 async fn inspect(shell: &Shell) -> anyhow::Result<()> {
     let token = token_from_stdin()?;
     let (header, claims) = parts(&token)?;
-    let inspected = shell.admin(Purpose::Look).await?.inspect_token(&token, header, claims).await?;
+    let inspected = shell.admin(Purpose::Read).await?.inspect_token(&token, header, claims).await?;
     let Inspection { header, claims, faults } = inspected;
     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let value = json!({"valid": faults.is_empty(), "faults": faults, "header": header, "claims": claims});
@@ -69,11 +69,11 @@ async fn inspect(shell: &Shell) -> anyhow::Result<()> {
     if faults.is_empty() { Ok(()) } else { bail!("the token is not valid: {}", faults.join("; ")) }
 }
 
-/// Header and claims of a JWT in compact form.
+/// Splits a JWT in compact form into header and claims.
 fn parts(token: &str) -> anyhow::Result<(Map<String, Value>, Map<String, Value>)> {
     let segments: Vec<&str> = token.split('.').collect();
     let [header, claims, _signature] = segments.as_slice() else {
-        bail!("not a JWT: it has {} parts where there are three, separated by dots", segments.len());
+        bail!("not a JWT: it has {} parts separated by dots, where a JWT has three", segments.len());
     };
     let read = |name: &str, segment: &str| -> anyhow::Result<Map<String, Value>> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(segment).with_context(|| format!("the {name} is not base64url"))?;
@@ -102,5 +102,5 @@ fn explain(header: &Map<String, Value>, claims: &Map<String, Value>, faults: &[S
     text
 }
 
-/// Longest token that is read; grantd's own have at most some 6 KiB.
+/// Maximum length of a token on stdin, in bytes; grantd's own have at most some 6 KiB.
 const MAX_TOKEN: u64 = 64 << 10;

@@ -1,19 +1,19 @@
-//! Which database: `database.url`, its twins, or the file of the embedded one.
+//! Choice of the database: `database.url`, `database.url_file`, `DATABASE_URL`, or the embedded one.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{At, ConfigError, Settings, Sources, postgres_url, read_secret};
+use super::{ConfigError, SettingRef, Settings, Sources, postgres_url, read_secret};
 use crate::store::Database;
 use crate::store::pooling::Pooling;
 use crate::store::servers::Servers;
 
-/// The database, and how it was chosen.
-pub(super) struct Chosen {
+/// The chosen database.
+pub(super) struct DatabaseChoice {
     pub(super) database: Database,
-    /// Whether no setting says where it is.
+    /// Whether no setting names it.
     pub(super) by_default: bool,
     pub(super) url_file: Option<UrlFile>,
 }
@@ -23,15 +23,15 @@ pub(super) struct Chosen {
 pub struct UrlFile {
     /// The file.
     pub path: PathBuf,
-    /// Its content.
+    /// The URL in the file, with its password.
     pub url: SecretString,
 }
 
 impl UrlFile {
-    /// Reads the file again: its password may have been rotated. `None` when nothing has changed.
+    /// Reads the file again, since its password may have been rotated. `None` when nothing has changed.
     ///
     /// # Errors
-    /// What is wrong with the file, in words that do not quote it.
+    /// The fault of the file. The message does not quote it.
     pub fn reread(&mut self) -> Result<Option<Servers>, String> {
         let url = read_url(&self.path)?;
         if url.expose_secret() == self.url.expose_secret() {
@@ -52,32 +52,32 @@ fn read_url(path: &Path) -> Result<SecretString, String> {
 }
 
 /// Chooses the database: `database.url` or `database.url_file`, else `DATABASE_URL`, else a file in `data_dir`.
-pub(super) fn database(settings: &Settings, sources: &Sources) -> Result<Chosen, ConfigError> {
-    let at = At { key: "database.url", sources };
+pub(super) fn database(settings: &Settings, sources: &Sources) -> Result<DatabaseChoice, ConfigError> {
+    let at = SettingRef { key: "database.url", sources };
     let configured = match (&settings.database.url, &settings.database.url_file) {
         (Some(_), file) if !file.as_os_str().is_empty() => {
             return Err(at.wrong("set database.url or database.url_file, not both"));
         }
         (Some(url), _) => Some((at, url.clone(), None)),
         (None, file) if !file.as_os_str().is_empty() => {
-            let at = At { key: "database.url_file", sources };
+            let at = SettingRef { key: "database.url_file", sources };
             let url = read_url(file).map_err(|remedy| at.wrong(&remedy))?;
             Some((at, url.clone(), Some(UrlFile { path: file.clone(), url })))
         }
         (None, _) => sources.database_url().map(|url| (at, url.into(), None)),
     };
     let Some((at, url, url_file)) = configured else {
-        if let Some(name) = sources.nearly_database_url() {
+        if let Some(name) = sources.similar_to_database_url() {
             return Err(at.wrong(&format!("no database is configured, but {name} is set; write DATABASE_URL")));
         }
         let database = Database::Sqlite(settings.data_dir.join("grantd.db"));
-        return Ok(Chosen { database, by_default: true, url_file: None });
+        return Ok(DatabaseChoice { database, by_default: true, url_file: None });
     };
     let url = url.expose_secret();
     if url.is_empty() {
         return Err(at.wrong("set, but empty; give it a value or remove it"));
     }
-    let pooling = At { key: "database.pooling", sources }.one_of(
+    let pooling = SettingRef { key: "database.pooling", sources }.one_of(
         &settings.database.pooling,
         &[Pooling::Session, Pooling::Transaction].map(|pooling| (pooling.as_str(), pooling)),
     )?;
@@ -88,7 +88,7 @@ pub(super) fn database(settings: &Settings, sources: &Sources) -> Result<Chosen,
             Database::Postgres(Box::new(Servers { pooling, ..servers }))
         }
     };
-    Ok(Chosen { database, by_default: false, url_file })
+    Ok(DatabaseChoice { database, by_default: false, url_file })
 }
 
 fn sqlite(path: &str) -> Result<PathBuf, &'static str> {

@@ -1,4 +1,5 @@
-//! The configuration file: TOML, read by the types of the keys. Its values are never quoted, since one may be a password.
+//! The configuration file: TOML, read by the types of the keys. Messages never quote its values, since one may be a
+//! password.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +13,7 @@ use super::ConfigError;
 use super::keys::{kind, number};
 use super::settings::Kind;
 
-/// Whether a file is there. Only "not found" means that it is not: what cannot be reached may well be there.
+/// Whether a file exists. Only "not found" counts as absent; a file that cannot be reached is an error.
 pub(super) fn is_there(path: &Path) -> Result<bool, ConfigError> {
     let unreachable = |error: std::io::Error| fault(path, &format!("cannot be reached by {}: {error}", user()));
     match fs::symlink_metadata(path) {
@@ -33,7 +34,7 @@ pub(super) fn is_there(path: &Path) -> Result<bool, ConfigError> {
     }
 }
 
-/// Reads each key that the file has, under its dotted name.
+/// Reads the keys of the file, by dotted name.
 pub(super) fn read(path: &Path, keys: &[(String, Kind)]) -> Result<HashMap<String, Value>, ConfigError> {
     let text = text(path)?;
     let document = DeTable::parse(&text).map_err(|error| {
@@ -63,7 +64,7 @@ pub(super) fn read(path: &Path, keys: &[(String, Kind)]) -> Result<HashMap<Strin
     Ok(values)
 }
 
-/// One value of a file, if the file can be read so far.
+/// Reads one value of a file, if the file can be read that far.
 pub(super) fn read_some(path: &Path, key: &str) -> Option<Value> {
     let text = text(path).ok()?;
     let (document, _) = DeTable::parse_recoverable(&text);
@@ -108,7 +109,7 @@ pub(super) fn fault(path: &Path, remedy: &str) -> ConfigError {
     ConfigError { key: String::new(), origin: path.display().to_string(), remedy: remedy.to_owned() }
 }
 
-/// Who this process is to the file system.
+/// The user of this process, for messages about files.
 #[must_use]
 pub fn user() -> String {
     format!("uid {}", rustix::process::geteuid().as_raw())

@@ -1,20 +1,20 @@
-//! The names of keys: which there are, which was meant, and of which type each is.
+//! Names of keys: lookup, suggestions for misspelt ones, and the type of each.
 
 use serde_json::Value;
 
 use super::settings::Kind;
 
-/// A name without what is easily mistaken in it: dots, underscores and case.
+/// Normalises a name: without dots and underscores, in lower case.
 pub(super) fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '.')).flat_map(char::to_lowercase).collect()
 }
 
-/// The type of a key, or an error that lists the valid ones.
+/// Returns the type of a key, or an error that lists the valid keys.
 pub(super) fn kind(keys: &[(String, Kind)], key: &str) -> Result<Kind, String> {
     if let Some((_, kind)) = keys.iter().find(|(known, _)| known == key) {
         return Ok(*kind);
     }
-    // The deepest section that is ours, and what stands in it.
+    // The deepest existing section, and its keys.
     let mut section = key;
     let members = loop {
         section = section.rsplit_once('.').map_or("", |(section, _)| section);
@@ -36,7 +36,7 @@ pub(super) fn kind(keys: &[(String, Kind)], key: &str) -> Result<Kind, String> {
     Err(format!("unknown key `{wrong}`; {near}the keys{place} are {}", quoted(&members)))
 }
 
-/// The names that stand in a section.
+/// Returns the names in a section.
 fn members(keys: &[(String, Kind)], section: &str) -> Vec<String> {
     let mut members = Vec::new();
     for (key, _) in keys {
@@ -57,7 +57,7 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// A whole number of the range that its key has.
+/// Parses a whole number from 0 to `most`.
 pub(super) fn number(digits: &str, radix: u32, most: u64) -> Result<Value, String> {
     match u64::from_str_radix(digits, radix) {
         Ok(number) if number <= most => Ok(number.into()),

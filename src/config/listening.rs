@@ -1,45 +1,45 @@
-//! Where to listen, how, and as whom: nothing that would send secrets in cleartext over a network, or half a mutual TLS.
+//! Listeners and issuer: refuses cleartext over a network and incomplete mutual TLS.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{At, ConfigError, Settings, Sources};
+use super::{ConfigError, SettingRef, Settings, Sources};
 use crate::model::issuer::{Issuer, IssuerError};
 use crate::model::profile::Profile;
 use crate::transport::tls::Files;
 use crate::transport::tls::clients::ClientFiles;
 
 /// The public listener.
-pub(super) struct Public {
+pub(super) struct PublicListener {
     pub(super) listen: SocketAddr,
     pub(super) tls: Option<Files>,
     pub(super) issuer: Option<Issuer>,
 }
 
-/// The listener that asks for certificates of clients.
+/// The listener that asks for client certificates.
 #[derive(Debug, Clone)]
 pub struct Mtls {
-    /// Its address.
+    /// The address.
     pub listen: SocketAddr,
-    /// Its own certificate.
+    /// The listener's own certificate and key.
     pub files: Files,
-    /// The URL that clients reach it by; `None` for that of the issuer, on another port.
+    /// The URL by which clients reach it; `None` for the issuer's host and path on its port.
     pub public_url: Option<Issuer>,
 }
 
-/// How certificates of clients come here.
+/// Ways in which client certificates arrive.
 #[derive(Debug, Clone, Default)]
 pub struct ClientCertificates {
-    /// On a listener of ours.
+    /// The listener that asks for certificates.
     pub mtls: Option<Mtls>,
-    /// In a header field, from a proxy that we trust.
+    /// Whether a trusted proxy passes certificates on in a header field.
     pub header: bool,
-    /// Whose word on them is taken.
+    /// The client CAs and revocation lists.
     pub files: ClientFiles,
 }
 
-pub(super) fn public(settings: &Settings, sources: &Sources, profile: Profile) -> Result<Public, ConfigError> {
-    let at = |key: &'static str| At { key, sources };
+pub(super) fn public(settings: &Settings, sources: &Sources, profile: Profile) -> Result<PublicListener, ConfigError> {
+    let at = |key: &'static str| SettingRef { key, sources };
     let server = &settings.server;
     let tls = pair(&server.tls.cert_file, &server.tls.key_file)
         .map_err(|()| at("server.tls").wrong("set both server.tls.cert_file and server.tls.key_file, or neither"))?;
@@ -70,22 +70,22 @@ pub(super) fn public(settings: &Settings, sources: &Sources, profile: Profile) -
     if profile == Profile::Fapi2 && !issuer.as_ref().is_some_and(Issuer::is_https) {
         return Err(at("issuer").wrong("fapi2 needs an https URL, such as https://auth.example.com"));
     }
-    Ok(Public { listen, tls, issuer })
+    Ok(PublicListener { listen, tls, issuer })
 }
 
 pub(super) fn client_certificates(settings: &Settings, sources: &Sources) -> Result<ClientCertificates, ConfigError> {
-    let at = |key: &'static str| At { key, sources };
+    let at = |key: &'static str| SettingRef { key, sources };
     let (server, mtls) = (&settings.server, &settings.server.mtls);
     let named = |path: &Path| Some(path.to_owned()).filter(|path| !path.as_os_str().is_empty());
     let files = ClientFiles { ca: named(&mtls.client_ca_file), crl: named(&mtls.client_crl_file) };
     if files.crl.is_some() && files.ca.is_none() {
         return Err(at("server.mtls.client_crl_file")
-            .wrong("set server.mtls.client_ca_file too: a list says what its CA has revoked"));
+            .wrong("set server.mtls.client_ca_file too: a revocation list counts only with its CA"));
     }
-    // Any client can write the field, so it counts only where a trusted proxy replaces it.
+    // Any client could write the field itself.
     if server.client_cert_header && server.trusted_proxies.is_empty() {
         return Err(at("server.client_cert_header")
-            .wrong("set server.trusted_proxies to the proxies that replace the Client-Cert field of clients; nobody else is believed"));
+            .wrong("set server.trusted_proxies to the proxies that replace the Client-Cert field of clients; the field of other peers is ignored"));
     }
     let own = pair(&mtls.cert_file, &mtls.key_file).map_err(|()| {
         at("server.mtls")
@@ -102,7 +102,7 @@ pub(super) fn client_certificates(settings: &Settings, sources: &Sources) -> Res
     let listen = at("server.mtls.listen").parse(&mtls.listen, "an address and a port, such as 0.0.0.0:8443")?;
     let server_tls = pair(&server.tls.cert_file, &server.tls.key_file).unwrap_or_default();
     let tls = own.or(server_tls).ok_or_else(|| {
-        at("server.mtls.listen").wrong("mutual TLS ends in this process: set server.mtls.cert_file and server.mtls.key_file, or those of server.tls")
+        at("server.mtls.listen").wrong("mutual TLS needs a certificate of this process: set server.mtls.cert_file and server.mtls.key_file, or those of server.tls")
     })?;
     let public_url = match mtls.public_url.as_str() {
         "" => None,
@@ -118,7 +118,7 @@ pub(super) fn client_certificates(settings: &Settings, sources: &Sources) -> Res
     Ok(ClientCertificates { mtls: Some(mtls), header: server.client_cert_header, files })
 }
 
-/// Refuses two listeners that ask the system for the same address.
+/// Refuses two listeners on the same address.
 pub(super) fn apart(
     listen: SocketAddr,
     admin: SocketAddr,
@@ -129,7 +129,7 @@ pub(super) fn apart(
     for (key, address) in [("admin.listen", Some(admin)), ("server.mtls.listen", mtls.map(|mtls| mtls.listen))] {
         let Some(address) = address else { continue };
         if let Some((other, theirs)) = taken.iter().find(|(_, theirs)| collide(address, *theirs)) {
-            return Err(At { key, sources }
+            return Err(SettingRef { key, sources }
                 .wrong(&format!("{address} is taken by {other} ({theirs}); give each listener a port of its own")));
         }
         taken.push((key, address));
@@ -137,14 +137,14 @@ pub(super) fn apart(
     Ok(())
 }
 
-/// Whether two addresses cannot be listened on at once. `[::]` takes IPv4 too.
+/// Whether two addresses cannot be bound at the same time. `[::]` covers IPv4 too.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let all = |one: SocketAddr, other: SocketAddr| one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
-    // Port 0 is another port each time.
+    // Port 0 is a different port each time.
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || all(a, b) || all(b, a))
 }
 
-/// Certificate and key, or neither.
+/// Returns certificate and key, or `None` when neither is set.
 fn pair(cert: &Path, key: &Path) -> Result<Option<Files>, ()> {
     match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
         (true, true) => Ok(None),

@@ -1,7 +1,7 @@
-//! URLs of PostgreSQL as libpq writes them, read strictly: a part that cannot be obeyed is an error, and none is quoted.
+//! PostgreSQL URLs in libpq's form, read strictly: a part that cannot be honoured is an error, and messages quote none.
 //!
-//! A raw `/ ? # @` in a password moves the borders of a URL, so that pieces of the password stand as host, port or
-//! parameter. Hence a parameter that is not known is told by its name only where nothing of that kind can have happened.
+//! A raw `/ ? # @` in a password shifts the parts of the URL, so that pieces of the password become host, port or
+//! parameter. An unknown parameter is therefore named only where this cannot have happened.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -15,7 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use crate::store::servers::Servers;
 use crate::transport::tls::{TlsError, pem_items};
 
-/// Parses a URL of libpq's form, with the defaults that PostgreSQL's own variables give.
+/// Parses a URL of libpq's form, with defaults from PostgreSQL's environment variables.
 pub(super) fn parse(url: &str, environment: &HashMap<String, String>) -> Result<Servers, String> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
     let Some(rest) = rest else {
@@ -66,7 +66,7 @@ pub(super) fn parse(url: &str, environment: &HashMap<String, String>) -> Result<
     parameters.servers()
 }
 
-/// The hosts and the ports of `h1:p1,h2:p2`, each as a list with commas. A list without any port is empty.
+/// Returns hosts and ports of `h1:p1,h2:p2`, each as a list with commas. A list without any port is empty.
 fn hosts_and_ports(text: &str) -> Result<(String, String), String> {
     let pairs: Vec<(&str, &str)> = text.split(',').map(host_and_port).collect::<Result<_, _>>()?;
     let list = |parts: Vec<&str>| parts.join(",");
@@ -75,7 +75,7 @@ fn hosts_and_ports(text: &str) -> Result<(String, String), String> {
     Ok((list(hosts), ports))
 }
 
-/// The host, its brackets aside, and the port, both as they are written.
+/// Returns host, without brackets, and port, as written.
 fn host_and_port(text: &str) -> Result<(&str, &str), String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(inside) => {
@@ -97,7 +97,7 @@ fn host_and_port(text: &str) -> Result<(&str, &str), String> {
     Ok((host, port))
 }
 
-/// Undoes percent-encoding. A plus sign is a plus sign, as in libpq.
+/// Decodes percent-encoding. A plus sign stays a plus sign, as in libpq.
 fn decoded(text: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -116,7 +116,7 @@ fn decoded(text: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "an escape in the URL is not UTF-8".to_owned())
 }
 
-/// What a URL asks for, by libpq's names. Each value is decoded.
+/// Decoded parameters of a URL, by libpq's names.
 #[derive(Default)]
 struct Parameters {
     named: BTreeMap<&'static str, String>,
@@ -128,7 +128,7 @@ struct Parameters {
 }
 
 impl Parameters {
-    /// Takes one parameter, if it can be obeyed.
+    /// Adds one parameter, if it can be honoured.
     fn take(&mut self, name: &str, value: String) -> Result<(), String> {
         let refuse = |why: &str| Err(format!("the parameter {name} {why}"));
         if let Some(known) = PASSED_ON.iter().find(|(spelling, _)| *spelling == name).map(|(_, known)| *known) {
@@ -136,7 +136,7 @@ impl Parameters {
                 && value.starts_with('/')
                 && self.named.get("host").is_some_and(|host| host == "localhost");
             if self.named.contains_key(known) && !overrides {
-                return refuse("says what the URL says elsewhere; remove one");
+                return refuse("repeats a part of the URL; remove one");
             }
             drop(self.named.insert(known, value));
             return Ok(());
@@ -149,7 +149,7 @@ impl Parameters {
             return Ok(());
         }
         match (name, value.as_str()) {
-            // What grantd does anyway, or no less.
+            // Parameters that grantd honours by default.
             ("channel_binding" | "gssencmode", "disable" | "prefer")
             | ("target_session_attrs", "any")
             | ("sslnegotiation", "postgres")
@@ -165,11 +165,11 @@ impl Parameters {
                 }
                 Err(_) => refuse("takes a number of seconds"),
             },
-            // grantd notices a silent server no later: every exchange ends after three seconds, a connection that has
-            // rested is asked before it is used, and none lives for more than a minute.
+            // grantd notices a silent server as soon: every exchange ends after three seconds, an idle connection is
+            // tested before its use, and none lives for more than a minute.
             ("tcp_user_timeout", milliseconds) => match milliseconds.parse::<u32>() {
                 Ok(0 | 3000..) => Ok(()),
-                Ok(_) => refuse("is shorter than what grantd waits, 3000 ms; write 3000 or more, or remove it"),
+                Ok(_) => refuse("is shorter than grantd's own deadline, 3000 ms; write 3000 or more, or remove it"),
                 Err(_) => refuse("takes a number of milliseconds"),
             },
             ("keepalives_idle" | "keepalives_interval" | "keepalives_count", number) => {
@@ -190,7 +190,7 @@ impl Parameters {
             ("target_session_attrs", _) => refuse("cannot be obeyed: grantd works on a server that takes writes; write read-write, primary or any"),
             ("passfile", _) => refuse("is not read from a URL; set PGPASSFILE, or write the whole URL into database.url_file"),
             ("sslpassword", _) => refuse("cannot be obeyed: grantd reads keys that are not encrypted. Name such a key in sslkey, and remove it"),
-            (name, _) if is_known_to_libpq(name) => refuse("cannot be obeyed by grantd; remove it"),
+            (name, _) if is_known_to_libpq(name) => refuse("is not supported by grantd; remove it"),
             (name, _) if is_identifier(name) => Err(format!("unknown parameter {name}; the parameters are {}", NAMES.join(", "))),
             _ => Err("a parameter of the URL has no name that a parameter can have; percent-encode ? and & in a password as %3F and %26".to_owned()),
         }
@@ -247,7 +247,7 @@ impl Parameters {
                 PgSslMode::Require => drop(self.named.insert("sslmode", "verify-ca".to_owned())),
                 _ => {
                     return Err(
-                        "sslrootcert verifies nothing without sslmode=verify-full (or verify-ca); add that".into()
+                        "sslrootcert has no effect without sslmode=verify-full (or verify-ca); add one of them".into(),
                     );
                 }
             }
@@ -272,25 +272,25 @@ impl Parameters {
         })
     }
 
-    /// The library's options for one server.
+    /// Returns sqlx's options for one server.
     fn options(&self, host: Option<&String>, port: Option<&String>) -> Result<PgConnectOptions, String> {
         let others = self.named.iter().filter(|(name, _)| !matches!(**name, "host" | "port"));
         let place = [("host", host), ("port", port.filter(|port| !port.is_empty()))];
         let place = place.iter().filter_map(|(name, value)| value.map(|value| (name, value)));
-        // Written anew with everything encoded, so that no reading of the library's can differ from ours.
+        // Rewritten with everything encoded, so that sqlx cannot read it differently.
         let pairs: Vec<String> =
             others.chain(place).map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
-        // The library's words could quote the URL.
+        // sqlx's message could quote the URL.
         format!("postgres:///?{}", pairs.join("&")).parse().map_err(|_| "not a PostgreSQL URL".to_owned())
     }
 }
 
-/// Checks a file that a parameter names. A text that is no path, such as a key itself, is not quoted.
+/// Checks a file that a parameter names. A value that is no path, such as a key itself, is not quoted.
 fn pem_file(name: &str, path: &str, read: impl FnOnce(&Path) -> Result<(), TlsError>) -> Result<(), String> {
     if path.contains("-----") || path.contains(char::is_control) {
         return Err(format!("{name} takes the path of a file in PEM"));
     }
-    // First that it is a file at all: of a directory, PEM would say that nothing is in it.
+    // Checks first that it is a file: for a directory the PEM reader would report an empty file.
     fs::File::open(path).map_err(|error| format!("{name}: {path}: {error}"))?;
     read(Path::new(path)).map_err(|error| format!("{name}: {error}"))
 }
@@ -334,7 +334,7 @@ fn is_known_to_libpq(name: &str) -> bool {
         || matches!(name, "sslnegotiation" | "sslkeylogfile" | "scram_client_key" | "scram_server_key")
 }
 
-/// Spellings of parameters, and the name by which the library gets each.
+/// Spellings of parameters, each with the name that sqlx knows.
 const PASSED_ON: [(&str, &str); 18] = [
     ("host", "host"),
     ("hostaddr", "hostaddr"),
@@ -356,7 +356,7 @@ const PASSED_ON: [(&str, &str); 18] = [
     ("statement-cache-capacity", "statement-cache-capacity"),
 ];
 
-/// The parameters that an unknown one is told beside.
+/// Parameters that the message about an unknown one lists.
 const NAMES: [&str; 14] = [
     "host",
     "hostaddr",
@@ -374,7 +374,8 @@ const NAMES: [&str; 14] = [
     "options",
 ];
 
-/// Variables of libpq that say how safe a connection is. The library reads some of them leniently, and others not at all.
+/// libpq's environment variables that concern the security of a connection. sqlx reads some of them leniently, and
+/// others not at all.
 const VARIABLES: [(&str, &str); 14] = [
     ("PGPORT", "port"),
     ("PGSSLMODE", "sslmode"),
@@ -533,7 +534,7 @@ mod tests {
             ("ssl=true&sslmode=prefer", "contradicts"),
             ("sslmode=disable&ssl=true", "contradicts"),
             ("user=hunter2", "user"),
-            ("sslmode=require&sslmode=disable", "elsewhere"),
+            ("sslmode=require&sslmode=disable", "repeats a part"),
             ("hostaddr=10.0.0.1", "host or hostaddr"),
             ("sslrootcert=system", "ca-certificates.crt"),
             ("sslrootcert=/nonexistent/ca.pem&sslmode=verify-full", "sslrootcert: /nonexistent/ca.pem"),
@@ -577,7 +578,7 @@ mod tests {
         let client =
             |cert: &Path, key: &Path| format!("postgres://h/d?sslcert={}&sslkey={}", cert.display(), key.display());
         parsed(&client(&ca, &key));
-        refused(&client(&key, &ca), &["sslcert", "key.pem", "nothing of that kind"]);
+        refused(&client(&key, &ca), &["sslcert", "key.pem", "no such PEM section"]);
         refused(&client(&ca, directory.path()), &["sslkey"]);
         let environment = |name: &str, value: &str| HashMap::from([(name.to_owned(), value.to_owned())]);
         for (variable, value) in [

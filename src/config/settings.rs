@@ -5,27 +5,27 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-/// The type of a key's value.
+/// Type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A string, taken as it is written.
+    /// A string, as written.
     Text,
     /// `true` or `false`.
     Flag,
-    /// A whole number from 0 to this one.
+    /// A whole number from 0 to this maximum.
     Number(u64),
-    /// Strings: an array in the file, separated by commas elsewhere.
+    /// A list of strings: an array in the file, separated by commas elsewhere.
     List,
 }
 
-/// Lists the keys of a section, or the one key of a value, under its dotted name.
-pub(super) trait Listed {
+/// A section or a value that lists its keys by dotted name.
+pub(super) trait ListKeys {
     fn list(name: &str, keys: &mut Vec<(String, Kind)>);
 }
 
 macro_rules! kinds {
     ($($type:ty: $kind:expr),* $(,)?) => {
-        $(impl Listed for $type {
+        $(impl ListKeys for $type {
             fn list(name: &str, keys: &mut Vec<(String, Kind)>) {
                 keys.push((name.to_owned(), $kind));
             }
@@ -58,16 +58,16 @@ macro_rules! section {
             }
         }
 
-        impl Listed for $name {
+        impl ListKeys for $name {
             fn list(name: &str, keys: &mut Vec<(String, Kind)>) {
                 let prefix = if name.is_empty() { String::new() } else { format!("{name}.") };
-                $(<$type as Listed>::list(&format!("{prefix}{}", stringify!($key)), keys);)*
+                $(<$type as ListKeys>::list(&format!("{prefix}{}", stringify!($key)), keys);)*
             }
         }
     };
 }
 
-/// Every key with its type, in the order of `config/grantd.toml`.
+/// Returns every key with its type, in the order of `config/grantd.toml`.
 pub(super) fn keys() -> Vec<(String, Kind)> {
     let mut keys = Vec::new();
     Settings::list("", &mut keys);
@@ -75,7 +75,7 @@ pub(super) fn keys() -> Vec<(String, Kind)> {
 }
 
 section!(
-    /// Every key. `config/grantd.toml` documents each at its default, and a test compares the two.
+    /// All settings. `config/grantd.toml` documents each at its default, and a test compares the two.
     #[expect(missing_docs, reason = "config/grantd.toml says what each key means, and a test keeps it complete")]
     Settings {
         issuer: String = String::new(),

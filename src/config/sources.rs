@@ -1,7 +1,7 @@
-//! Where settings come from: defaults, file, environment, flags, in this order; the last that has a key wins.
+//! Sources of settings: defaults, file, environment, flags, in this order. The last source that has a key wins.
 //!
-//! A source that is named but empty, nearly named, or out of reach is an error: the default in its place would be another
-//! server than the one that was asked for.
+//! A source that is empty, misspelt or unreachable is an error, since the default in its place would configure another
+//! server.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,23 +13,24 @@ use super::keys::{kind, number, plain};
 use super::settings::{Kind, Settings, keys};
 use super::{ConfigError, file};
 
-/// Where settings come from. The environment is handed in; it may hold secrets, so there is no `Debug`.
+/// Sources of settings. The environment is handed in. It may contain secrets, so there is no `Debug`.
 #[derive(Default)]
 pub struct Sources {
-    /// The file, when there is one.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
     /// `--set KEY=VALUE`.
     pub flags: Vec<(String, String)>,
-    /// Those variables of the process that grantd reads.
+    /// The environment variables that grantd reads.
     pub environment: HashMap<String, String>,
 }
 
 impl Sources {
-    /// Finds the file: `--config`, else `GRANTD_CONFIG`, else `/etc/grantd/grantd.toml`, else `./grantd.toml`, else none.
+    /// Finds the configuration file: `--config`, else `GRANTD_CONFIG`, else `/etc/grantd/grantd.toml`, else
+    /// `./grantd.toml`, else none.
     ///
     /// # Errors
-    /// When a file was named and is not there, one cannot be reached, a variable is empty, not UTF-8 or nearly one of
-    /// ours, or a flag would put a secret where every process can read it.
+    /// When a named file does not exist, a file cannot be reached, a variable is empty, not UTF-8 or misspelt, or a
+    /// flag would put a secret where every process can read it.
     pub fn find(
         named: Option<&Path>,
         flags: Vec<(String, String)>,
@@ -42,7 +43,7 @@ impl Sources {
                 remedy: "arguments can be read by every process; use GRANTD__DATABASE__URL or database.url_file".into(),
             });
         }
-        let environment = ours(environment)?;
+        let environment = grantd_variables(environment)?;
         let file = match named.map(Path::to_owned).or_else(|| environment.get(CONFIG).map(PathBuf::from)) {
             Some(path) if file::is_there(&path)? => Some(path),
             Some(path) => return Err(file::fault(&path, "there is no such file")),
@@ -63,7 +64,7 @@ impl Sources {
     /// Reads all sources into settings.
     ///
     /// # Errors
-    /// An unknown key, with the valid ones, a value of the wrong type, or an empty one.
+    /// For an unknown key, a value of the wrong type, or an empty value.
     pub fn read(&self) -> Result<Settings, ConfigError> {
         let keys = keys();
         let in_file = match &self.file {
@@ -93,15 +94,16 @@ impl Sources {
         for layer in [in_file, in_variables, in_flags] {
             layers = layers.add_source(Layer(layer));
         }
-        // The values have the types of their keys, so only a fault of ours can fail here; its words may quote a value.
+        // The values have the types of their keys, so this fails only by a fault of grantd. The message of the crate
+        // may quote a value.
         layers.build().and_then(config::Config::try_deserialize).map_err(|_| ConfigError {
             key: String::new(),
             origin: self.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-            remedy: "the settings do not fit together; please report this".to_owned(),
+            remedy: "the settings could not be merged; please report this".to_owned(),
         })
     }
 
-    /// One text setting by itself, whatever is wrong with the others.
+    /// Reads one text setting alone, whatever is wrong with the others.
     #[must_use]
     pub fn one(&self, key: &str) -> Option<String> {
         let flag = self.flags.iter().rev().find(|(flag, _)| flag == key).map(|(_, value)| value.clone());
@@ -111,7 +113,7 @@ impl Sources {
         })
     }
 
-    /// Where the value of a key comes from.
+    /// Returns the source of a key's value.
     #[must_use]
     pub fn origin(&self, key: &str) -> String {
         let variable = variable(key);
@@ -126,22 +128,22 @@ impl Sources {
         }
     }
 
-    /// The habit of many tools, when `database.url` is absent.
+    /// The value of `DATABASE_URL`, which many tools use, for when `database.url` is absent.
     #[must_use]
     pub fn database_url(&self) -> Option<&str> {
         self.environment.get(DATABASE_URL).map(String::as_str)
     }
 
-    /// A variable that is almost `DATABASE_URL`, which some other program may have meant.
+    /// The name of a variable that is a misspelt `DATABASE_URL`.
     #[must_use]
-    pub fn nearly_database_url(&self) -> Option<&str> {
+    pub fn similar_to_database_url(&self) -> Option<&str> {
         let nearly = |name: &&String| name.as_str() != DATABASE_URL && plain(name) == plain(DATABASE_URL);
         self.environment.keys().find(nearly).map(String::as_str)
     }
 }
 
-/// The variables that grantd reads, out of those of the process. Values are never quoted: each may be a secret.
-fn ours(
+/// Selects the environment variables that grantd reads. Messages never quote values, since each may be a secret.
+fn grantd_variables(
     environment: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
 ) -> Result<HashMap<String, String>, ConfigError> {
     let mut names: Vec<String> = keys().iter().map(|(key, _)| variable(key)).collect();
@@ -149,7 +151,7 @@ fn ours(
     let mut ours = HashMap::new();
     for (name, value) in environment {
         let (name, value) = (name.into(), value.into());
-        // A name that is not UTF-8 is not like any of ours.
+        // A name that is not UTF-8 resembles none of grantd's.
         let Some(name) = name.to_str() else { continue };
         let is_database_url = plain(name) == plain(DATABASE_URL);
         let is_known = names.iter().any(|known| known == name);
@@ -162,7 +164,7 @@ fn ours(
         let Some(value) = value.to_str() else {
             return Err(in_environment(name, "", "its value is not UTF-8"));
         };
-        // Of PostgreSQL's own variables, an empty one is one that is not there.
+        // An empty variable of PostgreSQL's counts as unset.
         if value.is_empty() && !is_database_url && !name.starts_with("PG") {
             return Err(in_environment(name, "", "set, but empty; give it a value or remove it"));
         }
@@ -175,7 +177,7 @@ fn in_environment(name: &str, key: &str, remedy: &str) -> ConfigError {
     ConfigError { key: key.to_owned(), origin: format!("environment, {name}"), remedy: remedy.to_owned() }
 }
 
-/// The variable of a key.
+/// Returns the environment variable of a key.
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"))
 }
@@ -204,8 +206,8 @@ fn typed(kind: Kind, text: &str) -> Result<Value, String> {
     }
 }
 
-/// The values of one source, by dotted key, each of the type that its key has. The crate `config` puts the layers over each
-/// other; its own sources would guess the types.
+/// Values of one source by dotted key, each with the type of its key. The crate `config` merges the layers; its own
+/// sources would guess the types.
 #[derive(Debug, Clone)]
 struct Layer(HashMap<String, Value>);
 

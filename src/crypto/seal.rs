@@ -10,33 +10,33 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{NoEntropy, hmac_sha256, random};
 
-/// The key under which private keys are sealed: 32 bytes, base64 in its file.
+/// Key that seals private keys: 32 bytes, in base64 in its file.
 pub struct SealingKey {
     key: RandomizedNonceKey,
     deriving: hmac::Key,
     id: [u8; ID_LEN],
 }
 
-/// Why sealed bytes did not open, or a sealing key could not be read.
+/// Errors of reading a sealing key and of opening sealed bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// The key file holds something else than 32 bytes in base64.
+    /// The key file does not contain 32 bytes in base64.
     #[error("a sealing key is 32 bytes in base64; make one with `head -c 32 /dev/urandom | base64`")]
     BadKey,
-    /// The bytes were sealed under another key; both are named by their fingerprints.
+    /// The bytes were sealed under another key. Both keys are named by fingerprint.
     #[error(
         "sealed under sealing key {sealed_under}, but the configured one is {configured}; restore the former, or remove the key"
     )]
     OtherKey {
-        /// Fingerprint stored with the sealed bytes.
+        /// Fingerprint that is stored with the sealed bytes.
         sealed_under: String,
-        /// Fingerprint of the key in use.
+        /// Fingerprint of the configured key.
         configured: String,
     },
-    /// Truncated, altered, or moved from another row.
+    /// The sealed bytes are truncated or altered, or belong to another row.
     #[error("sealed bytes are damaged or belong to another row")]
     Damaged,
-    /// No random nonce could be had.
+    /// No random nonce could be generated.
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
 }
@@ -45,7 +45,7 @@ impl SealingKey {
     /// Reads the base64 text of a key file.
     ///
     /// # Errors
-    /// [`SealError::BadKey`] unless it is 32 bytes in base64, white space around it aside.
+    /// [`SealError::BadKey`] unless the text is 32 bytes in base64, surrounding white space aside.
     pub fn from_base64(text: &str) -> Result<Self, SealError> {
         let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| SealError::BadKey)?);
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::BadKey)?;
@@ -54,7 +54,7 @@ impl SealingKey {
         Ok(Self { key, deriving, id })
     }
 
-    /// Makes a new key and returns its base64 text, ready for a file.
+    /// Generates a key, and returns its base64 text for a key file.
     ///
     /// # Errors
     /// [`NoEntropy`].
@@ -65,10 +65,10 @@ impl SealingKey {
         Ok(text)
     }
 
-    /// A key for another purpose, the same on every replica, from which this one cannot be found.
+    /// Derives a key for another purpose. All replicas derive the same one, and it does not reveal the sealing key.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> hmac::Key {
-        // No other text that is signed with this key begins so.
+        // No other text that this key authenticates begins like this.
         let derived = hmac_sha256::<32>(&self.deriving, &[b"grantd key for: ", purpose.as_bytes()]);
         hmac::Key::new(hmac::HMAC_SHA256, &derived)
     }
@@ -91,7 +91,7 @@ impl SealingKey {
         Ok(sealed)
     }
 
-    /// Opens what [`seal`](Self::seal) made.
+    /// Opens bytes that [`seal`](Self::seal) made.
     ///
     /// # Errors
     /// [`SealError::OtherKey`] or [`SealError::Damaged`].

@@ -1,4 +1,5 @@
-//! Client secrets: generated, hashed with argon2id (RFC 9106), and verified within fixed bounds of memory and work.
+//! Client secrets: generation, hashing with argon2id (RFC 9106), and verification within fixed bounds of memory and
+//! work.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,22 +14,22 @@ use zeroize::Zeroizing;
 use super::secret_tag::{TAG_LEN, TagKey, TagKid};
 use super::{NoEntropy, equal, random};
 
-/// A client's secret in clear. It has no `Display`, no `==` and no `Clone`, and its `Debug` says nothing.
+/// Client secret in clear. It has no `Display`, `==` or `Clone`, and its `Debug` prints nothing of it.
 #[derive(Debug)]
 pub struct ClientSecret(SecretString);
 
 impl ClientSecret {
-    /// Takes a secret that came from outside.
+    /// Wraps a secret that was presented or chosen elsewhere.
     #[must_use]
     pub fn new(secret: String) -> Self {
         Self(SecretString::from(secret))
     }
 
-    /// Makes a secret of 256 random bits (RFC 6749 section 10.10 asks for 160) that carries `secret_id`,
-    /// so that one hash tells whether it is right, however many secrets its client has, and a tag, so that a made-up one
-    /// is told without any. Where there is no tag key it goes without.
+    /// Generates a secret of 256 random bits (RFC 6749 section 10.10 asks for 160). It carries `secret_id`, so that
+    /// verifying it takes one hash however many secrets the client has. With a tag key it also carries a tag, so that a
+    /// made-up secret is refused without a hash.
     ///
-    /// Its alphabet is base64url: the same bytes raw and form-encoded.
+    /// The alphabet is base64url, so the secret has the same bytes raw and form-encoded.
     ///
     /// # Errors
     /// [`NoEntropy`].
@@ -45,7 +46,7 @@ impl ClientSecret {
         Ok(Self::new(secret))
     }
 
-    /// The id of the row that a generated secret belongs to; `None` for secrets chosen elsewhere.
+    /// The secret's id when grantd generated it; `None` for a secret that was chosen elsewhere.
     #[must_use]
     pub fn secret_id(&self) -> Option<&str> {
         let (id, random) = self.expose().strip_prefix(PREFIX)?.split_once('_')?;
@@ -56,7 +57,7 @@ impl ClientSecret {
         well_formed.then_some(id)
     }
 
-    /// The key among `keys` that tagged this secret for `client_id`.
+    /// The identifier of the key among `keys` that tagged this secret for `client_id`.
     #[must_use]
     pub fn tagged_by(&self, client_id: &str, keys: &[TagKey]) -> Option<TagKid> {
         self.secret_id()?;
@@ -64,27 +65,27 @@ impl ClientSecret {
         keys.iter().find(|key| key.verifies(client_id, untagged, tag)).map(TagKey::kid)
     }
 
-    /// The secret itself, to hash it or to show it once.
+    /// The secret in clear, for hashing and for showing it once.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }
 
-/// A fresh id for a secret: 80 random bits in lower-case letters and digits, no delimiter among them.
+/// Returns a new id for a secret: 80 random bits in lower-case letters and digits, without a delimiter.
 ///
 /// # Errors
 /// [`NoEntropy`].
 pub fn new_secret_id() -> Result<String, NoEntropy> {
-    // Five bits of each byte: a to z, then 2 to 7.
+    // Five bits of each byte select one of a to z and 2 to 7.
     let letter = |byte: u8| if byte < 26 { b'a' + byte } else { b'2' + byte - 26 };
     Ok(random::<16>()?.iter().map(|byte| char::from(letter(byte & 31))).collect())
 }
 
-/// What argon2id is made to cost: KiB of memory, passes, lanes.
+/// Cost parameters of argon2id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HashParams {
-    /// Memory in KiB.
+    /// HashMemory in KiB.
     pub m: u32,
     /// Passes over the memory.
     pub t: u32,
@@ -93,10 +94,10 @@ pub struct HashParams {
 }
 
 impl HashParams {
-    /// Most memory that verifying any hash may take, in KiB. A row that asks for more is refused, not obeyed.
+    /// Maximum memory of a stored hash, in KiB. A row above it is refused.
     pub const MAX_M: u32 = 65536;
 
-    /// Whether a hash of this cost may be stored (OWASP ASVS 5.0, 11.4.2 and appendix C).
+    /// Returns the parameters if a hash of this cost may be stored (OWASP ASVS 5.0, 11.4.2 and appendix C).
     ///
     /// # Errors
     /// [`HashError::TooWeak`] or [`HashError::TooCostly`].
@@ -112,7 +113,7 @@ impl HashParams {
         }
     }
 
-    /// Whether hashing so takes less than hashing as `other` says.
+    /// Whether hashing with these parameters costs less than with `other`.
     #[must_use]
     pub fn is_cheaper_than(self, other: Self) -> bool {
         u64::from(self.m) * u64::from(self.t) < u64::from(other.m) * u64::from(other.t)
@@ -133,7 +134,7 @@ impl Default for HashParams {
 impl FromStr for HashParams {
     type Err = HashError;
 
-    /// Reads `m=19456,t=2,p=1`, the way a PHC string writes it.
+    /// Reads the form of a PHC string, such as `m=19456,t=2,p=1`.
     fn from_str(text: &str) -> Result<Self, HashError> {
         let mut fields = text.split(',');
         let mut field = |name: &str| {
@@ -154,41 +155,41 @@ impl fmt::Display for HashParams {
     }
 }
 
-/// Why a hash was not taken.
+/// Errors of reading or making a hash.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum HashError {
-    /// Clear text, bcrypt, argon2i, argon2d or something else.
+    /// The text is not an argon2id hash: clear text, bcrypt, argon2i or argon2d.
     #[error("not an argon2id hash; store what `grantd hash-secret` prints")]
     NotArgon2id,
-    /// Begins like one, but does not parse.
+    /// The text begins like an argon2id hash and does not parse.
     #[error("not a well-formed argon2id PHC string")]
     Malformed,
-    /// Below the floor.
+    /// The cost is below the minimum.
     #[error("argon2id below the floor of m=19456,t=2,p=1 (or m=47104,t=1; m=12288,t=3)")]
     TooWeak,
-    /// Above what verifying may cost.
+    /// The cost is above the maximum.
     #[error("argon2id above the ceiling of m=65536,t=10,p=16")]
     TooCostly,
-    /// No random salt could be had.
+    /// No random salt could be generated.
     #[error(transparent)]
     NoEntropy(#[from] NoEntropy),
 }
 
-/// An argon2id hash at rest, parsed and within bounds.
+/// Stored argon2id hash, parsed and within the bounds of cost.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretHash {
     params: HashParams,
-    /// Salt, then output: a hundred thousand of these are kept.
+    /// Salt and output in one allocation, since a registry may hold a hundred thousand hashes.
     bytes: Box<[u8]>,
     salt_len: u8,
 }
 
 impl SecretHash {
-    /// Hashes `secret` under a fresh 16-byte salt.
+    /// Hashes `secret` with a new 16-byte salt.
     ///
     /// # Errors
-    /// [`HashError::NoEntropy`], or a cost outside the bounds.
-    pub fn new(secret: &str, params: HashParams, memory: &mut Memory) -> Result<Self, HashError> {
+    /// [`HashError::NoEntropy`], and [`HashError::TooWeak`] or [`HashError::TooCostly`] for a cost outside the bounds.
+    pub fn new(secret: &str, params: HashParams, memory: &mut HashMemory) -> Result<Self, HashError> {
         let params = params.checked()?;
         let salt = random::<16>()?;
         let mut output = [0; 32];
@@ -196,23 +197,24 @@ impl SecretHash {
         Ok(Self::of(params, &salt, &output))
     }
 
-    /// Whether `secret` is the one that was hashed; compares in constant time.
+    /// Whether `secret` matches the hash; compared in constant time.
     #[must_use]
-    pub fn verify(&self, secret: &str, memory: &mut Memory) -> bool {
+    pub fn verify(&self, secret: &str, memory: &mut HashMemory) -> bool {
         let mut output = [0; MAX_OUTPUT];
         let (salt, expected) = self.parts();
         let Some(output) = output.get_mut(..expected.len()) else { return false };
         memory.run(self.params, secret.as_bytes(), salt, output).is_ok() && equal(output, expected)
     }
 
-    /// A hash that no secret has: verifying against it costs what a real one of these parameters costs.
+    /// Returns a hash that no secret matches. Verifying against it costs as much as against a real hash of these
+    /// parameters.
     #[must_use]
     pub fn decoy(params: HashParams) -> Self {
         Self::of(params, &[0x5a; 16], &[0; 32])
     }
 
     fn of(params: HashParams, salt: &[u8], output: &[u8]) -> Self {
-        // A PHC string holds no salt longer than 64 bytes.
+        // The salt of a PHC string has at most 64 bytes.
         Self { params, salt_len: u8::try_from(salt.len()).unwrap_or(0), bytes: [salt, output].concat().into() }
     }
 
@@ -220,7 +222,7 @@ impl SecretHash {
         self.bytes.split_at_checked(usize::from(self.salt_len)).unwrap_or_default()
     }
 
-    /// What verifying costs.
+    /// The cost parameters of the hash.
     #[must_use]
     pub fn params(&self) -> HashParams {
         self.params
@@ -263,11 +265,11 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-/// Working memory of argon2, kept between runs so that hashing does not allocate.
+/// Working memory of argon2, reused so that hashing does not allocate.
 #[derive(Default)]
-pub struct Memory(Vec<Block>);
+pub struct HashMemory(Vec<Block>);
 
-impl Memory {
+impl HashMemory {
     fn run(&mut self, params: HashParams, secret: &[u8], salt: &[u8], output: &mut [u8]) -> Result<(), HashError> {
         let params = params.checked()?;
         let argon2 = params.argon2(output.len())?;
@@ -276,16 +278,16 @@ impl Memory {
             self.0.resize(blocks, Block::default());
         }
         let done = argon2.hash_password_into_with_memory(secret, salt, output, &mut self.0);
-        // A rare costly row must not leave the lane holding its memory.
+        // After a costly hash the memory shrinks to its usual size.
         self.0.truncate(KEEP_BLOCKS);
         self.0.shrink_to(KEEP_BLOCKS);
         done.map_err(|_| HashError::Malformed)
     }
 }
 
-/// Never change: secret scanners know secrets by it.
+/// Prefix of generated secrets. Secret scanners recognise it, so it never changes.
 const PREFIX: &str = "gds_";
-/// 256 bits in base64url.
+/// Characters of 256 bits in base64url.
 const RANDOM_LEN: usize = 43;
 const TAGGED_LEN: usize = RANDOM_LEN + TAG_LEN;
 const MAX_OUTPUT: usize = 64;
@@ -325,8 +327,8 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_has_the_configured_cost_and_its_own_salt_and_parses_back() {
-        let mut memory = Memory::default();
+    fn ops_01_a_hash_has_the_configured_cost_a_salt_of_its_own_and_reads_back() {
+        let mut memory = HashMemory::default();
         let a = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         let b = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         assert_ne!(a.to_string(), b.to_string());
@@ -341,7 +343,7 @@ mod tests {
         // argon2-cffi: PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1).hash("some secure & non-standard secret")
         let made = "$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$4PTs6i9jvSbk26IegYamZi+9v3lOmSCppfpnmuUDP68";
         let hash: SecretHash = made.parse().unwrap();
-        assert!(hash.verify("some secure & non-standard secret", &mut Memory::default()));
+        assert!(hash.verify("some secure & non-standard secret", &mut HashMemory::default()));
         assert_eq!(hash.to_string(), made);
     }
 
@@ -380,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_long_secret_is_not_truncated() {
-        let mut memory = Memory::default();
+        let mut memory = HashMemory::default();
         let long = "x".repeat(200);
         let hash = SecretHash::new(&long, HashParams::default(), &mut memory).unwrap();
         assert!(!hash.verify(&format!("{}y", &long[..199]), &mut memory), "not truncated");

@@ -1,6 +1,7 @@
-//! Tags of client secrets: a MAC under a key of the deployment, so that a made-up secret is refused before any hash.
+//! Tags of client secrets: a MAC under a key of the deployment. A made-up secret has a wrong tag and is refused without
+//! a hash.
 //!
-//! A tag only ever refuses. What authenticates is the argon2id hash, so losing the key costs speed and never access.
+//! A tag never authenticates: only the argon2id hash does. A lost tag key costs processor time, not access.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,23 +13,23 @@ use zeroize::Zeroizing;
 
 use super::{NoEntropy, equal, hmac_sha256, random};
 
-/// A key that tags secrets, and tells those it tagged from all others.
+/// Key that tags client secrets and verifies their tags.
 pub struct TagKey {
     kid: TagKid,
     key: hmac::Key,
 }
 
-/// Names a tag key: 64 bits, written as 16 hexadecimal digits.
+/// Identifier of a tag key: 64 bits, written as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TagKid([u8; 8]);
 
-/// Not the name of a tag key.
+/// Error for a text that is not the identifier of a tag key.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a tag key is named by 16 of 0-9 a-f; `grantd key tag list` lists them")]
+#[error("the id of a tag key is 16 hexadecimal digits in lower case; `grantd key tag list` lists them")]
 pub struct TagKidError;
 
 impl TagKey {
-    /// Makes a key; also returns its bytes, to be sealed.
+    /// Generates a key, and returns it with its bytes for sealing.
     ///
     /// # Errors
     /// [`NoEntropy`].
@@ -37,7 +38,7 @@ impl TagKey {
         Ok((Self::new(&bytes), bytes))
     }
 
-    /// Reads the bytes of a stored key; `None` when they are not 32.
+    /// Reads the bytes of a stored key. `None` unless they are 32.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self::new)
@@ -48,20 +49,20 @@ impl TagKey {
         Self { kid: TagKid(hmac_sha256(&key, &[b"grantd tag key id"])), key }
     }
 
-    /// The key's name.
+    /// The identifier of the key.
     #[must_use]
     pub fn kid(&self) -> TagKid {
         self.kid
     }
 
-    /// The tag of a secret of `client_id`: 72 bits, so that a guess passes once in 4 · 10²¹.
+    /// Returns the tag of a secret of `client_id`: 72 bits, so a guessed tag is right once in 4 · 10²¹.
     pub(super) fn tag(&self, client_id: &str, untagged: &str) -> String {
         let mut text = String::with_capacity(TAG_LEN);
         BASE64_URL_SAFE_NO_PAD.encode_string(self.mac(client_id, untagged), &mut text);
         text
     }
 
-    /// Whether this key made `tag` for a secret of `client_id`.
+    /// Whether `tag` is this key's tag for a secret of `client_id`.
     pub(super) fn verifies(&self, client_id: &str, untagged: &str, tag: &str) -> bool {
         let mut decoded = [0; TAG_BYTES];
         let decoded = BASE64_URL_SAFE_NO_PAD.decode_slice(tag, &mut decoded).ok().map(|_| decoded);
@@ -69,7 +70,7 @@ impl TagKey {
     }
 
     fn mac(&self, client_id: &str, untagged: &str) -> [u8; TAG_BYTES] {
-        // No client id holds NUL, so what is before it and what is behind it cannot change places.
+        // No client id contains NUL, so client id and secret cannot be split in two ways.
         hmac_sha256(&self.key, &[client_id.as_bytes(), b"\0", untagged.as_bytes()])
     }
 }
@@ -96,7 +97,7 @@ impl FromStr for TagKid {
     }
 }
 
-/// How many characters a tag adds to a secret.
+/// Characters that a tag adds to a secret.
 pub(super) const TAG_LEN: usize = 12;
 const TAG_BYTES: usize = 9;
 const KEY_LEN: usize = 32;

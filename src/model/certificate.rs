@@ -1,4 +1,4 @@
-//! Certificates that clients are known by (RFC 8705 section 2): what is registered, what is presented, and whether they fit.
+//! Certificates of clients (RFC 8705 section 2): the registered one, the presented one, and their comparison.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use super::time::UnixTime;
 use crate::crypto::certificate::distinguished_name::{DistinguishedName, DistinguishedNameError};
 use crate::crypto::certificate::{AlternativeName, Certificate};
 
-/// What is registered of a client's certificate: one name in it, or the very certificate.
+/// Registration of a client's certificate: one name in it, or the certificate itself.
 ///
 /// RFC 8705 section 2.1.2: "A client using the `tls_client_auth` authentication method MUST use exactly one of the below
 /// metadata parameters to indicate the certificate subject value that the authorization server is to expect".
@@ -28,44 +28,44 @@ pub enum RegisteredCertificate {
     SanIp(IpAddr),
     /// `tls_client_auth_san_email`, its domain in lower case.
     SanEmail(Box<str>),
-    /// `self_signed_tls_client_auth`: SHA-256 over the whole certificate.
+    /// `self_signed_tls_client_auth`: SHA-256 of the whole certificate.
     SelfSigned([u8; 32]),
 }
 
-/// Not what can be registered.
+/// Errors of a registration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RegisteredCertificateError {
-    /// No such kind.
+    /// The kind is unknown.
     #[error("a certificate's kind is one of subject_dn, san_dns, san_uri, san_ip, san_email, self_signed")]
     Kind,
-    /// Not a name as RFC 4514 writes it.
+    /// The value is not a name in the form of RFC 4514.
     #[error("subject_dn: {0}")]
     SubjectDn(#[from] DistinguishedNameError),
-    /// Not one host name.
+    /// The value is not one host name.
     #[error("san_dns is a host name without wildcard or dot at the end; write an internationalised one as xn--…")]
     SanDns,
-    /// Not a URI.
+    /// The value is not a URI.
     #[error("san_uri is a URI (RFC 3986)")]
     SanUri,
-    /// Not an address.
+    /// The value is not an IP address.
     #[error("san_ip is an IPv4 or IPv6 address")]
     SanIp,
-    /// Not a mailbox.
+    /// The value is not a mailbox.
     #[error("san_email is an address such as billing@example.com, in ASCII")]
     SanEmail,
-    /// Not a hash.
+    /// The value is not a SHA-256 hash in base64url.
     #[error("self_signed is the x5t#S256 of a certificate: base64url of its SHA-256, 43 characters")]
     SelfSigned,
 }
 
 impl RegisteredCertificate {
-    /// The certificate that a client signs itself.
+    /// Returns the registration of a self-signed certificate.
     #[must_use]
     pub fn self_signed(certificate: &Certificate) -> Self {
         Self::SelfSigned(certificate.sha256())
     }
 
-    /// Reads a registration as rows and options have it.
+    /// Reads a registration from its kind and value, as database rows and command-line options write them.
     ///
     /// # Errors
     /// [`RegisteredCertificateError`].
@@ -89,7 +89,7 @@ impl RegisteredCertificate {
         }
     }
 
-    /// The kind, as rows and options have it.
+    /// The kind, as database rows and command-line options write it.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -102,13 +102,14 @@ impl RegisteredCertificate {
         }
     }
 
-    /// Whether the certificate's issuer vouches for the name, so that the issuer must be one we trust.
+    /// Whether the registration is a name, which counts only in a certificate of a trusted CA.
     #[must_use]
     pub fn needs_ca(&self) -> bool {
         !matches!(self, Self::SelfSigned(_))
     }
 
-    /// Whether `certificate` has this name. A name is compared only with names of its own kind.
+    /// Whether `certificate` matches the registration. A name is compared only with the certificate's names of the same
+    /// kind.
     #[must_use]
     pub fn matches(&self, certificate: &Certificate) -> bool {
         let mut names = certificate.alternative_names().iter();
@@ -119,20 +120,21 @@ impl RegisteredCertificate {
                 names.any(|name| matches!(name, AlternativeName::Dns(dns) if dns.eq_ignore_ascii_case(host)))
             }
             Self::SanUri(uri) => names.any(|name| matches!(name, AlternativeName::Uri(other) if other == uri)),
-            // By octets: an IPv4 address is not its image in IPv6.
+            // Compared by octets: an IPv4 address does not equal its IPv4-mapped IPv6 address.
             Self::SanIp(address) => names.any(|name| matches!(name, AlternativeName::Ip(other) if other == address)),
             Self::SanEmail(mailbox) => names.any(|name| match name {
                 AlternativeName::Email(other) => folded_mailbox(other).as_ref() == Some(mailbox),
                 _ => false,
             }),
-            // The whole certificate: another one with the same subject, serial number or key does not match.
+            // The whole certificate is compared. Another certificate with the same subject, serial number or key does
+            // not match.
             Self::SelfSigned(hash) => certificate.sha256() == *hash,
         }
     }
 }
 
 impl fmt::Display for RegisteredCertificate {
-    /// The value, as rows have it.
+    /// Writes the value, as database rows have it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SubjectDn(name) => write!(f, "{name}"),
@@ -143,34 +145,34 @@ impl fmt::Display for RegisteredCertificate {
     }
 }
 
-/// The certificate of a connection whose far end has proved that it holds the key.
+/// Certificate of a connection. The handshake proved that the peer holds its private key.
 #[derive(Debug, Clone)]
 pub struct PeerCertificate {
-    /// What it says.
+    /// The parsed certificate.
     pub certificate: Arc<Certificate>,
-    /// Whether a CA of ours vouches for it, or why none does: what the verifier said, for the log.
+    /// Whether a configured CA verifies the certificate, or the verifier's reason for the log.
     pub ca_verified: Result<(), Arc<str>>,
 }
 
-/// Why a certificate that was presented is not the one that is registered.
+/// Reasons for which a presented certificate does not match the registration.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum CertificateMismatch {
-    /// It says something else.
-    #[error("the certificate is not the one that is registered")]
+    /// The certificate is another one, or has another name.
+    #[error("the certificate does not match the registration")]
     Other,
-    /// It says the right thing, and nobody whom we trust says so.
-    #[error("no trusted CA vouches for the certificate: {0}")]
+    /// The name matches, and no trusted CA verifies the certificate.
+    #[error("no trusted CA verifies the certificate: {0}")]
     Untrusted(Arc<str>),
-    /// It says the right thing, and is a CA's, or is meant for something else.
-    #[error("the certificate is not one for authenticating a client")]
+    /// The name matches, and the certificate is a CA's or is not for client authentication.
+    #[error("the certificate is not for client authentication")]
     Purpose,
-    /// Not yet, or no longer.
+    /// The certificate is not valid at this time.
     #[error("the certificate is not valid at this time")]
     Expired,
 }
 
 impl PeerCertificate {
-    /// Whether it is the one that is registered, at `now`.
+    /// Checks that the certificate matches `registered` and is valid at `now`.
     ///
     /// # Errors
     /// [`CertificateMismatch`].
@@ -179,7 +181,7 @@ impl PeerCertificate {
             return Err(CertificateMismatch::Other);
         }
         if registered.needs_ca() {
-            // RFC 8705 section 2.1: what the certificate says counts once its chain has been validated.
+            // RFC 8705 section 2.1: the names in the certificate count once its chain has been validated.
             self.ca_verified.clone().map_err(CertificateMismatch::Untrusted)?;
             if self.certificate.is_ca() || !self.certificate.is_for_client_auth() {
                 return Err(CertificateMismatch::Purpose);
@@ -188,7 +190,8 @@ impl PeerCertificate {
         self.is_valid_at(now)
     }
 
-    /// Verifies that the whole certificate is this one, as [`RegisteredCertificate::SelfSigned`] does, at `now`.
+    /// Checks that the certificate is byte for byte `der` and is valid at `now`, as with
+    /// [`RegisteredCertificate::SelfSigned`].
     ///
     /// # Errors
     /// [`CertificateMismatch`].
@@ -196,7 +199,8 @@ impl PeerCertificate {
         if self.certificate.der() == der { self.is_valid_at(now) } else { Err(CertificateMismatch::Other) }
     }
 
-    /// RFC 8705 section 2.2 asks for no chain. It says nothing of dates, and a date that has passed means something.
+    /// Checks the dates. RFC 8705 section 2.2 requires no chain and does not mention dates; an expired certificate is
+    /// refused here too.
     fn is_valid_at(&self, now: UnixTime) -> Result<(), CertificateMismatch> {
         if self.certificate.is_valid_at(now.0) { Ok(()) } else { Err(CertificateMismatch::Expired) }
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::crypto::json::{self, JsonError};
 
-/// Claims that a client's tokens carry beside those of the server: few, small, and none that the server sets itself.
+/// Further claims of a client's tokens, within bounds, and none of those that the server sets itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegisteredClaims(Map<String, Value>);
 
@@ -20,9 +20,9 @@ pub enum RegisteredClaimsError {
     #[error("{0}: grantd sets this claim itself")]
     Reserved(&'static str),
     /// More claims than a client may have.
-    #[error("{0} claims, and a client has at most {MAX_COUNT}")]
+    #[error("{0} claims; a client has at most {MAX_COUNT}")]
     TooMany(usize),
-    /// A longer text than a token has room for.
+    /// The claims do not fit into a token.
     #[error("more than {MAX_CHARACTERS} characters")]
     TooLong,
 }
@@ -34,7 +34,7 @@ impl RegisteredClaims {
         &self.0
     }
 
-    /// The claims as JSON in ASCII, as the database wants them: SQLite does not check that text is UTF-8.
+    /// The claims as JSON in ASCII, for the database: SQLite does not check that text is UTF-8.
     #[must_use]
     pub fn to_ascii(&self) -> String {
         let json = Value::Object(self.0.clone()).to_string();
@@ -70,7 +70,8 @@ impl TryFrom<Map<String, Value>> for RegisteredClaims {
 impl FromStr for RegisteredClaims {
     type Err = RegisteredClaimsError;
 
-    /// Reads the claims by the same bounds as a token is read again, when its introspection is requested.
+    /// Reads the claims within the same bounds as the reader of tokens, so that a token with these claims can be
+    /// introspected.
     fn from_str(text: &str) -> Result<Self, RegisteredClaimsError> {
         if text.len() > MAX_CHARACTERS {
             return Err(RegisteredClaimsError::TooLong);

@@ -12,23 +12,23 @@ use super::scope::Scope;
 use super::time::UnixTime;
 use crate::crypto::jwk::Alg;
 
-/// How a client proved who it is, by its name in the metadata (RFC 7591 section 2).
+/// Client authentication method, by its name in the metadata (RFC 7591 section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AuthMethod {
-    /// The secret by HTTP Basic.
+    /// Client secret by HTTP Basic.
     ClientSecretBasic,
-    /// The secret in the request body.
+    /// Client secret in the request body.
     ClientSecretPost,
-    /// A JWT that the client signed (RFC 7523).
+    /// Client assertion: a JWT signed by the client (RFC 7523).
     PrivateKeyJwt,
-    /// A certificate of a CA that we trust (RFC 8705 section 2.1).
+    /// Certificate of a trusted CA (RFC 8705 section 2.1).
     TlsClientAuth,
-    /// A certificate that was registered whole (RFC 8705 section 2.2).
+    /// Registered self-signed certificate (RFC 8705 section 2.2).
     SelfSignedTlsClientAuth,
 }
 
 impl AuthMethod {
-    /// Those that work, in the order the metadata lists them.
+    /// All methods, in the order of the metadata.
     pub const ALL: [Self; 5] = [
         Self::ClientSecretBasic,
         Self::ClientSecretPost,
@@ -50,18 +50,18 @@ impl AuthMethod {
     }
 }
 
-/// Whom an assertion of a client may be addressed to (its `aud`).
+/// Accepted audience (`aud`) of a client's assertions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AssertionAudience {
-    /// The issuer, as draft-ietf-oauth-rfc7523bis section 4 wants.
+    /// The issuer (draft-ietf-oauth-rfc7523bis section 4).
     #[default]
     Issuer,
-    /// The issuer or the URL of the token endpoint, as RFC 7523 section 3 allowed.
+    /// The issuer or the URL of the token endpoint, which RFC 7523 section 3 allowed.
     TokenEndpoint,
 }
 
 impl AssertionAudience {
-    /// All of them.
+    /// Both audiences.
     pub const ALL: [Self; 2] = [Self::Issuer, Self::TokenEndpoint];
 
     /// The value in the database and on the command line.
@@ -74,7 +74,7 @@ impl AssertionAudience {
     }
 }
 
-/// Not an audience of assertions.
+/// Error for a text that is not an audience of assertions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("issuer or token-endpoint")]
 pub struct AssertionAudienceError;
@@ -87,25 +87,25 @@ impl FromStr for AssertionAudience {
     }
 }
 
-/// The scopes of a client: those it may ask for, and a part of them for requests that name none (RFC 6749 section 3.3).
+/// Scopes of a client: the allowed scope, and the default scope of requests that name none (RFC 6749 section 3.3).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientScope {
     allowed: Scope,
     default: Scope,
 }
 
-/// A default scope that the client may not ask for.
+/// Error for a default scope that is not a subset of the allowed scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the default scope `{default}` must be a part of the scope `{allowed}`")]
+#[error("the default scope `{default}` is not a subset of the scope `{allowed}`")]
 pub struct DefaultScopeError {
-    /// The scopes the client may ask for.
+    /// The allowed scope.
     pub allowed: Scope,
-    /// The default that is not a part of them.
+    /// The default scope.
     pub default: Scope,
 }
 
 impl ClientScope {
-    /// Takes the scopes that a client may ask for, and its default.
+    /// Makes the scopes of a client from its allowed and its default scope.
     ///
     /// # Errors
     /// [`DefaultScopeError`].
@@ -117,66 +117,66 @@ impl ClientScope {
         }
     }
 
-    /// The scopes the client may ask for.
+    /// The allowed scope.
     #[must_use]
     pub fn allowed(&self) -> &Scope {
         &self.allowed
     }
 
-    /// The scopes of a request that names none.
+    /// The scope of a request that names none.
     #[must_use]
     pub fn default_scope(&self) -> &Scope {
         &self.default
     }
 }
 
-/// A registered client with all that a token request needs of it.
+/// Registered client, with everything that a token request needs of it.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Its identifier, the token's `sub` and `client_id`.
+    /// The client's identifier: `sub` and `client_id` of its tokens.
     pub client_id: ClientId,
-    /// The scopes it may ask for, and those it gets when it asks for none.
+    /// The client's allowed and default scope.
     pub scopes: ClientScope,
-    /// The resources it may ask tokens for; none means the server's default audience.
+    /// Resources that the client may ask tokens for. Empty: the server's default audience.
     pub resources: Vec<ResourceId>,
-    /// Whether it may use the `client_credentials` grant.
+    /// Whether the client may use the `client_credentials` grant.
     pub client_credentials: bool,
-    /// When given, the only authentication methods it may use, by name.
+    /// Names of the only authentication methods that the client may use, separated by spaces; `None` for any.
     pub auth_methods: Option<Box<str>>,
-    /// How long its tokens live; `None` for the resource's or the server's default.
+    /// Lifetime of the client's tokens; `None` for the resource's or the server's default.
     pub token_ttl: Option<TokenTtl>,
-    /// Further claims of its tokens.
+    /// Further claims of the client's tokens.
     pub claims: RegisteredClaims,
-    /// Whether its tokens must be bound to a DPoP key (RFC 9449 section 5.2).
+    /// Whether the client's tokens must be bound to a DPoP key (RFC 9449 section 5.2).
     pub require_dpop: bool,
-    /// Whether its tokens must be bound to a certificate (RFC 8705 section 3.4).
+    /// Whether the client's tokens must be bound to a certificate (RFC 8705 section 3.4).
     pub require_mtls_binding: bool,
-    /// Whether it may authenticate at all.
+    /// Whether the client may authenticate.
     pub enabled: bool,
-    /// When it was made.
+    /// Time of registration.
     pub created_at: UnixTime,
-    /// Tokens that it was issued then or before count for nothing.
+    /// Cut-off: tokens that the client was issued at this second or earlier are revoked.
     pub not_before: UnixTime,
-    /// Its secrets, dead ones included, so that a log can say which was used.
+    /// The client's secrets. Expired and revoked ones are included, so that the log can name them.
     pub secrets: Vec<StoredSecret>,
-    /// Its public keys, expired ones included.
+    /// The client's public keys. Expired ones are included.
     pub keys: Vec<StoredKey>,
-    /// Where it publishes its keys, when none is registered.
+    /// URL of the client's JWK Set; only for clients without registered keys.
     pub jwks_uri: Option<JwksUri>,
-    /// What is known of its certificates.
+    /// Registrations of the client's certificates.
     pub certificates: Vec<StoredCertificate>,
-    /// What signs the introspection responses that it asks for (RFC 9701 section 6); `None` for the server's default.
+    /// Algorithm of signed introspection responses to the client (RFC 9701 section 6); `None` for the server's default.
     pub introspection_signed_response_alg: Option<Alg>,
-    /// How long an assertion of the client may live, from its `iat`; `None` for five minutes.
+    /// Longest lifetime of the client's assertions, from their `iat`; `None` for five minutes.
     pub assertion_lifetime: Option<AssertionLifetime>,
-    /// Whom an assertion of the client may be addressed to.
+    /// Accepted audience of the client's assertions.
     pub assertion_audience: AssertionAudience,
-    /// A hash of the rows that it was read from, to tell whether it has changed; 0 when it was not read.
+    /// Hash of the database rows of the client, to detect changes; 0 for a client that was not read from them.
     pub fingerprint: u64,
 }
 
 impl Client {
-    /// An enabled client for the `client_credentials` grant that has nothing but scopes yet.
+    /// Makes an enabled client for the `client_credentials` grant, with scopes and no credential.
     #[must_use]
     pub fn new(client_id: ClientId, scopes: ClientScope, created_at: UnixTime) -> Self {
         Self {

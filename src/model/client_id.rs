@@ -14,22 +14,22 @@ use serde::{Serialize, Serializer};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Arc<str>);
 
-/// Not a client identifier.
+/// Error for a text that is not a client identifier.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a client id is 1 to 255 printable ASCII characters with no space at either end")]
 pub struct ClientIdError;
 
 impl ClientId {
-    /// Characters that an id has at most.
+    /// Maximum number of characters.
     pub const MAX_LENGTH: usize = 255;
 
-    /// The id itself.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The id as a word of a POSIX shell, for commands that messages propose.
+    /// The id quoted as one word of a POSIX shell, for commands that messages propose.
     #[must_use]
     pub fn in_shell(&self) -> Cow<'_, str> {
         let plain = |byte: u8| {

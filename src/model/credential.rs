@@ -1,4 +1,4 @@
-//! What a client proves itself with, as the registry knows it: secrets at rest, public keys, certificates.
+//! Stored credentials of clients: secrets, public keys and certificates.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,41 +13,41 @@ use crate::crypto::signature_alg::SignatureAlg;
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::event::Event;
 
-/// A secret as the registry knows it: everything but the secret.
+/// Stored client secret: everything but the secret itself.
 #[derive(Debug, Clone)]
 pub struct StoredSecret {
-    /// Names this secret in commands and logs.
+    /// The secret's id, in commands and logs.
     pub secret_id: Arc<str>,
-    /// argon2id, within the bounds of cost.
+    /// The argon2id hash of the secret.
     pub hash: SecretHash,
-    /// Where it comes from.
-    pub origin: Origin,
-    /// From when on it no longer works.
+    /// Origin of the secret.
+    pub origin: SecretOrigin,
+    /// Expiry: refused from this second on.
     pub expires_at: Option<UnixTime>,
-    /// Since when it no longer works.
+    /// Time of revocation.
     pub revoked_at: Option<UnixTime>,
-    /// What this process has seen of it.
-    pub seen: Arc<Seen>,
+    /// This process's cache of a successful verification, and the last use.
+    pub cache: Arc<VerificationCache>,
 }
 
-/// A public key for `private_key_jwt`.
+/// Stored public key for `private_key_jwt`.
 #[derive(Debug, Clone)]
 pub struct StoredKey {
-    /// Names this key in commands, and in the header of what it signed.
+    /// The key's id, in commands, logs and the `kid` header of assertions.
     pub kid: Arc<str>,
     /// The key.
     pub key: Arc<VerifyingKey>,
-    /// When it was registered.
+    /// Time of registration.
     pub created_at: UnixTime,
-    /// From when on it no longer works.
+    /// Expiry: refused from this second on.
     pub expires_at: Option<UnixTime>,
-    /// When this process last saw it used.
+    /// Last use in this process.
     pub used: Arc<LastUsed>,
 }
 
 impl StoredKey {
-    /// Logs a warning when the certificate beside the key can authenticate nobody here. The key itself works.
-    pub fn warn_of_certificate(&self, client_id: &str) {
+    /// Logs a warning when no TLS handshake accepts the certificate in the key's `x5c`. The key itself works.
+    pub fn warn_about_certificate(&self, client_id: &str) {
         if let Some(reason) = self.key.x5c().and_then(Certificate::handshake_fault) {
             let kid = &*self.kid;
             tracing::warn!(
@@ -61,88 +61,92 @@ impl StoredKey {
     }
 }
 
-/// How many keys of each algorithm one client has, or the most that any has: what a signature of nobody is tried with.
+/// Number of keys for each signature algorithm, of one client or the maximum over clients. An assertion of an unknown
+/// client is verified against as many decoy keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeyCounts([usize; SignatureAlg::ALL.len()]);
 
 impl KeyCounts {
-    /// Those of `keys`, as far as one signature is tried with them.
+    /// Counts `keys`, up to the number that one signature is verified against.
     #[must_use]
     pub fn of(keys: &[StoredKey]) -> Self {
         Self(SignatureAlg::ALL.map(|alg| keys.iter().filter(|stored| stored.key.takes(alg)).count().min(TRIED_MAX)))
     }
 
-    /// Of each algorithm the larger.
+    /// Returns the larger count for each algorithm.
     #[must_use]
-    pub fn or_more(mut self, other: Self) -> Self {
+    pub fn max(mut self, other: Self) -> Self {
         self.0.iter_mut().zip(other.0).for_each(|(count, other)| *count = other.max(*count));
         self
     }
 
-    /// Of one algorithm, and never none: somebody might have a key.
+    /// Returns the count of one algorithm, at least 1, so that an unknown client costs a verification even when no
+    /// client has such a key.
     #[must_use]
     pub fn with(self, alg: SignatureAlg) -> usize {
         SignatureAlg::ALL.into_iter().zip(self.0).find(|(of, _)| *of == alg).map_or(1, |(_, count)| count.max(1))
     }
 }
 
-/// A certificate for `tls_client_auth` or `self_signed_tls_client_auth`.
+/// Stored registration of a certificate, for `tls_client_auth` or `self_signed_tls_client_auth`.
 #[derive(Debug, Clone)]
 pub struct StoredCertificate {
-    /// Names this registration in commands and logs.
+    /// The registration's id, in commands and logs.
     pub cert_id: Arc<str>,
-    /// What is known of it.
+    /// The registered name or certificate.
     pub registered: RegisteredCertificate,
-    /// When it was registered.
+    /// Time of registration.
     pub created_at: UnixTime,
-    /// From when on it no longer counts.
+    /// Expiry: refused from this second on.
     pub expires_at: Option<UnixTime>,
-    /// When this process last saw it used.
+    /// Last use in this process.
     pub used: Arc<LastUsed>,
 }
 
-/// Where a secret comes from, and so what a guess at it costs.
+/// Origin of a secret, which decides what refusing a wrong guess costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// Made by grantd, with a tag under this key: a guess is told by its tag, without a hash.
+pub enum SecretOrigin {
+    /// Generated by grantd, with a tag under this key. A guess is refused by its tag, without a hash.
     Tagged(TagKid),
-    /// Made by grantd without a tag. It carries the id of its row, so there is one hash to try.
-    Named,
-    /// Chosen elsewhere, so it carries nothing and has to be tried.
+    /// Generated by grantd without a tag. It carries the id of its row, so a guess costs one hash.
+    Untagged,
+    /// Chosen elsewhere. It carries no id, so a guess costs a hash for each imported secret.
     Imported,
 }
 
-/// What a process has seen of a secret since it started. It belongs to one hash: whoever changes that begins anew.
+/// Cache of a secret's verification in this process: a MAC of the verified value, and the time of its last use. It
+/// belongs to one hash; a changed hash gets an empty cache.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct VerificationCache {
     used: LastUsed,
-    /// A MAC of the secret that matched the hash, under a key that lives as long as the process.
-    verified: OnceLock<[u8; 32]>,
+    /// MAC of the value that matched the hash, under a key that lives as long as the process.
+    mac: OnceLock<[u8; 32]>,
 }
 
-/// When something last authenticated its client here, in seconds; 0 for not since we started.
+/// Time of a credential's last use in this process, in seconds since 1970; 0 for never.
 #[derive(Debug, Default)]
 pub struct LastUsed(AtomicI64);
 
-/// What stands against using a secret.
+/// State of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretState {
-    /// Nothing.
+    /// The secret can be used.
     Live,
-    /// Its time is over.
+    /// The secret has expired.
     Expired,
-    /// An administrator took it back.
+    /// The secret was revoked.
     Revoked,
 }
 
 impl StoredSecret {
-    /// Whether this is `earlier` as it stands now: the same row with the same hash.
+    /// Whether this is the same row as `earlier`, with the same hash.
     #[must_use]
     pub fn is_still(&self, earlier: &Self) -> bool {
         self.secret_id == earlier.secret_id && self.hash == earlier.hash
     }
 
-    /// Its state at `now`. Revocation is named first, since somebody decided it.
+    /// The state at `now`. A secret that is both revoked and expired is [`Revoked`](SecretState::Revoked), the decision
+    /// of an administrator.
     #[must_use]
     pub fn state(&self, now: UnixTime) -> SecretState {
         if self.revoked_at.is_some() {
@@ -156,47 +160,47 @@ impl StoredSecret {
 }
 
 impl LastUsed {
-    /// Notes a use, to be written down later. Within a second the second use changes nothing, so that cores that serve
-    /// the same client do not take the memory from each other.
+    /// Records a use. Further uses within the same second do not write, so that cores that serve the same client do not
+    /// contend for the cache line.
     pub fn note(&self, now: UnixTime) {
         if self.0.load(Ordering::Relaxed) != now.0 {
             self.0.store(now.0, Ordering::Relaxed);
         }
     }
 
-    /// The last use that was noted here.
+    /// The last recorded use.
     #[must_use]
     pub fn at(&self) -> Option<UnixTime> {
         Some(UnixTime(self.0.load(Ordering::Relaxed))).filter(|at| at.0 != 0)
     }
 }
 
-impl Seen {
-    /// Notes a use.
-    pub fn used(&self, now: UnixTime) {
+impl VerificationCache {
+    /// Records a use.
+    pub fn note_use(&self, now: UnixTime) {
         self.used.note(now);
     }
 
-    /// The last use that was noted here.
+    /// The last recorded use.
     #[must_use]
     pub fn last_used(&self) -> Option<UnixTime> {
         self.used.at()
     }
 
-    /// Remembers the MAC of a secret that matched the hash. There is one such secret, so the first stays.
-    pub fn verify(&self, mac: [u8; 32]) {
-        self.verified.get_or_init(|| mac);
+    /// Stores the MAC of the value that matched the hash. Only one value matches, so the first MAC stays.
+    pub fn remember(&self, mac: [u8; 32]) {
+        self.mac.get_or_init(|| mac);
     }
 
-    /// The MAC of the secret that matched the hash, once one has.
+    /// The MAC of the value that matched the hash, once one has.
     #[must_use]
-    pub fn verified(&self) -> Option<&[u8; 32]> {
-        self.verified.get()
+    pub fn verified_mac(&self) -> Option<&[u8; 32]> {
+        self.mac.get()
     }
 
-    /// The same past for a secret whose hash has changed: what was verified was not this one.
+    /// Returns a copy with the last use and without the MAC, for a secret whose hash has changed.
     #[must_use]
-    pub fn unverified(&self) -> Self {
-        Self { used: LastUsed(AtomicI64::new(self.used.0.load(Ordering::Relaxed))), verified: OnceLock::new() }
+    pub fn without_mac(&self) -> Self {
+        Self { used: LastUsed(AtomicI64::new(self.used.0.load(Ordering::Relaxed))), mac: OnceLock::new() }
     }
 }

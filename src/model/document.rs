@@ -1,20 +1,20 @@
-//! A JSON document that is served as it is: the key set, the metadata.
+//! JSON documents that are serialised once and served as they are: the JWK Set, the metadata.
 
 use bytes::Bytes;
 
 use crate::crypto::sha256;
 
-/// A document served as it is, with its entity tag (RFC 9110 section 8.8.3).
+/// JSON document with its entity tag (RFC 9110 section 8.8.3).
 #[derive(Debug)]
 pub struct Document {
-    /// JSON.
+    /// The JSON text.
     pub body: Bytes,
-    /// Quoted.
+    /// The entity tag, with its quotes.
     pub etag: String,
 }
 
 impl Document {
-    /// Serialises a value once, for every request to come.
+    /// Serialises a value.
     #[must_use]
     pub fn new(value: &serde_json::Value) -> Self {
         let body = Bytes::from(value.to_string());

@@ -5,16 +5,16 @@ use std::str::FromStr;
 
 use fluent_uri::Uri;
 
-/// The issuer identifier (RFC 8414 section 2), to the letter as configured.
+/// Issuer identifier (RFC 8414 section 2), character for character as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
     text: String,
-    /// Without a trailing slash; "" when there is none.
+    /// The path without a trailing slash; empty when there is none.
     path: String,
     https: bool,
 }
 
-/// Not an issuer.
+/// Error for a text that is not an issuer identifier.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "an issuer is an https URL without query and fragment, such as https://auth.example.com (http on loopback only)"
@@ -37,7 +37,7 @@ impl FromStr for Issuer {
             return Err(IssuerError);
         }
         let path = uri.path().as_str().trim_end_matches('/').to_owned();
-        // A router reads these as parameters, and dot segments are resolved by clients.
+        // The router would read these characters as parameters, and clients resolve dot segments.
         if path.contains(['{', '}', '*', ':', '%']) || path.split('/').any(|segment| matches!(segment, "." | "..")) {
             return Err(IssuerError);
         }
@@ -46,38 +46,38 @@ impl FromStr for Issuer {
 }
 
 impl Default for Issuer {
-    /// A server that was told nothing is on its default port.
+    /// Returns the issuer of an unconfigured server, on its default port.
     fn default() -> Self {
         Self { text: "http://127.0.0.1:8080".into(), path: String::new(), https: false }
     }
 }
 
 impl Issuer {
-    /// As it stands in `iss`.
+    /// The value of `iss`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The path that endpoints are below: "" or "/t1".
+    /// The path that precedes the path of each endpoint: "" or "/t1".
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Whether it is an https URL.
+    /// Whether the issuer is an https URL.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.https
     }
 
-    /// The URL of an endpoint.
+    /// Returns the URL of an endpoint.
     #[must_use]
     pub fn endpoint(&self, path: &str) -> String {
         format!("{}{path}", self.text.trim_end_matches('/'))
     }
 
-    /// The same on another port.
+    /// Returns the https URL of the same host and path on another port.
     #[must_use]
     pub fn on_port(&self, port: u16) -> Self {
         let host = Uri::parse(self.text.as_str()).ok().and_then(|uri| Some(uri.authority()?.host().to_owned()));
@@ -85,7 +85,7 @@ impl Issuer {
         Self { text: format!("https://{host}:{port}{}", self.path), path: self.path.clone(), https: true }
     }
 
-    /// The path of a well-known document: RFC 8414 section 3.1 inserts its name between host and path.
+    /// Returns the path of a well-known document. RFC 8414 section 3.1 inserts its name between host and path.
     #[must_use]
     pub fn well_known(&self, name: &str) -> String {
         format!("/.well-known/{name}{}", self.path)

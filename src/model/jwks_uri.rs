@@ -1,11 +1,11 @@
-//! `jwks_uri` (RFC 7591 section 2): where a client publishes its keys. Https, and a host that is named, nothing more.
+//! `jwks_uri` (RFC 7591 section 2): the https URL of a client's JWK Set.
 
 use std::fmt;
 use std::str::FromStr;
 
 use fluent_uri::Uri;
 
-/// The URL of a client's JWK Set, in the parts that a request for it needs.
+/// URL of a client's JWK Set, split into the parts that a request for it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwksUri {
     text: Box<str>,
@@ -14,31 +14,31 @@ pub struct JwksUri {
     target: Box<str>,
 }
 
-/// Not where keys can be fetched from.
+/// Error for a text that is not an acceptable `jwks_uri`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("jwks_uri is an https URL with a host and without user or fragment, such as https://client.example.com/jwks")]
 pub struct JwksUriError;
 
 impl JwksUri {
-    /// As it was registered.
+    /// The URL as registered.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The host: a name or an address, the brackets of IPv6 taken off.
+    /// The host: a name or an address, without the brackets of IPv6.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port, 443 when none is named.
+    /// The port; 443 when the URL has none.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Host and port as the `Host` field has them.
+    /// Host and port, as the `Host` field has them.
     #[must_use]
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_string() };
@@ -58,9 +58,9 @@ impl FromStr for JwksUri {
     fn from_str(text: &str) -> Result<Self, JwksUriError> {
         let uri = Uri::parse(text).map_err(|_| JwksUriError)?;
         let authority = uri.authority().ok_or(JwksUriError)?;
-        // RFC 3986 section 3.2.1: user information in a URL is deprecated, and here it would be a credential that we send.
+        // RFC 3986 section 3.2.1 deprecates user information. Here it would be a credential that the server sends.
         let plain = !uri.has_fragment() && !authority.has_userinfo() && text.len() <= 2048;
-        // Over plain http, anybody on the path could replace the client's keys.
+        // Only https: the keys authenticate the client.
         if uri.scheme().as_str() != "https" || !plain {
             return Err(JwksUriError);
         }

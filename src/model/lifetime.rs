@@ -1,10 +1,10 @@
-//! Spans of time that administrators choose, each within its range.
+//! Spans of time that administrators choose, each with its range.
 
 use std::str::FromStr;
 
 use super::time::{Span, SpanError};
 
-/// A span of time that cannot be chosen.
+/// Errors of a span of time.
 #[derive(Debug, thiserror::Error)]
 pub enum LifetimeError {
     /// The text is not a span of time.
@@ -15,7 +15,7 @@ pub enum LifetimeError {
     Range(&'static str),
 }
 
-/// Declares a span of time that is within a range of seconds.
+/// Declares a span of time with a range in seconds.
 macro_rules! lifetime {
     ($(#[$doc:meta])* $name:ident, $seconds:expr, $range:literal) => {
         $(#[$doc])*
@@ -47,19 +47,20 @@ macro_rules! lifetime {
 }
 
 lifetime!(
-    /// The lifetime of a token: a longer-lived one could not be taken back in time.
+    /// Lifetime of a token: at most a day, since a token of a resource server that does not introspect lives until it
+    /// expires.
     TokenTtl, 1..=86400, "from 1s to 24h"
 );
 lifetime!(
-    /// The longest lifetime of a client's assertions, from their `iat`.
+    /// Longest lifetime of a client's assertions, from their `iat`.
     AssertionLifetime, 60..=3600, "from 1m to 1h"
 );
 lifetime!(
-    /// The time from now until a new credential expires.
+    /// Time from now until a new credential expires.
     ExpiresIn, 1.., "at least 1s"
 );
 lifetime!(
-    /// The time for which a credential was not used.
+    /// Time for which a credential was not used.
     UnusedFor, 60.., "at least 1m, since replicas record uses every half minute"
 );
 

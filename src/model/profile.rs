@@ -1,22 +1,22 @@
-//! Profiles: what a deployment refuses of what the RFCs permit (FAPI 2.0 Security Profile).
+//! Security profiles: restrictions beyond the RFCs (FAPI 2.0 Security Profile).
 
 use super::client::AuthMethod;
 use super::resource::TokenTyp;
 use crate::crypto::jwk::Alg;
 use crate::crypto::signature_alg::SignatureAlg;
 
-/// What is asked of clients, keys and tokens beyond the RFCs.
+/// Security profile of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// Nothing.
+    /// The RFCs, with no further restriction.
     #[default]
     Default,
-    /// What FAPI 2.0 asks.
+    /// The FAPI 2.0 Security Profile.
     Fapi2,
 }
 
 impl Profile {
-    /// Its name in the configuration.
+    /// The value of `profile` in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -44,13 +44,13 @@ impl Profile {
         }
     }
 
-    /// The same of JWTs that clients sign.
+    /// The same rule for JWTs that clients sign.
     #[must_use]
     pub fn permits_signature(self, alg: SignatureAlg) -> bool {
         self == Self::Default || matches!(alg, SignatureAlg::Es256 | SignatureAlg::EdDsa | SignatureAlg::Ps256)
     }
 
-    /// The names of the algorithms that JWTs of clients may have.
+    /// The names of the algorithms that assertions and proofs may be signed with.
     #[must_use]
     pub fn alg_names(self) -> Vec<&'static str> {
         let permitted = |name: &&str| SignatureAlg::named(name).is_some_and(|alg| self.permits_signature(alg));

@@ -1,4 +1,4 @@
-//! Protected resources: what a token may be for (RFC 8707).
+//! Protected resources: the audiences of tokens (RFC 8707).
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,13 +12,13 @@ use super::lifetime::TokenTtl;
 use super::scope::Scope;
 use crate::crypto::jwk::Alg;
 
-/// A resource indicator: "an absolute URI, as specified by Section 4.3 of RFC 3986", "MUST NOT include a fragment".
+/// Resource indicator: "an absolute URI, as specified by Section 4.3 of RFC 3986", "MUST NOT include a fragment".
 ///
-/// Kept and compared to the letter, so that `aud` is exactly what was registered.
+/// Stored and compared character for character, so that `aud` is exactly the registered value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResourceId(Arc<str>);
 
-/// Not a resource indicator.
+/// Error for a text that is not a resource indicator.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "a resource is an absolute URI without fragment (RFC 8707), at most 2048 bytes, such as https://api.example.com"
@@ -26,7 +26,7 @@ pub struct ResourceId(Arc<str>);
 pub struct ResourceIdError;
 
 impl ResourceId {
-    /// The URI, letter by letter.
+    /// The URI as registered.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -34,7 +34,7 @@ impl ResourceId {
 }
 
 impl ResourceId {
-    /// The URI, for a token that carries it.
+    /// The URI, shared, for the `aud` of a token.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
@@ -49,7 +49,7 @@ impl FromStr for ResourceId {
             return Err(ResourceIdError);
         }
         let uri = Uri::parse(text).map_err(|_| ResourceIdError)?;
-        // A bare `scheme:` names nothing.
+        // A bare `scheme:` is an absolute URI and identifies nothing.
         let names_something =
             uri.authority().is_some_and(|authority| !authority.host().is_empty()) || !uri.path().is_empty();
         if uri.has_fragment() || !names_something { Err(ResourceIdError) } else { Ok(Self(text.into())) }
@@ -68,21 +68,21 @@ impl fmt::Display for ResourceId {
     }
 }
 
-/// The `typ` of tokens for a resource.
+/// `typ` header of tokens for a resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TokenTyp {
     /// RFC 9068 section 2.1: "at+jwt".
     #[default]
     AtJwt,
-    /// `JWT`, for resource servers whose library refuses any other.
+    /// `JWT`, for resource servers whose library refuses `at+jwt`.
     Jwt,
 }
 
 impl TokenTyp {
-    /// Both of them.
+    /// Both values.
     pub const ALL: [Self; 2] = [Self::AtJwt, Self::Jwt];
 
-    /// The value in the header, in the database and on the command line.
+    /// The value in the header, the database and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl TokenTyp {
     }
 }
 
-/// Not a `typ` of tokens.
+/// Error for a text that is not a `typ` of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("at+jwt or JWT")]
 pub struct TokenTypError;
@@ -105,20 +105,20 @@ impl FromStr for TokenTyp {
     }
 }
 
-/// A registered resource and how tokens for it are made.
+/// Registered resource, with the properties of its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// Its identifier, the token's `aud`.
+    /// The resource's identifier: `aud` of its tokens.
     pub identifier: ResourceId,
-    /// The scopes it understands; no token for it carries another (RFC 9068 section 2.2.3).
+    /// Scopes that the resource understands. No token for it carries another (RFC 9068 section 2.2.3).
     pub scope: Scope,
-    /// How its tokens are signed; `None` for the server's default.
+    /// Signing algorithm of its tokens; `None` for the server's default.
     pub alg: Option<Alg>,
-    /// How long its tokens live; `None` for the server's default.
+    /// Lifetime of its tokens; `None` for the server's default.
     pub token_ttl: Option<TokenTtl>,
     /// The `typ` of its tokens.
     pub token_typ: TokenTyp,
-    /// Which clients may introspect tokens for it.
+    /// Clients that may introspect its tokens.
     pub introspectors: Vec<ClientId>,
 }
 

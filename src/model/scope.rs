@@ -4,14 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A set of scope tokens in the order they were first named. May be empty.
+/// Set of scope tokens, in the order in which they were first named. It may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// The wire form; tokens are its slices between spaces. Shared: grants and clients have the same few.
+    /// The wire form. Shared, since many clients and grants have the same scope.
     text: Arc<str>,
 }
 
-/// Not a scope by the grammar of RFC 6749 section 3.3, or longer than any real one.
+/// Error for a text outside the grammar of RFC 6749 section 3.3 or the bounds.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "a scope is tokens of printable ASCII without \" and \\, single spaces between them, at most {MAX_TOKENS} tokens and {MAX_BYTES} bytes"
@@ -19,7 +19,7 @@ pub struct Scope {
 pub struct ScopeError;
 
 impl Scope {
-    /// The tokens, each once.
+    /// The tokens of the set.
     pub fn tokens(&self) -> impl Iterator<Item = &str> {
         self.text.split(' ').filter(|token| !token.is_empty())
     }
@@ -36,13 +36,13 @@ impl Scope {
         self.text == other.text || self.tokens().all(|token| other.contains(token))
     }
 
-    /// The tokens that are also in `other`.
+    /// Returns the tokens that are also in `other`, in this set's order.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self::from_distinct(self.tokens().filter(|token| other.contains(token)))
     }
 
-    /// Whether there is no token at all.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
@@ -99,9 +99,9 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Most tokens of a scope.
+/// Maximum number of tokens of a scope.
 pub const MAX_TOKENS: usize = 100;
-/// Most bytes of a scope.
+/// Maximum length of a scope, in bytes.
 pub const MAX_BYTES: usize = 4096;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Moments and spans: `NumericDate` seconds (RFC 7519 section 2), and the clock that is handed in.
+//! Moments and spans of time: `NumericDate` seconds (RFC 7519 section 2), and the clock that functions are handed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,19 +8,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-/// Seconds since 1970-01-01T00:00:00Z, leap seconds ignored.
+/// Moment, in seconds since 1970-01-01T00:00:00Z without leap seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct UnixTime(pub i64);
 
 impl UnixTime {
-    /// The moment that a column says, in seconds; `None` for what can only be milliseconds, or no time at all.
+    /// Reads a column in seconds. `None` for a value that is negative or can only be milliseconds.
     #[must_use]
     pub fn from_column(seconds: i64) -> Option<Self> {
         (0..=99_999_999_999).contains(&seconds).then_some(Self(seconds))
     }
 
-    /// This moment and `span` more.
+    /// Returns the moment `span` later.
     #[must_use]
     pub fn plus(self, span: Span) -> Self {
         Self(self.0.saturating_add(span.seconds()))
@@ -28,7 +28,7 @@ impl UnixTime {
 }
 
 impl fmt::Display for UnixTime {
-    /// RFC 3339 in UTC.
+    /// Writes RFC 3339 in UTC.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match u64::try_from(self.0).ok().and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds))) {
             Some(moment) if self.0 < 253_402_300_800 => humantime::format_rfc3339_seconds(moment).fmt(f),
@@ -37,40 +37,40 @@ impl fmt::Display for UnixTime {
     }
 }
 
-/// A span of whole seconds, written `90s`, `15m`, `30d`.
+/// Span of whole seconds, written `90s`, `15m`, `30d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
 
 impl Span {
-    /// A span of `seconds`.
+    /// Makes a span of `seconds`.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// In seconds, as protocols and tables have it.
+    /// The span in seconds.
     #[must_use]
     pub fn seconds(self) -> i64 {
         i64::try_from(self.0.as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// As the runtime has it.
+    /// The span as a [`Duration`].
     #[must_use]
     pub fn duration(self) -> Duration {
         self.0
     }
 }
 
-/// Not a span of time, with the text that was read.
+/// Errors of reading a span, each with the text.
 #[derive(Debug, thiserror::Error)]
 pub enum SpanError {
-    /// Another form, or a negative number.
+    /// The text has another form, or a negative number.
     #[error("`{0}` is not a span of time; write a number with a unit, as in 90s, 15m, 1h, 30d")]
     Form(String),
-    /// A part of a second.
+    /// The span has a fraction of a second.
     #[error("`{0}` is not in whole seconds; write 1s or more, or 0s")]
     Fraction(String),
-    /// Longer than any that makes sense.
+    /// The span is longer than a hundred years.
     #[error("`{0}` is too long; a span is at most 36600d")]
     TooLong(String),
 }
@@ -100,19 +100,19 @@ impl fmt::Display for Span {
     }
 }
 
-/// Where the time comes from: the system, or a test.
+/// Source of the present time.
 #[derive(Debug, Clone)]
 pub enum Clock {
     /// The system's clock.
     System,
-    /// A clock that stands where it is put, and is right: the database's stands there too.
+    /// Clock of tests, which stands where it is set. The database's clock is taken to stand there too.
     Fixed(Arc<AtomicI64>),
-    /// The system's clock, wrong by this many seconds.
+    /// The system's clock, shifted by this many seconds.
     Shifted(i64),
 }
 
 impl Clock {
-    /// A clock that stands at `now` until the returned handle moves it.
+    /// Makes a clock that stands at `now`, with the handle that moves it.
     #[must_use]
     pub fn fixed(now: i64) -> (Self, Arc<AtomicI64>) {
         let hand = Arc::new(AtomicI64::new(now));
@@ -130,8 +130,9 @@ impl Clock {
         }
     }
 
-    /// How far this clock is ahead of another that said `other`, in milliseconds since 1970, during `exchange` which has
-    /// just ended. `None` when the exchange took too long to tell.
+    /// Returns by how many milliseconds this clock is ahead of `other`, a reading of another clock in milliseconds
+    /// since 1970 that came during the `exchange` that has just ended. `None` when the exchange took a second or
+    /// longer, which is too long to tell.
     #[must_use]
     pub fn ahead_of(&self, other: i64, exchange: Duration) -> Option<i64> {
         let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
@@ -150,7 +151,7 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// A hundred years; longer spans are slips of the pen.
+/// Maximum length of a span, in seconds: a hundred years.
 pub(crate) const MAX_SECONDS: u64 = 100 * 366 * 86400;
 
 #[cfg(test)]

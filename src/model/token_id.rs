@@ -1,4 +1,4 @@
-//! Ids of access tokens, `jti` (RFC 7519 section 4.1.7).
+//! Ids of access tokens: `jti` (RFC 7519 section 4.1.7).
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,23 +6,17 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-/// 128 random bits, in base64url.
+/// Id of an access token: 128 random bits, in base64url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId([u8; 16]);
 
-/// Not the id of a token of ours.
+/// Error for a text that is not a token id of grantd.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a jti of grantd is 16 octets in base64url, 22 characters")]
 pub struct TokenIdError;
 
 impl TokenId {
-    /// An id of these bits.
-    #[must_use]
-    pub fn new(bits: [u8; 16]) -> Self {
-        Self(bits)
-    }
-
-    /// Where it goes when ids are spread over `parts`.
+    /// Index of the part that holds this id when ids are spread over `parts`.
     #[must_use]
     pub fn part(&self, parts: usize) -> usize {
         let [first, ..] = self.0;
@@ -50,8 +44,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_id_has_one_spelling() {
-        let id = TokenId::new([7; 16]);
+    fn h54_an_id_has_one_spelling() {
+        let id = TokenId([7; 16]);
         let text = id.to_string();
         assert_eq!((text.len(), text.parse()), (22, Ok(id)));
         for wrong in ["", "AAAA", &text[..21], &format!("{text}A"), &format!("{text}="), &format!("{}x", &text[..21])] {

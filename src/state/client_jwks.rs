@@ -1,7 +1,9 @@
-//! Key sets that clients publish at their `jwks_uri` (RFC 7517 section 5): what was last fetched, how old it is, when to ask again.
+//! JWK Sets that clients publish at their `jwks_uri` (RFC 7517 section 5): the last fetched set, its age, and the
+//! decision when to fetch again.
 //!
-//! Asking costs somebody else's server work, so what makes us ask is bounded: once in half a minute for a client, whatever
-//! is sent in its name. Who can be served from what is known never waits for the network, and no host holds up another.
+//! A fetch costs another server work, so each client's set is fetched at most once in half a minute, whatever is sent
+//! in the client's name. A request whose key is cached never waits for the network, and a slow host delays its own
+//! clients only.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,34 +11,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) mod entry;
-mod under_way;
+mod fetch_slots;
 
 use entry::{Entry, State, read, since};
-use under_way::{AT_ONCE, UnderWay};
+use fetch_slots::{AT_ONCE, FetchSlots};
 
 use crate::model::credential::{KeyCounts, StoredKey};
 use crate::model::jwks_uri::JwksUri;
 use crate::model::time::{Span, UnixTime};
 
-/// A key set to be fetched, and who waits for it.
+/// Fetch of a JWK Set, and the channel for its result.
 #[derive(Debug)]
 pub struct Fetch {
-    /// Where it is.
+    /// The URL of the set.
     pub uri: JwksUri,
-    /// Takes the document, or why there is none.
+    /// Receives the document, or the reason for which there is none.
     pub reply: oneshot::Sender<Result<Vec<u8>, String>>,
 }
 
-/// The key sets of all clients that publish theirs.
+/// JWK Sets of all clients with a `jwks_uri`.
 #[derive(Debug)]
 pub struct ClientJwks {
     entries: Mutex<Entries>,
-    under_way: UnderWay,
+    fetch_slots: FetchSlots,
     key_counts: Arc<Mutex<KeyCounts>>,
     fetches: mpsc::Sender<Fetch>,
 }
 
-/// The keys of one set, as they were fetched.
+/// Keys of one JWK Set, as fetched.
 pub type Keys = Arc<[StoredKey]>;
 
 /// Returns the keys of a JWK Set that cannot be used, with reasons; `None` when all can.
@@ -47,46 +49,50 @@ pub fn skipped_keys(document: &[u8], now: UnixTime) -> Result<Option<String>, St
     Ok(read(document, now)?.skipped_keys())
 }
 
-/// Why there are no keys of a client.
+/// Reasons for which a client's keys are not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoKeys {
-    /// None could be fetched for an hour, or ever: the client's fault, or its host's.
+pub enum JwksError {
+    /// No set could be fetched within the last hour, or ever: a fault of the client or its host.
     Unavailable,
-    /// Its host was not asked: ours.
+    /// The set was not fetched: a limit of this server.
     Busy,
 }
 
-/// Its host was not asked, since as many fetches are under way as may be.
+/// Error: the set was not fetched, since the maximum number of fetches is in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy;
+pub struct TooManyFetches;
 
 #[derive(Debug, Default)]
 struct Entries {
     by_client: HashMap<Box<str>, Arc<Entry>>,
-    /// How many there were when it was last looked which of them are still published.
-    left: usize,
+    /// Number of entries that the last prune kept.
+    live_at_last_prune: usize,
 }
 
 impl ClientJwks {
-    /// No key sets yet, and a queue of those to be fetched.
+    /// Makes an empty cache, and the queue of sets to be fetched.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Fetch>) {
         let (fetches, queue) = mpsc::channel(AT_ONCE);
-        (Self { entries: Mutex::default(), under_way: UnderWay::default(), key_counts: Arc::default(), fetches }, queue)
+        (
+            Self { entries: Mutex::default(), fetch_slots: FetchSlots::default(), key_counts: Arc::default(), fetches },
+            queue,
+        )
     }
 
-    /// The keys of `client_id`, which publishes them at `uri`. They are asked for when they are due, and waited for when
-    /// those that are known may not be used before. What `is_published` no longer says of others is forgotten some time.
+    /// Returns the keys of `client_id`, whose `jwks_uri` is `uri`. Fetches them when they are due, and waits for the
+    /// result when the cached ones may not be used. Entries of clients for which `is_published` is false are pruned
+    /// from time to time.
     ///
     /// # Errors
-    /// [`NoKeys`].
+    /// [`JwksError`].
     pub async fn keys(
         &self,
         client_id: &str,
         uri: &JwksUri,
         now: UnixTime,
         is_published: impl Fn(&str, &JwksUri) -> bool,
-    ) -> Result<Keys, NoKeys> {
+    ) -> Result<Keys, JwksError> {
         let entry = self.entry(client_id, uri, is_published);
         let pending = {
             let mut state = entry.lock();
@@ -98,10 +104,10 @@ impl ClientJwks {
                 _ => self.ask(client_id, &entry, &mut state, now),
             };
             match asked {
-                Err(Busy) if known.is_empty() => return Err(NoKeys::Busy),
-                // While the far end is in trouble, what is known does.
+                Err(TooManyFetches) if known.is_empty() => return Err(JwksError::Busy),
+                // While fetches fail, the cached keys are used.
                 Ok(Some(pending)) if is_old && (known.is_empty() || !state.failed) => pending,
-                _ if known.is_empty() => return Err(NoKeys::Unavailable),
+                _ if known.is_empty() => return Err(JwksError::Unavailable),
                 _ => return Ok(known),
             }
         };
@@ -110,23 +116,23 @@ impl ClientJwks {
         let keys = state.usable(now);
         match &state.pending {
             _ if !keys.is_empty() => Ok(keys),
-            Some(_) => Err(NoKeys::Busy),
-            None => Err(NoKeys::Unavailable),
+            Some(_) => Err(JwksError::Busy),
+            None => Err(JwksError::Unavailable),
         }
     }
 
-    /// Other keys than those, none of which fits what was sent: it may be by one that is new. `None` when there are none,
-    /// or the host was asked within half a minute.
+    /// Returns keys other than `than`, none of which verified the assertion: its key may be new. `None` when there are
+    /// no other keys, or the set was fetched within half a minute.
     ///
     /// # Errors
-    /// [`Busy`].
+    /// [`TooManyFetches`].
     pub async fn other_keys(
         &self,
         client_id: &str,
         uri: &JwksUri,
         than: &Keys,
         now: UnixTime,
-    ) -> Result<Option<Keys>, Busy> {
+    ) -> Result<Option<Keys>, TooManyFetches> {
         let Some(entry) = self.lock().by_client.get(client_id).filter(|entry| entry.uri == *uri).cloned() else {
             return Ok(None);
         };
@@ -142,12 +148,12 @@ impl ClientJwks {
         wait(pending).await;
         let state = entry.lock();
         match others(&state) {
-            None if state.pending.is_some() => Err(Busy),
+            None if state.pending.is_some() => Err(TooManyFetches),
             keys => Ok(keys),
         }
     }
 
-    /// Of each algorithm, as many keys as any set has had that was fetched since we started.
+    /// Returns, for each algorithm, the largest number of keys in any set fetched since the start.
     #[must_use]
     pub fn key_counts(&self) -> KeyCounts {
         *self.key_counts.lock().unwrap_or_else(PoisonError::into_inner)
@@ -162,34 +168,34 @@ impl ClientJwks {
         if let Some(entry) = entries.by_client.get(client_id).filter(|entry| entry.uri == *uri) {
             return Arc::clone(entry);
         }
-        // Looking at all of them pays when there are twice as many, so it costs each new one a constant.
-        if entries.by_client.len() >= FEW.max(2 * entries.left) {
+        // Pruning when the number has doubled costs each new entry a constant.
+        if entries.by_client.len() >= PRUNE_MIN.max(2 * entries.live_at_last_prune) {
             entries.by_client.retain(|client_id, entry| is_published(client_id, &entry.uri));
-            entries.left = entries.by_client.len();
+            entries.live_at_last_prune = entries.by_client.len();
         }
         let entry = Arc::new(Entry::new(uri));
         entries.by_client.insert(client_id.into(), Arc::clone(&entry));
         entry
     }
 
-    /// Asks, as a task of its own: a request that is given up gives up nothing for others. Returns what turns true when
-    /// the answer is there, or `None` when there was one within half a minute. Who is too [`Busy`] has not asked.
+    /// Starts a fetch as a task of its own, so that an abandoned request does not stop it for others. Returns the
+    /// signal that turns true when the result is in place, or `None` when the set was fetched within half a minute.
     fn ask(
         &self,
         client_id: &str,
         entry: &Arc<Entry>,
         state: &mut State,
         now: UnixTime,
-    ) -> Result<Option<watch::Receiver<bool>>, Busy> {
+    ) -> Result<Option<watch::Receiver<bool>>, TooManyFetches> {
         if state.pending.is_some() {
             return Ok(state.pending.clone());
         }
         if state.asked_at.is_some_and(|at| since(at, now) < PAUSE) {
             return Ok(None);
         }
-        let slot = self.under_way.enter(entry.uri.host()).ok_or(Busy)?;
+        let slot = self.fetch_slots.take(entry.uri.host()).ok_or(TooManyFetches)?;
         let (reply, answer) = oneshot::channel();
-        self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply }).map_err(|_| Busy)?;
+        self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply }).map_err(|_| TooManyFetches)?;
         let (done, pending) = watch::channel(false);
         state.asked_at = Some(now);
         state.pending = Some(pending.clone());
@@ -200,30 +206,30 @@ impl ClientJwks {
             let fetched = document.and_then(|document| read(&document, now));
             if let Ok(fetched) = &fetched {
                 let mut most = key_counts.lock().unwrap_or_else(PoisonError::into_inner);
-                *most = most.or_more(KeyCounts::of(&fetched.keys));
+                *most = most.max(KeyCounts::of(&fetched.keys));
             }
-            entry.lock().take_in(&client_id, &entry.uri, fetched, now);
-            // Whoever waited may have left.
+            entry.lock().update(&client_id, &entry.uri, fetched, now);
+            // Every waiting request may have been abandoned.
             let _: bool = done.send(true).is_ok();
         });
         Ok(Some(pending))
     }
 }
 
-/// Waits for an answer. A sender that is gone is one too.
+/// Waits for the result of a fetch. A dropped sender counts as one.
 async fn wait(mut pending: watch::Receiver<bool>) {
     drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
 }
 
-/// Shortest time between two fetches for the same client.
+/// Minimum time between two fetches of a client's set.
 const PAUSE: Span = Span::from_secs(30);
-/// Keys of this age are fetched again, and used meanwhile.
+/// Age from which on a set is fetched again while it is still used.
 const REFRESH_AHEAD: Span = Span::from_secs(240);
-/// Age of a JWK Set from which on it is fetched again before it is used.
+/// Age from which on a set is fetched again before it is used.
 pub(crate) const REFRESH: Span = Span::from_secs(300);
-/// As many sets may stay for nothing.
-const FEW: usize = 16;
-/// Longest that a request waits, a second more than a fetch may take.
+/// Number of entries below which nothing is pruned.
+const PRUNE_MIN: usize = 16;
+/// Maximum time that a request waits for a fetch: a second more than a fetch may take.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(4);
 
 #[cfg(test)]
@@ -236,7 +242,7 @@ mod tests {
         format!(r#"{{"keys":[{}]}}"#, keys.join(",")).into_bytes()
     }
 
-    /// A far end that answers as it is told to, and counts.
+    /// Host that answers as configured, and counts requests.
     struct FarEnd {
         jwks: Arc<ClientJwks>,
         queue: mpsc::Receiver<Fetch>,
@@ -259,7 +265,7 @@ mod tests {
                     return Ok(keys);
                 }
                 let others = jwks.other_keys("c", &uri, &keys, now).await;
-                Ok::<_, NoKeys>(others.unwrap().unwrap_or(keys))
+                Ok::<_, JwksError>(others.unwrap().unwrap_or(keys))
             });
             let mut fetches = 0;
             let keys = loop {
@@ -272,7 +278,7 @@ mod tests {
                     keys = &mut asking => break keys,
                 }
             };
-            // One that nobody waited for.
+            // A fetch that no request waited for.
             tokio::task::yield_now().await;
             while let Ok(fetch) = self.queue.try_recv() {
                 fetches += 1;
@@ -357,7 +363,7 @@ mod tests {
         for id in 0..1000 {
             drop(jwks.entry(&id.to_string(), &uri, |id, of| published(number(id)) && *of == uri));
             let (all, live) = (jwks.lock().by_client.len(), (0..=id).filter(|id| published(*id)).count());
-            assert!(all <= FEW.max(2 * live + 1), "{all} for {live}");
+            assert!(all <= PRUNE_MIN.max(2 * live + 1), "{all} for {live}");
         }
         let entries = jwks.lock();
         assert!((0..1000).filter(|id| published(*id)).all(|id| entries.by_client.contains_key(&*id.to_string())));

@@ -1,7 +1,8 @@
-//! The argon2 lane: a few threads of its own with memory they reuse, and a bounded, fair queue before them.
+//! The argon2 lane: a fixed number of threads with memory that they reuse, behind a bounded, fair queue.
 //!
-//! Not `spawn_blocking` and not a semaphore: a caller who gives up would free its permit while its hash runs on, and
-//! hundreds of hashes at once take gigabytes. Here memory is threads times the largest hash, whoever comes and goes.
+//! A semaphore around `spawn_blocking` would not bound memory: a caller that gives up frees its permit while its hash
+//! runs on, and hundreds of hashes at once take gigabytes. Here memory is threads times the largest hash, whatever
+//! arrives.
 
 pub mod queue;
 
@@ -16,65 +17,65 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
-use crate::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash};
+use crate::crypto::secret::{ClientSecret, HashMemory, HashParams, SecretHash};
 use crate::model::event::Event;
-use queue::{Place, Queue, Standing};
+use queue::{Priority, Queue, QueueKey};
 
-/// The queue and the threads that work it.
+/// The queue, and the threads that take jobs from it.
 #[derive(Debug)]
 pub struct Lane {
     shared: Arc<Shared>,
-    /// Hashes computed, for `grantd_argon2_verifications_total`.
+    /// Number of hashes computed, for `grantd_argon2_verifications_total`.
     pub verifications: Counter,
-    /// Jobs waiting, for `grantd_argon2_queue_depth`.
+    /// Number of waiting jobs, for `grantd_argon2_queue_depth`.
     pub depth: Gauge,
 }
 
-/// One secret to be held against one hash.
+/// Verification of one secret against one hash.
 #[derive(Debug)]
-pub struct Trial {
-    /// What was presented.
+pub struct HashCheck {
+    /// The presented secret.
     pub secret: Arc<ClientSecret>,
-    /// What it may match.
+    /// The stored hash, or a decoy.
     pub hash: SecretHash,
 }
 
-/// The queue is full: the machine cannot check more secrets now.
+/// Error: the queue is full.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Busy;
+pub struct LaneFull;
 
 #[derive(Debug)]
 struct Shared {
-    waiting: Mutex<Waiting>,
+    state: Mutex<LaneState>,
     filled: Condvar,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct LaneState {
     jobs: Queue<Job>,
-    /// Who waits for each attempt that is queued or under way.
+    /// Callers that wait for each attempt that is queued or running.
     callers: HashMap<AttemptId, Vec<oneshot::Sender<Option<usize>>>>,
     closed: bool,
 }
 
-/// Tells an attempt from every other: a MAC of the client's id and all that was shown, since who joins an attempt gets its
-/// answer.
+/// Identity of an attempt: a MAC of the client id and of everything presented, since a caller that joins an attempt
+/// gets its result.
 pub type AttemptId = [u8; 32];
 
 #[derive(Debug)]
 enum Job {
-    Try { attempt: AttemptId, trials: Vec<Trial> },
+    Verify { attempt: AttemptId, checks: Vec<HashCheck> },
     Hash { secret: Arc<ClientSecret>, cost: HashParams, answer: oneshot::Sender<Option<SecretHash>> },
 }
 
 impl Lane {
-    /// Starts `threads` threads behind a queue of `capacity` jobs.
+    /// Starts the lane with `threads` threads and a queue of `capacity` jobs.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When a thread cannot be started.
     pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
-        let waiting = Mutex::new(Waiting { jobs: Queue::new(capacity), callers: HashMap::new(), closed: false });
-        let shared = Arc::new(Shared { waiting, filled: Condvar::new() });
+        let state = Mutex::new(LaneState { jobs: Queue::new(capacity), callers: HashMap::new(), closed: false });
+        let shared = Arc::new(Shared { state, filled: Condvar::new() });
         let lane = Self { shared, verifications: Counter::default(), depth: Gauge::default() };
         for number in 0..threads {
             let (shared, verifications, depth) =
@@ -86,19 +87,19 @@ impl Lane {
         Ok(lane)
     }
 
-    /// Tries each in turn until one matches, and returns its position. Failing runs all of them.
+    /// Verifies `checks` in order until one matches, and returns its position. A failure computes all of them.
     ///
-    /// Whoever makes an attempt that is queued or under way already waits for the same hashes. Dropping the future before its
-    /// turn comes costs nothing.
+    /// A caller of an attempt that is already queued or running shares its hashes. Dropping the future before its turn
+    /// costs nothing.
     ///
     /// # Errors
-    /// [`Busy`] when the queue has no room for it, or makes room for another.
+    /// [`LaneFull`] when the queue has no room for the attempt, or evicts it.
     pub async fn first_match(
         &self,
-        place: Place,
+        key: QueueKey,
         attempt: AttemptId,
-        trials: Vec<Trial>,
-    ) -> Result<Option<usize>, Busy> {
+        checks: Vec<HashCheck>,
+    ) -> Result<Option<usize>, LaneFull> {
         let (answer, answered) = oneshot::channel();
         {
             let mut waiting = self.shared.lock();
@@ -106,40 +107,40 @@ impl Lane {
                 Entry::Occupied(mut callers) => callers.get_mut().push(answer),
                 Entry::Vacant(callers) => {
                     callers.insert(vec![answer]);
-                    self.enqueue(waiting, place, Job::Try { attempt, trials });
+                    self.enqueue(waiting, key, Job::Verify { attempt, checks });
                 }
             }
         }
-        answered.await.map_err(|_| Busy)
+        answered.await.map_err(|_| LaneFull)
     }
 
-    /// Hashes a secret anew.
+    /// Hashes a secret at a new cost.
     ///
     /// # Errors
-    /// [`Busy`] when the queue has no room for it or the hash cannot be made.
-    pub async fn hash(&self, secret: Arc<ClientSecret>, cost: HashParams) -> Result<SecretHash, Busy> {
+    /// [`LaneFull`] when the queue has no room, or the hash cannot be made.
+    pub async fn hash(&self, secret: Arc<ClientSecret>, cost: HashParams) -> Result<SecretHash, LaneFull> {
         let (answer, answered) = oneshot::channel();
-        let place = Place { standing: Standing::KnownSource, client: 0, source: 0 };
-        self.enqueue(self.shared.lock(), place, Job::Hash { secret, cost, answer });
-        answered.await.ok().flatten().ok_or(Busy)
+        let key = QueueKey { priority: Priority::KnownSource, client: 0, source: 0 };
+        self.enqueue(self.shared.lock(), key, Job::Hash { secret, cost, answer });
+        answered.await.ok().flatten().ok_or(LaneFull)
     }
 
-    /// Whoever waits for a job that finds no room is told by its being dropped.
-    fn enqueue(&self, mut waiting: MutexGuard<'_, Waiting>, place: Place, job: Job) {
+    /// Adds a job. Callers of an evicted job learn of it from their dropped channel.
+    fn enqueue(&self, mut waiting: MutexGuard<'_, LaneState>, key: QueueKey, job: Job) {
         if waiting.jobs.is_full() {
-            waiting.forget_the_abandoned();
+            waiting.remove_abandoned();
         }
-        if let Some(Job::Try { attempt, .. }) = waiting.jobs.push(place, job) {
+        if let Some(Job::Verify { attempt, .. }) = waiting.jobs.push(key, job) {
             waiting.callers.remove(&attempt);
         }
-        self.depth.set(i64::try_from(waiting.jobs.len()).unwrap_or(i64::MAX));
+        self.depth.set(i64::try_from(waiting.jobs.depth()).unwrap_or(i64::MAX));
         drop(waiting);
         self.shared.filled.notify_one();
     }
 }
 
-impl Waiting {
-    fn forget_the_abandoned(&mut self) {
+impl LaneState {
+    fn remove_abandoned(&mut self) {
         let Self { jobs, callers, .. } = self;
         jobs.retain(|job| !job.is_abandoned(callers));
         callers.retain(|_, callers| callers.iter().any(|caller| !caller.is_closed()));
@@ -147,10 +148,10 @@ impl Waiting {
 }
 
 impl Job {
-    /// Whether everybody who waited has left.
+    /// Whether every caller has given up.
     fn is_abandoned(&self, callers: &HashMap<AttemptId, Vec<oneshot::Sender<Option<usize>>>>) -> bool {
         match self {
-            Self::Try { attempt, .. } => {
+            Self::Verify { attempt, .. } => {
                 callers.get(attempt).is_none_or(|callers| callers.iter().all(oneshot::Sender::is_closed))
             }
             Self::Hash { answer, .. } => answer.is_closed(),
@@ -159,14 +160,14 @@ impl Job {
 }
 
 impl Shared {
-    /// Does the work and tells who waits, and may have left meanwhile.
-    fn run(&self, job: Job, verifications: &Counter, memory: &mut Memory) {
+    /// Runs a job and sends its result to the callers, of which some may have given up.
+    fn run(&self, job: Job, verifications: &Counter, memory: &mut HashMemory) {
         match job {
-            Job::Try { attempt, trials } => {
+            Job::Verify { attempt, checks } => {
                 let matched = catch_unwind(AssertUnwindSafe(|| {
-                    trials.iter().position(|trial| {
+                    checks.iter().position(|check| {
                         verifications.inc();
-                        trial.hash.verify(trial.secret.expose(), memory)
+                        check.hash.verify(check.secret.expose(), memory)
                     })
                 }));
                 let callers = self.lock().callers.remove(&attempt).unwrap_or_default();
@@ -179,28 +180,28 @@ impl Shared {
                     Err(_) => tracing::error!(
                         event = Event::Internal.as_str(),
                         reason = "panic",
-                        "a hash panicked; whoever waits is told to try again"
+                        "a hash panicked; the requests that wait for it are answered 503"
                     ),
                 }
             }
             Job::Hash { secret, cost, answer } => {
                 let hash = SecretHash::new(secret.expose(), cost, memory);
                 if let Err(error) = &hash {
-                    tracing::error!(event = Event::Internal.as_str(), reason = %error, "a secret was not hashed anew");
+                    tracing::error!(event = Event::Internal.as_str(), reason = %error, "a secret could not be hashed at the new cost");
                 }
-                // The error is told above; whoever waits can only try again.
+                // The error is logged above; the caller can only try again.
                 drop(answer.send(hash.ok()));
             }
         }
     }
 
     fn work(&self, verifications: &Counter, depth: &Gauge) {
-        // A hash can wait for a few milliseconds; the clients whose secrets are known should not notice it. On Linux the
-        // number is the thread's, and where it cannot be set, hashes are as important as all else.
-        if let Err(error) = rustix::process::nice(YIELDING) {
-            tracing::debug!(%error, "the argon2 lane has the priority of all other threads");
+        // Hashes yield to requests whose secrets are cached. On Linux the priority is that of the thread; where it
+        // cannot be set, hashes compete equally.
+        if let Err(error) = rustix::process::nice(NICE) {
+            tracing::debug!(%error, "the priority of the argon2 lane could not be lowered");
         }
-        let mut memory = Memory::default();
+        let mut memory = HashMemory::default();
         while let Some(job) = self.next(depth) {
             self.run(job, verifications, &mut memory);
         }
@@ -210,11 +211,11 @@ impl Shared {
         let mut waiting = self.lock();
         loop {
             if let Some(job) = waiting.jobs.pop() {
-                depth.set(i64::try_from(waiting.jobs.len()).unwrap_or(i64::MAX));
+                depth.set(i64::try_from(waiting.jobs.depth()).unwrap_or(i64::MAX));
                 if !job.is_abandoned(&waiting.callers) {
                     return Some(job);
                 }
-                if let Job::Try { attempt, .. } = job {
+                if let Job::Verify { attempt, .. } = job {
                     waiting.callers.remove(&attempt);
                 }
                 continue;
@@ -226,9 +227,9 @@ impl Shared {
         }
     }
 
-    /// A poisoned lock is still a queue: no code that holds it leaves it half changed.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A poisoned lock is used on: no code that holds it leaves the queue half changed.
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -239,8 +240,8 @@ impl Drop for Lane {
     }
 }
 
-/// Of two busy threads, one of nice 0 and one of this, the latter gets a ninth of a processor.
-const YIELDING: i32 = 10;
+/// Niceness of the threads. Beside a busy thread of niceness 0, a thread of the lane gets a ninth of a processor.
+const NICE: i32 = 10;
 
 #[cfg(test)]
 mod tests {
@@ -248,21 +249,24 @@ mod tests {
 
     use crate::crypto::random;
 
-    const PLACE: Place = Place { standing: Standing::Unknown, client: 1, source: 1 };
+    const PLACE: QueueKey = QueueKey { priority: Priority::Unknown, client: 1, source: 1 };
 
-    fn trial(secret: &str) -> Trial {
-        Trial { secret: Arc::new(ClientSecret::new(secret.to_owned())), hash: SecretHash::decoy(HashParams::default()) }
+    fn check(secret: &str) -> HashCheck {
+        HashCheck {
+            secret: Arc::new(ClientSecret::new(secret.to_owned())),
+            hash: SecretHash::decoy(HashParams::default()),
+        }
     }
 
     #[tokio::test]
     async fn the_first_match_is_found_and_failing_tries_all() {
         let lane = Lane::start(1, 8).unwrap();
-        let hash = SecretHash::new("right", HashParams::default(), &mut Memory::default()).unwrap();
+        let hash = SecretHash::new("right", HashParams::default(), &mut HashMemory::default()).unwrap();
         let secret = Arc::new(ClientSecret::new("right".to_owned()));
-        let trials = vec![trial("right"), Trial { secret, hash }, trial("right")];
-        assert_eq!(lane.first_match(PLACE, random().unwrap(), trials).await, Ok(Some(1)));
+        let checks = vec![check("right"), HashCheck { secret, hash }, check("right")];
+        assert_eq!(lane.first_match(PLACE, random().unwrap(), checks).await, Ok(Some(1)));
         assert_eq!(lane.verifications.get(), 2);
-        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![trial("wrong"), trial("wrong")]).await, Ok(None));
+        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![check("wrong"), check("wrong")]).await, Ok(None));
         assert_eq!(lane.verifications.get(), 4);
     }
 
@@ -270,30 +274,30 @@ mod tests {
     async fn a_full_queue_refuses_at_once_and_abandoned_jobs_cost_nothing() {
         let lane = Lane::start(1, 4).unwrap();
         let mut callers: Vec<_> =
-            (0..50).map(|_| Box::pin(lane.first_match(PLACE, random().unwrap(), vec![trial("wrong")]))).collect();
+            (0..50).map(|_| Box::pin(lane.first_match(PLACE, random().unwrap(), vec![check("wrong")]))).collect();
         let mut refused = 0;
         for caller in &mut callers {
-            if let Some(Err(Busy)) = futures_poll(caller.as_mut()) {
+            if let Some(Err(LaneFull)) = futures_poll(caller.as_mut()) {
                 refused += 1;
             }
         }
         assert!(refused >= 45, "{refused}");
         let ran_before = lane.verifications.get();
         drop(callers);
-        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![trial("wrong")]).await, Ok(None));
+        assert_eq!(lane.first_match(PLACE, random().unwrap(), vec![check("wrong")]).await, Ok(None));
         assert!(lane.verifications.get() - ran_before <= 2, "abandoned jobs were hashed");
     }
 
     #[tokio::test]
     async fn the_same_attempt_at_the_same_time_is_hashed_once_and_every_caller_is_told() {
         let lane = Lane::start(2, 8).unwrap();
-        let hash = SecretHash::new("right", HashParams::default(), &mut Memory::default()).unwrap();
+        let hash = SecretHash::new("right", HashParams::default(), &mut HashMemory::default()).unwrap();
         let right = || {
             let secret = Arc::new(ClientSecret::new("right".to_owned()));
-            lane.first_match(PLACE, [1; 32], vec![Trial { secret, hash: hash.clone() }])
+            lane.first_match(PLACE, [1; 32], vec![HashCheck { secret, hash: hash.clone() }])
         };
         let (a, b, c, other) =
-            tokio::join!(right(), right(), right(), lane.first_match(PLACE, [2; 32], vec![trial("x")]));
+            tokio::join!(right(), right(), right(), lane.first_match(PLACE, [2; 32], vec![check("x")]));
         assert_eq!([a, b, c, other], [Ok(Some(0)), Ok(Some(0)), Ok(Some(0)), Ok(None)]);
         assert_eq!(lane.verifications.get(), 2);
         assert!(lane.shared.lock().callers.is_empty());

@@ -1,4 +1,4 @@
-//! Signing keys in memory. A key's state follows from times alone: next, active, retiring, gone.
+//! Signing keys in memory. The state of a key (next, active, retiring, gone) is computed from times alone.
 //!
 //! A key is published as soon as it exists, signs from `active_at` until the next key of its algorithm does, and stays
 //! published until the last token it signed has expired. No process has to move it along.
@@ -17,7 +17,7 @@ use crate::model::time::{Span, UnixTime};
 use crate::store::StoreError;
 use crate::store::keys::SealedKey;
 
-/// Where a key is in its life.
+/// State of a signing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyState {
@@ -27,11 +27,11 @@ pub enum KeyState {
     Active,
     /// No longer signing, still published for the tokens it signed.
     Retiring,
-    /// Neither.
+    /// Neither signing nor published.
     Gone,
 }
 
-/// When keys of one algorithm sign and are published.
+/// Keys of one algorithm, with the times from which they sign.
 #[derive(Debug, Clone)]
 pub struct Timeline<K> {
     /// In the order of `active_at`.
@@ -39,21 +39,21 @@ pub struct Timeline<K> {
 }
 
 impl<K> Timeline<K> {
-    /// Orders keys by the time they start to sign.
+    /// Orders keys by `active_at`.
     #[must_use]
     pub fn new(mut keys: Vec<(UnixTime, K)>) -> Self {
         keys.sort_by_key(|(active_at, _)| *active_at);
         Self { keys }
     }
 
-    /// The key that signs at `now`: the last that has started or, before any has, the first to come.
+    /// Returns the key that signs at `now`: the last one whose `active_at` has passed, or else the first.
     #[must_use]
     pub fn active(&self, now: UnixTime) -> Option<&K> {
         self.keys.get(self.position(now)).map(|(_, key)| key)
     }
 
-    /// Every key with its state at `now`. A token lives for a day at most, whatever lifetimes are configured now: those
-    /// of the time when it was issued are not known any more.
+    /// Returns every key with its state at `now`. A retiring key is kept for the longest possible lifetime of a token,
+    /// a day: the lifetimes that were configured when its tokens were issued are not known any more.
     pub fn states(&self, now: UnixTime) -> impl Iterator<Item = (&K, KeyState)> {
         let active = self.position(now);
         self.keys.iter().enumerate().map(move |(position, (_, key))| {
@@ -77,7 +77,7 @@ impl<K> Timeline<K> {
     }
 }
 
-/// The keys, swapped whole when they change.
+/// Signing keys, replaced as a whole when they change.
 #[derive(Debug)]
 pub struct Keyring {
     keys: ArcSwap<HashMap<Alg, Timeline<Arc<SigningKey>>>>,
@@ -92,7 +92,7 @@ impl Default for Keyring {
 }
 
 impl Keyring {
-    /// An empty keyring. With `fully_specified`, Ed25519 goes by that name (RFC 9864) and not by `EdDSA`.
+    /// Makes an empty keyring. With `fully_specified`, Ed25519 has that name (RFC 9864) instead of `EdDSA`.
     #[must_use]
     pub fn new(fully_specified: bool) -> Self {
         Self {
@@ -104,7 +104,8 @@ impl Keyring {
 }
 
 impl Keyring {
-    /// Opens sealed keys and takes them in place of those it had. A key that does not open is left out and returned.
+    /// Opens sealed keys and replaces the former ones by them. Returns the errors of keys that do not open; these are
+    /// left out.
     #[must_use]
     pub fn load(&self, sealed: &[SealedKey], under: &SealingKey) -> Vec<StoreError> {
         let known = self.keys.load();
@@ -130,13 +131,14 @@ impl Keyring {
         if self.fully_specified { key.fully_specified() } else { key }
     }
 
-    /// The name of an algorithm in headers and in the key set.
+    /// The name of an algorithm in headers and in the JWK Set.
     #[must_use]
     pub fn alg_name(&self, alg: Alg) -> &'static str {
         if self.fully_specified && alg == Alg::EdDsa { "Ed25519" } else { alg.as_str() }
     }
 
-    /// Publishes the keys that are not gone at `now`. Cheap when nothing has changed, so that it can run on every poll.
+    /// Updates the JWK Set to the keys that are not gone at `now`. Cheap when nothing has changed, so that it can run
+    /// on every poll.
     pub fn publish(&self, now: UnixTime) {
         let published: BTreeMap<String, serde_json::Value> = self
             .keys
@@ -152,13 +154,13 @@ impl Keyring {
         }
     }
 
-    /// The key that signs with `alg` at `now`.
+    /// Returns the key that signs with `alg` at `now`.
     #[must_use]
     pub fn signing(&self, alg: Alg, now: UnixTime) -> Option<Arc<SigningKey>> {
         self.keys.load().get(&alg)?.active(now).cloned()
     }
 
-    /// The key of that id, as long as it is published: those that wait and those that retire, too.
+    /// Returns the key with that id while it is published: in the states next, active and retiring.
     #[must_use]
     pub fn published(&self, kid: &str, now: UnixTime) -> Option<Arc<SigningKey>> {
         let keys = self.keys.load();
@@ -166,32 +168,32 @@ impl Keyring {
         all.find(|(key, state)| key.kid() == kid && *state != KeyState::Gone).map(|(key, _)| Arc::clone(key))
     }
 
-    /// Whether there is no key at all: an empty set, once cached, would make every token invalid.
+    /// Whether there is no key at all. An empty JWK Set must not be served: once cached, it would make every token
+    /// invalid.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.load().is_empty()
     }
 
-    /// Whether there is a key of that id, in whatever state.
+    /// Whether there is a key with that id, in any state.
     #[must_use]
     pub fn knows(&self, kid: &str) -> bool {
         let keys = self.keys.load();
         keys.values().flat_map(|timeline| timeline.states(UnixTime(0))).any(|(key, _)| key.kid() == kid)
     }
 
-    /// The JWK Set to publish.
+    /// The published JWK Set.
     #[must_use]
     pub fn jwks(&self) -> Arc<Document> {
         self.jwks.load_full()
     }
 }
 
-/// A new key is published this long before it signs: the longest that a verifier may keep the key set (its `max-age`) and a
-/// minute for clocks.
+/// Time from the publication of a key until it signs: the `max-age` of the JWK Set, and a minute for clock skew.
 pub const PUBLISH_AHEAD: Span = Span::from_secs(300 + 60);
-/// The hard cap on the life of any token.
+/// Maximum lifetime of any token.
 pub const LONGEST_TTL: Span = Span::from_secs(86400);
-/// Greatest difference of a resource server's clock that still trusts a retiring key.
+/// Clock skew of resource servers for which a retiring key stays published.
 pub(crate) const SKEW: Span = Span::from_secs(60);
 
 #[cfg(test)]

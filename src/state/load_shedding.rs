@@ -1,8 +1,9 @@
-//! Load shedding: refuses a share of requests while a queue of them stands, so that the others are answered in time.
+//! Load shedding: refuses a share of requests while a standing queue delays them, so that the others are answered in
+//! time.
 //!
-//! The delay that is measured is the one that a request meets: how long a task that is ready waits for a thread. It needs
-//! no guess at the capacity of the machine. As in `CoDel` (RFC 8289 section 3), a long delay alone is no overload: a burst
-//! makes one too, and drains. Overload is a delay that does not fall below the limit within an interval.
+//! The measured delay is that of a request: the time that a ready task waits for a thread. It needs no estimate of the
+//! machine's capacity. As in `CoDel` (RFC 8289 section 3), a long delay alone is no overload, since a burst causes one
+//! too and drains. Overload is a delay that does not fall below the limit within an interval.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
@@ -11,7 +12,7 @@ use std::{io, thread};
 
 use tokio::runtime::Handle;
 
-/// The share of requests that is refused now.
+/// Share of requests that is refused at present.
 #[derive(Debug)]
 pub struct LoadShedding {
     /// Share of requests to refuse, in 1/1024.
@@ -22,26 +23,26 @@ pub struct LoadShedding {
 }
 
 impl LoadShedding {
-    /// Sheds load when requests keep waiting longer than `limit`; it begins with [`watch`](Self::watch).
+    /// Sheds load when requests keep waiting longer than `limit`. Measuring begins with [`watch`](Self::watch).
     #[must_use]
     pub fn new(limit: Duration) -> Self {
         Self { share: AtomicU32::new(0), turn: AtomicU32::new(0), limit }
     }
 
-    /// Whether the request at hand is one of those to refuse. Spread evenly, and free while nothing is refused.
+    /// Whether to refuse the present request. Refusals are spread evenly; the check is free while nothing is refused.
     pub fn refuses(&self) -> bool {
         let share = self.share.load(Ordering::Relaxed);
         // Steps of the golden ratio visit the whole range evenly.
         share > 0 && self.turn.fetch_add(0x9e37_79b9, Ordering::Relaxed) >> 22 < share
     }
 
-    /// Whether a share of requests is refused now.
+    /// Whether a share of requests is refused at present.
     #[must_use]
     pub fn is_shedding(&self) -> bool {
         self.share.load(Ordering::Relaxed) > 0
     }
 
-    /// Refuses this share of requests, in 1/1024.
+    /// Sets the share of requests to refuse, in 1/1024.
     #[cfg(test)]
     pub(crate) fn shed(&self, share: u32) {
         self.share.store(share, Ordering::Relaxed);
@@ -49,10 +50,10 @@ impl LoadShedding {
 
     /// Starts a thread that measures the delay of the tasks of `runtime`, until the last reference to `self` is gone.
     ///
-    /// A thread of its own notices a delay while it lasts. A task would wait as long as the requests do.
+    /// A thread notices a delay while it lasts; a task would be delayed like the requests.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the thread cannot be started.
     pub fn watch(self: &Arc<Self>, runtime: Handle) -> io::Result<()> {
         let watched = Arc::downgrade(self);
         thread::Builder::new().name("load_shedding".into()).spawn(move || {
@@ -62,7 +63,7 @@ impl LoadShedding {
                 let Some(load_shedding) = watched.upgrade() else { break };
                 let now = Instant::now();
                 probes.send(now, &runtime);
-                let queue = queue.get_or_insert_with(|| Queue::new(load_shedding.limit));
+                let queue = queue.get_or_insert_with(|| DelayMonitor::new(load_shedding.limit));
                 probes.observe(now, queue);
                 load_shedding.share.store(queue.next_share(now), Ordering::Relaxed);
             }
@@ -71,9 +72,9 @@ impl LoadShedding {
     }
 }
 
-/// Tasks that do nothing but wait for a thread.
+/// Empty tasks whose waiting time for a thread is measured.
 struct Probes {
-    /// When each was sent that has not run yet, the oldest first.
+    /// Times at which the pending probes were sent, oldest first.
     under_way: Vec<Instant>,
     done: mpsc::Receiver<(Instant, Duration)>,
     sender: mpsc::Sender<(Instant, Duration)>,
@@ -92,14 +93,14 @@ impl Probes {
         self.under_way.push(now);
         let sender = self.sender.clone();
         runtime.spawn(async move {
-            // The watcher may have ended.
+            // The watching thread may have ended.
             tokio::spawn(async move { sender.send((now, now.elapsed())).unwrap_or_default() });
-            // The task that a task spawns last runs first. This one sends the probe to the end of the queue.
+            // The runtime runs the last spawned task first. This task moves the probe to the end of the queue.
             tokio::spawn(async {});
         });
     }
 
-    fn observe(&mut self, now: Instant, queue: &mut Queue) {
+    fn observe(&mut self, now: Instant, queue: &mut DelayMonitor) {
         for (sent, waited) in self.done.try_iter() {
             self.under_way.retain(|at| *at != sent);
             queue.observe(now, Probe { sent, waited, done: true });
@@ -110,40 +111,40 @@ impl Probes {
     }
 }
 
-/// What is known of one probe.
+/// Measurement of one probe.
 #[derive(Debug, Clone, Copy)]
 struct Probe {
     sent: Instant,
-    /// How long it waited, or has waited so far.
+    /// Waiting time, so far or in all.
     waited: Duration,
     done: bool,
 }
 
-/// What the probes say about the queue, and the share of requests to refuse because of it.
+/// Detects a standing queue from the probes, and computes the share of requests to refuse.
 #[derive(Debug)]
-struct Queue {
+struct DelayMonitor {
     limit: Duration,
-    /// The delay beyond the limit that is being watched.
-    above: Option<Above>,
+    /// The present delay above the limit.
+    above: Option<LongDelay>,
     overloaded: bool,
-    /// When the last overload ended.
+    /// Time at which the last overload ended.
     ended: Option<Instant>,
-    /// The largest share that the last overload needed.
+    /// Largest share during the last overload.
     needed: u32,
-    /// The longest wait that was seen since the share was last set.
+    /// Longest delay since the share was last set.
     delay: Duration,
     share: u32,
 }
 
-/// Probes wait longer than the limit.
+/// Delay above the limit.
 #[derive(Debug, Clone, Copy)]
-struct Above {
+struct LongDelay {
     since: Instant,
-    /// When the first such probe had its turn: all that was waiting before it is done.
+    /// Time at which the first delayed probe ran. Everything queued before it is done then.
     turned: Option<Instant>,
 }
 
-impl Queue {
+impl DelayMonitor {
     fn new(limit: Duration) -> Self {
         Self { limit, above: None, overloaded: false, ended: None, needed: 0, delay: Duration::ZERO, share: 0 }
     }
@@ -156,23 +157,24 @@ impl Queue {
             }
             return;
         }
-        let above = self.above.get_or_insert(Above { since: now, turned: None });
+        let above = self.above.get_or_insert(LongDelay { since: now, turned: None });
         if probe.done {
             above.turned.get_or_insert(now);
         }
-        // However many clients start at once, what comes after them waits for none. In a standing queue, what comes after
-        // those that were first waits as long again.
+        // After a burst, later probes wait for nothing. In a standing queue, probes sent after the first delayed one
+        // has run are delayed as well.
         let stands = above.turned.is_some_and(|turned| probe.sent >= turned)
             && now.saturating_duration_since(above.since) >= INTERVAL;
         if stands && !std::mem::replace(&mut self.overloaded, true) {
-            // RFC 8289 section 5.3: an overload that returns soon begins with the share that the last one needed.
+            // RFC 8289 section 5.3: an overload that returns soon starts with half of the share that the last one
+            // needed.
             let soon = self.ended.is_some_and(|ended| now.saturating_duration_since(ended) < REMEMBERED);
             self.share = if soon { self.needed / 2 } else { 0 };
             self.needed = 0;
         }
     }
 
-    /// The share to refuse from now on: more as long as requests wait, less when they hardly do.
+    /// Computes the share to refuse from now on: it grows while requests wait, and shrinks when they hardly do.
     fn next_share(&mut self, now: Instant) -> u32 {
         let delay = std::mem::take(&mut self.delay);
         if !self.overloaded {
@@ -181,7 +183,7 @@ impl Queue {
         let wanted = (self.limit / 10).max(PERIOD);
         if delay > wanted {
             let times = u32::try_from(delay.as_millis() / wanted.as_millis().max(1)).unwrap_or(4).clamp(1, 4);
-            // Something always gets through, or nothing would be learnt.
+            // Some requests always pass, since the delay is measured on them.
             self.share = (self.share + 40 * times).min(960);
         } else if delay < wanted / 2 {
             self.share = self.share.saturating_sub(self.share / 8 + 1);
@@ -195,12 +197,12 @@ impl Queue {
 }
 
 const PERIOD: Duration = Duration::from_millis(10);
-/// A delay beyond the limit has to last as long to be an overload. A thousand clients that start at once, on one processor
-/// that signs with RSA for a millisecond or two each, are served within it.
+/// Time for which a delay above the limit has to last to count as overload. A thousand clients that start at once, on
+/// one processor that takes a millisecond or two to sign with RSA, are served within it.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long the share that an overload needed is remembered after its end.
+/// Time after an overload for which its share is remembered.
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// Once more than this many wait, a further one says nothing new.
+/// Maximum number of pending probes.
 const MOST_PROBES: usize = 100;
 
 #[cfg(test)]
@@ -215,7 +217,7 @@ mod tests {
 
     /// The shares over `length`, a probe every 10 ms that waits as `wait` says for the moment at which it is sent.
     fn shares(length: Duration, wait: impl Fn(Duration) -> Duration) -> Vec<u32> {
-        let (start, mut queue, mut shares) = (Instant::now(), Queue::new(LIMIT), Vec::new());
+        let (start, mut queue, mut shares) = (Instant::now(), DelayMonitor::new(LIMIT), Vec::new());
         let mut under_way: Vec<Duration> = Vec::new();
         for tick in 1.. {
             let at = PERIOD * tick;
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_share_is_held_between_a_half_of_the_wanted_delay_and_all_of_it() {
-        let mut queue = Queue { overloaded: true, share: 500, ..Queue::new(LIMIT) };
+        let mut queue = DelayMonitor { overloaded: true, share: 500, ..DelayMonitor::new(LIMIT) };
         let mut after = |delay| {
             queue.delay = delay;
             queue.next_share(Instant::now())

@@ -1,11 +1,11 @@
-//! Every client and resource in memory: an immutable snapshot behind an atomic pointer, swapped whole.
+//! All clients and resources in memory: an immutable snapshot behind an atomic pointer, replaced as a whole.
 //!
-//! A token request reads it without lock, await or SQL. [`feed`] keeps it current; its age is known.
+//! A token request reads it without lock, await or SQL. [`feed`] keeps it current, and its age is known.
 
 mod difference;
 pub mod feed;
 mod last_used;
-mod memory;
+mod lost_changes;
 pub mod moment;
 pub mod revoked;
 pub mod snapshot;
@@ -21,88 +21,89 @@ use crate::crypto::secret_tag::TagKey;
 use crate::model::event::Event;
 use crate::model::time::UnixTime;
 use crate::store::changes::Changes;
-use revoked::Revoked;
+use revoked::RevokedTokens;
 use snapshot::Snapshot;
 
-/// The current snapshot and how old it is.
+/// The current snapshot, with its age and the state of the database.
 #[derive(Debug)]
 pub struct Registry {
-    /// Tokens that were revoked one by one.
-    pub revoked: Revoked,
+    /// Tokens that were revoked individually.
+    pub revoked: RevokedTokens,
     snapshot: ArcSwap<Snapshot>,
     started: Instant,
-    /// Microseconds after `started` of the last poll that found the snapshot current, plus one; 0 before any.
+    /// Time of the last poll that confirmed the snapshot, in microseconds after `started`, plus one; 0 before the
+    /// first.
     current_at: AtomicU64,
-    terms: Terms,
-    /// Milliseconds by which our clock is ahead of the database's.
+    options: RegistryOptions,
+    /// Milliseconds by which this machine's clock is ahead of the database's.
     clock_ahead: AtomicI64,
-    /// Whether only a standby has answered so far: what is not in the snapshot may be in the primary.
+    /// Whether only a read-only database has answered so far. The primary may hold more than the snapshot.
     behind: AtomicBool,
     /// Whether the server that answered last is a standby.
     standby: AtomicBool,
-    /// Why the process is not ready although it holds something: the database answers with less than there was.
+    /// Reason for which the process is not ready although it has a snapshot: the database holds less than before.
     incomplete: Mutex<Option<String>>,
-    /// Databases with another past that were met, for `grantd_registry_history_changes_total`.
+    /// Number of databases with another history that were found, for `grantd_registry_history_changes_total`.
     pub history_changes: Counter,
-    /// Whole loads that differed from what was held, for `grantd_registry_differences_total`.
+    /// Number of full loads that differed from the snapshot, for `grantd_registry_differences_total`.
     pub differences: Counter,
-    /// What stands between us and the database, for readiness.
+    /// Error that keeps the feed from the database, for readiness.
     trouble: Mutex<Option<String>>,
 }
 
-/// How the registry follows the database.
+/// Options of following the database.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
-    /// How long known clients are served without the database.
+pub struct RegistryOptions {
+    /// Time for which known clients are served without the database.
     pub max_stale: Duration,
-    /// From one poll of the revision to the next.
+    /// Interval between two polls of the revision.
     pub poll: Duration,
-    /// How far our clock may be from the database's before the process is not ready.
+    /// Clock skew above which the process is not ready.
     pub max_clock_skew: Duration,
-    /// From one whole load, compared with what is held, to the next.
+    /// Interval between two full loads, each of which is compared with the snapshot.
     pub reload: Duration,
-    /// Whether revocations that a database has forgotten are written again.
+    /// Whether revocations that the database has lost are written again.
     pub rewrite_lost_revocations: bool,
 }
 
-impl Terms {
-    /// A snapshot confirmed this lately is as good as the database.
+impl RegistryOptions {
+    /// Age up to which a snapshot counts as current.
     #[must_use]
     pub fn current_for(&self) -> Duration {
         self.poll + Duration::from_millis(1750)
     }
 }
 
-/// What is new about the distance between our clock and the database's.
+/// Change of the clock skew that is worth a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClockNews {
-    /// It has grown beyond five seconds.
+pub(crate) enum SkewChange {
+    /// The skew has grown above five seconds.
     Apart,
-    /// It is within five seconds again.
+    /// The skew is within five seconds again.
     Together,
 }
 
-/// How far the snapshot may be trusted.
+/// Freshness of the snapshot, which decides what may be answered from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// As good as asking the database: what is not in it does not exist.
+    /// As good as the database: a client that is not in the snapshot does not exist.
     Current,
-    /// Known clients are served; of others nothing is known.
+    /// Older: known clients are served, and unknown ones get 503.
     Stale(Duration),
-    /// Older than `registry.max_stale`, or never read: nobody is served.
+    /// Older than `registry.max_stale`, or never loaded: no client is served.
     Unusable,
 }
 
 impl Registry {
-    /// An empty registry, unusable until the feed has filled it.
+    /// Makes an empty registry, which is unusable until the feed has loaded it.
     #[must_use]
-    pub fn new(terms: Terms) -> Self {
+    pub fn new(options: RegistryOptions) -> Self {
         Self {
-            revoked: Revoked::default(),
+            revoked: RevokedTokens::default(),
             snapshot: ArcSwap::default(),
             started: Instant::now(),
             current_at: AtomicU64::new(0),
-            terms,
+            options,
             clock_ahead: AtomicI64::new(0),
             behind: AtomicBool::new(false),
             standby: AtomicBool::new(false),
@@ -113,67 +114,67 @@ impl Registry {
         }
     }
 
-    /// The snapshot as it is now. Hold it for one request, not longer.
+    /// The current snapshot. A caller holds it for one request at most.
     #[must_use]
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
     }
 
-    /// How far the snapshot may be trusted now.
+    /// The snapshot's freshness at present.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         match self.age() {
-            Some(age) if age < self.terms.current_for() && !self.is_behind() => Freshness::Current,
-            Some(age) if age < self.terms.max_stale => Freshness::Stale(age),
+            Some(age) if age < self.options.current_for() && !self.is_behind() => Freshness::Current,
+            Some(age) if age < self.options.max_stale => Freshness::Stale(age),
             _ => Freshness::Unusable,
         }
     }
 
-    /// The time since the database last confirmed the snapshot; `None` before it ever did.
+    /// Time since the database last confirmed the snapshot; `None` before the first confirmation.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         let at = self.current_at.load(Ordering::Acquire).checked_sub(1)?;
         Some(self.started.elapsed().saturating_sub(Duration::from_micros(at)))
     }
 
-    /// How the registry follows the database.
+    /// Options of following the database.
     #[must_use]
-    pub fn terms(&self) -> Terms {
-        self.terms
+    pub fn options(&self) -> RegistryOptions {
+        self.options
     }
 
-    /// Milliseconds by which our clock was ahead of the database's at the last poll.
+    /// Milliseconds by which this machine's clock was ahead of the database's at the last poll.
     #[must_use]
     pub fn clock_ahead(&self) -> i64 {
         self.clock_ahead.load(Ordering::Relaxed)
     }
 
-    /// The moment that is `now` by our clock, by the database's: it decides for all replicas what is over, which key signs
-    /// and what may be forgotten.
+    /// Converts `now` from this machine's clock to the database's. The database's clock decides for all replicas what
+    /// has expired, which key signs and what may be swept.
     #[must_use]
     pub fn database_time(&self, now: UnixTime) -> UnixTime {
-        // Rounded to the nearest second: clocks that agree to within half of one count as equal.
+        // Rounded to the nearest second, so that clocks that agree to within half a second count as equal.
         UnixTime(now.0.saturating_sub(self.clock_ahead().saturating_add(500).div_euclid(1000)))
     }
 
-    /// Notes by how much our clock is ahead. Returns what is to be logged, when it is news.
-    pub(crate) fn note_clock(&self, ahead: i64) -> Option<ClockNews> {
+    /// Records the clock skew, in milliseconds. Returns a change that has to be logged.
+    pub(crate) fn note_clock(&self, ahead: i64) -> Option<SkewChange> {
         let worth_a_warning = |ahead: i64| ahead.unsigned_abs() > CLOCK_WARNING;
         let before = self.clock_ahead.swap(ahead, Ordering::Relaxed);
         match (worth_a_warning(before), worth_a_warning(ahead)) {
-            (false, true) => Some(ClockNews::Apart),
-            (true, false) => Some(ClockNews::Together),
+            (false, true) => Some(SkewChange::Apart),
+            (true, false) => Some(SkewChange::Together),
             _ => None,
         }
     }
 
-    /// Why our clock keeps the process from being ready, if it does.
+    /// Checks that the clock skew is within `database.max_clock_skew`.
     ///
     /// # Errors
     /// The reason, for readiness.
     pub fn clock_agrees(&self) -> Result<(), String> {
         let ahead = self.clock_ahead();
-        if u128::from(ahead.unsigned_abs()) <= self.terms.max_clock_skew.as_millis() {
+        if u128::from(ahead.unsigned_abs()) <= self.options.max_clock_skew.as_millis() {
             return Ok(());
         }
         let side = if ahead > 0 { "ahead of" } else { "behind" };
@@ -183,13 +184,13 @@ impl Registry {
         ))
     }
 
-    /// What keeps the feed from the database, if anything does.
+    /// The error that keeps the feed from the database.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether only a standby has answered: a database that refuses writes, and may lag.
+    /// Whether only a read-only database has answered, which may lag.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.behind.load(Ordering::Relaxed)
@@ -201,29 +202,29 @@ impl Registry {
         self.standby.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the server that answered is a standby.
+    /// Records whether the server that answered is a standby.
     pub(crate) fn note_standby(&self, standby: bool) {
         self.standby.store(standby, Ordering::Relaxed);
     }
 
-    /// Why the process is not ready although it holds something.
+    /// The reason for which the process is not ready although it has a snapshot.
     #[must_use]
     pub fn incomplete(&self) -> Option<String> {
         self.incomplete.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes that the database answers with less than there was.
+    /// Records that the database holds less than before.
     pub(crate) fn note_incomplete(&self, reason: &str) {
         *self.incomplete.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
     }
 
-    /// Takes the snapshot as confirmed at `since` by a database that only reads.
+    /// Records that a read-only database confirmed the snapshot at `since`.
     pub(crate) fn confirm_behind(&self, since: Instant) {
         self.behind.store(true, Ordering::Relaxed);
         self.set_current_at(since);
     }
 
-    /// Takes the snapshot as confirmed at `since`, the moment before the database was asked.
+    /// Records that the database confirmed the snapshot at `since`, the moment before it was polled.
     pub(crate) fn confirm(&self, since: Instant) {
         self.behind.store(false, Ordering::Relaxed);
         self.set_current_at(since);
@@ -236,7 +237,7 @@ impl Registry {
         self.current_at.store(u64::try_from(micros).unwrap_or(u64::MAX - 1) + 1, Ordering::Release);
     }
 
-    /// Notes trouble. Returns whether it is new, so that it is logged once.
+    /// Records an error of the feed. Returns whether it is new, so that it is logged once.
     pub(crate) fn note_trouble(&self, trouble: &str) -> bool {
         let mut noted = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let news = noted.as_deref() != Some(trouble);
@@ -246,20 +247,21 @@ impl Registry {
         news
     }
 
-    /// Applies changes to a copy and puts it in place. `tag_keys` are those that opened, when any changed.
+    /// Builds the next snapshot from changes and puts it in place. `tag_keys` are the keys that opened, when any
+    /// changed.
     pub(crate) fn apply(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) {
         for (jti, expires_at) in &changes.revoked {
-            // The database lets no other ids in.
+            // The schema refuses other ids.
             match jti.parse() {
                 Ok(jti) => self.revoked.add(jti, *expires_at),
                 Err(fault) => {
-                    tracing::error!(event = Event::RevokedTokenMalformed.as_str(), reason = %fault, "a row is left out");
+                    tracing::error!(event = Event::RevokedTokenMalformed.as_str(), reason = %fault, "this row of revoked_token is left out");
                 }
             }
         }
-        self.snapshot.store(Arc::new(self.snapshot.load().with(changes, tag_keys)));
+        self.snapshot.store(Arc::new(self.snapshot.load().next(changes, tag_keys)));
     }
 }
 
-/// Milliseconds between the clocks that are worth a warning.
+/// Clock skew that is worth a warning, in milliseconds.
 const CLOCK_WARNING: u64 = 5000;

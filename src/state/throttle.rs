@@ -1,6 +1,6 @@
-//! Repeated failures per client and source (RFC 6749 section 2.3.1: "MUST protect any endpoint utilizing it against
-//! brute force attacks"), and sources that have shown a right secret, in memory that does not grow with the attackers'
-//! imagination.
+//! Throttling of failed authentication, per client and source (RFC 6749 section 2.3.1: "MUST protect any endpoint
+//! utilizing it against brute force attacks"), and the sources of right secrets. All tables have a fixed size, whatever
+//! an attacker sends.
 
 pub mod repeated;
 
@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A fixed table of counters. Two pairs that share a slot share its fate, one in sixty thousand.
+/// Fixed table of failure counters per client and source. Two pairs with the same slot share a counter.
 #[derive(Debug)]
 pub struct Throttle {
     slots: Box<[Mutex<Slot>]>,
     hasher: RandomState,
 }
 
-/// Failures of one pair: a bucket that fills by failing and drains with time.
+/// Leaky bucket of one pair's failures.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     pair: u64,
-    /// When the bucket will have drained.
+    /// Time at which the bucket will be empty.
     empty_at: Option<Instant>,
 }
 
@@ -33,10 +33,10 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Whether the pair may try now, or after how long.
+    /// Checks whether the pair may try now.
     ///
     /// # Errors
-    /// The time until it may.
+    /// The time until the pair may try.
     pub fn check(&self, client_id: &str, source: IpAddr, now: Instant) -> Result<(), Duration> {
         let (pair, slot) = self.slot(client_id, source);
         let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +48,7 @@ impl Throttle {
         }
     }
 
-    /// Counts a failure. A pair with more failures keeps the slot against one with fewer.
+    /// Counts a failure. When two pairs share a slot, the one with more failures keeps it.
     pub fn failed(&self, client_id: &str, source: IpAddr, now: Instant) {
         let (pair, slot) = self.slot(client_id, source);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +60,7 @@ impl Throttle {
         }
     }
 
-    /// Forgets the failures of a pair that has shown the right secret.
+    /// Clears the failures of a pair that has presented the right secret.
     pub fn succeeded(&self, client_id: &str, source: IpAddr) {
         let (pair, slot) = self.slot(client_id, source);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,8 +76,8 @@ impl Throttle {
     }
 }
 
-/// Sources from which a right secret has come, so that what they try next is believed to be worth a hash sooner than what
-/// comes from anywhere. A fixed table; whoever shares a slot with another takes it over.
+/// Sources from which a right secret has come. Their further attempts are hashed before those of unknown sources. Fixed
+/// table; a source that shares a slot with another replaces it.
 #[derive(Debug)]
 pub struct KnownSources {
     slots: Box<[AtomicU64]>,
@@ -91,16 +91,16 @@ impl Default for KnownSources {
 }
 
 impl KnownSources {
-    /// Notes that a right secret came from `source`.
+    /// Records that a right secret came from `source`.
     pub fn add(&self, source: IpAddr) {
         let (hash, slot) = self.slot(source);
-        // Most often it is there, and reading it takes it from no other core.
+        // Usually it is there, and a read does not contend for the cache line.
         if slot.load(Ordering::Relaxed) != hash {
             slot.store(hash, Ordering::Relaxed);
         }
     }
 
-    /// Whether one has.
+    /// Whether a right secret has come from `source`.
     #[must_use]
     pub fn contains(&self, source: IpAddr) -> bool {
         let (hash, slot) = self.slot(source);
@@ -108,14 +108,15 @@ impl KnownSources {
     }
 
     fn slot(&self, source: IpAddr) -> (u64, &AtomicU64) {
-        // 0 is an empty slot.
+        // 0 marks an empty slot.
         let hash = self.hasher.hash_one(network(source)) | 1 << 63;
         #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "the remainder is below SOURCES")]
         (hash, &self.slots[(hash % SOURCES as u64) as usize])
     }
 }
 
-/// What an address stands for: who has one IPv6 address usually has a whole /64.
+/// Returns the network that counts as one source: the address of IPv4, the /64 of IPv6, since one host usually has a
+/// whole /64.
 #[must_use]
 pub fn network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {

@@ -1,4 +1,4 @@
-//! The change feed's end of the database: one revision to poll, and what is newer than what we have.
+//! Reads of the change feed: the revision to poll, and the changes after a revision.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use sqlx::{Connection as _, FromRow};
 
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow as ClientKeyRow;
-use super::clients::{Belongings, ClientRow, ResourceLink, SecretRow};
+use super::clients::{ClientAssembler, ClientRow, ResourceLink, SecretRow};
 use super::keys::{KeyRow, SealedKey};
 use super::pooling::Pooling;
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
@@ -21,56 +21,56 @@ use crate::model::client::Client;
 use crate::model::resource::Resource;
 use crate::model::time::UnixTime;
 
-/// A connection of the feed's own. It is dropped at the first error and another made.
+/// Connection of the change feed. It is dropped at the first error.
 #[derive(Debug)]
-pub struct Feed {
+pub struct ChangeReader {
     session: Session,
     pooling: Pooling,
     queries: Counter,
 }
 
-/// A revision and its id: a database with another past has another id there.
+/// Revision of the database with its random id. A database with another history has another id at that revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Position {
-    /// The revision; 0 before anything was read.
+    /// The revision; 0 before the first load.
     pub revision: i64,
-    /// Its random id.
+    /// The revision's random id.
     pub history: Arc<str>,
 }
 
-/// What changed after a position, or everything.
+/// Changes after a position, or the whole registry.
 #[derive(Debug)]
 pub struct Changes {
-    /// The position that this leads to.
+    /// The position after these changes.
     pub position: Position,
-    /// Whether the position from which changes were asked for is not in this database's past.
+    /// Whether the requested position is not in this database's history.
     pub other_history: bool,
-    /// Whether it is everything, so that what is not here is gone.
+    /// Whether this is the whole registry, so that anything absent was deleted.
     pub complete: bool,
-    /// Clients that changed, by id; `None` for one that is gone.
+    /// Changed clients by id; `None` for a deleted one.
     pub clients: HashMap<String, Option<Result<Arc<Client>, StoreError>>>,
-    /// Every resource, when any changed.
+    /// All resources, when any changed.
     pub resources: Option<Vec<Result<Resource, StoreError>>>,
-    /// Every signing key, when any changed.
+    /// All signing keys, when any changed.
     pub keys: Option<Vec<SealedKey>>,
-    /// Every key that tags secrets, when any changed.
+    /// All tag keys, when any changed.
     pub tag_keys: Option<Vec<SealedTagKey>>,
-    /// Tokens that were revoked, by id, with the moment they end; those that are new, or all.
+    /// Revoked tokens by id, with their expiry: the new ones, or all.
     pub revoked: Vec<(String, UnixTime)>,
-    /// Until when tokens count for nothing, whosever they are, when it changed.
+    /// Cut-off of the tokens of all clients, when it changed.
     pub not_before: Option<UnixTime>,
 }
 
-/// What a poll found.
+/// Result of a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Poll {
-    /// Where the database stands.
+    /// The database's position.
     pub position: Position,
-    /// Whether the database refuses writes, so that its truth may be an old primary's.
+    /// Whether the database refuses writes. Its data may then be those of a former primary.
     pub read_only: bool,
     /// Whether the server is a standby.
     pub standby: bool,
-    /// The time by the database's clock, in milliseconds since 1970.
+    /// Time by the database's clock, in milliseconds since 1970.
     pub now: i64,
 }
 
@@ -79,13 +79,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn feed(&self) -> Result<Feed, StoreError> {
-        Ok(Feed { session: self.session().await?, pooling: self.pooling(), queries: self.queries.clone() })
+    pub async fn change_reader(&self) -> Result<ChangeReader, StoreError> {
+        Ok(ChangeReader { session: self.session().await?, pooling: self.pooling(), queries: self.queries.clone() })
     }
 }
 
-/// Reads the rows of a table that clients are read from, of all clients or of those that changed, and hands over row by row:
-/// a hundred thousand at once would take more memory than what is made of them.
+/// Reads the rows of a table for all clients or for the changed ones, and passes them on one by one: a hundred thousand
+/// rows at once would take more memory than the clients made of them.
 macro_rules! each {
     ($at:ident, $sent:ident, $since:expr, $row:ty => $take:expr) => {{
         let query = match $since {
@@ -105,8 +105,8 @@ macro_rules! each {
     }};
 }
 
-impl Feed {
-    /// Reads the revision: the one statement that runs while nothing changes.
+impl ChangeReader {
+    /// Reads the revision. While nothing changes this is the only statement.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -114,7 +114,7 @@ impl Feed {
         self.queries.inc();
         match &mut self.session {
             Session::Postgres(connection) => {
-                // True on a standby too: connections to a demoted primary live on and would answer for ever.
+                // True on a standby too. Connections to a demoted primary stay open and would answer for ever.
                 let sql = "select revision, history, current_setting('transaction_read_only') = 'on',
                                   coalesce(current_setting('in_hot_standby', true), 'off') = 'on',
                                   floor(extract(epoch from clock_timestamp()) * 1000)::bigint from registry_revision";
@@ -122,7 +122,7 @@ impl Feed {
                     if self.pooling == Pooling::Session {
                         return sqlx::query_as(sql).fetch_one(connection).await;
                     }
-                    // A statement without parameters is one exchange, and so needs no transaction of its own.
+                    // A statement without parameters is one exchange, so it needs no transaction of its own.
                     FromRow::from_row(&sqlx::raw_sql(sql).fetch_one(connection).await?)
                 };
                 let (revision, history, read_only, standby, now): (_, String, _, _, _) = within(polled).await?;
@@ -143,11 +143,11 @@ impl Feed {
         }
     }
 
-    /// Reads what changed after `since`, or everything when `since` is `None` or not in this database's past, as of one
-    /// moment. With `whole`, everything in any case.
+    /// Reads the changes after `since`, as of one moment. Reads everything when `since` is `None` or not in this
+    /// database's history, or when `whole` is set.
     ///
     /// # Errors
-    /// [`StoreError`]; a row that cannot be understood is an error of its own inside [`Changes`].
+    /// [`StoreError`]. A row that cannot be read is an error inside [`Changes`].
     pub async fn changes(&mut self, since: Option<&Position>, whole: bool) -> Result<Changes, StoreError> {
         let (queries, asked_since) = (self.queries.clone(), since.is_some());
         let named = self.pooling == Pooling::Session;
@@ -155,7 +155,7 @@ impl Feed {
             Session::Postgres(_) => BEGIN_LOADING,
             Session::Sqlite(_) => "begin",
         };
-        // Called once for each statement: counts it, and says whether it may have a name.
+        // Called once for each statement: counts the statement, and returns whether it may have a name.
         let sent = || {
             queries.inc();
             named
@@ -186,14 +186,14 @@ impl Feed {
                 let mut clients = HashMap::new();
                 if includes("client") {
                     clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
-                    let mut belongings = Belongings::default();
+                    let mut assembler = ClientAssembler::default();
                     let since = since.filter(|_| !complete);
-                    each!(at, sent, since, ResourceLink => |row: ResourceLink| belongings.add_resource(&row));
-                    each!(at, sent, since, SecretRow => |row| belongings.add_secret(row));
-                    each!(at, sent, since, ClientKeyRow => |row| belongings.add_key(row));
-                    each!(at, sent, since, CertificateRow => |row| belongings.add_certificate(row));
+                    each!(at, sent, since, ResourceLink => |row: ResourceLink| assembler.add_resource(&row));
+                    each!(at, sent, since, SecretRow => |row| assembler.add_secret(row));
+                    each!(at, sent, since, ClientKeyRow => |row| assembler.add_key(row));
+                    each!(at, sent, since, CertificateRow => |row| assembler.add_certificate(row));
                     each!(at, sent, since, ClientRow => |row| {
-                        let (id, client) = belongings.client(row);
+                        let (id, client) = assembler.client(row);
                         clients.insert(id, Some(client));
                     });
                 }
@@ -240,14 +240,15 @@ impl Feed {
         }
     }
 
-    /// Ends the connection in order.
+    /// Closes the connection.
     pub async fn close(self) {
         self.session.close().await;
     }
 }
 
-/// One moment, and what a session of ours asks for, also behind a pooler of transactions.
+/// Begins a snapshot of one moment, with the settings that sessions of grantd need, which a transaction pooler does not
+/// keep.
 const BEGIN_LOADING: &str = "begin isolation level repeatable read read only; set local statement_timeout = '30s';
      set local row_security = off; set local lock_timeout = '2s'";
-/// Reading everything may take longer than one statement: a hundred thousand clients over a slow link.
+/// Deadline of a load: a hundred thousand clients over a slow link take longer than one statement.
 pub(crate) const LOAD_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);

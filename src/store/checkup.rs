@@ -1,4 +1,4 @@
-//! Questions of `grantd doctor`: can each table be read, are rows hidden, can anything be written.
+//! Checks for `grantd doctor`: whether each table can be read, whether rows are hidden, whether a write succeeds.
 
 use sqlx::AssertSqlSafe;
 
@@ -7,11 +7,11 @@ use super::statement::args;
 use super::{Pool, Refusal, Store, StoreError, on, transaction};
 
 impl Store {
-    /// The tables of ours that cannot be read, each with the reason.
+    /// Returns grantd's tables that cannot be read, each with its error.
     ///
     /// # Errors
     /// [`StoreError`] when there is no connection.
-    pub async fn try_tables(&self) -> Result<Vec<(&'static str, StoreError)>, StoreError> {
+    pub async fn unreadable_tables(&self) -> Result<Vec<(&'static str, StoreError)>, StoreError> {
         let mut session = self.session().await?;
         let mut faults = Vec::new();
         for table in self.tables() {
@@ -29,7 +29,8 @@ impl Store {
         Ok(faults)
     }
 
-    /// The tables of ours whose rows a policy may hide from this role. Empty with SQLite, which has no policies.
+    /// Returns grantd's tables whose rows a row level security policy may hide from this role. Empty with SQLite, which
+    /// has no policies.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -47,10 +48,10 @@ impl Store {
         Ok(active)
     }
 
-    /// Writes a row and takes it back.
+    /// Writes a row, and rolls the transaction back.
     ///
     /// # Errors
-    /// Why nothing can be written.
+    /// The error of the write.
     pub async fn try_write(&self) -> Result<(), StoreError> {
         let undone = transaction!(self, |tx| {
             tx.take_turn().await?;
@@ -64,7 +65,7 @@ impl Store {
         }
     }
 
-    /// The tables that the schema makes, in its order.
+    /// Returns the tables of the schema, in its order.
     fn tables(&self) -> impl Iterator<Item = &'static str> + use<> {
         let sql = self.schema_sql();
         sql.into_iter()

@@ -1,4 +1,4 @@
-//! Certificates of clients, for mutual TLS: what is known of each.
+//! Stored registrations of client certificates, for mutual TLS.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::model::certificate::RegisteredCertificate;
 use crate::model::credential::StoredCertificate;
 
 row!(
-    /// The registration of a client's certificate.
+    /// Row of a certificate registration.
     CertificateRow of "client_certificate" by "order by c.created_at desc, c.cert_id" {
         client_id: String,
         cert_id: String,
@@ -22,13 +22,13 @@ row!(
 );
 
 impl Store {
-    /// Registers what is known of a client's certificate.
+    /// Adds a certificate registration to a client.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when there is no such client, or it has a name already and this is one.
+    /// [`StoreError::Refused`] when the client does not exist, or has a name already and this is another one.
     pub async fn add_client_certificate(&self, client_id: &str, stored: &StoredCertificate) -> Result<(), StoreError> {
         transaction!(self, |tx| {
-            // Whoever adds another name waits until this is decided.
+            // Serialises concurrent registrations, so that a client never gets two names.
             tx.take_turn().await?;
             let sql = "select count(*) from client_certificate where client_id = $1 and kind <> 'self_signed'";
             if stored.registered.needs_ca() && tx.count(sql, &args![client_id]).await? > 0 {
@@ -42,7 +42,7 @@ impl Store {
         })
     }
 
-    /// Removes a registration. `Ok(false)` when the client has none of that id.
+    /// Removes a registration. `Ok(false)` when the client has no registration of that id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -52,7 +52,7 @@ impl Store {
     }
 }
 
-/// A row to what is known of a certificate.
+/// Reads a row.
 pub(super) fn certificate_of(row: CertificateRow) -> Result<StoredCertificate, String> {
     let CertificateRow { cert_id, kind, value, created_at, expires_at, .. } = row;
     let registered = RegisteredCertificate::parse(&kind, &value)

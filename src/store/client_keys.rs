@@ -1,4 +1,4 @@
-//! Public keys of clients, for `private_key_jwt`.
+//! Stored public keys of clients, for `private_key_jwt`.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::credential::StoredKey;
 
 row!(
-    /// A key of a client.
+    /// Row of a client's public key.
     KeyRow of "client_key" by "order by c.created_at desc, c.kid" { client_id: String, kid: String, jwk: String, created_at: i64, expires_at: Option<i64> }
 );
 
 impl Store {
-    /// Registers keys of a client, all or none.
+    /// Adds public keys to a client, all or none.
     ///
     /// # Errors
-    /// [`StoreError::Taken`], and [`StoreError::Refused`] when there is no such client, or it has a `jwks_uri`.
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when the client does not exist or has a `jwks_uri`.
     pub async fn add_client_keys(&self, client_id: &str, keys: &[StoredKey]) -> Result<(), StoreError> {
         transaction!(self, |tx| {
-            // Whoever sets a jwks_uri waits until this is decided.
+            // Serialises with `set_jwks_uri`, so that a client never has both.
             tx.take_turn().await?;
             let sql = "select count(*) from client where client_id = $1 and jwks_uri is not null";
             if tx.count(sql, &args![client_id]).await? > 0 {
@@ -38,7 +38,7 @@ impl Store {
         })
     }
 
-    /// Removes a key. `Ok(false)` when the client has none of that `kid`.
+    /// Removes a key. `Ok(false)` when the client has no key with that `kid`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -47,13 +47,13 @@ impl Store {
         Ok(self.execute(sql, &args![client_id, kid]).await? > 0)
     }
 
-    /// Sets where a client publishes its keys, or takes that away. `Ok(false)` when there is no client of that id.
+    /// Sets or removes a client's `jwks_uri`. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when it has keys registered here.
+    /// [`StoreError::Refused`] when the client has registered keys.
     pub async fn set_jwks_uri(&self, client_id: &str, jwks_uri: Option<&str>) -> Result<bool, StoreError> {
         transaction!(self, |tx| {
-            // Whoever adds a key waits until this is decided.
+            // Serialises with `add_client_keys`, so that a client never has both.
             tx.take_turn().await?;
             let keys = tx.count("select count(*) from client_key where client_id = $1", &args![client_id]).await?;
             if keys > 0 && jwks_uri.is_some() {
@@ -65,7 +65,7 @@ impl Store {
     }
 }
 
-/// A row to a key.
+/// Reads a row.
 pub(super) fn key_of(row: KeyRow) -> Result<StoredKey, String> {
     let KeyRow { kid, jwk, created_at, expires_at, .. } = row;
     let key =
@@ -82,7 +82,8 @@ pub(super) fn key_of(row: KeyRow) -> Result<StoredKey, String> {
     })
 }
 
-/// A key as a row has it: in ASCII, since SQLite does not check that text is UTF-8. A `kid` is ASCII, or the row is refused.
+/// Writes a key as JSON in ASCII, since SQLite does not check that text is UTF-8. A `kid` is ASCII: the schema refuses
+/// others.
 pub(crate) fn jwk(key: &VerifyingKey) -> String {
     serde_json::Value::Object(key.jwk()).to_string()
 }

@@ -1,4 +1,4 @@
-//! Clients and their secrets at rest.
+//! Stored clients.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -14,14 +14,14 @@ use super::statement::args;
 use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::jwk::{Alg, KeyError};
 use crate::model::client::{Client, ClientScope};
-use crate::model::credential::{Origin, StoredCertificate, StoredKey, StoredSecret};
+use crate::model::credential::{SecretOrigin, StoredCertificate, StoredKey, StoredSecret};
 use crate::model::jwks_uri::JwksUri;
 use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
 use crate::model::time::Span;
 
 row!(
-    /// A client.
+    /// Row of a client.
     ClientRow of "client" by "" {
         client_id: String,
         scope: String,
@@ -42,11 +42,11 @@ row!(
     }
 );
 row!(
-    /// A resource that a client may ask for.
+    /// Row of a resource that a client may ask for.
     ResourceLink of "client_resource" by "order by c.client_id, c.identifier" { client_id: String, identifier: String }
 );
 row!(
-    /// A secret of a client.
+    /// Row of a client's secret.
     SecretRow of "client_secret" by "order by c.created_at desc, c.secret_id" {
         client_id: String,
         secret_id: String,
@@ -59,40 +59,40 @@ row!(
 );
 
 impl Store {
-    /// One client with all that belongs to it, as of one moment.
+    /// Reads one client with its credentials and resources, as of one moment.
     ///
     /// # Errors
-    /// [`StoreError`], which is [`StoreError::Malformed`] when its rows cannot be understood.
+    /// [`StoreError`]; [`StoreError::Malformed`] when its rows cannot be read.
     pub async fn client(&self, client_id: &str) -> Result<Option<Client>, StoreError> {
         let session = self.session().await?;
-        let (id, mut belongings) = (args![client_id], Belongings::default());
+        let (id, mut assembler) = (args![client_id], ClientAssembler::default());
         let rows: Vec<ClientRow> = within(async {
             let mut reading = Transaction::begin_reading(session, self.queries.clone()).await?;
             for row in reading.fetch::<ResourceLink>(ResourceLink::select("", ONE), &id).await? {
-                belongings.add_resource(&row);
+                assembler.add_resource(&row);
             }
             for row in reading.fetch(SecretRow::select("", ONE), &id).await? {
-                belongings.add_secret(row);
+                assembler.add_secret(row);
             }
             for row in reading.fetch(KeyRow::select("", ONE), &id).await? {
-                belongings.add_key(row);
+                assembler.add_key(row);
             }
             for row in reading.fetch(CertificateRow::select("", ONE), &id).await? {
-                belongings.add_certificate(row);
+                assembler.add_certificate(row);
             }
             let rows = reading.fetch(ClientRow::select("", ONE), &id).await?;
             reading.rollback().await?.close().await;
             Ok::<_, StoreError>(rows)
         })
         .await?;
-        let client = rows.into_iter().next().map(|row| belongings.client(row).1);
+        let client = rows.into_iter().next().map(|row| assembler.client(row).1);
         client.transpose().map(|client| client.map(Arc::unwrap_or_clone))
     }
 
-    /// Adds a client, with a first secret or none.
+    /// Adds a client, with an optional first secret.
     ///
     /// # Errors
-    /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint says no.
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint refuses it.
     pub async fn create_client(&self, client: &Client, secret: Option<&NewSecret>) -> Result<(), StoreError> {
         let id = client.client_id.as_str();
         transaction!(self, |tx| {
@@ -129,14 +129,14 @@ impl Store {
         })
     }
 
-    /// Writes back what an administrator may change of a client. `Ok(false)` when there is none of that id.
+    /// Updates the columns of a client that an administrator may change. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn update_client(&self, client: &Client) -> Result<bool, StoreError> {
         let id = client.client_id.as_str();
         transaction!(self, |tx| {
-            // Not enabled and auth_methods: whoever switches a client off meanwhile keeps the last word.
+            // Without enabled and auth_methods: a concurrent `client disable` must not be undone.
             let found = tx
                 .execute(
                     "update client set scope = $2, default_scope = $3, token_ttl = $4, claims = $5,
@@ -166,7 +166,7 @@ impl Store {
         })
     }
 
-    /// Enables or disables a client. `Ok(false)` when there is none of that id.
+    /// Enables or disables a client. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -175,16 +175,16 @@ impl Store {
         Ok(self.execute(sql, &args![client_id, enabled]).await? > 0)
     }
 
-    /// Sets the only ways in which a client may authenticate, or lifts that. `Ok(false)` when there is none of that id.
+    /// Sets or removes the client's restriction of authentication methods. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when a name is none of those in the metadata.
+    /// [`StoreError::Refused`] when a name is not one of those in the metadata.
     pub async fn set_auth_methods(&self, client_id: &str, names: Option<&str>) -> Result<bool, StoreError> {
         let sql = "update client set auth_methods = $2 where client_id = $1";
         Ok(self.execute(sql, &args![client_id, names]).await? > 0)
     }
 
-    /// Deletes a client with its secrets. `Ok(false)` when there is none of that id.
+    /// Deletes a client with its credentials. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -202,19 +202,19 @@ async fn add_resources(tx: &mut Transaction, client: &Client) -> Result<(), Stor
     Ok(())
 }
 
-/// The rows of one client.
+/// SQL condition for the rows of one client.
 const ONE: &str = "where c.client_id = $1";
 
-/// What belongs to clients, read before them. A row that cannot be understood becomes an error for its own client and nobody
-/// else.
+/// Assembles clients from rows. The rows of credentials and resources are added before the client's own row. A row that
+/// cannot be read makes its own client an error, and no other.
 #[derive(Default)]
-pub(super) struct Belongings {
-    of: HashMap<String, Belonging>,
-    scopes: Scopes,
+pub(super) struct ClientAssembler {
+    parts: HashMap<String, ClientParts>,
+    scopes: ScopeCache,
 }
 
 #[derive(Default)]
-struct Belonging {
+struct ClientParts {
     rows: DefaultHasher,
     resources: Vec<Result<ResourceId, String>>,
     secrets: Vec<Result<StoredSecret, String>>,
@@ -222,51 +222,53 @@ struct Belonging {
     certificates: Vec<Result<StoredCertificate, String>>,
 }
 
-impl Belongings {
+impl ClientAssembler {
     pub(super) fn add_resource(&mut self, row: &ResourceLink) {
-        let belonging = self.of(&row.client_id, row);
+        let parts = self.parts_of(&row.client_id, row);
         let identifier = row.identifier.parse().map_err(|error| format!("client_resource.identifier: {error}"));
-        belonging.resources.push(identifier);
+        parts.resources.push(identifier);
     }
 
-    /// What belongs to a client, another row of it counted in.
-    fn of(&mut self, client_id: &str, row: &impl Hash) -> &mut Belonging {
-        let belonging = self.of.entry(client_id.to_owned()).or_default();
-        row.hash(&mut belonging.rows);
-        belonging
+    /// The parts of a client, to which `row` is added: its hash becomes a part of the client's fingerprint.
+    fn parts_of(&mut self, client_id: &str, row: &impl Hash) -> &mut ClientParts {
+        let parts = self.parts.entry(client_id.to_owned()).or_default();
+        row.hash(&mut parts.rows);
+        parts
     }
 
     pub(super) fn add_secret(&mut self, row: SecretRow) {
-        let belonging = self.of(&row.client_id, &row);
-        belonging.secrets.push(secret_of(row));
+        let parts = self.parts_of(&row.client_id, &row);
+        parts.secrets.push(secret_of(row));
     }
 
     pub(super) fn add_key(&mut self, row: KeyRow) {
-        let belonging = self.of(&row.client_id, &row);
-        belonging.keys.push(key_of(row));
+        let parts = self.parts_of(&row.client_id, &row);
+        parts.keys.push(key_of(row));
     }
 
     pub(super) fn add_certificate(&mut self, row: CertificateRow) {
-        let belonging = self.of(&row.client_id, &row);
-        belonging.certificates.push(certificate_of(row));
+        let parts = self.parts_of(&row.client_id, &row);
+        parts.certificates.push(certificate_of(row));
     }
 
-    /// The client of a row, with what belongs to it.
+    /// Assembles the client of a row.
     pub(super) fn client(&mut self, row: ClientRow) -> (String, Result<Arc<Client>, StoreError>) {
         let client_id = row.client_id.clone();
-        let belonging = self.of.remove(&client_id).unwrap_or_default();
-        let client = client_of(row, belonging, &mut self.scopes)
-            .map(Arc::new)
-            .map_err(|reason| StoreError::Malformed { kind: "client", id: client_id.clone(), reason });
+        let parts = self.parts.remove(&client_id).unwrap_or_default();
+        let client = client_of(row, parts, &mut self.scopes).map(Arc::new).map_err(|reason| StoreError::Malformed {
+            kind: "client",
+            id: client_id.clone(),
+            reason,
+        });
         (client_id, client)
     }
 }
 
-/// Scopes that have been read: many clients have the same, and share it.
+/// Cache of parsed scopes: clients with the same scope share it.
 #[derive(Default)]
-struct Scopes(HashMap<String, Scope>);
+struct ScopeCache(HashMap<String, Scope>);
 
-impl Scopes {
+impl ScopeCache {
     fn read(&mut self, text: String) -> Result<Scope, ScopeError> {
         match self.0.get(&text) {
             Some(scope) => Ok(scope.clone()),
@@ -279,8 +281,8 @@ impl Scopes {
     }
 }
 
-fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Result<Client, String> {
-    let mut rows = belonging.rows;
+fn client_of(row: ClientRow, parts: ClientParts, scopes: &mut ScopeCache) -> Result<Client, String> {
+    let mut rows = parts.rows;
     row.hash(&mut rows);
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
     let allowed = scopes.read(row.scope).map_err(|error| at("scope")(&error))?;
@@ -288,7 +290,7 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
     let client = Client {
         client_id: row.client_id.parse().map_err(|error| at("client_id")(&error))?,
         scopes: ClientScope::new(allowed, default).map_err(|error| at("default_scope")(&error))?,
-        resources: belonging.resources.into_iter().collect::<Result<_, _>>()?,
+        resources: parts.resources.into_iter().collect::<Result<_, _>>()?,
         client_credentials: row.grant_types.split(' ').any(|name| name == "client_credentials"),
         auth_methods: row.auth_methods.map(Into::into),
         token_ttl: row.token_ttl.map(|seconds| lifetime("token_ttl", seconds)).transpose()?,
@@ -298,10 +300,10 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
         enabled: flag("enabled", row.enabled)?,
         created_at: moment("created_at", row.created_at)?,
         not_before: moment("not_before", row.not_before)?,
-        secrets: belonging.secrets.into_iter().collect::<Result<_, _>>()?,
-        keys: belonging.keys.into_iter().collect::<Result<_, _>>()?,
+        secrets: parts.secrets.into_iter().collect::<Result<_, _>>()?,
+        keys: parts.keys.into_iter().collect::<Result<_, _>>()?,
         jwks_uri: row.jwks_uri.map(|uri| uri.parse()).transpose().map_err(|error| at("jwks_uri")(&error))?,
-        certificates: belonging.certificates.into_iter().collect::<Result<_, _>>()?,
+        certificates: parts.certificates.into_iter().collect::<Result<_, _>>()?,
         introspection_signed_response_alg: row
             .introspection_signed_response_alg
             .map(|alg| alg.parse())
@@ -323,10 +325,10 @@ fn client_of(row: ClientRow, belonging: Belonging, scopes: &mut Scopes) -> Resul
 fn secret_of(row: SecretRow) -> Result<StoredSecret, String> {
     let secret_id = row.secret_id;
     let origin = match (flag("imported", row.imported)?, row.tag_key) {
-        (true, _) => Origin::Imported,
-        (false, None) => Origin::Named,
+        (true, _) => SecretOrigin::Imported,
+        (false, None) => SecretOrigin::Untagged,
         (false, Some(kid)) => {
-            Origin::Tagged(kid.parse().map_err(|error| format!("client_secret {secret_id}: tag_key: {error}"))?)
+            SecretOrigin::Tagged(kid.parse().map_err(|error| format!("client_secret {secret_id}: tag_key: {error}"))?)
         }
     };
     Ok(StoredSecret {
@@ -335,7 +337,7 @@ fn secret_of(row: SecretRow) -> Result<StoredSecret, String> {
         secret_id: secret_id.into(),
         expires_at: row.expires_at.map(|at| moment("client_secret.expires_at", at)).transpose()?,
         revoked_at: row.revoked_at.map(|at| moment("client_secret.revoked_at", at)).transpose()?,
-        seen: Arc::default(),
+        cache: Arc::default(),
     })
 }
 

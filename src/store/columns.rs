@@ -1,9 +1,9 @@
-//! Columns to values: each refuses what the schema would not let in.
+//! Conversion of columns: each function refuses values that the schema's constraints would refuse.
 
 use crate::model::lifetime::LifetimeError;
 use crate::model::time::{Span, UnixTime};
 
-/// The lifetime in a column of seconds.
+/// Reads a lifetime in seconds.
 pub(super) fn lifetime<T: TryFrom<Span, Error = LifetimeError>>(
     column: &'static str,
     seconds: i64,
@@ -13,12 +13,12 @@ pub(super) fn lifetime<T: TryFrom<Span, Error = LifetimeError>>(
     span.try_into().map_err(|range| format!("{column}: {seconds} s is not {range}"))
 }
 
-/// A moment in a column. One in milliseconds would be a credential that never expires.
+/// Reads a moment in seconds. A moment in milliseconds would make a credential that never expires.
 pub(super) fn moment(column: &str, seconds: i64) -> Result<UnixTime, String> {
     UnixTime::from_column(seconds).ok_or_else(|| format!("{column}: {seconds} is not in seconds since 1970"))
 }
 
-/// A flag in a column.
+/// Reads a flag, 0 or 1.
 pub(super) fn flag(column: &'static str, value: i64) -> Result<bool, String> {
     match value {
         0 => Ok(false),

@@ -1,16 +1,16 @@
-//! Where the data is.
+//! Location of the database.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::servers::Servers;
 
-/// Where the data is. The URL may hold a password, so `Debug` shows neither.
+/// Location of the data. The URL may contain a password, so `Debug` does not print it.
 #[derive(Clone)]
 pub enum Database {
-    /// A PostgreSQL server, or one that speaks its protocol.
+    /// A PostgreSQL server, or another database that speaks its protocol.
     Postgres(Box<Servers>),
-    /// A file of the embedded database.
+    /// The file of an embedded SQLite database.
     Sqlite(PathBuf),
 }
 
@@ -24,7 +24,7 @@ impl fmt::Debug for Database {
 }
 
 impl fmt::Display for Database {
-    /// Where the data is, as operators know it: no password.
+    /// Writes the location for messages, without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Postgres(servers) => f.write_str(&servers.places()),

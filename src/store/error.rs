@@ -1,4 +1,4 @@
-//! Faults of the database, sorted by what an operator has to do about them.
+//! Errors of the database, grouped by the operator's remedy.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::refusal::Refusal;
 
-/// A fault of the database. None of them says anything about a credential.
+/// Error of the database. No variant says anything about a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database cannot be reached, or the connection broke.
@@ -17,83 +17,84 @@ pub enum StoreError {
     /// The database did not answer within the deadline.
     #[error("database unavailable: no answer within {} s", .0.as_secs())]
     Late(Duration),
-    /// The database only reads: a standby, or a primary that was demoted.
+    /// The database is read-only: a standby, or a demoted primary.
     #[error("database is read-only: it is a standby, or default_transaction_read_only is on")]
     ReadOnly,
-    /// The file of an embedded database is not there, and it was.
+    /// The file of the embedded database has disappeared.
     #[error("there is no database file at {}: it was moved or deleted; put it back, or restore a backup there", .0.display())]
     Missing(PathBuf),
-    /// The database refuses our user, password or database name, or a privilege is missing.
+    /// The database refuses the user, the password or the database name, or a privilege is missing.
     #[error("database access denied: {0}")]
     Denied(String),
-    /// Another session holds a lock that the statement needs. [`Store::lock_holders`](super::Store::lock_holders) names it.
+    /// Another session holds a lock that the statement needs. [`Store::lock_holders`](super::Store::lock_holders) names
+    /// the session.
     #[error("a lock in the database is held by another session: {0}")]
     Locked(String),
-    /// The database asked for another try because of concurrent changes, and went on asking.
-    #[error("the database refused because of concurrent changes; try again: {0}")]
+    /// The database kept refusing the transaction because of concurrent changes.
+    #[error("the database refused the change because of concurrent ones; try again: {0}")]
     Conflict(String),
     /// The file is not a database, or is damaged.
     #[error("the database is damaged: {0}; restore a backup, or move the file away to begin with an empty one")]
     Corrupt(String),
-    /// The database answered with an error that is no outage.
+    /// Any other error of the database.
     #[error("database error {code}: {message}")]
     Failed {
         /// SQLSTATE, or SQLite's extended result code.
         code: String,
-        /// The database's words.
+        /// The database's message.
         message: String,
     },
-    /// The write breaks a rule of the database.
+    /// The write violates a constraint, or a rule of the store.
     #[error("{0}")]
     Refused(Refusal),
-    /// There is a row of this id already.
+    /// A row with this id already exists.
     #[error("{}", exists(.kind, .id))]
     Taken {
         /// `client`, `resource`, `client key`, …
         kind: String,
-        /// Its id; empty where the database does not say, as SQLite never does.
+        /// The id; empty where the database does not report it, as SQLite never does.
         id: String,
     },
-    /// A row that cannot be understood.
+    /// A row that cannot be read.
     #[error("{kind} {id}: {reason}")]
     Malformed {
         /// `client`, `resource` or `key`.
         kind: &'static str,
-        /// Its id.
+        /// The id of the row.
         id: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
-    /// The schema is not the one that this program works on.
+    /// The schema is not one that this version works on.
     #[error("{0}")]
     Schema(String),
 }
 
 impl StoreError {
-    /// Whether the database is away: trying again later may help, and nothing else is wrong.
+    /// Whether the database is unavailable, so that a later retry may succeed.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Late(_) | Self::ReadOnly | Self::Missing(_))
     }
 
-    /// Whether the operator has to mend configuration, privileges or the file before any retry.
+    /// Whether the operator has to change configuration, privileges or the file before a retry can succeed.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Denied(_) | Self::Corrupt(_))
     }
 
-    /// Whether the connection behind the error can be used again. Any other may lead to a demoted primary.
+    /// Whether the connection can be used again. After other errors it may lead to a demoted primary.
     pub(super) fn spares_the_connection(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Taken { .. } | Self::Conflict(_) | Self::Locked(_))
     }
 
-    /// Whether the database gives no further connection (SQLSTATE 53300).
+    /// Whether the database refuses further connections (SQLSTATE 53300).
     pub(super) fn is_out_of_connections(&self) -> bool {
         let Self::Unavailable(error) = self else { return false };
         error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "53300")
     }
 
-    /// The same error, with the id of the row that was to be added when a row of its kind is taken.
+    /// Returns the error with the id of the row that was to be added, when a row of its kind exists.
     pub(super) fn naming(self, kind: &str, id: &str) -> Self {
         match self {
             Self::Taken { kind: taken, .. } if taken == kind => Self::Taken { kind: taken, id: id.to_owned() },
@@ -122,17 +123,16 @@ impl From<sqlx::Error> for StoreError {
             "40001" | "40P01" => Self::Conflict(message),
             "23505" => taken(database.table().unwrap_or_default(), taken_id(database).unwrap_or_default()),
             _ if code.starts_with("23") => Self::Refused(database.constraint().map_or(message, str::to_owned).into()),
-            // Raised by our own triggers.
+            // Raised by grantd's triggers.
             "P0001" => Self::Refused(message.into()),
-            // Connection exceptions, insufficient resources, operator intervention, system errors; what a deadline of the
-            // server's cancelled.
+            // Connection exceptions, insufficient resources, operator intervention and system errors.
             _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Self::Unavailable(error),
             _ => Self::Failed { code, message },
         }
     }
 }
 
-/// SQLite's result codes: the lowest byte is the primary one.
+/// Classifies an SQLite result code. The lowest byte is the primary code.
 fn from_sqlite(code: u32, message: String, constraint: Option<&str>) -> StoreError {
     match (code & 0xff, code) {
         (8, _) => StoreError::ReadOnly,
@@ -147,7 +147,7 @@ fn from_sqlite(code: u32, message: String, constraint: Option<&str>) -> StoreErr
             StoreError::Refused(constraint.map_or_else(failed, str::to_owned).into())
         }
         (1, _) if message.starts_with("no such table") => StoreError::Schema(OLD_SCHEMA.to_owned()),
-        // IOERR, FULL, CANTOPEN, PROTOCOL: the disk, or the way to it.
+        // IOERR, FULL, CANTOPEN, PROTOCOL: faults of the disk or of access to it.
         (10 | 13 | 14 | 15, _) => StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other(message))),
         _ => StoreError::Failed { code: code.to_string(), message },
     }
@@ -157,7 +157,7 @@ fn taken(table: &str, id: String) -> StoreError {
     StoreError::Taken { kind: table.replace('_', " "), id }
 }
 
-/// The id in PostgreSQL's words `Key (client_id)=(billing) already exists.`
+/// Reads the id from PostgreSQL's detail `Key (client_id)=(billing) already exists.`
 fn taken_id(error: &dyn DatabaseError) -> Option<String> {
     let (_, id) = error.try_downcast_ref::<PgDatabaseError>()?.detail()?.split_once(")=(")?;
     Some(id.rsplit_once(')')?.0.to_owned())

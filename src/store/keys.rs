@@ -1,4 +1,4 @@
-//! Signing keys at rest, sealed.
+//! Stored signing keys, sealed.
 
 use super::rows::row;
 use super::statement::{Value, args};
@@ -8,23 +8,23 @@ use crate::crypto::jws::SigningKey;
 use crate::crypto::seal::SealingKey;
 use crate::model::time::{Span, UnixTime};
 
-/// A signing key as the database has it.
+/// Stored signing key, sealed.
 #[derive(Debug, Clone)]
 pub struct SealedKey {
-    /// Its id: the thumbprint of the public half.
+    /// The key's id: the thumbprint of its public half.
     pub kid: String,
-    /// Its algorithm, unread.
+    /// The name of its algorithm, not yet parsed.
     pub alg: String,
-    /// Its PKCS#8 document, sealed.
+    /// The PKCS#8 document of the private key, sealed.
     pub sealed: Vec<u8>,
-    /// From when on it signs.
+    /// Time from which it signs.
     pub active_at: UnixTime,
-    /// When it was made, and so published.
+    /// Time at which it was made and published.
     pub created_at: UnixTime,
 }
 
 row!(
-    /// A signing key.
+    /// Row of a signing key.
     KeyRow of "signing_key" by "order by c.active_at, c.kid" { kid: String, alg: String, sealed: Vec<u8>, active_at: i64, created_at: i64 }
 );
 
@@ -36,10 +36,10 @@ impl From<KeyRow> for SealedKey {
 }
 
 impl SealedKey {
-    /// Seals a private key's document for its row.
+    /// Seals the PKCS#8 document of a private key for its row.
     ///
     /// # Errors
-    /// [`StoreError::Malformed`] when it cannot be sealed.
+    /// [`StoreError::Malformed`] when sealing fails.
     pub fn seal(
         key: &SigningKey,
         pkcs8: &[u8],
@@ -57,7 +57,7 @@ impl SealedKey {
         args![&self.kid, &self.alg, self.sealed.as_slice(), self.active_at, self.created_at]
     }
 
-    /// Opens the key, checks that it is the one its row says, and that it verifies its own signature.
+    /// Opens the key, checks that its thumbprint is the row's `kid`, and that it verifies its own signature.
     ///
     /// # Errors
     /// [`StoreError::Malformed`] with the exact reason.
@@ -75,7 +75,7 @@ impl SealedKey {
 }
 
 impl Store {
-    /// All signing keys, sealed, in the order in which they sign.
+    /// Returns all signing keys, sealed, in the order of `active_at`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -84,7 +84,7 @@ impl Store {
         Ok(rows.into_iter().map(SealedKey::from).collect())
     }
 
-    /// Whether there is a key of that id.
+    /// Whether a signing key with that id exists.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -104,13 +104,13 @@ impl Store {
     }
 
     /// Adds a key unless its algorithm has one by now, so that replicas that start together make one key and not three.
-    /// `Ok(false)` when another was faster.
+    /// `Ok(false)` when another replica was faster.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn add_first_key(&self, key: &SealedKey) -> Result<bool, StoreError> {
         transaction!(self, |tx| {
-            // The others wait until this is decided.
+            // Serialises concurrent first keys.
             tx.take_turn().await?;
             let of_alg = tx.count("select count(*) from signing_key where alg = $1", &args![&key.alg]).await?;
             if of_alg == 0 {
@@ -120,7 +120,7 @@ impl Store {
         })
     }
 
-    /// Removes a key and, when `successor` is given, adds it in the same transaction. `Ok(false)` when there is no such key.
+    /// Removes a key, and adds `successor`, if any, in the same transaction. `Ok(false)` when the key does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -135,16 +135,16 @@ impl Store {
     }
 }
 
-/// Makes a key of `alg` that signs `ahead` from `now`, sealed for its row.
+/// Generates a key of `alg` that signs from `now` plus `ahead`, sealed for its row.
 ///
 /// # Errors
-/// [`StoreError::Malformed`] when it cannot be made or sealed.
+/// [`StoreError::Malformed`] when generating or sealing fails.
 pub fn new_key(alg: Alg, under: &SealingKey, now: UnixTime, ahead: Span) -> Result<SealedKey, StoreError> {
     let (key, pkcs8) = SigningKey::generate(alg).map_err(|error| malformed(alg.as_str(), &error))?;
     SealedKey::seal(&key, &pkcs8, under, now.plus(ahead), now)
 }
 
-/// Binds sealed bytes to their row, so that they open in no other.
+/// Returns the context that binds sealed bytes to their row.
 fn context(kid: &str, alg: &str) -> String {
     format!("signing_key/{alg}/{kid}")
 }

@@ -1,5 +1,4 @@
-//! Locks: those that other sessions hold, so that an operator learns whom a statement waits for, and the one at which
-//! processes that migrate a file meet.
+//! Locks of other sessions, named in messages, and the lock file of processes that migrate an embedded database.
 
 use std::fs::File;
 
@@ -9,8 +8,8 @@ use super::{Database, Pool, Store, StoreError};
 use crate::model::time::UnixTime;
 
 impl Store {
-    /// The sessions that have held a lock on a table of ours, other than for reading, for more than a second; each as text
-    /// for the operator. Empty with SQLite, which does not tell.
+    /// Returns, as text for the operator, the sessions that have held a lock on a table of grantd, other than for
+    /// reading, for more than a second. Empty with SQLite, which does not report them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -27,7 +26,7 @@ impl Store {
         self.holders(sql, &[]).await
     }
 
-    /// The sessions that the session `pid` waits for (`pg_blocking_pids`).
+    /// Returns the sessions that the session `pid` waits for (`pg_blocking_pids`).
     ///
     /// # Errors
     /// [`StoreError`].
@@ -47,7 +46,7 @@ impl Store {
         let holders: Vec<Holder> = self.fetch(sql, values).await?;
         let text = |(pid, user, application, state, since): Holder| {
             let mut text = format!("pid {pid}");
-            // Null for those who may not see it: a role that is not in pg_read_all_stats sees its own sessions only.
+            // Null unless the role is in pg_read_all_stats or the session is its own.
             for (name, value) in [("user", user), ("application", application), ("state", state)] {
                 if let Some(value) = value.filter(|value| !value.is_empty()) {
                     text.push_str(&format!(", {name} {value}"));
@@ -62,7 +61,7 @@ impl Store {
     }
 }
 
-/// Waits for the lock of a file beside an embedded database, and holds it until the file is dropped.
+/// Waits for a lock on a file beside an embedded database. Dropping the file releases the lock.
 pub(super) async fn lock_beside(database: &Database) -> Result<Option<File>, SeedFault> {
     let Database::Sqlite(path) = database else { return Ok(None) };
     let path = path.with_extension("lock");

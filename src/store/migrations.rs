@@ -1,4 +1,5 @@
-//! Schema and seeds: each file once, in order, by one process at a time, whole or not at all.
+//! Migrations of the schema, and seeds. Each file is applied once, in order, by one process at a time, as a whole or
+//! not at all.
 
 use crate::model::event::Event;
 use std::collections::HashMap;
@@ -9,69 +10,69 @@ use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrat
 use sqlx::{Connection as _, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
-use super::applied::{applied_in, has_table, listed, run, store_error};
 use super::locks::lock_beside;
+use super::migration_status::{applied_versions, has_table, run, statuses, store_error};
 use super::pooling::Pooling;
 use super::seeds::{Seed, SeedFault, read_seeds};
 use super::session::{self, Session, Transaction, within};
 use super::{Database, Pool, Store, StoreError, on};
 
-pub use super::applied::Applied;
+pub use super::migration_status::MigrationStatus;
 
-/// How a database's schema stands to this program.
+/// State of a database's schema, compared with this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
-    /// Not there, or older: `grantd migrate` has work to do.
+    /// Missing or older: `grantd migrate` has work to do.
     Older {
-        /// How many migrations are missing.
+        /// Number of missing migrations.
         pending: usize,
     },
-    /// The one this program works on.
+    /// The schema of this version.
     Usable,
-    /// One that a newer program made from it. Migrations only add, so this program works on it too.
+    /// The schema of a newer version. Migrations only add, so this version works on it too.
     Newer {
-        /// How many migrations this program does not know.
+        /// Number of migrations that this version does not know.
         by: usize,
     },
 }
 
-/// What `grantd migrate` may do, and for how long it waits.
+/// Options of `grantd migrate`.
 #[derive(Debug, Clone, Copy)]
-pub struct MigrationTerms {
-    /// Whether the schema may go where tables of others are.
+pub struct MigrationOptions {
+    /// Whether the schema may be put into a database that has tables of other programs.
     pub into_shared_database: bool,
-    /// How long a statement waits for a lock that another session holds.
+    /// Time for which a statement waits for a lock of another session.
     pub lock_timeout: Duration,
 }
 
-impl Default for MigrationTerms {
+impl Default for MigrationOptions {
     fn default() -> Self {
         Self { into_shared_database: false, lock_timeout: Duration::from_mins(1) }
     }
 }
 
-/// Why migrating stopped. What was applied before it stays applied.
+/// Errors of migrating. Migrations that were applied before the error stay applied.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    /// The database.
+    /// An error of the database.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// A seed file or its directory.
+    /// A seed file, or the directory of seeds, cannot be used.
     #[error("{path}: {reason}")]
     Seed {
-        /// Which.
+        /// The file or the version.
         path: String,
-        /// What is wrong and what to do.
+        /// The fault and the remedy.
         reason: String,
     },
-    /// The database is not empty, and what is in it is not ours.
+    /// The database has tables, and none of grantd's.
     #[error(
-        "{target} holds tables that are not grantd's ({tables}): name another database in database.url, or a schema of its own there (options=-csearch_path%3Dgrantd), or say --into-shared-database"
+        "{target} holds tables that are not grantd's ({tables}): name another database in database.url, or a schema of its own there (options=-csearch_path%3Dgrantd), or use --into-shared-database"
     )]
     Shared {
-        /// Where, without a password.
+        /// The location of the database, without the password.
         target: String,
-        /// The first few of them.
+        /// Names of the first few tables.
         tables: String,
     },
     /// The schema is an unfinished one of a development version.
@@ -85,9 +86,9 @@ pub enum MigrationError {
     /// A migration of the schema failed.
     #[error("schema migration {version} failed: {reason}")]
     Schema {
-        /// Which.
+        /// The file or the version.
         version: i64,
-        /// What the database said.
+        /// The database's message.
         reason: String,
     },
 }
@@ -99,7 +100,7 @@ impl From<SeedFault> for MigrationError {
 }
 
 impl Store {
-    /// How the schema stands.
+    /// Compares the schema with this version.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -116,16 +117,21 @@ impl Store {
         })
     }
 
-    /// Applies the schema, then the seeds of `directory`, on the default terms. Returns what this call applied.
+    /// Applies the schema, then the seeds of `directory`, with the default options. Returns the migrations and seeds
+    /// that this call applied.
     ///
     /// # Errors
     /// [`MigrationError`], naming the file and what to do about it.
-    pub async fn migrate(&self, database: &Database, directory: Option<&Path>) -> Result<Vec<Applied>, MigrationError> {
-        self.migrate_with(database, directory, MigrationTerms::default()).await
+    pub async fn migrate(
+        &self,
+        database: &Database,
+        directory: Option<&Path>,
+    ) -> Result<Vec<MigrationStatus>, MigrationError> {
+        self.migrate_with(database, directory, MigrationOptions::default()).await
     }
 
-    /// Applies the schema, then the seeds of `directory`, and returns what this call applied. Several processes may do it at
-    /// once: one works, the others wait.
+    /// Applies the schema, then the seeds of `directory`. Returns the migrations and seeds that this call applied. When
+    /// several processes migrate at once, one works and the others wait.
     ///
     /// # Errors
     /// [`MigrationError`], naming the file and what to do about it.
@@ -133,22 +139,22 @@ impl Store {
         &self,
         database: &Database,
         directory: Option<&Path>,
-        terms: MigrationTerms,
-    ) -> Result<Vec<Applied>, MigrationError> {
+        options: MigrationOptions,
+    ) -> Result<Vec<MigrationStatus>, MigrationError> {
         if self.pooling() == Pooling::Transaction {
             return Err(StoreError::Schema(format!(
-                "{database} is behind a pooler of transactions, and migrations need one session; name the server itself: `grantd migrate --set database.pooling=session --set database.url=postgres://…`"
+                "{database} is behind a transaction pooler, and migrations need one session; name the server itself: `grantd migrate --set database.pooling=session --set database.url=postgres://…`"
             ))
             .into());
         }
-        // sqlx locks PostgreSQL itself; its lock for SQLite does nothing, so processes meet at a file beside the database.
+        // sqlx locks PostgreSQL itself. Its lock for SQLite does nothing, so processes lock a file beside the database.
         let _one_at_a_time = lock_beside(database).await?;
         let mut session = self.session().await?;
         refuse_old_server(&mut session).await?;
-        let waiting = self.report_waiting(&mut session, terms).await?;
-        let migrated = self.migrate_in(&mut session, database, directory, terms).await;
+        let waiting = self.report_waiting(&mut session, options).await?;
+        let migrated = self.migrate_in(&mut session, database, directory, options).await;
         waiting.abort();
-        // Closing the session gives the lock back.
+        // Closing the session releases the lock.
         session.close().await;
         migrated
     }
@@ -158,11 +164,11 @@ impl Store {
         session: &mut Session,
         database: &Database,
         directory: Option<&Path>,
-        terms: MigrationTerms,
-    ) -> Result<Vec<Applied>, MigrationError> {
+        options: MigrationOptions,
+    ) -> Result<Vec<MigrationStatus>, MigrationError> {
         on!(Session, session, connection => connection.lock().await).map_err(store_error)?;
         self.adopt_development_schema(session, database).await?;
-        if !terms.into_shared_database && applied_in(session, SCHEMA_TABLE).await?.is_empty() {
+        if !options.into_shared_database && applied_versions(session, SCHEMA_TABLE).await?.is_empty() {
             refuse_others_database(session, database).await?;
         }
         let mut schema = Migrator::with_migrations(self.schema_migrations());
@@ -177,16 +183,16 @@ impl Store {
             }
             MigrateError::VersionMismatch(version) => MigrationError::Schema {
                 version,
-                reason: "it was applied in another form; restore the original".into(),
+                reason: "it was changed after it was applied; restore the original".into(),
             },
             other => MigrationError::Store(store_error(other)),
         })?;
-        let mut done = listed("schema", &schema, &applied);
+        let mut done = statuses("schema", &schema, &applied);
         let Some(directory) = directory else { return Ok(done) };
         let seeds = read_seeds(directory)?;
         let names: HashMap<i64, PathBuf> = seeds.iter().map(|seed| (seed.version, seed.path.clone())).collect();
         let mut seeds = Migrator::with_migrations(seeds.into_iter().map(Seed::into_migration).collect());
-        // Seeds that were applied may be taken out of the directory.
+        // Applied seeds may be removed from the directory.
         seeds.set_ignore_missing(true).set_locking(false).dangerous_set_table_name(SEED_TABLE);
         let path = |version| names.get(&version).map_or_else(|| version.to_string(), |path| path.display().to_string());
         let applied = run(&seeds, session).await.map_err(|error| match error {
@@ -200,18 +206,18 @@ impl Store {
             }
             MigrateError::VersionMismatch(version) => MigrationError::Seed {
                 path: path(version),
-                reason: "it was applied and then edited; restore it, and write what has changed into a new seed".into(),
+                reason: "it was edited after it was applied; restore it, and write the changes into a new seed".into(),
             },
             other => MigrationError::Store(store_error(other)),
         })?;
-        done.extend(listed("seed", &seeds, &applied));
+        done.extend(statuses("seed", &seeds, &applied));
         Ok(done)
     }
 
     /// Notes the schema as applied in a database that has the whole schema from the eleven migrations of the development
     /// versions. What they made is what `1_schema.sql` makes.
     async fn adopt_development_schema(&self, session: &mut Session, target: &Database) -> Result<(), MigrationError> {
-        let applied = applied_in(session, SCHEMA_TABLE).await?;
+        let applied = applied_versions(session, SCHEMA_TABLE).await?;
         let migrations = self.schema_migrations();
         let Some(schema) = migrations.first() else { return Ok(()) };
         if is_among(schema, &applied) || !has_table(session, "registry_revision").await? {
@@ -229,8 +235,8 @@ impl Store {
         adopted.map_err(|error| MigrationError::Store(store_error(error)))
     }
 
-    /// Every migration and seed, and whether the database has it. `exists` is false for an embedded database that has no file
-    /// yet; it stays that way.
+    /// Returns every migration and seed, and whether it is applied. `exists` is false for an embedded database without
+    /// a file; none is created.
     ///
     /// # Errors
     /// [`MigrationError`].
@@ -238,16 +244,16 @@ impl Store {
         &self,
         directory: Option<&Path>,
         exists: bool,
-    ) -> Result<Vec<Applied>, MigrationError> {
+    ) -> Result<Vec<MigrationStatus>, MigrationError> {
         let (schema, seeded) = if exists {
             (self.applied(SCHEMA_TABLE).await?, self.applied(SEED_TABLE).await?)
         } else {
             Default::default()
         };
-        let mut status: Vec<Applied> = self
+        let mut status: Vec<MigrationStatus> = self
             .schema_migrations()
             .into_iter()
-            .map(|migration| Applied {
+            .map(|migration| MigrationStatus {
                 kind: "schema",
                 version: migration.version,
                 applied: is_among(&migration, &schema),
@@ -255,7 +261,7 @@ impl Store {
             })
             .collect();
         if let Some(directory) = directory {
-            status.extend(read_seeds(directory)?.into_iter().map(|seed| Applied {
+            status.extend(read_seeds(directory)?.into_iter().map(|seed| MigrationStatus {
                 kind: "seed",
                 version: seed.version,
                 applied: seeded.contains_key(&seed.version),
@@ -268,22 +274,26 @@ impl Store {
     async fn applied(&self, table: &'static str) -> Result<HashMap<i64, String>, StoreError> {
         let session = self.session().await?;
         within(async {
-            // One transaction, so that a pooler of transactions gives it one session.
+            // One transaction, so that a transaction pooler keeps one session.
             let mut transaction = Transaction::begin_reading(session, self.queries.clone()).await?;
             let session = transaction.session();
             refuse_old_server(session).await?;
-            let applied = applied_in(session, table).await?;
+            let applied = applied_versions(session, table).await?;
             transaction.rollback().await?.close().await;
             Ok::<_, StoreError>(applied)
         })
         .await
     }
 
-    /// Lets a session wait, and says for whom while it does.
-    async fn report_waiting(&self, session: &mut Session, terms: MigrationTerms) -> Result<JoinHandle<()>, StoreError> {
+    /// Sets the lock timeout of a session, and starts a task that logs the sessions it waits for.
+    async fn report_waiting(
+        &self,
+        session: &mut Session,
+        options: MigrationOptions,
+    ) -> Result<JoinHandle<()>, StoreError> {
         let mut pid = None;
         if let Session::Postgres(connection) = session {
-            session::be_patient(connection, terms.lock_timeout).await?;
+            session::set_lock_timeout(connection, options.lock_timeout).await?;
             let (own,): (i64,) = sqlx::query_as("select pg_backend_pid()::bigint").fetch_one(connection).await?;
             pid = Some(own);
         }
@@ -311,12 +321,12 @@ impl Store {
         self.schema_files().iter().map(migration).collect()
     }
 
-    /// The texts of the schema, in order.
+    /// The SQL of the schema, in order.
     pub(super) fn schema_sql(&self) -> Vec<&'static str> {
         self.schema_files().iter().map(|(_, _, sql)| *sql).collect()
     }
 
-    /// Number, name and text of each migration.
+    /// Version, name and SQL of each migration.
     fn schema_files(&self) -> [(i64, &'static str, &'static str); 1] {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
@@ -338,7 +348,7 @@ fn is_among(migration: &Migration, applied: &HashMap<i64, String>) -> bool {
     applied.get(&migration.version).is_some_and(|name| *name == migration.description)
 }
 
-/// What the schema and our statements use came with PostgreSQL 13.
+/// Refuses a server before PostgreSQL 13: the schema and the statements need it.
 async fn refuse_old_server(session: &mut Session) -> Result<(), StoreError> {
     if matches!(session, Session::Sqlite(_)) {
         return Ok(());
@@ -355,8 +365,8 @@ fn old_server(number: i64, name: &str) -> Result<(), StoreError> {
     Err(StoreError::Schema(format!("PostgreSQL {name} is too old: grantd needs {} or later", OLDEST_POSTGRES / 10_000)))
 }
 
-/// A database of another program is no place for our tables, and `DATABASE_URL` often names one. Tables that came with an
-/// extension are nobody's.
+/// Refuses a database with tables of another program, which `DATABASE_URL` often names. Tables of extensions do not
+/// count.
 async fn refuse_others_database(session: &mut Session, database: &Database) -> Result<(), MigrationError> {
     let sql = match session {
         Session::Postgres(_) => {
@@ -378,10 +388,10 @@ async fn refuse_others_database(session: &mut Session, database: &Database) -> R
     Err(MigrationError::Shared { target: database.to_string(), tables: tables.join(", ") })
 }
 
-/// `server_version_num` of the oldest PostgreSQL that will do.
+/// `server_version_num` of the oldest supported PostgreSQL.
 const OLDEST_POSTGRES: i64 = 130_000;
 const SCHEMA_TABLE: &str = "_grantd_migrations";
-/// From the beginning of a wait to the first report of it, and from one report to the next.
+/// Time from the start of a wait to its first report, and from one report to the next.
 const REPORT_WAITING: Duration = Duration::from_secs(2);
 const SEED_TABLE: &str = "_grantd_seeds";
 

@@ -1,7 +1,7 @@
-//! The server or the file that connections lead to, and whether it has changed since they were made.
+//! The server or file that connections lead to, and detection of its replacement.
 //!
-//! A failover that cuts no connection leaves the old ones on the former primary. A file that is replaced leaves them on the
-//! deleted one. The first connection that reaches another place ends all older ones.
+//! A failover that cuts no connection leaves old connections on the former primary. A file that is replaced leaves them
+//! on the deleted file. The first connection that reaches another server or file outdates all older ones.
 
 use crate::model::event::Event;
 use std::fs;
@@ -14,29 +14,29 @@ use tokio::sync::Notify;
 
 use super::StoreError;
 
-/// Where connections lead to.
+/// The server or file that connections lead to.
 #[derive(Debug, Default)]
 pub(super) struct Origin {
-    place: Mutex<Place>,
-    /// Told when connections are to be made anew.
+    state: Mutex<OriginState>,
+    /// Notified when connections have to be made anew.
     moved: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct OriginState {
     /// System identifier and timeline of a server, or device and inode of a file.
     identity: Option<String>,
     /// Connections made before this moment are not used again.
     since: Option<Instant>,
-    /// The inodes of SQLite's files beside the database, `-wal` and `-shm`, while it was the one that `identity` names.
+    /// Inodes of the `-wal` and `-shm` files of the SQLite database that `identity` names.
     beside: [Option<u64>; 2],
 }
 
 impl Origin {
-    /// Notes which place a new connection has reached. The first of another place outdates all older ones.
-    pub(super) fn met(&self, identity: &str) {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        match &place.identity {
+    /// Records the server that a new connection has reached. A change outdates all older connections.
+    pub(super) fn note(&self, identity: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.identity {
             Some(known) if known == identity => return,
             Some(former) => {
                 tracing::warn!(
@@ -45,23 +45,23 @@ impl Origin {
                     to = identity,
                     "connections lead to another database server than before; those made before are replaced"
                 );
-                place.since = Some(Instant::now());
+                state.since = Some(Instant::now());
                 self.moved.notify_one();
             }
             None => {}
         }
-        place.identity = Some(identity.to_owned());
+        state.identity = Some(identity.to_owned());
     }
 
-    /// Outdates every connection, since one of them leads to a server that only reads.
-    pub(super) fn doubt(&self) {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
+    /// Outdates every connection, since one of them leads to a read-only server.
+    pub(super) fn outdate_all(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
         self.moved.notify_one();
     }
 
-    /// Whether a connection of this age was made before the last move.
-    pub(super) fn outdates(&self, age: Duration) -> bool {
-        let since = self.place.lock().unwrap_or_else(PoisonError::into_inner).since;
+    /// Whether a connection of this age was made before the last change.
+    pub(super) fn is_outdated(&self, age: Duration) -> bool {
+        let since = self.state.lock().unwrap_or_else(PoisonError::into_inner).since;
         since.is_some_and(|since| since.elapsed() < age)
     }
 
@@ -70,52 +70,53 @@ impl Origin {
         self.moved.notified().await;
     }
 
-    /// Compares an SQLite file with the one that was there at the last look.
+    /// Checks whether an SQLite file is still the one of the last check.
     ///
-    /// SQLite finds its write-ahead log by name: that of the former file would be played into the new one. It is set aside.
+    /// SQLite finds its write-ahead log by name and would replay the former file's log into the new file. The log is
+    /// renamed.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when no file is there.
-    pub(super) fn look(&self, path: &Path) -> Result<(), StoreError> {
+    /// [`StoreError::Missing`] when the file does not exist.
+    pub(super) fn check_file(&self, path: &Path) -> Result<(), StoreError> {
         let found = inode(path).ok_or_else(|| StoreError::Missing(path.to_owned()))?;
         let identity = format!("{}:{}", found.0, found.1);
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let beside = [beside(path, "-wal"), beside(path, "-shm")];
-        if let Some(former) = place.identity.replace(identity.clone()).filter(|former| *former != identity) {
+        if let Some(former) = state.identity.replace(identity.clone()).filter(|former| *former != identity) {
             let [log, shared] = &beside;
             let kept = path.with_added_extension(format!("wal-of-{}", former.replace(':', "-")));
             let is_former =
                 |file: &Path, then: Option<u64>| then.is_some() && inode(file).map(|(_, inode)| inode) == then;
             let mut set_aside = None;
-            if is_former(log, place.beside[0]) {
+            if is_former(log, state.beside[0]) {
                 match fs::rename(log, &kept) {
                     Ok(()) => set_aside = Some(kept.display().to_string()),
                     Err(error) => {
-                        place.identity = Some(former);
+                        state.identity = Some(former);
                         return Err(StoreError::Unavailable(sqlx::Error::Io(error)));
                     }
                 }
             }
-            if is_former(shared, place.beside[1])
+            if is_former(shared, state.beside[1])
                 && let Err(error) = fs::remove_file(shared)
             {
-                tracing::warn!(event = Event::DatabaseMoved.as_str(), path = %shared.display(), reason = %error, "this file belongs to the database that was replaced, and cannot be removed");
+                tracing::warn!(event = Event::DatabaseMoved.as_str(), path = %shared.display(), reason = %error, "this file of the replaced database cannot be removed");
             }
             tracing::warn!(event = Event::DatabaseMoved.as_str(), from = former, to = identity, path = %path.display(), set_aside, "the database file was replaced; everything is read again");
-            place.since = Some(Instant::now());
+            state.since = Some(Instant::now());
             self.moved.notify_one();
         }
-        place.beside = beside.map(|file| inode(&file).map(|(_, inode)| inode));
+        state.beside = beside.map(|file| inode(&file).map(|(_, inode)| inode));
         Ok(())
     }
 }
 
-/// Device and inode of a file.
+/// Returns device and inode of a file.
 fn inode(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// A file that SQLite keeps beside its database.
+/// Returns the path of a file that SQLite keeps beside its database.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
@@ -129,12 +130,12 @@ mod tests {
     #[test]
     fn the_first_connection_to_another_server_outdates_the_older_ones() {
         let origin = Origin::default();
-        origin.met("7/1");
-        origin.met("7/1");
-        assert!(!origin.outdates(Duration::from_mins(1)));
+        origin.note("7/1");
+        origin.note("7/1");
+        assert!(!origin.is_outdated(Duration::from_mins(1)));
         std::thread::sleep(Duration::from_millis(5));
-        origin.met("7/2");
-        assert!(origin.outdates(Duration::from_mins(1)) && !origin.outdates(Duration::ZERO));
+        origin.note("7/2");
+        assert!(origin.is_outdated(Duration::from_mins(1)) && !origin.is_outdated(Duration::ZERO));
     }
 
     #[test]
@@ -143,18 +144,18 @@ mod tests {
         let path = directory.path().join("grantd.db");
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
         let origin = Origin::default();
-        assert!(matches!(origin.look(&path), Err(StoreError::Missing(_))));
+        assert!(matches!(origin.check_file(&path), Err(StoreError::Missing(_))));
         write("grantd.db", "a");
         write("grantd.db-wal", "log of a");
         write("grantd.db-shm", "");
-        origin.look(&path).unwrap();
-        origin.look(&path).unwrap();
-        assert!(!origin.outdates(Duration::from_mins(1)));
+        origin.check_file(&path).unwrap();
+        origin.check_file(&path).unwrap();
+        assert!(!origin.is_outdated(Duration::from_mins(1)));
 
         write("b", "b");
         fs::rename(directory.path().join("b"), &path).unwrap();
-        origin.look(&path).unwrap();
-        assert!(origin.outdates(Duration::from_mins(1)));
+        origin.check_file(&path).unwrap();
+        assert!(origin.is_outdated(Duration::from_mins(1)));
         let names = || {
             let mut names: Vec<String> = fs::read_dir(directory.path())
                 .unwrap()
@@ -169,12 +170,12 @@ mod tests {
 
         // The next one brings its own.
         write("grantd.db-wal", "log of b");
-        origin.look(&path).unwrap();
+        origin.check_file(&path).unwrap();
         write("c", "c");
         write("c-wal", "log of c");
         fs::rename(directory.path().join("c"), &path).unwrap();
         fs::rename(directory.path().join("c-wal"), directory.path().join("grantd.db-wal")).unwrap();
-        origin.look(&path).unwrap();
+        origin.check_file(&path).unwrap();
         assert_eq!(fs::read_to_string(directory.path().join("grantd.db-wal")).unwrap(), "log of c");
     }
 }

@@ -1,13 +1,13 @@
-//! What stands between grantd and PostgreSQL.
+//! Poolers between grantd and PostgreSQL.
 
-/// How connections are shared by a pooler between grantd and the servers (`database.pooling`).
+/// Pooling mode of a pooler between grantd and the servers (`database.pooling`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pooling {
-    /// A session belongs to one connection: there is no pooler, or one that pools sessions.
+    /// Each connection has one session: no pooler, or a session pooler.
     #[default]
     Session,
-    /// Each transaction may reach another session, as with `pool_mode = transaction` of PgBouncer. Nothing that outlives a
-    /// transaction is used: no named statements, no settings of the session, no LISTEN, no advisory locks.
+    /// Each transaction may reach another session, as with `pool_mode = transaction` of PgBouncer. grantd then uses
+    /// nothing that outlives a transaction: no named statements, no session settings, no LISTEN, no advisory locks.
     Transaction,
 }
 

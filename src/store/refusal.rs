@@ -1,38 +1,38 @@
-//! Writes that the database refuses, by the names of its constraints, and those that the store refuses before it.
+//! Refused writes: by the database, named by its constraints, or by the store before the write.
 
 use super::secrets::MAX_IMPORTED;
 
-/// Reasons for which the database refuses a write.
+/// Reasons for which a write is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The client that a row is for does not exist.
+    /// The client does not exist.
     #[error("{NO_SUCH_CLIENT}")]
     NoSuchClient,
-    /// The resource that a row is for does not exist.
+    /// The resource does not exist.
     #[error("{NO_SUCH_RESOURCE}")]
     NoSuchResource,
-    /// Clients still use the resource.
+    /// Clients use the resource.
     #[error("resource {identifier} is used by {}", .clients.join(", "))]
     ResourceInUse {
-        /// The resource.
+        /// The resource's identifier.
         identifier: String,
-        /// Some of the clients that use it.
+        /// Up to ten of the clients that use it.
         clients: Vec<String>,
     },
-    /// The client has as many imported secrets that work as it may have.
-    #[error("client {0} has {MAX_IMPORTED} imported secrets that work already; revoke one first")]
+    /// The client has the maximum number of live imported secrets.
+    #[error("client {0} already has {MAX_IMPORTED} imported secrets that work; revoke one first")]
     TooManyImported(String),
     /// RFC 7591 section 2: "The `jwks_uri` and `jwks` parameters MUST NOT both be present in the same request or
     /// response."
     #[error("a client has keys registered here or a jwks_uri, not both; remove one before you set the other")]
     KeysOrJwksUri,
     /// RFC 8705 section 2.1.2: a client "MUST use exactly one of the below metadata parameters".
-    #[error("a client is known by exactly one name in its certificate; remove the one it has first")]
+    #[error("a client has exactly one name registered for its certificate; remove the present one first")]
     SecondCertificateName,
-    /// New settings lead to another database than the one in use.
-    #[error("it names another host or database, which takes a restart")]
+    /// New credentials name another database than the one in use.
+    #[error("it names another host or database; restart grantd to change those")]
     OtherDatabase,
-    /// The write was a trial, and is taken back.
+    /// The write was a trial of `grantd doctor`, and is rolled back.
     #[error("a trial, taken back")]
     Trial,
     /// Another constraint, by its name, which says what to write instead.
@@ -41,7 +41,7 @@ pub enum Refusal {
 }
 
 impl From<String> for Refusal {
-    /// The refusal behind the name of a constraint. Both dialects have the same names.
+    /// Maps the name of a constraint to a refusal. Both dialects use the same names.
     fn from(constraint: String) -> Self {
         match constraint.as_str() {
             NO_SUCH_CLIENT => Self::NoSuchClient,

@@ -1,4 +1,4 @@
-//! Protected resources at rest.
+//! Stored protected resources.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::model::resource::Resource;
 use crate::model::time::{Span, UnixTime};
 
 row!(
-    /// A resource.
+    /// Row of a resource.
     ResourceRow of "resource" by "order by c.identifier" {
         identifier: String,
         scope: String,
@@ -23,7 +23,7 @@ row!(
     }
 );
 row!(
-    /// A client that may introspect the tokens of a resource.
+    /// Row of a client that may introspect the tokens of a resource.
     IntrospectorRow of "resource_introspector" by "order by c.identifier, c.client_id" { identifier: String, client_id: String }
 );
 
@@ -31,7 +31,7 @@ impl Store {
     /// Adds a resource.
     ///
     /// # Errors
-    /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint says no.
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint refuses it.
     pub async fn create_resource(&self, resource: &Resource, now: UnixTime) -> Result<(), StoreError> {
         let identifier = resource.identifier.as_str();
         transaction!(self, |tx| {
@@ -44,10 +44,10 @@ impl Store {
         })
     }
 
-    /// Writes back a resource. `Ok(false)` when there is none of that identifier.
+    /// Updates a resource. `Ok(false)` when the resource does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when a constraint says no.
+    /// [`StoreError::Refused`] when a constraint refuses it.
     pub async fn update_resource(&self, resource: &Resource) -> Result<bool, StoreError> {
         transaction!(self, |tx| {
             let sql = "update resource set scope = $2, alg = $3, token_ttl = $4, token_typ = $5 where identifier = $1";
@@ -61,7 +61,7 @@ impl Store {
         })
     }
 
-    /// All resources, by identifier; one that cannot be understood is an error of its own.
+    /// Returns all resources by identifier. A resource that cannot be read is an error of its own.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -71,10 +71,10 @@ impl Store {
         Ok(assemble_resources(rows, introspectors))
     }
 
-    /// Deletes a resource that no client uses. `Ok(false)` when there is none of that identifier.
+    /// Deletes a resource that no client uses. `Ok(false)` when the resource does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] naming the clients that still use it.
+    /// [`StoreError::Refused`] with the clients that use it.
     pub async fn delete_resource(&self, identifier: &str) -> Result<bool, StoreError> {
         let sql = "select client_id from client_resource where identifier = $1 order by client_id limit 10";
         let users: Vec<(String,)> = self.fetch(sql, &args![identifier]).await?;
@@ -90,7 +90,7 @@ impl Store {
     }
 }
 
-/// The values of a resource's row, without its `created_at`.
+/// Returns the values of a resource's row, without `created_at`.
 fn columns(resource: &Resource) -> [Value; 5] {
     args![
         resource.identifier.as_str(),
@@ -109,7 +109,7 @@ async fn add_introspectors(tx: &mut Transaction, resource: &Resource) -> Result<
     Ok(())
 }
 
-/// Rows to resources; one that cannot be understood is an error of its own.
+/// Assembles resources from rows. A resource that cannot be read is an error of its own.
 pub(super) fn assemble_resources(
     rows: Vec<ResourceRow>,
     introspectors: Vec<IntrospectorRow>,

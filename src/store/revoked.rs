@@ -1,4 +1,4 @@
-//! Revoked tokens at rest: single ones, and the moments before which all count for nothing.
+//! Stored revocations: single tokens, and cut-offs.
 
 use super::spent::{BATCH, REST};
 use super::statement::args;
@@ -9,10 +9,10 @@ use crate::model::token_id::TokenId;
 pub(super) type RevokedRow = (String, i64);
 
 impl Store {
-    /// Notes that a token is revoked, for as long as it would have lived.
+    /// Records the revocation of a token until its expiry.
     ///
     /// # Errors
-    /// [`StoreError`]: the token must be taken to be live.
+    /// [`StoreError`]; the token is then not revoked.
     pub async fn revoke_token(
         &self,
         jti: &TokenId,
@@ -35,7 +35,7 @@ impl Store {
         Ok(!rows.is_empty())
     }
 
-    /// The moment until which the tokens of all clients are revoked.
+    /// Returns the cut-off of the tokens of all clients.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -44,11 +44,11 @@ impl Store {
         Ok(rows.first().map(|(at,)| UnixTime(*at)))
     }
 
-    /// Takes away the rows of tokens that had ended before `ended`, and of clients whose last token had, a small batch at a
-    /// time and with rests, so that no request waits for it. Returns how many there were.
+    /// Deletes the rows of tokens that expired before `ended`, and of deleted clients whose last token has expired.
+    /// Works in small batches with pauses, so that no request waits for it. Returns the number of deleted rows.
     ///
     /// # Errors
-    /// [`StoreError`]; what was taken away before it stays away.
+    /// [`StoreError`]; rows that were deleted before the error stay deleted.
     pub async fn sweep_revoked_tokens(&self, ended: UnixTime) -> Result<u64, StoreError> {
         let tokens = "delete from revoked_token
                       where jti in (select jti from revoked_token where expires_at < $1 order by expires_at limit 500)";
@@ -68,8 +68,8 @@ impl Store {
         Ok(swept)
     }
 
-    /// Revokes what a client was issued until `at`. It never takes back an earlier call. `Ok(false)` when there is no
-    /// such client.
+    /// Revokes the tokens that a client was issued until `at`. The cut-off never moves back. `Ok(false)` when the
+    /// client does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -79,7 +79,7 @@ impl Store {
         Ok(self.execute(sql, &args![client_id, at]).await? > 0)
     }
 
-    /// Revokes what all clients were issued until `at`. It never takes back an earlier call.
+    /// Revokes the tokens that all clients were issued until `at`. The cut-off never moves back.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -92,5 +92,5 @@ impl Store {
     }
 }
 
-/// No token lives longer, in seconds.
+/// Longest lifetime of a token, in seconds.
 const LONGEST_TTL: i64 = 86400;

@@ -1,7 +1,7 @@
-//! Rows with names: the struct lists the columns, and the statement that reads them takes the list from it.
+//! Row structs: the struct lists the columns, and the statement that reads them is made from the list.
 
-/// Defines the row of a table with the order in which rows are read. Its columns are read by their position, which is that of
-/// the fields, since looking names up takes a tenth of the time in which a large registry is loaded.
+/// Defines the row struct of a table, with the order in which rows are read. Columns are read by position, since
+/// looking up names takes a tenth of the time of a large load.
 macro_rules! row {
     ($(#[$meta:meta])* $name:ident of $table:literal by $order:literal { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }) => {
         $(#[$meta])*
@@ -12,7 +12,7 @@ macro_rules! row {
         }
 
         impl $name {
-            /// A statement that reads the rows, from a table called `c`, with text before it and behind it.
+            /// Returns the statement that reads the rows from the table, named `c`, with SQL before and after it.
             pub(super) fn select(before: &str, behind: &str) -> sqlx::AssertSqlSafe<String> {
                 const COLUMNS: &str = concat!("c.", stringify!($first) $(, ", c.", stringify!($column))*);
                 sqlx::AssertSqlSafe(format!("select {COLUMNS} from {before}{} c {behind} {}", $table, $order))

@@ -1,37 +1,37 @@
-//! Tables, columns and rules of an embedded database, for the reference.
+//! Description of the tables, for the reference.
 
 use super::{Store, StoreError};
 
-/// A table.
+/// Table of the schema.
 #[derive(Debug)]
 pub struct Table {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its columns, in their order.
+    /// The columns, in their order.
     pub columns: Vec<Column>,
-    /// The rules that the database enforces: names of constraints, messages of triggers.
+    /// Rules that the database enforces: names of constraints and messages of triggers.
     pub refusals: Vec<String>,
 }
 
-/// A column.
+/// Column of a table.
 #[derive(Debug)]
 pub struct Column {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its type.
+    /// The type.
     pub kind: String,
-    /// Whether it refuses null.
+    /// Whether the column is `not null` or a part of the primary key.
     pub required: bool,
-    /// Its default, as SQL.
+    /// The default, as SQL.
     pub default: Option<String>,
 }
 
 impl Store {
-    /// The tables of an embedded database, without those of its own bookkeeping.
+    /// Returns the tables of an embedded database, without those of the migrations.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn described_tables(&self) -> Result<Vec<Table>, StoreError> {
+    pub async fn describe_tables(&self) -> Result<Vec<Table>, StoreError> {
         let names: Vec<(String, String)> = self
             .fetch(
                 "select name, sql || coalesce((select group_concat(sql, '') from sqlite_schema of where of.type = 'trigger' and of.tbl_name = t.name), '')
@@ -60,9 +60,9 @@ impl Store {
     }
 }
 
-/// `constraint "…"` and `raise(abort, '…')`.
+/// Finds the names in `constraint "…"` and the messages in `raise(abort, '…')`.
 fn refusals(sql: &str) -> Vec<String> {
-    // A quotation mark inside a name is doubled.
+    // A quotation mark in a name is doubled.
     let sql = sql.replace("\"\"", "\u{1}");
     let quoted = |after: &str, quote: char| {
         let found = sql.split(after).skip(1).filter_map(|rest| Some(rest.split(quote).next()?.replace('\u{1}', "\"")));

@@ -1,25 +1,25 @@
-//! Client secrets at rest.
+//! Stored client secrets.
 
 use super::statement::{Value, args};
 use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::secret::SecretHash;
-use crate::model::credential::Origin;
+use crate::model::credential::SecretOrigin;
 use crate::model::time::UnixTime;
 
-/// A secret to be stored.
+/// Secret to be stored.
 #[derive(Debug)]
 pub struct NewSecret {
-    /// Its id.
+    /// The secret's id.
     pub secret_id: String,
-    /// Its hash.
+    /// The hash.
     pub hash: SecretHash,
-    /// Where it comes from.
-    pub origin: Origin,
-    /// What it is called.
+    /// The origin.
+    pub origin: SecretOrigin,
+    /// The label.
     pub label: String,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: UnixTime,
-    /// When it ends.
+    /// Expiry.
     pub expires_at: Option<UnixTime>,
 }
 
@@ -38,54 +38,55 @@ impl NewSecret {
         ]
     }
 
-    /// Whether it was chosen elsewhere, as a column has it.
+    /// The value of the column `imported`: 1 for a secret that was chosen elsewhere.
     pub(crate) fn imported(&self) -> i64 {
-        i64::from(self.origin == Origin::Imported)
+        i64::from(self.origin == SecretOrigin::Imported)
     }
 
-    /// The key that tagged it, as a column has it.
+    /// The value of the column `tag_key`.
     pub(crate) fn tag_key(&self) -> Option<String> {
         match self.origin {
-            Origin::Tagged(kid) => Some(kid.to_string()),
-            Origin::Named | Origin::Imported => None,
+            SecretOrigin::Tagged(kid) => Some(kid.to_string()),
+            SecretOrigin::Untagged | SecretOrigin::Imported => None,
         }
     }
 }
 
-/// A secret as administrators see it: everything but the secret and its hash.
+/// Stored secret as administrators see it: everything but the secret and its hash.
 #[derive(Debug, serde::Serialize)]
 pub struct SecretSummary {
-    /// Whose it is.
+    /// The client.
     pub client_id: String,
-    /// Its id.
+    /// The secret's id.
     pub secret_id: String,
-    /// What it is called.
+    /// The label.
     pub label: String,
-    /// Chosen elsewhere.
+    /// Whether it was chosen elsewhere.
     pub imported: bool,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: UnixTime,
-    /// When it ends.
+    /// Expiry.
     pub expires_at: Option<UnixTime>,
-    /// When it was revoked.
+    /// Time of revocation.
     pub revoked_at: Option<UnixTime>,
-    /// When it last authenticated its client, to within half a minute.
+    /// Last successful authentication, to within half a minute.
     pub last_used_at: Option<UnixTime>,
 }
 
 impl Store {
-    /// Adds a secret to a client. An imported one is refused as the third that works, since each has to be tried.
+    /// Adds a secret to a client. A third live imported secret is refused, since every imported secret has to be tried.
     ///
     /// # Errors
-    /// [`StoreError::Taken`], and [`StoreError::Refused`] when there is no such client, or too many were imported.
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when the client does not exist or has too many imported
+    /// secrets.
     pub async fn add_secret(&self, client_id: &str, secret: &NewSecret) -> Result<(), StoreError> {
         transaction!(self, |tx| {
-            // Other imports wait until this one is decided.
+            // Serialises concurrent imports.
             tx.take_turn().await?;
             let sql = "select count(*) from client_secret where client_id = $1 and imported = 1 and revoked_at is null
                        and (expires_at is null or expires_at > $2)";
             let imported = tx.count(sql, &args![client_id, secret.created_at]).await?;
-            if secret.origin == Origin::Imported && imported >= MAX_IMPORTED {
+            if secret.origin == SecretOrigin::Imported && imported >= MAX_IMPORTED {
                 return Err(StoreError::Refused(Refusal::TooManyImported(client_id.to_owned())));
             }
             let added = tx.execute(INSERT_SECRET, &secret.values(client_id)).await;
@@ -93,7 +94,7 @@ impl Store {
         })
     }
 
-    /// Revokes one secret of a client. `Ok(false)` when the client has none of that id. Revoking twice keeps the first time.
+    /// Revokes a secret. `Ok(false)` when the client has no secret of that id. Revoking again keeps the first time.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -103,8 +104,8 @@ impl Store {
         Ok(self.execute(sql, &args![client_id, secret_id, now]).await? > 0)
     }
 
-    /// Revokes one secret of a client, unless it was used or made after `unused_since`: one statement, so that a use that is
-    /// written down meanwhile is not overlooked. `Ok(false)` when nothing was revoked.
+    /// Revokes a secret unless it was used or made after `unused_since`. One statement, so that a use that is recorded
+    /// concurrently is not missed. `Ok(false)` when nothing was revoked.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -121,8 +122,8 @@ impl Store {
         Ok(self.execute(sql, &args![client_id, secret_id, unused_since, now]).await? > 0)
     }
 
-    /// Lets the secrets of a client that work, except `kept`, expire at `at` or when they would anyway. Returns how many now
-    /// expire at `at`.
+    /// Makes the client's live secrets, except `kept`, expire at `at` unless they expire earlier. Returns the number of
+    /// secrets that now expire at `at`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -132,7 +133,7 @@ impl Store {
         self.execute(sql, &args![client_id, kept, at]).await
     }
 
-    /// Deletes a client's secrets of one label.
+    /// Deletes the client's secrets that have a label.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -141,7 +142,7 @@ impl Store {
         self.execute(sql, &args![client_id, label]).await.map(drop)
     }
 
-    /// Replaces a hash by one of the same secret with other parameters, unless it has changed meanwhile.
+    /// Replaces a secret's hash by one with other parameters, unless the hash has changed meanwhile.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -150,7 +151,7 @@ impl Store {
         self.execute(sql, &args![secret_id, old.to_string(), new.to_string()]).await.map(drop)
     }
 
-    /// The secrets of one client, or of all, oldest first.
+    /// Returns the secrets of one client, or of all clients, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -187,9 +188,9 @@ impl Store {
     }
 }
 
-/// Each imported secret has to be tried, so their number bounds what a wrong guess costs.
+/// Maximum number of live imported secrets of a client. Each has to be tried, so this bounds the cost of a wrong guess.
 pub const MAX_IMPORTED: i64 = 2;
 
-/// Adds a [`NewSecret`] to a client; [`NewSecret::values`] are its values.
+/// Inserts a [`NewSecret`], with [`NewSecret::values`].
 pub(super) const INSERT_SECRET: &str = "insert into client_secret
     (secret_id, client_id, hash, label, imported, tag_key, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8)";

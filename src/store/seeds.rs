@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 use sqlx::migrate::{Migration, MigrationType};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
-/// A seed that cannot be read.
+/// Error of a seed file or of the directory.
 #[derive(Debug)]
 pub(super) struct SeedFault {
     /// The file or directory.
     pub(super) path: String,
-    /// What is wrong and what to do.
+    /// The fault and the remedy.
     pub(super) reason: String,
 }
 
-/// A seed that has been read.
+/// Seed file that has been read.
 pub(super) struct Seed {
-    /// The number before the underscore.
+    /// Version: the number before the underscore of the file name.
     pub(super) version: i64,
-    /// The name behind it.
+    /// Name: the part after the underscore.
     pub(super) name: String,
-    /// Where it stands.
+    /// Path of the file.
     pub(super) path: PathBuf,
     sql: String,
 }
 
 impl Seed {
-    /// The seed as sqlx applies it.
+    /// Turns the seed into a migration of sqlx.
     pub(super) fn into_migration(self) -> Migration {
         Migration::new(
             self.version,
@@ -39,7 +39,7 @@ impl Seed {
     }
 }
 
-/// Reads `<number>_<name>.sql`, all of them: a file that would be passed over in silence is an error.
+/// Reads all files `<number>_<name>.sql`. A file with another name is an error and is not skipped silently.
 pub(super) fn read_seeds(directory: &Path) -> Result<Vec<Seed>, SeedFault> {
     let fault = |path: &Path, reason: String| SeedFault { path: path.display().to_string(), reason };
     let entries =
@@ -58,10 +58,7 @@ pub(super) fn read_seeds(directory: &Path) -> Result<Vec<Seed>, SeedFault> {
             return Err(fault(&path, "a seed is named <number>_<name>.sql, such as 0010_billing.sql".into()));
         };
         if let Some(twin) = seeds.iter().find(|seed| seed.version == version) {
-            return Err(fault(
-                &path,
-                format!("has the same number as {}; give it the next free one", twin.path.display()),
-            ));
+            return Err(fault(&path, format!("has the same number as {}; give it another one", twin.path.display())));
         }
         let sql = fs::read_to_string(&path).map_err(|error| fault(&path, error.to_string()))?;
         seeds.push(Seed { version, name, path, sql });

@@ -1,4 +1,4 @@
-//! The PostgreSQL servers of a URL, tried in turn until one takes writes.
+//! The PostgreSQL servers of a URL, tried in turn until one accepts writes.
 
 use crate::model::event::Event;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,19 +13,19 @@ use super::pooling::Pooling;
 use super::session::within;
 use super::{DEADLINE, Pool, Refusal, Store, StoreError, session};
 
-/// The servers that hold a database, as `database.url` names them.
+/// Servers of a database, as `database.url` names them.
 #[derive(Debug, Clone)]
 pub struct Servers {
     /// The server that is tried first.
     pub first: PgConnectOptions,
-    /// The other ones, in order.
+    /// The other servers, in order.
     pub others: Vec<PgConnectOptions>,
-    /// Whether a server that only reads is refused (`target_session_attrs` of `read-write` or `primary`). Otherwise it is
-    /// used while no server takes writes.
+    /// Whether a read-only server is refused (`target_session_attrs` of `read-write` or `primary`). Otherwise it is
+    /// used while no server accepts writes.
     pub writable_only: bool,
-    /// The time that connecting to one server may take, when the URL says less than the deadline.
+    /// Time limit for connecting to one server, when the URL sets one.
     pub connect_timeout: Option<Duration>,
-    /// What stands between grantd and the servers.
+    /// The kind of pooler between grantd and the servers.
     pub pooling: Pooling,
 }
 
@@ -36,12 +36,12 @@ impl From<PgConnectOptions> for Servers {
 }
 
 impl Servers {
-    /// All of them, in the order in which they are tried.
+    /// Returns all servers, in the order in which they are tried.
     pub fn all(&self) -> impl Iterator<Item = &PgConnectOptions> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// Where the data is, as operators know it: no password.
+    /// Returns the location for messages, without the password.
     pub(super) fn places(&self) -> String {
         let name = self.first.get_database().unwrap_or_else(|| self.first.get_username());
         let place = |options: &PgConnectOptions| {
@@ -54,7 +54,7 @@ impl Servers {
         format!("postgres://{}/{name}", self.all().map(place).collect::<Vec<_>>().join(","))
     }
 
-    /// What tells a database from another: its name, and where its servers are.
+    /// Returns the name of the database and the addresses of its servers, which identify it.
     fn addresses(&self) -> Vec<(String, u16, Option<std::path::PathBuf>, Option<String>)> {
         let place = |options: &PgConnectOptions| {
             let (host, database) = (options.get_host().to_owned(), options.get_database().map(str::to_owned));
@@ -64,9 +64,9 @@ impl Servers {
     }
 }
 
-/// The servers, and which of them answered last.
+/// Chooses the server to connect to: the one that answered last, or the next that accepts writes.
 #[derive(Debug)]
-pub(super) struct Reached {
+pub(super) struct ServerSelection {
     servers: RwLock<Servers>,
     /// Position of the server that answered last.
     current: AtomicUsize,
@@ -74,7 +74,7 @@ pub(super) struct Reached {
     pub(super) pooling: Pooling,
 }
 
-impl Reached {
+impl ServerSelection {
     pub(super) fn new(servers: &Servers, origin: Arc<Origin>) -> Self {
         let pooling = servers.pooling;
         Self { servers: RwLock::new(servers.clone()), current: AtomicUsize::new(0), origin, pooling }
@@ -84,16 +84,16 @@ impl Reached {
         self.servers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes a new connection ready for use. Returns whether its server only reads.
+    /// Prepares a new connection. Returns whether its server is read-only.
     pub(super) async fn prepare(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let about = session::prepare(connection, self.pooling).await?;
-        if let Some(lineage) = about.lineage {
-            self.origin.met(&lineage);
+        let info = session::prepare(connection, self.pooling).await?;
+        if let Some(lineage) = info.lineage {
+            self.origin.note(&lineage);
         }
-        Ok(about.read_only)
+        Ok(info.read_only)
     }
 
-    /// Connects to the server that answered last, or to the next one that takes writes, and points the pool there.
+    /// Connects to the server that answered last, or to the next one that accepts writes, and points the pool there.
     pub(super) async fn connect(&self, pool: &PgPool) -> Result<PgConnection, StoreError> {
         let servers = self.servers();
         let count = servers.others.len() + 1;
@@ -103,13 +103,13 @@ impl Reached {
         let (mut standby, mut faults) = (None, Vec::new());
         let all: Vec<&PgConnectOptions> = servers.all().collect();
         for (position, options) in all.iter().enumerate().cycle().skip(first).take(count) {
-            let options = ours(options);
-            let reaching = async {
+            let options = with_defaults(options);
+            let connecting = async {
                 let mut connection = options.connect().await?;
                 let read_only = self.prepare(&mut connection).await?;
                 Ok::<_, sqlx::Error>((connection, read_only))
             };
-            let fault = match tokio::time::timeout(patience, reaching).await {
+            let fault = match tokio::time::timeout(patience, connecting).await {
                 Ok(Ok((connection, read_only))) => {
                     if !read_only || (count == 1 && !servers.writable_only) {
                         self.settle(position, options, pool);
@@ -129,7 +129,7 @@ impl Reached {
             self.settle(position, options, pool);
             return Ok(connection);
         }
-        Err(joined(faults))
+        Err(merged(faults))
     }
 
     fn settle(&self, position: usize, options: PgConnectOptions, pool: &PgPool) {
@@ -138,13 +138,13 @@ impl Reached {
                 event = Event::DatabaseServer.as_str(),
                 host = options.get_host(),
                 port = options.get_port(),
-                "using this server from now on"
+                "connected to another server of database.url, which is used from now on"
             );
             pool.set_connect_options(options);
         }
     }
 
-    /// Uses the credentials of `servers` from now on, once the database has taken them.
+    /// Uses the credentials of `servers` from now on, once the database has accepted them.
     pub(super) async fn replace(&self, servers: &Servers, pool: &PgPool) -> Result<(), StoreError> {
         if self.servers().addresses() != servers.addresses() {
             return Err(StoreError::Refused(Refusal::OtherDatabase));
@@ -156,36 +156,36 @@ impl Reached {
         *self.servers.write().unwrap_or_else(PoisonError::into_inner) = servers.clone();
         self.current.store(position, Ordering::Relaxed);
         if let Some(options) = servers.all().nth(position) {
-            pool.set_connect_options(ours(options));
+            pool.set_connect_options(with_defaults(options));
         }
         Ok(())
     }
 }
 
 impl Store {
-    /// Connects as `servers` say from now on, once the database has taken them. Only credentials may change: another
-    /// database would be another registry.
+    /// Uses the credentials of `servers` for new connections, once the database has accepted them. Only credentials may
+    /// change: another database would be another registry.
     ///
     /// # Errors
-    /// [`StoreError`]; what is in use stays in use.
+    /// [`StoreError`]; the former credentials then stay in use.
     pub async fn connect_as(&self, servers: &Servers) -> Result<(), StoreError> {
-        let Pool::Postgres(pool, reached) = &self.pool else { return Ok(()) };
-        within(reached.replace(servers, pool)).await
+        let Pool::Postgres(pool, selection) = &self.pool else { return Ok(()) };
+        within(selection.replace(servers, pool)).await
     }
 }
 
-/// Options as every connection has them.
-pub(super) fn ours(options: &PgConnectOptions) -> PgConnectOptions {
+/// Adds the options that every connection of grantd has.
+pub(super) fn with_defaults(options: &PgConnectOptions) -> PgConnectOptions {
     let name = options.get_application_name().unwrap_or("grantd");
     options.clone().application_name(name).disable_statement_logging()
 }
 
-/// Takes a connection from the pool for good, where the database gives no further one: the change feed and transactions
-/// come before what is read and spent on the pool.
-pub(super) async fn given_up(pool: &PgPool, error: StoreError) -> Result<PgConnection, StoreError> {
-    for _ in 0..GIVING_UP {
+/// Takes a connection out of the pool for good when the database refuses further ones. The change feed and transactions
+/// come before the statements that run on the pool.
+pub(super) async fn take_from_pool(pool: &PgPool, error: StoreError) -> Result<PgConnection, StoreError> {
+    for _ in 0..TAKE_ATTEMPTS {
         if let Some(connection) = pool.try_acquire() {
-            tracing::warn!(event = Event::DatabaseScarce.as_str(), reason = %error, "the database gives no further connection; the pool gave one up");
+            tracing::warn!(event = Event::DatabaseScarce.as_str(), reason = %error, "the database refuses further connections; one was taken from the pool");
             return Ok(connection.detach());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -193,8 +193,9 @@ pub(super) async fn given_up(pool: &PgPool, error: StoreError) -> Result<PgConne
     Err(error)
 }
 
-/// One fault for all servers: a wrong password or name before an outage, since only the operator can mend it.
-fn joined(mut faults: Vec<(String, StoreError)>) -> StoreError {
+/// Merges the errors of all servers into one. A wrong password or name comes before an outage, since only the operator
+/// can correct it.
+fn merged(mut faults: Vec<(String, StoreError)>) -> StoreError {
     if faults.len() == 1
         && let Some((_, fault)) = faults.pop()
     {
@@ -216,5 +217,5 @@ fn joined(mut faults: Vec<(String, StoreError)>) -> StoreError {
     StoreError::Unavailable(sqlx::Error::Io(std::io::Error::other(faults.join("; "))))
 }
 
-/// How often, 5 ms apart, the pool is asked for a connection that rests.
-const GIVING_UP: u32 = 200;
+/// Number of attempts, 5 ms apart, to take an idle connection from the pool.
+const TAKE_ATTEMPTS: u32 = 200;

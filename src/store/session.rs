@@ -1,4 +1,4 @@
-//! Connections of our own, transactions on them, and what every session of ours asks of the database.
+//! Connections outside the pool, transactions on them, and the settings that every session needs.
 
 use crate::model::event::Event;
 use std::future::Future;
@@ -13,12 +13,12 @@ use super::pooling::Pooling;
 use super::statement::{Value, query, query_as};
 use super::{DEADLINE, StoreError, on};
 
-/// A row that both databases can return.
+/// Row that both databases can return.
 pub(crate) trait Row: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
 impl<R> Row for R where R: for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, SqliteRow> + Send + Unpin {}
 
-/// A connection of its own for more than one statement. No pool ever sees it: when something goes wrong halfway, it is
-/// closed, and no later borrower inherits an open transaction. It lives for a few statements, so none of them gets a name.
+/// Connection outside the pool, for several statements. When something fails halfway it is closed, so no later user
+/// inherits an open transaction. It lives for a few statements, so none of them gets a name.
 #[derive(Debug)]
 pub(crate) enum Session {
     Postgres(PgConnection),
@@ -45,12 +45,12 @@ impl Session {
         Ok(counts.first().map_or(0, |(count,)| *count))
     }
 
-    /// Runs statements that take no values and return nothing.
+    /// Runs statements without values and results.
     async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         on!(Session, self, connection => connection.execute(sqlx::raw_sql(sql)).await.map(drop))
     }
 
-    /// Says goodbye, so that the server need not notice by itself. Nothing depends on it.
+    /// Closes the connection in order, so that the server notices at once. Nothing depends on it.
     pub(crate) async fn close(self) {
         let closed = within(async { on!(Session, self, connection => connection.close().await) }).await;
         if let Err(error) = closed {
@@ -59,7 +59,7 @@ impl Session {
     }
 }
 
-/// A transaction that writes. Dropped without [`commit`](Self::commit), it takes its connection along.
+/// Transaction. Dropping it without [`commit`](Self::commit) closes its connection.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     session: Session,
@@ -67,7 +67,7 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// Begins on a fresh session. SQLite takes its write lock at once, since upgrading later can fail.
+    /// Begins a transaction that writes. SQLite takes its write lock at once, since upgrading a lock later can fail.
     pub(super) async fn begin(mut session: Session, pooling: Pooling, queries: Counter) -> Result<Self, StoreError> {
         let sql = match (&session, pooling) {
             (Session::Postgres(_), Pooling::Session) => "begin isolation level read committed",
@@ -78,7 +78,7 @@ impl Transaction {
         Ok(Self { session, queries })
     }
 
-    /// Begins on a fresh session, to read as of one moment.
+    /// Begins a transaction that reads a snapshot of one moment.
     pub(super) async fn begin_reading(mut session: Session, queries: Counter) -> Result<Self, StoreError> {
         let sql = match session {
             Session::Postgres(_) => BEGIN_READING,
@@ -94,58 +94,59 @@ impl Transaction {
         Ok(self.session.fetch(sql, values).await?)
     }
 
-    /// Runs a statement and returns the number of rows that it touched.
+    /// Runs a statement and returns the number of rows that it changed.
     pub(crate) async fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
         self.queries.inc();
         Ok(self.session.execute(sql, values).await?)
     }
 
-    /// Returns the count that a `select count(*)` finds.
+    /// Runs a `select count(*)` and returns the count.
     pub(crate) async fn count(&mut self, sql: &'static str, values: &[Value]) -> Result<i64, StoreError> {
         self.queries.inc();
         Ok(self.session.count(sql, values).await?)
     }
 
-    /// Makes every other transaction that takes this turn, and every change of the registry, wait until this one ends.
+    /// Takes the row lock of the revision: every other transaction that takes it, and every change of the registry,
+    /// waits until this one ends.
     pub(crate) async fn take_turn(&mut self) -> Result<(), StoreError> {
         self.execute("update registry_revision set revision = revision", &[]).await.map(drop)
     }
 
-    /// The session, for statements that only read.
+    /// Returns the session, for statements that only read.
     pub(super) fn session(&mut self) -> &mut Session {
         &mut self.session
     }
 
-    /// Makes what was written last, and gives the session back.
+    /// Commits, and returns the session.
     pub(super) async fn commit(mut self) -> Result<Session, StoreError> {
         self.session.run("commit").await?;
         Ok(self.session)
     }
 
-    /// Undoes what was written, and gives the session back.
+    /// Rolls back, and returns the session.
     pub(super) async fn rollback(mut self) -> Result<Session, StoreError> {
         self.session.run("rollback").await?;
         Ok(self.session)
     }
 }
 
-/// What a new PostgreSQL session leads to.
+/// Properties of the server behind a new PostgreSQL session.
 #[derive(Debug)]
-pub(super) struct About {
+pub(super) struct ServerInfo {
     /// Whether the server refuses writes.
     pub(super) read_only: bool,
-    /// System identifier and timeline. Databases that only speak PostgreSQL's protocol have none, and behind a pooler of
-    /// transactions it says nothing of the next statement.
+    /// System identifier and timeline. `None` for databases that only speak PostgreSQL's protocol, and behind a
+    /// transaction pooler, where the next statement may reach another server.
     pub(super) lineage: Option<String>,
 }
 
-/// Asks of a new PostgreSQL session what ours need, whatever role, database or server are set to.
+/// Applies the settings that grantd needs to a new PostgreSQL session, whatever the role, database or server sets.
 ///
-/// - `row_security = off`: a policy that would hide rows becomes an error; an empty registry would refuse every client.
-/// - `read committed`: each statement of ours decides by itself, or locks what it decides on.
-/// - Timeouts below our own deadline: the error says what the database waited for, and no lock outlives its owner.
+/// - `row_security = off`: a policy that would hide rows becomes an error. An empty registry would refuse every client.
+/// - `read committed`: each statement decides by itself, or locks the rows that it decides on.
+/// - Timeouts below grantd's deadline: the error names the lock, and no lock outlives its owner.
 /// - `synchronous_commit`: a single-use id is on disk before it counts.
-pub(super) async fn prepare(connection: &mut PgConnection, pooling: Pooling) -> Result<About, sqlx::Error> {
+pub(super) async fn prepare(connection: &mut PgConnection, pooling: Pooling) -> Result<ServerInfo, sqlx::Error> {
     if pooling == Pooling::Session {
         sqlx::raw_sql(
             "set statement_timeout = '5s';
@@ -163,20 +164,20 @@ pub(super) async fn prepare(connection: &mut PgConnection, pooling: Pooling) -> 
     let read_only = sqlx::raw_sql("select current_setting('transaction_read_only') = 'on'");
     let read_only = read_only.fetch_one(&mut *connection).await?.try_get(0)?;
     let lineage = if pooling == Pooling::Session { lineage(connection).await? } else { None };
-    Ok(About { read_only, lineage })
+    Ok(ServerInfo { read_only, lineage })
 }
 
-/// The same settings for one transaction, where the next one may reach another session.
+/// The same settings for one transaction, behind a transaction pooler.
 pub(super) const BEGIN_PREPARED: &str = "begin isolation level read committed;
      set local statement_timeout = '5s'; set local row_security = off; set local lock_timeout = '2s';
      set local idle_in_transaction_session_timeout = '10s';
      select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'";
 
-/// The same for a transaction that reads as of one moment.
+/// The same settings for a transaction that reads a snapshot of one moment.
 const BEGIN_READING: &str = "begin isolation level repeatable read read only;
      set local statement_timeout = '5s'; set local row_security = off; set local lock_timeout = '2s'";
 
-/// System identifier and timeline. Each failover begins another timeline, each `initdb` another system.
+/// Reads system identifier and timeline. Each failover begins a new timeline, each `initdb` a new system.
 async fn lineage(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
     let asked = sqlx::raw_sql(
         "select system_identifier::text || '/' || case when pg_is_in_recovery() then 'standby'
@@ -185,7 +186,7 @@ async fn lineage(connection: &mut PgConnection) -> Result<Option<String>, sqlx::
     );
     match asked.fetch_one(connection).await {
         Ok(row) => Ok(Some(row.try_get(0)?)),
-        // Databases that speak PostgreSQL's protocol and are something else, and servers that keep it to their own roles.
+        // Other databases with PostgreSQL's protocol, and servers that restrict the function to their own roles.
         Err(sqlx::Error::Database(error)) => {
             tracing::debug!(event = Event::DatabaseNoLineage.as_str(), reason = %error);
             Ok(None)
@@ -194,8 +195,8 @@ async fn lineage(connection: &mut PgConnection) -> Result<Option<String>, sqlx::
     }
 }
 
-/// Lets the statements of a session take as long as they need, and wait for a lock as long as `patience`.
-pub(super) async fn be_patient(connection: &mut PgConnection, patience: Duration) -> Result<(), sqlx::Error> {
+/// Removes the statement timeout of a session, and sets its lock timeout.
+pub(super) async fn set_lock_timeout(connection: &mut PgConnection, patience: Duration) -> Result<(), sqlx::Error> {
     let milliseconds = patience.as_millis();
     let sql = format!(
         "set lock_timeout = {milliseconds}; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0"
@@ -203,15 +204,15 @@ pub(super) async fn be_patient(connection: &mut PgConnection, patience: Duration
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
 }
 
-/// Whether a connection that has rested is still there; with an error the pool makes another.
-pub(super) async fn is_there(connection: &mut PgConnection, rested: Duration) -> Result<bool, sqlx::Error> {
-    if rested >= RESTED {
+/// Tests a connection that was idle; with an error the pool makes another.
+pub(super) async fn is_alive(connection: &mut PgConnection, rested: Duration) -> Result<bool, sqlx::Error> {
+    if rested >= PING_AFTER_IDLE {
         connection.ping().await?;
     }
     Ok(true)
 }
 
-/// Runs one exchange with the database under the deadline.
+/// Runs an exchange with the database within the deadline.
 pub(crate) async fn within<T, E: Into<StoreError>>(
     exchange: impl Future<Output = Result<T, E>>,
 ) -> Result<T, StoreError> {
@@ -221,5 +222,5 @@ pub(crate) async fn within<T, E: Into<StoreError>>(
     }
 }
 
-/// After so long a connection may have been lost without our noticing.
-const RESTED: Duration = Duration::from_millis(100);
+/// Idle time after which a connection is tested before its next use.
+const PING_AFTER_IDLE: Duration = Duration::from_millis(100);

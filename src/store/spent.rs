@@ -1,4 +1,4 @@
-//! What may be used once, and for how long it is remembered that it was. [`spending`](super::spending) writes it down.
+//! Single-use ids: the `jti` of client assertions and DPoP proofs. [`spend_queue`](super::spend_queue) records them.
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use super::statement::args;
 use super::{Store, StoreError};
 use crate::model::time::UnixTime;
 
-/// A use of something that may be used once.
+/// Single-use id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Use {
-    /// What is used.
-    pub kind: UseKind,
-    /// Whose it is: a client for an assertion, the thumbprint of a key for a proof.
+pub struct SingleUseId {
+    /// The kind of JWT.
+    pub kind: SingleUseKind,
+    /// Owner: the client of an assertion, the key thumbprint of a proof.
     pub owner: String,
-    /// SHA-256 of its `jti`.
+    /// SHA-256 of the `jti`.
     pub jti: [u8; 32],
-    /// From when on nobody would take it anyway, by any clock.
+    /// Time after which no replica accepts the JWT, by any clock; the id is then forgotten.
     pub expires_at: UnixTime,
 }
 
-/// The kind of a single-use id. The same `jti` of another kind or owner is another id.
+/// Kind of JWT with a single-use id. Ids of different kinds or owners are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum UseKind {
+pub enum SingleUseKind {
     /// A client assertion (RFC 7523 section 3).
     Assertion,
     /// A DPoP proof (RFC 9449 section 11.1).
     DpopProof,
 }
 
-impl UseKind {
+impl SingleUseKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Assertion => "assertion",
@@ -37,25 +37,25 @@ impl UseKind {
     }
 }
 
-/// What came of spending.
+/// Result of recording single-use ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spent {
-    /// All of it for the first time.
+pub enum ReplayCheck {
+    /// All ids are new.
     New,
-    /// This was spent before.
-    Before(UseKind),
+    /// An id of this kind was used before.
+    Replayed(SingleUseKind),
 }
 
 impl Store {
-    /// Forgets what had expired before `now` by the database's clock, a small batch at a time with a rest after each: requests spend on the same
-    /// disk, and their commits would wait for what a long row of batches writes. Returns how much.
+    /// Deletes ids that expired before `now` by the database's clock. Works in small batches with pauses, since the
+    /// commits of requests wait for the same disk. Returns the number of deleted rows.
     ///
     /// # Errors
-    /// [`StoreError`]; what was forgotten before it stays forgotten.
+    /// [`StoreError`]; rows that were deleted before the error stay deleted.
     pub async fn sweep_spent(&self, now: UnixTime) -> Result<u64, StoreError> {
         let sql = "delete from spent_jti where (kind, owner, jti) in
                    (select kind, owner, jti from spent_jti where expires_at < $1 order by expires_at limit 500)";
-        self.spending.forget(now);
+        self.spend_queue.forget(now);
         let mut swept = 0;
         loop {
             let rows = self.execute(sql, &args![now]).await?;
@@ -70,5 +70,5 @@ impl Store {
 
 /// Rows that one statement of a sweep deletes.
 pub(super) const BATCH: u64 = 500;
-/// From one batch to the next. Nine thousand rows a second are twice what a replica spends on one processor.
+/// Pause between two batches. This deletes nine thousand rows a second, twice what a replica records on one processor.
 pub(super) const REST: Duration = Duration::from_millis(50);

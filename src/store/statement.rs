@@ -1,11 +1,11 @@
-//! Statements: text that is true on both databases, and the values bound to it.
+//! Statements: SQL text that both databases accept, and the values bound to it.
 
 use sqlx::query::{Query, QueryAs};
 use sqlx::{Arguments as _, Database, Encode, Error, FromRow, IntoArguments, SqlSafeStr, Type};
 
 use crate::model::time::{Span, UnixTime};
 
-/// A value that crosses the border: text, an integer or bytes, or null in place of one.
+/// Value of a statement or row: text, an integer or bytes; text and integers may be null.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     Text(Option<String>),
@@ -13,7 +13,7 @@ pub(crate) enum Value {
     Bytes(Vec<u8>),
 }
 
-/// The values of a statement, in order: `args![client_id, now]`.
+/// Makes the values of a statement, in order: `args![client_id, now]`.
 macro_rules! args {
     ($($value:expr),* $(,)?) => {
         [$($crate::store::statement::Value::from($value)),*]
@@ -88,7 +88,7 @@ impl From<&[u8]> for Value {
     }
 }
 
-/// The values as the database `DB` takes them.
+/// Encodes values for the database `DB`.
 fn arguments<DB: Database>(values: &[Value]) -> Result<DB::Arguments, Error>
 where
     for<'v> Option<String>: Encode<'v, DB> + Type<DB>,
@@ -107,7 +107,7 @@ where
     Ok(arguments)
 }
 
-/// Text and values as a query.
+/// Makes a statement from text and values.
 pub(super) fn query<DB: Database>(
     sql: impl SqlSafeStr,
     values: &[Value],
@@ -121,7 +121,7 @@ where
     Ok(sqlx::query_with(sql, arguments::<DB>(values)?))
 }
 
-/// Text and values as a query whose rows are wanted.
+/// Makes a query from text and values.
 pub(super) fn query_as<DB: Database, R>(
     sql: impl SqlSafeStr,
     values: &[Value],
@@ -136,7 +136,7 @@ where
     Ok(sqlx::query_as_with(sql, arguments::<DB>(values)?))
 }
 
-/// `($1, $2), ($3, $4)`: placeholders for `rows` rows of `columns` values each.
+/// Returns placeholders for `rows` rows of `columns` values: `($1, $2), ($3, $4)`.
 pub(super) fn placeholders(rows: usize, columns: usize) -> String {
     let row = |row: usize| {
         let numbers: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();

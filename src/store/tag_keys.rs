@@ -1,4 +1,4 @@
-//! Keys that tag client secrets, at rest, sealed.
+//! Stored tag keys, sealed.
 
 use super::rows::row;
 use super::statement::args;
@@ -7,19 +7,19 @@ use crate::crypto::seal::SealingKey;
 use crate::crypto::secret_tag::TagKey;
 use crate::model::time::UnixTime;
 
-/// A tag key as the database has it.
+/// Stored tag key, sealed.
 #[derive(Debug, Clone)]
 pub struct SealedTagKey {
-    /// Its name.
+    /// The key's id.
     pub kid: String,
-    /// Its bytes, sealed.
+    /// The bytes of the key, sealed.
     pub sealed: Vec<u8>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: UnixTime,
 }
 
 row!(
-    /// A tag key.
+    /// Row of a tag key.
     TagKeyRow of "secret_tag_key" by "order by c.created_at desc, c.kid" { kid: String, sealed: Vec<u8>, created_at: i64 }
 );
 
@@ -31,10 +31,10 @@ impl From<TagKeyRow> for SealedTagKey {
 }
 
 impl SealedTagKey {
-    /// Makes a key, sealed for its row.
+    /// Generates a key, sealed for its row.
     ///
     /// # Errors
-    /// [`StoreError::Malformed`] when it cannot be made or sealed.
+    /// [`StoreError::Malformed`] when generating or sealing fails.
     pub fn generate(under: &SealingKey, now: UnixTime) -> Result<Self, StoreError> {
         let (key, bytes) = TagKey::generate().map_err(|error| malformed("new", &error))?;
         let kid = key.kid().to_string();
@@ -42,7 +42,7 @@ impl SealedTagKey {
         Ok(Self { kid, sealed, created_at: now })
     }
 
-    /// Opens the key and checks that it is the one its row says.
+    /// Opens the key, and checks that it has the id of its row.
     ///
     /// # Errors
     /// [`StoreError::Malformed`] with the exact reason.
@@ -55,7 +55,7 @@ impl SealedTagKey {
 }
 
 impl Store {
-    /// All tag keys, sealed, the newest first.
+    /// Returns all tag keys, sealed, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -64,14 +64,14 @@ impl Store {
         Ok(rows.into_iter().map(SealedTagKey::from).collect())
     }
 
-    /// Adds a tag key; with `first`, only when there is none yet, so that replicas that start together make one and not
-    /// three. `Ok(false)` when another was faster.
+    /// Adds a tag key. With `first`, only when there is none yet, so that replicas that start together make one key and
+    /// not three. `Ok(false)` when another replica was faster.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn add_tag_key(&self, key: &SealedTagKey, first: bool) -> Result<bool, StoreError> {
         transaction!(self, |tx| {
-            // The others wait until this is decided.
+            // Serialises concurrent first keys.
             tx.take_turn().await?;
             let wanted = !first || tx.count("select count(*) from secret_tag_key", &[]).await? == 0;
             if wanted {
@@ -82,7 +82,7 @@ impl Store {
         })
     }
 
-    /// Removes a tag key. `Ok(false)` when there is none of that name.
+    /// Removes a tag key. `Ok(false)` when it does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -92,7 +92,7 @@ impl Store {
     }
 }
 
-/// Binds sealed bytes to their row, so that they open in no other.
+/// Returns the context that binds sealed bytes to their row.
 fn context(kid: &str) -> String {
     format!("secret_tag_key/{kid}")
 }

@@ -1,4 +1,4 @@
-//! Which events are logged: `RUST_LOG`, read strictly, since a misspelt level would silence everything.
+//! Log filter: `RUST_LOG`, read strictly, since a misspelt level would silence the log.
 
 use std::ffi::OsStr;
 
@@ -7,7 +7,7 @@ use tracing_subscriber::filter::Directive;
 
 use crate::config::ConfigError;
 
-/// The events to log.
+/// Filter of the events to log.
 #[derive(Debug)]
 pub struct Filter {
     pub(super) events: EnvFilter,
@@ -16,10 +16,10 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads `RUST_LOG`; unset or empty, `level` holds.
+    /// Reads `RUST_LOG`. When it is unset or empty, `level` applies.
     ///
     /// # Errors
-    /// When it is malformed, names a level or a target that does not exist, or passes grantd over.
+    /// When `RUST_LOG` is malformed, names an unknown level or target, or does not cover grantd.
     pub fn from_environment(level: &str) -> Result<Self, ConfigError> {
         Self::parse(std::env::var_os("RUST_LOG").as_deref(), level)
     }
@@ -31,7 +31,7 @@ impl Filter {
             Some(Some(text)) => text,
             Some(None) => return Err(wrong("its value is not UTF-8".into())),
         };
-        // What the whole process logs, and what grantd does.
+        // Whether the log is off: for all crates, and for grantd.
         let (mut all, mut own) = (None, None);
         for directive in chosen.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
             let (target, level) = match directive.split_once('=') {
@@ -79,7 +79,7 @@ fn is_level(text: &str) -> bool {
 
 const LEVELS: &str = "error, warn, info, debug or trace";
 
-/// The crates whose events can be asked for.
+/// Crates that `RUST_LOG` may name.
 const LOGGING: [&str; 14] = [
     "grantd",
     "axum",

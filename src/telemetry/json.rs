@@ -1,4 +1,4 @@
-//! Events as JSON, one object a line. One is written for every token, so they are written without a detour through values.
+//! Events as JSON, one object per line. Every token writes one, so events are written without an intermediate value.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
@@ -13,7 +13,7 @@ use super::lines::Lines;
 use super::printable::{is_printable, json_escape};
 use crate::model::time::UnixTime;
 
-/// The layer that writes them.
+/// Layer that writes events as JSON.
 #[derive(Debug)]
 pub struct Json(pub Lines);
 
@@ -22,7 +22,7 @@ impl<S: Subscriber> Layer<S> for Json {
         thread_local! {
             static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
         }
-        // Taken, not borrowed: writing a field may be an event itself.
+        // Taken, not borrowed, since writing a field may log an event itself.
         let mut line = Object(LINE.take());
         line.0.clear();
         line.0.extend_from_slice(b"{\"timestamp\":\"");
@@ -37,11 +37,11 @@ impl<S: Subscriber> Layer<S> for Json {
     }
 }
 
-/// A JSON object that lacks its last brace.
+/// JSON object without its closing brace.
 struct Object(Vec<u8>);
 
 impl Object {
-    /// RFC 3339 in UTC to the microsecond.
+    /// Writes the time as RFC 3339 in UTC with microseconds.
     fn timestamp(&mut self) {
         thread_local! {
             static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
@@ -65,7 +65,7 @@ impl Object {
 
     fn name(&mut self, field: &Field) {
         self.0.extend_from_slice(b",\"");
-        // Names are ours.
+        // Field names come from this crate, so they need no escapes.
         self.0.extend_from_slice(field.name().as_bytes());
         self.0.extend_from_slice(b"\":");
     }
@@ -113,8 +113,8 @@ impl Visit for Object {
     }
 }
 
-/// Writes what may stand between quotes in JSON (RFC 8259 section 7), and nothing that a terminal or a reader of lines could
-/// take for something else.
+/// Writes text between the quotes of a JSON string (RFC 8259 section 7), with escapes for everything that a terminal or
+/// a line reader could misinterpret.
 impl fmt::Write for Object {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\') {

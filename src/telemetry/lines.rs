@@ -1,7 +1,8 @@
-//! Log lines on their way out: gathered in memory, written by a thread of their own in whole batches.
+//! Output of log lines: buffered in memory, and written in batches by a thread.
 //!
-//! A request appends to a buffer and goes on. A reader that has stalled costs lines, which are counted, and never a token.
-//! Lines that cannot be written (a full disk, a pipe without a reader) are counted too, and later ones are tried again.
+//! A request appends to the buffer and continues. When the reader of the log stalls, lines are dropped and counted, and
+//! tokens are still issued. Lines that cannot be written (full disk, pipe without a reader) are counted too, and later
+//! lines are tried again.
 
 use crate::model::event::Event;
 use std::io::{self, Write};
@@ -12,11 +13,11 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Where lines are put.
+/// Buffer of log lines.
 #[derive(Debug, Clone)]
 pub struct Lines(Arc<Shared>);
 
-/// The thread that writes them. Dropping it writes what is left.
+/// Thread that writes the lines. Dropping it writes the rest.
 #[derive(Debug)]
 pub struct Writer {
     lines: Lines,
@@ -25,13 +26,13 @@ pub struct Writer {
 
 #[derive(Debug, Default)]
 struct Shared {
-    gathered: Mutex<Gathered>,
+    buffer: Mutex<Buffer>,
     changed: Condvar,
     dropped: Counter,
 }
 
 #[derive(Debug, Default)]
-struct Gathered {
+struct Buffer {
     bytes: Vec<u8>,
     closed: bool,
 }
@@ -40,7 +41,7 @@ impl Lines {
     /// Starts a thread that writes to `out`.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the thread cannot be started.
     pub fn to(out: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
         let lines = Self(Arc::default());
         let shared = Arc::clone(&lines.0);
@@ -48,22 +49,22 @@ impl Lines {
         Ok((lines.clone(), Writer { lines, thread: Some(thread) }))
     }
 
-    /// Appends whole lines, or drops and counts them when too many are waiting.
+    /// Appends whole lines, or drops and counts them when the buffer is full.
     pub fn put(&self, lines: &[u8]) {
-        let mut gathered = self.0.lock();
-        if gathered.bytes.len() + lines.len() > MOST_WAITING {
+        let mut buffer = self.0.lock();
+        if buffer.bytes.len() + lines.len() > MOST_WAITING {
             self.0.dropped.inc_by(count(lines));
             return;
         }
-        let first = gathered.bytes.is_empty();
-        gathered.bytes.extend_from_slice(lines);
-        drop(gathered);
+        let first = buffer.bytes.is_empty();
+        buffer.bytes.extend_from_slice(lines);
+        drop(buffer);
         if first {
             self.0.changed.notify_one();
         }
     }
 
-    /// How many were lost, for `grantd_log_lines_dropped_total`.
+    /// The number of lost lines, for `grantd_log_lines_dropped_total`.
     #[must_use]
     pub fn dropped(&self) -> &Counter {
         &self.0.dropped
@@ -73,15 +74,15 @@ impl Lines {
 impl Shared {
     fn write_to(&self, mut out: impl Write) {
         let mut batch = Vec::new();
-        let mut lost = Lost::default();
+        let mut lost = LostLines::default();
         loop {
-            let mut gathered = self.lock();
-            while gathered.bytes.is_empty() && !gathered.closed {
-                gathered = self.changed.wait(gathered).unwrap_or_else(PoisonError::into_inner);
+            let mut buffer = self.lock();
+            while buffer.bytes.is_empty() && !buffer.closed {
+                buffer = self.changed.wait(buffer).unwrap_or_else(PoisonError::into_inner);
             }
-            std::mem::swap(&mut batch, &mut gathered.bytes);
-            let closed = gathered.closed;
-            drop(gathered);
+            std::mem::swap(&mut batch, &mut buffer.bytes);
+            let closed = buffer.closed;
+            drop(buffer);
             let written = self.write(&mut out, &batch, lost.cut);
             if let Some(missing) = batch.get(written.bytes..).filter(|missing| !missing.is_empty()) {
                 self.dropped.inc_by(count(missing));
@@ -96,63 +97,63 @@ impl Shared {
                 return;
             }
             if written.bytes == batch.len() && lost.lines > 0 {
-                let Lost { lines, reason, .. } = std::mem::take(&mut lost);
+                let LostLines { lines, reason, .. } = std::mem::take(&mut lost);
                 tracing::warn!(
                     event = Event::LogLost.as_str(),
                     lines,
                     reason,
-                    "log lines were lost; they can be written again"
+                    "log lines were lost; lines can be written again"
                 );
             }
             batch.clear();
-            batch.shrink_to(KEPT);
-            // What comes in the meantime goes out together: a busy server wakes this thread a hundred times a second, not
-            // once for each token.
-            let gathered = self.lock();
-            drop(self.changed.wait_timeout_while(gathered, TOGETHER, |gathered| !gathered.closed));
+            batch.shrink_to(KEPT_BYTES);
+            // Lines that arrive meanwhile are written together: a busy server wakes this thread a hundred times a
+            // second, not once for each token.
+            let buffer = self.lock();
+            drop(self.changed.wait_timeout_while(buffer, FLUSH_INTERVAL, |buffer| !buffer.closed));
         }
     }
 
-    /// Writes as much of `lines` as can be written, after the end of a line that was cut off.
-    fn write(&self, out: &mut impl Write, lines: &[u8], cut: bool) -> Written {
+    /// Writes as much of `lines` as possible, after ending a line that was cut off.
+    fn write(&self, out: &mut impl Write, lines: &[u8], cut: bool) -> WriteOutcome {
         let mut bytes = 0;
         let mut end_line = cut;
         while let Some(rest) = lines.get(bytes..).filter(|rest| !rest.is_empty()) {
             match out.write(if end_line { b"\n" } else { rest }) {
-                Ok(0) => return Written { bytes, cut: end_line, fault: Some(io::ErrorKind::WriteZero.into()) },
+                Ok(0) => return WriteOutcome { bytes, cut: end_line, fault: Some(io::ErrorKind::WriteZero.into()) },
                 Ok(_) if end_line => end_line = false,
                 Ok(written) => bytes += written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another process has made the pipe non-blocking. Its reader has stalled, which is no reason to give up.
+                // Another process has made the pipe non-blocking, and its reader has stalled. Writing is tried again.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.lock().closed => {
-                    thread::sleep(TOGETHER);
+                    thread::sleep(FLUSH_INTERVAL);
                 }
-                Err(error) => return Written { bytes, cut: end_line, fault: Some(error) },
+                Err(error) => return WriteOutcome { bytes, cut: end_line, fault: Some(error) },
             }
         }
-        // What a buffer holds back is written with the next lines or lost with the process.
-        Written { bytes, cut: end_line, fault: out.flush().err() }
+        // Lines that stay in a buffer of `out` are written with the next ones, or lost with the process.
+        WriteOutcome { bytes, cut: end_line, fault: out.flush().err() }
     }
 
-    /// A poisoned lock still guards whole lines.
-    fn lock(&self) -> MutexGuard<'_, Gathered> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A poisoned lock is used on: the buffer always holds whole lines.
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What became of lines.
-struct Written {
+/// Result of writing lines.
+struct WriteOutcome {
     bytes: usize,
     /// Whether the line before them still lacks its end.
     cut: bool,
     fault: Option<io::Error>,
 }
 
-/// Lines that could not be written since the last that were.
+/// Lines lost since the last successful write.
 #[derive(Default)]
-struct Lost {
+struct LostLines {
     lines: u64,
-    /// Whether the last line that was written lacks its end.
+    /// Whether the last written line lacks its end.
     cut: bool,
     reason: Option<String>,
 }
@@ -165,7 +166,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.lines.0.lock().closed = true;
         self.lines.0.changed.notify_all();
-        // A reader that has stalled for good must not keep the process from ending.
+        // A stalled reader must not keep the process from ending.
         let Some(thread) = self.thread.take() else { return };
         for _ in 0..100 {
             if thread.is_finished() {
@@ -184,7 +185,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// The text format writes each of its lines in one call.
+/// The text format writes each line in one call.
 impl Write for Lines {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         self.put(lines);
@@ -196,11 +197,11 @@ impl Write for Lines {
     }
 }
 
-/// Some sixty thousand lines.
+/// Maximum size of the buffer, in bytes: some sixty thousand lines.
 const MOST_WAITING: usize = 32 << 20;
-/// A buffer that a burst has blown up is given back.
-const KEPT: usize = 1 << 20;
-const TOGETHER: Duration = Duration::from_millis(10);
+/// Capacity that the buffer keeps after a burst.
+const KEPT_BYTES: usize = 1 << 20;
+const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {

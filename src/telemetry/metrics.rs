@@ -8,10 +8,10 @@ use prometheus_client::encoding::text::{encode, encode_registry};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Metric as Registered, Registry};
+use prometheus_client::registry::{Metric as MetricValue, Registry};
 
 use super::Logging;
-use super::process::Process;
+use super::process::ProcessCollector;
 use crate::http::log::Counts;
 use crate::model::event::Event;
 use crate::protocol::AuthorizationServer;
@@ -19,7 +19,7 @@ use crate::store::Store;
 
 macro_rules! metrics {
     ($($name:literal $suffix:literal $labels:literal $variant:ident $help:literal)+) => {
-        /// A metric, without those of the process.
+        /// Metric of grantd, apart from the metrics of the process.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Metric { $(#[doc = $help] $variant),+ }
 
@@ -92,32 +92,33 @@ metrics! {
         "The running program; always 1"
 }
 
-/// Adds a metric to a registry, with its name and its help.
-fn register(registry: &mut Registry, metric: Metric, value: impl Registered) {
+/// Registers a metric with its name and help.
+fn register(registry: &mut Registry, metric: Metric, value: impl MetricValue) {
     registry.register(metric.name(), metric.help(), value);
 }
 
-/// Says in how many seconds the next credential of each kind ends; less than zero for those that have ended.
-pub type Ends = Box<dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync>;
+/// Function that returns, for each kind of credential, the seconds until the next one expires; negative after its
+/// expiry.
+pub type TimeToExpiry = Box<dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync>;
 
 /// Label of `grantd_credential_expires_seconds`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
+struct KindLabel {
     kind: &'static str,
 }
 
-/// A function that writes all metrics in the text format of OpenMetrics.
+/// Returns a function that writes all metrics in the text format of OpenMetrics.
 #[must_use]
 pub fn exposition(
     logging: &Logging,
     server: &Arc<AuthorizationServer>,
     store: &Store,
     counts: &Counts,
-    ends: Ends,
+    time_to_expiry: TimeToExpiry,
 ) -> Arc<dyn Fn() -> String + Send + Sync> {
     let mut registry = Registry::with_prefix("grantd");
     let (age, clients, broken): (Gauge<f64, AtomicU64>, Gauge, Gauge) = Default::default();
-    let expires: Family<Kind, Gauge> = Family::default();
+    let expires: Family<KindLabel, Gauge> = Family::default();
     register(&mut registry, Metric::TokenRequests, counts.token_requests.clone());
     register(&mut registry, Metric::TokenRequestSeconds, counts.token_seconds.clone());
     register(&mut registry, Metric::BasicReading, counts.basic_readings.clone());
@@ -138,12 +139,12 @@ pub fn exposition(
         [("version", env!("CARGO_PKG_VERSION")), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
     register(&mut registry, Metric::Build, Info::new(built.to_vec()));
     let mut of_process = Registry::default();
-    of_process.register_collector(Box::new(Process));
+    of_process.register_collector(Box::new(ProcessCollector));
     let server = Arc::clone(server);
     Arc::new(move || {
         expires.clear();
-        for (kind, seconds) in ends() {
-            expires.get_or_create(&Kind { kind }).set(seconds);
+        for (kind, seconds) in time_to_expiry() {
+            expires.get_or_create(&KindLabel { kind }).set(seconds);
         }
         age.set(server.registry.age().map_or(-1.0, |age| age.as_secs_f64()));
         skew.set(
@@ -153,7 +154,7 @@ pub fn exposition(
         );
         let snapshot = server.registry.snapshot();
         clients.set(i64::try_from(snapshot.client_count()).unwrap_or(i64::MAX));
-        broken.set(i64::try_from(snapshot.broken().len()).unwrap_or(i64::MAX));
+        broken.set(i64::try_from(snapshot.malformed().len()).unwrap_or(i64::MAX));
         let mut text = String::new();
         if encode_registry(&mut text, &registry).and_then(|()| encode(&mut text, &of_process)).is_err() {
             tracing::error!(event = Event::Internal.as_str(), reason = "metrics", "the metrics could not be written");
@@ -162,7 +163,7 @@ pub fn exposition(
     })
 }
 
-/// Registers what concerns the database. Returns the gauge of the clocks' distance, which is set when metrics are read.
+/// Registers the metrics of the database. Returns the gauge of the clock skew, which is set when metrics are read.
 fn register_database(registry: &mut Registry, server: &AuthorizationServer, store: &Store) -> Gauge<f64, AtomicU64> {
     register(registry, Metric::DatabaseQueries, store.queries.clone());
     let skew: Gauge<f64, AtomicU64> = Gauge::default();

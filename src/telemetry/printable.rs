@@ -1,7 +1,7 @@
-//! Escapes text for terminals and log readers: anything that is not plainly visible text is written as an escape.
+//! Escapes text for terminals and log readers: characters that are not visible are written as escapes.
 //!
-//! Strings of strangers reach every output: a `kid` of a token, a label, the name in a certificate. Control characters drive
-//! a terminal, direction marks and zero-width characters make a text look like another one (Unicode TR 36).
+//! Text from outside reaches every output: a `kid` of a token, a label, a name in a certificate. Control characters
+//! control a terminal; direction marks and zero-width characters make a text look like another (Unicode TR 36).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,8 @@ use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
-/// Whether `character` may be written as it is: it is visible, or a space, and changes nothing around it.
+/// Whether `character` is written without an escape: a space or a visible character that does not change those around
+/// it.
 #[must_use]
 pub fn is_printable(character: char) -> bool {
     match character {
@@ -32,15 +33,15 @@ pub fn is_printable(character: char) -> bool {
     }
 }
 
-/// `text` on one line: each character that is not [printable](is_printable) is escaped, line ends among them.
+/// Returns `text` on one line: every character that is not [printable](is_printable) is escaped, also line ends.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_printable)
 }
 
-/// `text` as the lines it has: each character that is not [printable](is_printable) is escaped, except line feeds.
+/// Returns `text` with its line feeds: every other character that is not [printable](is_printable) is escaped.
 ///
-/// Only for texts whose line feeds are our own; values that come from elsewhere go through [`one_line`] first.
+/// Only for text whose line feeds are grantd's own. Values from outside go through [`one_line`] first.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| character == '\n' || is_printable(character))
@@ -61,7 +62,7 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Writes `character` as the escape of a JSON string, `\u` and four hexadecimal digits (RFC 8259 section 7).
+/// Writes `character` as a JSON escape, `\u` and four hexadecimal digits (RFC 8259 section 7).
 pub fn json_escape(character: char, out: &mut Vec<u8>) {
     for unit in character.encode_utf16(&mut [0; 2]) {
         out.extend_from_slice(b"\\u");
@@ -72,20 +73,21 @@ pub fn json_escape(character: char, out: &mut Vec<u8>) {
     }
 }
 
-/// `value` as one line of JSON in which every character is [printable](is_printable); it reads back as the same value.
+/// Serialises `value` as one line of JSON in which every character is [printable](is_printable). It reads back as the
+/// same value.
 ///
 /// # Errors
-/// Those of the value's own serialization.
+/// The errors of the value's serialisation.
 pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let mut out = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut out, Printable))?;
+    value.serialize(&mut Serializer::with_formatter(&mut out, PrintableFormatter))?;
     String::from_utf8(out).map_err(serde::ser::Error::custom)
 }
 
-/// The compact form of JSON, with more escapes.
-struct Printable;
+/// Compact JSON formatter with more escapes.
+struct PrintableFormatter;
 
-impl Formatter for Printable {
+impl Formatter for PrintableFormatter {
     fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         if fragment.chars().all(is_printable) {
             return CompactFormatter.write_string_fragment(writer, fragment);
@@ -102,7 +104,7 @@ impl Formatter for Printable {
     }
 }
 
-/// The fields of an event in the text format of the log, escaped.
+/// Returns the formatter of an event's fields in the text format of the log, with escapes.
 #[must_use]
 pub fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {

@@ -1,4 +1,5 @@
-//! Metrics of the process, by the names that every Prometheus client library has for them. From `/proc`, so on Linux alone.
+//! Metrics of the process, by the names of the Prometheus client libraries. They are read from `/proc`, so on Linux
+//! only.
 
 use std::fs;
 
@@ -10,11 +11,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Reads the metrics anew whenever they are asked for. What cannot be read is left out.
+/// Collector that reads the metrics at each scrape. A metric that cannot be read is left out.
 #[derive(Debug)]
-pub(super) struct Process;
+pub(super) struct ProcessCollector;
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let mut number = |name: &str, help: &str, value: Option<f64>, metric_type: MetricType| {
             let Some(value) = value else { return Ok(()) };
@@ -38,7 +39,7 @@ fn cpu_seconds() -> f64 {
     number(time.tv_sec) + number(time.tv_nsec) / 1e9
 }
 
-/// `VmRSS:     1234 kB`.
+/// Reads the line `VmRSS:     1234 kB`.
 fn resident_bytes() -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let kibibytes: i64 =
@@ -46,7 +47,7 @@ fn resident_bytes() -> Option<f64> {
     Some(number(kibibytes) * 1024.0)
 }
 
-/// All but the one by which the directory is read.
+/// Counts the open descriptors, without the one that reads the directory.
 fn open_descriptors() -> Option<f64> {
     let open = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
     i64::try_from(open).ok().map(number)
@@ -56,10 +57,10 @@ fn most_descriptors() -> Option<f64> {
     getrlimit(Resource::Nofile).current.and_then(|most| i64::try_from(most).ok()).map(number)
 }
 
-/// The boot of the machine, and the ticks from there.
+/// Start of the process: boot time of the machine plus clock ticks.
 fn started_at() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program is in parentheses and may hold anything. Of what follows, the start is the twentieth.
+    // The program name is in parentheses and may contain anything. The start time is the twentieth field after it.
     let ticks: i64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
     let of_machine = fs::read_to_string("/proc/stat").ok()?;
     let booted: i64 = of_machine.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()?;

@@ -1,6 +1,7 @@
-//! Fetches key sets from the hosts of clients: https to an address that was looked at first, one answer, within bounds.
+//! Fetches JWK Sets from hosts of clients: over https, from a checked address, one response within bounds.
 //!
-//! A client's registration chooses the host, so an address is checked before the server connects to it (SSRF).
+//! The registration of a client decides which host grantd connects to, so this is where server-side request forgery is
+//! prevented.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,16 +24,16 @@ use tokio_rustls::TlsConnector;
 use crate::model::jwks_uri::JwksUri;
 use crate::state::client_jwks::Fetch;
 
-/// What of a network that is not the public one may be connected to.
+/// Host or network outside the public internet that may be connected to (`clients.jwks_uri_allow`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Allowed {
-    /// A host by its name, wherever it is.
+pub enum AllowedTarget {
+    /// A host by its name, at any address.
     Host(Box<str>),
-    /// Addresses, whatever they are called.
+    /// Addresses, whatever the name of the host.
     Net(IpNet),
 }
 
-impl Allowed {
+impl AllowedTarget {
     /// Reads an address, a network or a host name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -47,39 +48,39 @@ impl Allowed {
     }
 }
 
-/// Fetches, several at once.
+/// Fetches JWK Sets concurrently.
 #[derive(Clone)]
 pub struct Fetcher {
     tls: Arc<ArcSwap<ClientConfig>>,
-    allowed: Arc<[Allowed]>,
+    allowed: Arc<[AllowedTarget]>,
 }
 
 impl Fetcher {
-    /// A fetcher that trusts the CAs of the public web and `further` ones.
+    /// Makes a fetcher that trusts the CAs of the public web and the `further` ones.
     ///
     /// # Errors
-    /// When one of those is no certificate.
-    pub fn new(further: Vec<CertificateDer<'static>>, allowed: Vec<Allowed>) -> Result<Self, rustls::Error> {
+    /// When one of the certificates cannot be used.
+    pub fn new(further: Vec<CertificateDer<'static>>, allowed: Vec<AllowedTarget>) -> Result<Self, rustls::Error> {
         Ok(Self { tls: Arc::new(ArcSwap::from_pointee(trusting(further)?)), allowed: allowed.into() })
     }
 
-    /// Trusts `further` CAs from now on, in place of those before.
+    /// Replaces the further CAs.
     ///
     /// # Errors
-    /// When one of those is no certificate; then nothing changes.
+    /// When one of the certificates cannot be used; then nothing changes.
     pub fn trust(&self, further: Vec<CertificateDer<'static>>) -> Result<(), rustls::Error> {
         self.tls.store(Arc::new(trusting(further)?));
         Ok(())
     }
 
-    /// Fetches what is asked for, until nobody asks any more. Who asks bounds how much at once.
+    /// Runs the fetches of the queue until it is closed. The sender limits the number of concurrent ones.
     pub async fn run(self, mut queue: mpsc::Receiver<Fetch>) {
         while let Some(Fetch { uri, reply }) = queue.recv().await {
             let fetcher = self.clone();
             tokio::spawn(async move {
                 let document = tokio::time::timeout(DEADLINE, fetcher.fetch(&uri)).await;
                 let late = || Err(format!("no answer within {} s", DEADLINE.as_secs()));
-                // Whoever asked may have left.
+                // The requests that waited may have been abandoned.
                 drop(reply.send(document.unwrap_or_else(|_| late())));
             });
         }
@@ -96,7 +97,7 @@ impl Fetcher {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| format!("HTTP: {error}"))?;
-        let connection = Dropped(tokio::spawn(connection));
+        let connection = AbortOnDrop(tokio::spawn(connection));
         let request = Request::get(uri.target())
             .header(header::HOST, uri.authority())
             .header(header::ACCEPT, "application/jwk-set+json, application/json")
@@ -104,21 +105,21 @@ impl Fetcher {
             .body(Body::empty())
             .map_err(|error| format!("HTTP: {error}"))?;
         let answer = sender.send_request(request).await.map_err(|error| format!("HTTP: {error}"))?;
-        // A redirect would lead to where nobody has looked (CVE-2026-4366): it is an answer without keys like any other.
+        // A redirect would lead to an unchecked address (CVE-2026-4366), so it is refused like any other status.
         if answer.status() != StatusCode::OK {
             return Err(format!("status {}", answer.status().as_u16()));
         }
         let is_coded = |value: &header::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
         if answer.headers().get_all(header::CONTENT_ENCODING).iter().any(is_coded) {
-            return Err("the answer has a content coding, which nobody asked for".to_owned());
+            return Err("the response has a content coding, which was not requested".to_owned());
         }
         let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
         drop(connection);
         Ok(body.map_err(|error| format!("the body: {error}"))?.to_bytes().to_vec())
     }
 
-    /// Connects to an address that was looked at. What is resolved a second time could be another (DNS rebinding), so
-    /// nothing is.
+    /// Connects to one of the checked addresses. The host is not resolved a second time, since the result could be
+    /// another address (DNS rebinding).
     async fn connect(&self, uri: &JwksUri) -> Result<TcpStream, String> {
         let addresses: Vec<SocketAddr> = lookup_host((uri.host(), uri.port()))
             .await
@@ -142,8 +143,8 @@ impl Fetcher {
         let address = address.to_canonical();
         is_public(address)
             || self.allowed.iter().any(|allowed| match allowed {
-                Allowed::Host(name) => name.eq_ignore_ascii_case(host),
-                Allowed::Net(net) => net.contains(&address),
+                AllowedTarget::Host(name) => name.eq_ignore_ascii_case(host),
+                AllowedTarget::Net(net) => net.contains(&address),
             })
     }
 }
@@ -153,7 +154,7 @@ fn trusting(further: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustl
     for certificate in further {
         roots.add(certificate)?;
     }
-    // No certificate of ours, no session of an earlier fetch: nothing goes along that the far end could use.
+    // No client certificate and no session of an earlier fetch, so the host learns nothing that it could use.
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_root_certificates(roots)
@@ -163,16 +164,16 @@ fn trusting(further: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustl
     Ok(config)
 }
 
-/// A task that ends with whoever holds this.
-struct Dropped<T>(tokio::task::JoinHandle<T>);
+/// Task that is aborted when this is dropped.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
-impl<T> Drop for Dropped<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// Whether an address is one of the public network, by the registries of special-purpose addresses (RFC 6890).
+/// Whether an address is on the public internet, by the registries of special-purpose addresses (RFC 6890).
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -193,8 +194,7 @@ fn is_public(address: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => {
             let [a, b, ..] = v6.segments();
-            // Of 2000::/3 not those that stand for an address of another kind or for none: 2001::/23, 2001:db8::/32,
-            // 2002::/16, 3fff::/20.
+            // Of 2000::/3, all but addresses of special purposes: 2001::/23, 2001:db8::/32, 2002::/16, 3fff::/20.
             (0x2000..=0x3fff).contains(&a)
                 && !(a == 0x2001 && (b < 0x200 || b == 0xdb8))
                 && a != 0x2002
@@ -203,9 +203,9 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Deadline of a whole fetch.
+/// Deadline of a fetch.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Most bytes of a response body.
+/// Maximum size of a JWK Set.
 const MAX_BODY: usize = 64 * 1024;
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -254,18 +254,18 @@ mod tests {
     }
 
     #[test]
-    fn an_allowed_host_is_a_name_an_address_or_a_network() {
-        assert_eq!(Allowed::parse("Keys.Internal"), Some(Allowed::Host("keys.internal".into())));
-        assert_eq!(Allowed::parse("10.0.0.0/8"), Some(Allowed::Net("10.0.0.0/8".parse().unwrap())));
-        assert_eq!(Allowed::parse("127.0.0.1"), Some(Allowed::Net("127.0.0.1/32".parse().unwrap())));
-        assert_eq!(Allowed::parse("::1"), Some(Allowed::Net("::1/128".parse().unwrap())));
+    fn what_is_allowed_is_a_name_an_address_or_a_network() {
+        assert_eq!(AllowedTarget::parse("Keys.Internal"), Some(AllowedTarget::Host("keys.internal".into())));
+        assert_eq!(AllowedTarget::parse("10.0.0.0/8"), Some(AllowedTarget::Net("10.0.0.0/8".parse().unwrap())));
+        assert_eq!(AllowedTarget::parse("127.0.0.1"), Some(AllowedTarget::Net("127.0.0.1/32".parse().unwrap())));
+        assert_eq!(AllowedTarget::parse("::1"), Some(AllowedTarget::Net("::1/128".parse().unwrap())));
         for wrong in ["", "https://keys.internal", "10.0.0.0/33", "a b", "*"] {
-            assert_eq!(Allowed::parse(wrong), None, "{wrong}");
+            assert_eq!(AllowedTarget::parse(wrong), None, "{wrong}");
         }
-        let fetcher = Fetcher::new(Vec::new(), vec![Allowed::parse("10.0.0.0/8").unwrap()]).unwrap();
+        let fetcher = Fetcher::new(Vec::new(), vec![AllowedTarget::parse("10.0.0.0/8").unwrap()]).unwrap();
         assert!(fetcher.may_connect("c.test", "::ffff:10.1.1.1".parse().unwrap()));
         assert!(!fetcher.may_connect("c.test", "127.0.0.1".parse().unwrap()));
-        let fetcher = Fetcher::new(Vec::new(), vec![Allowed::parse("localhost").unwrap()]).unwrap();
+        let fetcher = Fetcher::new(Vec::new(), vec![AllowedTarget::parse("localhost").unwrap()]).unwrap();
         assert!(fetcher.may_connect("localhost", "127.0.0.1".parse().unwrap()));
         assert!(!fetcher.may_connect("localhost.evil.test", "127.0.0.1".parse().unwrap()));
     }

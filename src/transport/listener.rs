@@ -1,10 +1,10 @@
-//! The accept loop, on hyper: every connection has a deadline for its first byte, its head, its pauses and its stop.
+//! The accept loop, on hyper: every connection has deadlines for its first byte, its head, its pauses and the stop.
 //!
-//! `axum::serve` has none of these, and a silent or half-sent connection would hold up a stop for ever.
+//! `axum::serve` has no deadlines: a silent or half-sent connection would stay open and hold up a stop for ever.
 
-pub mod pace;
+pub mod connection_rate;
 pub mod refusals;
-pub(crate) mod timed;
+pub(crate) mod timed_stream;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,28 +31,29 @@ use crate::http::Caller;
 use crate::http::error;
 use crate::model::event::Event;
 use crate::transport::tls::Tls;
-use crate::transport::tls::clients::Shown;
-use pace::Pace;
-use refusals::{Refusals, Refused};
-use timed::{GRACE, Socket, Timed, Turns};
+use crate::transport::tls::clients::HandshakeCertificate;
+use connection_rate::ConnectionRate;
+use refusals::{RefusalReason, Refusals};
+use timed_stream::{ConnectionState, GRACE, Socket, TimedStream};
 
-/// How long each part of a connection may take.
+/// Deadlines of the parts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
-    /// From the connection to its first byte; a TLS handshake has as long.
+    /// From the connection to its first byte. A TLS handshake has as long.
     pub first_byte: Duration,
     /// From the first byte of a request to the end of its head.
     pub head: Duration,
-    /// Between requests.
+    /// Between two requests.
     pub idle: Duration,
-    /// While the far end does not take what we send.
+    /// While the peer does not read the response.
     pub write: Duration,
-    /// From the signal to stop until connections are cut.
+    /// From the close of the listener until connections are cut.
     pub drain: Duration,
 }
 
 impl Deadlines {
-    /// Where connections are short: what asks nothing is closed after two seconds, what has asked after ten.
+    /// Shortens the deadlines when connections are scarce: a connection without a request is closed after two seconds,
+    /// an idle one after ten.
     fn crowded(self) -> Self {
         let soon = Duration::from_secs(2);
         Self {
@@ -64,27 +65,27 @@ impl Deadlines {
     }
 }
 
-/// A bound address and how its connections are treated.
+/// Bound socket, with the settings of its connections.
 #[derive(Debug)]
 pub struct Listener {
-    /// Bound.
+    /// The bound socket.
     pub socket: TcpListener,
     /// TLS in process, or cleartext.
     pub tls: Option<Arc<Tls>>,
-    /// How long each part may take.
+    /// The deadlines of a connection.
     pub deadlines: Deadlines,
-    /// Most connections at once; further ones wait in the kernel's queue.
+    /// Maximum number of connections; further ones wait in the kernel's queue.
     pub max_connections: u32,
-    /// Set by the signal to stop: from then on every answer is the last on its connection.
+    /// Set on the signal to stop. From then on each response closes its connection.
     pub draining: Arc<AtomicBool>,
-    /// Counts and logs what is refused before a handler sees it.
+    /// Counts and logs connections and requests that are refused before a handler.
     pub refusals: Arc<Refusals>,
-    /// How often each address connects.
-    pub pace: Pace,
+    /// Rate of new connections per address.
+    pub pace: ConnectionRate,
 }
 
 impl Listener {
-    /// Accepts until `stop` turns true, then lets requests in flight finish, until the deadline at the latest.
+    /// Accepts connections until `stop` turns true, then waits for requests in flight, up to the drain deadline.
     pub async fn run<A, F>(mut self, answer: A, mut stop: watch::Receiver<bool>)
     where
         A: Fn(Caller, Request<Incoming>) -> F + Send + Sync + 'static,
@@ -100,11 +101,11 @@ impl Listener {
             };
             match accepted {
                 Ok((_, address, _)) if self.pace.exceeds(address.ip(), std::time::Instant::now()) => {
-                    connections.refusals.note(Refused::TooManyConnections, address.ip(), None, None);
+                    connections.refusals.note(RefusalReason::TooManyConnections, address.ip(), None, None);
                 }
                 Ok((stream, address, slot)) => {
                     let connections = Arc::clone(&connections);
-                    // Where places are short, who has nothing to ask has to go soon: others wait in the kernel's queue.
+                    // When slots are scarce, idle connections are closed sooner: others wait in the kernel's queue.
                     let crowded = slots.available_permits() < self.max_connections as usize / 4;
                     let deadlines = if crowded { self.deadlines.crowded() } else { self.deadlines };
                     tokio::spawn(async move {
@@ -112,9 +113,9 @@ impl Listener {
                         drop(slot);
                     });
                 }
-                // The process is out of descriptors, or the far end has gone already. Neither is cured by haste.
+                // The process has no free descriptor, or the peer has left. A pause helps in both cases.
                 Err(error) => {
-                    tracing::warn!(event = Event::ListenerAcceptFailed.as_str(), %error, "pausing before the next connection is taken");
+                    tracing::warn!(event = Event::ListenerAcceptFailed.as_str(), %error, "a connection could not be accepted; pausing for 50 ms");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -125,7 +126,7 @@ impl Listener {
             let connections = Arc::clone(&connections);
             waiting.spawn(async move { connections.serve(stream, address, self.deadlines).await });
         }
-        // Every slot back means every connection closed. A second more than connections give themselves.
+        // When every slot is back, every connection is closed. Connections give themselves a second less.
         let all = async {
             while waiting.join_next().await.is_some() {}
             drop(slots.acquire_many(self.max_connections).await);
@@ -145,10 +146,10 @@ async fn accept(
     Ok((stream, address, slot))
 }
 
-/// Takes the connections that wait in the kernel's queue, which would be reset with the socket, and closes the socket.
+/// Accepts the connections in the kernel's queue, which closing the socket would reset, and closes the socket.
 fn accept_waiting(socket: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let mut waiting = Vec::new();
-    // Asks the kernel: the runtime may not have been told of all that wait.
+    // Asks the kernel, since the runtime may not know of all waiting connections.
     let Ok(socket) = socket.into_std() else { return waiting };
     while waiting.len() < MOST_WAITING {
         let accepted = socket.accept().and_then(|(stream, address)| {
@@ -172,13 +173,13 @@ struct Connections<A> {
     refusals: Arc<Refusals>,
 }
 
-/// Why a connection ended early.
-type Ended = Box<dyn std::error::Error + Send + Sync>;
+/// Error that ended a connection.
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The peer of a connection, and what was found out about it before the first request.
+/// Peer of a connection, as known before its first request.
 struct Peer {
     address: SocketAddr,
-    shown: Option<Shown>,
+    certificate: Option<HandshakeCertificate>,
     /// Whether it speaks HTTP without TLS to a port with TLS.
     misdirected: bool,
 }
@@ -189,15 +190,15 @@ where
     F: Future<Output = Response> + Send + 'static,
 {
     async fn serve(&self, stream: TcpStream, address: SocketAddr, deadlines: Deadlines) {
-        // Answers are written at once: with TLS, Nagle's algorithm would hold them back for milliseconds.
+        // Responses are written at once: with TLS, Nagle's algorithm would delay them by milliseconds.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
         let connected_at = Instant::now();
         let served = match &self.tls {
-            // Boxed, each for itself: a connection in cleartext has no room for TLS.
+            // Boxed separately, so that a cleartext connection needs no memory for TLS.
             None => {
-                let peer = Peer { address, shown: None, misdirected: false };
+                let peer = Peer { address, certificate: None, misdirected: false };
                 Box::pin(self.serve_http(stream, peer, deadlines, connected_at)).await
             }
             Some(tls) => Box::pin(self.serve_tls(tls, stream, address, deadlines, connected_at)).await,
@@ -214,28 +215,28 @@ where
         address: SocketAddr,
         deadlines: Deadlines,
         connected_at: Instant,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), ConnectionError> {
         let mut stop = self.stop.clone();
         let stopped = async {
             drop(stop.wait_for(|stop| *stop).await);
             // The peer may have connected before it learnt that the server stops.
             sleep_until(connected_at + GRACE).await;
         };
-        let shaken = tokio::select! {
-            shaken = timeout(deadlines.first_byte, shake_hands(tls, stream)) => shaken,
+        let handshake = tokio::select! {
+            handshake = timeout(deadlines.first_byte, handshake(tls, stream)) => handshake,
             () = stopped => return Err("stopped before the TLS handshake was done".into()),
         };
-        match shaken {
-            Ok(Ok(Shaken::Hands(stream))) => {
-                let peer = Peer { address, shown: tls.shown(&stream), misdirected: false };
+        match handshake {
+            Ok(Ok(Handshake::Tls(stream))) => {
+                let peer = Peer { address, certificate: tls.client_certificate(&stream), misdirected: false };
                 self.serve_http(*stream, peer, deadlines, connected_at).await
             }
-            Ok(Ok(Shaken::Not(stream))) => {
-                let peer = Peer { address, shown: None, misdirected: true };
+            Ok(Ok(Handshake::Cleartext(stream))) => {
+                let peer = Peer { address, certificate: None, misdirected: true };
                 self.serve_http(stream, peer, deadlines, connected_at).await
             }
             Ok(Err(error)) => {
-                if let Some(refused) = Refused::by_handshake(&error) {
+                if let Some(refused) = RefusalReason::by_handshake(&error) {
                     self.refusals.note(refused, address.ip(), None, Some(&error));
                 }
                 Err(error.into())
@@ -250,16 +251,16 @@ where
         peer: Peer,
         deadlines: Deadlines,
         connected_at: Instant,
-    ) -> Result<(), Ended> {
-        let turns = Turns::new(connected_at);
-        let turns = &turns;
+    ) -> Result<(), ConnectionError> {
+        let state = ConnectionState::new(connected_at);
+        let state = &state;
         let service = service_fn(|request: Request<Incoming>| {
-            turns.begin();
+            state.begin();
             let has_body = !request.body().is_end_stream();
             let answer = if peer.misdirected {
                 Err(self.misdirected(peer.address))
             } else {
-                let certificate = peer.shown.as_ref().map(Shown::peer_certificate);
+                let certificate = peer.certificate.as_ref().map(HandshakeCertificate::peer_certificate);
                 Ok((self.answer)(Caller { address: peer.address, certificate }, request))
             };
             async move {
@@ -269,7 +270,8 @@ where
                 };
                 let unread = has_body && !answer.status().is_success();
                 if unread {
-                    // hyper finds that nobody reads the body any more, and says `close` unless the rest of it is here.
+                    // hyper notices that the body is not read any more, and adds `close` unless the rest of the body is
+                    // here.
                     tokio::task::yield_now().await;
                 }
                 // RFC 9112 section 9.6: "A server that intends to close a connection after sending a response SHOULD send
@@ -277,11 +279,11 @@ where
                 if self.draining.load(Ordering::Relaxed) {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                turns.end(unread);
+                state.end(unread);
                 Ok::<_, Infallible>(answer)
             }
         });
-        let stream = Timed::new(stream, turns, (&self.draining, &self.refusals), peer.address.ip(), deadlines);
+        let stream = TimedStream::new(stream, state, (&self.draining, &self.refusals), peer.address.ip(), deadlines);
         let mut connection = pin!(
             http1::Builder::new()
                 .header_read_timeout(None)
@@ -294,24 +296,24 @@ where
         let done = tokio::select! {
             done = connection.as_mut() => done,
             () = stopped => {
-                // The stream ends a connection on which nothing has been asked.
-                turns.close();
+                // The stream ends a connection without a request.
+                state.close();
                 timeout_at(Instant::now() + deadlines.drain, connection).await.map_err(|_| "cut at the drain deadline")?
             }
         };
         if let Err(error) = &done
-            && !turns.refused()
-            && let Some(refused) = Refused::by_http(error, turns.opening())
+            && !state.refused()
+            && let Some(refused) = RefusalReason::by_http(error, state.opening())
         {
             self.refusals.note(refused, peer.address.ip(), None, Some(error));
         }
         Ok(done?)
     }
 
-    /// The answer to a request without TLS on a port with TLS.
+    /// Returns the response to a request without TLS on a port with TLS.
     fn misdirected(&self, address: SocketAddr) -> Response {
         let request_id = self.refusals.request_id();
-        self.refusals.note(Refused::CleartextOnTls, address.ip(), Some(request_id), None);
+        self.refusals.note(RefusalReason::CleartextOnTls, address.ip(), Some(request_id), None);
         let mut answer = error::plain(StatusCode::BAD_REQUEST, "this port speaks TLS; use https");
         let headers = answer.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -323,22 +325,23 @@ where
     }
 }
 
-/// What became of the start of a connection to a port with TLS.
-enum Shaken {
-    Hands(Box<TlsStream<TcpStream>>),
-    /// The first byte is the letter of a method.
-    Not(TcpStream),
+/// Result of the handshake on a port with TLS.
+enum Handshake {
+    Tls(Box<TlsStream<TcpStream>>),
+    /// The first byte is a capital letter, as of an HTTP method, so there was no handshake.
+    Cleartext(TcpStream),
 }
 
-async fn shake_hands(tls: &Tls, stream: TcpStream) -> io::Result<Shaken> {
+async fn handshake(tls: &Tls, stream: TcpStream) -> io::Result<Handshake> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 1 && first.first().is_some_and(u8::is_ascii_uppercase) {
-        return Ok(Shaken::Not(stream));
+        return Ok(Handshake::Cleartext(stream));
     }
-    Ok(Shaken::Hands(Box::new(tls.accept(stream).await?)))
+    Ok(Handshake::Tls(Box::new(tls.accept(stream).await?)))
 }
 
-/// Most bytes of a request line with its header fields; above it the answer is 431.
+/// Maximum size of request line and header fields; above it the status is 431.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
-/// Most connections that are taken from the kernel's queue when the listener closes; the queue is shorter.
+/// Maximum number of connections that are accepted from the kernel's queue when the listener closes; the queue is
+/// shorter.
 const MOST_WAITING: usize = 8192;

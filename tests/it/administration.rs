@@ -1,7 +1,7 @@
 //! What administration reads and what refuses it, at the store: one client as it stands in the whole, and refusals by type.
 
 use grantd::model::client::Client;
-use grantd::model::credential::Origin;
+use grantd::model::credential::SecretOrigin;
 use grantd::store::{Refusal, StoreError};
 
 use crate::assertion::Signer;
@@ -22,7 +22,7 @@ async fn reading_one_client_gives_the_same_as_reading_all(db: Db) {
     setup.imported(client("bare"), "a secret from elsewhere").await;
     let store = &setup.store;
     for (id, chosen) in [("s1", "another from elsewhere"), ("s2", "a third from elsewhere")] {
-        store.add_secret("all", &new_secret(id, chosen, Origin::Imported)).await.unwrap();
+        store.add_secret("all", &new_secret(id, chosen, SecretOrigin::Imported)).await.unwrap();
     }
     store
         .add_client_keys("all", &[Signer::es256().named("k2").stored(), Signer::es256().named("k1").stored()])
@@ -30,7 +30,7 @@ async fn reading_one_client_gives_the_same_as_reading_all(db: Db) {
         .unwrap();
     register(store, "all", "subject_dn", "CN=all").await.unwrap();
     store.set_client_enabled("bare", false).await.unwrap();
-    let mut feed = store.feed().await.unwrap();
+    let mut feed = store.change_reader().await.unwrap();
     let everything = feed.changes(None, true).await.unwrap().clients;
     feed.close().await;
     assert_eq!(everything.len(), 2);
@@ -49,7 +49,7 @@ async fn a_refusal_is_typed_on_both_databases(db: Db) {
     let (store, signer) = (&setup.store, Signer::es256());
     let nowhere = Client { resources: vec!["https://none.test".parse().unwrap()], ..client("c") };
     let of_a = Client { resources: vec!["https://a.test".parse().unwrap()], ..client("c") };
-    let secret = |id: &str| new_secret(id, "a secret from elsewhere", Origin::Imported);
+    let secret = |id: &str| new_secret(id, "a secret from elsewhere", SecretOrigin::Imported);
     let refusal = |done: Result<(), StoreError>| match done {
         Err(StoreError::Refused(refusal)) => refusal,
         other => panic!("{other:?}"),

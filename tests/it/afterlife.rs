@@ -90,7 +90,7 @@ async fn creating_a_deleted_client_again_does_not_revive_its_tokens(db: Db) {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let id = grantd::crypto::secret::new_secret_id().unwrap();
     let secret =
-        crate::harness::new_secret(&id, "a secret of the new one", grantd::model::credential::Origin::Imported);
+        crate::harness::new_secret(&id, "a secret of the new one", grantd::model::credential::SecretOrigin::Imported);
     world.server.store.add_secret("basic-client", &secret).await.unwrap();
     world.server.refresh().await;
     let token = world.server.basic("basic-client", "a secret of the new one", "").await.access_token();

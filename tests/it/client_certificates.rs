@@ -239,7 +239,7 @@ async fn a_client_has_one_certificate_name_and_rows_are_checked(db: Db) {
     server.refresh().await;
     ask(&server, &certificate, "pki-client").await.unauthorized();
     assert!(
-        server.server.registry.snapshot().broken()["client pki-client"].contains("client_certificate"),
+        server.server.registry.snapshot().malformed()["client pki-client"].contains("client_certificate"),
         "the malformed row is reported"
     );
 }

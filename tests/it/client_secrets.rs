@@ -3,9 +3,9 @@
 use axum::http::{Request, StatusCode};
 use grantd::crypto::secret::ClientSecret;
 use grantd::model::client::Client;
-use grantd::model::credential::Origin;
+use grantd::model::credential::SecretOrigin;
 use grantd::model::time::{Clock, Span, UnixTime};
-use grantd::store::uses::Uses;
+use grantd::store::last_used::LastUsedTimes;
 
 use crate::harness::{Db, Server, Setup, basic, client, new_secret};
 
@@ -269,7 +269,7 @@ async fn several_secrets_are_valid_side_by_side_and_one_hash_decides(db: Db) {
     for number in 0..20 {
         let id = format!("secret{number}");
         let secret = ClientSecret::generate("basic-client", &id, Some(&setup.tag_key)).unwrap();
-        let mut stored = new_secret(&id, secret.expose(), Origin::Tagged(setup.tag_key.kid()));
+        let mut stored = new_secret(&id, secret.expose(), SecretOrigin::Tagged(setup.tag_key.kid()));
         stored.expires_at = (number == 19).then(|| UnixTime(1_800_000_000).plus(Span::from_secs(60)));
         setup.store.add_secret("basic-client", &stored).await.unwrap();
         last = (id, secret.expose().to_owned());
@@ -295,9 +295,13 @@ async fn several_secrets_are_valid_side_by_side_and_one_hash_decides(db: Db) {
 async fn imported_secrets_are_tried_alike_for_every_client(db: Db) {
     let setup = Setup::new(db).await;
     setup.imported(client("two"), "the first imported secret").await;
-    setup.store.add_secret("two", &new_secret("second", "the second imported secret", Origin::Imported)).await.unwrap();
+    setup
+        .store
+        .add_secret("two", &new_secret("second", "the second imported secret", SecretOrigin::Imported))
+        .await
+        .unwrap();
     let third =
-        setup.store.add_secret("two", &new_secret("third", "the third imported secret", Origin::Imported)).await;
+        setup.store.add_secret("two", &new_secret("third", "the third imported secret", SecretOrigin::Imported)).await;
     assert!(
         third.unwrap_err().to_string().contains("revoke one first"),
         "each has to be tried, so their number is bounded"
@@ -305,7 +309,7 @@ async fn imported_secrets_are_tried_alike_for_every_client(db: Db) {
     // Dead ones make room, and do not hide the living.
     setup.imported(client("three"), "the only living one of three").await;
     for id in ["dead1", "dead2"] {
-        let mut dead = new_secret(id, "an expired imported secret", Origin::Imported);
+        let mut dead = new_secret(id, "an expired imported secret", SecretOrigin::Imported);
         (dead.created_at, dead.expires_at) = (UnixTime(1_900_000_000), Some(UnixTime(1)));
         setup.store.add_secret("three", &dead).await.unwrap();
     }
@@ -389,13 +393,13 @@ async fn uses_of_secrets_are_recorded(db: Db) {
         .unwrap()
         .secrets
         .iter()
-        .filter_map(|secret| secret.seen.last_used())
+        .filter_map(|secret| secret.cache.last_used())
         .collect();
     assert_eq!(used.len(), 1);
     let revision = server.server.registry.snapshot().revision;
-    let of = |secrets| Uses { secrets, ..Uses::default() };
-    server.store.note_uses(&of(vec![(id.clone(), used[0]), ("gone".into(), used[0])])).await.unwrap();
-    server.store.note_uses(&of(vec![(id, UnixTime(5))])).await.unwrap();
+    let of = |secrets| LastUsedTimes { secrets, ..LastUsedTimes::default() };
+    server.store.record_last_used(&of(vec![(id.clone(), used[0]), ("gone".into(), used[0])])).await.unwrap();
+    server.store.record_last_used(&of(vec![(id, UnixTime(5))])).await.unwrap();
     assert_eq!(
         server.store.secrets(Some("basic-client")).await.unwrap()[0].last_used_at,
         Some(used[0]),

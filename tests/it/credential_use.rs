@@ -7,7 +7,7 @@ use grantd::http::Caller;
 use grantd::model::certificate::{PeerCertificate, RegisteredCertificate};
 use grantd::model::credential::StoredCertificate;
 use grantd::model::time::{Clock, Span, UnixTime};
-use grantd::store::uses::Uses;
+use grantd::store::last_used::LastUsedTimes;
 use serde_json::Value;
 
 use crate::assertion::{Signer, ask};
@@ -30,23 +30,23 @@ async fn uses_of_keys_are_recorded_and_the_latest_stays(db: Db) {
     let server = setup.start().await;
     ask(&server, &signer.fresh("jwt-client")).await.ok();
     let before = Clock::System.now();
-    let uses = Uses::since(server.server.registry.snapshot().clients(), UnixTime(1));
+    let uses = LastUsedTimes::since(server.server.registry.snapshot().clients(), UnixTime(1));
     let [(client_id, kid, at)] = uses.keys.as_slice() else { panic!("{uses:?}") };
     assert_eq!((client_id.as_str(), &**kid), ("jwt-client", "k1"));
     assert!(at.0 >= before.0 - 2, "{at}");
-    server.store.note_uses(&uses).await.unwrap();
-    let earlier = Uses {
+    server.store.record_last_used(&uses).await.unwrap();
+    let earlier = LastUsedTimes {
         keys: vec![("jwt-client".into(), "k1".into(), UnixTime(5)), ("gone".into(), "k1".into(), UnixTime(5))],
-        ..Uses::default()
+        ..LastUsedTimes::default()
     };
-    server.store.note_uses(&earlier).await.unwrap();
-    let noted = server.store.key_uses(None).await.unwrap();
+    server.store.record_last_used(&earlier).await.unwrap();
+    let noted = server.store.keys_last_used(None).await.unwrap();
     assert_eq!(noted.into_iter().collect::<Vec<_>>(), [(("jwt-client".to_owned(), "k1".to_owned()), *at)]);
 
     // A change of the client forgets nothing.
     server.store.set_auth_methods("jwt-client", Some("private_key_jwt")).await.unwrap();
     server.refresh().await;
-    assert_eq!(Uses::since(server.server.registry.snapshot().clients(), UnixTime(1)).keys.len(), 1);
+    assert_eq!(LastUsedTimes::since(server.server.registry.snapshot().clients(), UnixTime(1)).keys.len(), 1);
 }
 
 async fn a_secret_is_retired_when_it_is_unused(db: Db) {
@@ -66,8 +66,8 @@ async fn a_secret_is_retired_when_it_is_unused(db: Db) {
     let made = format!("update client_secret set created_at = created_at - 172800 where secret_id = '{id}'");
     db.sql(&made).await.unwrap();
     let now = Clock::System.now();
-    let used = |at| Uses { secrets: vec![(id.into(), at)], ..Uses::default() };
-    store.note_uses(&used(UnixTime(now.0 - 3600))).await.unwrap();
+    let used = |at| LastUsedTimes { secrets: vec![(id.into(), at)], ..LastUsedTimes::default() };
+    store.record_last_used(&used(UnixTime(now.0 - 3600))).await.unwrap();
     refused("24h", "is in use, last at").await;
     let done = retire("30m").await;
     assert!(done.status.success() && done.stderr.contains("is revoked, within a second"), "{done:?}");
@@ -90,12 +90,12 @@ async fn show_tells_when_each_credential_was_made_expires_and_was_used(db: Db) {
     grantd.ok(&["client", "key", "add", "mixed", "--jwk", &jwk, "--expires-in", "90d"]).await;
     let cert = grantd.json(&["client", "cert", "add", "mixed", "--self-signed", der.to_str().unwrap(), "--json"]).await;
     let at = UnixTime(1_700_000_000);
-    let uses = Uses {
+    let uses = LastUsedTimes {
         keys: vec![("mixed".into(), "k1".into(), at)],
         certificates: vec![(cert["cert_id"].as_str().unwrap().into(), at)],
-        ..Uses::default()
+        ..LastUsedTimes::default()
     };
-    store.note_uses(&uses).await.unwrap();
+    store.record_last_used(&uses).await.unwrap();
     let shown = grantd.json(&["client", "show", "mixed", "--json"]).await;
     for (list, at) in [("secrets", Value::Null), ("keys", at.0.into()), ("certificates", at.0.into())] {
         let one = &shown[list][0];
@@ -131,7 +131,7 @@ async fn an_expired_certificate_registration_authenticates_no_client(db: Db) {
     server.store.add_client_certificate("self-signed-client", &later).await.unwrap();
     server.refresh().await;
     ask().await.ok();
-    let uses = Uses::since(server.server.registry.snapshot().clients(), UnixTime(1));
+    let uses = LastUsedTimes::since(server.server.registry.snapshot().clients(), UnixTime(1));
     assert_eq!(
         uses.certificates.iter().map(|(id, _)| &**id).collect::<Vec<_>>(),
         ["later"],

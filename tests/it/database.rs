@@ -151,7 +151,7 @@ async fn seeds_are_applied_once_each_in_order_whole_or_not_at_all(db: Db) {
         std::fs::remove_file(path).unwrap();
     }
     db.file("seeds/9_base.sql", "-- edited");
-    fault("was applied and then edited", "9_base.sql").await;
+    fault("was edited after it was applied", "9_base.sql").await;
     std::fs::remove_file(seeds.join("9_base.sql")).unwrap();
     migrate().await.expect("an applied seed may be taken out of the directory");
     let status = store.migration_status(Some(&seeds), true).await.unwrap();
@@ -160,7 +160,7 @@ async fn seeds_are_applied_once_each_in_order_whole_or_not_at_all(db: Db) {
 
 async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
     let store = db.store().await;
-    let mut feed = store.feed().await.unwrap();
+    let mut feed = store.change_reader().await.unwrap();
     let mut known = feed.poll().await.unwrap().position;
     let insert = "insert into client (client_id, scope) values ('a', 'x'), ('b', 'x'), ('c', 'x')";
     let secret = format!("insert into client_secret (secret_id, client_id, hash) values ('s1', 'a', '{HASH}')");
@@ -272,10 +272,10 @@ async fn a_malformed_row_stops_its_own_client_alone(db: Db) {
         );
     }
     assert_eq!(
-        server.server.registry.snapshot().broken().len(),
+        server.server.registry.snapshot().malformed().len(),
         11,
         "{:?}",
-        server.server.registry.snapshot().broken()
+        server.server.registry.snapshot().malformed()
     );
     // Mended by hand, it works without a restart.
     server.db.sql(&format!("update client_secret set hash = '{HASH}' where client_id = 'heavy'; update client set scope = 'a', default_scope = 'a' where client_id = 'heavy'")).await.unwrap();

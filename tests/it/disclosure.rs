@@ -64,7 +64,7 @@ async fn rotating_adds_one_and_lets_the_others_expire(db: Db) {
     let revoked = grantd.json(&["client", "secret", "add", "c", "--json"]).await;
     grantd.ok(&["client", "secret", "revoke", "c", revoked["secret_id"].as_str().unwrap()]).await;
     let again = grantd.ok(&["client", "secret", "revoke", "c", revoked["secret_id"].as_str().unwrap()]).await;
-    assert!(again.stderr.contains("nothing changed") && again.stderr.contains("revoked already"), "{again:?}");
+    assert!(again.stderr.contains("nothing changed") && again.stderr.contains("is revoked since"), "{again:?}");
     grantd.ok(&["client", "create", "other"]).await;
 
     let done = grantd.ok(&["client", "secret", "rotate", "c", "--overlap", "7d", "--label", "next", "--json"]).await;

@@ -12,8 +12,8 @@ use grantd::model::time::{Clock, UnixTime};
 use grantd::serve::certificates::{Certificates, Look};
 use grantd::serve::clients::MutualTlsFiles;
 use grantd::serve::expiry;
-use grantd::transport::tls::clients::{ClientFiles, Vouching};
-use grantd::transport::tls::{Files, Terms, Tls};
+use grantd::transport::tls::clients::{ClientFiles, HeaderCertificateVerifier};
+use grantd::transport::tls::{Files, Tls, TlsOptions};
 use hyper::Request;
 use rcgen::{CertificateParams, CustomExtension, KeyPair, PublicKeyData as _, date_time_ymd};
 use serde_json::{Value, json};
@@ -131,8 +131,8 @@ fn files_that_are_replaced_are_read_again_and_unusable_ones_are_told_once() {
     let file = |name: &str| directory.path().join(name);
     std::fs::write(file("ca.pem"), ca("first CA").pem).unwrap();
     let clients = ClientFiles { ca: Some(file("ca.pem")), crl: None };
-    let public = Arc::new(Tls::load_on(files.clone(), Terms::default()).unwrap());
-    let listener = Tls::load_on(files.clone(), Terms { fapi: false, clients: Some(clients) }).unwrap();
+    let public = Arc::new(Tls::load_with(files.clone(), TlsOptions::default()).unwrap());
+    let listener = Tls::load_with(files.clone(), TlsOptions { fapi: false, clients: Some(clients) }).unwrap();
     let mutual_tls = MutualTlsFiles { listener: Some(Arc::new(listener)), header: None };
     let certificates = Certificates::new(Some(public), mutual_tls, Vec::new(), Clock::System);
     let names = || {
@@ -170,10 +170,10 @@ fn the_reason_why_no_ca_vouches_for_a_certificate_is_the_verifiers() {
     let ours = ca("our CA");
     std::fs::write(file("ca.pem"), &ours.pem).unwrap();
     let files = |crl| ClientFiles { ca: Some(file("ca.pem")), crl };
-    let without = Vouching::load(files(None)).unwrap();
+    let without = HeaderCertificateVerifier::load(files(None)).unwrap();
     let listed = |ends, revoked: &[u64]| {
         std::fs::write(file("crl.pem"), revocation_list(&ours, ends, revoked)).unwrap();
-        Vouching::load(files(Some(file("crl.pem")))).unwrap()
+        HeaderCertificateVerifier::load(files(Some(file("crl.pem")))).unwrap()
     };
     let dated = |years: (i32, i32)| {
         let mut params = named("svc");
@@ -181,9 +181,9 @@ fn the_reason_why_no_ca_vouches_for_a_certificate_is_the_verifiers() {
         (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
         params
     };
-    let reason = |vouching: &Vouching, ca: &crate::mutual_tls::Ca, params: &CertificateParams| {
+    let reason = |vouching: &HeaderCertificateVerifier, ca: &crate::mutual_tls::Ca, params: &CertificateParams| {
         let chain: Vec<Vec<u8>> = ca.issue(params).chain().iter().map(|der| der.to_vec()).collect();
-        vouching.vouches_for(&chain).err().map_or_else(String::new, |reason| reason.to_string())
+        vouching.verify_chain(&chain).err().map_or_else(String::new, |reason| reason.to_string())
     };
     let good = dated((2020, 2050));
     assert_eq!(reason(&without, &ours, &good), "");
@@ -193,7 +193,10 @@ fn the_reason_why_no_ca_vouches_for_a_certificate_is_the_verifiers() {
         (reason(&without, &ca("another CA"), &good), "unknown issuer"),
         (reason(&listed(2050, &[7]), &ours, &good), "revoked"),
         (reason(&listed(2025, &[]), &ours, &good), "certificate revocation list expired"),
-        (reason(&Vouching::load(ClientFiles::default()).unwrap(), &ours, &good), "client_ca_file is not set"),
+        (
+            reason(&HeaderCertificateVerifier::load(ClientFiles::default()).unwrap(), &ours, &good),
+            "client_ca_file is not set",
+        ),
     ] {
         assert!(found.contains(expected), "{expected}: {found}");
     }
@@ -206,9 +209,10 @@ fn an_error_about_a_bundle_says_which_item_it_means() {
     let (ours, other) = (ca("our CA"), ca("other CA"));
     let leaf = named("a leaf").self_signed(&KeyPair::generate().unwrap()).unwrap();
     std::fs::write(file("ca.pem"), [ours.pem.as_str(), &other.pem, &leaf.pem()].concat()).unwrap();
-    let load = |crl| Vouching::load(ClientFiles { ca: Some(file("ca.pem")), crl }).unwrap_err().to_string();
+    let load =
+        |crl| HeaderCertificateVerifier::load(ClientFiles { ca: Some(file("ca.pem")), crl }).unwrap_err().to_string();
     let error = load(None);
-    assert!(error.contains("certificate 3 (CN=a leaf): it is not a CA's"), "{error}");
+    assert!(error.contains("certificate 3 (CN=a leaf): not a CA certificate"), "{error}");
     std::fs::write(file("ca.pem"), &ours.pem).unwrap();
     // A list of a version that nobody reads.
     let pem = revocation_list(&ours, 2050, &[]);
@@ -255,7 +259,7 @@ async fn a_certificate_that_no_handshake_takes_is_not_registered(db: Db) {
         let done = grantd.run(&arguments).await;
         assert_eq!(done.status.code(), Some(1), "{done:?}");
         assert!(
-            done.stderr.contains("no TLS handshake takes") && done.stderr.contains("unsupported critical extension"),
+            done.stderr.contains("no TLS handshake accepts") && done.stderr.contains("unsupported critical extension"),
             "{}",
             done.stderr
         );
@@ -283,7 +287,7 @@ async fn a_key_whose_certificate_no_handshake_takes_works_and_is_told(db: Db) {
     daemon.stop_cleanly(Duration::from_secs(20)).await;
     let doctor = grantd.run(&["doctor"]).await;
     assert!(
-        doctor.stdout.contains("client c: no TLS handshake takes the certificate in x5c of its key k"),
+        doctor.stdout.contains("client c: no TLS handshake accepts the certificate in x5c of its key k"),
         "{doctor:?}"
     );
 }

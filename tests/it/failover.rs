@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use grantd::model::time::UnixTime;
 use grantd::store::migrations::MigrationError;
-use grantd::store::spent::{Spent, Use, UseKind};
+use grantd::store::spent::{ReplayCheck, SingleUseId, SingleUseKind};
 use grantd::store::{Store, StoreError};
 use sqlx::Connection as _;
 
@@ -168,7 +168,7 @@ async fn the_feed_has_a_connection_where_connections_are_scarce() {
     // The pool takes both.
     let (one, other) = tokio::join!(store.now(), store.now());
     assert!(one.is_ok() && other.is_ok());
-    let mut feed = store.feed().await.expect("the pool gives one up");
+    let mut feed = store.change_reader().await.expect("the pool gives one up");
     feed.poll().await.unwrap();
     store.now().await.expect("and keeps the other");
 }
@@ -215,21 +215,25 @@ on_both!(an_id_spent_here_stays_spent_when_the_database_forgets_it);
 async fn an_id_spent_here_stays_spent_when_the_database_forgets_it(db: Db) {
     let store = db.store().await;
     let now = store.now().await.unwrap();
-    let one = |jti: u8| Use {
-        kind: UseKind::Assertion,
+    let one = |jti: u8| SingleUseId {
+        kind: SingleUseKind::Assertion,
         owner: "jwt-client".into(),
         jti: [jti; 32],
         expires_at: UnixTime(now.0 + 200),
     };
-    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), Spent::New);
+    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), ReplayCheck::New);
     // An asynchronous failover to a standby that had not heard of it.
     db.sql("delete from spent_jti").await.unwrap();
-    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), Spent::Before(UseKind::Assertion));
-    assert_eq!(store.spend(vec![one(2), one(1)]).await.unwrap(), Spent::Before(UseKind::Assertion));
-    assert_eq!(store.spend(vec![one(2)]).await.unwrap(), Spent::New, "what was refused along with it is not spent");
+    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), ReplayCheck::Replayed(SingleUseKind::Assertion));
+    assert_eq!(store.spend(vec![one(2), one(1)]).await.unwrap(), ReplayCheck::Replayed(SingleUseKind::Assertion));
+    assert_eq!(
+        store.spend(vec![one(2)]).await.unwrap(),
+        ReplayCheck::New,
+        "what was refused along with it is not spent"
+    );
     store.sweep_spent(UnixTime(now.0 + 400)).await.unwrap();
     db.sql("delete from spent_jti").await.unwrap();
-    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), Spent::New, "what has expired is forgotten");
+    assert_eq!(store.spend(vec![one(1)]).await.unwrap(), ReplayCheck::New, "what has expired is forgotten");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

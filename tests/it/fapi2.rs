@@ -216,6 +216,6 @@ async fn credentials_and_keys_that_the_profile_makes_useless_are_reported(db: Db
     assert_eq!(doctor.status.code(), Some(1));
     let said = doctor.stdout;
     assert_eq!(said.lines().filter(|line| line.contains("fapi2")).count(), 2, "{said}");
-    assert!(said.contains("client old: the fapi2 profile takes no secrets; `grantd client key add old`"), "{said}");
+    assert!(said.contains("client old: the fapi2 profile refuses secrets; `grantd client key add old`"), "{said}");
     assert!(said.contains("`grantd resource set https://api1.test --alg ES256`"), "{said}");
 }

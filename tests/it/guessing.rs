@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use grantd::crypto::secret::ClientSecret;
-use grantd::model::credential::Origin;
+use grantd::model::credential::SecretOrigin;
 
 use crate::harness::{Db, Server, Setup, client, new_secret};
 
@@ -49,7 +49,7 @@ async fn the_right_secret_gets_in_while_a_guesser_at_its_address_keeps_guessing(
     let setup = Setup::new(db).await;
     setup.imported(client("imported"), "chosen elsewhere, long enough").await;
     let untagged = ClientSecret::generate("named", "row", None).unwrap();
-    let stored = new_secret("row", untagged.expose(), Origin::Named);
+    let stored = new_secret("row", untagged.expose(), SecretOrigin::Untagged);
     setup.store.create_client(&client("named"), Some(&stored)).await.unwrap();
     let server = Arc::new(setup.start().await);
     for (id, secret) in [("imported", "chosen elsewhere, long enough"), ("named", untagged.expose())] {
@@ -102,7 +102,7 @@ async fn a_refused_value_costs_no_second_hash_until_the_clients_secrets_change(d
     }
     assert_eq!(hashes(&server), 1);
     // It may be one that its client was given too early.
-    server.store.add_secret("c", &new_secret("next", early, Origin::Imported)).await.unwrap();
+    server.store.add_secret("c", &new_secret("next", early, SecretOrigin::Imported)).await.unwrap();
     server.refresh().await;
     server.basic("c", early, "").await.ok();
 }

@@ -11,12 +11,12 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use grantd::config::{Config, Settings, Sources};
 use grantd::crypto::seal::SealingKey;
-use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash, new_secret_id};
+use grantd::crypto::secret::{ClientSecret, HashMemory, HashParams, SecretHash, new_secret_id};
 use grantd::crypto::secret_tag::TagKey;
 use grantd::http::log::{Counts, RequestIds};
 use grantd::http::{App, Caller, ListenerUrl};
 use grantd::model::client::{Client, ClientScope};
-use grantd::model::credential::Origin;
+use grantd::model::credential::SecretOrigin;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::AuthorizationServer;
@@ -27,7 +27,7 @@ use grantd::state::load_shedding::LoadShedding;
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
 use grantd::store::{Database, Store};
-use grantd::transport::listener::pace::Pace;
+use grantd::transport::listener::connection_rate::ConnectionRate;
 use grantd::transport::listener::refusals::Refusals;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -153,7 +153,7 @@ impl Setup {
     pub async fn client(&self, client: Client) -> String {
         let id = new_secret_id().unwrap();
         let secret = ClientSecret::generate(client.client_id.as_str(), &id, Some(&self.tag_key)).unwrap();
-        let stored = new_secret(&id, secret.expose(), Origin::Tagged(self.tag_key.kid()));
+        let stored = new_secret(&id, secret.expose(), SecretOrigin::Tagged(self.tag_key.kid()));
         self.store.create_client(&client, Some(&stored)).await.unwrap();
         secret.expose().to_owned()
     }
@@ -161,7 +161,7 @@ impl Setup {
     /// Registers a client with a secret chosen elsewhere.
     pub async fn imported(&self, client: Client, secret: &str) {
         let id = new_secret_id().unwrap();
-        self.store.create_client(&client, Some(&new_secret(&id, secret, Origin::Imported))).await.unwrap();
+        self.store.create_client(&client, Some(&new_secret(&id, secret, SecretOrigin::Imported))).await.unwrap();
     }
 
     pub async fn resource(&self, identifier: &str, scope: &str) {
@@ -187,8 +187,8 @@ impl Setup {
 }
 
 /// A secret to be stored.
-pub fn new_secret(id: &str, secret: &str, origin: Origin) -> NewSecret {
-    let hash = SecretHash::new(secret, HashParams::default(), &mut Memory::default()).unwrap();
+pub fn new_secret(id: &str, secret: &str, origin: SecretOrigin) -> NewSecret {
+    let hash = SecretHash::new(secret, HashParams::default(), &mut HashMemory::default()).unwrap();
     NewSecret {
         secret_id: id.to_owned(),
         hash,
@@ -274,7 +274,7 @@ impl Server {
 
     /// Waits until the server has seen what was changed before the call.
     pub async fn refresh(&self) {
-        let mut feed = self.store.feed().await.unwrap();
+        let mut feed = self.store.change_reader().await.unwrap();
         let wanted = feed.poll().await.unwrap().position.revision;
         let started = Instant::now();
         while self.server.registry.snapshot().revision < wanted {
@@ -338,8 +338,8 @@ impl Server {
 }
 
 /// For a listener: addresses connect as often as they like.
-pub fn pace() -> Pace {
-    Pace::new(Arc::new(LoadShedding::new(Duration::from_millis(250))), [].into())
+pub fn pace() -> ConnectionRate {
+    ConnectionRate::new(Arc::new(LoadShedding::new(Duration::from_millis(250))), [].into())
 }
 
 /// For a listener: refusals that are counted in `counts`.

@@ -212,7 +212,7 @@ async fn a_certificate_that_is_not_about_its_key_is_refused_or_skipped(db: Db) {
     server.refresh().await;
     show(&server, &of_thief, "bad").await.unauthorized();
     let snapshot = server.server.registry.snapshot();
-    assert!(snapshot.broken()["client bad"].contains("x5c"), "{:?}", snapshot.broken());
+    assert!(snapshot.malformed()["client bad"].contains("x5c"), "{:?}", snapshot.malformed());
 }
 
 async fn a_certificate_chooses_no_key_for_an_assertion(db: Db) {

@@ -91,7 +91,7 @@ async fn commands_that_create_a_database_say_where() {
         let db = Db::sqlite();
         let (grantd, data) = fresh(&db);
         let done = grantd.ok(arguments).await;
-        let told = format!("made a new, empty database: {}", data.join("grantd.db").display());
+        let told = format!("created a new, empty database: {}", data.join("grantd.db").display());
         assert!(done.stderr.contains(&told), "{arguments:?}: {done:?}");
         assert!(!grantd.ok(&["client", "list"]).await.stderr.contains("made"), "{arguments:?}");
     }

@@ -10,8 +10,8 @@ use grantd::http::Caller;
 use grantd::http::log::{Counts, RefusedLabels};
 use grantd::model::certificate::PeerCertificate;
 use grantd::transport::listener::{Deadlines, Listener};
-use grantd::transport::tls::clients::{ClientFiles, Vouching};
-use grantd::transport::tls::{Files, Terms, Tls};
+use grantd::transport::tls::clients::{ClientFiles, HeaderCertificateVerifier};
+use grantd::transport::tls::{Files, Tls, TlsOptions};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -55,12 +55,12 @@ struct Listening {
 }
 
 /// Starts one in `directory`, where `ca.pem` and, if they are to be used, `crl.pem` are.
-async fn listen(directory: TempDir, terms: Terms) -> Listening {
+async fn listen(directory: TempDir, terms: TlsOptions) -> Listening {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(directory.path().join("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(directory.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     let files = Files { cert: directory.path().join("cert.pem"), key: directory.path().join("key.pem") };
-    let tls = Arc::new(Tls::load_on(files, terms).unwrap());
+    let tls = Arc::new(Tls::load_with(files, terms).unwrap());
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
@@ -85,9 +85,12 @@ async fn listen(directory: TempDir, terms: Terms) -> Listening {
     Listening { address, tls, directory, server: made.cert.der().clone(), counts, _stop: stop }
 }
 
-fn trusting(directory: &TempDir, crl: bool) -> Terms {
+fn trusting(directory: &TempDir, crl: bool) -> TlsOptions {
     let file = |name: &str| directory.path().join(name);
-    Terms { fapi: false, clients: Some(ClientFiles { ca: Some(file("ca.pem")), crl: crl.then(|| file("crl.pem")) }) }
+    TlsOptions {
+        fapi: false,
+        clients: Some(ClientFiles { ca: Some(file("ca.pem")), crl: crl.then(|| file("crl.pem")) }),
+    }
 }
 
 async fn listen_trusting(ca: &Ca) -> Listening {
@@ -322,7 +325,7 @@ fn thirty_certificates_that_sign_each_other_are_judged_soon() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ca.pem");
     std::fs::write(&file, ca("ours").pem).unwrap();
-    let vouching = Vouching::load(ClientFiles { ca: Some(file), crl: None }).unwrap();
+    let vouching = HeaderCertificateVerifier::load(ClientFiles { ca: Some(file), crl: None }).unwrap();
     // All of one name and one key: each is an issuer of each, and every path of them is one that could lead to a CA.
     let (params, key) = (ca_params("crossed"), KeyPair::generate().unwrap());
     let issuer = Issuer::new(params.clone(), KeyPair::from_pem(&key.serialize_pem()).unwrap());
@@ -336,7 +339,7 @@ fn thirty_certificates_that_sign_each_other_are_judged_soon() {
     // The best of a few, since the machine does other things as well.
     let best = (0..5).map(|_| {
         let started = Instant::now();
-        assert!(vouching.vouches_for(&chain).is_err());
+        assert!(vouching.verify_chain(&chain).is_err());
         started.elapsed()
     });
     let best = best.min().unwrap();
@@ -347,7 +350,7 @@ fn thirty_certificates_that_sign_each_other_are_judged_soon() {
 async fn no_tls_session_is_resumed_on_this_listener() {
     let ours = ca("ours");
     let listening = listen_trusting(&ours).await;
-    let plain = listen(tempfile::tempdir().unwrap(), Terms::default()).await;
+    let plain = listen(tempfile::tempdir().unwrap(), TlsOptions::default()).await;
     for version in BOTH {
         let identity = Arc::new(ours.issue(&named("svc")));
         let config = client(&[&listening.server, &plain.server], version, Some(Arc::clone(&identity)), &[]);
@@ -470,8 +473,8 @@ fn odd_revocation_list() -> String {
 #[tokio::test]
 async fn the_profile_has_four_cipher_suites_with_tls_1_2() {
     let clients = Some(ClientFiles::default());
-    let profile = listen(tempfile::tempdir().unwrap(), Terms { fapi: true, clients: clients.clone() }).await;
-    let usual = listen(tempfile::tempdir().unwrap(), Terms { fapi: false, clients }).await;
+    let profile = listen(tempfile::tempdir().unwrap(), TlsOptions { fapi: true, clients: clients.clone() }).await;
+    let usual = listen(tempfile::tempdir().unwrap(), TlsOptions { fapi: false, clients }).await;
     let chacha = CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
     for (listening, version, suite, taken) in [
         (&usual, &version::TLS12, chacha, true),

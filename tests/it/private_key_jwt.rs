@@ -579,7 +579,7 @@ async fn a_malformed_key_stops_its_own_client_alone(db: Db) {
     ask(&server, &signer.fresh("bad")).await.unauthorized();
     ask(&server, &signer.fresh("jwt-client")).await.ok();
     let snapshot = server.server.registry.snapshot();
-    let reason = &snapshot.broken()["client bad"];
+    let reason = &snapshot.malformed()["client bad"];
     assert!(reason.contains("client_key k"), "{reason}");
     for (jwk, message) in [
         ("[]", "jwk: a JSON object with kty"),

@@ -134,7 +134,7 @@ async fn exit_codes_and_messages_say_what_to_do() {
     }
     let hash = grantd.run_with_input(&["hash-secret"], "some secure & non-standard secret\n").await;
     let hash: grantd::crypto::secret::SecretHash = hash.stdout.trim().parse().unwrap();
-    assert!(hash.verify("some secure & non-standard secret", &mut grantd::crypto::secret::Memory::default()));
+    assert!(hash.verify("some secure & non-standard secret", &mut grantd::crypto::secret::HashMemory::default()));
     assert_eq!(grantd.run_with_input(&["hash-secret"], "short").await.status.code(), Some(1));
 }
 

@@ -2,9 +2,9 @@
 
 use axum::http::StatusCode;
 use grantd::crypto::seal::SealingKey;
-use grantd::crypto::secret::{ClientSecret, HashParams, Memory, SecretHash};
+use grantd::crypto::secret::{ClientSecret, HashMemory, HashParams, SecretHash};
 use grantd::model::client::Client;
-use grantd::model::credential::Origin;
+use grantd::model::credential::SecretOrigin;
 use grantd::model::time::UnixTime;
 use grantd::store::tag_keys::SealedTagKey;
 
@@ -97,7 +97,7 @@ async fn a_cached_secret_ends_with_its_hash_its_secret_and_its_client(db: Db) {
     ] {
         server.basic(id, secret, "").await.ok();
     }
-    let hash = |secret: &str| SecretHash::new(secret, HashParams::default(), &mut Memory::default()).unwrap();
+    let hash = |secret: &str| SecretHash::new(secret, HashParams::default(), &mut HashMemory::default()).unwrap();
     let set =
         |id: &str, hash: SecretHash| format!("update client_secret set hash = '{hash}' where client_id = '{id}';");
     server.db.sql(&(set("rehashed", hash(&rehashed)) + &set("replaced", hash("another secret")))).await.unwrap();
@@ -127,7 +127,7 @@ async fn a_made_up_secret_costs_the_same_for_every_client(db: Db) {
     }
     assert_eq!(cost(&server, "warm", &secret).await, 0, "a tag is for one client");
     // From the first secret that was chosen elsewhere on, a guess that could be one costs a hash, for all alike.
-    let chosen = new_secret("chosen", "chosen elsewhere", Origin::Imported);
+    let chosen = new_secret("chosen", "chosen elsewhere", SecretOrigin::Imported);
     server.store.create_client(&client("imported"), Some(&chosen)).await.unwrap();
     server.refresh().await;
     for id in ["tagged", "nobody", "imported"] {
@@ -140,7 +140,7 @@ async fn an_untagged_secret_makes_every_guess_that_names_a_row_cost_a_hash(db: D
     let setup = Setup::new(db).await;
     setup.client(client("tagged")).await;
     let secret = ClientSecret::generate("untagged", "row", None).unwrap();
-    let stored = new_secret("row", secret.expose(), Origin::Named);
+    let stored = new_secret("row", secret.expose(), SecretOrigin::Untagged);
     setup.store.create_client(&client("untagged"), Some(&stored)).await.unwrap();
     let server = setup.start().await;
     server.basic("untagged", secret.expose(), "").await.ok();

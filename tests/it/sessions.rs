@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use grantd::config::Config;
 use grantd::model::time::{Clock, UnixTime};
-use grantd::store::migrations::{MigrationError, MigrationTerms, Schema};
+use grantd::store::migrations::{MigrationError, MigrationOptions, Schema};
 use grantd::store::{Database, Store, StoreError};
 use serde_json::Value;
 use sqlx::postgres::PgConnectOptions;
@@ -111,17 +111,17 @@ async fn rows_that_a_policy_hides_are_an_error_and_no_empty_registry() {
     let store = Store::open(&Database::Postgres(Box::new(url.parse::<PgConnectOptions>().unwrap().into())), 2);
     assert_eq!(store.schema().await.unwrap(), Schema::Usable);
     assert!(store.tables_with_row_security().await.unwrap().is_empty());
-    assert!(store.try_tables().await.unwrap().is_empty());
+    assert!(store.unreadable_tables().await.unwrap().is_empty());
     store.try_write().await.unwrap();
 
     db.sql("alter table client enable row level security").await.unwrap();
-    let mut feed = store.feed().await.unwrap();
+    let mut feed = store.change_reader().await.unwrap();
     assert!(
         matches!(feed.changes(None, true).await, Err(StoreError::Denied(_))),
         "an empty registry would refuse everybody"
     );
     assert_eq!(store.tables_with_row_security().await.unwrap(), ["client"]);
-    let faults = store.try_tables().await.unwrap();
+    let faults = store.unreadable_tables().await.unwrap();
     assert!(matches!(faults.as_slice(), [("client", StoreError::Denied(_))]), "{faults:?}");
     db.sql("alter table _grantd_migrations enable row level security").await.unwrap();
     assert!(matches!(store.schema().await, Err(StoreError::Denied(_))), "not: it lacks migrations");
@@ -258,7 +258,7 @@ async fn a_cut_off_in_the_future_and_a_time_in_milliseconds_are_refused(db: Db) 
     setup.db.sql(&format!("{unchecked}; update client_secret set expires_at = {milliseconds}")).await.unwrap();
     let server = setup.start().await;
     assert_ne!(server.basic("basic-client", &secret, "").await.status, 200);
-    assert_eq!(server.server.registry.snapshot().broken().len(), 1);
+    assert_eq!(server.server.registry.snapshot().malformed().len(), 1);
 }
 
 async fn a_database_of_another_program_is_left_alone(db: Db) {
@@ -285,7 +285,7 @@ async fn a_database_of_another_program_is_left_alone(db: Db) {
         let own = in_schema(&db, "auth");
         Store::open(&own, 2).migrate(&own, None).await.expect("a schema of our own needs no leave");
     }
-    let terms = MigrationTerms { into_shared_database: true, ..MigrationTerms::default() };
+    let terms = MigrationOptions { into_shared_database: true, ..MigrationOptions::default() };
     store.migrate_with(&db.database, None, terms).await.unwrap();
     // From then on it is ours too.
     db.sql("create table later (id bigint)").await.unwrap();

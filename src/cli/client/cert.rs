@@ -1,4 +1,4 @@
-//! `grantd client cert`: what is known of clients' certificates, for mutual TLS (RFC 8705 section 2).
+//! `grantd client cert`: registrations of client certificates, for mutual TLS (RFC 8705 section 2).
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(in crate::cli) enum Command {
         /// The client id
         id: ClientId,
         #[command(flatten)]
-        expected: Expected,
+        expected: RegistrationOptions,
     },
     /// List the certificate registrations of a client, or of all clients
     List {
@@ -38,10 +38,10 @@ pub(in crate::cli) enum Command {
     },
 }
 
-/// RFC 8705 section 2.1.2: exactly one of them.
+/// Options that name a certificate. RFC 8705 section 2.1.2 requires exactly one.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(in crate::cli) struct Expected {
+pub(in crate::cli) struct RegistrationOptions {
     /// The subject, as in "CN=billing,O=Example,C=DE" (RFC 4514)
     #[arg(long, value_name = "NAME")]
     subject_dn: Option<String>,
@@ -57,12 +57,12 @@ pub(in crate::cli) struct Expected {
     /// A mailbox of the subject alternative names
     #[arg(long, value_name = "MAILBOX")]
     san_email: Option<String>,
-    /// File with the certificate itself, in PEM or DER; no CA has to vouch for it
+    /// File with the certificate itself, in PEM or DER; no CA has to verify it
     #[arg(long, value_name = "FILE")]
     self_signed: Option<PathBuf>,
 }
 
-impl Expected {
+impl RegistrationOptions {
     fn read(&self) -> anyhow::Result<NewCertificate> {
         if let Some(path) = &self.self_signed {
             let name = || format!("--self-signed {}", path.display());
@@ -86,7 +86,7 @@ impl Expected {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List { .. } => Purpose::Look,
+            Self::List { .. } => Purpose::Read,
             Self::Add { .. } | Self::Remove { .. } => Purpose::Change,
         }
     }
@@ -107,13 +107,14 @@ impl Command {
             }
             Self::Remove { id, cert_id } => {
                 admin.remove_client_certificate(&id, &cert_id).await?;
-                shell.say(&format!("certificate {cert_id} of client {id} is removed, within a second on every replica"))
+                shell
+                    .info(&format!("certificate {cert_id} of client {id} is removed, within a second on every replica"))
             }
         }
     }
 }
 
-/// A registration as a line of text.
+/// Writes a registration as a line of text.
 pub(super) fn certificate_line(one: &ClientCertificate) -> String {
     format!(
         "cert {}  {} {}  made {}  expires {}  last used {}\n",

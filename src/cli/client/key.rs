@@ -28,7 +28,7 @@ pub(in crate::cli) enum Command {
         /// Algorithm of a key that does not name its own, such as RS256 for a key in PEM
         #[arg(long)]
         alg: Option<SignatureAlg>,
-        /// Let the keys expire after this time [default: never]
+        /// Time until the keys expire [default: never]
         #[arg(long, value_name = "SPAN")]
         expires_in: Option<ExpiresIn>,
     },
@@ -50,7 +50,7 @@ pub(in crate::cli) enum Command {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List { .. } => Purpose::Look,
+            Self::List { .. } => Purpose::Read,
             Self::Add { .. } | Self::Remove { .. } => Purpose::Change,
         }
     }
@@ -71,13 +71,13 @@ impl Command {
             }
             Self::Remove { id, kid } => {
                 admin.remove_client_key(&id, &kid).await?;
-                shell.say(&format!("key {kid} of client {id} is removed, within a second on every replica"))
+                shell.info(&format!("key {kid} of client {id} is removed, within a second on every replica"))
             }
         }
     }
 }
 
-/// Everything that a file or stdin holds, if it is no more than keys need.
+/// Reads a file or stdin, up to the size of a JWK Set.
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mut text = Vec::new();
     let name = || format!("reading {}", path.display());
@@ -92,7 +92,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// A key as a line of text.
+/// Writes a key as a line of text.
 pub(super) fn key_line(ClientKey { key, last_used_at, .. }: &ClientKey) -> String {
     format!(
         "key {}  {}  made {}  expires {}  last used {}\n",

@@ -1,4 +1,4 @@
-//! `grantd client secret`: rotation with overlap.
+//! `grantd client secret`: adds, imports, rotates, lists, revokes and retires secrets.
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -21,7 +21,7 @@ pub(in crate::cli) enum Command {
     Add(Add),
     /// Add a secret that was chosen elsewhere, read from stdin
     Import(Add),
-    /// Add a secret, and let the client's other secrets expire after an overlap
+    /// Add a secret, and expire the client's other secrets after an overlap
     Rotate {
         #[command(flatten)]
         add: Add,
@@ -29,7 +29,7 @@ pub(in crate::cli) enum Command {
         #[arg(long, value_name = "SPAN")]
         overlap: Span,
     },
-    /// List a client's secrets, and when each was made, expires and was last used
+    /// List a client's secrets, with the creation, expiry and last use of each
     List {
         /// The client id
         id: ClientId,
@@ -63,7 +63,7 @@ pub(in crate::cli) enum Command {
 pub(in crate::cli) struct Add {
     /// The client id
     id: ClientId,
-    /// Let the secret expire after this time [default: never]
+    /// Time until the secret expires [default: never]
     #[arg(long, value_name = "SPAN")]
     expires_in: Option<ExpiresIn>,
     /// Text to tell the secret from others, at most 128 characters
@@ -74,7 +74,7 @@ pub(in crate::cli) struct Add {
 impl Command {
     fn purpose(&self) -> Purpose {
         match self {
-            Self::List { .. } | Self::Expiring { .. } => Purpose::Look,
+            Self::List { .. } | Self::Expiring { .. } => Purpose::Read,
             Self::Add(_) | Self::Import(_) | Self::Rotate { .. } | Self::Revoke { .. } | Self::Retire { .. } => {
                 Purpose::Change
             }
@@ -95,12 +95,12 @@ impl Command {
                 shell.print(&value, || format!("client_id      {id}\nsecret_id      {}", stored.secret_id))
             }
             Self::List { id } => print_all(shell, &admin.secrets(&id).await?),
-            Self::Revoke { id, secret_id } => shell.say(&match admin.revoke_secret(&id, &secret_id).await? {
-                Some(at) => format!("nothing changed: {} already, since {at}", revoked(&id, &secret_id)),
+            Self::Revoke { id, secret_id } => shell.info(&match admin.revoke_secret(&id, &secret_id).await? {
+                Some(at) => format!("nothing changed: {} since {at}", revoked(&id, &secret_id)),
                 None => format!("{}, within a second on every replica", revoked(&id, &secret_id)),
             }),
             Self::Retire { id, secret_id, if_unused } => {
-                shell.say(&match admin.retire_secret(&id, &secret_id, if_unused).await? {
+                shell.info(&match admin.retire_secret(&id, &secret_id, if_unused).await? {
                     Some(at) => format!("{} since {at}", revoked(&id, &secret_id)),
                     None => format!("{}, within a second on every replica", revoked(&id, &secret_id)),
                 })
@@ -111,7 +111,7 @@ impl Command {
 }
 
 impl Add {
-    /// Adds a secret and shows it, with the moment at which others expire where it replaces them. Returns its id.
+    /// Adds a secret and prints it, with the time at which the others expire where it replaces them. Returns its id.
     async fn run(self, shell: &Shell, admin: &Admin, others_expire_at: Option<UnixTime>) -> anyhow::Result<String> {
         let Self { id, expires_in, label } = self;
         let added = admin.add_secret(&id, SecretOptions { label, expires_in }).await?;
@@ -134,7 +134,7 @@ impl Add {
     }
 }
 
-/// The others expire only once the new secret was shown: one that nobody has seen replaces nothing.
+/// Rotates: the other secrets are made to expire only once the new one was printed.
 async fn rotate(shell: &Shell, admin: &Admin, add: Add, overlap: Span) -> anyhow::Result<()> {
     let (id, at) = (add.id.clone(), admin.now().plus(overlap));
     let secret_id = add.run(shell, admin, Some(at)).await?;
@@ -143,7 +143,7 @@ async fn rotate(shell: &Shell, admin: &Admin, add: Add, overlap: Span) -> anyhow
         .await
         .with_context(|| format!("secret {secret_id} of client {id} works, and the others were not made to expire"))?;
     let s = if others == 1 { "" } else { "s" };
-    shell.say(&format!(
+    shell.info(&format!(
         "{others} other secret{s} of client {id} now expire{} at {at}",
         if others == 1 { "s" } else { "" }
     ))
@@ -155,7 +155,7 @@ fn print_all(shell: &Shell, secrets: &[SecretSummary]) -> anyhow::Result<()> {
     })
 }
 
-/// A secret as a line of text.
+/// Writes a secret as a line of text.
 pub(super) fn secret_line(secret: &SecretSummary) -> String {
     format!(
         "secret {}  {}made {}  expires {}  last used {}{}{}\n",
@@ -169,7 +169,7 @@ pub(super) fn secret_line(secret: &SecretSummary) -> String {
     )
 }
 
-/// A moment that may not come, or has not yet.
+/// Writes a moment, or `never`.
 pub(super) fn or_never(at: Option<UnixTime>) -> String {
     at.map_or_else(|| "never".to_owned(), |at| at.to_string())
 }

@@ -1,4 +1,4 @@
-//! `grantd client set`: change a client; what is not named stays.
+//! `grantd client set`: changes a client. Options that are not given leave their value as it is.
 
 use clap::Args;
 use serde_json::Value;
@@ -24,7 +24,7 @@ pub(in crate::cli) struct Set {
     changes: Changes,
 }
 
-/// What can be changed. Without any of it the command is wrong usage.
+/// Options of `client set`. At least one is required.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct Changes {
@@ -34,7 +34,7 @@ struct Changes {
     /// Scopes of a token when the client asks for none
     #[arg(long)]
     default_scope: Option<Scope>,
-    /// Resources the client may ask tokens for, all of them (repeatable)
+    /// Resource the client may ask tokens for (repeatable); replaces all resources
     #[arg(long, value_name = "URI")]
     resource: Vec<ResourceId>,
     /// Remove all resources from the client
@@ -76,13 +76,13 @@ struct Changes {
     /// Sign introspection responses to the client with the server's algorithm
     #[arg(long, conflicts_with = "introspection_signed_response_alg")]
     no_introspection_signed_response_alg: bool,
-    /// Whom the client's assertions may be addressed to: `issuer`, or `token-endpoint` for either
+    /// Accepted audience of the client's assertions: `issuer`, or `token-endpoint` for either
     #[arg(long, value_name = "AUDIENCE")]
     assertion_audience: Option<AssertionAudience>,
     /// Longest lifetime of the client's assertions, from 1m to 1h
     #[arg(long, value_name = "SPAN")]
     assertion_lifetime: Option<AssertionLifetime>,
-    /// Use the usual lifetime of assertions, 5m
+    /// Use the default lifetime of assertions, 5m
     #[arg(long, conflicts_with = "assertion_lifetime")]
     default_assertion_lifetime: bool,
     /// Whether the client's tokens must be bound to a certificate
@@ -117,9 +117,9 @@ impl Set {
             ),
         };
         if shell.after_warnings(admin.change_client(&id, patch).await?) {
-            shell.say(&format!("client {id} is changed, within a second on every replica"))
+            shell.info(&format!("client {id} is changed, within a second on every replica"))
         } else {
-            shell.say(&format!("nothing changed: client {id} has these values already"))
+            shell.info(&format!("nothing changed: client {id} already has these values"))
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What `grantd doctor` asks of the database itself: every table by itself, a write, and who holds locks.
+//! Checks of `grantd doctor` on the database: each table, a write, and locks of other sessions.
 
 use crate::store::{Store, StoreError};
 
-/// The faults of the database, each as a line.
+/// Returns the faults of the database, each as a line.
 pub(super) async fn examine(store: &Store) -> Result<Vec<String>, StoreError> {
     let mut faults = Vec::new();
-    for (table, fault) in store.try_tables().await? {
+    for (table, fault) in store.unreadable_tables().await? {
         faults.push(format!("table {table}: {fault}"));
     }
     for table in store.tables_with_row_security().await? {
@@ -18,7 +18,7 @@ pub(super) async fn examine(store: &Store) -> Result<Vec<String>, StoreError> {
     }
     for holder in store.lock_holders().await? {
         faults.push(format!(
-            "locks: {holder} keeps others from writing; end that transaction, or `select pg_terminate_backend(pid)`"
+            "locks: {holder} blocks other writers; end that transaction, or run `select pg_terminate_backend(pid)`"
         ));
     }
     Ok(faults)

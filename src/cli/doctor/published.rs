@@ -8,18 +8,18 @@ use crate::model::time::UnixTime;
 use crate::serve::clients::fetcher;
 use crate::state::client_jwks::{Fetch, skipped_keys};
 
-/// The JWK Set of one client, as it was found.
-pub(super) struct Published {
+/// Result of fetching the JWK Set of one client.
+pub(super) struct PublishedSet {
     pub(super) client_id: String,
     /// The skipped keys with reasons, if any; an error when no key can be used.
     pub(super) found: Result<Option<String>, String>,
 }
 
-/// Looks at the sets of enabled clients, several at once, in the order of the clients.
+/// Fetches the sets of enabled clients, several at once, in the order of the clients.
 ///
 /// # Errors
 /// When the file of CAs cannot be used.
-pub(super) async fn examine(config: &Config, clients: &[&Client], now: UnixTime) -> anyhow::Result<Vec<Published>> {
+pub(super) async fn examine(config: &Config, clients: &[&Client], now: UnixTime) -> anyhow::Result<Vec<PublishedSet>> {
     let (fetches, queue) = mpsc::channel(1);
     tokio::spawn(fetcher(config)?.run(queue));
     let publishing =
@@ -35,7 +35,7 @@ pub(super) async fn examine(config: &Config, clients: &[&Client], now: UnixTime)
         }
         for (client, uri, answer) in answers {
             let found = answer.await?.and_then(|document| skipped_keys(&document, now));
-            published.push(Published {
+            published.push(PublishedSet {
                 client_id: client.client_id.to_string(),
                 found: found
                     .map(|skipped| skipped.map(|why| format!("of its key set at {uri} is skipped: {why}")))

@@ -1,4 +1,4 @@
-//! `grantd key tag`: the keys under which generated secrets carry a tag.
+//! `grantd key tag`: the keys that tag generated secrets.
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -12,9 +12,9 @@ use crate::store::tag_keys::SealedTagKey;
 pub(in crate::cli) enum Command {
     /// List the keys that tag secrets; the key in use is first
     List,
-    /// Make the next key; secrets tagged with former keys go on working
+    /// Generate the next key; secrets tagged with former keys still work
     Rotate,
-    /// Remove a key; secrets it tagged go on working, and each guess at them costs a hash
+    /// Remove a key; secrets it tagged still work, and each guess at them costs a hash
     Remove {
         /// The key's id
         kid: TagKid,
@@ -37,7 +37,7 @@ impl Command {
             }
             Self::Remove { kid } => {
                 admin.remove_tag_key(kid).await?;
-                shell.say(&format!("tag key {kid} is removed: secrets that it tagged go on working, and a guess at any of them costs a hash until they are replaced"))
+                shell.info(&format!("tag key {kid} is removed: secrets that it tagged still work, and a guess at any of them costs a hash until they are replaced"))
             }
         }
     }

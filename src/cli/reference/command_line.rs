@@ -6,7 +6,7 @@ use crate::cli::Arguments;
 
 pub(super) fn page() -> String {
     let mut command = Arguments::command().term_width(100);
-    // Makes each subcommand know its full name and the global options.
+    // Gives each subcommand its full name and the global options.
     command.build();
     let mut page = String::from(
         "Every command takes the global options of `grantd`. Exit codes: 0 done, also a server that was told to stop; 1 failed; \
@@ -17,11 +17,11 @@ pub(super) fn page() -> String {
     page
 }
 
-/// The help of a command, then that of its subcommands.
+/// Appends the help of a command, then that of its subcommands.
 fn section(command: &mut clap::Command, page: &mut String) {
     let name = command.get_bin_name().unwrap_or("grantd").to_owned();
     let nested = name != "grantd";
-    // The global options are told once.
+    // The global options appear once, on the page of `grantd`.
     let mut shown = command.clone().mut_args(|argument| {
         let hidden = nested && argument.is_global_set();
         argument.hide(hidden)

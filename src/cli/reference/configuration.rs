@@ -22,7 +22,7 @@ pub(super) fn page() -> String {
     page
 }
 
-/// Key and value of a line that sets one, commented out as it is.
+/// Returns key and value of a commented-out setting.
 fn setting(line: &str) -> Option<(&str, &str)> {
     let line = line.strip_prefix("# ").or_else(|| line.strip_prefix("#~ "))?;
     line.split_once(" = ")

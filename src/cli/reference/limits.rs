@@ -18,7 +18,7 @@ use crate::store::DEADLINE;
 use crate::store::changes::LOAD_DEADLINE;
 use crate::store::secrets::MAX_IMPORTED;
 use crate::transport::listener::MAX_HEAD;
-use crate::transport::listener::timed::{LINGER, LINGER_BYTES};
+use crate::transport::listener::timed_stream::{LINGER, LINGER_BYTES};
 
 pub(super) fn page() -> String {
     let mut page = String::from("| what | limit |\n|---|---|\n");

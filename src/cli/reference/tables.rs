@@ -6,7 +6,7 @@ use super::{code, row};
 use crate::store::{Database, Store};
 
 pub(super) async fn page() -> anyhow::Result<String> {
-    let directory = Scratch(std::env::temp_dir().join(format!("grantd-reference-{}", std::process::id())));
+    let directory = TemporaryDirectory(std::env::temp_dir().join(format!("grantd-reference-{}", std::process::id())));
     std::fs::create_dir_all(&directory.0)?;
     let file = directory.0.join("schema.db");
     std::fs::File::create(&file)?;
@@ -14,7 +14,7 @@ pub(super) async fn page() -> anyhow::Result<String> {
     let store = Store::open(&database, 1);
     store.migrate(&database, None).await?;
     let mut page = String::from(HEAD);
-    for table in store.described_tables().await? {
+    for table in store.describe_tables().await? {
         page += &format!("\n## {}\n\n| column | type | required | default |\n|---|---|---|---|\n", table.name);
         for column in &table.columns {
             let default = column.default.as_deref().map(code).unwrap_or_default();
@@ -31,12 +31,12 @@ pub(super) async fn page() -> anyhow::Result<String> {
     Ok(page)
 }
 
-/// A directory that is removed at the end.
-struct Scratch(PathBuf);
+/// Temporary directory that is removed on drop.
+struct TemporaryDirectory(PathBuf);
 
-impl Drop for Scratch {
+impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
-        // What stays in the directory of temporary files does no harm.
+        // A leftover temporary directory does no harm.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }

@@ -1,4 +1,4 @@
-//! The key set of one client: its keys, how old they are, and what becomes of them when there is an answer.
+//! JWK Set of one client: its keys, their age, and the handling of a fetched document.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,18 +20,18 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) keys: Keys,
-    /// When the keys were fetched; `None` before they ever were.
+    /// Time of the last successful fetch; `None` before the first.
     pub(super) good_at: Option<UnixTime>,
-    /// When they were last asked for.
+    /// Time of the last fetch.
     pub(super) asked_at: Option<UnixTime>,
-    /// Whether that failed.
+    /// Whether the last fetch failed.
     pub(super) failed: bool,
-    /// Turns true when the answer is there.
+    /// Signal of the fetch in progress; turns true when its result is in place.
     pub(super) pending: Option<watch::Receiver<bool>>,
 }
 
 impl Entry {
-    /// A set of which nothing is known yet.
+    /// Makes an entry without keys.
     pub(super) fn new(uri: &JwksUri) -> Self {
         Self { uri: uri.clone(), state: Mutex::default() }
     }
@@ -42,7 +42,7 @@ impl Entry {
 }
 
 impl State {
-    /// What may still be used of what was fetched.
+    /// Returns the keys unless they are stale.
     pub(super) fn usable(&self, now: UnixTime) -> Keys {
         match self.good_at {
             Some(at) if since(at, now) < STALE => Arc::clone(&self.keys),
@@ -50,8 +50,8 @@ impl State {
         }
     }
 
-    /// Stores the result of a fetch. The last good set stays until another good one replaces it.
-    pub(super) fn take_in(&mut self, client_id: &str, uri: &JwksUri, fetched: Result<Fetched, String>, now: UnixTime) {
+    /// Stores the result of a fetch. The last good set is kept until another good one replaces it.
+    pub(super) fn update(&mut self, client_id: &str, uri: &JwksUri, fetched: Result<ParsedSet, String>, now: UnixTime) {
         self.pending = None;
         self.failed = fetched.is_err();
         match fetched {
@@ -62,37 +62,37 @@ impl State {
                 if kids(&keys) != kids(&self.keys) {
                     tracing::info!(event = Event::JwksUriChanged.as_str(), client_id, %uri, keys = keys.len(), skipped);
                     for key in &keys {
-                        key.warn_of_certificate(client_id);
+                        key.warn_about_certificate(client_id);
                     }
                 }
                 self.keys = keys.into();
                 self.good_at = Some(now);
             }
             Err(reason) => {
-                tracing::warn!(event = Event::JwksUriTrouble.as_str(), client_id, %uri, reason, "the keys that were fetched last are used for an hour");
+                tracing::warn!(event = Event::JwksUriTrouble.as_str(), client_id, %uri, reason, "the last fetched keys are used for up to an hour");
             }
         }
     }
 }
 
-/// What a document holds.
+/// Keys of a JWK Set document.
 #[derive(Debug)]
-pub(super) struct Fetched {
-    /// The keys that can be used.
+pub(super) struct ParsedSet {
+    /// The usable keys.
     pub(super) keys: Vec<StoredKey>,
-    /// Those that cannot.
+    /// The keys that cannot be used.
     skipped: Vec<Skipped>,
 }
 
-impl Fetched {
+impl ParsedSet {
     /// Returns the keys that cannot be used, with reasons.
     pub(super) fn skipped_keys(&self) -> Option<String> {
         (!self.skipped.is_empty()).then(|| reasons(&self.skipped))
     }
 }
 
-/// The keys of a document, read one by one: those that cannot be used are left out.
-pub(super) fn read(document: &[u8], now: UnixTime) -> Result<Fetched, String> {
+/// Reads the keys of a document one by one. Keys that cannot be used are skipped.
+pub(super) fn read(document: &[u8], now: UnixTime) -> Result<ParsedSet, String> {
     let set = JwkSet::parse(document, None, MOST).map_err(|error| error.to_string())?;
     if set.keys.is_empty() {
         return Err(format!("no usable key among {}: {}", set.skipped.len(), reasons(&set.skipped)));
@@ -104,10 +104,10 @@ pub(super) fn read(document: &[u8], now: UnixTime) -> Result<Fetched, String> {
         expires_at: None,
         used: Arc::default(),
     };
-    Ok(Fetched { keys: set.keys.into_iter().map(stored).collect(), skipped: set.skipped })
+    Ok(ParsedSet { keys: set.keys.into_iter().map(stored).collect(), skipped: set.skipped })
 }
 
-/// Why each key was left out; of many, the first few.
+/// Lists the reasons for skipped keys, eight at most.
 fn reasons(skipped: &[Skipped]) -> String {
     let told: Vec<String> = skipped.iter().take(8).map(|one| format!("key {}: {}", one.at + 1, one.why)).collect();
     let more = skipped.len().saturating_sub(told.len());
@@ -115,12 +115,12 @@ fn reasons(skipped: &[Skipped]) -> String {
     if more == 0 { told } else { format!("{told}; and {more} more") }
 }
 
-/// By how much `now` is later. A clock that was set back makes everything old.
+/// Returns the time between two moments. After a clock was set back, every entry looks old.
 pub(super) fn since(at: UnixTime, now: UnixTime) -> Span {
     Span::from_secs(now.0.abs_diff(at.0))
 }
 
-/// Age of a JWK Set from which on it is not used at all.
+/// Age from which on a set is not used at all.
 pub(crate) const STALE: Span = Span::from_secs(3600);
-/// Most keys of a JWK Set.
+/// Maximum number of keys in a set.
 const MOST: usize = 100;

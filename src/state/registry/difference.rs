@@ -1,4 +1,4 @@
-//! What a whole load changes against what was held: counted, and what must not come back named.
+//! Differences between a full load and the snapshot: their numbers, and the revocations that must not be lost.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use crate::model::time::UnixTime;
 use crate::store::changes::Changes;
 use crate::store::keys::SealedKey;
 
-/// How many came, went and changed.
+/// Numbers of added, deleted and changed items.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) came: usize,
@@ -21,34 +21,34 @@ impl Counts {
     }
 }
 
-/// A whole load held against a snapshot.
+/// Differences of a full load from the snapshot.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
     pub(super) clients: Counts,
     pub(super) resources: Counts,
     pub(super) keys: Counts,
-    /// Clients that were disabled and are enabled.
+    /// Clients that were disabled and are enabled in the load.
     pub(super) enabled_again: Vec<String>,
-    /// Clients whose tokens were revoked up to a moment that the load does not know.
+    /// Clients with a cut-off that the load lacks.
     pub(super) lost_cutoffs: Vec<(String, UnixTime)>,
-    /// The moment up to which all tokens were revoked, when the load does not know it.
+    /// Cut-off of all tokens, when the load lacks it.
     pub(super) lost_global_cutoff: Option<UnixTime>,
 }
 
 impl Difference {
-    /// How much differs.
+    /// Number of differences.
     pub(super) fn total(&self) -> usize {
         let cutoffs = self.lost_cutoffs.len() + usize::from(self.lost_global_cutoff.is_some());
         self.clients.total() + self.resources.total() + self.keys.total() + cutoffs
     }
 
-    /// Holds `changes`, which must be complete, against what was held.
+    /// Compares `changes`, which must be complete, with the snapshot.
     pub(super) fn between(held: &Snapshot, held_keys: &[SealedKey], changes: &Changes) -> Self {
         let mut difference = Self::default();
         for (id, row) in &changes.clients {
             let Some(Ok(client)) = row else { continue };
             match held.client(id) {
-                None if held.is_broken(id) => {}
+                None if held.is_malformed(id) => {}
                 None => difference.clients.came += 1,
                 Some(before) if before.fingerprint != client.fingerprint => {
                     difference.clients.changed += 1;

@@ -1,4 +1,4 @@
-//! The change feed: polls the revision, loads what is newer, and says for how long it could not.
+//! The change feed: polls the revision, and loads newer changes into the registry and the keyring.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,63 +8,63 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::difference::Difference;
-use super::last_used::UseWriter;
-use super::memory::Memory;
-use super::{ClockNews, Registry};
+use super::last_used::LastUsedWriter;
+use super::lost_changes::LostChanges;
+use super::{Registry, SkewChange};
 use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
 use crate::model::time::{Clock, Span, UnixTime};
 use crate::state::keyring::Keyring;
-use crate::store::changes::{Changes, Feed as Connection, Poll, Position};
+use crate::store::changes::{ChangeReader, Changes, Poll, Position};
 use crate::store::keys::{SealedKey, new_key};
 use crate::store::migrations::{MigrationError, Schema};
 use crate::store::tag_keys::SealedTagKey;
 use crate::store::{Database, Store, StoreError};
 
-/// Keeps a registry and a keyring as the database says.
+/// Keeps a registry and a keyring up to date with the database.
 #[derive(Debug)]
 pub struct Feed {
-    with: Parts,
-    connection: Option<Connection>,
+    context: FeedContext,
+    connection: Option<ChangeReader>,
     keys: Vec<SealedKey>,
-    /// Whether the database has a key that tags secrets; one that does not open counts.
+    /// Whether the database has a tag key, also one that does not open.
     has_tag_key: bool,
     /// Algorithms whose missing key has been reported.
-    unmade: BTreeSet<Alg>,
-    uses: UseWriter,
-    memory: Memory,
-    /// When everything is loaded again and compared.
+    reported_missing: BTreeSet<Alg>,
+    last_used: LastUsedWriter,
+    lost_changes: LostChanges,
+    /// Time of the next full load.
     reload_at: Instant,
-    /// Until when everything is loaded at each poll, since a database with another past may still be filled.
+    /// Time until which each poll is a full load, since a database with another history may still be filling.
     unsettled_until: Option<Instant>,
-    /// When the connection was made; none is kept for long.
+    /// Time at which the connection was made.
     connected_at: Instant,
 }
 
-/// What [`Feed`] is made of.
+/// Dependencies of a [`Feed`].
 #[derive(Debug)]
-pub struct Parts {
+pub struct FeedContext {
     /// The database.
     pub store: Store,
-    /// What it fills.
+    /// The registry to fill.
     pub registry: Arc<Registry>,
-    /// What it fills.
+    /// The keyring to fill.
     pub keyring: Arc<Keyring>,
-    /// Opens signing keys.
+    /// Opens signing keys and tag keys.
     pub sealing_key: Arc<SealingKey>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// How tokens are signed when a resource does not say.
+    /// Algorithm of tokens for resources that name none.
     pub default_alg: Alg,
     /// Migrations that could not be applied at the start.
-    pub owed: Option<Owed>,
+    pub pending_migrations: Option<PendingMigrations>,
 }
 
-/// What is to be migrated once the database is there.
+/// Migrations to apply once the database is available.
 #[derive(Debug)]
-pub struct Owed {
+pub struct PendingMigrations {
     /// The database.
     pub database: Database,
     /// Seeds to apply after the schema.
@@ -72,38 +72,39 @@ pub struct Owed {
 }
 
 impl Feed {
-    /// A feed that has not polled yet.
+    /// Makes a feed that has not polled yet.
     #[must_use]
-    pub fn new(with: Parts) -> Self {
-        let uses = UseWriter::new(with.clock.now());
-        let reload = with.registry.terms().reload;
+    pub fn new(context: FeedContext) -> Self {
+        let last_used = LastUsedWriter::new(context.clock.now());
+        let reload = context.registry.options().reload;
         Self {
-            with,
+            context,
             connection: None,
             keys: Vec::new(),
             has_tag_key: false,
-            unmade: BTreeSet::new(),
-            uses,
-            memory: Memory::default(),
+            reported_missing: BTreeSet::new(),
+            last_used,
+            lost_changes: LostChanges::default(),
             reload_at: Instant::now() + reload,
             unsettled_until: None,
             connected_at: Instant::now(),
         }
     }
 
-    /// Polls until the end of the program. Trouble is logged when it comes and when it goes, not at every poll.
+    /// Polls until `stop` changes. An error is logged when it begins and when it ends, not at every poll.
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) {
-        let mut in_trouble = self.with.registry.age().is_none();
-        let hinted = Arc::new(Notify::new());
-        let poll = self.with.registry.terms().poll;
-        let listening = tokio::spawn(listen(self.with.store.clone(), Arc::clone(&hinted), poll.max(LISTEN_AGAIN)));
+        let mut in_trouble = self.context.registry.age().is_none();
+        let notified_by_database = Arc::new(Notify::new());
+        let poll = self.context.registry.options().poll;
+        let listening =
+            tokio::spawn(listen(self.context.store.clone(), Arc::clone(&notified_by_database), poll.max(LISTEN_AGAIN)));
         loop {
             let pause = match self.step().await {
                 Ok(()) => {
                     if std::mem::take(&mut in_trouble) {
                         tracing::info!(
                             event = Event::RegistryCurrent.as_str(),
-                            revision = self.with.registry.snapshot().revision,
+                            revision = self.context.registry.snapshot().revision,
                             "the registry follows the database"
                         );
                     }
@@ -111,7 +112,7 @@ impl Feed {
                 }
                 Err(error) => {
                     in_trouble = true;
-                    if self.with.registry.note_trouble(&error.to_string()) {
+                    if self.context.registry.note_trouble(&error.to_string()) {
                         tracing::error!(event = Event::RegistryTrouble.as_str(), reason = %error, "known clients are served from memory until registry.max_stale");
                     }
                     poll.min(RETRY) + jitter()
@@ -119,35 +120,35 @@ impl Feed {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // What comes in a row is read in one go.
-                () = hinted.notified(), if !in_trouble => tokio::time::sleep(TOGETHER).await,
-                () = self.with.store.moved() => {}
+                // Changes in quick succession are loaded together.
+                () = notified_by_database.notified(), if !in_trouble => tokio::time::sleep(TOGETHER).await,
+                () = self.context.store.moved() => {}
                 _ = stop.changed() => break,
             }
         }
         listening.abort();
-        self.uses.write(&self.with.registry, &self.with.store, self.with.clock.now());
-        self.uses.finish().await;
+        self.last_used.write(&self.context.registry, &self.context.store, self.context.clock.now());
+        self.last_used.finish().await;
         if let Some(connection) = self.connection.take() {
             connection.close().await;
         }
     }
 
-    /// One round: poll, and when something changed, load it.
+    /// Polls once, and loads any changes.
     ///
     /// # Errors
-    /// [`StoreError`]. The connection it came from is not used again.
+    /// [`StoreError`]. Its connection is not used again.
     pub async fn step(&mut self) -> Result<(), StoreError> {
         let asked_at = Instant::now();
-        // Taken out, so that an error or a dropped future drops the connection with whatever is half done on it. A connection
-        // to a primary that was demoted lives on, so none is kept for long.
+        // Taken out, so that an error or a dropped future drops the connection together with any statement in progress.
+        // Connections to a demoted primary stay open, so none is kept for long.
         let known = self.connection.take();
-        if let Err(error) = self.with.store.look() {
-            self.with.registry.note_incomplete(&error.to_string());
+        if let Err(error) = self.context.store.check_file() {
+            self.context.registry.note_incomplete(&error.to_string());
             return Err(error);
         }
         let age = self.connected_at.elapsed();
-        let known = known.filter(|_| age < LIFETIME && !self.with.store.outdates(age));
+        let known = known.filter(|_| age < LIFETIME && !self.context.store.is_outdated(age));
         let mut connection = match known {
             Some(connection) => connection,
             None => {
@@ -156,38 +157,38 @@ impl Feed {
                 connection
             }
         };
-        let held = self.with.registry.snapshot().position();
+        let held = self.context.registry.snapshot().position();
         let polled_at = Instant::now();
         let Poll { position, read_only, standby, now } = connection.poll().await?;
-        self.with.registry.note_standby(standby);
+        self.context.registry.note_standby(standby);
         self.compare_clocks(now, polled_at.elapsed());
         if read_only && held.revision > 0 {
-            // A demoted primary or a standby that lags: what it says may be older than what we know.
+            // A demoted primary or a lagging standby may be behind the snapshot.
             return Err(StoreError::ReadOnly);
         }
         let whole = self.wants_everything();
         if position != held || whole {
             let since = Some(&held).filter(|held| held.revision > 0);
             let changes = connection.changes(since, whole).await?;
-            self.take_all_in(changes, &held)?;
+            self.apply_checked(changes, &held)?;
         }
-        self.with.keyring.publish(self.database_time());
+        self.context.keyring.publish(self.database_time());
         if read_only {
-            // Better than nothing, and known to be no more than that.
-            self.with.registry.confirm_behind(asked_at);
+            // Used at the start, when there is no snapshot, and marked as possibly stale.
+            self.context.registry.confirm_behind(asked_at);
             return Err(StoreError::ReadOnly);
         }
         self.connection = Some(connection);
-        self.with.registry.confirm(asked_at);
+        self.context.registry.confirm(asked_at);
         self.make_missing_keys().await;
-        self.write_again().await;
-        if self.uses.is_due() {
-            self.uses.write(&self.with.registry, &self.with.store, self.with.clock.now());
+        self.rewrite_lost_changes().await;
+        if self.last_used.is_due() {
+            self.last_used.write(&self.context.registry, &self.context.store, self.context.clock.now());
         }
         Ok(())
     }
 
-    /// Whether everything is to be loaded, whatever has changed.
+    /// Whether a full load is due.
     fn wants_everything(&mut self) -> bool {
         let now = Instant::now();
         if self.unsettled_until.is_some_and(|until| now >= until) {
@@ -196,91 +197,96 @@ impl Feed {
         if now < self.reload_at && self.unsettled_until.is_none() {
             return false;
         }
-        let reload = self.with.registry.terms().reload;
-        // Replicas that started together do not read everything together.
+        let reload = self.context.registry.options().reload;
+        // Spread, so that replicas that started together do not load together.
         self.reload_at =
             now + reload.mul_f64(0.9) + jitter() * u32::try_from(reload.as_secs().min(1200) / 5).unwrap_or(1);
         true
     }
 
-    /// Takes changes in, after a look at what must not get lost.
-    fn take_all_in(&mut self, mut changes: Changes, held: &Position) -> Result<(), StoreError> {
+    /// Applies changes, after keeping in force revocations that the database has lost.
+    fn apply_checked(&mut self, mut changes: Changes, held: &Position) -> Result<(), StoreError> {
         if changes.keys.as_ref().is_some_and(Vec::is_empty) && !self.keys.is_empty() {
-            // A database that is being restored. The keys that are held stay, and so does all else.
+            // A database without keys is being restored. The keys in memory stay, and so does the snapshot.
             let reason = "the database holds no signing key, and it did: is it being restored? `grantd key generate` makes one if they are lost";
-            self.with.registry.note_incomplete(reason);
+            self.context.registry.note_incomplete(reason);
             return Err(StoreError::Schema(reason.to_owned()));
         }
         if changes.complete && held.revision > 0 {
-            let difference = Difference::between(&self.with.registry.snapshot(), &self.keys, &changes);
+            let difference = Difference::between(&self.context.registry.snapshot(), &self.keys, &changes);
             if changes.position == *held {
                 if difference.total() > 0 && self.unsettled_until.is_none() {
-                    self.with.registry.differences.inc();
+                    self.context.registry.differences.inc();
                     tracing::error!(
                         event = Event::RegistryDifference.as_str(),
                         ?difference,
-                        "what was held is not what the database holds, although no change was announced; it has been loaded"
+                        "the registry differed from the database although no change was announced; the contents of the database are in force now"
                     );
                 }
             } else if changes.other_history {
-                self.with.registry.history_changes.inc();
+                self.context.registry.history_changes.inc();
                 let now = self.database_time();
-                self.memory.hold_against(&self.with.registry, held, &difference, &mut changes, now);
-                if !self.with.registry.terms().rewrite_lost_revocations {
-                    self.memory.forget_owed();
+                self.lost_changes.keep_in_force(&self.context.registry, held, &difference, &mut changes, now);
+                if !self.context.registry.options().rewrite_lost_revocations {
+                    self.lost_changes.discard_pending();
                 }
                 self.unsettled_until = Some(Instant::now() + SETTLING);
             }
         }
-        self.take_in(changes);
+        self.apply(changes);
         Ok(())
     }
 
-    async fn write_again(&mut self) {
-        if self.memory.owes() {
-            let (store, now) = (self.with.store.clone(), self.database_time());
-            self.memory.write_again(&store, now).await;
+    async fn rewrite_lost_changes(&mut self) {
+        if self.lost_changes.has_pending() {
+            let (store, now) = (self.context.store.clone(), self.database_time());
+            self.lost_changes.rewrite(&store, now).await;
         }
     }
 
     /// The present second by the database's clock.
     fn database_time(&self) -> UnixTime {
-        self.with.registry.database_time(self.with.clock.now())
+        self.context.registry.database_time(self.context.clock.now())
     }
 
     fn compare_clocks(&self, database: i64, exchange: Duration) {
-        let Some(ahead) = self.with.clock.ahead_of(database, exchange) else { return };
+        let Some(ahead) = self.context.clock.ahead_of(database, exchange) else { return };
         let seconds = std::time::Duration::from_millis(ahead.unsigned_abs()).as_secs_f64();
         let side = if ahead > 0 { "ahead" } else { "behind" };
-        match self.with.registry.note_clock(ahead) {
-            Some(ClockNews::Apart) => {
-                tracing::warn!(event = Event::ClockSkew.as_str(), seconds, side, "set the clocks by NTP; they differ");
+        match self.context.registry.note_clock(ahead) {
+            Some(SkewChange::Apart) => {
+                tracing::warn!(
+                    event = Event::ClockSkew.as_str(),
+                    seconds,
+                    side,
+                    "the clocks of this machine and of the database differ; synchronise both by NTP"
+                );
             }
-            Some(ClockNews::Together) => {
+            Some(SkewChange::Together) => {
                 tracing::info!(event = Event::ClockSkew.as_str(), seconds, side, "the clocks agree again");
             }
             None => {}
         }
     }
 
-    /// Connects to a database whose schema is there, migrating it first when that is still owed.
-    async fn connect(&mut self) -> Result<Connection, StoreError> {
-        if let Some(Owed { database, seeds }) = &self.with.owed {
-            self.with.store.migrate(database, seeds.as_deref()).await.map_err(|error| match error {
+    /// Connects to a database that has the schema, after applying pending migrations.
+    async fn connect(&mut self) -> Result<ChangeReader, StoreError> {
+        if let Some(PendingMigrations { database, seeds }) = &self.context.pending_migrations {
+            self.context.store.migrate(database, seeds.as_deref()).await.map_err(|error| match error {
                 MigrationError::Store(error) => error,
                 other => StoreError::Schema(other.to_string()),
             })?;
-            self.with.owed = None;
+            self.context.pending_migrations = None;
         }
-        match self.with.store.schema().await? {
-            Schema::Usable | Schema::Newer { .. } => self.with.store.feed().await,
+        match self.context.store.schema().await? {
+            Schema::Usable | Schema::Newer { .. } => self.context.store.change_reader().await,
             Schema::Older { pending } => {
                 Err(StoreError::Schema(format!("the database lacks {pending} migrations: run `grantd migrate`")))
             }
         }
     }
 
-    fn take_in(&mut self, changes: Changes) {
+    fn apply(&mut self, changes: Changes) {
         if changes.resources.is_some() && !changes.complete {
             tracing::info!(event = Event::ResourceChanged.as_str(), revision = changes.position.revision);
         }
@@ -289,12 +295,12 @@ impl Feed {
             for key in keys.iter().filter(|key| !changes.complete && !is_in(&key.kid, &self.keys)) {
                 tracing::info!(event = Event::KeyChanged.as_str(), kid = key.kid, alg = key.alg, signs_from = %key.active_at, what = "published");
             }
-            let now = self.with.registry.database_time(self.with.clock.now());
-            self.memory.note_keys(&self.keys, keys, now);
+            let now = self.context.registry.database_time(self.context.clock.now());
+            self.lost_changes.note_keys(&self.keys, keys, now);
             for key in self.keys.iter().filter(|key| !is_in(&key.kid, keys)) {
                 tracing::info!(event = Event::KeyChanged.as_str(), kid = key.kid, alg = key.alg, what = "removed");
             }
-            for fault in self.with.keyring.load(keys, &self.with.sealing_key) {
+            for fault in self.context.keyring.load(keys, &self.context.sealing_key) {
                 tracing::error!(event = Event::KeyMalformed.as_str(), reason = %fault, "this signing key is left out");
             }
             self.keys.clone_from(keys);
@@ -302,16 +308,16 @@ impl Feed {
         let tag_keys = changes.tag_keys.as_ref().map(|sealed| {
             self.has_tag_key = !sealed.is_empty();
             let (opened, faults): (Vec<_>, Vec<_>) =
-                sealed.iter().map(|key| key.open(&self.with.sealing_key)).partition(Result::is_ok);
+                sealed.iter().map(|key| key.open(&self.context.sealing_key)).partition(Result::is_ok);
             for fault in faults.into_iter().filter_map(Result::err) {
-                tracing::error!(event = Event::KeyMalformed.as_str(), reason = %fault, "secrets that it tagged are checked by their hash alone");
+                tracing::error!(event = Event::KeyMalformed.as_str(), reason = %fault, "this tag key is left out; secrets that it tagged are verified by their hash alone");
             }
             opened.into_iter().filter_map(Result::ok).collect()
         });
-        self.with.registry.apply(changes, tag_keys);
+        self.context.registry.apply(changes, tag_keys);
     }
 
-    /// Makes a first key for each algorithm in use that has none. That it fails keeps nobody else from getting tokens.
+    /// Makes a first key for each algorithm in use that has none. A failure is logged and affects no other algorithm.
     async fn make_missing_keys(&mut self) {
         let now = self.database_time();
         if !self.has_tag_key
@@ -319,15 +325,15 @@ impl Feed {
         {
             tracing::warn!(event = Event::KeyNotMade.as_str(), reason = %error, "new secrets carry no tag");
         }
-        let wanted: BTreeSet<Alg> = self.with.registry.snapshot().algs().chain([self.with.default_alg]).collect();
+        let wanted: BTreeSet<Alg> = self.context.registry.snapshot().algs().chain([self.context.default_alg]).collect();
         for alg in wanted {
-            // Keys that are there and only do not open are a fault to be mended, not replaced.
+            // Keys that exist and do not open are a fault to be repaired, and are not replaced.
             let has_any = self.keys.iter().any(|key| key.alg == alg.as_str());
-            if has_any || self.with.keyring.signing(alg, now).is_some() {
+            if has_any || self.context.keyring.signing(alg, now).is_some() {
                 continue;
             }
             if let Err(error) = self.make_first_key(alg).await
-                && self.unmade.insert(alg)
+                && self.reported_missing.insert(alg)
             {
                 tracing::error!(event = Event::KeyNotMade.as_str(), %alg, reason = %error, "no token can be signed with this algorithm");
             }
@@ -335,15 +341,15 @@ impl Feed {
     }
 
     async fn make_first_key(&self, alg: Alg) -> Result<(), StoreError> {
-        let (sealing_key, now) = (Arc::clone(&self.with.sealing_key), self.database_time());
-        // RSA keys take their time.
+        let (sealing_key, now) = (Arc::clone(&self.context.sealing_key), self.database_time());
+        // Generating an RSA key takes long.
         let made = tokio::task::spawn_blocking(move || new_key(alg, &sealing_key, now, Span::from_secs(0))).await;
         let key = made.map_err(|error| StoreError::Malformed {
             kind: "signing key",
             id: alg.to_string(),
             reason: error.to_string(),
         })??;
-        if self.with.store.add_first_key(&key).await? {
+        if self.context.store.add_first_key(&key).await? {
             tracing::info!(
                 event = Event::KeyChanged.as_str(),
                 kid = key.kid,
@@ -355,10 +361,10 @@ impl Feed {
     }
 
     async fn make_first_tag_key(&mut self, now: UnixTime) -> Result<(), StoreError> {
-        // Tried once; the next change of a tag key says how it stands.
+        // Tried once; the next load of tag keys sets the flag again.
         self.has_tag_key = true;
-        let key = SealedTagKey::generate(&self.with.sealing_key, now)?;
-        if self.with.store.add_tag_key(&key, true).await? {
+        let key = SealedTagKey::generate(&self.context.sealing_key, now)?;
+        if self.context.store.add_tag_key(&key, true).await? {
             tracing::info!(
                 event = Event::KeyChanged.as_str(),
                 kid = key.kid,
@@ -369,28 +375,29 @@ impl Feed {
     }
 }
 
-/// Listens for notifications for as long as there are any; what is missed meanwhile is found by the next poll.
-async fn listen(store: Store, hinted: Arc<Notify>, again: Duration) {
+/// Listens for notifications of the database. Changes that are missed are found by the next poll.
+async fn listen(store: Store, notified_by_database: Arc<Notify>, again: Duration) {
     while store.has_hints() {
-        if let Err(error) = store.listen(&hinted).await {
-            tracing::debug!(event = Event::RegistryNoHints.as_str(), reason = %error, "changes are found by the poll alone");
+        if let Err(error) = store.listen(&notified_by_database).await {
+            tracing::debug!(event = Event::RegistryNoHints.as_str(), reason = %error, "changes are found by polling alone");
         }
         tokio::time::sleep(again + jitter()).await;
     }
 }
 
-/// Replicas that lost the same database do not all come back in the same millisecond.
+/// Random delay of up to 255 ms, so that replicas do not reconnect at the same moment.
 fn jitter() -> Duration {
     random::<1>().map_or(Duration::ZERO, |[byte]| Duration::from_millis(u64::from(byte)))
 }
 
-/// From a poll that failed to the next, at most.
+/// Maximum time from a failed poll to the next.
 const RETRY: Duration = Duration::from_millis(250);
-/// From a notification to the poll that it brings forward.
+/// Time from a notification to the poll that it brings forward.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// From the end of a connection that listened to the next, at least: a database that sleeps is not woken sooner than by the poll.
+/// Minimum time between two listening connections, so that a suspended database is not woken more often than by the
+/// poll.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
-/// Connections to a primary that was demoted live on; none is kept for long.
+/// Maximum age of a connection: those to a demoted primary stay open.
 const LIFETIME: Duration = Duration::from_mins(1);
-/// How long a database with another past is read whole at each poll: a restore fills it table by table.
+/// Time for which a database with another history is loaded in full at each poll: a restore fills it table by table.
 const SETTLING: Duration = Duration::from_secs(10);

@@ -1,4 +1,5 @@
-//! Tokens that were revoked, in memory: a set that only grows until tokens end, spread so that adding one copies nothing.
+//! Revoked tokens in memory. The set only grows until tokens expire, and is split into parts so that adding an id
+//! copies nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
@@ -6,20 +7,21 @@ use std::sync::{PoisonError, RwLock};
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
 
-/// Ids of revoked tokens. It is no part of the snapshot: what was revoked stays so whatever is loaded next.
+/// Ids of revoked tokens, with their expiry. The set is not a part of the snapshot: a revocation stays in force
+/// whatever is loaded next.
 #[derive(Debug)]
-pub struct Revoked {
+pub struct RevokedTokens {
     parts: Vec<RwLock<HashMap<TokenId, UnixTime>>>,
 }
 
-impl Default for Revoked {
+impl Default for RevokedTokens {
     fn default() -> Self {
         Self { parts: (0..PARTS).map(|_| RwLock::default()).collect() }
     }
 }
 
-impl Revoked {
-    /// Notes a revoked token that ends at `expires_at`.
+impl RevokedTokens {
+    /// Adds a revoked token that expires at `expires_at`.
     pub fn add(&self, jti: TokenId, expires_at: UnixTime) {
         if let Some(part) = self.parts.get(jti.part(PARTS)) {
             part.write().unwrap_or_else(PoisonError::into_inner).insert(jti, expires_at);
@@ -33,19 +35,19 @@ impl Revoked {
         part.is_some_and(|part| part.read().unwrap_or_else(PoisonError::into_inner).contains_key(jti))
     }
 
-    /// Those that are not among `others` and end after `now`.
+    /// Returns the ids that are not in `others` and expire after `now`.
     #[must_use]
-    pub fn beyond(&self, others: &HashSet<TokenId>, now: UnixTime) -> Vec<(TokenId, UnixTime)> {
-        let mut beyond = Vec::new();
+    pub fn missing_from(&self, others: &HashSet<TokenId>, now: UnixTime) -> Vec<(TokenId, UnixTime)> {
+        let mut missing = Vec::new();
         for part in &self.parts {
             let part = part.read().unwrap_or_else(PoisonError::into_inner);
             let lost = part.iter().filter(|(jti, expires_at)| **expires_at > now && !others.contains(jti));
-            beyond.extend(lost.map(|(jti, expires_at)| (*jti, *expires_at)));
+            missing.extend(lost.map(|(jti, expires_at)| (*jti, *expires_at)));
         }
-        beyond
+        missing
     }
 
-    /// Forgets those that had ended before `ended`.
+    /// Removes ids of tokens that expired before `ended`.
     pub fn forget(&self, ended: UnixTime) {
         for part in &self.parts {
             let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
@@ -53,39 +55,35 @@ impl Revoked {
             part.shrink_to_fit();
         }
     }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 const PARTS: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
     use super::*;
 
+    fn id(bits: [u8; 16]) -> TokenId {
+        BASE64_URL_SAFE_NO_PAD.encode(bits).parse().unwrap()
+    }
+
     #[test]
-    fn a_revoked_token_is_known_until_it_expires() {
-        let revoked = Revoked::default();
-        let ids: Vec<TokenId> = (0..=255).map(|first| TokenId::new([first; 16])).collect();
+    fn rev_09_a_revoked_token_is_known_until_it_ends() {
+        let revoked = RevokedTokens::default();
+        let count = || revoked.missing_from(&HashSet::new(), UnixTime(-1)).len();
+        let ids: Vec<TokenId> = (0..=255).map(|first| id([first; 16])).collect();
         for (at, id) in ids.iter().enumerate() {
             revoked.add(*id, UnixTime(i64::try_from(at).unwrap()));
         }
-        assert!(ids.iter().all(|id| revoked.contains(id)) && revoked.len() == 256);
-        assert!(!revoked.contains(&TokenId::new([9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6])));
+        assert!(ids.iter().all(|id| revoked.contains(id)) && count() == 256);
+        assert!(!revoked.contains(&id([9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6])));
         revoked.forget(UnixTime(100));
-        assert_eq!(revoked.len(), 156);
+        assert_eq!(count(), 156);
         assert!(!revoked.contains(&ids[99]) && revoked.contains(&ids[100]));
         revoked.forget(UnixTime(1000));
-        assert!(revoked.is_empty());
+        assert_eq!(count(), 0);
     }
 }

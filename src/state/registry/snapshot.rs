@@ -1,6 +1,6 @@
-//! What the database held at one revision, as requests look it up.
+//! Contents of the registry at one revision, indexed for requests.
 //!
-//! Clients are spread over shards, so that the next snapshot copies those that changed and shares the others.
+//! Clients are spread over shards: the next snapshot copies the shards that changed and shares the others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::crypto::secret::HashParams;
 use crate::crypto::secret_tag::{TagKey, TagKid};
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
-use crate::model::credential::{KeyCounts, Origin, StoredKey};
+use crate::model::credential::{KeyCounts, SecretOrigin, StoredKey};
 use crate::model::event::Event;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
@@ -18,114 +18,115 @@ use crate::store::StoreError;
 use crate::store::changes::{Changes, Position};
 use crate::store::secrets::MAX_IMPORTED;
 
-/// Every client and resource, immutable.
+/// All clients and resources at one revision, immutable.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// The database's revision; 0 before anything was read.
+    /// The revision; 0 before the first load.
     pub revision: i64,
     /// The id of that revision.
     pub history: Arc<str>,
     clients: Vec<Arc<Shard>>,
     resources: HashMap<ResourceId, Arc<Resource>>,
-    /// Rows that cannot be understood, with the reason.
-    broken: BTreeMap<String, String>,
+    /// Rows that cannot be read, by name, with the reason.
+    malformed: BTreeMap<String, String>,
     tag_keys: Arc<[TagKey]>,
     not_before: Option<UnixTime>,
-    guess: Guess,
+    guess_cost: GuessCost,
     key_counts: KeyCounts,
-    /// How often each cost of hashing occurs, so that an unknown client costs what some known one would.
+    /// Number of secrets at each hashing cost. An unknown client gets the cost of some existing secret.
     costs: Vec<(HashParams, usize)>,
 }
 
-/// How many hashes a wrong guess is held against, for every client alike, whether or not it exists.
+/// Number of hashes that a wrong guess costs. It is the same for every client, whether or not the client exists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Guess {
-    /// A guess that names no row: as many as any client has imported secrets.
-    pub imported: usize,
-    /// A guess that names a row and has no tag of ours: one when there is any secret whose tag cannot be told.
-    pub named: usize,
+pub struct GuessCost {
+    /// Cost of a guess without a secret id: the largest number of imported secrets of any client.
+    pub without_id: usize,
+    /// Cost of a guess with a secret id and without a valid tag: 1 when a secret without a verifiable tag exists, else
+    /// 0.
+    pub with_id: usize,
 }
 
 impl Snapshot {
-    /// Where in the database's past the snapshot stands.
+    /// The position of the snapshot in the database's history.
     #[must_use]
     pub fn position(&self) -> Position {
         Position { revision: self.revision, history: Arc::clone(&self.history) }
     }
 
-    /// The moment before which all tokens count for nothing.
+    /// The cut-off of the tokens of all clients.
     #[must_use]
     pub fn not_before(&self) -> Option<UnixTime> {
         self.not_before
     }
 
-    /// The client of that id.
+    /// Returns the client with that id.
     #[must_use]
     pub fn client(&self, client_id: &str) -> Option<&Arc<Client>> {
         self.clients.get(shard_of(client_id))?.clients.get(client_id)
     }
 
-    /// The resource of that identifier, compared to the letter.
+    /// Returns the resource with that identifier, compared character for character.
     #[must_use]
     pub fn resource(&self, identifier: &str) -> Option<&Arc<Resource>> {
         self.resources.get(identifier)
     }
 
-    /// All clients, in no order.
+    /// Returns all clients, in no order.
     pub fn clients(&self) -> impl Iterator<Item = &Arc<Client>> {
         self.clients.iter().flat_map(|shard| shard.clients.values())
     }
 
-    /// How many clients there are.
+    /// The number of clients.
     #[must_use]
     pub fn client_count(&self) -> usize {
         self.clients.iter().map(|shard| shard.clients.len()).sum()
     }
 
-    /// All resources, in no order.
+    /// Returns all resources, in no order.
     #[must_use]
     pub fn resources(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
         self.resources.values()
     }
 
-    /// Rows that cannot be understood, with the reason.
+    /// Rows that cannot be read, by name, with the reason.
     #[must_use]
-    pub fn broken(&self) -> &BTreeMap<String, String> {
-        &self.broken
+    pub fn malformed(&self) -> &BTreeMap<String, String> {
+        &self.malformed
     }
 
-    /// Whether the row of this client cannot be understood.
+    /// Whether the rows of this client cannot be read.
     #[must_use]
-    pub fn is_broken(&self, client_id: &str) -> bool {
-        !self.broken.is_empty() && self.broken.contains_key(&format!("client {client_id}"))
+    pub fn is_malformed(&self, client_id: &str) -> bool {
+        !self.malformed.is_empty() && self.malformed.contains_key(&format!("client {client_id}"))
     }
 
-    /// Whether a token issued to `client` at `iat` was revoked together with all older tokens: the latest of
-    /// the moments that apply decides.
+    /// Whether a token that `client` was issued at `iat` is revoked by a cut-off. The latest of the applicable cut-offs
+    /// decides.
     #[must_use]
     pub fn cuts_off(&self, client: &Client, iat: UnixTime) -> bool {
         self.not_before.into_iter().chain([client.not_before]).any(|not_before| iat <= not_before)
     }
 
-    /// The keys that tell a secret of ours by its tag.
+    /// The keys that verify tags of secrets.
     #[must_use]
     pub fn tag_keys(&self) -> &[TagKey] {
         &self.tag_keys
     }
 
-    /// What a wrong guess costs.
+    /// The number of hashes that a wrong guess costs.
     #[must_use]
-    pub fn guess(&self) -> Guess {
-        self.guess
+    pub fn guess_cost(&self) -> GuessCost {
+        self.guess_cost
     }
 
-    /// Of each algorithm, as many keys as any client has registered.
+    /// The largest number of registered keys of any client, for each algorithm.
     #[must_use]
     pub fn key_counts(&self) -> KeyCounts {
         self.key_counts
     }
 
-    /// The cost of a hash that does not exist: that of the `nth` of those that do, counting round.
+    /// Returns the cost of a decoy hash: that of the `nth` existing secret, modulo their number.
     #[must_use]
     pub fn decoy_cost(&self, nth: u64) -> HashParams {
         let total: usize = self.costs.iter().map(|(_, count)| count).sum();
@@ -139,37 +140,37 @@ impl Snapshot {
         HashParams::default()
     }
 
-    /// The algorithms that resources and resource servers ask for.
+    /// Returns the algorithms that resources and introspection responses use.
     pub fn algs(&self) -> impl Iterator<Item = Alg> {
-        let of_clients = self.clients.iter().flat_map(|shard| shard.survey.algs.iter().copied());
+        let of_clients = self.clients.iter().flat_map(|shard| shard.summary.algs.iter().copied());
         self.resources.values().filter_map(|resource| resource.alg).chain(of_clients)
     }
 
-    /// The next snapshot.
-    pub(super) fn with(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) -> Self {
+    /// Builds the next snapshot.
+    pub(super) fn next(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) -> Self {
         let mut next = Self {
             revision: changes.position.revision,
             history: Arc::clone(&changes.position.history),
             clients: self.clients.clone(),
             resources: self.resources.clone(),
-            broken: self.broken.clone(),
+            malformed: self.malformed.clone(),
             not_before: changes.not_before.or(self.not_before),
             tag_keys: tag_keys.map_or_else(|| Arc::clone(&self.tag_keys), Into::into),
             ..Self::default()
         };
         if changes.complete || next.clients.is_empty() {
             next.clients = (0..SHARDS).map(|_| Arc::default()).collect();
-            next.broken.clear();
+            next.malformed.clear();
         }
-        next.take_clients(self, changes.clients, changes.complete, changes.position.revision);
+        next.update_clients(self, changes.clients, changes.complete, changes.position.revision);
         if let Some(rows) = changes.resources {
-            next.take_resources(rows);
+            next.replace_resources(rows);
         }
-        next.survey();
+        next.summarize();
         next
     }
 
-    fn take_clients(
+    fn update_clients(
         &mut self,
         before: &Self,
         changed: HashMap<String, Option<Result<Arc<Client>, StoreError>>>,
@@ -190,31 +191,31 @@ impl Snapshot {
                 }
                 let name = format!("client {id}");
                 shard.clients.remove(id.as_str());
-                self.broken.remove(&name);
+                self.malformed.remove(&name);
                 match client {
                     Some(Ok(client)) => {
                         let known = before.client(&id);
                         let is_new = |key: &&StoredKey| {
                             !known.is_some_and(|known| known.keys.iter().any(|old| old.kid == key.kid))
                         };
-                        client.keys.iter().filter(is_new).for_each(|key| key.warn_of_certificate(&id));
-                        let client = keep_what_was_seen(client, known);
+                        client.keys.iter().filter(is_new).for_each(|key| key.warn_about_certificate(&id));
+                        let client = keep_usage(client, known);
                         shard.clients.insert(client.client_id.clone(), client);
                     }
                     Some(Err(fault)) => {
-                        tracing::error!(event = Event::ClientMalformed.as_str(), client_id = id, reason = %fault, "this client cannot authenticate until its row is mended");
-                        self.broken.insert(name, fault.to_string());
+                        tracing::error!(event = Event::ClientMalformed.as_str(), client_id = id, reason = %fault, "this client cannot authenticate until its row is corrected");
+                        self.malformed.insert(name, fault.to_string());
                     }
                     None => {}
                 }
             }
             shard.clients.shrink_to_fit();
-            shard.survey = Survey::of(shard.clients.values());
+            shard.summary = ShardSummary::of(shard.clients.values());
         }
     }
 
-    fn take_resources(&mut self, rows: Vec<Result<Resource, StoreError>>) {
-        self.broken.retain(|name, _| !name.starts_with("resource "));
+    fn replace_resources(&mut self, rows: Vec<Result<Resource, StoreError>>) {
+        self.malformed.retain(|name, _| !name.starts_with("resource "));
         self.resources = HashMap::with_capacity(rows.len());
         for row in rows {
             match row {
@@ -222,24 +223,24 @@ impl Snapshot {
                     self.resources.insert(resource.identifier.clone(), Arc::new(resource));
                 }
                 Err(fault) => {
-                    tracing::error!(event = Event::ResourceMalformed.as_str(), reason = %fault, "no token is issued for this resource until its row is mended");
-                    self.broken.insert(format!("resource {}", self.broken.len()), fault.to_string());
+                    tracing::error!(event = Event::ResourceMalformed.as_str(), reason = %fault, "no token is issued for this resource until its row is corrected");
+                    self.malformed.insert(format!("resource {}", self.malformed.len()), fault.to_string());
                 }
             }
         }
     }
 
-    /// What a wrong guess has to cost, over all clients.
-    fn survey(&mut self) {
+    /// Computes the cost of a wrong guess over all clients.
+    fn summarize(&mut self) {
         let known: Vec<TagKid> = self.tag_keys.iter().map(TagKey::kid).collect();
         let mut costs: HashMap<HashParams, usize> = HashMap::new();
-        for survey in self.clients.iter().map(|shard| &shard.survey) {
-            self.guess.imported = self.guess.imported.max(survey.imported);
-            self.key_counts = self.key_counts.or_more(survey.key_counts);
-            if survey.named.iter().any(|kid| kid.is_none_or(|kid| !known.contains(&kid))) {
-                self.guess.named = 1;
+        for summary in self.clients.iter().map(|shard| &shard.summary) {
+            self.guess_cost.without_id = self.guess_cost.without_id.max(summary.imported);
+            self.key_counts = self.key_counts.max(summary.key_counts);
+            if summary.tag_kids.iter().any(|kid| kid.is_none_or(|kid| !known.contains(&kid))) {
+                self.guess_cost.with_id = 1;
             }
-            for (cost, count) in &survey.costs {
+            for (cost, count) in &summary.costs {
                 *costs.entry(*cost).or_default() += count;
             }
         }
@@ -248,67 +249,68 @@ impl Snapshot {
     }
 }
 
-/// A part of the clients, with what they say about the cost of guesses.
+/// Part of the clients, with their contribution to the cost of guesses.
 #[derive(Debug, Default, Clone)]
 struct Shard {
     clients: HashMap<ClientId, Arc<Client>>,
-    survey: Survey,
+    summary: ShardSummary,
 }
 
 #[derive(Debug, Default, Clone)]
-struct Survey {
-    /// The most imported secrets that one client has, as far as they are tried.
+struct ShardSummary {
+    /// Largest number of imported secrets of one client, up to the number that is tried.
     imported: usize,
-    /// The tag keys of secrets that carry their row's id; `None` for those without a tag.
-    named: Vec<Option<TagKid>>,
+    /// Tag keys of the secrets that carry an id; `None` for those without a tag.
+    tag_kids: Vec<Option<TagKid>>,
     key_counts: KeyCounts,
     costs: Vec<(HashParams, usize)>,
-    /// What introspection responses are to be signed with.
+    /// Algorithms of signed introspection responses.
     algs: BTreeSet<Alg>,
 }
 
-impl Survey {
+impl ShardSummary {
     fn of<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> Self {
-        let mut survey = Self::default();
+        let mut summary = Self::default();
         for client in clients {
-            survey.key_counts = survey.key_counts.or_more(KeyCounts::of(&client.keys));
-            survey.algs.extend(client.introspection_signed_response_alg);
+            summary.key_counts = summary.key_counts.max(KeyCounts::of(&client.keys));
+            summary.algs.extend(client.introspection_signed_response_alg);
             let mut imported = 0;
             for secret in &client.secrets {
                 let kid = match secret.origin {
-                    Origin::Imported => {
+                    SecretOrigin::Imported => {
                         imported += 1;
                         continue;
                     }
-                    Origin::Named => None,
-                    Origin::Tagged(kid) => Some(kid),
+                    SecretOrigin::Untagged => None,
+                    SecretOrigin::Tagged(kid) => Some(kid),
                 };
-                if !survey.named.contains(&kid) {
-                    survey.named.push(kid);
+                if !summary.tag_kids.contains(&kid) {
+                    summary.tag_kids.push(kid);
                 }
             }
-            survey.imported = survey.imported.max(imported.min(usize::try_from(MAX_IMPORTED).unwrap_or(1)));
+            summary.imported = summary.imported.max(imported.min(usize::try_from(MAX_IMPORTED).unwrap_or(1)));
             for cost in client.secrets.iter().map(|secret| secret.hash.params()) {
-                match survey.costs.iter_mut().find(|(known, _)| *known == cost) {
+                match summary.costs.iter_mut().find(|(known, _)| *known == cost) {
                     Some((_, count)) => *count += 1,
-                    None => survey.costs.push((cost, 1)),
+                    None => summary.costs.push((cost, 1)),
                 }
             }
         }
-        survey
+        summary
     }
 }
 
-/// A credential that is loaded again keeps what this process has seen of it, of a secret as far as it is about the same hash.
-fn keep_what_was_seen(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Client> {
+/// Carries the cached verifications and last uses of credentials over to a client that was loaded again. A secret whose
+/// hash has changed loses its cached verification.
+fn keep_usage(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Client> {
     let Some(before) = before else { return client };
-    // It was just made, so nobody else has it.
+    // The client was just made, so this does not copy it.
     let new = Arc::make_mut(&mut client);
     for secret in &mut new.secrets {
         let known = before.secrets.iter().find(|known| known.secret_id == secret.secret_id);
         match known {
-            Some(known) if known.hash == secret.hash => secret.seen = Arc::clone(&known.seen),
-            Some(known) => secret.seen = Arc::new(known.seen.unverified()),
+            Some(known) if known.hash == secret.hash => secret.cache = Arc::clone(&known.cache),
+            Some(known) => secret.cache = Arc::new(known.cache.without_mac()),
             None => {}
         }
     }
@@ -325,7 +327,7 @@ fn keep_what_was_seen(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> 
     client
 }
 
-/// FNV-1a. Who may insert here is an administrator, so a hash that everybody can compute does no harm.
+/// FNV-1a. Only administrators add ids, so a hash with predictable collisions does no harm.
 fn shard_of(client_id: &str) -> usize {
     let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = client_id.bytes().fold(0xcbf2_9ce4_8422_2325, mix);

@@ -1,7 +1,8 @@
-//! Secrets that are presented again while their client is slowed down: a small share of the hashes is kept for them.
+//! Secrets that are presented repeatedly while their client is throttled. A small share of the hashes is reserved for
+//! them.
 //!
-//! A guesser has to try another value each time, and a client always presents the same one. So a value that was presented
-//! before is more likely to be the client's, and one that was hashed and refused before needs no second hash.
+//! A guesser presents another value each time, and a client always the same one. So a value that was presented before
+//! is more likely to be the client's, and a value that was hashed and refused needs no second hash.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
@@ -10,53 +11,54 @@ use std::time::{Duration, Instant};
 
 use super::network;
 
-/// The values that were presented lately, and the shares of those that wait. Two fixed tables.
+/// Recently presented values, and the limits of the pairs that wait. Two fixed tables.
 #[derive(Debug)]
-pub struct Repeated {
-    values: Box<[Mutex<Value>]>,
-    shares: Box<[Mutex<Share>]>,
+pub struct RepeatedSecrets {
+    values: Box<[Mutex<PresentedSecret>]>,
+    limits: Box<[Mutex<PairLimit>]>,
     hasher: RandomState,
     started: Instant,
 }
 
-/// A presented value. The table knows it by 64 bits of a hash under a key of the process.
+/// Presented value, identified by 64 bits of a keyed hash.
 #[derive(Debug, Clone, Copy, Default)]
-struct Value {
+struct PresentedSecret {
     fingerprint: u64,
-    /// When it was last counted, in quarters of a second since the table was made.
+    /// Time of the last counted presentation, in quarters of a second since the table was made.
     at: u32,
-    /// How often it was presented, counted at most once each quarter of a second; 0 for an empty slot.
+    /// Number of presentations, counted at most once each quarter of a second; 0 for an empty slot.
     times: u8,
     /// Whether its hashes were computed and none matched.
     refused: bool,
 }
 
-/// What is left for the values of one client from one source. Pairs that share a slot share it.
+/// Limit on the hashes of one client from one source. Pairs with the same slot share it.
 #[derive(Debug, Clone, Copy)]
-struct Share {
-    /// When the next value may be hashed.
+struct PairLimit {
+    /// Time at which the next value may be hashed.
     next_at: Instant,
-    /// A value found no room that was presented so often: one that was presented less often lets it pass,
+    /// Number of presentations of the value that was turned away last. Values with no more presentations are refused
+    /// until `bar_until`.
     bar: u8,
-    /// until then.
+    /// Time at which `bar` ends.
     bar_until: Instant,
 }
 
-impl Repeated {
-    /// Empty tables.
+impl RepeatedSecrets {
+    /// Makes empty tables.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        let share = Share { next_at: now, bar: 0, bar_until: now };
+        let share = PairLimit { next_at: now, bar: 0, bar_until: now };
         Self {
             values: (0..VALUES).map(|_| Mutex::default()).collect(),
-            shares: (0..SHARES).map(|_| Mutex::new(share)).collect(),
+            limits: (0..LIMITS).map(|_| Mutex::new(share)).collect(),
             hasher: RandomState::new(),
             started: now,
         }
     }
 
-    /// Names a value in the calls below: `attempt` says all of what is presented, in whose name, and what it is held
-    /// against. So a value that was refused counts as another one once the secrets of the client are others.
+    /// Returns the fingerprint of a value for the calls below. `attempt` covers the presented value, the claimed client
+    /// and the stored hashes, so a refused value counts as new once the client's secrets change.
     #[must_use]
     pub fn fingerprint(&self, attempt: &[u8; 32], source: IpAddr) -> u64 {
         self.hasher.hash_one((attempt, network(source)))
@@ -69,39 +71,39 @@ impl Repeated {
         value.times > 0 && value.fingerprint == fingerprint && value.refused
     }
 
-    /// Notes that the hashes of this value were computed, and none matched.
+    /// Records that the hashes of this value were computed, and none matched.
     pub fn refused(&self, fingerprint: u64, now: Instant) {
         let at = self.quarter(now);
         let mut value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
-        if value.fingerprint == fingerprint || value.gives_way(at) {
-            *value = Value { fingerprint, at, times: 1, refused: true };
+        if value.fingerprint == fingerprint || value.is_replaceable(at) {
+            *value = PresentedSecret { fingerprint, at, times: 1, refused: true };
         }
     }
 
-    /// Whether a value may be hashed although its client is slowed down for this source.
+    /// Decides whether a value may be hashed although its client is throttled for this source.
     ///
     /// # Errors
-    /// The time after which to present it again.
+    /// The time after which to present the value again.
     pub fn admit(&self, fingerprint: u64, client_id: &str, source: IpAddr, now: Instant) -> Result<(), Duration> {
         let times = self.present(fingerprint, now);
         if times < 2 {
-            return Err(AGAIN);
+            return Err(RETRY_AFTER);
         }
         let pair = self.hasher.hash_one((client_id, network(source)));
-        let mut share = slot(&self.shares, pair).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut share = slot(&self.limits, pair).lock().unwrap_or_else(PoisonError::into_inner);
         let bar = if share.bar_until > now { share.bar } else { 0 };
         if times <= bar {
-            return Err(AGAIN);
+            return Err(RETRY_AFTER);
         }
         if share.next_at > now {
-            (share.bar, share.bar_until) = (times, now + BAR_LASTS);
-            return Err(AGAIN);
+            (share.bar, share.bar_until) = (times, now + BAR_DURATION);
+            return Err(RETRY_AFTER);
         }
-        share.next_at = now + EACH;
+        share.next_at = now + HASH_INTERVAL;
         Ok(())
     }
 
-    /// Counts a value, and returns how often it was presented.
+    /// Counts a presentation, and returns the number of presentations.
     fn present(&self, fingerprint: u64, now: Instant) -> u8 {
         let at = self.quarter(now);
         let mut value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,8 +113,8 @@ impl Repeated {
             }
             return value.times;
         }
-        if value.gives_way(at) {
-            *value = Value { fingerprint, at, times: 1, refused: false };
+        if value.is_replaceable(at) {
+            *value = PresentedSecret { fingerprint, at, times: 1, refused: false };
         }
         1
     }
@@ -122,10 +124,10 @@ impl Repeated {
     }
 }
 
-impl Value {
-    /// Whether another value may take the slot. One that was presented again is kept for a minute.
-    fn gives_way(&self, at: u32) -> bool {
-        self.refused || self.times < 2 || at.saturating_sub(self.at) > KEPT
+impl PresentedSecret {
+    /// Whether another value may take the slot. A value that was presented again is kept for a minute.
+    fn is_replaceable(&self, at: u32) -> bool {
+        self.refused || self.times < 2 || at.saturating_sub(self.at) > KEPT_QUARTERS
     }
 }
 
@@ -135,14 +137,14 @@ fn slot<T>(table: &[Mutex<T>], hash: u64) -> &Mutex<T> {
 }
 
 const VALUES: usize = 65_536;
-const SHARES: usize = 16_384;
-/// Of one client from one source, one value is hashed in each such time.
-const EACH: Duration = Duration::from_millis(500);
-/// After this time a client should present its secret again.
-const AGAIN: Duration = Duration::from_secs(1);
-const BAR_LASTS: Duration = Duration::from_secs(2);
-/// A minute, in quarters of a second.
-const KEPT: u32 = 240;
+const LIMITS: usize = 16_384;
+/// Minimum time between two hashes of one client from one source.
+const HASH_INTERVAL: Duration = Duration::from_millis(500);
+/// `Retry-After` of a refused value.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+const BAR_DURATION: Duration = Duration::from_secs(2);
+/// Time for which a repeated value keeps its slot: a minute, in quarters of a second.
+const KEPT_QUARTERS: u32 = 240;
 
 #[cfg(test)]
 mod tests {
@@ -153,13 +155,17 @@ mod tests {
     #[test]
     fn a_value_is_admitted_when_it_is_presented_again_and_no_more_once_it_was_refused() {
         let start = Instant::now();
-        let repeated = Repeated::new(start);
+        let repeated = RepeatedSecrets::new(start);
         let value = repeated.fingerprint(&[7; 32], A);
-        assert_eq!(repeated.admit(value, "c", A, start), Err(AGAIN));
-        assert_eq!(repeated.admit(value, "c", A, start + Duration::from_millis(20)), Err(AGAIN), "the same moment");
-        assert_eq!(repeated.admit(value, "c", A, start + AGAIN), Ok(()));
+        assert_eq!(repeated.admit(value, "c", A, start), Err(RETRY_AFTER));
+        assert_eq!(
+            repeated.admit(value, "c", A, start + Duration::from_millis(20)),
+            Err(RETRY_AFTER),
+            "the same moment"
+        );
+        assert_eq!(repeated.admit(value, "c", A, start + RETRY_AFTER), Ok(()));
         assert!(!repeated.was_refused(value));
-        repeated.refused(value, start + AGAIN);
+        repeated.refused(value, start + RETRY_AFTER);
         assert!(repeated.was_refused(value));
         assert!(!repeated.was_refused(repeated.fingerprint(&[7; 32], "192.0.2.2".parse().unwrap())), "another source");
     }
@@ -168,7 +174,7 @@ mod tests {
     /// `rate` values a second, each `repeats` times, once a second; the client presents its secret once a second.
     fn contest(rate: u64, repeats: u64, longest: u64) -> (Option<u64>, u64) {
         let start = Instant::now();
-        let repeated = Repeated::new(start);
+        let repeated = RepeatedSecrets::new(start);
         let right = repeated.fingerprint(&[0xff; 32], A);
         let mut admitted = 0;
         // Values that are alive at the same time; each is followed by the next one after its last presentation.
@@ -218,15 +224,15 @@ mod tests {
     #[test]
     fn a_flood_of_other_values_does_not_wash_out_one_that_was_presented_again() {
         let start = Instant::now();
-        let repeated = Repeated::new(start);
+        let repeated = RepeatedSecrets::new(start);
         let value = repeated.fingerprint(&[7; 32], A);
         for _ in 0..2 {
             repeated.present(value, start);
         }
-        assert_eq!(repeated.present(value, start + AGAIN), 2);
+        assert_eq!(repeated.present(value, start + RETRY_AFTER), 2);
         for number in 0..300_000_u64 {
-            repeated.present(repeated.hasher.hash_one(number), start + AGAIN);
+            repeated.present(repeated.hasher.hash_one(number), start + RETRY_AFTER);
         }
-        assert_eq!(repeated.present(value, start + AGAIN * 2), 3);
+        assert_eq!(repeated.present(value, start + RETRY_AFTER * 2), 3);
     }
 }

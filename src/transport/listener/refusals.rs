@@ -1,4 +1,5 @@
-//! Connections and requests that are refused before a handler sees them: a log line at most once a second, and a count.
+//! Connections and requests that are refused before a handler: counted, and logged at most once a second for each
+//! reason and peer.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -13,22 +14,22 @@ use crate::model::event::Event;
 
 macro_rules! refusals {
     ($($reason:literal $variant:ident $answer:literal $detail:literal)+) => {
-        /// A reason for refusing a connection or a request before it reaches an endpoint.
+        /// Reason for refusing a connection or a request before it reaches an endpoint.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[expect(clippy::doc_markdown, reason = "the texts are log messages too")]
-        pub enum Refused { $(#[doc = $detail] $variant),+ }
+        pub enum RefusalReason { $(#[doc = $detail] $variant),+ }
 
-        impl Refused {
+        impl RefusalReason {
             /// Every reason, in the order of the reference.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The value of the field and of the label `reason`.
+            /// The value of the log field and metric label `reason`.
             #[must_use]
             pub const fn reason(self) -> &'static str {
                 match self { $(Self::$variant => $reason),+ }
             }
 
-            /// The status of the answer, or the way in which the connection ends.
+            /// The status of the response, or the way in which the connection ends.
             #[must_use]
             pub const fn answer(self) -> &'static str {
                 match self { $(Self::$variant => $answer),+ }
@@ -51,7 +52,7 @@ refusals! {
     "cleartext_on_tls" CleartextOnTls "400"
         "looks like HTTP without TLS, and this port has TLS; use https:// here"
     "http2" Http2 "none"
-        "looks like HTTP/2 without negotiation, and grantd speaks HTTP/1.1; let the proxy or the client use HTTP/1.1"
+        "looks like HTTP/2 without negotiation, and grantd speaks HTTP/1.1; configure the proxy or the client for HTTP/1.1"
     "fields_too_large" FieldsTooLarge "431, 414"
         "the request line and the header fields are above 16 KiB, or more than 100 fields"
     "malformed" Malformed "400"
@@ -63,17 +64,17 @@ refusals! {
     "tls_alpn" TlsAlpn "alert"
         "the client does not offer HTTP/1.1 by ALPN"
     "tls_alert" TlsAlert "none"
-        "the client refused the handshake; often it does not trust the server's certificate, or it has another name"
+        "the client refused the handshake; often it does not trust the server's certificate, or the certificate has another name"
     "client_certificate" ClientCertificate "alert"
         "the client's certificate cannot be used"
     "tls_handshake" TlsHandshake "alert"
         "the TLS handshake failed"
     "too_many_connections" TooManyConnections "none"
-        "more than 100 connections in a second from one address while the server is overloaded; let clients keep connections, and name a proxy in server.trusted_proxies"
+        "more than 100 connections in a second from one address while the server is overloaded; configure clients to keep connections open, and name proxies in server.trusted_proxies"
 }
 
-impl Refused {
-    /// Recognises a protocol other than the expected one, by the first eight bytes of its connection.
+impl RefusalReason {
+    /// Recognises another protocol by the first eight bytes of a connection.
     fn by_opening(opening: [u8; 8]) -> Option<Self> {
         match opening {
             [b'P', b'R', b'O', b'X', b'Y', b' ', ..] | [b'\r', b'\n', b'\r', b'\n', 0, b'\r', b'\n', b'Q'] => {
@@ -86,19 +87,20 @@ impl Refused {
         }
     }
 
-    /// Why hyper refused a request, by its answer.
+    /// Returns the reason for which hyper refused a request, by its response.
     pub(super) fn by_answer(head: &[u8], opening: [u8; 8]) -> Self {
         let too_large = matches!(head.get(9..12), Some(b"414" | b"431"));
         let by_status = if too_large { Self::FieldsTooLarge } else { Self::Malformed };
         Self::by_opening(opening).unwrap_or(by_status)
     }
 
-    /// Why hyper gave up on a connection without an answer; `None` when the peer left or was too slow.
+    /// Returns the reason for which hyper ended a connection without a response; `None` when the peer left or was too
+    /// slow.
     pub(super) fn by_http(error: &hyper::Error, opening: [u8; 8]) -> Option<Self> {
         error.is_parse().then(|| Self::by_opening(opening).unwrap_or(Self::Malformed))
     }
 
-    /// Why a handshake failed; `None` when the peer left.
+    /// Returns the reason for which a handshake failed; `None` when the peer left.
     pub(super) fn by_handshake(error: &io::Error) -> Option<Self> {
         let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
         Some(match error {
@@ -126,12 +128,12 @@ pub struct Refusals {
     request_ids: RequestIds,
     started: Instant,
     hasher: RandomState,
-    /// When a line was last written, in milliseconds from `started` plus one: a slot for some kinds and peers together.
+    /// Time of the last log line, in milliseconds after `started` plus one. Several reasons and peers share a slot.
     written: [AtomicU64; SLOTS],
 }
 
 impl Refusals {
-    /// Counts in `counts`, and takes the ids of answers from `request_ids`.
+    /// Makes a counter that counts in `counts` and takes the ids of responses from `request_ids`.
     #[must_use]
     pub fn new(counts: ConnectionsRefused, request_ids: RequestIds) -> Self {
         Self {
@@ -143,15 +145,15 @@ impl Refusals {
         }
     }
 
-    /// An id for an answer that is not a handler's.
+    /// Returns an id for a response that no handler made.
     pub(super) fn request_id(&self) -> RequestId {
         self.request_ids.next()
     }
 
-    /// Counts a refusal, and logs it unless one of this kind and peer was logged within the last second.
+    /// Counts a refusal, and logs it unless one with this reason and peer was logged within the last second.
     pub(super) fn note(
         &self,
-        refused: Refused,
+        refused: RefusalReason,
         peer: IpAddr,
         request_id: Option<RequestId>,
         error: Option<&dyn std::error::Error>,
@@ -169,7 +171,7 @@ impl Refusals {
         }
     }
 
-    fn is_due(&self, refused: Refused, peer: IpAddr) -> bool {
+    fn is_due(&self, refused: RefusalReason, peer: IpAddr) -> bool {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
         let slot = self.hasher.hash_one((refused, network(peer))) % SLOTS as u64;
         let Some(slot) = usize::try_from(slot).ok().and_then(|slot| self.written.get(slot)) else { return false };
@@ -179,7 +181,7 @@ impl Refusals {
     }
 }
 
-/// The address, of IPv6 the /64: a host has as many addresses as it likes.
+/// Returns the address of IPv4, and the /64 of IPv6, since a host can use every address of its /64.
 pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -187,8 +189,8 @@ pub(super) fn network(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// The answer in place of one that hyper made by itself, with an id, a reason and what every answer carries. `None` when
-/// `head` is not such an answer: those are a status line and three header fields, without a body.
+/// Returns the response in place of one that hyper made by itself, with an id, a reason and the usual header fields.
+/// `None` when `head` is another response: hyper's own have a status line, three header fields and no body.
 pub(super) fn explained(head: &[u8], request_id: impl FnOnce() -> RequestId) -> Option<(Vec<u8>, RequestId)> {
     let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");
@@ -219,7 +221,7 @@ pub(super) fn explained(head: &[u8], request_id: impl FnOnce() -> RequestId) -> 
     Some((answer.into_bytes(), request_id))
 }
 
-/// Bounds the memory and the lines of a second, whatever comes.
+/// Number of slots, which bounds memory and log lines per second.
 const SLOTS: usize = 256;
 
 #[cfg(test)]
@@ -234,20 +236,22 @@ mod tests {
     fn each_refusal_counts_and_a_line_comes_once_a_second_for_each_kind_and_peer() {
         let refusals = refusals();
         let peer = IpAddr::from([192, 0, 2, 1]);
-        assert!(refusals.is_due(Refused::ProxyProtocol, peer));
+        assert!(refusals.is_due(RefusalReason::ProxyProtocol, peer));
         for _ in 0..100 {
-            assert!(!refusals.is_due(Refused::ProxyProtocol, peer));
-            refusals.note(Refused::ProxyProtocol, peer, None, None);
+            assert!(!refusals.is_due(RefusalReason::ProxyProtocol, peer));
+            refusals.note(RefusalReason::ProxyProtocol, peer, None, None);
         }
         let labels = RefusedLabels { reason: "proxy_protocol" };
         assert_eq!(refusals.counts.get_or_create(&labels).get(), 100);
-        let others = (2..=200).filter(|n| refusals.is_due(Refused::ProxyProtocol, [192, 0, 2, *n].into())).count();
+        let others =
+            (2..=200).filter(|n| refusals.is_due(RefusalReason::ProxyProtocol, [192, 0, 2, *n].into())).count();
         assert!((100..=199).contains(&others), "other peers have lines of their own: {others}");
-        let many = (0..100_000u32).filter(|n| refusals.is_due(Refused::Malformed, (*n).to_be_bytes().into())).count();
+        let many =
+            (0..100_000u32).filter(|n| refusals.is_due(RefusalReason::Malformed, (*n).to_be_bytes().into())).count();
         assert!(many <= 2 * SLOTS, "bounded whoever comes: {many}");
         let of_one_network = (0..50u16).filter(|n| {
             let address: Ipv6Addr = format!("2001:db8::{n:x}").parse().unwrap();
-            refusals.is_due(Refused::Http2, address.into())
+            refusals.is_due(RefusalReason::Http2, address.into())
         });
         assert!(of_one_network.count() <= 1);
     }
@@ -274,14 +278,14 @@ mod tests {
     #[test]
     fn the_first_bytes_tell_what_the_peer_tried_to_speak() {
         for (opening, refused) in [
-            (*b"PROXY TC", Some(Refused::ProxyProtocol)),
-            (*b"\r\n\r\n\0\r\nQ", Some(Refused::ProxyProtocol)),
-            (*b"\x16\x03\x01\x02\0\x01\0\x01", Some(Refused::TlsOnCleartext)),
-            (*b"PRI * HT", Some(Refused::Http2)),
+            (*b"PROXY TC", Some(RefusalReason::ProxyProtocol)),
+            (*b"\r\n\r\n\0\r\nQ", Some(RefusalReason::ProxyProtocol)),
+            (*b"\x16\x03\x01\x02\0\x01\0\x01", Some(RefusalReason::TlsOnCleartext)),
+            (*b"PRI * HT", Some(RefusalReason::Http2)),
             (*b"POST /to", None),
             ([0; 8], None),
         ] {
-            assert_eq!(Refused::by_opening(opening), refused, "{opening:?}");
+            assert_eq!(RefusalReason::by_opening(opening), refused, "{opening:?}");
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Certificates of TLS clients (RFC 8705): every handshake with one proves its key, and who vouches for it is asked after.
+//! Certificates of TLS clients (RFC 8705): the handshake proves possession of the key, and the chain is verified
+//! afterwards.
 //!
-//! A certificate that no CA of ours issued is as good for `self_signed_tls_client_auth` and for binding tokens (RFC 8705
-//! sections 2.2 and 4) as any, so a handshake does not fail for want of a CA. The handler is told which it was.
+//! A certificate of no configured CA is valid for `self_signed_tls_client_auth` and for binding tokens (RFC 8705
+//! sections 2.2 and 4), so the handshake does not require a CA. The handler is told whether a CA verifies the
+//! certificate.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,29 +18,30 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
 use super::files::Version;
-use super::{Current, Tls, TlsError, fault, pem_items, provider};
+use super::{LoadedTls, Tls, TlsError, fault, pem_items, provider};
 use crate::crypto::certificate::validity::{Validity, item};
 use crate::crypto::certificate::{Certificate, is_ca, verifier_reason};
 use crate::model::certificate::PeerCertificate;
 use crate::model::event::Event;
 
-/// Whose word on certificates is taken.
+/// Files of the CAs of client certificates, and of their revocation lists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientFiles {
-    /// The CAs, in PEM. Without them no certificate is vouched for, and clients have self-signed ones.
+    /// The CAs, in PEM. Without them no CA verifies a certificate, and clients use self-signed ones.
     pub ca: Option<PathBuf>,
-    /// What those CAs have revoked, in PEM: a list of each CA in a chain, and none out of date, or nothing is vouched for.
+    /// The revocation lists of those CAs, in PEM. A chain is verified only with a current list of each of its CAs.
     pub crl: Option<PathBuf>,
 }
 
 impl ClientFiles {
-    /// The files that are set.
+    /// Returns the paths that are set.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         self.ca.iter().chain(&self.crl).cloned().collect()
     }
 }
 
-/// Takes part in the handshake: any certificate within bounds, or none, but no key that is not there.
+/// Verifier of the handshake: accepts any certificate within bounds, or none, and requires proof of possession of its
+/// key.
 #[derive(Debug)]
 pub(super) struct AnyCertificate(WebPkiSupportedAlgorithms);
 
@@ -53,7 +56,7 @@ impl ClientCertVerifier for AnyCertificate {
         false
     }
 
-    /// RFC 8705 section 2.2: a list of CAs would keep clients from sending a certificate that is self-signed.
+    /// Returns none: with a list of CAs, clients would not send a self-signed certificate (RFC 8705 section 2.2).
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -69,7 +72,7 @@ impl ClientCertVerifier for AnyCertificate {
         {
             return Err(Error::General("the chain of certificates is too long".to_owned()));
         }
-        // Before any signature, of the certificate or of the handshake: an oversized key makes verification slow.
+        // Parsed and checked against the bounds before any signature is verified, its own or that of the handshake.
         match Certificate::parse(end_entity) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(_) => Err(CertificateError::BadEncoding.into()),
@@ -99,14 +102,14 @@ impl ClientCertVerifier for AnyCertificate {
     }
 }
 
-/// Says who is vouched for: by the rules of webpki, with our CAs and their lists.
+/// Verifies chains of client certificates with webpki, against the configured CAs and revocation lists.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct ClientCaVerifier {
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     dates: ClientDates,
 }
 
-/// The dates of the CAs that vouch for clients, and of their revocation lists.
+/// Validity of the client CAs and of their revocation lists.
 #[derive(Debug, Clone, Default)]
 pub struct ClientDates {
     /// Of the CAs.
@@ -115,7 +118,7 @@ pub struct ClientDates {
     pub lists: Vec<Validity>,
 }
 
-impl Judge {
+impl ClientCaVerifier {
     pub(super) fn read(files: &ClientFiles, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let Some(path) = &files.ca else { return Ok(Self { verifier: None, dates: ClientDates::default() }) };
         let (mut roots, mut dates) = (RootCertStore::empty(), ClientDates::default());
@@ -123,9 +126,9 @@ impl Judge {
             let validity = Validity::of_certificate(&certificate);
             let wrong =
                 |reason: &str| fault(path, &format!("{}: {reason}", item("certificate", at, validity.as_ref())));
-            // webpki takes any certificate for an anchor, and the holder of a leaf would be a CA.
+            // webpki accepts any certificate as a trust anchor; the holder of a leaf certificate would be a CA.
             if !is_ca(&certificate) {
-                return Err(wrong("it is not a CA's (basicConstraints)"));
+                return Err(wrong("not a CA certificate (basicConstraints)"));
             }
             roots.add(certificate).map_err(|error| wrong(&error.to_string()))?;
             dates.cas.extend(validity);
@@ -137,13 +140,13 @@ impl Judge {
         }
         let build = |lists: Vec<CertificateRevocationListDer<'static>>| {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-            // An unknown or outdated revocation status is a refusal.
+            // A certificate of unknown revocation status is refused.
             let has_lists = !lists.is_empty();
             let verifier = verifier.with_crls(lists);
             if has_lists { verifier.enforce_revocation_expiration().build() } else { verifier.build() }
         };
         let verifier = build(lists.clone()).map_err(|error| {
-            // The error does not say which of the lists it is about.
+            // The error does not name the list, so each list is tried alone.
             let unusable =
                 lists.iter().enumerate().find_map(|(at, list)| Some((at, list, build(vec![list.clone()]).err()?)));
             match (&files.crl, unusable) {
@@ -156,8 +159,8 @@ impl Judge {
         Ok(Self { verifier: Some(verifier), dates })
     }
 
-    /// Whether a CA of ours vouches for a chain, or why none does.
-    pub(super) fn vouches_for(&self, chain: &[CertificateDer<'_>]) -> Result<(), Arc<str>> {
+    /// Verifies a chain, or returns the reason for which it is not verified.
+    pub(super) fn verify_chain(&self, chain: &[CertificateDer<'_>]) -> Result<(), Arc<str>> {
         let Some(verifier) = &self.verifier else { return Err("server.mtls.client_ca_file is not set".into()) };
         let Some((end_entity, intermediates)) = chain.split_first() else { return Err("no certificate".into()) };
         match verifier.verify_client_cert(end_entity, intermediates, UnixTime::now()) {
@@ -174,36 +177,36 @@ impl Judge {
     }
 }
 
-/// Says whom our CAs vouch for, where somebody else has shaken hands.
+/// Verifies certificates that a proxy passes on in a header field, after its own handshake.
 #[derive(Debug)]
-pub struct Vouching {
+pub struct HeaderCertificateVerifier {
     files: ClientFiles,
-    judge: ArcSwap<Judge>,
+    verifier: ArcSwap<ClientCaVerifier>,
     version: Mutex<Version>,
 }
 
-impl Vouching {
-    /// Reads CAs and lists.
+impl HeaderCertificateVerifier {
+    /// Reads CAs and revocation lists.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn load(files: ClientFiles) -> Result<Self, TlsError> {
         let version = Version::of(&files.paths());
-        let judge = Judge::read(&files, &Arc::new(provider(false)))?;
-        Ok(Self { files, judge: ArcSwap::from_pointee(judge), version: Mutex::new(version) })
+        let verifier = ClientCaVerifier::read(&files, &Arc::new(provider(false)))?;
+        Ok(Self { files, verifier: ArcSwap::from_pointee(verifier), version: Mutex::new(version) })
     }
 
-    /// Reads them again. When they cannot be used, those in use stay.
+    /// Reads the files again. When one of them cannot be used, everything in use stays.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn reload(&self) -> Result<(), TlsError> {
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Version::of(&self.files.paths());
-        self.judge.store(Arc::new(Judge::read(&self.files, &Arc::new(provider(false)))?));
+        self.verifier.store(Arc::new(ClientCaVerifier::read(&self.files, &Arc::new(provider(false)))?));
         Ok(())
     }
 
-    /// The version of the files that is there now, if it is not the one that was read last.
+    /// The present version of the files, when it is not the one that was read last.
     #[must_use]
     pub fn newer(&self) -> Option<Version> {
         let now = Version::of(&self.files.paths());
@@ -211,66 +214,66 @@ impl Vouching {
         (*read != now).then_some(now)
     }
 
-    /// The dates of what is in use.
+    /// The validity of the CAs and lists in use.
     #[must_use]
     pub fn dates(&self) -> ClientDates {
-        self.judge.load().dates().clone()
+        self.verifier.load().dates().clone()
     }
 
-    /// Whether a CA of ours vouches for a chain in DER, the client's own certificate first, or why none does.
+    /// Verifies a chain in DER, the client's own certificate first.
     ///
     /// # Errors
-    /// What the verifier says.
-    pub fn vouches_for(&self, chain: &[Vec<u8>]) -> Result<(), Arc<str>> {
+    /// The verifier's reason.
+    pub fn verify_chain(&self, chain: &[Vec<u8>]) -> Result<(), Arc<str>> {
         let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-        self.judge.load().vouches_for(&chain)
+        self.verifier.load().verify_chain(&chain)
     }
 }
 
-/// What the far end of a connection has shown. It is judged anew when the judge is another, and every minute.
+/// Client certificate of a connection. It is verified again when CAs or lists are reloaded, and every minute.
 #[derive(Debug)]
-pub struct Shown {
+pub struct HandshakeCertificate {
     tls: Arc<Tls>,
     chain: Vec<CertificateDer<'static>>,
     certificate: Arc<Certificate>,
-    verdict: Mutex<Verdict>,
+    verification: Mutex<CachedVerification>,
 }
 
 #[derive(Debug)]
-struct Verdict {
-    by: Weak<Current>,
+struct CachedVerification {
+    by: Weak<LoadedTls>,
     at: Instant,
     ca_verified: Result<(), Arc<str>>,
 }
 
-impl Shown {
+impl HandshakeCertificate {
     pub(super) fn new(tls: Arc<Tls>, chain: &[CertificateDer<'_>]) -> Option<Self> {
         let certificate = Arc::new(Certificate::parse(chain.first()?).ok()?);
         let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        let verdict = Mutex::new(verdict(&tls.current.load_full(), &chain));
-        Some(Self { tls, chain, certificate, verdict })
+        let verification = Mutex::new(verification(&tls.current.load_full(), &chain));
+        Some(Self { tls, chain, certificate, verification })
     }
 
-    /// The certificate as it stands now, for the next request.
+    /// Returns the certificate with its present verification, for the next request.
     #[must_use]
     pub fn peer_certificate(&self) -> PeerCertificate {
         let current = self.tls.current.load_full();
-        let mut last = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::ptr::eq(last.by.as_ptr(), Arc::as_ptr(&current)) || last.at.elapsed() > VERDICT_LASTS {
-            *last = verdict(&current, &self.chain);
+        let mut last = self.verification.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::ptr::eq(last.by.as_ptr(), Arc::as_ptr(&current)) || last.at.elapsed() > CACHE_TTL {
+            *last = verification(&current, &self.chain);
         }
         PeerCertificate { certificate: Arc::clone(&self.certificate), ca_verified: last.ca_verified.clone() }
     }
 }
 
-fn verdict(current: &Arc<Current>, chain: &[CertificateDer<'_>]) -> Verdict {
-    let unasked = || Err("this listener asks for no certificates".into());
-    let ca_verified = current.judge.as_ref().map_or_else(unasked, |judge| judge.vouches_for(chain));
-    Verdict { by: Arc::downgrade(current), at: Instant::now(), ca_verified }
+fn verification(current: &Arc<LoadedTls>, chain: &[CertificateDer<'_>]) -> CachedVerification {
+    let unasked = || Err("this listener does not ask for certificates".into());
+    let ca_verified = current.client_verifier.as_ref().map_or_else(unasked, |verifier| verifier.verify_chain(chain));
+    CachedVerification { by: Arc::downgrade(current), at: Instant::now(), ca_verified }
 }
 
-/// Most certificates between the client's own and its CA.
+/// Maximum number of certificates between the client's own and its CA.
 const MAX_INTERMEDIATES: usize = 8;
 
-/// A connection may outlive a certificate of its chain, or a list of revoked ones.
-const VERDICT_LASTS: Duration = Duration::from_mins(1);
+/// Age from which on a cached verification is repeated: a connection may outlive its certificate or a revocation list.
+const CACHE_TTL: Duration = Duration::from_mins(1);

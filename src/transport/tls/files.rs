@@ -1,11 +1,11 @@
-//! Which version of its files something was read from: so that files that were replaced are read again without a signal.
+//! Versions of files, by which replaced files are noticed and read again without a signal.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-/// The identities of files, each behind all symbolic links. Kubernetes replaces a mounted secret by replacing a link to
-/// its directory, so the path alone says nothing.
+/// Identities of files, with symbolic links resolved. Kubernetes replaces a mounted secret by replacing a link to its
+/// directory, so paths alone do not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(Vec<Option<Identity>>);
 
@@ -19,7 +19,7 @@ struct Identity {
 }
 
 impl Version {
-    /// The version of `files` that is there now. A file that is not there has none.
+    /// Returns the present version of `files`. A missing file has none.
     #[must_use]
     pub fn of(files: &[PathBuf]) -> Self {
         let identity = |file: &PathBuf| {

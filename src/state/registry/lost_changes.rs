@@ -1,4 +1,4 @@
-//! What this process knows to be revoked or removed, and what it writes again into a database that has forgotten it.
+//! Revocations and removals that the database has lost. They stay in force in this process, and are written again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,25 +11,25 @@ use crate::store::changes::{Changes, Position};
 use crate::store::keys::SealedKey;
 use crate::store::{Store, StoreError};
 
-/// Signing keys that were removed, and what is to be written again.
+/// Removed signing keys, and the lost changes that have to be written again.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    /// Removed keys, by id, until the last token that they signed has ended.
+pub(super) struct LostChanges {
+    /// Removed keys by id, with the time at which the last token that they signed expires.
     removed_keys: HashMap<String, UnixTime>,
-    /// In the order in which it was lost.
-    owed: Vec<Lost>,
+    /// In the order in which the losses were found.
+    pending: Vec<LostChange>,
 }
 
-/// Something that the database has forgotten.
+/// Change that the database has lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Lost {
+enum LostChange {
     Revocation(TokenId, UnixTime),
     CutOff(Option<String>, UnixTime),
     RemovedKey(String),
 }
 
-impl Memory {
-    /// Notes which keys an ordinary change removed, and which it brought on purpose.
+impl LostChanges {
+    /// Records the keys that an ordinary change removed or brought back.
     pub(super) fn note_keys(&mut self, before: &[SealedKey], now_there: &[SealedKey], now: UnixTime) {
         let there: HashSet<&str> = now_there.iter().map(|key| key.kid.as_str()).collect();
         self.removed_keys.retain(|kid, until| *until > now && !there.contains(kid.as_str()));
@@ -37,9 +37,9 @@ impl Memory {
         self.removed_keys.extend(removed.map(|key| (key.kid.clone(), UnixTime(now.0 + LONGEST_LIFE))));
     }
 
-    /// Takes out of `changes`, read from a database with another past, what must not come back; says it, and remembers to
-    /// write it again.
-    pub(super) fn hold_against(
+    /// Keeps in force what `changes`, read from a database with another history, has lost: adjusts `changes`, logs each
+    /// loss, and queues it to be written again.
+    pub(super) fn keep_in_force(
         &mut self,
         registry: &Registry,
         held: &Position,
@@ -48,7 +48,7 @@ impl Memory {
         now: UnixTime,
     ) {
         let there: HashSet<TokenId> = changes.revoked.iter().filter_map(|(jti, _)| jti.parse().ok()).collect();
-        let revocations = registry.revoked.beyond(&there, now);
+        let revocations = registry.revoked.missing_from(&there, now);
         tracing::error!(
             event = Event::RegistryHistoryChanged.as_str(),
             from_revision = held.revision,
@@ -62,28 +62,28 @@ impl Memory {
             keys_came = difference.keys.came,
             keys_gone = difference.keys.gone,
             revocations_lost = revocations.len(),
-            "the database has another past: it was restored, or a failover lost changes; everything was loaded again"
+            "the database has another history: it was restored, or a failover lost changes; everything was loaded again"
         );
         for client_id in &difference.enabled_again {
             tracing::error!(
                 event = Event::RegistryLost.as_str(),
                 client_id,
                 what = "disabled client",
-                "a client that was disabled is enabled again; `grantd client disable` it if that was not meant"
+                "a disabled client is enabled again; if that was not intended, run `grantd client disable`"
             );
         }
         for (client_id, not_before) in &difference.lost_cutoffs {
             tracing::error!(event = Event::RegistryLost.as_str(), client_id, what = "cut-off", until = %not_before, "the tokens of this client stay revoked");
-            self.owed.push(Lost::CutOff(Some(client_id.clone()), *not_before));
+            self.pending.push(LostChange::CutOff(Some(client_id.clone()), *not_before));
         }
         if let Some(not_before) = difference.lost_global_cutoff {
             tracing::error!(event = Event::RegistryLost.as_str(), what = "cut-off of all clients", until = %not_before, "all tokens up to then stay revoked");
-            self.owed.push(Lost::CutOff(None, not_before));
+            self.pending.push(LostChange::CutOff(None, not_before));
             changes.not_before = Some(not_before);
         }
         for (jti, expires_at) in revocations {
             tracing::error!(event = Event::RegistryLost.as_str(), jti = %jti, what = "revocation", until = %expires_at, "the token stays revoked");
-            self.owed.push(Lost::Revocation(jti, expires_at));
+            self.pending.push(LostChange::Revocation(jti, expires_at));
         }
         self.removed_keys.retain(|_, until| *until > now);
         if let Some(keys) = &mut changes.keys {
@@ -94,54 +94,54 @@ impl Memory {
                     what = "removed key",
                     "the signing key stays removed"
                 );
-                self.owed.push(Lost::RemovedKey(key.kid.clone()));
+                self.pending.push(LostChange::RemovedKey(key.kid.clone()));
             }
             keys.retain(|key| !self.removed_keys.contains_key(&key.kid));
         }
     }
 
-    /// Writes again what the database has forgotten. What cannot be written stays for the next time.
-    pub(super) async fn write_again(&mut self, store: &Store, now: UnixTime) {
+    /// Writes lost changes again. A change that cannot be written is kept for the next time.
+    pub(super) async fn rewrite(&mut self, store: &Store, now: UnixTime) {
         let mut written = 0;
-        while let Some(lost) = self.owed.first().cloned() {
+        while let Some(lost) = self.pending.first().cloned() {
             let done = match &lost {
-                Lost::Revocation(jti, expires_at) => store.revoke_token(jti, "", *expires_at, now).await,
-                Lost::CutOff(Some(client_id), at) => store.revoke_tokens_of(client_id, *at).await.map(drop),
-                Lost::CutOff(None, at) => store.revoke_all_tokens(*at).await,
-                Lost::RemovedKey(kid) => store.remove_key(kid, None).await.map(drop),
+                LostChange::Revocation(jti, expires_at) => store.revoke_token(jti, "", *expires_at, now).await,
+                LostChange::CutOff(Some(client_id), at) => store.revoke_tokens_of(client_id, *at).await.map(drop),
+                LostChange::CutOff(None, at) => store.revoke_all_tokens(*at).await,
+                LostChange::RemovedKey(kid) => store.remove_key(kid, None).await.map(drop),
             };
             match done {
                 Ok(()) => written += 1,
-                // The database says why not, and would say so again.
+                // The database refuses the write, and would refuse it again.
                 Err(error @ (StoreError::Refused(_) | StoreError::Denied(_))) => {
-                    tracing::error!(event = Event::RegistryLost.as_str(), reason = %error, "it cannot be written again");
+                    tracing::error!(event = Event::RegistryLost.as_str(), reason = %error, "the database refuses this change; it is in force in this process only");
                 }
                 Err(error) => {
-                    tracing::warn!(event = Event::RegistryLost.as_str(), reason = %error, left = self.owed.len(), "it is written again later");
+                    tracing::warn!(event = Event::RegistryLost.as_str(), reason = %error, left = self.pending.len(), "the changes are written again later");
                     break;
                 }
             }
-            self.owed.remove(0);
+            self.pending.remove(0);
         }
         if written > 0 {
             tracing::warn!(
                 event = Event::RegistryRewritten.as_str(),
                 written,
-                "revocations that the database had forgotten were written again"
+                "revocations that the database had lost were written again"
             );
         }
     }
 
-    /// Gives up writing again, where the operator does not want it.
-    pub(super) fn forget_owed(&mut self) {
-        self.owed.clear();
+    /// Drops the queued changes, for `registry.rewrite_lost_revocations = false`.
+    pub(super) fn discard_pending(&mut self) {
+        self.pending.clear();
     }
 
-    /// Whether there is something to be written again.
-    pub(super) fn owes(&self) -> bool {
-        !self.owed.is_empty()
+    /// Whether changes wait to be written again.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 }
 
-/// A day, the longest that a token lives, and what clocks may be apart; in seconds.
+/// Longest time for which a token is accepted, in seconds: a day, and two minutes for clock skew.
 const LONGEST_LIFE: i64 = 86_400 + 120;

@@ -1,4 +1,5 @@
-//! The stream of one connection: ends it when the peer is too slow, and in an orderly way when the server stops.
+//! Stream of one connection with deadlines: ends the connection when the peer is too slow, and in an orderly way when
+//! the server stops.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,9 +14,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
 use super::Deadlines;
-use super::refusals::{Refusals, Refused, explained};
+use super::refusals::{RefusalReason, Refusals, explained};
 
-/// A stream over TCP.
+/// Stream over TCP.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn tcp(&self) -> &TcpStream;
 }
@@ -32,25 +33,25 @@ impl Socket for TlsStream<TcpStream> {
     }
 }
 
-/// The state of a connection, shared by its stream, its service and its task.
+/// State of a connection, shared by its stream, its service and its task.
 #[derive(Debug)]
-pub(super) struct Turns {
-    /// Odd while a request is being answered.
+pub(super) struct ConnectionState {
+    /// Number of starts and ends of requests: odd while a request is being answered.
     count: AtomicU32,
     connected_at: Instant,
-    /// Milliseconds from `connected_at` to the moment at which the last answer was ready.
+    /// Time at which the last response was ready, in milliseconds after `connected_at`.
     answered_at: AtomicU64,
-    /// Milliseconds from `connected_at` to the moment at which the listener closed, plus one; 0 before.
+    /// Time at which the listener closed, in milliseconds after `connected_at` plus one; 0 before.
     closing_at: AtomicU64,
-    /// Whether the last answer refused a request whose body may not have been read to its end.
+    /// Whether the last response refused a request whose body may not have been read to its end.
     unread: AtomicBool,
     /// The first eight bytes that the peer sent.
     opening: AtomicU64,
-    /// Whether an answer that hyper made by itself was counted.
+    /// Whether a response that hyper made by itself was counted.
     refused: AtomicBool,
 }
 
-impl Turns {
+impl ConnectionState {
     pub(super) fn new(connected_at: Instant) -> Self {
         Self {
             count: AtomicU32::new(0),
@@ -67,14 +68,14 @@ impl Turns {
         self.count.fetch_add(1, Ordering::Release);
     }
 
-    /// Notes that the answer is ready. `unread` says whether the rest of the body may still be on its way.
+    /// Records that the response is ready. `unread` is whether the rest of the body may still arrive.
     pub(super) fn end(&self, unread: bool) {
         self.unread.store(unread, Ordering::Relaxed);
         self.answered_at.store(self.elapsed(), Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::Release);
     }
 
-    /// Notes that the listener has closed.
+    /// Records that the listener has closed.
     pub(super) fn close(&self) {
         self.closing_at.store(self.elapsed() + 1, Ordering::Relaxed);
     }
@@ -84,7 +85,7 @@ impl Turns {
         self.opening.load(Ordering::Relaxed).to_be_bytes()
     }
 
-    /// Whether an answer that hyper made by itself was counted.
+    /// Whether a response that hyper made by itself was counted.
     pub(super) fn refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
@@ -111,42 +112,42 @@ impl Turns {
     }
 }
 
-/// A stream that gives up on a slow peer, and lets every peer read its last answer.
-pub(super) struct Timed<'a, T> {
+/// Stream that ends on a slow peer, and gives every peer time to read its last response.
+pub(super) struct TimedStream<'a, T> {
     stream: T,
-    turns: &'a Turns,
+    state: &'a ConnectionState,
     draining: &'a AtomicBool,
     refusals: &'a Refusals,
     peer: IpAddr,
     deadlines: Deadlines,
-    /// What is being waited for, as (turn, whether bytes of the next head have come), and until when.
+    /// The awaited input, as (request count, whether bytes of the next head have arrived).
     waiting: (u32, bool),
     until: Instant,
-    /// How many bytes of `Turns::opening` have come.
+    /// Number of bytes of `ConnectionState::opening` that have arrived.
     opened: usize,
     read_timer: Pin<Box<Sleep>>,
     write_timer: Option<Pin<Box<Sleep>>>,
-    /// An answer in place of one that hyper made by itself, as far as it has not been written.
-    instead: Vec<u8>,
+    /// The unwritten rest of a response in place of one that hyper made by itself.
+    replacement: Vec<u8>,
     /// Whether this side ended an idle connection.
     ended: bool,
-    /// After the last answer: until when, and how many bytes, are read and dropped.
+    /// After the last response: time limit and byte limit for reading and dropping the peer's data.
     lingering: Option<(Instant, usize)>,
 }
 
-impl<'a, T: Socket> Timed<'a, T> {
+impl<'a, T: Socket> TimedStream<'a, T> {
     pub(super) fn new(
         stream: T,
-        turns: &'a Turns,
+        state: &'a ConnectionState,
         (draining, refusals): (&'a AtomicBool, &'a Refusals),
         peer: IpAddr,
         deadlines: Deadlines,
     ) -> Self {
-        // The handshake, the first byte and the first head share one deadline, or each would start another.
-        let until = turns.connected_at + deadlines.first_byte;
+        // Handshake, first byte and first head share one deadline; otherwise each would start another.
+        let until = state.connected_at + deadlines.first_byte;
         Self {
             stream,
-            turns,
+            state,
             draining,
             refusals,
             peer,
@@ -156,42 +157,42 @@ impl<'a, T: Socket> Timed<'a, T> {
             opened: 0,
             read_timer: Box::pin(sleep_until(until)),
             write_timer: None,
-            instead: Vec::new(),
+            replacement: Vec::new(),
             ended: false,
             lingering: None,
         }
     }
 
-    /// Whether bytes of a head have come that has not been answered.
+    /// Whether bytes of the head of an unanswered request have arrived.
     fn has_begun(&self) -> bool {
-        self.waiting == (self.turns.count(), true)
+        self.waiting == (self.state.count(), true)
     }
 
-    /// The peer has sent nothing: is its time over?
+    /// Returns ready when the deadline for the peer's data has passed.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = self.turns.count();
-        if self.turns.answering() {
-            // It owes us nothing (a body has a deadline of its own, where it is read). The timer runs all the same:
-            // when the answer is out nobody may ask again, and it has to wake us.
+        let turn = self.state.count();
+        if self.state.answering() {
+            // The peer owes no data (a body has its own deadline where it is read). The timer runs all the same, so
+            // that it wakes this task when no request follows the response.
             self.until = Instant::now() + self.deadlines.idle;
         } else {
             if self.waiting.0 != turn {
                 self.waiting = (turn, false);
-                self.until = self.turns.answered_at() + self.deadlines.idle;
+                self.until = self.state.answered_at() + self.deadlines.idle;
             }
-            if let Some(closing_at) = self.turns.closing_at() {
+            if let Some(closing_at) = self.state.closing_at() {
                 let last = if self.has_begun() {
                     closing_at + GRACE
                 } else if turn == 0 {
-                    // The peer has just connected, perhaps before it learnt that the server stops.
-                    closing_at.max(self.turns.connected_at + GRACE)
+                    // The peer may have connected before it learnt that the server stops.
+                    closing_at.max(self.state.connected_at + GRACE)
                 } else {
                     closing_at
                 };
                 self.until = self.until.min(last);
             }
         }
-        // A timer that fires early is cheaper than one that is moved on every request.
+        // A timer that fires early is cheaper than one that is reset at every request.
         if self.read_timer.deadline() > self.until {
             let until = self.until;
             self.read_timer.as_mut().reset(until);
@@ -206,14 +207,14 @@ impl<'a, T: Socket> Timed<'a, T> {
         }
     }
 
-    /// Notes bytes that have come.
-    fn came(&mut self, bytes: &[u8]) {
-        let turn = self.turns.count();
+    /// Records bytes that have arrived.
+    fn note_input(&mut self, bytes: &[u8]) {
+        let turn = self.state.count();
         if turn == 0 && self.opened < 8 {
-            let mut opening = self.turns.opening();
+            let mut opening = self.state.opening();
             opening.iter_mut().skip(self.opened).zip(bytes).for_each(|(to, from)| *to = *from);
             self.opened += bytes.len();
-            self.turns.opening.store(u64::from_be_bytes(opening), Ordering::Relaxed);
+            self.state.opening.store(u64::from_be_bytes(opening), Ordering::Relaxed);
         }
         if turn.is_multiple_of(2) && self.waiting != (turn, true) {
             self.waiting = (turn, true);
@@ -223,7 +224,7 @@ impl<'a, T: Socket> Timed<'a, T> {
         }
     }
 
-    /// The peer does not take bytes: is its time over?
+    /// Returns an error when the deadline for the peer's reading has passed.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let until = Instant::now() + self.deadlines.write;
         let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
@@ -231,25 +232,25 @@ impl<'a, T: Socket> Timed<'a, T> {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the far end does not read")))
     }
 
-    /// Whether `head` is an answer that hyper made by itself. Then an answer with an id and a reason takes its place.
+    /// Whether `head` is a response that hyper made by itself; then prepares one with an id and a reason in its place.
     fn replaces(&mut self, head: &[u8]) -> bool {
-        // Of the answers to requests, hardly any gets past the first comparison.
+        // Few responses of handlers get past this comparison.
         if head.get(9) != Some(&b'4') {
             return false;
         }
-        let Some((instead, id)) = explained(head, || self.refusals.request_id()) else { return false };
-        self.refusals.note(Refused::by_answer(head, self.turns.opening()), self.peer, Some(id), None);
-        self.turns.refused.store(true, Ordering::Relaxed);
-        self.instead = instead;
+        let Some((replacement, id)) = explained(head, || self.refusals.request_id()) else { return false };
+        self.refusals.note(RefusalReason::by_answer(head, self.state.opening()), self.peer, Some(id), None);
+        self.state.refused.store(true, Ordering::Relaxed);
+        self.replacement = replacement;
         true
     }
 
-    /// Writes what is left of an answer of ours.
-    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.instead.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.instead) {
+    /// Writes the rest of the replacing response.
+    fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.replacement.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.replacement) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => drop(self.instead.drain(..written)),
+                Poll::Ready(Ok(written)) => drop(self.replacement.drain(..written)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return self.poll_stuck(cx).map_ok(drop),
             }
@@ -279,18 +280,18 @@ impl<'a, T: Socket> Timed<'a, T> {
     }
 }
 
-/// Whether the kernel holds bytes that the peer has sent, also those that the runtime has not been told of yet.
+/// Whether the kernel holds unread bytes of the peer, also those that the runtime has not noticed yet.
 fn has_input(stream: &TcpStream) -> bool {
     rustix::io::ioctl_fionread(stream).is_ok_and(|bytes| bytes > 0)
 }
 
-impl<T: Socket> AsyncRead for Timed<'_, T> {
+impl<T: Socket> AsyncRead for TimedStream<'_, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Ready(done) => {
                 if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
-                    self.came(bytes);
+                    self.note_input(bytes);
                 }
                 Poll::Ready(done)
             }
@@ -299,18 +300,18 @@ impl<T: Socket> AsyncRead for Timed<'_, T> {
                 if self.has_begun() {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the far end does not send")));
                 }
-                // Nothing of a request has come. Bytes that arrive at this very moment are still answered.
+                // No byte of a request has arrived. Bytes that arrive at this moment are still answered.
                 if has_input(self.stream.tcp()) {
                     return Poll::Pending;
                 }
-                self.ended = self.turns.count() > 0;
+                self.ended = self.state.count() > 0;
                 Poll::Ready(Ok(()))
             }
         }
     }
 }
 
-impl<T: Socket> AsyncWrite for Timed<'_, T> {
+impl<T: Socket> AsyncWrite for TimedStream<'_, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.replaces(bytes) {
             return Poll::Ready(Ok(bytes.len()));
@@ -342,7 +343,7 @@ impl<T: Socket> AsyncWrite for Timed<'_, T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_instead(cx))?;
+        ready!(self.poll_replacement(cx))?;
         match Pin::new(&mut self.stream).poll_flush(cx) {
             Poll::Ready(done) => Poll::Ready(done),
             Poll::Pending => self.poll_stuck(cx).map_ok(drop),
@@ -353,7 +354,7 @@ impl<T: Socket> AsyncWrite for Timed<'_, T> {
         if self.lingering.is_some() {
             return self.poll_linger(cx);
         }
-        ready!(self.poll_instead(cx))?;
+        ready!(self.poll_replacement(cx))?;
         match Pin::new(&mut self.stream).poll_shutdown(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -361,7 +362,7 @@ impl<T: Socket> AsyncWrite for Timed<'_, T> {
         }
         let more_may_come = self.ended
             || self.has_begun()
-            || self.turns.unread.load(Ordering::Relaxed)
+            || self.state.unread.load(Ordering::Relaxed)
             || self.draining.load(Ordering::Relaxed)
             || has_input(self.stream.tcp());
         if !more_may_come {
@@ -373,11 +374,11 @@ impl<T: Socket> AsyncWrite for Timed<'_, T> {
     }
 }
 
-/// For a peer that has connected, or has begun to send a head, when the listener closes.
+/// Time for a peer that has just connected, or is sending a head, when the listener closes.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
-/// Longest time for which the rest of a refused request is read and dropped.
+/// Maximum time for which the rest of a refused request is read and dropped.
 pub(crate) const LINGER: Duration = Duration::from_secs(5);
-/// Most bytes of it.
+/// Maximum number of bytes of it.
 pub(crate) const LINGER_BYTES: usize = 8 << 20;
-/// Longest pause in it.
+/// Maximum pause in it.
 const LINGER_PAUSE: Duration = Duration::from_secs(1);

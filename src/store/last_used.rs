@@ -1,4 +1,4 @@
-//! When secrets, keys and certificates of clients were last used, written down in batches.
+//! Times at which credentials of clients were last used, written in batches.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use super::{Store, StoreError};
 use crate::model::client::Client;
 use crate::model::time::UnixTime;
 
-/// Uses to be written down.
+/// Last-used times to be written.
 #[derive(Debug, Default)]
-pub struct Uses {
+pub struct LastUsedTimes {
     /// Of secrets, by id.
     pub secrets: Vec<(Arc<str>, UnixTime)>,
     /// Of keys, by client and `kid`.
     pub keys: Vec<(String, Arc<str>, UnixTime)>,
-    /// Of certificates, by the id of their registration.
+    /// Of certificates, by the id of the registration.
     pub certificates: Vec<(Arc<str>, UnixTime)>,
 }
 
-impl Uses {
-    /// What was used since `since`. Replicas write the same rows: in one order, they cannot wait for each other in a circle.
+impl LastUsedTimes {
+    /// Collects the uses since `since`. Sorted, so that replicas that write the same rows cannot deadlock.
     #[must_use]
     pub fn since<'a>(clients: impl Iterator<Item = &'a Arc<Client>>, since: UnixTime) -> Self {
         let mut uses = Self::default();
         let lately = |at: Option<UnixTime>| at.filter(|at| *at >= since);
         for client in clients {
             for secret in &client.secrets {
-                uses.secrets.extend(lately(secret.seen.last_used()).map(|at| (Arc::clone(&secret.secret_id), at)));
+                uses.secrets.extend(lately(secret.cache.last_used()).map(|at| (Arc::clone(&secret.secret_id), at)));
             }
             for key in &client.keys {
                 let at = lately(key.used.at());
@@ -47,12 +47,12 @@ impl Uses {
 }
 
 impl Store {
-    /// Notes when credentials were last used. Replicas write side by side, so the latest time stays.
+    /// Writes last-used times. Replicas write the same rows, so the latest time is kept.
     ///
     /// # Errors
-    /// [`StoreError`]; what was written before it stays written, and writing again is harmless.
-    pub async fn note_uses(&self, uses: &Uses) -> Result<(), StoreError> {
-        // Joining what is registered skips what was deleted meanwhile.
+    /// [`StoreError`]; rows that were written before the error stay written, and writing again is harmless.
+    pub async fn record_last_used(&self, uses: &LastUsedTimes) -> Result<(), StoreError> {
+        // The join skips credentials that were deleted meanwhile.
         let secrets = |values: &str| {
             format!(
                 "insert into client_secret_use (secret_id, last_used_at) select v.column1, v.column2 from (values {values})
@@ -84,7 +84,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes rows a batch at a time: `sql` makes the statement around a list of values, `values` the values of a row.
+    /// Writes rows in batches. `sql` makes the statement around a list of values, `values` the values of a row.
     async fn in_batches<T, const COLUMNS: usize>(
         &self,
         rows: &[T],
@@ -99,11 +99,14 @@ impl Store {
         Ok(())
     }
 
-    /// When the keys of one client, or of all, were last used, by client and `kid`, to within half a minute.
+    /// Returns the last-used times of the keys of one client or of all, by client and `kid`, to within half a minute.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn key_uses(&self, client_id: Option<&str>) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
+    pub async fn keys_last_used(
+        &self,
+        client_id: Option<&str>,
+    ) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
         let of_all = "select client_id, kid, last_used_at from client_key_use";
         let of_one = "select client_id, kid, last_used_at from client_key_use where client_id = $1";
         let rows: Vec<(String, String, i64)> = match client_id {
@@ -113,12 +116,15 @@ impl Store {
         Ok(rows.into_iter().map(|(client_id, kid, at)| ((client_id, kid), UnixTime(at))).collect())
     }
 
-    /// When the certificates of one client, or of all, were last used, by the id of their registration, to within half a
+    /// Returns the last-used times of the certificates of one client or of all, by registration id, to within half a
     /// minute.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn certificate_uses(&self, client_id: Option<&str>) -> Result<HashMap<String, UnixTime>, StoreError> {
+    pub async fn certificates_last_used(
+        &self,
+        client_id: Option<&str>,
+    ) -> Result<HashMap<String, UnixTime>, StoreError> {
         let of_all = "select cert_id, last_used_at from client_certificate_use";
         let of_one = "select u.cert_id, u.last_used_at from client_certificate_use u
                       join client_certificate c on c.cert_id = u.cert_id where c.client_id = $1";
@@ -130,5 +136,5 @@ impl Store {
     }
 }
 
-/// How many uses go into one statement.
+/// Rows in one statement.
 const BATCH: usize = 500;

@@ -1,4 +1,4 @@
-//! Which migrations a database has, and which of them one run applied.
+//! Migrations that a database has, and those that one run applied.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,34 +9,34 @@ use super::session::{Session, within};
 use super::statement::args;
 use super::{StoreError, on};
 
-/// One file and whether it has been applied.
+/// Migration or seed, and whether it has been applied.
 #[derive(Debug, serde::Serialize)]
-pub struct Applied {
+pub struct MigrationStatus {
     /// `schema` or `seed`.
     pub kind: &'static str,
-    /// The number before the underscore.
+    /// Version: the number before the underscore of the file name.
     pub version: i64,
-    /// The name behind it.
+    /// Name: the part after the underscore.
     pub name: String,
-    /// Whether the database has it.
+    /// Whether it has been applied.
     pub applied: bool,
 }
 
-/// Runs what is pending of `migrator`, and returns the versions that this run applied. The caller holds the lock, so nobody
-/// else applies anything meanwhile.
+/// Applies the pending migrations of `migrator`, and returns their versions. The caller holds the lock, so no other
+/// process applies any.
 pub(super) async fn run(migrator: &Migrator, session: &mut Session) -> Result<HashSet<i64>, MigrateError> {
     let fault = |error: StoreError| MigrateError::Source(error.into());
-    let before = applied_in(session, &migrator.table_name).await.map_err(fault)?;
+    let before = applied_versions(session, &migrator.table_name).await.map_err(fault)?;
     on!(Session, session, connection => migrator.run_direct(None, connection, false).await)?;
-    let after = applied_in(session, &migrator.table_name).await.map_err(fault)?;
+    let after = applied_versions(session, &migrator.table_name).await.map_err(fault)?;
     Ok(after.into_keys().filter(|version| !before.contains_key(version)).collect())
 }
 
-/// The migrations of `migrator` whose versions are among `applied`.
-pub(super) fn listed(kind: &'static str, migrator: &Migrator, applied: &HashSet<i64>) -> Vec<Applied> {
+/// Returns the migrations of `migrator` whose versions are in `applied`.
+pub(super) fn statuses(kind: &'static str, migrator: &Migrator, applied: &HashSet<i64>) -> Vec<MigrationStatus> {
     let of_this_run = migrator.iter().filter(|migration| applied.contains(&migration.version));
     of_this_run
-        .map(|migration| Applied {
+        .map(|migration| MigrationStatus {
             kind,
             version: migration.version,
             name: migration.description.to_string(),
@@ -46,7 +46,7 @@ pub(super) fn listed(kind: &'static str, migrator: &Migrator, applied: &HashSet<
 }
 
 /// The versions and names that a table of applied migrations lists; none when it does not exist.
-pub(super) async fn applied_in(session: &mut Session, table: &str) -> Result<HashMap<i64, String>, StoreError> {
+pub(super) async fn applied_versions(session: &mut Session, table: &str) -> Result<HashMap<i64, String>, StoreError> {
     if !has_table(session, table).await? {
         return Ok(HashMap::new());
     }
@@ -55,7 +55,7 @@ pub(super) async fn applied_in(session: &mut Session, table: &str) -> Result<Has
     Ok(applied.into_iter().collect())
 }
 
-/// Whether the database has a table of this name where the session looks first.
+/// Whether the database has a table of this name, in the schema that the session looks in first.
 pub(super) async fn has_table(session: &mut Session, name: &str) -> Result<bool, StoreError> {
     let sql = match session {
         Session::Postgres(_) => "select count(*) from pg_class where oid = to_regclass($1)",
@@ -64,7 +64,7 @@ pub(super) async fn has_table(session: &mut Session, name: &str) -> Result<bool,
     Ok(within(session.count(sql, &args![name])).await? > 0)
 }
 
-/// What a fault of migrating says about the database.
+/// Turns an error of sqlx's migrator into a [`StoreError`].
 pub(super) fn store_error(error: MigrateError) -> StoreError {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
