@@ -55,7 +55,7 @@ impl fmt::Display for Warning {
             Self::NotValidNow { kid } => {
                 write!(
                     f,
-                    "{} is not valid at present, and authenticates its client only between its dates",
+                    "{} is not valid now, and authenticates its client only between its dates",
                     certificate(kid)
                 )
             }
