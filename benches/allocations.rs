@@ -6,7 +6,7 @@ mod server;
 use anyhow::ensure;
 use axum::http::StatusCode;
 use axum::response::Response;
-use grantd::http::Door;
+use grantd::http::ListenerUrl;
 use server::InProcess;
 
 fn main() -> anyhow::Result<()> {
@@ -31,7 +31,7 @@ fn ask(server: &InProcess, count: u32) -> anyhow::Result<(Vec<Response>, allocat
     let seen = allocation_counter::measure(|| {
         server.runtime.block_on(async {
             for request in requests {
-                answers.push(app.answer(Door::Issuer, &caller, request).await);
+                answers.push(app.answer(ListenerUrl::Issuer, &caller, request).await);
             }
         });
     });

@@ -12,14 +12,15 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use criterion::{BatchSize, Criterion};
 use grantd::crypto::jwk::Alg;
 use grantd::crypto::jws::SigningKey;
-use grantd::http::Door;
-use grantd::http::credentials::{BasicReading, presented};
+use grantd::http::ListenerUrl;
+use grantd::http::credentials::{BasicReading, credential};
 use grantd::http::form::Form;
+use grantd::model::profile::Profile;
 use grantd::model::time::UnixTime;
 use grantd::protocol::access_token::mint;
 use grantd::protocol::client_auth::Credential;
 use grantd::protocol::client_secret::tagged;
-use grantd::protocol::grant::{self, Asked, Binding};
+use grantd::protocol::grant::{self, Binding, RequestedAccess};
 use server::{CLIENT, ISSUER, InProcess};
 
 fn main() -> anyhow::Result<()> {
@@ -42,7 +43,7 @@ fn whole(criterion: &mut Criterion, server: &InProcess) {
     criterion.bench_function("token request", |bencher| {
         bencher.iter_batched(
             || server.request().unwrap_or_default(),
-            |request| server.runtime.block_on(app.answer(Door::Issuer, &caller, request)),
+            |request| server.runtime.block_on(app.answer(ListenerUrl::Issuer, &caller, request)),
             BatchSize::SmallInput,
         );
     });
@@ -57,7 +58,7 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
     headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&server.authorization)?);
     let form = Form::parse(BODY).ok().context("the form does not parse")?;
     criterion.bench_function("Basic credentials", |bencher| {
-        bencher.iter(|| presented(black_box(&headers), &form, BasicReading::Tolerant, None, &|_| true));
+        bencher.iter(|| credential(black_box(&headers), &form, BasicReading::Tolerant, None, &|_| true));
     });
 
     let registry = &server.assembled.server.registry;
@@ -69,9 +70,8 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
     let authenticator = &server.assembled.server.authenticator;
     let snapshot = registry.snapshot();
     let client = snapshot.client(CLIENT).context("the client is not known")?;
-    let presented =
-        presented(&headers, &form, BasicReading::Tolerant, None, &|_| true).ok().context("no credentials")?;
-    let Credential::Secret(readings) = presented.credential else { anyhow::bail!("Basic brings a secret") };
+    let basic = credential(&headers, &form, BasicReading::Tolerant, None, &|_| true).ok().context("no credentials")?;
+    let Credential::Secret { readings, .. } = basic else { anyhow::bail!("Basic brings a secret") };
     criterion.bench_function("secret known again", |bencher| {
         bencher.iter(|| authenticator.memory.recall(Some(client), black_box(&readings)).is_some());
     });
@@ -86,13 +86,16 @@ fn deciding(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()>
     let snapshot = server.assembled.server.registry.snapshot();
     let client = snapshot.client(CLIENT).context("the client is not known")?;
     let defaults = &server.assembled.server.defaults;
-    let asked = Asked { scope: Some("api:read"), resources: Vec::new() };
+    let asked = RequestedAccess { scope: Some("api:read"), resources: Vec::new() };
     criterion.bench_function("grant decision", |bencher| {
-        bencher.iter(|| grant::decide(client, &snapshot, defaults, black_box(&asked), Binding::default()));
+        bencher.iter(|| {
+            grant::decide(Profile::Default, client, &snapshot, defaults, black_box(&asked), Binding::default())
+        });
     });
 
-    let granted =
-        grant::decide(client, &snapshot, defaults, &asked, Binding::default()).ok().context("nothing is granted")?;
+    let granted = grant::decide(Profile::Default, client, &snapshot, defaults, &asked, Binding::default())
+        .ok()
+        .context("nothing is granted")?;
     for alg in Alg::ALL {
         let key = Arc::new(SigningKey::generate(alg)?.0);
         let claims = [b'c'; 230];

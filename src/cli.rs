@@ -169,9 +169,12 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             _ => cause.downcast_ref::<StoreError>().is_some_and(is),
         })
     };
-    let shared = error
-        .chain()
-        .any(|cause| matches!(cause.downcast_ref::<MigrationError>(), Some(MigrationError::Shared { .. })));
+    let shared = error.chain().any(|cause| {
+        matches!(
+            cause.downcast_ref::<MigrationError>(),
+            Some(MigrationError::Shared { .. } | MigrationError::Development { .. })
+        )
+    });
     let configuration = error.chain().any(<dyn std::error::Error>::is::<ConfigError>);
     ExitCode::from(if configuration || shared || of_store(StoreError::is_configuration) {
         78

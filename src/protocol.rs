@@ -1,16 +1,17 @@
-//! The protocol: [`AuthorizationServer::token`] is the story of one token request, told in the RFCs' words; `introspect`
+//! The protocol. [`AuthorizationServer::token`] is one token request, from its first check to the signature; `introspect`
 //! and `revoke` are about tokens that were issued.
 
 pub mod access_token;
+mod attempt;
 pub mod client_assertion;
 pub mod client_auth;
 pub mod client_certificate;
 pub mod client_secret;
 pub mod dpop;
 pub mod error;
-mod exchange;
 pub mod grant;
 pub mod introspection;
+mod messages;
 pub mod metadata;
 pub mod verification;
 
@@ -19,121 +20,125 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::secret::ClientSecret;
-use crate::model::certificate::PeerCertificate;
-use crate::model::client::AuthMethod;
 use crate::model::event::Event;
 use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
-use crate::model::resource::TokenTyp;
 use crate::model::time::{Clock, UnixTime};
 use crate::state::keyring::Keyring;
+use crate::state::registry::moment::Moment;
 use crate::state::registry::{Freshness, Registry};
 use crate::store::Store;
 use crate::store::replay_cache::ReplayCache;
 use crate::store::spent::{ReplayCheck, SingleUseId, SingleUseKind};
 
-use access_token::Issued;
-use client_auth::{Authenticated, Authenticator, Noted, Presented};
+use access_token::IssuedToken;
+use client_auth::{AuthenticatedClient, Authenticator, Credential};
 use dpop::{Dpop, Proof};
 use error::dpop::DpopError;
 use error::inactive::Inactive;
 use error::{ClientAuthError, Error, RequestError, Unavailable};
-use grant::{Binding, Defaults};
-use introspection::Introspected;
-use metadata::{Metadata, MutualTls};
+use grant::{Binding, Defaults, Grant};
+use introspection::IntrospectionResponse;
+use metadata::{CachedMetadata, Metadata, MutualTls};
 
-pub use exchange::{Granted, Outcome, Revocation, TokenQuery, TokenRequest};
+pub use attempt::Attempt;
+pub use messages::{Revocation, TokenQuery, TokenRequest, TokenResponse};
 
-/// The server: what is configured, what is known, and what signs.
+/// The server: its configuration, what it knows, and what signs.
 #[derive(Debug)]
 pub struct AuthorizationServer {
-    /// Who we are, in every token.
+    /// The issuer identifier, which stands in every token.
     pub issuer: Issuer,
-    /// What it asks beyond the RFCs.
+    /// The requirements beyond the RFCs.
     pub profile: Profile,
-    /// What is offered to clients with certificates.
+    /// The offer to clients with certificates.
     pub mutual_tls: MutualTls,
-    /// What tokens are like when nothing else says.
+    /// The properties of tokens that neither client nor resource sets.
     pub defaults: Defaults,
     /// Every client and resource.
     pub registry: Arc<Registry>,
     /// Signing keys.
     pub keyring: Arc<Keyring>,
-    /// Checks who asks.
+    /// Client authentication.
     pub authenticator: Authenticator,
-    /// Checks what else is proved.
+    /// The checks of DPoP proofs.
     pub dpop: Dpop,
     /// Proofs that came with tokens to APIs whose gateways ask here.
     pub api_proofs: ReplayCache,
-    /// What has to be written down before an answer.
+    /// The database, for what has to be written before an answer.
     pub store: Store,
     /// The time.
     pub clock: Clock,
     /// The metadata, made once for each revision of the registry.
-    pub metadata: ArcSwap<Described>,
-    /// How long signing takes, for `grantd_signing_seconds`.
-    pub signing_seconds: Histogram,
-}
-
-/// The metadata as of a revision.
-#[derive(Debug, Default)]
-pub struct Described {
-    revision: i64,
-    documents: Option<Arc<Metadata>>,
+    pub metadata: ArcSwap<CachedMetadata>,
 }
 
 impl AuthorizationServer {
-    /// Answers a token request (RFC 6749 section 4.4).
-    pub async fn token(&self, request: TokenRequest<'_>) -> Outcome<Granted> {
-        let (mut noted, mut nonce_due) = (Noted::default(), false);
-        let result = self.grant_token(&request, &mut noted, &mut nonce_due).await;
-        Outcome { nonce_due, ..Outcome::new(request.presented, noted, result) }
+    /// Answers a token request (RFC 6749 section 4.4). The numbers are those of the table in ARCHITECTURE.md.
+    ///
+    /// # Errors
+    /// [`Error`]: the refusal.
+    pub async fn token(&self, request: TokenRequest<'_>, attempt: &mut Attempt) -> Result<TokenResponse, Error> {
+        // 5. The grant type: cheap, so before any secret is hashed.
+        grant::require_client_credentials(request.grant_type)?;
+        // 6. The proof. Nothing is spent before it: a client that is asked for a nonce sends the same assertion again.
+        let mut moment = self.moment();
+        let proof = self.proof(&request, moment.now, attempt)?;
+        // 7. and 8. The client.
+        let authenticated = self.authenticate(&request.credential, request.source, &mut moment, attempt).await?;
+        let client = &authenticated.client;
+        // 9. Whether the client may have tokens at all, bound like this. A client that has proved itself has used its
+        //    assertion, whatever is refused then; a proof is used by a client that is admitted.
+        let binding = Binding::new(self.profile, &authenticated, proof.as_ref(), request.certificate.as_ref());
+        let admission = grant::admit(self.profile, client, &binding);
+        let used_proof = proof.as_ref().filter(|_| admission.is_ok());
+        self.spend(authenticated.assertion.as_ref(), used_proof, request.source).await?;
+        admission?;
+        if proof.as_ref().is_some_and(|proof| proof.nonce_due) {
+            attempt.dpop_nonce = Some(self.dpop.nonce(moment.now)?);
+        }
+        // 10. Scope, audience, lifetime, algorithm.
+        let grant = grant::decide(self.profile, client, &moment.snapshot, &self.defaults, &request.access, binding)?;
+        // 11. The token.
+        self.issue(&authenticated, grant, moment.now)
     }
 
-    async fn grant_token(
-        &self,
-        request: &TokenRequest<'_>,
-        noted: &mut Noted,
-        nonce_due: &mut bool,
-    ) -> Result<Granted, Error> {
-        // A request that carries several credentials is malformed before anything is checked.
-        if let Err(error @ Error::Request(_)) = &request.presented {
-            return Err(error.clone());
-        }
-        // Cheap, so before any secret is hashed.
-        match request.grant_type {
-            None => return Err(RequestError::NoGrantType.into()),
-            Some("client_credentials") => {}
-            Some(other) => return Err(grant::unsupported(other).into()),
-        }
-        let now = self.clock.now();
-        // Before anything is spent: who is asked for a nonce sends the same assertion again (DPO-23).
-        let proof = self.dpop.check(&request.proofs, request.by_alias, now);
-        let proof = proof.inspect_err(|error| *nonce_due = *error == DpopError::Nonce)?;
-        let authenticated = self.authenticated(&request.presented, request.source, now, noted).await?;
-        let client = &authenticated.client;
-        let binding = binding(self.profile, &authenticated, proof.as_ref(), request.certificate);
-        let admitted = grant::admit(self.profile, client, &binding);
-        // H40: who has proved itself has used its assertion, whatever is refused then. A proof is used by who is admitted.
-        let of_proof = proof.as_ref().filter(|_| admitted.is_ok()).map(Proof::spend);
-        self.spend(&authenticated, of_proof, request.source).await?;
-        admitted?;
-        *nonce_due = proof.as_ref().is_some_and(|proof| proof.nonce_due);
-        let mut grant = grant::decide(client, &self.registry.snapshot(), &self.defaults, &request.asked, binding)?;
-        if self.profile == Profile::Fapi2 {
-            grant.typ = TokenTyp::AtJwt;
-        }
+    /// The view of one request.
+    fn moment(&self) -> Moment {
+        Moment::new(&self.registry, self.clock.now())
+    }
 
+    /// The DPoP proof of a token request, if it has one. A client that has to show a nonce gets one with the refusal
+    /// (RFC 9449 section 8).
+    fn proof(&self, request: &TokenRequest<'_>, now: UnixTime, attempt: &mut Attempt) -> Result<Option<Proof>, Error> {
+        let proof = self.dpop.check(&request.proofs, request.by_alias, now);
+        if proof == Err(DpopError::Nonce) {
+            attempt.dpop_nonce = Some(self.dpop.nonce(now)?);
+        }
+        Ok(proof?)
+    }
+
+    async fn authenticate(
+        &self,
+        credential: &Credential<'_>,
+        source: IpAddr,
+        moment: &mut Moment,
+        attempt: &mut Attempt,
+    ) -> Result<AuthenticatedClient, Error> {
+        self.authenticator.authenticate(credential, source, moment, attempt).await
+    }
+
+    /// Signs the token that was granted.
+    fn issue(&self, authenticated: &AuthenticatedClient, grant: Grant, now: UnixTime) -> Result<TokenResponse, Error> {
         let key = self.signing_key(grant.alg, now)?;
         let started = Instant::now();
-        let access_token = access_token::mint(self.issuer.as_str(), client, &grant, key, now)?;
-        self.signing_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(Granted {
+        let access_token = access_token::mint(self.issuer.as_str(), &authenticated.client, &grant, key, now)?;
+        Ok(TokenResponse {
+            signing: started.elapsed(),
             access_token,
             token_type: grant.binding.token_type(),
             scope: grant.scope,
@@ -143,46 +148,31 @@ impl AuthorizationServer {
         })
     }
 
-    async fn authenticated(
-        &self,
-        presented: &Result<Presented<'_>, Error>,
-        source: IpAddr,
-        now: UnixTime,
-        noted: &mut Noted,
-    ) -> Result<Authenticated, Error> {
-        let presented = presented.as_ref().map_err(Error::clone)?;
-        self.authenticator.authenticate(presented, source, now, noted).await
-    }
-
-    /// Answers a resource server that asks about a token (RFC 7662).
-    pub async fn introspect(&self, request: TokenQuery<'_>) -> Outcome<Introspected> {
-        let mut noted = Noted::default();
-        let result = self.introspected(&request, &mut noted).await;
-        Outcome::new(request.presented, noted, result)
-    }
-
-    async fn introspected(&self, request: &TokenQuery<'_>, noted: &mut Noted) -> Result<Introspected, Error> {
-        let token = request.token.ok_or(RequestError::NoToken)?;
-        let now = self.clock.now();
-        let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
-        self.spend(&caller, None, request.source).await?;
-        let issued = self.issued(token, self.latest(now)).await?;
-        let about = issued.as_ref().map_err(|inactive| *inactive);
-        let about = about.and_then(|issued| issued.has_begun(now).map(|()| issued));
-        let introspected = Introspected::new(&caller.client, about, &self.registry);
-        self.confirm(introspected.inactive)?;
-        Ok(introspected)
-    }
-
-    /// The answer to a resource server as a JWT (RFC 9701).
+    /// Answers a resource server that asks about a token (RFC 7662), with a JWT where it wants one (RFC 9701).
     ///
     /// # Errors
-    /// [`Error`] when nothing can sign.
-    pub fn signed(&self, introspected: &Introspected) -> Result<String, Error> {
-        let now = self.clock.now();
+    /// [`Error`]: the refusal.
+    pub async fn introspect(
+        &self,
+        request: TokenQuery<'_>,
+        attempt: &mut Attempt,
+    ) -> Result<IntrospectionResponse, Error> {
+        let token = request.token.ok_or(RequestError::NoToken)?;
+        let mut moment = self.moment();
+        let caller = self.authenticate(&request.credential, request.source, &mut moment, attempt).await?;
+        self.spend(caller.assertion.as_ref(), None, request.source).await?;
+        let issued = self.issued(token, self.latest(moment.now)).await?;
+        let issued = issued.and_then(|issued| issued.has_begun(moment.now).map(|()| issued));
+        let response =
+            IntrospectionResponse::new(&caller.client, issued.as_ref().map_err(|error| *error), &self.registry);
+        self.confirm(response.inactive)?;
+        if !request.wants_jwt {
+            return Ok(response);
+        }
         // RFC 9701 section 6, introspection_signed_response_alg.
-        let key = self.signing_key(introspected.alg.unwrap_or(self.defaults.alg), now)?;
-        introspected.signed(self.issuer.as_str(), &key, now)
+        let alg = caller.client.introspection_signed_response_alg.unwrap_or(self.defaults.alg);
+        let key = self.signing_key(alg, moment.now)?;
+        response.signed(self.issuer.as_str(), &key, moment.now)
     }
 
     /// The key that signs by `alg` now, if the profile permits that.
@@ -192,19 +182,16 @@ impl AuthorizationServer {
         key.ok_or(Unavailable::NoKey)
     }
 
-    /// Revokes a token at the wish of the client that has it (RFC 7009).
-    pub async fn revoke(&self, request: TokenQuery<'_>) -> Outcome<Revocation> {
-        let mut noted = Noted::default();
-        let result = self.revoked(&request, &mut noted).await;
-        Outcome::new(request.presented, noted, result)
-    }
-
-    async fn revoked(&self, request: &TokenQuery<'_>, noted: &mut Noted) -> Result<Revocation, Error> {
+    /// Revokes a token at the request of the client that it was issued to (RFC 7009).
+    ///
+    /// # Errors
+    /// [`Error`]: the refusal.
+    pub async fn revoke(&self, request: TokenQuery<'_>, attempt: &mut Attempt) -> Result<Revocation, Error> {
         let token = request.token.ok_or(RequestError::NoToken)?;
-        let now = self.clock.now();
-        let caller = self.authenticated(&request.presented, request.source, now, noted).await?;
-        self.spend(&caller, None, request.source).await?;
-        let issued = match self.issued(token, self.latest(now)).await? {
+        let mut moment = self.moment();
+        let caller = self.authenticate(&request.credential, request.source, &mut moment, attempt).await?;
+        self.spend(caller.assertion.as_ref(), None, request.source).await?;
+        let issued = match self.issued(token, self.latest(moment.now)).await? {
             Ok(issued) => issued,
             // RFC 7009 section 2.2: "The authorization server responds with HTTP status code 200 if the token has been
             // revoked successfully or if the client submitted an invalid token."
@@ -218,10 +205,12 @@ impl AuthorizationServer {
         if issued.client_id != caller.client.client_id.as_str() {
             return Err(Error::OtherClientsToken);
         }
-        let done = Revocation { jti: Some(issued.jti.to_string()), inactive: None };
         // Also where it is known to be revoked: what is known here may be from before the database was restored.
-        //
-        // A task of its own: a client that leaves takes its answer with it, not the write.
+        self.write_revocation(issued, moment.now).await
+    }
+
+    /// Writes a revocation in a task of its own: a client that leaves takes its answer with it, not the write.
+    async fn write_revocation(&self, issued: IssuedToken, now: UnixTime) -> Result<Revocation, Error> {
         let (store, jti, exp) = (self.store.clone(), issued.jti, issued.exp);
         let written = tokio::spawn(async move { store.revoke_token(&jti, &issued.client_id, exp, now).await }).await;
         if let Err(fault) = written.map_err(|_| Error::Internal)? {
@@ -229,14 +218,14 @@ impl AuthorizationServer {
             return Err(Unavailable::RevokedStore.into());
         }
         self.registry.revoked.add(jti, exp);
-        Ok(done)
+        Ok(Revocation { jti: Some(jti.to_string()), inactive: None })
     }
 
-    /// What a token says, if it is one of ours whose time is not over.
+    /// The token, if it is one of ours whose time is not over.
     ///
     /// # Errors
     /// [`Unavailable::Unconfirmed`] while its key is in the database and not here yet: what it signed may be good.
-    async fn issued(&self, token: &str, now: UnixTime) -> Result<Result<Issued, Inactive>, Error> {
+    async fn issued(&self, token: &str, now: UnixTime) -> Result<Result<IssuedToken, Inactive>, Error> {
         let issued = access_token::verify(token, self.issuer.as_str(), &self.keyring, now);
         if !matches!(issued, Err(Inactive::Key)) {
             return Ok(issued);
@@ -254,10 +243,10 @@ impl AuthorizationServer {
         }
     }
 
-    /// Spends what may be used once, the assertion of the client and the proof. One insert decides, after every other
-    /// check of who asks and before what is asked for is looked at.
-    async fn spend(&self, client: &Authenticated, of_proof: Option<SingleUseId>, source: IpAddr) -> Result<(), Error> {
-        let uses: Vec<SingleUseId> = client.spend.clone().into_iter().chain(of_proof).collect();
+    /// Spends the assertion of the client and the proof, which may be used once. One insert decides, after every other check
+    /// of the sender and before what it asks for is looked at.
+    async fn spend(&self, assertion: Option<&SingleUseId>, proof: Option<&Proof>, source: IpAddr) -> Result<(), Error> {
+        let uses: Vec<SingleUseId> = assertion.cloned().into_iter().chain(proof.map(Proof::spend)).collect();
         if uses.is_empty() {
             return Ok(());
         }
@@ -273,14 +262,14 @@ impl AuthorizationServer {
                 return Err(Unavailable::SpentStore.into());
             }
         }
-        if client.spend.is_some() {
+        if assertion.is_some() {
             // Not before: an assertion that somebody overheard says nothing good of where it comes from.
             self.authenticator.known_sources.add(source);
         }
         Ok(())
     }
 
-    /// What only the database can tell is not said while it cannot be asked.
+    /// Refuses to say what only the database can tell, while it cannot be asked.
     fn confirm(&self, inactive: Option<Inactive>) -> Result<(), Unavailable> {
         match (inactive, self.registry.freshness()) {
             (_, Freshness::Unusable) => Err(Unavailable::Registry),
@@ -293,16 +282,12 @@ impl AuthorizationServer {
     #[must_use]
     pub fn metadata(&self) -> Arc<Metadata> {
         let snapshot = self.registry.snapshot();
-        let described = self.metadata.load();
-        if described.revision == snapshot.revision
-            && let Some(documents) = &described.documents
-        {
-            return Arc::clone(documents);
+        if let Some(documents) = self.metadata.load().at(snapshot.revision) {
+            return documents;
         }
-        let documents =
-            Arc::new(metadata::documents(&self.issuer, self.profile, &self.mutual_tls, &self.keyring, &snapshot));
-        let described = Described { revision: snapshot.revision, documents: Some(Arc::clone(&documents)) };
-        self.metadata.store(Arc::new(described));
+        let documents = metadata::documents(&self.issuer, self.profile, &self.mutual_tls, &self.keyring, &snapshot);
+        let documents = Arc::new(documents);
+        self.metadata.store(Arc::new(CachedMetadata::new(snapshot.revision, Arc::clone(&documents))));
         documents
     }
 
@@ -338,33 +323,7 @@ impl AuthorizationServer {
     }
 }
 
-/// What a token is bound to: the key of the proof, and the certificate where it authenticated the client or must be bound.
-fn binding(
-    profile: Profile,
-    authenticated: &Authenticated,
-    proof: Option<&Proof>,
-    certificate: Option<&PeerCertificate>,
-) -> Binding {
-    // RFC 8705 section 3 binds where the client is registered for it. One that authenticates by its certificate has it there
-    // at each request, unless it shows a proof: then its API may be reached without a certificate.
-    let by_certificate =
-        matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
-    let registered = by_certificate && proof.is_none() || authenticated.client.require_mtls_binding;
-    // Where a token has to be bound to something, the certificate is what there is.
-    let binds = registered || profile.needs_binding() && proof.is_none();
-    Binding {
-        jkt: proof.map(|proof| proof.jkt.clone()),
-        x5t_s256: certificate.filter(|_| binds).map(|peer| peer.certificate.x5t_s256()),
-    }
-}
-
-/// The buckets of [`AuthorizationServer::signing_seconds`]: from 4 µs to 8 ms.
-#[must_use]
-pub fn signing_histogram() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_004, 2.0, 12))
-}
-
-/// A secret in each way its bytes can be read.
+/// The readings of a secret: each way in which its bytes can be read.
 #[must_use]
 pub fn readings(decoded: String, raw: Option<String>) -> Vec<Arc<ClientSecret>> {
     std::iter::once(decoded).chain(raw).map(ClientSecret::new).map(Arc::new).collect()

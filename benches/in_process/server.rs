@@ -1,4 +1,4 @@
-//! A server in this process, on its own SQLite file, with one client whose secret is cached and 10,000 others.
+//! A server in this process, on a SQLite file of its own, with one client whose secret is known and 10,000 more.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,17 +12,17 @@ use base64::prelude::BASE64_STANDARD;
 use grantd::config::{Config, Settings, Sources};
 use grantd::http::Caller;
 use grantd::model::time::Clock;
+use grantd::serve::assembled::{ServerParts, assemble};
 use grantd::serve::prepare::{make_room, sealing_key};
-use grantd::serve::{Assembled, assemble};
 use grantd::store::Store;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// In-process server, its runtime and its client.
+/// The server, what it runs on, and the client that it knows.
 pub struct InProcess {
-    /// The assembled server with a loaded registry, which nothing updates.
-    pub assembled: Assembled,
-    /// The runtime. Single-threaded, so that counts of this thread include all of the work.
+    /// Put together, its registry filled; nothing keeps it current.
+    pub assembled: ServerParts,
+    /// Polls it; one thread, so that what is counted on this thread is all of it.
     pub runtime: Runtime,
     /// The `Authorization` of the client.
     pub authorization: String,
@@ -30,7 +30,7 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// Sets up the server and its clients.
+    /// Makes all of it.
     pub fn new() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let settings = Settings { issuer: ISSUER.into(), data_dir: directory.path().to_owned(), ..Settings::default() };
@@ -49,7 +49,7 @@ impl InProcess {
         let assembled = runtime.block_on(async {
             let issuer = config.issuer.clone().unwrap_or_default();
             let mut assembled = assemble(&config, &store, key, issuer, Clock::System, None)?;
-            // The second step publishes the key that the first one generated.
+            // The second step publishes the key that the first one made.
             assembled.feed.step().await?;
             assembled.feed.step().await?;
             anyhow::Ok(assembled)
@@ -57,7 +57,7 @@ impl InProcess {
         Ok(Self { assembled, runtime, authorization, _directory: directory })
     }
 
-    /// Returns a token request as the listener passes it on.
+    /// A token request as it comes from the listener.
     pub fn request(&self) -> anyhow::Result<Request<Body>> {
         Ok(Request::post("/token")
             .header(header::HOST, "auth.example.com")
@@ -66,13 +66,13 @@ impl InProcess {
             .body(Body::from("grant_type=client_credentials"))?)
     }
 
-    /// The peer of the request.
+    /// Where it comes from.
     pub fn caller() -> Caller {
         Caller { address: SocketAddr::from(([127, 0, 0, 1], 4711)), certificate: None }
     }
 }
 
-/// Registers the client with the grantd command, as an operator does.
+/// Registers the client with the program itself, as an operator would.
 fn register(directory: &TempDir) -> anyhow::Result<String> {
     let done = Command::new(env!("CARGO_BIN_EXE_grantd"))
         .args(["client", "create", CLIENT, "--scope", "api:read api:write", "--default-scope", "api:read", "--json"])
@@ -86,7 +86,7 @@ fn register(directory: &TempDir) -> anyhow::Result<String> {
     Ok(format!("Basic {}", BASE64_STANDARD.encode(format!("{CLIENT}:{secret}"))))
 }
 
-/// The client whose secret is cached.
+/// The client whose secret is known.
 pub const CLIENT: &str = "billing";
 /// The issuer.
 pub const ISSUER: &str = "https://auth.example.com";

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc_6749_section_2_3_1_and_appendix_b() {
+    fn form_encoding_matches_the_examples_of_rfc_6749() {
         let basic = ClientAuth::basic("s6BhdRkqt3", &"7Fjfp0ZBr1KtDRbnfVdmIw".into());
         assert_eq!(basic, "Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3");
         assert_eq!(form_encode(" %&+\u{a3}\u{20ac}"), "+%25%26%2B%C2%A3%E2%82%AC");

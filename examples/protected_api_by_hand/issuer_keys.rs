@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn h71_fetches_are_thirty_seconds_apart_whatever_comes() {
+    fn key_set_fetches_are_thirty_seconds_apart_whatever_arrives() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let nothing = Known::default();

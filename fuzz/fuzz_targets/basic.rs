@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use grantd::http::credentials::{BasicReading, presented};
+use grantd::http::credentials::{BasicReading, credential};
 use grantd::http::form::Form;
 use grantd::model::client::AuthMethod;
 use grantd::crypto::secret::ClientSecret;

@@ -2,12 +2,12 @@
 //! `exp`.
 
 use super::{Admin, AdminError};
-use crate::protocol::access_token::{Issued, verify};
+use crate::protocol::access_token::{IssuedToken, verify};
 use crate::state::keyring::Keyring;
 
 impl Admin {
     /// Revokes a token of any client.
-    pub async fn revoke_token(&self, token: &str) -> Result<Issued, AdminError> {
+    pub async fn revoke_token(&self, token: &str) -> Result<IssuedToken, AdminError> {
         let (keyring, now) = (Keyring::default(), self.now());
         // A token of a key that does not open cannot be verified, so it is refused.
         drop(keyring.load(&self.store.keys().await?, &*self.sealing_key()?));

@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_as_people_have_them() {
+    fn common_forms_of_postgresql_urls_are_read() {
         let plain = parsed("postgresql://u:p%40%2F%3F%23%25%20w@db.test:6432/name?sslmode=verify-full");
         assert_eq!((plain.get_username(), plain.get_host(), plain.get_port()), ("u", "db.test", 6432));
         assert_eq!((plain.get_database(), plain.get_ssl_mode() as u8), (Some("name"), PgSslMode::VerifyFull as u8));

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_opens_under_the_same_key_and_context_only() {
+    fn sealed_data_opens_under_the_same_key_and_context_only() {
         let key = key();
         let sealed = key.seal("signing_key/a", b"private").unwrap();
         assert_eq!(key.open("signing_key/a", &sealed).unwrap().as_slice(), b"private");

@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sec_06_sec_18_a_generated_secret_is_256_bits_of_base64url_and_carries_its_row() {
+    fn a_generated_secret_is_256_bits_of_base64url_and_carries_its_row_id() {
         let id = new_secret_id().unwrap();
         let (key, _) = TagKey::generate().unwrap();
         let secret = ClientSecret::generate("c", &id, None).unwrap();
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn ops_01_a_hash_has_the_configured_cost_a_salt_of_its_own_and_reads_back() {
+    fn a_hash_has_the_configured_cost_and_its_own_salt_and_parses_back() {
         let mut memory = HashMemory::default();
         let a = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         let b = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn h60_no_hostile_row_is_obeyed() {
+    fn a_stored_hash_with_hostile_parameters_is_refused() {
         let salt_and_output = "$MDEyMzQ1Njc4OWFiY2RlZg$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         let cases = [
             ("m=4194304,t=2,p=1", HashError::TooCostly),
@@ -385,7 +385,7 @@ mod tests {
         let mut memory = HashMemory::default();
         let long = "x".repeat(200);
         let hash = SecretHash::new(&long, HashParams::default(), &mut memory).unwrap();
-        assert!(!hash.verify(&format!("{}y", &long[..199]), &mut memory), "SEC-19");
-        assert!(!hash.verify(&format!("{long} "), &mut memory), "SEC-19");
+        assert!(!hash.verify(&format!("{}y", &long[..199]), &mut memory), "not truncated");
+        assert!(!hash.verify(&format!("{long} "), &mut memory), "not trimmed");
     }
 }

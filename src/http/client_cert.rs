@@ -11,13 +11,12 @@ use base64::{Engine as _, alphabet};
 
 use crate::crypto::certificate::{Certificate, CertificateError};
 use crate::model::certificate::PeerCertificate;
-use crate::protocol::error::{ClientAuthError, Error, RequestError};
 
 /// Says whether a CA of ours vouches for a chain in DER, the client's own certificate first, or why none does.
 #[derive(Clone)]
 pub struct Vouch(pub Arc<Vouches>);
 
-/// What [`Vouch`] holds: trust in CAs is the process's business, which stands above this floor.
+/// The function in [`Vouch`]: trust in CAs is the process's business, which stands above this floor.
 pub type Vouches = dyn Fn(&[Vec<u8>]) -> Result<(), Arc<str>> + Send + Sync;
 
 impl fmt::Debug for Vouch {
@@ -26,7 +25,7 @@ impl fmt::Debug for Vouch {
     }
 }
 
-/// Why the field was not taken.
+/// The fault of a field that is not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ClientCertError {
     /// More than one line: the proxy's, and one that it let through.
@@ -40,17 +39,7 @@ pub enum ClientCertError {
     Certificate(#[from] CertificateError),
 }
 
-impl From<ClientCertError> for Error {
-    fn from(error: ClientCertError) -> Self {
-        match error {
-            // C19: which of two is the client's nobody knows.
-            ClientCertError::Repeated => ClientAuthError::CertificateRepeated.into(),
-            ClientCertError::Malformed | ClientCertError::Certificate(_) => RequestError::ClientCert.into(),
-        }
-    }
-}
-
-/// What a proxy that we trust says of the certificate of its client, and whether we trust the certificate. The proxy has
+/// The certificate of its client that a trusted proxy passes on, with the verdict of our CAs on it. The proxy has
 /// seen that the client holds the key; whose word on names counts is still our CAs'.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Which credential a request carries: exactly one, or an error before anything is checked (RFC 6749 section 2.3).
+//! The credential of a request: exactly one, or an error before anything is checked (RFC 6749 section 2.3).
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine as _;
@@ -8,8 +8,8 @@ use super::form::{Form, decode};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
-use crate::protocol::client_auth::{Credential, Presented, same_client};
-use crate::protocol::error::{ClientAuthError, Error, RequestError};
+use crate::protocol::client_auth::{Credential, same_client};
+use crate::protocol::error::{ClientAuthError, RequestError};
 use crate::protocol::{client_assertion, readings};
 
 /// How Basic credentials are read.
@@ -28,52 +28,52 @@ pub enum BasicReading {
 /// there for tokens to be bound to (RFC 8705 section 3). `is_client` tells whether an id names a client.
 ///
 /// # Errors
-/// [`RequestError`] for several, [`ClientAuthError`] for none or one that cannot be read.
-pub fn presented<'a>(
+/// [`RequestError`] for several. One that cannot be read is [`Credential::Unreadable`], since it is refused later.
+pub fn credential<'a>(
     headers: &HeaderMap,
     form: &'a Form<'_>,
     basic: BasicReading,
     certificate: Option<&PeerCertificate>,
     is_client: &dyn Fn(&str) -> bool,
-) -> Result<Presented<'a>, Error> {
-    let repeated = |_| RequestError::Repeated;
-    let client_id = form.one("client_id").map_err(repeated)?;
-    let client_secret = form.one("client_secret").map_err(repeated)?;
-    let assertion = form.one("client_assertion").map_err(repeated)?;
-    let assertion_type = form.one("client_assertion_type").map_err(repeated)?;
+) -> Result<Credential<'a>, RequestError> {
+    let client_id = form.one("client_id")?;
+    let client_secret = form.one("client_secret")?;
+    let assertion = form.one("client_assertion")?;
+    let assertion_type = form.one("client_assertion_type")?;
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let authorization = authorizations.next();
     if authorizations.next().is_some() {
-        return Err(RequestError::SeveralAuthorizations.into());
+        return Err(RequestError::SeveralAuthorizations);
     }
 
     match (authorization, client_secret, assertion.or(assertion_type)) {
         // Each legal combination is a line; every other is an invalid request.
         (Some(authorization), None, None) => {
-            let presented = from_basic(authorization, basic, is_client)?;
-            same_client(&presented.client_id, client_id)?;
-            Ok(presented)
+            let credential = from_basic(authorization, basic, is_client).unwrap_or_else(Credential::Unreadable);
+            same_client(credential.client_id(), client_id)?;
+            Ok(credential)
         }
-        (None, Some(secret), None) => {
-            let client_id = client_id.ok_or(ClientAuthError::Absent)?.to_owned();
-            let credential = Credential::Secret(readings(secret.to_owned(), None));
-            Ok(Presented { client_id, method: AuthMethod::ClientSecretPost, credential })
-        }
+        (None, Some(secret), None) => Ok(match client_id {
+            Some(client_id) => Credential::Secret {
+                client_id: client_id.to_owned(),
+                method: AuthMethod::ClientSecretPost,
+                readings: readings(secret.to_owned(), None),
+            },
+            None => Credential::Unreadable(ClientAuthError::Absent),
+        }),
         (None, None, Some(_)) => {
-            let (client_id, unverified) = client_assertion::read(assertion_type, assertion, client_id)?;
-            let credential = Credential::Assertion(Box::new(unverified));
-            Ok(Presented { client_id, method: AuthMethod::PrivateKeyJwt, credential })
+            let assertion = client_assertion::read(assertion_type, assertion, client_id);
+            let assertion = assertion.map(|(client_id, jwt)| Credential::Assertion { client_id, jwt: Box::new(jwt) });
+            Ok(assertion.unwrap_or_else(Credential::Unreadable))
         }
         // RFC 8705 section 2: "the client MUST include the "client_id" parameter". Nobody is guessed from a certificate.
-        (None, None, None) => match (client_id, certificate) {
-            (Some(client_id), Some(certificate)) => Ok(Presented {
-                client_id: client_id.to_owned(),
-                method: AuthMethod::TlsClientAuth,
-                credential: Credential::Certificate(certificate.clone()),
-            }),
-            _ => Err(ClientAuthError::Absent.into()),
-        },
-        _ => Err(RequestError::SeveralMethods.into()),
+        (None, None, None) => Ok(match (client_id, certificate) {
+            (Some(client_id), Some(certificate)) => {
+                Credential::Certificate { client_id: client_id.to_owned(), certificate: certificate.clone() }
+            }
+            _ => Credential::Unreadable(ClientAuthError::Absent),
+        }),
+        _ => Err(RequestError::SeveralMethods),
     }
 }
 
@@ -82,7 +82,7 @@ fn from_basic(
     authorization: &HeaderValue,
     reading: BasicReading,
     is_client: &dyn Fn(&str) -> bool,
-) -> Result<Presented<'static>, ClientAuthError> {
+) -> Result<Credential<'static>, ClientAuthError> {
     let text = authorization.to_str().map_err(|_| ClientAuthError::Malformed)?;
     let (scheme, credentials) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("Basic") {
@@ -95,11 +95,8 @@ fn from_basic(
     // Most secrets read the same both ways.
     if !password.contains(&b'%') && !password.contains(&b'+') {
         let secret = decode(password).filter(|secret| !secret.is_empty()).ok_or(ClientAuthError::Malformed)?;
-        return Ok(Presented {
-            client_id,
-            method: AuthMethod::ClientSecretBasic,
-            credential: Credential::Secret(readings(secret.into_owned(), None)),
-        });
+        let readings = readings(secret.into_owned(), None);
+        return Ok(Credential::Secret { client_id, method: AuthMethod::ClientSecretBasic, readings });
     }
     let form_decoded = decode(password);
     let raw = std::str::from_utf8(password).ok().filter(|raw| !raw.contains('\0') && reading == BasicReading::Tolerant);
@@ -109,7 +106,7 @@ fn from_basic(
         (None, Some(raw)) => readings(raw.to_owned(), None),
         (None, None) => return Err(ClientAuthError::Malformed),
     };
-    Ok(Presented { client_id, method: AuthMethod::ClientSecretBasic, credential: Credential::Secret(readings) })
+    Ok(Credential::Secret { client_id, method: AuthMethod::ClientSecretBasic, readings })
 }
 
 /// Splits a Basic pair at its first colon, and form-decodes the client id.
@@ -153,9 +150,9 @@ mod tests {
         reading: BasicReading,
     ) -> Result<(String, Vec<String>), ClientAuthError> {
         let header = HeaderValue::from_bytes(header.as_bytes()).unwrap();
-        let presented = from_basic(&header, reading, &|id| clients.contains(&id))?;
-        let Credential::Secret(readings) = presented.credential else { panic!("Basic brings a secret") };
-        Ok((presented.client_id, readings.iter().map(|secret| secret.expose().to_owned()).collect()))
+        let credential = from_basic(&header, reading, &|id| clients.contains(&id))?;
+        let Credential::Secret { client_id, readings, .. } = credential else { panic!("Basic brings a secret") };
+        Ok((client_id, readings.iter().map(|secret| secret.expose().to_owned()).collect()))
     }
 
     fn encoded(pair: &str) -> String {
@@ -163,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn v6_sec_01_the_example_of_rfc_6749_reads() {
+    fn the_basic_example_of_rfc_6749_is_read() {
         let read = basic("Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3", BasicReading::Strict);
         assert_eq!(read, Ok(("s6BhdRkqt3".into(), vec!["7Fjfp0ZBr1KtDRbnfVdmIw".into()])));
     }
 
     #[test]
-    fn sec_03_m78_each_half_is_form_decoded_and_colon_plus_percent_survive() {
+    fn each_half_of_basic_is_form_decoded_and_colon_plus_percent_survive() {
         let read = basic(&encoded("an%2Eidentifier:some+secure+%26+non-standard+secret"), BasicReading::Strict);
         assert_eq!(read, Ok(("an.identifier".into(), vec!["some secure & non-standard secret".into()])));
         assert_eq!(basic(&encoded("a:b:c"), BasicReading::Strict), Ok(("a".into(), vec!["b:c".into()])));
@@ -178,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn sec_05_the_raw_reading_comes_second_and_can_be_turned_off() {
+    fn the_raw_reading_of_basic_comes_second_and_can_be_turned_off() {
         let header = encoded("a:x+y");
         assert_eq!(basic(&header, BasicReading::Tolerant), Ok(("a".into(), vec!["x y".into(), "x+y".into()])));
         assert_eq!(basic(&header, BasicReading::Strict), Ok(("a".into(), vec!["x y".into()])));
     }
 
     #[test]
-    fn an_id_that_is_not_form_encoded_is_read_as_it_stands_where_only_that_names_a_client() {
+    fn a_raw_client_id_is_accepted_where_only_the_raw_reading_names_a_client() {
         let url = "https://ci.example/a+b%20";
         let read = |clients: &[&str], pair: &str| {
             let (id, readings) = basic_among(clients, &encoded(pair), BasicReading::Tolerant).unwrap();
@@ -209,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_07_sec_08_sec_09_malformed_attempts_are_failed_attempts() {
+    fn a_malformed_authorization_header_is_a_failed_attempt() {
         assert!(basic(&encoded("a:b").replacen("Basic", "bAsIc", 1), BasicReading::Strict).is_ok());
         let malformed = [
             "Basic",
@@ -234,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_form_encodes_is_what_is_read(id in "[!-~]([ -~]{0,40}[!-~])?", secret in "[^\0]{1,40}") {
+        fn form_encoded_credentials_round_trip(id in "[!-~]([ -~]{0,40}[!-~])?", secret in "[^\0]{1,40}") {
             let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
             let header = encoded(&format!("{}:{}", encode(&id), encode(&secret)));
             let (read_id, readings) = basic(&header, BasicReading::Tolerant).unwrap();

@@ -1,62 +1,47 @@
-//! What may be read by whoever asks: the key set (RFC 7517) and the metadata (RFC 8414), cacheable.
+//! The documents that anybody may read: the key set (RFC 7517) and the metadata (RFC 8414), which may be cached; and `/`.
 
 use std::sync::Arc;
 
-use axum::body::{Body, HttpBody as _};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::error::not_by_this_method;
+use super::AppState;
 use crate::model::document::Document;
-use crate::protocol::AuthorizationServer;
 use crate::protocol::error::{Error, Unavailable};
 
-/// The documents and where they stand.
-#[derive(Debug)]
-pub(super) struct Documents {
-    server: Arc<AuthorizationServer>,
-    metadata: String,
-    openid_configuration: Vec<String>,
-    jwks: [String; 2],
+/// Answers with the key set.
+pub(super) async fn jwks(State(app): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    if !app.server.knows_anything() || app.server.keyring.is_empty() {
+        return unknown_yet();
+    }
+    document(&app.server.keyring.jwks(), "application/jwk-set+json", &headers)
 }
 
-impl Documents {
-    pub(super) fn new(server: &Arc<AuthorizationServer>, openid_configuration: bool) -> Self {
-        let issuer = &server.issuer;
-        let below = |path: &str| format!("{}{path}", issuer.path());
-        let metadata = issuer.well_known("oauth-authorization-server");
-        let openid = [below("/.well-known/openid-configuration"), issuer.well_known("openid-configuration")];
-        let openid_configuration = openid.into_iter().filter(|_| openid_configuration).collect();
-        let jwks = [below("/jwks"), below("/.well-known/jwks.json")];
-        Self { server: Arc::clone(server), metadata, openid_configuration, jwks }
+/// Answers with the metadata.
+pub(super) async fn metadata(State(app): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    if !app.server.knows_anything() {
+        return unknown_yet();
     }
+    document(&app.server.metadata().authorization_server, "application/json", &headers)
+}
 
-    /// The document at `path`, for GET, or for HEAD, which differs by having no body; `None` when none stands there.
-    pub(super) fn answer(&self, path: &str, method: &Method, headers: &HeaderMap) -> Option<Response> {
-        let there = |paths: &[String]| paths.iter().any(|there| there == path);
-        let (is_jwks, is_openid) = (there(&self.jwks), there(&self.openid_configuration));
-        if !is_jwks && !is_openid && self.metadata != path {
-            return None;
-        }
-        if *method != Method::GET && *method != Method::HEAD {
-            return Some(not_by_this_method("GET,HEAD"));
-        }
-        let mut response = if !self.server.knows_anything() || is_jwks && self.server.keyring.is_empty() {
-            unknown_yet()
-        } else if is_jwks {
-            document(&self.server.keyring.jwks(), "application/jwk-set+json", headers)
-        } else if is_openid {
-            document(&self.server.metadata().openid_configuration, "application/json", headers)
-        } else {
-            document(&self.server.metadata().authorization_server, "application/json", headers)
-        };
-        if *method == Method::HEAD {
-            let length = response.body().size_hint().exact().unwrap_or(0);
-            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-            *response.body_mut() = Body::empty();
-        }
-        Some(response)
+/// Answers with the metadata for clients of OpenID Connect.
+pub(super) async fn openid_configuration(State(app): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    if !app.server.knows_anything() {
+        return unknown_yet();
     }
+    document(&app.server.metadata().openid_configuration, "application/json", &headers)
+}
+
+/// Tells a person who opens the issuer in a browser what this is, and where its metadata stands.
+pub(super) async fn index(State(app): State<Arc<AppState>>) -> String {
+    let issuer = &app.server.issuer;
+    let url = issuer.as_str().trim_end_matches('/');
+    let host = url.strip_suffix(issuer.path()).unwrap_or(url);
+    let metadata = issuer.well_known("oauth-authorization-server");
+    format!("grantd, an OAuth 2.0 authorization server for machines.\nMetadata (RFC 8414): {host}{metadata}\n")
 }
 
 /// An empty document would be kept for minutes by whoever fetched it.

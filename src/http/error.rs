@@ -64,13 +64,5 @@ pub fn plain(status: StatusCode, error_description: &'static str) -> Response {
     (status, no_cache, Json(Body { error: "invalid_request", error_description })).into_response()
 }
 
-/// An answer to a request by a method that is not for this resource.
-#[must_use]
-pub fn not_by_this_method(allowed: &'static str) -> Response {
-    let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this resource");
-    refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    refusal
-}
-
 /// RFC 7617 section 2: the realm is mandatory.
 const CHALLENGE: &str = "Basic realm=\"grantd\", charset=\"UTF-8\"";

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::protocol::error::RequestError;
+
 /// Parameters in the order they came, decoded. One of them may be a secret, so `Debug` shows names only.
 #[derive(Default)]
 pub struct Form<'a> {
@@ -15,7 +17,7 @@ impl fmt::Debug for Form<'_> {
     }
 }
 
-/// Why a body is not a form.
+/// The fault of a body that is not a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FormError {
     /// A bad escape, bytes that are not UTF-8, or NUL.
@@ -24,9 +26,24 @@ pub enum FormError {
     TooMany,
 }
 
-/// A parameter that must not be repeated is.
+impl From<FormError> for RequestError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::Malformed => Self::Form,
+            FormError::TooMany => Self::TooManyParameters,
+        }
+    }
+}
+
+/// The fault of a parameter that is repeated and must not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeated;
+
+impl From<Repeated> for RequestError {
+    fn from(Repeated: Repeated) -> Self {
+        Self::Repeated
+    }
+}
 
 impl<'a> Form<'a> {
     /// Reads `name=value&name=value`. `+` and `%20` are spaces, `;` is no separator.
@@ -108,21 +125,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn v6_tok_12_sec_04_plus_and_escapes_decode_in_either_case() {
+    fn plus_and_percent_escapes_decode_in_either_case() {
         assert_eq!(decode(b"api%3aread+api%3Awrite%20x").unwrap(), "api:read api:write x");
         assert_eq!(decode(b"+%25%26%2B%C2%A3%E2%82%AC").unwrap(), " %&+£€", "RFC 6749 appendix B");
         assert_eq!(decode(b"read:data write:data").unwrap(), "read:data write:data");
     }
 
     #[test]
-    fn tok_13_m76_nothing_malformed_is_repaired() {
+    fn malformed_encoding_is_refused_and_never_repaired() {
         for wrong in [&b"%ZZ"[..], b"%", b"%2", b"%FF%FE", b"\x80", b"%c0%80", b"%ed%a0%80", b"%00", b"\0", b"%+1"] {
             assert_eq!(decode(wrong), None, "{wrong:?}");
         }
     }
 
     #[test]
-    fn tok_06_tok_08_tok_09_tok_16_parameters_stand_once_and_empty_means_absent() {
+    fn parameters_do_not_repeat_and_empty_means_absent() {
         let form = Form::parse(b"a=1&b=&c&&resource=x&resource=&resource=y&d=1;e=2&f=1&f=1&g=&g=").unwrap();
         assert_eq!(form.one("a"), Ok(Some("1")));
         assert_eq!(form.one("b"), Ok(None));
@@ -137,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn tok_20_the_number_of_parameters_is_bounded() {
+    fn the_number_of_parameters_is_bounded() {
         assert_eq!(Form::parse("a=1&".repeat(10_000).as_bytes()).unwrap_err(), FormError::TooMany);
     }
 
     proptest! {
         #[test]
-        fn what_is_encoded_decodes_to_itself(text in "[^\0]{0,64}") {
+        fn form_encoding_round_trips(text in "[^\0]{0,64}") {
             let encoded: String = text.bytes().map(|byte| match byte {
                 b' ' => "+".to_owned(),
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),

@@ -1,25 +1,70 @@
-//! Answers to introspection: JSON (RFC 7662), or a signed JWT for those who ask for one (RFC 9701).
+//! `POST /introspect`: the introspection endpoint (RFC 7662), with signed answers for those who ask for one (RFC 9701).
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
-use crate::protocol::introspection::Introspected;
+use super::form::Form;
+use super::log::{LogRecord, Recorded};
+use super::posted::{Posted, never_stored};
+use super::{AppState, Sender};
+use crate::protocol::error::{Error, RequestError};
+use crate::protocol::introspection::IntrospectionResponse;
+use crate::protocol::{Attempt, TokenQuery};
 
-/// The introspection response: a refusal, the JWT if one was asked for, or JSON.
-pub(super) fn response(answer: Result<&Introspected, Response>, jwt: Option<String>) -> Response {
-    let mut response = match (answer, jwt) {
-        (Ok(_), Some(jwt)) => {
-            let mut response = Response::new(Body::from(jwt));
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(SIGNED));
-            response
-        }
-        (Ok(introspected), None) => Json(&introspected.response).into_response(),
-        (Err(refusal), _) => refusal,
+/// Answers an introspection request.
+pub(super) async fn introspect(
+    State(app): State<Arc<AppState>>,
+    Extension(sender): Extension<Sender>,
+    request: Request,
+) -> Recorded {
+    let posted = Posted::read(&app, sender, request).await;
+    let (form, mut attempt) = (posted.form(), Attempt::default());
+    let introspected = match &form {
+        Ok(form) => introspection(&app, &posted, form, &mut attempt).await,
+        Err(error) => Err((*error).into()),
     };
-    // RFC 9110 section 12.5.5: what decided between the forms.
+    let mut response = match &introspected {
+        Ok(response) => success(response),
+        Err(error) => app.refusal(error, &posted, form.as_ref().ok()),
+    };
+    // RFC 9110 section 12.5.5: the field that decided between the forms.
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    Recorded(never_stored(response), LogRecord::Introspection(attempt, introspected))
+}
+
+async fn introspection(
+    app: &AppState,
+    posted: &Posted,
+    form: &Form<'_>,
+    attempt: &mut Attempt,
+) -> Result<IntrospectionResponse, Error> {
+    app.shed_load()?;
+    let query = token_query(app, posted, form, wants_jwt(&posted.parts.headers))?;
+    *attempt = query.credential.attempt();
+    app.server.introspect(query, attempt).await
+}
+
+/// Reads a request about a token.
+pub(super) fn token_query<'a>(
+    app: &AppState,
+    posted: &Posted,
+    form: &'a Form<'_>,
+    wants_jwt: bool,
+) -> Result<TokenQuery<'a>, RequestError> {
+    let token = form.one("token")?;
+    let (_, credential) = app.identity(posted, form)?;
+    Ok(TokenQuery { credential, token, wants_jwt, source: posted.sender.source })
+}
+
+fn success(response: &IntrospectionResponse) -> Response {
+    let Some(jwt) = &response.jwt else { return Json(&response.members).into_response() };
+    let mut response = Response::new(Body::from(jwt.clone()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(SIGNED));
     response
 }
 
@@ -27,7 +72,7 @@ pub(super) fn response(answer: Result<&Introspected, Response>, jwt: Option<Stri
 /// It has to be named: `*/*` is JSON. Where JSON is taken too, by its name or a range, the heavier one counts, and of two
 /// alike the JWT. RFC 9110 section 12.5.1: "If more than one media range applies to a given type, the most specific reference
 /// has precedence."
-pub(super) fn wants_jwt(headers: &HeaderMap) -> bool {
+fn wants_jwt(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let (mut signed, mut json) = (0, [None; JSON.len()]);
     for range in values.flat_map(|value| value.split(',')) {
@@ -62,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ijr_08_the_jwt_has_to_be_named_and_weights_count() {
+    fn the_signed_form_must_be_named_in_accept_and_weights_count() {
         let wants = |accept: &[&str]| {
             let values = accept.iter().map(|value| (header::ACCEPT, HeaderValue::from_str(value).unwrap()));
             wants_jwt(&values.collect())

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::http::{HeaderMap, Method, Request, Uri};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ipnet::IpNet;
@@ -21,20 +21,23 @@ use super::Caller;
 use crate::crypto::{NoEntropy, random};
 use crate::model::client::AuthMethod;
 use crate::model::event::Event;
+use crate::protocol::error::Error;
 use crate::protocol::error::reason::Reason;
-use crate::protocol::introspection::Introspected;
-use crate::protocol::verification::Verified;
-use crate::protocol::{Granted, Outcome, Revocation};
+use crate::protocol::introspection::IntrospectionResponse;
+use crate::protocol::verification::VerificationOutcome;
+use crate::protocol::{Attempt, Revocation, TokenResponse};
 
-use about_tokens::Asked;
+use about_tokens::LineContext;
 
-/// What is counted.
+/// The counters and histograms of requests.
 #[derive(Debug, Clone)]
 pub struct Counts {
     /// `grantd_token_requests_total`.
     pub token_requests: Family<TokenLabels, Counter>,
     /// `grantd_token_request_seconds`.
     pub token_seconds: Histogram,
+    /// `grantd_signing_seconds`.
+    pub signing_seconds: Histogram,
     /// `grantd_basic_reading_total`: how Basic secrets that matched were encoded.
     pub basic_readings: Family<ReadingLabels, Counter>,
     /// `grantd_introspections_total`.
@@ -104,6 +107,8 @@ impl Default for Counts {
             token_requests,
             // From 50 µs to 13 s, each bound the double of the one before.
             token_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 19)),
+            // From 4 µs to 8 ms.
+            signing_seconds: Histogram::new(exponential_buckets(0.000_004, 2.0, 12)),
             basic_readings,
             introspections: Family::default(),
             revocations: Family::default(),
@@ -114,17 +119,29 @@ impl Default for Counts {
     }
 }
 
-/// What was answered at an endpoint with a line of its own.
+/// The facts for the line of a request to an endpoint that has a line of its own.
 #[derive(Debug)]
-pub enum Answered {
+pub enum LogRecord {
     /// A token request.
-    Token(Outcome<Granted>),
-    /// A question about a token.
-    Introspection(Outcome<Introspected>),
-    /// The wish that a token be revoked.
-    Revocation(Outcome<Revocation>),
-    /// Whether a request to an API may pass, and to which one.
-    Verification(Verified, Option<String>),
+    Token(Attempt, Result<TokenResponse, Error>),
+    /// An introspection request.
+    Introspection(Attempt, Result<IntrospectionResponse, Error>),
+    /// A revocation request.
+    Revocation(Attempt, Result<Revocation, Error>),
+    /// A gateway's question, and the API that it is about.
+    Verification(VerificationOutcome, Option<String>),
+}
+
+/// An answer, with the facts for its line.
+#[derive(Debug)]
+pub struct Recorded(pub Response, pub LogRecord);
+
+impl IntoResponse for Recorded {
+    fn into_response(self) -> Response {
+        let Self(mut response, record) = self;
+        response.extensions_mut().insert(Arc::new(record));
+        response
+    }
 }
 
 /// Writes lines, and counts.
@@ -132,7 +149,7 @@ pub enum Answered {
 pub struct Log {
     /// Proxies whose word on where a request came from is taken.
     pub trusted_proxies: Arc<[IpNet]>,
-    /// What is counted.
+    /// The counters and histograms of requests.
     pub counts: Counts,
     /// Makes request ids.
     pub request_ids: RequestIds,
@@ -210,17 +227,17 @@ impl Log {
     }
 
     /// Writes the line of a request that has been answered, and counts it.
-    pub fn write(&self, arrival: &Arrival, response: &Response, answered: Option<&Answered>) {
+    pub fn write(&self, arrival: &Arrival, response: &Response, record: Option<&LogRecord>) {
         let seconds = arrival.started.elapsed().as_secs_f64();
-        let (source, request_id) = (arrival.source, arrival.request_id.as_str());
-        match answered {
-            Some(Answered::Token(outcome)) => self.token(outcome, source, request_id, seconds),
-            Some(Answered::Introspection(outcome)) => {
-                self.introspection(outcome, &Asked { source, request_id, seconds });
+        let context = LineContext { source: arrival.source, request_id: arrival.request_id.as_str(), seconds };
+        match record {
+            Some(LogRecord::Token(attempt, granted)) => self.token(attempt, granted.as_ref(), &context),
+            Some(LogRecord::Introspection(attempt, introspected)) => {
+                self.introspection(attempt, introspected.as_ref(), &context);
             }
-            Some(Answered::Revocation(outcome)) => self.revocation(outcome, &Asked { source, request_id, seconds }),
-            Some(Answered::Verification(verified, resource)) => {
-                self.verification(verified, resource.as_deref(), &Asked { source, request_id, seconds });
+            Some(LogRecord::Revocation(attempt, revoked)) => self.revocation(attempt, revoked.as_ref(), &context),
+            Some(LogRecord::Verification(outcome, resource)) => {
+                self.verification(outcome, resource.as_deref(), &context);
             }
             None => tracing::info!(
                 event = Event::Request.as_str(),
@@ -234,17 +251,19 @@ impl Log {
         }
     }
 
-    fn token(&self, outcome: &Outcome<Granted>, source: IpAddr, request_id: &str, seconds: f64) {
-        let method = outcome.method.map_or("none", |method| method.as_str());
-        let client_id = outcome.client_id.as_deref().map(cut);
+    fn token(&self, attempt: &Attempt, granted: Result<&TokenResponse, &Error>, context: &LineContext<'_>) {
+        let LineContext { source, request_id, seconds } = *context;
+        let method = attempt.method.map_or("none", |method| method.as_str());
+        let client_id = attempt.client_id.as_deref().map(cut);
         self.counts.token_seconds.observe(seconds);
-        match &outcome.result {
-            Ok(granted) => {
-                if let Some(issued) = outcome.method.and_then(|method| self.counts.issued.get(method as usize)) {
+        match granted {
+            Ok(token) => {
+                self.counts.signing_seconds.observe(token.signing.as_secs_f64());
+                if let Some(issued) = attempt.method.and_then(|method| self.counts.issued.get(method as usize)) {
                     issued.inc();
                 }
-                if outcome.method == Some(AuthMethod::ClientSecretBasic)
-                    && let Some(read) = self.counts.read.get(usize::from(granted.raw_reading))
+                if attempt.method == Some(AuthMethod::ClientSecretBasic)
+                    && let Some(read) = self.counts.read.get(usize::from(token.raw_reading))
                 {
                     read.inc();
                 }
@@ -253,13 +272,13 @@ impl Log {
                     reason = Reason::Ok.as_str(),
                     client_id,
                     auth_method = method,
-                    credential_id = outcome.credential_id.as_deref(),
-                    basic_reading = granted.raw_reading.then_some("raw"),
-                    scope = granted.scope.as_str(),
-                    aud = &*granted.aud,
-                    token_type = granted.token_type,
-                    jti = granted.access_token.jti,
-                    kid = granted.access_token.key.kid(),
+                    credential_id = attempt.credential_id.as_deref(),
+                    basic_reading = token.raw_reading.then_some("raw"),
+                    scope = token.scope.as_str(),
+                    aud = &*token.aud,
+                    token_type = token.token_type,
+                    jti = token.access_token.jti,
+                    kid = token.access_token.key.kid(),
                     remote_addr = %source,
                     request_id,
                     duration_us = micros(seconds),
@@ -275,7 +294,7 @@ impl Log {
                     detail = %error,
                     client_id,
                     auth_method = method,
-                    credential_id = outcome.credential_id.as_deref(),
+                    credential_id = attempt.credential_id.as_deref(),
                     remote_addr = %source,
                     request_id,
                     duration_us = micros(seconds),
@@ -348,7 +367,7 @@ fn address(text: &str) -> Option<IpAddr> {
         .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
 }
 
-/// At most 256 bytes of what came from outside (M83); the writer escapes the rest.
+/// Returns at most 256 bytes of client input, cut at a character; the writer escapes them.
 fn cut(text: &str) -> &str {
     let end = (0..=256.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     text.get(..end).unwrap_or_default()
@@ -373,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn h63_htp_10_only_a_trusted_proxys_last_hop_is_believed() {
+    fn only_the_last_hop_of_a_trusted_proxy_is_believed() {
         assert_eq!(from("192.0.2.1", &[("x-forwarded-for", "198.51.100.1")]), "192.0.2.1", "not a proxy of ours");
         assert_eq!(
             from("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, 198.51.100.1")]),
@@ -401,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn m83_what_came_from_outside_is_cut_at_a_character() {
+    fn logged_input_is_cut_at_a_character_boundary() {
         assert_eq!(cut(&"é".repeat(200)).len(), 256);
         assert_eq!(cut(&format!("a{}", "é".repeat(200))).len(), 255);
     }

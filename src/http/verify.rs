@@ -1,38 +1,57 @@
-//! The answer to a gateway that asks whether a request to an API may pass: nginx `auth_request`, Traefik and Caddy
+//! `/verify`: the answer to a gateway that asks whether a request to an API may pass: nginx `auth_request`, Traefik and Caddy
 //! `forward_auth` read its status, and hand its challenge to the client.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 
 use super::client_cert::client_cert;
 use super::form::{Form, FormError, Repeated};
+use super::log::{LogRecord, Recorded};
+use super::{AppState, Sender};
 use crate::model::scope::Scope;
 use crate::protocol::error::verification::{GatewayError, Refusal};
-use crate::protocol::verification::{Target, Verification, Verified, Wanted};
+use crate::protocol::verification::{Requirements, Target, Verification, VerificationOutcome};
 
 /// Trust in what a gateway tells of the request that it holds back.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Trust {
+struct Trust {
     /// The gateway is one of `server.trusted_proxies`.
-    pub(super) gateway: bool,
+    gateway: bool,
     /// `server.client_cert_header` is set: the gateway sends the client's certificate in `Client-Cert`.
-    pub(super) client_cert: bool,
+    client_cert: bool,
+}
+
+/// Answers a gateway.
+pub(super) async fn verify(
+    State(app): State<Arc<AppState>>,
+    Extension(sender): Extension<Sender>,
+    request: Request,
+) -> Recorded {
+    let trust = Trust { gateway: sender.by_proxy, client_cert: app.settings.client_cert_header.is_some() };
+    let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
+    let verification = verification(&query, request.headers(), trust);
+    let outcome = match app.shed_load() {
+        Ok(()) => app.server.verify(&verification),
+        Err(overloaded) => VerificationOutcome { token: None, verdict: Err(overloaded.into()) },
+    };
+    let response = response(&outcome, &app.dpop_algs);
+    let resource = verification.requirements.ok().map(|requirements| requirements.resource.to_owned());
+    Recorded(response, LogRecord::Verification(outcome, resource))
 }
 
 /// The request to the API, out of the one that the gateway made.
-pub(super) fn verification<'a>(
-    query: &'a Result<Form<'_>, FormError>,
-    headers: &'a HeaderMap,
-    trust: Trust,
-) -> Verification<'a> {
+fn verification<'a>(query: &'a Result<Form<'_>, FormError>, headers: &'a HeaderMap, trust: Trust) -> Verification<'a> {
     let texts = |name: &str| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
     // A malformed one is none: what is bound to a certificate does not pass with it.
     let certificate = (trust.gateway && trust.client_cert).then(|| client_cert(headers).ok().flatten());
     Verification {
-        wanted: wanted(query),
+        requirements: requirements(query),
         authorizations: texts("authorization"),
         proofs: texts("dpop"),
         target: target(headers).filter(|_| trust.gateway),
@@ -40,17 +59,12 @@ pub(super) fn verification<'a>(
     }
 }
 
-/// The form in a query.
-pub(super) fn query(uri: &Uri) -> Result<Form<'_>, FormError> {
-    Form::parse(uri.query().unwrap_or_default().as_bytes())
-}
-
-fn wanted<'a>(query: &'a Result<Form<'_>, FormError>) -> Result<Wanted<'a>, GatewayError> {
+fn requirements<'a>(query: &'a Result<Form<'_>, FormError>) -> Result<Requirements<'a>, GatewayError> {
     let query = query.as_ref().map_err(|_| GatewayError::Query)?;
     let resource = query.one("resource").ok().flatten().ok_or(GatewayError::Resource)?;
     let scope = query.one("scope").map_err(|Repeated| GatewayError::Scope)?.unwrap_or_default();
     let scope = if scope.is_empty() { Scope::default() } else { scope.parse().map_err(|_| GatewayError::Scope)? };
-    Ok(Wanted { resource, scope })
+    Ok(Requirements { resource, scope })
 }
 
 /// Reads method and URL of the request from the fields that Traefik and Caddy send by themselves, and nginx by its
@@ -70,8 +84,8 @@ fn target(headers: &HeaderMap) -> Option<Target<'_>> {
 }
 
 /// Builds the answer for the gateway. Every 204 has the three fields, so that they replace those that a client made up.
-pub(super) fn response(verified: &Verified, dpop_algs: &str) -> Response {
-    let Verified { token, verdict } = verified;
+fn response(verified: &VerificationOutcome, dpop_algs: &str) -> Response {
+    let VerificationOutcome { token, verdict } = verified;
     match (verdict, token) {
         (Ok(()), Some(token)) => {
             let mut response = Response::new(Body::empty());

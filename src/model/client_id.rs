@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn m77_printable_ascii_names_a_client() {
+    fn a_client_id_is_printable_ascii() {
         let longest = "x".repeat(255);
         for right in ["a", "an.identifier_~-9", "a b", "a:b", "a%2E", "spiffe://ci.example/job", "{\"}\\", &longest] {
             assert_eq!(right.parse::<ClientId>().unwrap().as_str(), right);

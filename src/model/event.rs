@@ -38,6 +38,8 @@ macro_rules! events {
 }
 
 events! {
+    "background.ended" BackgroundEnded "error" [task reason]
+        "A task that runs beside requests has ended, which is a fault of grantd. Requests are answered; the work of `task` is not done until the process restarts."
     "client.certificate_unusable" ClientCertificateUnusable "warn" [client_id credential_id reason]
         "No TLS handshake accepts the certificate in `x5c` of this client key. The key works for assertions."
     "client.changed" ClientChanged "info" [client_id revision what]

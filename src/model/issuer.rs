@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn met_03_an_issuer_is_https_without_query_or_fragment_or_on_loopback() {
+    fn an_issuer_is_https_or_on_loopback_without_query_or_fragment() {
         for right in [
             "https://as.test",
             "https://as.test/t1",
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn met_01_the_well_known_name_is_inserted_before_the_issuers_path() {
+    fn the_well_known_name_is_inserted_before_the_issuers_path() {
         let issuer: Issuer = "https://as.test/t1/".parse().unwrap();
         assert_eq!(issuer.well_known("oauth-authorization-server"), "/.well-known/oauth-authorization-server/t1");
         assert_eq!(issuer.endpoint("/token"), "https://as.test/t1/token");

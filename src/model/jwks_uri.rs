@@ -60,7 +60,7 @@ impl FromStr for JwksUri {
         let authority = uri.authority().ok_or(JwksUriError)?;
         // RFC 3986 section 3.2.1 deprecates user information. Here it would be a credential that the server sends.
         let plain = !uri.has_fragment() && !authority.has_userinfo() && text.len() <= 2048;
-        // Only https: the keys authenticate the client.
+        // Over plain http, an attacker on the path could replace the client's keys.
         if uri.scheme().as_str() != "https" || !plain {
             return Err(JwksUriError);
         }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn h72_jca_17_only_https_with_a_host_and_nothing_secret() {
+    fn a_jwks_uri_is_https_with_a_host_and_without_credentials() {
         let parts = |text: &str| {
             let uri: JwksUri = text.parse().unwrap();
             (uri.host().to_owned(), uri.port(), uri.authority(), uri.target().to_owned())

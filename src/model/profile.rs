@@ -1,6 +1,7 @@
 //! Security profiles: restrictions beyond the RFCs (FAPI 2.0 Security Profile).
 
 use super::client::AuthMethod;
+use super::resource::TokenTyp;
 use crate::crypto::jwk::Alg;
 use crate::crypto::signature_alg::SignatureAlg;
 
@@ -54,6 +55,15 @@ impl Profile {
     pub fn alg_names(self) -> Vec<&'static str> {
         let permitted = |name: &&str| SignatureAlg::named(name).is_some_and(|alg| self.permits_signature(alg));
         SignatureAlg::NAMES.into_iter().filter(permitted).collect()
+    }
+
+    /// The `typ` of access tokens for a resource that asks for `typ`: always `at+jwt` (RFC 9068 section 2.1) in FAPI 2.0.
+    #[must_use]
+    pub fn token_typ(self, typ: TokenTyp) -> TokenTyp {
+        match self {
+            Self::Default => typ,
+            Self::Fapi2 => TokenTyp::AtJwt,
+        }
     }
 
     /// FAPI 2.0 section 5.3.2.1: "shall only issue sender-constrained access tokens".

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn res_01_only_absolute_uris_without_fragment_name_a_resource() {
+    fn a_resource_is_an_absolute_uri_without_fragment() {
         for right in
             ["https://api1.test", "https://api.example.com/v1?tenant=a", "urn:example:api", "https://api1.test:8443/"]
         {

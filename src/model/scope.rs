@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn scp_01_only_the_grammar_is_a_scope() {
+    fn a_scope_follows_the_grammar_of_rfc_6749() {
         for wrong in ["a  b", " a", "a ", " ", "a\tb", "a\r\nb", "a\"", "a\\", "\u{7f}", "é", "a\0"] {
             assert_eq!(wrong.parse::<Scope>(), Err(ScopeError), "{wrong:?}");
         }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn scp_02_scp_03_a_scope_is_a_case_sensitive_set() {
+    fn a_scope_is_a_case_sensitive_set() {
         assert_eq!(scope("api:read api:read api:write").to_string(), "api:read api:write");
         assert!(scope("b a").is_subset_of(&scope("a b c")));
         assert!(!scope("API:READ").is_subset_of(&scope("api:read")));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn scp_09_m100_a_long_scope_is_refused_quickly() {
+    fn a_long_scope_is_refused_quickly() {
         assert!("a ".repeat(200).trim_end().parse::<Scope>().is_err());
         assert!("x".repeat(4097).parse::<Scope>().is_err());
         let hundred: Vec<String> = (0..100).map(|n| format!("s{n}")).collect();

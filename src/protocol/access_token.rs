@@ -1,4 +1,4 @@
-//! Access tokens (RFC 9068): claims from a grant, signed; and what a token says that we signed.
+//! Access tokens (RFC 9068): claims from a grant, signed; and the reading of a token that we signed.
 
 pub mod size;
 
@@ -25,7 +25,7 @@ use crate::state::keyring::Keyring;
 use crate::state::registry::Registry;
 use crate::state::registry::snapshot::Snapshot;
 
-/// A token that was issued, and what the log says of it. `Debug` does not show the token.
+/// A token that is issued now, with what the log says of it. `Debug` does not show the token.
 pub struct AccessToken {
     /// The JWT in compact form.
     pub token: String,
@@ -104,22 +104,22 @@ fn with_further(claims: &Claims<'_>, further: &Map<String, Value>) -> serde_json
 
 /// A token that we signed and whose time is not over. Whether it was revoked is another question.
 #[derive(Debug)]
-pub struct Issued {
+pub struct IssuedToken {
     /// Its id.
     pub jti: TokenId,
-    /// To whom it was issued.
+    /// The client that it was issued to.
     pub client_id: String,
-    /// For which resource.
+    /// The resource that it is for.
     pub aud: String,
-    /// When.
+    /// The second in which it was issued.
     pub iat: UnixTime,
-    /// Until when.
+    /// The second in which it ends.
     pub exp: UnixTime,
-    /// All it says.
+    /// Every claim.
     pub claims: Object,
 }
 
-impl Issued {
+impl IssuedToken {
     /// A claim that is a string; empty where it is not there.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
@@ -163,11 +163,11 @@ pub fn kid(token: &str) -> Option<String> {
     unverified.header().kid().map(str::to_owned)
 }
 
-/// What a token says, if we signed it and its time is not over.
+/// The token, if we signed it and its time is not over.
 ///
 /// # Errors
 /// [`Inactive`].
-pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Result<Issued, Inactive> {
+pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Result<IssuedToken, Inactive> {
     // A resource may have tokens with `typ` of `JWT` (`resource.token_typ`).
     let unverified = Unverified::parse(token, Kind::AccessTokenOrJwt, LONGEST).map_err(Inactive::Malformed)?;
     let key = unverified.header().kid().and_then(|kid| keyring.published(kid, now)).ok_or(Inactive::Key)?;
@@ -187,7 +187,7 @@ pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Re
     let jti = text("jti").map_err(malformed)?.parse().map_err(|_| malformed(JoseError::Claim("jti")))?;
     let client_id = text("client_id").map_err(malformed)?.to_owned();
     let aud = aud.as_ref().and_then(Audience::sole).ok_or(malformed(JoseError::Claim("aud")))?.to_owned();
-    Ok(Issued { jti, client_id, aud, iat, exp, claims: claims.into_members() })
+    Ok(IssuedToken { jti, client_id, aud, iat, exp, claims: claims.into_members() })
 }
 
 /// Characters of a `jti`: 128 bits in base64url.

@@ -13,18 +13,18 @@ use crate::store::spent::{SingleUseId, SingleUseKind};
 
 /// An assertion whose signature and claims are right. That it is the first of its `jti` is for the store to say.
 #[derive(Debug)]
-pub struct Vouched {
+pub struct VerifiedAssertion {
     /// The key that signed it.
     pub kid: Arc<str>,
     /// Whether that key's time is over.
     pub key_expired: bool,
     /// When that key was last used.
     pub used: Arc<LastUsed>,
-    /// What is left to be spent.
-    pub spend: SingleUseId,
+    /// Its one use, which is not spent yet.
+    pub assertion: SingleUseId,
 }
 
-/// What is asked of the assertions of one client.
+/// The requirements on the assertions of one client.
 #[derive(Debug)]
 pub struct Terms<'a> {
     /// The audience that is always accepted.
@@ -52,7 +52,7 @@ pub fn read<'a>(
     let assertion = assertion.ok_or(ClientAuthError::AssertionAbsent)?;
     let unverified = Unverified::parse(assertion, Kind::ClientAssertion, MAX_ASSERTION_BYTES)?;
     // RFC 7523 section 3: "The JWT MUST contain an "iss" (issuer) claim … a "sub" (subject) claim … For client
-    // authentication, the subject MUST be the "client_id" of the OAuth client." Of two, neither is chosen (C11).
+    // authentication, the subject MUST be the "client_id" of the OAuth client." If the two differ, neither is used.
     let claims = unverified.claims_nobody_vouches_for();
     let (iss, sub) = (claims.string("iss", ClientId::MAX_LENGTH)?, claims.string("sub", ClientId::MAX_LENGTH)?);
     let sub = sub.filter(|sub| iss == Some(*sub)).ok_or(ClientAuthError::AssertionSubject)?.to_owned();
@@ -75,7 +75,7 @@ pub fn verify(
     terms: &Terms<'_>,
     now: UnixTime,
     at_least: usize,
-) -> Result<Vouched, ClientAuthError> {
+) -> Result<VerifiedAssertion, ClientAuthError> {
     let expired = |stored: &StoredKey| stored.expires_at.is_some_and(|at| at <= now);
     // A few are tried when none is named: those first that may still be used.
     let mut candidates: Vec<&StoredKey> = keys.iter().collect();
@@ -89,8 +89,13 @@ pub fn verify(
     };
     let stored =
         candidates.iter().find(|stored| std::ptr::eq(Arc::as_ptr(&stored.key), key)).ok_or(JoseError::NoKey)?;
-    let spend = accept(claims, client_id, terms, now)?;
-    Ok(Vouched { kid: Arc::clone(&stored.kid), key_expired: expired(stored), used: Arc::clone(&stored.used), spend })
+    let assertion = accept(claims, client_id, terms, now)?;
+    Ok(VerifiedAssertion {
+        kid: Arc::clone(&stored.kid),
+        key_expired: expired(stored),
+        used: Arc::clone(&stored.used),
+        assertion,
+    })
 }
 
 /// How many signatures are still to be checked when none of `keys` fits, so that it is `at_least` as many.
@@ -109,7 +114,7 @@ fn check_decoy(assertion: &Unverified<'_>) {
 /// RFC 7523 section 3, claim by claim.
 fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) -> Result<SingleUseId, ClientAuthError> {
     // draft-ietf-oauth-rfc7523bis section 4: the audience is the issuer identifier "as the sole value"; "Simple String
-    // Comparison" (RFC 3986 section 6.2.1). C9: nothing can stand beside it.
+    // Comparison" (RFC 3986 section 6.2.1). A second audience could replay the assertion here.
     let aud = match claims.audience()? {
         Some(Audience::One(aud)) => aud,
         Some(auds @ Audience::Many(_)) if terms.one_in_an_array => {
@@ -132,13 +137,13 @@ fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) ->
     if iat.is_some_and(|iat| iat.plus(MAX_IAT_AGE) < now) {
         return Err(ClientAuthError::AssertionOld);
     }
-    // H41: the jti is remembered until exp, so exp is bounded. The lifetime counts from the client's own time where the
+    // The jti is remembered until exp, so exp is bounded. The lifetime counts from the client's own time where the
     // client names it, with the same room for clocks as iat and nbf have.
     if exp > iat.unwrap_or(now).plus(terms.lifetime).plus(NBF_LEEWAY) {
         return Err(ClientAuthError::AssertionLifetime);
     }
     let jti = claims.string("jti", JTI)?.ok_or(ClientAuthError::AssertionIncomplete("jti"))?;
-    // H39: kept for longer than any replica would take it, by a clock that is a minute behind.
+    // Remembered for longer than any replica accepts the assertion, also by a clock that is a minute behind.
     let expires_at = exp.plus(EXP_LEEWAY).plus(REPLICA_SKEW);
     Ok(SingleUseId {
         kind: SingleUseKind::Assertion,
@@ -152,7 +157,7 @@ fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) ->
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Most bytes of an assertion.
 pub(crate) const MAX_ASSERTION_BYTES: usize = 8 * 1024;
-/// H37.
+/// Most bytes of a `jti`.
 const JTI: usize = 256;
 /// Longest time from `iat` to `exp` of an assertion, unless the client is registered for another.
 pub const LIFETIME: Span = Span::from_secs(300);
@@ -219,7 +224,7 @@ mod tests {
     const TERMS: Terms<'_> = Terms { issuer: "a", token_endpoints: &[], lifetime: LIFETIME, one_in_an_array: false };
 
     #[test]
-    fn jca_15_a_forgery_costs_the_same_whatever_keys_the_client_has() {
+    fn a_forged_assertion_costs_the_same_whatever_keys_the_client_has() {
         let sets = [keys(0, None), keys(1, None), keys(TRIED_MAX, None), keys(20, None), keys(TRIED_MAX, Some("k"))];
         let most = sets.iter().map(|keys| KeyCounts::of(keys)).fold(KeyCounts::default(), KeyCounts::max);
         assert_eq!((most.with(SignatureAlg::Es256), most.with(SignatureAlg::EdDsa)), (TRIED_MAX, 1));

@@ -1,4 +1,4 @@
-//! Client authentication (RFC 6749 section 2.3): who asks, by the one credential that the request carries.
+//! Client authentication (RFC 6749 section 2.3), by the one credential that a request carries.
 
 mod by_key;
 
@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::attempt::Attempt;
 use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
+
 use crate::crypto::jose::Unverified;
 use crate::crypto::secret::{ClientSecret, HashParams, SecretHash};
 use crate::crypto::secret_tag::TagKid;
@@ -22,71 +24,106 @@ use crate::model::time::UnixTime;
 use crate::state::client_jwks::ClientJwks;
 use crate::state::hashing::Lane;
 use crate::state::hashing::queue::{Priority, QueueKey};
+use crate::state::registry::moment::Moment;
 use crate::state::registry::snapshot::Snapshot;
 use crate::state::registry::{Freshness, Registry};
 use crate::state::throttle::repeated::RepeatedSecrets;
 use crate::state::throttle::{KnownSources, Throttle, network};
 use crate::store::spent::SingleUseId;
 
-/// The credential that a request carries, read but not checked.
-#[derive(Debug)]
-pub struct Presented<'a> {
-    /// Who it says it is.
-    pub client_id: String,
-    /// How. Which of the two kinds of certificates it is turns out when it matches.
-    pub method: AuthMethod,
-    /// With what.
-    pub credential: Credential<'a>,
-}
-
-/// What a client proves itself with.
+/// The credential of a request, read but not checked.
 #[derive(Debug)]
 pub enum Credential<'a> {
-    /// A secret, in each way that the bytes can be read: form-decoded and, where that differs, raw.
-    Secret(Vec<Arc<ClientSecret>>),
-    /// A JWT that it signed.
-    Assertion(Box<Unverified<'a>>),
-    /// The certificate of its connection.
-    Certificate(PeerCertificate),
+    /// `client_secret_basic` or `client_secret_post`.
+    Secret {
+        /// The client that it is said to be of.
+        client_id: String,
+        /// Basic or post.
+        method: AuthMethod,
+        /// The secret, in each way that its bytes can be read: form-decoded and, where that differs, raw.
+        readings: Vec<Arc<ClientSecret>>,
+    },
+    /// `private_key_jwt`.
+    Assertion {
+        /// The client that the JWT names.
+        client_id: String,
+        /// The JWT.
+        jwt: Box<Unverified<'a>>,
+    },
+    /// `tls_client_auth` or `self_signed_tls_client_auth`: which of them turns out when it matches.
+    Certificate {
+        /// The client that the body names.
+        client_id: String,
+        /// The certificate of the connection.
+        certificate: PeerCertificate,
+    },
+    /// None that can be read. It is refused when its turn comes: after the grant type and the proof.
+    Unreadable(ClientAuthError),
 }
 
-/// What the log may say of an attempt, whether or not it succeeds.
-#[derive(Debug, Default)]
-pub struct Noted {
-    /// The credential that was right, even when it may no longer be used.
-    pub credential_id: Option<Arc<str>>,
-    /// How the client authenticates, as far as it is known.
-    pub method: Option<AuthMethod>,
+impl Credential<'_> {
+    /// The client that it names, known or not.
+    #[must_use]
+    pub fn client_id(&self) -> Option<&str> {
+        match self {
+            Self::Secret { client_id, .. }
+            | Self::Assertion { client_id, .. }
+            | Self::Certificate { client_id, .. } => Some(client_id),
+            Self::Unreadable(_) => None,
+        }
+    }
+
+    /// The record of a request that carries it.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        Attempt { client_id: self.client_id().map(str::to_owned), method: self.method(), ..Attempt::default() }
+    }
+
+    /// The authentication method, as far as it can be told before it is checked.
+    #[must_use]
+    pub fn method(&self) -> Option<AuthMethod> {
+        match self {
+            Self::Secret { method, .. } => Some(*method),
+            Self::Assertion { .. } => Some(AuthMethod::PrivateKeyJwt),
+            Self::Certificate { .. } => Some(AuthMethod::TlsClientAuth),
+            Self::Unreadable(_) => None,
+        }
+    }
 }
 
 /// A client that has proved who it is.
 #[derive(Debug)]
-pub struct Authenticated {
-    /// Who.
+pub struct AuthenticatedClient {
+    /// The client.
     pub client: Arc<Client>,
-    /// How.
+    /// The method that it used.
     pub method: AuthMethod,
     /// Whether the raw reading of a Basic secret was the right one: the client does not form-encode.
     pub raw_reading: bool,
-    /// What it proved itself with, if that may be used once. It has not been spent: that comes after every other check.
-    pub spend: Option<SingleUseId>,
+    /// The one use of its assertion. It is not spent yet: that comes after every other check.
+    pub assertion: Option<SingleUseId>,
 }
 
-/// What is decided on.
-#[derive(Clone, Copy)]
-struct Attempt<'a> {
-    client_id: &'a str,
+/// A secret, and the party that presents it.
+struct PresentedSecret<'a> {
+    claimant: Claimant<'a>,
     method: AuthMethod,
-    source: IpAddr,
-    now: UnixTime,
+    readings: &'a [Arc<ClientSecret>],
 }
 
-/// What authenticating takes.
+/// The party that says it is a client.
+#[derive(Clone, Copy)]
+struct Claimant<'a> {
+    client_id: &'a str,
+    source: IpAddr,
+}
+
+/// The state that client authentication needs.
 #[derive(Debug)]
 pub struct Authenticator {
     /// Which methods and algorithms are taken.
     pub profile: Profile,
-    /// Whom assertions are for: the issuer.
+    /// The audience of assertions: the issuer.
     pub audience: Arc<str>,
     /// The URLs of the token endpoint, which are accepted for clients that are registered for it.
     pub token_endpoints: Box<[Box<str>]>,
@@ -109,55 +146,64 @@ pub struct Authenticator {
     /// What hashes should cost.
     pub cost: HashParams,
     /// Takes secrets whose hashes cost less.
-    pub outdated: mpsc::Sender<Outdated>,
+    pub rehash_jobs: mpsc::Sender<RehashJob>,
 }
 
 impl Authenticator {
-    /// Authenticates the client of a request that came from `source`, and notes what the log may say.
+    /// Authenticates the client of a request that came from `source`, and notes in `attempt` what the log may say.
     ///
     /// A secret that is known again costs a MAC. Every other failure of a well-formed secret does the same work and has the
-    /// same answer, whether or not the client exists.
+    /// same answer, whether or not the client exists. `moment` is renewed after each wait.
     ///
     /// # Errors
     /// [`Error`].
     pub async fn authenticate(
         &self,
-        presented: &Presented<'_>,
+        credential: &Credential<'_>,
         source: IpAddr,
-        now: UnixTime,
-        noted: &mut Noted,
-    ) -> Result<Authenticated, Error> {
-        noted.method = Some(presented.method);
-        self.within_profile(presented)?;
-        let freshness = self.registry.freshness();
+        moment: &mut Moment,
+        attempt: &mut Attempt,
+    ) -> Result<AuthenticatedClient, Error> {
+        self.within_profile(credential)?;
+        let freshness = moment.freshness;
         if freshness == Freshness::Unusable {
             return Err(Unavailable::Registry.into());
         }
-        let attempt = Attempt { client_id: &presented.client_id, method: presented.method, source, now };
-        let decided = match &presented.credential {
-            Credential::Secret(readings) => match self.by_memory(&attempt, readings, noted) {
-                Some(decided) => decided,
-                None => self.by_proof(&attempt, readings, freshness, noted).await,
-            },
-            Credential::Assertion(assertion) => Box::pin(self.by_assertion(&attempt, assertion, noted)).await,
-            Credential::Certificate(certificate) => Box::pin(self.by_certificate(&attempt, certificate, noted)).await,
+        let claimant = |client_id| Claimant { client_id, source };
+        let decided = match credential {
+            Credential::Secret { client_id, method, readings } => {
+                let presented = PresentedSecret { claimant: claimant(client_id), method: *method, readings };
+                match self.by_memory(&presented, moment, attempt) {
+                    Some(decided) => decided,
+                    None => self.by_proof(&presented, moment, attempt).await,
+                }
+            }
+            // Boxed, here and below: every request's future would have room for what only some do.
+            Credential::Assertion { client_id, jwt } => {
+                Box::pin(self.by_assertion(claimant(client_id), jwt, moment, attempt)).await
+            }
+            Credential::Certificate { client_id, certificate } => {
+                Box::pin(self.by_certificate(claimant(client_id), certificate, moment, attempt)).await
+            }
+            Credential::Unreadable(error) => return Err(error.clone().into()),
         };
         match decided {
-            // The credential may be newer than what we know: say so, rather than that it is wrong.
+            // The credential may be newer than what is known here: that is said, and not that it is wrong.
             Err(Error::ClientAuth(_)) if freshness != Freshness::Current => Err(Unavailable::Unconfirmed.into()),
             decided => decided,
         }
     }
 
     /// Refuses what nobody may authenticate with here, before anything is looked up.
-    fn within_profile(&self, presented: &Presented<'_>) -> Result<(), ClientAuthError> {
-        if !self.profile.permits_method(presented.method) {
+    fn within_profile(&self, credential: &Credential<'_>) -> Result<(), ClientAuthError> {
+        if credential.method().is_some_and(|method| !self.profile.permits_method(method)) {
             return Err(ClientAuthError::MethodNotInProfile);
         }
-        match &presented.credential {
-            Credential::Assertion(jwt) if !self.profile.permits_signature(jwt.header().alg()) => {
+        match credential {
+            Credential::Assertion { jwt, .. } if !self.profile.permits_signature(jwt.header().alg()) => {
                 Err(ClientAuthError::AssertionAlg)
             }
+            Credential::Unreadable(error) => Err(error.clone()),
             _ => Ok(()),
         }
     }
@@ -166,55 +212,49 @@ impl Authenticator {
     /// client that is known.
     fn by_memory(
         &self,
-        attempt: &Attempt<'_>,
-        readings: &[Arc<ClientSecret>],
-        noted: &mut Noted,
-    ) -> Option<Result<Authenticated, Error>> {
-        let Attempt { client_id, method, source, now } = *attempt;
-        let snapshot = self.registry.snapshot();
-        let client = snapshot.client(client_id);
+        presented: &PresentedSecret<'_>,
+        moment: &Moment,
+        attempt: &mut Attempt,
+    ) -> Option<Result<AuthenticatedClient, Error>> {
+        let PresentedSecret { claimant: Claimant { client_id, source }, method, readings } = *presented;
+        let client = moment.snapshot.client(client_id);
         let matched = self.memory.recall(client.map(|client| &**client), readings)?;
-        noted.credential_id = Some(matched.secret.secret_id.clone());
-        if let Err(error) = usable(client?, method, matched.secret, now) {
+        attempt.credential_id = Some(matched.secret.secret_id.clone());
+        if let Err(error) = usable(client?, method, matched.secret, moment.now) {
             return Some(Err(error.into()));
         }
-        matched.secret.cache.note_use(now);
+        matched.secret.cache.note_use(moment.now);
         self.known_sources.add(source);
         let raw_reading = matched.reading > 0;
-        Some(Ok(Authenticated { client: Arc::clone(client?), method, raw_reading, spend: None }))
+        Some(Ok(AuthenticatedClient { client: Arc::clone(client?), method, raw_reading, assertion: None }))
     }
 
     /// Decides on a secret that is not known: by its tag, or by hashes.
     async fn by_proof(
         &self,
-        attempt: &Attempt<'_>,
-        readings: &[Arc<ClientSecret>],
-        freshness: Freshness,
-        noted: &mut Noted,
-    ) -> Result<Authenticated, Error> {
-        let Attempt { client_id, source, .. } = *attempt;
-        let (tagged, needs_hashes) = {
-            let snapshot = self.registry.snapshot();
-            let tagged = client_secret::tagged(&snapshot, client_id, readings);
-            (tagged, client_secret::needs_hashes(&snapshot, readings, tagged.is_some()))
-        };
+        presented: &PresentedSecret<'_>,
+        moment: &mut Moment,
+        attempt: &mut Attempt,
+    ) -> Result<AuthenticatedClient, Error> {
+        let PresentedSecret { claimant: Claimant { client_id, source }, readings, .. } = *presented;
+        let tagged = client_secret::tagged(&moment.snapshot, client_id, readings);
+        let needs_hashes = client_secret::needs_hashes(&moment.snapshot, readings, tagged.is_some());
         // Who shows a secret that was made for this client is not slowed down by those who guess at it, only by itself.
         let guesser = tagged.map_or(client_id, |(_, secret_id)| secret_id);
         let admitted = self.throttle.check(guesser, source, Instant::now());
         let decided = match admitted {
-            // Boxed, since every request's future would have room for what only few do.
             Ok(()) if needs_hashes => {
-                Box::pin(self.by_hash(attempt, readings, tagged.map(|(kid, _)| kid), None, noted)).await
+                Box::pin(self.by_hash(presented, tagged.map(|(kid, _)| kid), None, moment, attempt)).await
             }
-            Ok(()) => Err(failure(&self.registry.snapshot(), client_id).into()),
+            Ok(()) => Err(failure(&moment.snapshot, client_id).into()),
             // It may be the client's own secret, which cannot be told from a guess: see `throttle::repeated`.
             Err(wait) if needs_hashes && tagged.is_none() => {
-                Box::pin(self.by_hash(attempt, readings, None, Some(wait), noted)).await
+                Box::pin(self.by_hash(presented, None, Some(wait), moment, attempt)).await
             }
             Err(wait) => return Err(Error::Throttled(wait)),
         };
         // While the database is away, a client that is new is not to be blamed for our not knowing it.
-        if matches!(decided, Err(Error::ClientAuth(_))) && freshness == Freshness::Current {
+        if matches!(decided, Err(Error::ClientAuth(_))) && moment.freshness == Freshness::Current {
             self.throttle.failed(guesser, source, Instant::now());
         }
         decided
@@ -223,20 +263,20 @@ impl Authenticator {
     /// Decides by hashes. When the client is slowed down for this source, the time for which it is is `slowed`.
     async fn by_hash(
         &self,
-        attempt: &Attempt<'_>,
-        readings: &[Arc<ClientSecret>],
+        presented: &PresentedSecret<'_>,
         tagged_by: Option<TagKid>,
         slowed: Option<Duration>,
-        noted: &mut Noted,
-    ) -> Result<Authenticated, Error> {
-        let Attempt { client_id, method, source, now } = *attempt;
-        let snapshot = self.registry.snapshot().clone();
+        moment: &mut Moment,
+        attempt: &mut Attempt,
+    ) -> Result<AuthenticatedClient, Error> {
+        let PresentedSecret { claimant: Claimant { client_id, source }, method, readings } = *presented;
+        let before = Arc::clone(&moment.snapshot);
         let priority = match tagged_by {
             Some(_) => Priority::Tagged,
             None if self.known_sources.contains(source) => Priority::KnownSource,
             None => Priority::Unknown,
         };
-        let trial = client_secret::Unverified {
+        let trial = client_secret::UnknownSecret {
             client_id,
             readings,
             tagged_by,
@@ -245,14 +285,14 @@ impl Authenticator {
                 client: self.decoys.hash_one(client_id),
                 source: self.decoys.hash_one(network(source)),
             },
-            now,
+            now: moment.now,
         };
-        let client = snapshot.client(client_id).map(|client| &**client);
-        let trials = client_secret::trials(&snapshot, &self.memory, client, &trial);
+        let client = before.client(client_id).map(|client| &**client);
+        let trials = client_secret::trials(&before, &self.memory, client, &trial);
         let value = self.repeated.fingerprint(&trials.attempt, source);
         // The same computation would fail again.
         if self.repeated.was_refused(value) {
-            return Err(slowed.map_or_else(|| failure(&snapshot, client_id).into(), Error::Throttled));
+            return Err(slowed.map_or_else(|| failure(&before, client_id).into(), Error::Throttled));
         }
         if slowed.is_some() {
             self.repeated.admit(value, client_id, source, Instant::now()).map_err(Error::Throttled)?;
@@ -261,6 +301,8 @@ impl Authenticator {
             Err(error @ Error::Unavailable(_)) => return Err(error),
             matched => matched.ok(),
         };
+        // The queue may have taken seconds: what counts is what is known now.
+        moment.renew(&self.registry);
         if matched.is_none() {
             self.repeated.refused(value, Instant::now());
         }
@@ -269,39 +311,39 @@ impl Authenticator {
             self.memory.keep(matched.secret, presented);
         }
 
-        // The queue may have taken seconds: what counts is what is known now.
-        let snapshot = self.registry.snapshot().clone();
+        let snapshot = &moment.snapshot;
         let known = snapshot.client(client_id).zip(matched).and_then(|(client, matched)| {
             let secret = client.secrets.iter().find(|secret| secret.is_still(matched.secret))?;
             Some((client, secret, matched.reading))
         });
-        let Some((client, secret, reading)) = known else { return Err(failure(&snapshot, client_id).into()) };
-        noted.credential_id = Some(secret.secret_id.clone());
-        usable(client, method, secret, now)?;
+        let Some((client, secret, reading)) = known else { return Err(failure(snapshot, client_id).into()) };
+        attempt.credential_id = Some(secret.secret_id.clone());
+        usable(client, method, secret, moment.now)?;
         self.throttle.succeeded(client_id, source);
         self.known_sources.add(source);
-        secret.cache.note_use(now);
+        secret.cache.note_use(moment.now);
         if let Some(presented) = readings.get(reading).filter(|_| secret.hash.params().is_cheaper_than(self.cost)) {
             self.raise_cost(secret, presented);
         }
-        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: reading > 0, spend: None })
+        Ok(AuthenticatedClient { client: Arc::clone(client), method, raw_reading: reading > 0, assertion: None })
     }
 
     /// Hands a secret that is hashed more cheaply than configured to whoever hashes it again. When that one is busy, the
     /// next use will do.
     fn raise_cost(&self, secret: &StoredSecret, presented: &Arc<ClientSecret>) {
-        let outdated =
-            Outdated { secret_id: secret.secret_id.clone(), hash: secret.hash.clone(), secret: Arc::clone(presented) };
-        if self.outdated.try_send(outdated).is_err() {
+        let job =
+            RehashJob { secret_id: secret.secret_id.clone(), hash: secret.hash.clone(), secret: Arc::clone(presented) };
+        if self.rehash_jobs.try_send(job).is_err() {
             tracing::debug!(secret_id = &*secret.secret_id, "its hash will be raised at its next use");
         }
     }
 }
 
-/// A secret whose hash is cheaper than the configuration asks for, just used and so known in clear for a moment.
+/// The work of hashing a secret again: its hash is cheaper than the configuration asks for, and it was just used, so it is
+/// known in clear for a moment.
 #[derive(Debug)]
-pub struct Outdated {
-    /// Which.
+pub struct RehashJob {
+    /// The id of its row.
     pub secret_id: Arc<str>,
     /// The hash it has.
     pub hash: SecretHash,
@@ -309,17 +351,17 @@ pub struct Outdated {
     pub secret: Arc<ClientSecret>,
 }
 
-/// Why a client is not there.
+/// The reason why no client has the id.
 fn no_such(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
     if snapshot.is_malformed(client_id) { ClientAuthError::Broken } else { ClientAuthError::Unknown }
 }
 
-/// Why a secret that matched nothing did not: for the log, the answer is the same.
+/// The reason why a secret matched nothing, for the log: the answer is the same.
 fn failure(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
     snapshot.client(client_id).map_or_else(|| no_such(snapshot, client_id), |_| ClientAuthError::WrongSecret)
 }
 
-/// What an administrator decided of a client whose credential is right.
+/// Refuses a client whose credential is right where an administrator decided against it.
 fn may_authenticate(client: &Client, method: AuthMethod) -> Result<(), ClientAuthError> {
     if !client.enabled {
         return Err(ClientAuthError::Disabled);
@@ -335,10 +377,13 @@ fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, now: UnixT
     client_secret::usable(secret, now)
 }
 
-/// A `client_id` in the body beside other credentials names the same client: SEC-12.
+/// Holds a `client_id` in the body against the client that other credentials name.
 ///
 /// # Errors
 /// [`RequestError::OtherClientId`].
-pub fn same_client(authenticating: &str, in_body: Option<&str>) -> Result<(), RequestError> {
-    if in_body.is_none_or(|client_id| client_id == authenticating) { Ok(()) } else { Err(RequestError::OtherClientId) }
+pub fn same_client(authenticating: Option<&str>, in_body: Option<&str>) -> Result<(), RequestError> {
+    match (authenticating, in_body) {
+        (Some(one), Some(other)) if one != other => Err(RequestError::OtherClientId),
+        _ => Ok(()),
+    }
 }

@@ -33,7 +33,7 @@ impl Memory {
 
     /// The secret of `client` that one of `readings` has been before. An unknown client has none, and takes as long.
     #[must_use]
-    pub fn recall<'a>(&self, client: Option<&'a Client>, readings: &[Arc<ClientSecret>]) -> Option<Matched<'a>> {
+    pub fn recall<'a>(&self, client: Option<&'a Client>, readings: &[Arc<ClientSecret>]) -> Option<SecretMatch<'a>> {
         for (reading, presented) in readings.iter().enumerate() {
             let mac = self.mac(presented);
             let id = presented.secret_id();
@@ -43,7 +43,7 @@ impl Memory {
                     && secret.cache.verified_mac().is_some_and(|verified| equal(verified, &mac))
             });
             if let Some(secret) = remembered {
-                return Some(Matched { secret, reading });
+                return Some(SecretMatch { secret, reading });
             }
         }
         None
@@ -78,7 +78,7 @@ impl fmt::Debug for Memory {
 
 /// A stored secret, with the reading of the presented one that it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Matched<'a> {
+pub struct SecretMatch<'a> {
     /// The client's.
     pub secret: &'a StoredSecret,
     /// Which of the presented readings.
@@ -106,7 +106,7 @@ pub fn needs_hashes(snapshot: &Snapshot, readings: &[Arc<ClientSecret>], tagged:
 
 /// A secret that is not known again.
 #[derive(Debug)]
-pub struct Unverified<'a> {
+pub struct UnknownSecret<'a> {
     /// The client that it is said to be of, known or not.
     pub client_id: &'a str,
     /// It, in each way that it can be read.
@@ -136,9 +136,9 @@ pub fn trials<'a>(
     snapshot: &Snapshot,
     memory: &Memory,
     client: Option<&'a Client>,
-    unverified: &Unverified<'_>,
+    secret: &UnknownSecret<'_>,
 ) -> Trials<'a> {
-    let Unverified { client_id, readings, tagged_by, place, now } = *unverified;
+    let UnknownSecret { client_id, readings, tagged_by, place, now } = *secret;
     let secrets = client.map_or(&[][..], |client| &client.secrets);
     let mut held_against = Vec::new();
     let mut positions = Vec::new();
@@ -170,11 +170,11 @@ pub fn trials<'a>(
 ///
 /// # Errors
 /// [`ClientAuthError::WrongSecret`], or [`Unavailable::Hashing`].
-pub async fn verify<'a>(lane: &Lane, place: QueueKey, trials: Trials<'a>) -> Result<Matched<'a>, Error> {
+pub async fn verify<'a>(lane: &Lane, place: QueueKey, trials: Trials<'a>) -> Result<SecretMatch<'a>, Error> {
     let Trials { attempt, held_against, positions } = trials;
     let matched = lane.first_match(place, attempt, held_against).await.map_err(|_| Unavailable::Hashing)?;
     match matched.and_then(|trial| positions.get(trial).copied()) {
-        Some((Some(secret), reading)) => Ok(Matched { secret, reading }),
+        Some((Some(secret), reading)) => Ok(SecretMatch { secret, reading }),
         _ => Err(ClientAuthError::WrongSecret.into()),
     }
 }

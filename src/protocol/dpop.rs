@@ -22,7 +22,7 @@ pub struct Dpop {
     nonces: Nonces,
     require_nonce: bool,
     profile: Profile,
-    /// The token endpoint, normalised. It comes from the configuration: `Host` is what an attacker says it is (H47).
+    /// The token endpoint's URL, normalised. It comes from the configuration, since an attacker chooses `Host`.
     htu: Option<String>,
     /// The same where clients come with certificates.
     alias: Option<String>,
@@ -42,7 +42,7 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Its one use. C34: a `jti` says nothing of the same one under another key.
+    /// The single use of this proof. A `jti` counts separately under each key.
     #[must_use]
     pub fn spend(&self) -> SingleUseId {
         SingleUseId {
@@ -148,7 +148,7 @@ impl Dpop {
         is_timely(claims, iat, now)?;
         let found = further(claims)?;
         let hash = sha256(jti.as_bytes());
-        // H39: remembered for longer than the proof is taken anywhere, whatever the clocks of replicas say.
+        // Remembered for longer than any replica accepts the proof, whatever its clock says.
         let expires_at = iat.plus(MAX_AGE).plus(REPLICA_SKEW);
         Ok((Proof { jkt: key.jkt().to_owned(), jti: hash, expires_at, nonce_due: false }, found))
     }
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_01_dpo_02_a_proof_names_the_key_of_its_sender_and_stands_alone() {
+    fn one_proof_is_accepted_and_names_the_key_of_its_sender() {
         let (prover, dpop) = (Prover::new(), dpop(false));
         let proof = prover.sign(&claims());
         let taken = dpop.check(&[&proof], false, NOW).unwrap().unwrap();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_04_each_required_claim_is_there_and_has_its_type() {
+    fn each_required_claim_is_present_and_has_its_type() {
         for name in ["jti", "htm", "htu", "iat"] {
             let mut without = claims();
             without.as_object_mut().unwrap().remove(name);
@@ -301,12 +301,12 @@ mod tests {
                 );
             }
         }
-        assert_eq!(verdict(&with("jti", "x".repeat(257))), Err(DpopError::Proof(JoseError::Claim("jti"))), "DPO-12");
-        assert_eq!(verdict(&with("jti", "x".repeat(65_536))), Err(DpopError::Proof(JoseError::TooLong)), "DPO-12");
+        assert_eq!(verdict(&with("jti", "x".repeat(257))), Err(DpopError::Proof(JoseError::Claim("jti"))));
+        assert_eq!(verdict(&with("jti", "x".repeat(65_536))), Err(DpopError::Proof(JoseError::TooLong)));
     }
 
     #[test]
-    fn dpo_09_dpo_10_h47_method_and_url_are_those_of_this_endpoint() {
+    fn htm_and_htu_are_the_method_and_url_of_this_endpoint() {
         for htm in ["GET", "post", "Post", "PUT", "POST "] {
             assert_eq!(verdict(&with("htm", htm)), Err(DpopError::Htm), "{htm}");
         }
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_11_h39_a_proof_is_of_now_and_is_remembered_for_longer() {
+    fn a_proof_is_recent_and_is_remembered_for_longer_than_it_is_accepted() {
         for near in [-60, -10, 0, 10, 30] {
             assert_eq!(verdict(&with("iat", NOW.0 + near)), Ok(()), "{near}");
         }
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_13_what_else_stands_in_a_proof_is_ignored_or_holds() {
+    fn unknown_members_are_ignored_and_exp_and_nbf_are_obeyed() {
         assert_eq!(verdict(&with("ath", "x")), Ok(()));
         assert_eq!(verdict(&with("nonce", "of somebody else")), Ok(()), "none is demanded");
         let mut valid = with("nbf", NOW.0);
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_14_to_dpo_18_a_demanded_nonce_is_ours_and_young() {
+    fn a_demanded_nonce_is_ours_and_recent() {
         let (here, there, prover) = (dpop(true), dpop(true), Prover::new());
         let age = |nonce: &str, seconds: i64| {
             let now = UnixTime(NOW.0 + seconds);
@@ -402,18 +402,18 @@ mod tests {
         for wrong in ["", "x", &nonce[1..], &format!("{nonce}="), &nonce.to_uppercase()] {
             assert_eq!(age(wrong, 0), Err(DpopError::Nonce), "{wrong}");
         }
-        assert_eq!(there.check(&[&prover.sign(&claims())], false, NOW), Err(DpopError::Nonce), "DPO-17");
+        assert_eq!(there.check(&[&prover.sign(&claims())], false, NOW), Err(DpopError::Nonce), "no downgrade");
         let other = Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]), true, "https://as.test/token");
         assert_eq!(age(&other.nonce(NOW).unwrap(), 0), Err(DpopError::Nonce));
 
         let nonces: std::collections::HashSet<String> = (0..1000).map(|_| here.nonce(NOW).unwrap()).collect();
-        assert_eq!(nonces.len(), 1000, "DPO-15");
+        assert_eq!(nonces.len(), 1000, "all distinct");
         let nqchar = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
         assert!(nonces.iter().all(|nonce| nonce.len() == 43 && nonce.bytes().all(nqchar)));
     }
 
     #[test]
-    fn v4_the_proof_of_rfc_9449_is_taken_at_its_time_and_place() {
+    fn the_proof_of_rfc_9449_is_accepted_at_its_time_and_url() {
         let proof = concat!(
             "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0Rs",
             "cEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2",

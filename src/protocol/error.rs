@@ -15,6 +15,8 @@ use dpop::DpopError;
 pub use grant::GrantError;
 use reason::Reason;
 
+use crate::crypto::NoEntropy;
+
 /// The `error` member of an answer (RFC 6749 section 5.2, RFC 8707 section 2, RFC 9449 section 12.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
@@ -77,7 +79,7 @@ pub enum Error {
     /// What is asked for.
     #[error(transparent)]
     Grant(#[from] GrantError),
-    /// REV-06: the token to be revoked is another client's.
+    /// The token to be revoked was issued to another client.
     #[error("the token was issued to another client")]
     OtherClientsToken,
     /// Nobody's fault that asking again cannot mend.
@@ -94,49 +96,49 @@ pub enum Error {
 /// The request is malformed.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum RequestError {
-    /// TOK-04.
+    /// The body's media type is not `application/x-www-form-urlencoded`.
     #[error("the body is not application/x-www-form-urlencoded")]
     MediaType,
-    /// TOK-05.
+    /// The body has a content coding, which would have to be decompressed.
     #[error("the body has a content coding")]
     ContentCoding,
-    /// TOK-13: bad escapes, bad UTF-8, NUL.
+    /// A percent escape is malformed, or the decoded text is not UTF-8 or has a NUL.
     #[error("the form is malformed")]
     Form,
-    /// TOK-20.
+    /// The body is longer than its limit.
     #[error("the body is too large")]
     TooLarge,
-    /// TOK-20.
+    /// The form has more parameters than its limit.
     #[error("the form has too many parameters")]
     TooManyParameters,
-    /// HTP-08: the body did not arrive in time.
+    /// The body did not arrive within its deadline.
     #[error("the body did not arrive in time")]
     Slow,
     /// The body broke off.
     #[error("the body broke off")]
     BrokenOff,
-    /// TOK-08.
+    /// RFC 6749 section 3.2: "Request and response parameters MUST NOT be included more than once."
     #[error("a parameter is repeated")]
     Repeated,
-    /// TOK-17.
+    /// RFC 6749 section 2.3.1: the credentials "MUST NOT be included in the request URI".
     #[error("credentials stand in the URI")]
     CredentialsInUri,
-    /// SEC-10.
+    /// The request has more than one `Authorization` field.
     #[error("the Authorization field is repeated")]
     SeveralAuthorizations,
-    /// SEC-11: "The client MUST NOT use more than one authentication method in each request."
+    /// RFC 6749 section 2.3: "The client MUST NOT use more than one authentication method in each request."
     #[error("more than one way of authentication")]
     SeveralMethods,
-    /// SEC-12.
+    /// `client_id` in the body names another client than the credentials.
     #[error("client_id in the body differs from the one that authenticates")]
     OtherClientId,
-    /// MTL-13: from a proxy that is believed.
+    /// A trusted proxy sent a `Client-Cert` field that is malformed, or a certificate out of bounds.
     #[error("the Client-Cert field is malformed, or no certificate that is taken")]
     ClientCert,
-    /// TOK-11.
+    /// `grant_type` is missing or empty.
     #[error("grant_type is missing")]
     NoGrantType,
-    /// INT-02, REV-04.
+    /// `token` is missing or empty at `/introspect` or `/revoke`.
     #[error("token is missing")]
     NoToken,
 }
@@ -153,7 +155,7 @@ pub enum Unavailable {
     /// The argon2 lane is full.
     #[error("the queue of secrets to check is full")]
     Hashing,
-    /// JCA-17: as many key sets are being fetched as may be at once.
+    /// The limit of concurrent fetches of key sets is reached.
     #[error("the client's host was not asked for its key set, since too many are being fetched")]
     KeySets,
     /// More comes than can be answered in time.
@@ -168,6 +170,12 @@ pub enum Unavailable {
     /// There is no key to sign with.
     #[error("no signing key of the algorithm; see `grantd key list`")]
     NoKey,
+}
+
+impl From<NoEntropy> for Error {
+    fn from(NoEntropy: NoEntropy) -> Self {
+        Self::Internal
+    }
 }
 
 impl Error {

@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::error::GrantError;
+use super::client_auth::AuthenticatedClient;
+use super::dpop::Proof;
+use super::error::{Error, GrantError, RequestError};
 use crate::crypto::jwk::Alg;
-use crate::model::client::Client;
+use crate::model::certificate::PeerCertificate;
+use crate::model::client::{AuthMethod, Client};
 use crate::model::profile::Profile;
 use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::{MAX_BYTES, MAX_TOKENS, Scope};
 use crate::model::time::Span;
 use crate::state::registry::snapshot::Snapshot;
 
-/// What a token is bound to, as it stands in `cnf` (RFC 7800): nothing, a key, a certificate, or both.
+/// The keys that a token is bound to, as they stand in `cnf` (RFC 7800): none, a DPoP key, a certificate, or both.
 ///
-/// RFC 9449 and RFC 8705 have a member each. Who proves both gets a token that needs both.
+/// RFC 9449 and RFC 8705 have a member each. A client that proves both gets a token that needs both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Binding {
     /// RFC 9449 section 6.1: the thumbprint of the DPoP key.
@@ -33,6 +36,28 @@ impl Binding {
         self.jkt.is_none() && self.x5t_s256.is_none()
     }
 
+    /// The binding of a token for this client: to the key of its proof, and to its certificate where the certificate
+    /// authenticated it or its tokens must be bound.
+    #[must_use]
+    pub fn new(
+        profile: Profile,
+        authenticated: &AuthenticatedClient,
+        proof: Option<&Proof>,
+        certificate: Option<&PeerCertificate>,
+    ) -> Self {
+        // RFC 8705 section 3 binds where the client is registered for it. A client that authenticates by its certificate has
+        // it there at each request, unless it shows a proof: then its API may be reached without a certificate.
+        let by_certificate =
+            matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
+        let registered = by_certificate && proof.is_none() || authenticated.client.require_mtls_binding;
+        // Where a token has to be bound to something, the certificate is what there is.
+        let binds = registered || profile.needs_binding() && proof.is_none();
+        Self {
+            jkt: proof.map(|proof| proof.jkt.clone()),
+            x5t_s256: certificate.filter(|_| binds).map(|peer| peer.certificate.x5t_s256()),
+        }
+    }
+
     /// RFC 9449 section 5: "A `token_type` of DPoP MUST be included in the access token response to signal to the client that
     /// the access token was bound to its DPoP key". A certificate changes nothing here (RFC 8705 section 3).
     #[must_use]
@@ -41,16 +66,16 @@ impl Binding {
     }
 }
 
-/// What is asked for, unread.
+/// The access that a token request asks for, unread.
 #[derive(Debug, Default)]
-pub struct Asked<'a> {
+pub struct RequestedAccess<'a> {
     /// `scope`.
     pub scope: Option<&'a str>,
     /// Every `resource` (RFC 8707) and its alias `audience`.
     pub resources: Vec<&'a str>,
 }
 
-/// What tokens are like when neither client nor resource says.
+/// The properties of tokens that neither client nor resource sets.
 #[derive(Debug, Clone)]
 pub struct Defaults {
     /// `aud` for clients without resources.
@@ -61,7 +86,7 @@ pub struct Defaults {
     pub alg: Alg,
 }
 
-/// What was decided: the token to be minted.
+/// The decision: the token to be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// Never more than the client may ask for, and nothing that `aud` does not understand.
@@ -76,6 +101,22 @@ pub struct Grant {
     pub typ: TokenTyp,
     /// What it is bound to.
     pub binding: Binding,
+}
+
+/// Refuses every grant type but `client_credentials` (RFC 6749 section 4.4.2).
+///
+/// # Errors
+/// [`RequestError::NoGrantType`] or [`GrantError`].
+pub fn require_client_credentials(grant_type: Option<&str>) -> Result<(), Error> {
+    match grant_type {
+        Some("client_credentials") => Ok(()),
+        None => Err(RequestError::NoGrantType.into()),
+        // A line end behind it comes from a form that was read from a file.
+        Some(other) if other.trim().eq_ignore_ascii_case("client_credentials") => {
+            Err(GrantError::GrantTypeSpelling.into())
+        }
+        Some(_) => Err(GrantError::UnsupportedGrantType.into()),
+    }
 }
 
 /// Whether `client` may have tokens at all, bound like this.
@@ -105,24 +146,25 @@ pub fn admit(profile: Profile, client: &Client, binding: &Binding) -> Result<(),
 /// # Errors
 /// [`GrantError`]; scope faults are named before resource faults.
 pub fn decide(
+    profile: Profile,
     client: &Client,
     snapshot: &Snapshot,
     defaults: &Defaults,
-    asked: &Asked<'_>,
+    access: &RequestedAccess<'_>,
     binding: Binding,
 ) -> Result<Grant, GrantError> {
     // RFC 6749 section 3.3: a scope outside what is allowed is refused, never silently narrowed.
-    let asked_scope = asked.scope.map(|scope| scope.parse::<Scope>().map_err(|_| malformed(scope))).transpose()?;
+    let asked_scope = access.scope.map(|scope| scope.parse::<Scope>().map_err(|_| malformed(scope))).transpose()?;
     if let Some(scope) = asked_scope.as_ref().filter(|scope| !scope.is_subset_of(client.scopes.allowed())) {
         return Err(not_allowed(scope, client.scopes.allowed()));
     }
 
-    let (scope, resource) = match named_resource(client, snapshot, defaults, asked)? {
-        Named::Resource(resource) => {
+    let (scope, resource) = match named_resource(client, snapshot, defaults, access)? {
+        NamedResource::Known(resource) => {
             (asked_scope.unwrap_or_else(|| client.scopes.default_scope().intersection(&resource.scope)), Some(resource))
         }
-        Named::DefaultAudience => (asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone()), None),
-        Named::None => {
+        NamedResource::DefaultAudience => (asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone()), None),
+        NamedResource::None => {
             let scope = asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone());
             if scope.is_empty() {
                 return Err(GrantError::ScopeMissing);
@@ -146,22 +188,12 @@ pub fn decide(
         aud: resource.map_or_else(|| Arc::clone(&defaults.audience), |resource| resource.identifier.shared()),
         ttl: limits.into_iter().flatten().min().map_or(defaults.ttl, Span::from),
         alg: resource.and_then(|resource| resource.alg).unwrap_or(defaults.alg),
-        typ: resource.map_or_else(TokenTyp::default, |resource| resource.token_typ),
+        typ: resource.map_or_else(TokenTyp::default, |resource| profile.token_typ(resource.token_typ)),
         binding,
     })
 }
 
-/// Why a `grant_type` is none that is offered. A line end behind it comes from a form that was read from a file.
-#[must_use]
-pub fn unsupported(grant_type: &str) -> GrantError {
-    if grant_type.trim().eq_ignore_ascii_case("client_credentials") {
-        GrantError::GrantTypeSpelling
-    } else {
-        GrantError::UnsupportedGrantType
-    }
-}
-
-/// What is wrong with a text that is no scope.
+/// The fault of a text that is no scope.
 fn malformed(scope: &str) -> GrantError {
     let words = || scope.split(char::is_whitespace).filter(|word| !word.is_empty());
     let respaced = words().collect::<Vec<_>>().join(" ");
@@ -178,8 +210,8 @@ fn not_allowed(asked: &Scope, allowed: &Scope) -> GrantError {
     if asked.tokens().any(separated) { GrantError::ScopeSeparator } else { GrantError::ScopeNotAllowed }
 }
 
-enum Named<'a> {
-    Resource(&'a Resource),
+enum NamedResource<'a> {
+    Known(&'a Resource),
     DefaultAudience,
     None,
 }
@@ -188,14 +220,14 @@ fn named_resource<'a>(
     client: &Client,
     snapshot: &'a Snapshot,
     defaults: &Defaults,
-    asked: &Asked<'_>,
-) -> Result<Named<'a>, GrantError> {
-    let Some((first, others)) = asked.resources.split_first() else { return Ok(Named::None) };
+    access: &RequestedAccess<'_>,
+) -> Result<NamedResource<'a>, GrantError> {
+    let Some((first, others)) = access.resources.split_first() else { return Ok(NamedResource::None) };
     if others.iter().any(|other| other != first) {
         return Err(GrantError::SeveralResources);
     }
     if client.resources.is_empty() && **first == *defaults.audience {
-        return Ok(Named::DefaultAudience);
+        return Ok(NamedResource::DefaultAudience);
     }
     let identifier: ResourceId = first.parse().map_err(|_| {
         let blank = first.contains(char::is_whitespace);
@@ -206,7 +238,7 @@ fn named_resource<'a>(
     }
     snapshot
         .resource(identifier.as_str())
-        .map(|resource| Named::Resource(resource))
+        .map(|resource| NamedResource::Known(resource))
         .ok_or(GrantError::ResourceNotAllowed)
 }
 

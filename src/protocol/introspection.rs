@@ -1,13 +1,12 @@
-//! Introspection (RFC 7662) and its signed form (RFC 9701): what a token is worth to the resource server that asks.
+//! Introspection (RFC 7662) and its signed form (RFC 9701): the answer to a resource server that asks about a token.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::access_token::Issued;
+use super::access_token::IssuedToken;
 use super::error::Error;
 use super::error::inactive::Inactive;
 use crate::crypto::json::Object;
-use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
@@ -15,43 +14,42 @@ use crate::model::time::UnixTime;
 use crate::state::registry::Registry;
 use crate::state::registry::snapshot::Snapshot;
 
-/// What came of a question about a token.
+/// An introspection response (RFC 7662 section 2.2), with what the log says of it.
 #[derive(Debug)]
-pub struct Introspected {
-    /// Who asked.
+pub struct IntrospectionResponse {
+    /// The resource server that asked.
     pub caller: ClientId,
-    /// What it wants the response signed with.
-    pub alg: Option<Alg>,
-    /// What it is told.
-    pub response: Object,
-    /// Why the token is not active.
+    /// The members of the response.
+    pub members: Object,
+    /// The same as a JWT (RFC 9701), where one was asked for.
+    pub jwt: Option<String>,
+    /// The reason why the token is not active.
     pub inactive: Option<Inactive>,
-    /// The token's id and whose it is, where it is a token of ours.
+    /// The token's id and its client, where it is a token of ours.
     pub token: Option<(String, String)>,
 }
 
-impl Introspected {
+impl IntrospectionResponse {
     /// The answer to `caller` about a token that was verified, or was not.
     #[must_use]
-    pub fn new(caller: &Client, issued: Result<&Issued, Inactive>, registry: &Registry) -> Self {
+    pub fn new(caller: &Client, issued: Result<&IssuedToken, Inactive>, registry: &Registry) -> Self {
         let worth = issued.and_then(|issued| is_active(&caller.client_id, issued, registry).map(|()| issued));
-        let response = match worth {
+        let members = match worth {
             Ok(issued) => active(issued),
             // RFC 7662 section 2.2: "to avoid disclosing too much of the authorization server's state to a third party, the
             // authorization server SHOULD NOT include any additional information about an inactive token".
             Err(_) => Object::from_iter([("active".to_owned(), Value::Bool(false))]),
         };
         let token = issued.ok().map(|issued| (issued.jti.to_string(), issued.client_id.clone()));
-        let (caller, alg) = (caller.client_id.clone(), caller.introspection_signed_response_alg);
-        Self { caller, alg, response, inactive: worth.err(), token }
+        Self { caller: caller.client_id.clone(), members, jwt: None, inactive: worth.err(), token }
     }
 
-    /// The response as a JWT. RFC 9701 section 5: `iss`, `aud`, `iat` and `token_introspection`, and neither `sub` nor `exp`,
+    /// The response with its JWT. RFC 9701 section 5: `iss`, `aud`, `iat` and `token_introspection`, and neither `sub` nor `exp`,
     /// so that it cannot pass for an access token.
     ///
     /// # Errors
     /// [`Error::Internal`] when the library fails to sign.
-    pub fn signed(&self, issuer: &str, key: &SigningKey, now: UnixTime) -> Result<String, Error> {
+    pub fn signed(self, issuer: &str, key: &SigningKey, now: UnixTime) -> Result<Self, Error> {
         #[derive(Serialize)]
         struct Claims<'a> {
             iss: &'a str,
@@ -60,15 +58,16 @@ impl Introspected {
             token_introspection: &'a Object,
         }
         // "aud: MUST identify the resource server receiving the token introspection response."
-        let claims = Claims { iss: issuer, aud: self.caller.as_str(), iat: now, token_introspection: &self.response };
+        let claims = Claims { iss: issuer, aud: self.caller.as_str(), iat: now, token_introspection: &self.members };
         let claims = serde_json::to_vec(&claims).map_err(|_| Error::Internal)?;
-        key.sign_as("token-introspection+jwt", &claims).ok_or(Error::Internal)
+        let jwt = key.sign_as("token-introspection+jwt", &claims).ok_or(Error::Internal)?;
+        Ok(Self { jwt: Some(jwt), ..self })
     }
 }
 
 /// RFC 7662 section 4: "If the token can be used only at certain resource servers, the authorization server MUST determine
 /// whether or not the token can be used at the resource server making the introspection call."
-fn is_active(caller: &ClientId, issued: &Issued, registry: &Registry) -> Result<(), Inactive> {
+fn is_active(caller: &ClientId, issued: &IssuedToken, registry: &Registry) -> Result<(), Inactive> {
     let snapshot: &Snapshot = &registry.snapshot();
     let resource = snapshot.resource(&issued.aud).ok_or(Inactive::NotIntrospector)?;
     if !resource.introspectors.contains(caller) {
@@ -78,7 +77,7 @@ fn is_active(caller: &ClientId, issued: &Issued, registry: &Registry) -> Result<
 }
 
 /// The members of RFC 7662 section 2.2, and the claims that were registered for the client.
-fn active(issued: &Issued) -> Object {
+fn active(issued: &IssuedToken) -> Object {
     let mut response = Object::new();
     response.insert("active".into(), true.into());
     // RFC 9449 section 6.2: "If the token_type member is included in the introspection response, it MUST contain the value
@@ -91,5 +90,5 @@ fn active(issued: &Issued) -> Object {
     response
 }
 
-/// Members that a claim of a client must not pass for. `username` is a person's (INT-10).
+/// Members of an introspection response that no claim of a client may imitate. `username` would name a person.
 const OURS: [&str; 3] = ["active", "token_type", "username"];

@@ -1,6 +1,7 @@
 //! Authorization server metadata (RFC 8414): exactly what works, and nothing else.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use crate::model::profile::Profile;
 use crate::state::keyring::Keyring;
 use crate::state::registry::snapshot::Snapshot;
 
-/// What of mutual TLS (RFC 8705) is offered.
+/// The offer of mutual TLS (RFC 8705).
 #[derive(Debug, Clone, Default)]
 pub struct MutualTls {
     /// Whether certificates of clients come here, by whatever way.
@@ -41,6 +42,24 @@ pub struct Metadata {
     /// `/.well-known/openid-configuration`, for libraries that look there alone: the same, and two members without which some
     /// of them do not start.
     pub openid_configuration: Document,
+}
+
+/// The metadata as of a revision of the registry.
+#[derive(Debug, Default)]
+pub struct CachedMetadata(Option<(i64, Arc<Metadata>)>);
+
+impl CachedMetadata {
+    /// The documents of `revision`.
+    #[must_use]
+    pub fn new(revision: i64, documents: Arc<Metadata>) -> Self {
+        Self(Some((revision, documents)))
+    }
+
+    /// The documents, if they are those of `revision`.
+    #[must_use]
+    pub fn at(&self, revision: i64) -> Option<Arc<Metadata>> {
+        self.0.as_ref().filter(|(made_at, _)| *made_at == revision).map(|(_, documents)| Arc::clone(documents))
+    }
 }
 
 /// The metadata documents as the registry stands.

@@ -1,7 +1,7 @@
 //! The check of an access token at an API (RFC 9068 section 4), made for gateways that can only ask and obey.
 
 use super::AuthorizationServer;
-use super::access_token::Issued;
+use super::access_token::IssuedToken;
 use super::error::Unavailable;
 use super::error::dpop::DpopError;
 use super::error::inactive::Inactive;
@@ -14,7 +14,7 @@ use crate::model::time::UnixTime;
 #[derive(Debug)]
 pub struct Verification<'a> {
     /// The API's identifier, and what its requests need; or what is wrong with the gateway's question.
-    pub wanted: Result<Wanted<'a>, GatewayError>,
+    pub requirements: Result<Requirements<'a>, GatewayError>,
     /// Every `Authorization` header field.
     pub authorizations: Vec<&'a str>,
     /// Every `DPoP` header field.
@@ -27,7 +27,7 @@ pub struct Verification<'a> {
 
 /// The requirements of an API on a token.
 #[derive(Debug)]
-pub struct Wanted<'a> {
+pub struct Requirements<'a> {
     /// The token's audience.
     pub resource: &'a str,
     /// All of these have been granted.
@@ -49,9 +49,9 @@ pub struct Target<'a> {
 
 /// The verdict on a request, and the token if this server issued it.
 #[derive(Debug)]
-pub struct Verified {
+pub struct VerificationOutcome {
     /// The token, if this server issued it and it has not expired.
-    pub token: Option<Issued>,
+    pub token: Option<IssuedToken>,
     /// Whether the request may pass.
     pub verdict: Result<(), Refusal>,
 }
@@ -69,14 +69,14 @@ impl AuthorizationServer {
     /// Checks the token of a request to an API: it is ours, its time is not over, nothing of it was revoked, it is for this
     /// API and grants what the API wants, and whoever sent it holds the key that it is bound to.
     #[must_use]
-    pub fn verify(&self, request: &Verification<'_>) -> Verified {
+    pub fn verify(&self, request: &Verification<'_>) -> VerificationOutcome {
         let mut token = None;
         let verdict = self.may_pass(request, &mut token);
-        Verified { token, verdict }
+        VerificationOutcome { token, verdict }
     }
 
-    fn may_pass(&self, request: &Verification<'_>, found: &mut Option<Issued>) -> Result<(), Refusal> {
-        let wanted = request.wanted.as_ref().map_err(|error| *error)?;
+    fn may_pass(&self, request: &Verification<'_>, found: &mut Option<IssuedToken>) -> Result<(), Refusal> {
+        let required = request.requirements.as_ref().map_err(|error| *error)?;
         let (scheme, token) = presented(&request.authorizations)?;
         let now = self.clock.now();
         let issued = super::access_token::verify(token, self.issuer.as_str(), &self.keyring, self.latest(now));
@@ -89,13 +89,13 @@ impl AuthorizationServer {
         self.confirm(None)?;
         // RFC 9068 section 4: "The resource server MUST validate that the "aud" claim contains a resource indicator value
         // corresponding to an identifier the resource server expects for itself."
-        if issued.aud != wanted.resource {
+        if issued.aud != required.resource {
             return Err(Refusal::Audience);
         }
         self.is_bound_to_sender(issued, (scheme, token), request, now)?;
         let scope = issued.text("scope");
-        let granted = |wanted: &str| scope.split(' ').any(|granted| granted == wanted);
-        if wanted.scope.tokens().all(granted) { Ok(()) } else { Err(Refusal::Scope(wanted.scope.clone())) }
+        let is_granted = |word: &str| scope.split(' ').any(|granted| granted == word);
+        if required.scope.tokens().all(is_granted) { Ok(()) } else { Err(Refusal::Scope(required.scope.clone())) }
     }
 
     /// The refusal of an inactive token; 503 when only the database could tell and it cannot be asked.
@@ -106,7 +106,7 @@ impl AuthorizationServer {
     /// RFC 9449 section 7 and RFC 8705 section 3: a token that is bound to keys comes with proof of each.
     fn is_bound_to_sender(
         &self,
-        issued: &Issued,
+        issued: &IssuedToken,
         (scheme, token): (Scheme, &str),
         request: &Verification<'_>,
         now: UnixTime,

@@ -6,12 +6,12 @@ use tokio::sync::mpsc;
 
 use crate::model::event::Event;
 use crate::protocol::AuthorizationServer;
-use crate::protocol::client_auth::Outdated;
+use crate::protocol::client_auth::RehashJob;
 use crate::store::Store;
 
 /// Hashes secrets anew whose hashes cost less than the configuration asks for, one at a time, after they were used.
-pub async fn raise_costs(mut outdated: mpsc::Receiver<Outdated>, server: Arc<AuthorizationServer>, store: Store) {
-    while let Some(Outdated { secret_id, hash, secret }) = outdated.recv().await {
+pub async fn raise_costs(mut jobs: mpsc::Receiver<RehashJob>, server: Arc<AuthorizationServer>, store: Store) {
+    while let Some(RehashJob { secret_id, hash, secret }) = jobs.recv().await {
         let Ok(raised) = server.authenticator.lane.hash(secret, server.authenticator.cost).await else { continue };
         match store.rehash_secret(&secret_id, &hash, &raised).await {
             Ok(()) => {

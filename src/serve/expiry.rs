@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_worth_a_warning_from_14_days_before_its_end_on() {
+    fn a_certificate_is_warned_about_from_14_days_before_its_end() {
         let soon = |lifetime, left| ending("server_certificate", lifetime, left).ends_soon(NOW);
         assert!(!soon(90 * DAY, 14 * DAY + 1) && soon(90 * DAY, 14 * DAY) && soon(90 * DAY, -1));
         assert!(soon(10 * DAY, 10 * DAY - 1));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_made_anew_each_week_is_worth_one_in_its_last_third() {
+    fn a_weekly_revocation_list_is_warned_about_in_its_last_third() {
         let soon = |left| ending(CLIENT_CRL, 7 * DAY, left).ends_soon(NOW);
         assert!(!soon(3 * DAY) && soon(2 * DAY) && soon(-1));
     }

@@ -1,4 +1,4 @@
-//! A server that listens: it runs until it is told to stop, then drains.
+//! The last states: running until a signal stops it, then draining.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::background::Background;
 use super::certificates::Certificates;
 use super::clients::reload_jwks_uri_cas;
 use super::credentials::Following;
@@ -18,17 +19,16 @@ use crate::model::event::Event;
 use crate::store::Store;
 use crate::transport::fetch::Fetcher;
 
-/// What has been started.
+/// A daemon that answers.
 pub(super) struct Running {
-    /// End when they have drained: the listeners and the feed.
+    /// The tasks that end when they have drained: the listeners and the feed.
     pub(super) draining_tasks: Vec<JoinHandle<()>>,
-    /// Are ended.
-    pub(super) background: Vec<JoinHandle<()>>,
+    pub(super) background: Background,
     /// Closes the listeners.
     pub(super) stop: watch::Sender<bool>,
     /// Turns readiness off, and makes each answer the last on its connection.
     pub(super) draining: Arc<AtomicBool>,
-    /// From the signal to stop until the listeners close.
+    /// The time from the signal to stop until the listeners close.
     pub(super) drain_delay: Duration,
     pub(super) store: Store,
     pub(super) files: ReloadedFiles,
@@ -42,21 +42,37 @@ pub(super) struct ReloadedFiles {
     pub(super) url_file: Following,
 }
 
+/// A daemon whose listeners are closed, and whose requests in flight are finishing.
+pub(super) struct Drained {
+    draining_tasks: Vec<JoinHandle<()>>,
+    store: Store,
+    files: ReloadedFiles,
+    background: Background,
+}
+
 impl Running {
-    /// Runs until a signal stops it and it has drained.
-    pub(super) async fn until_stopped(self, signals: &mut Signals, notifier: &Notifier) -> anyhow::Result<()> {
-        let Self { draining_tasks, background, stop, draining, drain_delay, store, files } = self;
+    /// Runs until a signal stops it and `drain_delay` is over, then closes the listeners.
+    pub(super) async fn until_stopped(self, signals: &mut Signals, notifier: &Notifier) -> anyhow::Result<Drained> {
+        let Self { draining_tasks, mut background, stop, draining, drain_delay, store, files } = self;
         let reload = || {
             notifier.reloading();
             files.reload();
         };
         notifier.ready();
-        while signals.next().await == Asked::Reload {
-            reload();
-            notifier.ready();
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => break,
+                    Asked::Reload => {
+                        reload();
+                        notifier.ready();
+                    }
+                },
+                () = background.watch() => {}
+            }
         }
-        // Readiness says no first, so that load balancers take us out while we still answer. Each answer says `close`, so
-        // that kept connections are gone before the listeners close.
+        // Readiness says no first, so that load balancers take the server out while it still answers. Each answer says
+        // `close`, so that kept connections are gone before the listeners close.
         draining.store(true, Ordering::Relaxed);
         notifier.stopping();
         tracing::info!(event = Event::Stopping.as_str(), "requests in flight will finish");
@@ -71,6 +87,14 @@ impl Running {
             }
         }
         stop.send(true).context("the tasks ended by themselves")?;
+        Ok(Drained { draining_tasks, store, files, background })
+    }
+}
+
+impl Drained {
+    /// Waits for the requests in flight, until the drain deadline at the latest.
+    pub(super) async fn finish(self, signals: &mut Signals) -> anyhow::Result<()> {
+        let Self { draining_tasks, store, files, background } = self;
         let mut drained = std::pin::pin!(async {
             for task in draining_tasks {
                 task.await.context("a task failed while stopping")?;
@@ -80,10 +104,10 @@ impl Running {
         loop {
             tokio::select! {
                 done = drained.as_mut() => break done?,
-                asked = signals.next() => if asked == Asked::Reload { reload() },
+                asked = signals.next() => if asked == Asked::Reload { files.reload() },
             }
         }
-        background.iter().for_each(JoinHandle::abort);
+        drop(background);
         store.close().await;
         tracing::info!(event = Event::Stopped.as_str());
         Ok(())

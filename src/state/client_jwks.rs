@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn h71_an_unknown_kid_is_asked_for_once_in_half_a_minute() {
+    async fn an_unknown_kid_causes_one_fetch_in_half_a_minute() {
         let mut far = FarEnd::new();
         assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
         assert_eq!(far.ask("k1", 1100, Ok(set(&[KEY]))).await, (kids(&["k1"]), 0));
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn jca_18_m87_a_removed_key_is_gone_within_five_minutes_and_a_stale_set_within_an_hour() {
+    async fn a_removed_key_ends_within_five_minutes_and_a_stale_set_within_an_hour() {
         let mut far = FarEnd::new();
         let next = KEY.replace("k1", "k2");
         assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn m88_what_is_no_key_set_replaces_none() {
+    async fn an_invalid_key_set_replaces_no_valid_one() {
         let mut far = FarEnd::new();
         let many: Vec<String> =
             (0..99).map(|n| KEY.replace("k1", &format!("b{n}")).replace("Ed25519", "X25519")).collect();

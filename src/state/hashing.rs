@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn h59_a_full_queue_refuses_at_once_and_jobs_of_callers_who_left_cost_nothing() {
+    async fn a_full_queue_refuses_at_once_and_abandoned_jobs_cost_nothing() {
         let lane = Lane::start(1, 4).unwrap();
         let mut callers: Vec<_> =
             (0..50).map(|_| Box::pin(lane.first_match(PLACE, random().unwrap(), vec![check("wrong")]))).collect();

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_load_has_gone_nothing_is_refused_and_an_overload_that_returns_begins_with_a_large_share() {
+    fn shedding_ends_with_the_load_and_restarts_with_a_large_share() {
         let overload = |sent: Duration| if sent < ms(3000) || sent >= ms(5500) { ms(400) } else { ms(1) };
         let refused = shares(ms(9000), overload);
         assert!(refused[299] > 0);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_spread_evenly() {
+    fn refusals_are_spread_evenly() {
         let load_shedding = LoadShedding::new(LIMIT);
         assert!(!(0..1000).any(|_| load_shedding.refuses()));
         load_shedding.share.store(256, Ordering::Relaxed);

@@ -6,6 +6,7 @@ mod difference;
 pub mod feed;
 mod last_used;
 mod lost_changes;
+pub mod moment;
 pub mod revoked;
 pub mod snapshot;
 

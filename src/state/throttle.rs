@@ -140,7 +140,7 @@ mod tests {
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     #[test]
-    fn sec_17_failures_slow_down_one_client_from_one_source_and_nobody_else() {
+    fn failures_slow_down_one_client_from_one_source_and_no_other() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         for _ in 0..BURST {
             assert_eq!(throttle.check("victim", A, now), Ok(()));

@@ -1,6 +1,6 @@
 //! Migrations that a database has, and those that one run applied.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::AssertSqlSafe;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -26,10 +26,10 @@ pub struct MigrationStatus {
 /// process applies any.
 pub(super) async fn run(migrator: &Migrator, session: &mut Session) -> Result<HashSet<i64>, MigrateError> {
     let fault = |error: StoreError| MigrateError::Source(error.into());
-    let before = applied_versions(session, &migrator.table_name).await.map_err(fault)?;
+    let before = applied_migrations(session, &migrator.table_name).await.map_err(fault)?;
     on!(Session, session, connection => migrator.run_direct(None, connection, false).await)?;
-    let after = applied_versions(session, &migrator.table_name).await.map_err(fault)?;
-    Ok(after.difference(&before).copied().collect())
+    let after = applied_migrations(session, &migrator.table_name).await.map_err(fault)?;
+    Ok(after.into_keys().filter(|version| !before.contains_key(version)).collect())
 }
 
 /// Returns the migrations of `migrator` whose versions are in `applied`.
@@ -45,14 +45,14 @@ pub(super) fn statuses(kind: &'static str, migrator: &Migrator, applied: &HashSe
         .collect()
 }
 
-/// Returns the versions in a table of applied migrations; none when the table does not exist.
-pub(super) async fn applied_versions(session: &mut Session, table: &str) -> Result<HashSet<i64>, StoreError> {
+/// Returns the versions and names in a table of applied migrations; none when the table does not exist.
+pub(super) async fn applied_migrations(session: &mut Session, table: &str) -> Result<HashMap<i64, String>, StoreError> {
     if !has_table(session, table).await? {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
-    let sql = AssertSqlSafe(format!("select version from {table}"));
-    let applied: Vec<(i64,)> = within(session.fetch(sql, &[])).await?;
-    Ok(applied.into_iter().map(|(version,)| version).collect())
+    let sql = AssertSqlSafe(format!("select version, description from {table}"));
+    let applied: Vec<(i64, String)> = within(session.fetch(sql, &[])).await?;
+    Ok(applied.into_iter().collect())
 }
 
 /// Whether the database has a table of this name, in the schema that the session looks in first.

@@ -2,17 +2,16 @@
 //! not at all.
 
 use crate::model::event::Event;
-use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate as _, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+use sqlx::{Connection as _, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
 use super::locks::lock_beside;
-use super::migration_status::{applied_versions, has_table, run, statuses, store_error};
+use super::migration_status::{applied_migrations, has_table, run, statuses, store_error};
 use super::pooling::Pooling;
 use super::seeds::{Seed, SeedFault, read_seeds};
 use super::session::{self, Session, Transaction, within};
@@ -76,6 +75,14 @@ pub enum MigrationError {
         /// Names of the first few tables.
         tables: String,
     },
+    /// The schema is an unfinished one of a development version.
+    #[error(
+        "{target} was made by a development version of grantd and lacks later parts of the schema: create a new database, run `grantd migrate` there and register the clients again, or first run `grantd migrate` of the last version that had migration 11_client_ids"
+    )]
+    Development {
+        /// The database, without a password.
+        target: String,
+    },
     /// A migration of the schema failed.
     #[error("schema migration {version} failed: {reason}")]
     Schema {
@@ -100,9 +107,9 @@ impl Store {
     pub async fn schema(&self) -> Result<Schema, StoreError> {
         let applied = self.applied(SCHEMA_TABLE).await?;
         let ours = self.schema_migrations();
-        let pending = ours.iter().filter(|migration| !applied.contains(&migration.version)).count();
+        let pending = ours.iter().filter(|migration| !is_among(migration, &applied)).count();
         let newest = ours.last().map_or(0, |migration| migration.version);
-        let by = applied.iter().filter(|version| **version > newest).count();
+        let by = applied.keys().filter(|version| **version > newest).count();
         Ok(match (pending, by) {
             (0, 0) => Schema::Usable,
             (0, by) => Schema::Newer { by },
@@ -160,8 +167,8 @@ impl Store {
         options: MigrationOptions,
     ) -> Result<Vec<MigrationStatus>, MigrationError> {
         on!(Session, session, connection => connection.lock().await).map_err(store_error)?;
-        self.adopt_former_table(session).await?;
-        if !options.into_shared_database && applied_versions(session, SCHEMA_TABLE).await?.is_empty() {
+        self.adopt_development_schema(session, database).await?;
+        if !options.into_shared_database && applied_migrations(session, SCHEMA_TABLE).await?.is_empty() {
             refuse_others_database(session, database).await?;
         }
         let mut schema = Migrator::with_migrations(self.schema_migrations());
@@ -207,31 +214,25 @@ impl Store {
         Ok(done)
     }
 
-    /// Copies the list of applied migrations from its former table. Before the first release that table had the name
-    /// that every program with sqlx uses. The former table stays, for replicas of the former version.
-    async fn adopt_former_table(&self, session: &mut Session) -> Result<(), StoreError> {
-        if !has_table(session, "registry_revision").await?
-            || !has_table(session, FORMER_SCHEMA_TABLE).await?
-            || !applied_versions(session, SCHEMA_TABLE).await?.is_empty()
-        {
+    /// Records the schema as applied in a database that has all eleven migrations of the development versions. They
+    /// made the same schema as `1_schema.sql`.
+    async fn adopt_development_schema(&self, session: &mut Session, target: &Database) -> Result<(), MigrationError> {
+        let applied = applied_migrations(session, SCHEMA_TABLE).await?;
+        let migrations = self.schema_migrations();
+        let Some(schema) = migrations.first() else { return Ok(()) };
+        if is_among(schema, &applied) || !has_table(session, "registry_revision").await? {
             return Ok(());
         }
-        on!(Session, session, connection => connection.ensure_migrations_table(SCHEMA_TABLE).await)
-            .map_err(store_error)?;
-        let mut ours = String::new();
-        for migration in self.schema_migrations() {
-            let separator = if ours.is_empty() { "" } else { ", " };
-            write!(ours, "{separator}'{}'", migration.description)
-                .map_err(|_| StoreError::Schema("formatting".into()))?;
+        if applied.len() != 11 || applied.get(&11).is_none_or(|name| name != "client_ids") {
+            return Err(MigrationError::Development { target: target.to_string() });
         }
-        let copy = format!(
-            "insert into {SCHEMA_TABLE} (version, description, installed_on, success, checksum, execution_time)
-             select version, description, installed_on, success, checksum, execution_time
-             from {FORMER_SCHEMA_TABLE} where description in ({ours})"
-        );
-        let copied =
-            on!(Session, session, connection => sqlx::raw_sql(AssertSqlSafe(copy)).execute(connection).await.map(drop));
-        Ok(copied?)
+        let adopted = on!(Session, session, connection => async {
+            let mut transaction = connection.begin().await?;
+            sqlx::raw_sql("delete from _grantd_migrations").execute(&mut *transaction).await?;
+            transaction.skip(SCHEMA_TABLE, schema).await?;
+            Ok(transaction.commit().await?)
+        }.await);
+        adopted.map_err(|error| MigrationError::Store(store_error(error)))
     }
 
     /// Returns every migration and seed, and whether it is applied. `exists` is false for an embedded database without
@@ -255,7 +256,7 @@ impl Store {
             .map(|migration| MigrationStatus {
                 kind: "schema",
                 version: migration.version,
-                applied: schema.contains(&migration.version),
+                applied: is_among(&migration, &schema),
                 name: migration.description.into_owned(),
             })
             .collect();
@@ -263,24 +264,21 @@ impl Store {
             status.extend(read_seeds(directory)?.into_iter().map(|seed| MigrationStatus {
                 kind: "seed",
                 version: seed.version,
-                applied: seeded.contains(&seed.version),
+                applied: seeded.contains_key(&seed.version),
                 name: seed.name,
             }));
         }
         Ok(status)
     }
 
-    async fn applied(&self, table: &'static str) -> Result<HashSet<i64>, StoreError> {
+    async fn applied(&self, table: &'static str) -> Result<HashMap<i64, String>, StoreError> {
         let session = self.session().await?;
         within(async {
             // One transaction, so that a transaction pooler keeps one session.
             let mut transaction = Transaction::begin_reading(session, self.queries.clone()).await?;
             let session = transaction.session();
             refuse_old_server(session).await?;
-            let mut applied = applied_versions(session, table).await?;
-            if table == SCHEMA_TABLE && applied.is_empty() && has_table(session, "registry_revision").await? {
-                applied = applied_versions(session, FORMER_SCHEMA_TABLE).await?;
-            }
+            let applied = applied_migrations(session, table).await?;
             transaction.rollback().await?.close().await;
             Ok::<_, StoreError>(applied)
         })
@@ -329,7 +327,7 @@ impl Store {
     }
 
     /// Version, name and SQL of each migration.
-    fn schema_files(&self) -> [(i64, &'static str, &'static str); 11] {
+    fn schema_files(&self) -> [(i64, &'static str, &'static str); 1] {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
@@ -341,20 +339,13 @@ impl Store {
                 ($version, $name, sql)
             }};
         }
-        [
-            file!(1, "registry"),
-            file!(2, "secret_tags"),
-            file!(3, "client_credentials"),
-            file!(4, "revocation"),
-            file!(5, "deleted_client"),
-            file!(6, "credential_use"),
-            file!(7, "client_registration"),
-            file!(8, "times_and_sessions"),
-            file!(9, "history"),
-            file!(10, "foreign_clients"),
-            file!(11, "client_ids"),
-        ]
+        [file!(1, "schema")]
     }
+}
+
+/// Whether a migration of this version and name was applied.
+fn is_among(migration: &Migration, applied: &HashMap<i64, String>) -> bool {
+    applied.get(&migration.version).is_some_and(|name| *name == migration.description)
 }
 
 /// Refuses a server before PostgreSQL 13: the schema and the statements need it.
@@ -400,7 +391,6 @@ async fn refuse_others_database(session: &mut Session, database: &Database) -> R
 /// `server_version_num` of the oldest supported PostgreSQL.
 const OLDEST_POSTGRES: i64 = 130_000;
 const SCHEMA_TABLE: &str = "_grantd_migrations";
-const FORMER_SCHEMA_TABLE: &str = "_sqlx_migrations";
 /// Time from the start of a wait to its first report, and from one report to the next.
 const REPORT_WAITING: Duration = Duration::from_secs(2);
 const SEED_TABLE: &str = "_grantd_seeds";

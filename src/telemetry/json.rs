@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn m83_an_event_is_one_json_object_on_one_line_whatever_is_in_it() {
+    fn an_event_is_one_json_object_on_one_line_whatever_it_contains() {
         let hostile = "a\"\\\r\n\t\u{1b}[2J\u{7f}\u{85}\u{200e}\u{2028}\u{202e}\u{2066}é\u{1f600}\u{e0041}";
         let text = written(|| {
             tracing::warn!(event = "x", client_id = hostile, n = 1_u64, i = -1_i64, b = true, f = 0.5, nan = f64::NAN, absent = None::<&str>, shown = %hostile, "said {}", "so");

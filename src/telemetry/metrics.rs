@@ -128,7 +128,7 @@ pub fn exposition(
     register(&mut registry, Metric::ConnectionsRefused, counts.connections_refused.clone());
     register(&mut registry, Metric::Argon2Verifications, server.authenticator.lane.verifications.clone());
     register(&mut registry, Metric::Argon2QueueDepth, server.authenticator.lane.depth.clone());
-    register(&mut registry, Metric::SigningSeconds, server.signing_seconds.clone());
+    register(&mut registry, Metric::SigningSeconds, counts.signing_seconds.clone());
     register(&mut registry, Metric::RegistryAgeSeconds, age.clone());
     let skew = register_database(&mut registry, server, store);
     register(&mut registry, Metric::RegistryClients, clients.clone());

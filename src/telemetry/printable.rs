@@ -129,7 +129,7 @@ mod tests {
     const HOSTILE: &str = "\0\t\r\u{1b}[2J\u{7f}\u{85}\u{9b}\u{ad}\u{61c}\u{200b}\u{200d}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2060}\u{2066}\u{2069}\u{feff}\u{e0041}";
 
     #[test]
-    fn only_plainly_visible_text_stays_as_it_is() {
+    fn only_visible_text_is_left_unescaped() {
         let plain = "Zoë, 日本語, العربية, עברית, \u{1f600} \"quoted\" \\";
         assert_eq!((one_line(plain), lines(plain)), (plain.into(), plain.into()));
         let escaped = one_line(HOSTILE);

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn h72_addresses_that_are_not_public() {
+    fn non_public_addresses_are_recognised() {
         let public = |text: &str| is_public(text.parse::<IpAddr>().unwrap().to_canonical());
         for address in ["1.1.1.1", "8.8.8.8", "192.0.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00::1"] {
             assert!(public(address), "{address}");
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_is_a_name_an_address_or_a_network() {
+    fn an_allowed_host_is_a_name_an_address_or_a_network() {
         assert_eq!(AllowedTarget::parse("Keys.Internal"), Some(AllowedTarget::Host("keys.internal".into())));
         assert_eq!(AllowedTarget::parse("10.0.0.0/8"), Some(AllowedTarget::Net("10.0.0.0/8".parse().unwrap())));
         assert_eq!(AllowedTarget::parse("127.0.0.1"), Some(AllowedTarget::Net("127.0.0.1/32".parse().unwrap())));

@@ -8,9 +8,9 @@ use crate::assertion::Signer;
 use crate::client_certificates::register;
 use crate::harness::{Db, Setup, client, new_secret};
 
-on_both!(one_client_is_read_as_all_are, a_refusal_is_typed_on_both_databases);
+on_both!(reading_one_client_gives_the_same_as_reading_all, a_refusal_is_typed_on_both_databases);
 
-async fn one_client_is_read_as_all_are(db: Db) {
+async fn reading_one_client_gives_the_same_as_reading_all(db: Db) {
     let setup = Setup::new(db).await;
     for uri in ["https://b.test", "https://a.test"] {
         setup.resource(uri, "api:read").await;

@@ -1,4 +1,4 @@
-//! A4, A5 and A10: what an answer looks like, right or wrong, and what a token holds.
+//! Responses of the token endpoint, errors, and the contents of a token.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use grantd::crypto::jwk::Alg;
-use grantd::http::{Caller, Door};
+use grantd::http::{Caller, ListenerUrl};
 use grantd::model::client::Client;
 use grantd::model::resource::Resource;
 use grantd::model::time::Clock;
@@ -19,20 +19,20 @@ use jsonwebtoken::{DecodingKey, Validation, decode};
 use crate::harness::{Db, ISS, Setup, client};
 
 on_both!(
-    rsp_01_to_rsp_09_a_token_response_is_as_rfc_6749_prints_it,
-    rsp_07_tokens_are_unguessable_and_distinct,
-    err_02_err_07_hostile_input_is_never_echoed,
-    err_04_err_05_only_registered_codes_answer_random_requests,
-    err_06_m73_without_the_database_nobody_is_told_that_a_secret_is_wrong,
-    atj_01_to_atj_13_an_access_token_is_as_rfc_9068_asks,
-    atj_02_every_algorithm_works_per_resource,
-    atj_10_atj_11_lifetimes_come_from_client_resource_and_server,
-    l108_registered_claims_reach_the_token,
+    a_token_response_has_the_form_of_rfc_6749,
+    tokens_are_unguessable_and_distinct,
+    hostile_input_is_never_echoed,
+    random_requests_get_registered_error_codes_only,
+    without_the_database_no_secret_is_called_wrong,
+    an_access_token_has_the_form_of_rfc_9068,
+    every_algorithm_works_per_resource,
+    token_lifetimes_come_from_client_resource_and_server,
+    registered_claims_reach_the_token,
 );
 
-async fn rsp_01_to_rsp_09_a_token_response_is_as_rfc_6749_prints_it(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let authorization = crate::harness::basic("cb", &secret);
+async fn a_token_response_has_the_form_of_rfc_6749(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let authorization = crate::harness::basic("basic-client", &secret);
     for accept in [None, Some("text/html"), Some("*/*"), Some("application/json;q=0.1")] {
         let fields: Vec<(&str, &str)> =
             std::iter::once(("authorization", authorization.as_str())).chain(accept.map(|a| ("accept", a))).collect();
@@ -41,16 +41,16 @@ async fn rsp_01_to_rsp_09_a_token_response_is_as_rfc_6749_prints_it(db: Db) {
         assert!(answer.body.starts_with('{') && answer.body.ends_with('}'), "no BOM, no trailing bytes");
         assert_eq!(answer.body.matches("\"access_token\"").count(), 1);
         let token = json["access_token"].as_str().unwrap();
-        assert!(token.bytes().all(|byte| (0x20..=0x7e).contains(&byte)), "RSP-06");
+        assert!(token.bytes().all(|byte| (0x20..=0x7e).contains(&byte)), "visible ASCII");
         let (_, claims) = answer.token();
         assert_eq!(
             json["expires_in"].as_i64().unwrap(),
             claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
-            "RSP-03"
+            "expires_in is exp - iat"
         );
     }
-    let shape = server.basic("cb", &secret, "").await.body;
-    let token = server.basic("cb", &secret, "").await.ok()["access_token"].as_str().unwrap().len();
+    let shape = server.basic("basic-client", &secret, "").await.body;
+    let token = server.basic("basic-client", &secret, "").await.ok()["access_token"].as_str().unwrap().len();
     let start = shape.find("eyJ").unwrap();
     // The other database asserts the same snapshot.
     insta::allow_duplicates! {
@@ -58,13 +58,15 @@ async fn rsp_01_to_rsp_09_a_token_response_is_as_rfc_6749_prints_it(db: Db) {
     }
 }
 
-async fn rsp_07_tokens_are_unguessable_and_distinct(db: Db) {
-    let (server, _) = Setup::with_cb(db).await;
+async fn tokens_are_unguessable_and_distinct(db: Db) {
+    let (server, _) = Setup::with_basic_client(db).await;
     let snapshot = server.server.registry.snapshot();
-    let client = snapshot.client("cb").unwrap();
-    let (asked, unbound) = (grantd::protocol::grant::Asked::default(), grantd::protocol::grant::Binding::default());
+    let client = snapshot.client("basic-client").unwrap();
+    let (asked, unbound) =
+        (grantd::protocol::grant::RequestedAccess::default(), grantd::protocol::grant::Binding::default());
     let defaults = &server.server.defaults;
-    let grant = grantd::protocol::grant::decide(client, &snapshot, defaults, &asked, unbound).unwrap();
+    let grant =
+        grantd::protocol::grant::decide(server.server.profile, client, &snapshot, defaults, &asked, unbound).unwrap();
     let now = server.server.clock.now();
     let key = server.server.keyring.signing(Alg::Es256, now).unwrap();
     let mut seen = HashSet::new();
@@ -75,29 +77,29 @@ async fn rsp_07_tokens_are_unguessable_and_distinct(db: Db) {
     }
 }
 
-/// M84: no error text tells what grantd is made of.
-async fn err_02_err_07_hostile_input_is_never_echoed(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+/// No error text names an internal part.
+async fn hostile_input_is_never_echoed(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     for hostile in ["%22%5C%C3%A9%0D%0A", "%3Cscript%3E", "evil-marker-4711", "'%3B+drop+table+client%3B--"] {
         for form in [format!("scope={hostile}"), format!("resource={hostile}")] {
-            let answer = server.basic("cb", &secret, &form).await;
+            let answer = server.basic("basic-client", &secret, &form).await;
             assert_eq!(answer.status, StatusCode::BAD_REQUEST);
             for leak in ["<script", "4711", "drop", "sqlx", "src/", "panicked", "\\"] {
                 assert!(!answer.body.contains(leak), "{}", answer.body);
             }
         }
-        server.basic(hostile, hostile, "").await.e401();
+        server.basic(hostile, hostile, "").await.unauthorized();
     }
 }
 
-async fn err_04_err_05_only_registered_codes_answer_random_requests(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn random_requests_get_registered_error_codes_only(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let names =
         ["grant_type", "scope", "client_id", "client_secret", "resource", "audience", "client_assertion", "x", ""];
     let values = [
         "client_credentials",
         "api:read",
-        "cb",
+        "basic-client",
         "%",
         "",
         "%00",
@@ -138,8 +140,8 @@ async fn err_04_err_05_only_registered_codes_answer_random_requests(db: Db) {
     }
 }
 
-async fn err_06_m73_without_the_database_nobody_is_told_that_a_secret_is_wrong(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn without_the_database_no_secret_is_called_wrong(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     // What stands for a database that is away: nothing confirms the snapshot any more.
     server.db.sql("drop table registry_revision").await.unwrap();
     let started = std::time::Instant::now();
@@ -147,36 +149,44 @@ async fn err_06_m73_without_the_database_nobody_is_told_that_a_secret_is_wrong(d
         assert!(started.elapsed().as_secs() < 6, "the registry still believes in itself");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    server.basic("cb", &secret, "").await.ok();
-    for (id, secret) in [("cb", "wrong"), ("nobody", "wrong"), ("nobody", secret.as_str())] {
+    server.basic("basic-client", &secret, "").await.ok();
+    for (id, secret) in [("basic-client", "wrong"), ("nobody", "wrong"), ("nobody", secret.as_str())] {
         let answer = server.basic(id, secret, "").await;
         answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
         assert_eq!(answer.header("retry-after"), "5");
     }
 }
 
-async fn atj_01_to_atj_13_an_access_token_is_as_rfc_9068_asks(db: Db) {
+async fn an_access_token_has_the_form_of_rfc_9068(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.clock = Clock::fixed(1_800_000_000).0;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
-    let (header, claims) = server.basic("cb", &secret, "").await.token();
-    assert_eq!((&header["typ"], &header["alg"]), (&"at+jwt".into(), &"ES256".into()), "ATJ-01");
+    let (header, claims) = server.basic("basic-client", &secret, "").await.token();
+    assert_eq!((&header["typ"], &header["alg"]), (&"at+jwt".into(), &"ES256".into()), "the header of RFC 9068");
     assert_eq!(header.as_object().unwrap().len(), 3);
     assert_eq!(header["kid"], server.get("/jwks").await.json()["keys"][0]["kid"]);
     let members: Vec<&String> = claims.as_object().unwrap().keys().collect();
     assert_eq!(
         members,
         ["aud", "client_id", "exp", "iat", "iss", "jti", "scope", "sub"],
-        "ATJ-03, ATJ-12, ATJ-13: these and no others, no cnf, no nbf"
+        "these and no others, no cnf, no nbf"
     );
-    assert_eq!(claims["scope"], "api:read", "ATJ-06: a string");
-    assert_eq!((&claims["iss"], &claims["aud"]), (&ISS.into(), &ISS.into()), "ATJ-07: the configured default");
-    assert_eq!((&claims["sub"], &claims["client_id"]), (&"cb".into(), &"cb".into()), "ATJ-04, ATJ-05, L107");
-    assert_eq!((claims["iat"].as_i64(), claims["exp"].as_i64()), (Some(1_800_000_000), Some(1_800_003_600)), "ATJ-10");
+    assert_eq!(claims["scope"], "api:read", "a string");
+    assert_eq!((&claims["iss"], &claims["aud"]), (&ISS.into(), &ISS.into()), "the configured default");
+    assert_eq!(
+        (&claims["sub"], &claims["client_id"]),
+        (&"basic-client".into(), &"basic-client".into()),
+        "the client is the subject"
+    );
+    assert_eq!(
+        (claims["iat"].as_i64(), claims["exp"].as_i64()),
+        (Some(1_800_000_000), Some(1_800_003_600)),
+        "whole seconds"
+    );
 }
 
-async fn atj_02_every_algorithm_works_per_resource(db: Db) {
+async fn every_algorithm_works_per_resource(db: Db) {
     let setup = Setup::new(db).await;
     let mut resources = Vec::new();
     for alg in Alg::ALL {
@@ -192,13 +202,13 @@ async fn atj_02_every_algorithm_works_per_resource(db: Db) {
         resources.push(resource.identifier.clone());
         setup.save(resource).await;
     }
-    let secret = setup.client(Client { resources, ..client("cb") }).await;
+    let secret = setup.client(Client { resources, ..client("basic-client") }).await;
     let server = setup.start().await;
     let jwks: JwkSet = serde_json::from_value(server.get("/jwks").await.json()).unwrap();
-    assert_eq!(jwks.keys.len(), 4, "JWK-09: one key, one alg");
+    assert_eq!(jwks.keys.len(), 4, "one key, one alg");
     for (alg, library) in Alg::ALL.into_iter().zip(["ES256", "EdDSA", "PS256", "RS256"]) {
         let identifier = format!("https://{}.test", alg.as_str().to_lowercase());
-        let answer = server.basic("cb", &secret, &format!("resource={identifier}")).await;
+        let answer = server.basic("basic-client", &secret, &format!("resource={identifier}")).await;
         let (header, claims) = answer.token();
         assert_eq!((header["alg"].as_str(), claims["aud"].as_str()), (Some(library), Some(identifier.as_str())));
         let key = jwks.find(header["kid"].as_str().unwrap()).unwrap();
@@ -210,7 +220,7 @@ async fn atj_02_every_algorithm_works_per_resource(db: Db) {
     }
 }
 
-async fn atj_10_atj_11_lifetimes_come_from_client_resource_and_server(db: Db) {
+async fn token_lifetimes_come_from_client_resource_and_server(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.token.ttl = "15m".into();
     let scope = || "api:read".parse().unwrap();
@@ -237,26 +247,26 @@ async fn atj_10_atj_11_lifetimes_come_from_client_resource_and_server(db: Db) {
     }
 }
 
-async fn l108_registered_claims_reach_the_token(db: Db) {
+async fn registered_claims_reach_the_token(db: Db) {
     let setup = Setup::new(db).await;
     let claims = r#"{"tenant":"acme","level":3}"#.parse().unwrap();
-    let secret = setup.client(Client { claims, ..client("cb") }).await;
+    let secret = setup.client(Client { claims, ..client("basic-client") }).await;
     let server = setup.start().await;
-    let (_, claims) = server.basic("cb", &secret, "").await.token();
+    let (_, claims) = server.basic("basic-client", &secret, "").await.token();
     assert_eq!((&claims["tenant"], &claims["level"]), (&"acme".into(), &3.into()));
 }
 
 #[tokio::test]
-async fn err_09_a_panic_is_a_500_in_json_and_the_process_lives() {
-    let (server, secret) = Setup::with_cb(Db::sqlite()).await;
+async fn a_panic_is_a_500_in_json_and_the_process_lives() {
+    let (server, secret) = Setup::with_basic_client(Db::sqlite()).await;
     let caller = Caller { address: ([192, 0, 2, 1], 1).into(), certificate: None };
     for _ in 0..2 {
         let request = Request::post("/token").header("host", "as.test");
         let body = Full::new(Bytes::from("x")).map_frame(|_| -> Frame<Bytes> { panic!("secret detail") });
-        let response = server.app.answer(Door::Issuer, &caller, request.body(body).unwrap()).await;
+        let response = server.app.answer(ListenerUrl::Issuer, &caller, request.body(body).unwrap()).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(&body[..], br#"{"error":"server_error","error_description":"the server failed"}"#);
-        server.basic("cb", &secret, "").await.ok();
+        server.basic("basic-client", &secret, "").await.ok();
     }
 }

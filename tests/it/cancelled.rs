@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 use crate::harness::{Db, Setup, client};
 use crate::process::daemon::{Daemon, Grantd};
 
-/// M74: killed calls leave no open transaction behind, and nothing that the next caller trips over.
+/// Killed calls leave no open transaction behind, and nothing that the next caller trips over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m74_calls_that_are_killed_halfway_poison_nothing() {
+async fn commands_killed_halfway_poison_no_connection() {
     let db = Db::postgres().await;
     let grantd = Grantd::new(&db);
     grantd.ok(&["migrate"]).await;
@@ -76,7 +76,7 @@ async fn a_change_is_notified_and_a_cut_connection_is_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_notifications_the_poll_finds_every_change() {
     let setup = Setup::new(Db::postgres().await).await;
-    setup.client(client("cb")).await;
+    setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let name = server.db.url.rsplit('/').next().unwrap().to_owned();
     let cut = format!(
@@ -84,17 +84,21 @@ async fn without_notifications_the_poll_finds_every_change() {
     );
     for round in 0..5 {
         server.db.sql(&cut).await.unwrap();
-        server.db.sql(&format!("update client set token_ttl = {} where client_id = 'cb'", 60 + round)).await.unwrap();
+        server
+            .db
+            .sql(&format!("update client set token_ttl = {} where client_id = 'basic-client'", 60 + round))
+            .await
+            .unwrap();
         // Waits two seconds at the most.
         server.refresh().await;
-        let ttl = server.server.registry.snapshot().client("cb").unwrap().token_ttl.unwrap();
+        let ttl = server.server.registry.snapshot().client("basic-client").unwrap().token_ttl.unwrap();
         assert_eq!(Span::from(ttl).seconds(), 60 + round);
     }
 }
 
 /// The pool believes a connection that was in use just now, and asks one that has rested.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_was_lost_at_rest_is_nobodys_trouble() {
+async fn an_idle_connection_that_was_lost_fails_no_request() {
     let db = Db::postgres().await;
     let store = db.store().await;
     let (one, two, three) = tokio::join!(store.now(), store.now(), store.now());

@@ -1,4 +1,4 @@
-//! A16 without sockets: certificates, their names, what is registered of them, and the header field that carries them.
+//! Certificates without sockets: their names, their registration, and the header field that carries them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ fn registered(kind: &str, value: &str) -> RegisteredCertificate {
 }
 
 /// RFC 8705 appendix A.
-const V5: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=";
+const RFC_8705_CERTIFICATE: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=";
 
 /// `openssl req -x509 -multivalue-rdn -utf8 -subj '/C=DE/O=Müller, Söhne \& Co./OU=Pay "now"+CN=billing #1/emailAddress=ops@example.com'`
 /// with names of every kind.
@@ -117,17 +117,21 @@ fn openssl() -> Certificate {
 }
 
 #[test]
-fn mtl_07_the_thumbprint_is_that_of_rfc_8705_and_of_openssl() {
-    let v5 = Certificate::parse(&BASE64_STANDARD.decode(V5).unwrap()).unwrap();
-    assert_eq!(v5.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
-    assert_eq!((not_before(&v5), v5.not_after()), (1_539_866_229, 1_651_495_029));
-    assert!(v5.is_valid_at(1_651_495_029) && !v5.is_valid_at(1_651_495_030) && !v5.is_valid_at(1_539_866_228));
+fn the_thumbprint_is_that_of_rfc_8705_and_of_openssl() {
+    let example = Certificate::parse(&BASE64_STANDARD.decode(RFC_8705_CERTIFICATE).unwrap()).unwrap();
+    assert_eq!(example.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
+    assert_eq!((not_before(&example), example.not_after()), (1_539_866_229, 1_651_495_029));
+    assert!(
+        example.is_valid_at(1_651_495_029)
+            && !example.is_valid_at(1_651_495_030)
+            && !example.is_valid_at(1_539_866_228)
+    );
     assert_eq!(openssl().x5t_s256(), "st6jBbBytintMiLD0skBsm5astxCNSzy3zg7h720OLU");
-    assert_eq!(format!("{v5:?}"), "Certificate(A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0)");
+    assert_eq!(format!("{example:?}"), "Certificate(A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0)");
 }
 
 #[test]
-fn mtl_05_a_name_reads_as_openssl_prints_it_and_prints_so_that_it_reads() {
+fn a_name_parses_as_openssl_prints_it_and_round_trips() {
     let certificate = openssl();
     let printed = "emailAddress=ops@example.com,CN=billing #1+OU=Pay \\\"now\\\",O=Müller\\, Söhne & Co.,C=DE";
     assert_eq!(certificate.subject().to_string(), printed);
@@ -150,7 +154,7 @@ fn mtl_05_a_name_reads_as_openssl_prints_it_and_prints_so_that_it_reads() {
 }
 
 #[test]
-fn c21_mtl_05_names_are_compared_by_structure_and_never_as_text() {
+fn names_are_compared_by_structure_and_never_as_text() {
     let example = registered("subject_dn", "CN=John Doe,O=Example");
     let matches = |rdns: &[&[Pair<'_>]]| example.matches(&with_subject(rdns));
     let o: &[Pair<'_>] = &[(O, PRINTABLE, b"Example")];
@@ -203,7 +207,7 @@ fn c21_mtl_05_names_are_compared_by_structure_and_never_as_text() {
 }
 
 #[test]
-fn c21_an_unfit_name_never_matches_even_itself() {
+fn an_unfit_name_never_matches_even_itself() {
     let odd = with_subject(&[&[(CN, UTF8, b"john\0.evil.example")]]);
     assert_eq!(odd.subject().to_string(), "CN=john\\00.evil.example");
     assert!(!odd.subject().matches(odd.subject()));
@@ -212,7 +216,7 @@ fn c21_an_unfit_name_never_matches_even_itself() {
 }
 
 #[test]
-fn mtl_05_what_is_no_name_is_refused_with_a_reason() {
+fn a_malformed_name_is_refused_with_a_reason() {
     use DistinguishedNameError as Error;
     let parse = |text: &str| text.parse::<DistinguishedName>().unwrap_err();
     let none = |text: &str| Error::NoPair(text.to_owned());
@@ -265,7 +269,7 @@ fn mtl_05_what_is_no_name_is_refused_with_a_reason() {
 }
 
 #[test]
-fn c22_mtl_05_a_name_counts_only_among_those_of_its_kind() {
+fn a_name_is_compared_only_with_names_of_its_kind() {
     let (email, dns, uri, ip) = (1, 2, 6, 7);
     let host = registered("san_dns", "Svc.Example");
     assert!(host.matches(&with_names(&[(dns, b"other.example"), (dns, b"SVC.example")])));
@@ -310,7 +314,7 @@ fn c22_mtl_05_a_name_counts_only_among_those_of_its_kind() {
 }
 
 #[test]
-fn mtl_04_what_cannot_be_a_name_is_not_registered() {
+fn a_text_that_cannot_be_a_name_is_not_registered() {
     use RegisteredCertificateError as Error;
     for (kind, value, error) in [
         ("san_dns", "*.example", Error::SanDns),
@@ -336,7 +340,7 @@ fn mtl_04_what_cannot_be_a_name_is_not_registered() {
 }
 
 #[test]
-fn c20_mtl_06_self_signed_means_this_very_certificate() {
+fn self_signed_means_exactly_the_registered_certificate() {
     let certificate = openssl();
     let pinned = RegisteredCertificate::self_signed(&certificate);
     assert_eq!(pinned.to_string(), certificate.x5t_s256());
@@ -380,7 +384,7 @@ fn certificate_of(cn: &[u8], extensions: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn mtl_03_a_name_needs_a_ca_and_a_certificate_for_clients() {
+fn a_name_needs_a_ca_and_a_certificate_for_clients() {
     let now = UnixTime(1_750_000_000);
     let subject = registered("subject_dn", "CN=svc");
     let proves = |extensions: &[Vec<u8>], ca_verified| {
@@ -402,7 +406,7 @@ fn mtl_03_a_name_needs_a_ca_and_a_certificate_for_clients() {
 }
 
 #[test]
-fn h70_mtl_16_keys_have_bounds() {
+fn certificate_keys_have_bounds() {
     let subject = name(&[&[(CN, UTF8, b"svc")]]);
     let key = |spki: &[u8]| Certificate::parse(&certificate(&subject, spki, &[])).map(drop);
     let f4 = [1, 0, 1];
@@ -424,7 +428,7 @@ fn h70_mtl_16_keys_have_bounds() {
 }
 
 #[test]
-fn m99_what_is_no_certificate_is_refused_and_fast() {
+fn malformed_certificates_are_refused_quickly() {
     let good = BASE64_STANDARD.decode(OPENSSL).unwrap();
     let started = Instant::now();
     for end in 0..good.len() {
@@ -459,7 +463,7 @@ fn m99_what_is_no_certificate_is_refused_and_fast() {
 }
 
 #[test]
-fn c19_mtl_13_client_cert_is_one_strict_byte_sequence() {
+fn client_cert_is_one_strict_byte_sequence() {
     let read = |lines: &[&str]| {
         let mut headers = HeaderMap::new();
         for line in lines {
@@ -467,26 +471,26 @@ fn c19_mtl_13_client_cert_is_one_strict_byte_sequence() {
         }
         client_cert(&headers).map(|certificate| certificate.map(|certificate| certificate.x5t_s256()))
     };
-    let right = format!(":{V5}:");
+    let right = format!(":{RFC_8705_CERTIFICATE}:");
     assert_eq!(read(&[]), Ok(None));
     assert_eq!(read(&[&right]).unwrap().unwrap(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
     assert_eq!(read(&[&format!(" {right} ")]).unwrap().unwrap(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
     // RFC 8941 section 4.2.7: padding may be absent.
-    let unpadded = BASE64_STANDARD_NO_PAD.encode(BASE64_STANDARD.decode(V5).unwrap());
+    let unpadded = BASE64_STANDARD_NO_PAD.encode(BASE64_STANDARD.decode(RFC_8705_CERTIFICATE).unwrap());
     assert_eq!(read(&[&format!(":{unpadded}:")]).unwrap().unwrap(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
     assert_eq!(read(&[&right, &right]), Err(ClientCertError::Repeated));
     assert_eq!(read(&["", &right]), Err(ClientCertError::Repeated));
     for malformed in [
         String::new(),
         ":".to_owned(),
-        V5.to_owned(),
-        format!(":{V5}"),
-        format!("\"{V5}\""),
+        RFC_8705_CERTIFICATE.to_owned(),
+        format!(":{RFC_8705_CERTIFICATE}"),
+        format!("\"{RFC_8705_CERTIFICATE}\""),
         format!("{right},{right}"),
         format!("{right};a=1"),
-        format!(":{}:", V5.replace('+', "-")),
-        format!(":{V5} :"),
-        format!("-----BEGIN CERTIFICATE----- {V5} -----END CERTIFICATE-----"),
+        format!(":{}:", RFC_8705_CERTIFICATE.replace('+', "-")),
+        format!(":{RFC_8705_CERTIFICATE} :"),
+        format!("-----BEGIN CERTIFICATE----- {RFC_8705_CERTIFICATE} -----END CERTIFICATE-----"),
     ] {
         assert_eq!(read(&[&malformed]), Err(ClientCertError::Malformed), "{malformed}");
     }

@@ -1,4 +1,4 @@
-//! A2: client secrets, presented in every way that clients present them and attackers try.
+//! Client secrets, presented in every way that clients present them and attackers try.
 
 use axum::http::{Request, StatusCode};
 use grantd::crypto::secret::ClientSecret;
@@ -12,30 +12,30 @@ use crate::harness::{Db, Server, Setup, basic, client, new_secret};
 const GRANT: &str = "grant_type=client_credentials";
 
 on_both!(
-    sec_01_sec_02_sec_07_secrets_travel_by_basic_and_by_body,
-    sec_03_sec_04_sec_05_basic_is_form_decoded_and_raw_is_tolerated,
-    sec_05_the_raw_reading_can_be_turned_off,
-    sec_08_sec_09_sec_13_failed_attempts_are_401_with_a_challenge,
-    sec_10_sec_11_sec_12_c28_one_mechanism_per_request,
-    sec_14_sec_21_c26_no_secret_means_no_client,
-    sec_15_a_client_may_narrow_its_methods,
-    sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same,
-    sec_17_failures_slow_down_the_guesser_alone,
-    sec_19_secrets_are_compared_exactly,
-    rot_01_rot_02_h61_several_secrets_live_side_by_side_and_one_hash_decides,
+    secrets_are_accepted_by_basic_and_in_the_body,
+    basic_is_form_decoded_and_raw_is_tolerated,
+    the_raw_reading_can_be_turned_off,
+    failed_attempts_are_401_with_a_challenge,
+    a_request_uses_one_authentication_mechanism,
+    an_empty_secret_or_an_hmac_assertion_authenticates_no_client,
+    a_client_may_narrow_its_methods,
+    every_failure_to_authenticate_looks_and_works_the_same,
+    failures_slow_down_the_guesser_alone,
+    secrets_are_compared_exactly,
+    several_secrets_are_valid_side_by_side_and_one_hash_decides,
     imported_secrets_are_tried_alike_for_every_client,
-    h58_a_full_lane_refuses_at_once_and_blames_nobody,
-    ops_04_a_cheaper_hash_is_raised_after_its_use,
-    rot_04_uses_are_written_down,
+    a_full_hashing_queue_refuses_at_once_with_503,
+    a_cheaper_hash_is_raised_after_its_use,
+    uses_of_secrets_are_recorded,
 );
 
-async fn sec_01_sec_02_sec_07_secrets_travel_by_basic_and_by_body(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    server.basic("cb", &secret, "").await.ok();
-    server.in_body("cb", &secret, "").await.ok();
-    let lower = basic("cb", &secret).replacen("Basic", "bAsIc", 1);
+async fn secrets_are_accepted_by_basic_and_in_the_body(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    server.basic("basic-client", &secret, "").await.ok();
+    server.in_body("basic-client", &secret, "").await.ok();
+    let lower = basic("basic-client", &secret).replacen("Basic", "bAsIc", 1);
     server.post(&[("authorization", &lower)], GRANT).await.ok();
-    let spaces = basic("cb", &secret).replacen("Basic ", "Basic   ", 1);
+    let spaces = basic("basic-client", &secret).replacen("Basic ", "Basic   ", 1);
     server.post(&[("authorization", &spaces)], GRANT).await.ok();
 }
 
@@ -46,7 +46,7 @@ fn form_encoded(text: &str) -> String {
     text.bytes().map(|byte| if byte == b' ' { "+".to_owned() } else { format!("%{byte:02X}") }).collect()
 }
 
-async fn sec_03_sec_04_sec_05_basic_is_form_decoded_and_raw_is_tolerated(db: Db) {
+async fn basic_is_form_decoded_and_raw_is_tolerated(db: Db) {
     let setup = Setup::new(db).await;
     setup.imported(client("an.identifier"), AWKWARD).await;
     let server = setup.start().await;
@@ -65,22 +65,22 @@ async fn sec_03_sec_04_sec_05_basic_is_form_decoded_and_raw_is_tolerated(db: Db)
     server.post(&[], body).await.ok();
 }
 
-async fn sec_05_the_raw_reading_can_be_turned_off(db: Db) {
+async fn the_raw_reading_can_be_turned_off(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.secrets.basic_reading = "strict".into();
-    setup.imported(client("cx"), AWKWARD).await;
+    setup.imported(client("imported"), AWKWARD).await;
     let server = setup.start().await;
-    server.basic("cx", &form_encoded(AWKWARD), "").await.ok();
-    server.basic("cx", AWKWARD, "").await.e401();
+    server.basic("imported", &form_encoded(AWKWARD), "").await.ok();
+    server.basic("imported", AWKWARD, "").await.unauthorized();
 }
 
-async fn sec_08_sec_09_sec_13_failed_attempts_are_401_with_a_challenge(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let garbage = format!("{}x", basic("cb", &secret));
+async fn failed_attempts_are_401_with_a_challenge(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let garbage = format!("{}x", basic("basic-client", &secret));
     for authorization in [
-        basic("cb", "wrong"),
+        basic("basic-client", "wrong"),
         basic("nobody", "wrong"),
-        basic("cb", ""),
+        basic("basic-client", ""),
         basic("", ""),
         basic("%zz", "x"),
         "Basic".into(),
@@ -90,64 +90,67 @@ async fn sec_08_sec_09_sec_13_failed_attempts_are_401_with_a_challenge(db: Db) {
         "Basic /zpiYg==".into(),
         garbage,
         "Bearer x".into(),
-        "Digest username=cb".into(),
+        "Digest username=basic-client".into(),
         "Negotiate abc".into(),
         "DPoP x".into(),
     ] {
-        server.post(&[("authorization", &authorization)], GRANT).await.e401();
+        server.post(&[("authorization", &authorization)], GRANT).await.unauthorized();
     }
-    server.post(&[], GRANT).await.e401();
-    server.post(&[], format!("{GRANT}&client_id=cb")).await.e401();
-    server.post(&[], format!("{GRANT}&client_secret={secret}")).await.e401();
+    server.post(&[], GRANT).await.unauthorized();
+    server.post(&[], format!("{GRANT}&client_id=basic-client")).await.unauthorized();
+    server.post(&[], format!("{GRANT}&client_secret={secret}")).await.unauthorized();
 }
 
-async fn sec_10_sec_11_sec_12_c28_one_mechanism_per_request(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let authorization = basic("cb", &secret);
+async fn a_request_uses_one_authentication_mechanism(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let authorization = basic("basic-client", &secret);
     let fields = [("authorization", authorization.as_str())];
     let two = Request::post("/token").header("content-type", "application/x-www-form-urlencoded");
     let two = two.header("authorization", &authorization).header("authorization", &authorization);
     server.send(two.body(GRANT.into()).unwrap()).await.error("invalid_request");
-    server.post(&fields, format!("{GRANT}&client_secret={secret}&client_id=cb")).await.error("invalid_request");
+    server
+        .post(&fields, format!("{GRANT}&client_secret={secret}&client_id=basic-client"))
+        .await
+        .error("invalid_request");
     server.post(&fields, format!("{GRANT}&client_assertion=a.b.c")).await.error("invalid_request");
     server.post(&fields, format!("{GRANT}&client_assertion_type=x")).await.error("invalid_request");
-    let body = format!("{GRANT}&client_id=cb&client_secret={secret}&client_assertion=a.b.c");
+    let body = format!("{GRANT}&client_id=basic-client&client_secret={secret}&client_assertion=a.b.c");
     server.post(&[], body).await.error("invalid_request");
     server.post(&fields, format!("{GRANT}&client_id=other")).await.error("invalid_request");
     assert_eq!(server.server.authenticator.lane.verifications.get(), 0, "no hash is computed");
-    server.post(&fields, format!("{GRANT}&client_id=cb")).await.ok();
+    server.post(&fields, format!("{GRANT}&client_id=basic-client")).await.ok();
 }
 
-async fn sec_14_sec_21_c26_no_secret_means_no_client(db: Db) {
+async fn an_empty_secret_or_an_hmac_assertion_authenticates_no_client(db: Db) {
     let setup = Setup::new(db).await;
     setup.store.create_client(&client("bare"), None).await.unwrap();
-    setup.client(client("cb")).await;
+    setup.client(client("basic-client")).await;
     let server = setup.start().await;
-    for id in ["bare", "cb"] {
+    for id in ["bare", "basic-client"] {
         for secret in ["", " ", "null", "undefined", "%20"] {
-            server.basic(id, secret, "").await.e401();
-            server.in_body(id, secret, "").await.e401();
+            server.basic(id, secret, "").await.unauthorized();
+            server.in_body(id, secret, "").await.unauthorized();
         }
     }
     let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
     let methods = metadata["token_endpoint_auth_methods_supported"].as_array().unwrap();
     assert_eq!(methods, &["client_secret_basic", "client_secret_post", "private_key_jwt"]);
     let assertion = "client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=eyJhbGciOiJIUzI1NiJ9.e30.AA";
-    server.post(&[], format!("{GRANT}&client_id=cb&{assertion}")).await.e401();
+    server.post(&[], format!("{GRANT}&client_id=basic-client&{assertion}")).await.unauthorized();
 }
 
-async fn sec_15_a_client_may_narrow_its_methods(db: Db) {
+async fn a_client_may_narrow_its_methods(db: Db) {
     let setup = Setup::new(db).await;
     let only = |id: &str, method: &str| Client { auth_methods: Some(method.into()), ..client(id) };
-    let by_basic = setup.client(only("cb", "client_secret_basic")).await;
-    let by_body = setup.client(only("cp", "client_secret_post")).await;
-    let by_key = setup.client(only("pk", "private_key_jwt tls_client_auth")).await;
+    let by_basic = setup.client(only("basic-client", "client_secret_basic")).await;
+    let by_body = setup.client(only("post-client", "client_secret_post")).await;
+    let by_key = setup.client(only("jwt-client", "private_key_jwt tls_client_auth")).await;
     let server = setup.start().await;
-    server.basic("cb", &by_basic, "").await.ok();
-    server.in_body("cb", &by_basic, "").await.e401();
-    server.in_body("cp", &by_body, "").await.ok();
-    server.basic("cp", &by_body, "").await.e401();
-    server.basic("pk", &by_key, "").await.e401();
+    server.basic("basic-client", &by_basic, "").await.ok();
+    server.in_body("basic-client", &by_basic, "").await.unauthorized();
+    server.in_body("post-client", &by_body, "").await.ok();
+    server.basic("post-client", &by_body, "").await.unauthorized();
+    server.basic("jwt-client", &by_key, "").await.unauthorized();
 }
 
 /// A server with a client for each way to fail, and the requests that do.
@@ -158,15 +161,20 @@ async fn failing(db: Db) -> (Server, Vec<(&'static str, String, String)>) {
         "nobody".to_owned(),
         "gds_aaaaaaaaaaaaaaaa_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned(),
     )];
-    let right = setup.client(client("cb")).await;
+    let right = setup.client(client("basic-client")).await;
     let prefix = &right[..20];
     let wrong = format!("{}{}", &right[..right.len() - 1], if right.ends_with('A') { 'B' } else { 'A' });
     assert!(wrong.starts_with(prefix), "it names its row");
-    attempts.push(("wrong_secret", "cb".into(), wrong));
-    attempts.push(("client_disabled", "dis".into(), setup.client(Client { enabled: false, ..client("dis") }).await));
+    attempts.push(("wrong_secret", "basic-client".into(), wrong));
+    attempts.push((
+        "client_disabled",
+        "disabled".into(),
+        setup.client(Client { enabled: false, ..client("disabled") }).await,
+    ));
     let narrowed = Client { auth_methods: Some("private_key_jwt".into()), ..client("narrow") };
     attempts.push(("auth_method_not_allowed", "narrow".into(), setup.client(narrowed).await));
-    for (reason, id, ended) in [("secret_expired", "xs", "expires_at = 1"), ("secret_revoked", "rv", "revoked_at = 1")]
+    for (reason, id, ended) in
+        [("secret_expired", "expired", "expires_at = 1"), ("secret_revoked", "revoked", "revoked_at = 1")]
     {
         let secret = setup.client(client(id)).await;
         setup.db.sql(&format!("update client_secret set {ended} where client_id = '{id}'")).await.unwrap();
@@ -181,7 +189,7 @@ async fn failing(db: Db) -> (Server, Vec<(&'static str, String, String)>) {
     (setup.start().await, attempts)
 }
 
-async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) {
+async fn every_failure_to_authenticate_looks_and_works_the_same(db: Db) {
     let (server, attempts) = failing(db).await;
     let mut faces = Vec::new();
     let hashes = || server.server.authenticator.lane.verifications.get();
@@ -190,7 +198,7 @@ async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) 
         let answer = server.basic(id, secret, "").await;
         let made_up = matches!(*reason, "unknown_client" | "wrong_secret");
         assert_eq!(hashes() - before, u64::from(!made_up), "{reason}: {id}: only what was once a secret costs a hash");
-        answer.e401();
+        answer.unauthorized();
         faces.push(answer.face());
         let counted = grantd::http::log::TokenLabels { result: "refused", reason, method: "client_secret_basic" };
         assert!(
@@ -205,6 +213,7 @@ async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) 
         insta::assert_snapshot!(faces[0], @r#"
     401 Unauthorized
     cache-control: no-store
+    content-length: 190
     content-type: application/json
     pragma: no-cache
     referrer-policy: no-referrer
@@ -217,8 +226,8 @@ async fn sec_16_m79_c16_every_failure_looks_the_same_and_works_the_same(db: Db) 
     }
 }
 
-/// H62: slowed down, not locked out, and nobody but the guesser.
-async fn sec_17_failures_slow_down_the_guesser_alone(db: Db) {
+/// The guesser is slowed down; no client is locked out.
+async fn failures_slow_down_the_guesser_alone(db: Db) {
     let setup = Setup::new(db).await;
     let victim = setup.client(client("victim")).await;
     let other = setup.client(client("other")).await;
@@ -239,48 +248,48 @@ async fn sec_17_failures_slow_down_the_guesser_alone(db: Db) {
     server.send_from(([198, 51, 100, 7], 1), request).await.ok();
 }
 
-async fn sec_19_secrets_are_compared_exactly(db: Db) {
+async fn secrets_are_compared_exactly(db: Db) {
     let setup = Setup::new(db).await;
     let long = "Abc".repeat(67);
-    setup.imported(client("cx"), &long).await;
+    setup.imported(client("imported"), &long).await;
     let server = setup.start().await;
-    server.in_body("cx", &long, "").await.ok();
+    server.in_body("imported", &long, "").await.ok();
     let last = format!("{}d", &long[..long.len() - 1]);
     for wrong in [last, format!("{long}+"), format!("+{long}"), long.to_lowercase(), long[..72].to_owned()] {
-        server.in_body("cx", &wrong, "").await.e401();
+        server.in_body("imported", &wrong, "").await.unauthorized();
     }
 }
 
-async fn rot_01_rot_02_h61_several_secrets_live_side_by_side_and_one_hash_decides(db: Db) {
+async fn several_secrets_are_valid_side_by_side_and_one_hash_decides(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
-    let first = setup.client(client("cb")).await;
+    let first = setup.client(client("basic-client")).await;
     let mut last = (String::new(), String::new());
     for number in 0..20 {
         let id = format!("secret{number}");
-        let secret = ClientSecret::generate("cb", &id, Some(&setup.tag_key)).unwrap();
+        let secret = ClientSecret::generate("basic-client", &id, Some(&setup.tag_key)).unwrap();
         let mut stored = new_secret(&id, secret.expose(), SecretOrigin::Tagged(setup.tag_key.kid()));
         stored.expires_at = (number == 19).then(|| UnixTime(1_800_000_000).plus(Span::from_secs(60)));
-        setup.store.add_secret("cb", &stored).await.unwrap();
+        setup.store.add_secret("basic-client", &stored).await.unwrap();
         last = (id, secret.expose().to_owned());
     }
     let server = setup.start().await;
     let hashes = || server.server.authenticator.lane.verifications.get();
-    server.basic("cb", &first, "").await.ok();
-    server.basic("cb", &last.1, "").await.ok();
+    server.basic("basic-client", &first, "").await.ok();
+    server.basic("basic-client", &last.1, "").await.ok();
     assert_eq!(hashes(), 2);
-    server.basic("cb", &format!("{}-_-", &last.1[..last.1.len() - 3]), "").await.e401();
+    server.basic("basic-client", &format!("{}-_-", &last.1[..last.1.len() - 3]), "").await.unauthorized();
     assert_eq!(hashes(), 2, "a made-up secret of a client with 21 costs none");
 
     hand.store(1_800_000_060, std::sync::atomic::Ordering::Relaxed);
-    server.basic("cb", &last.1, "").await.e401();
+    server.basic("basic-client", &last.1, "").await.unauthorized();
     assert_eq!(hashes(), 2, "it is known again, and known to be over");
-    server.basic("cb", &first, "").await.ok();
+    server.basic("basic-client", &first, "").await.ok();
     let id = first.split('_').nth(1).unwrap();
-    assert!(server.store.revoke_secret("cb", id, UnixTime(1_800_000_060)).await.unwrap());
+    assert!(server.store.revoke_secret("basic-client", id, UnixTime(1_800_000_060)).await.unwrap());
     server.refresh().await;
-    server.basic("cb", &first, "").await.e401();
+    server.basic("basic-client", &first, "").await.unauthorized();
 }
 
 async fn imported_secrets_are_tried_alike_for_every_client(db: Db) {
@@ -314,15 +323,15 @@ async fn imported_secrets_are_tried_alike_for_every_client(db: Db) {
     let mut costs = Vec::new();
     for id in ["two", "tagged", "nobody"] {
         let before = hashes();
-        server.in_body(id, "not a secret of anybody", "").await.e401();
+        server.in_body(id, "not a secret of anybody", "").await.unauthorized();
         costs.push(hashes() - before);
     }
-    assert_eq!(costs, [2, 2, 2], "M80: unknown, tagged-only and imported do the same work");
+    assert_eq!(costs, [2, 2, 2], "unknown, tagged-only and imported do the same work");
 }
 
-async fn h58_a_full_lane_refuses_at_once_and_blames_nobody(db: Db) {
+async fn a_full_hashing_queue_refuses_at_once_with_503(db: Db) {
     let mut setup = Setup::new(db).await;
-    setup.imported(client("cx"), "chosen elsewhere").await;
+    setup.imported(client("imported"), "chosen elsewhere").await;
     setup.settings.secrets.queue = 1;
     setup.settings.secrets.threads = 1;
     let server = setup.start().await;
@@ -355,31 +364,32 @@ async fn futures_join<F: Future<Output = crate::harness::Answer>>(futures: impl 
     answers.into_iter().flatten().collect()
 }
 
-async fn ops_04_a_cheaper_hash_is_raised_after_its_use(db: Db) {
+async fn a_cheaper_hash_is_raised_after_its_use(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.secrets.argon2 = "m=19456,t=3,p=1".into();
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
-    let cost = || server.server.registry.snapshot().client("cb").unwrap().secrets[0].hash.params().to_string();
+    let cost =
+        || server.server.registry.snapshot().client("basic-client").unwrap().secrets[0].hash.params().to_string();
     assert_eq!(cost(), "m=19456,t=2,p=1");
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
     let started = std::time::Instant::now();
     while cost() != "m=19456,t=3,p=1" {
         assert!(started.elapsed().as_secs() < 5, "the hash was not raised");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
 }
 
-async fn rot_04_uses_are_written_down(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    server.basic("cb", &secret, "").await.ok();
+async fn uses_of_secrets_are_recorded(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    server.basic("basic-client", &secret, "").await.ok();
     let id: std::sync::Arc<str> = secret.split('_').nth(1).unwrap().into();
     let used: Vec<_> = server
         .server
         .registry
         .snapshot()
-        .client("cb")
+        .client("basic-client")
         .unwrap()
         .secrets
         .iter()
@@ -390,7 +400,11 @@ async fn rot_04_uses_are_written_down(db: Db) {
     let of = |secrets| LastUsedTimes { secrets, ..LastUsedTimes::default() };
     server.store.record_last_used(&of(vec![(id.clone(), used[0]), ("gone".into(), used[0])])).await.unwrap();
     server.store.record_last_used(&of(vec![(id, UnixTime(5))])).await.unwrap();
-    assert_eq!(server.store.secrets(Some("cb")).await.unwrap()[0].last_used_at, Some(used[0]), "the latest use stays");
+    assert_eq!(
+        server.store.secrets(Some("basic-client")).await.unwrap()[0].last_used_at,
+        Some(used[0]),
+        "the latest use stays"
+    );
     server.refresh().await;
     assert_eq!(server.server.registry.snapshot().revision, revision, "a use is not a change of the registry");
 }

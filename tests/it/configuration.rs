@@ -150,7 +150,7 @@ fn an_unknown_key_lists_the_valid_ones() {
 }
 
 #[test]
-fn what_is_insecure_or_half_done_is_refused_with_a_remedy() {
+fn insecure_or_incomplete_settings_are_refused_with_a_remedy() {
     refused(
         "server.listen = \"0.0.0.0:8080\"\nissuer = \"https://as.test\"",
         &[],
@@ -195,7 +195,7 @@ fn what_is_insecure_or_half_done_is_refused_with_a_remedy() {
 }
 
 #[test]
-fn htp_08_default_deadlines_close_hostile_connections_within_15_seconds() {
+fn default_deadlines_close_hostile_connections_within_15_seconds() {
     let config = with("", &[], &[]).unwrap();
     let limits = config.deadlines;
     for deadline in [limits.first_byte, limits.head, limits.write, config.body_deadline] {
@@ -205,7 +205,7 @@ fn htp_08_default_deadlines_close_hostile_connections_within_15_seconds() {
 }
 
 #[test]
-fn mtl_13_half_a_mutual_tls_is_refused_with_a_remedy() {
+fn incomplete_mutual_tls_settings_are_refused_with_a_remedy() {
     let listen = "server.mtls.listen = \"127.0.0.1:1\"";
     refused(listen, &[], &["server.mtls.listen", "server.mtls.cert_file", "server.tls"]);
     refused("server.mtls.listen = \"8443\"", &[], &["server.mtls.listen", "0.0.0.0:8443"]);
@@ -229,7 +229,7 @@ fn mtl_13_half_a_mutual_tls_is_refused_with_a_remedy() {
 }
 
 #[test]
-fn fap_01_fap_11_the_fapi2_profile_needs_tls_and_another_algorithm_than_rs256() {
+fn the_fapi2_profile_needs_tls_and_another_algorithm_than_rs256() {
     let fapi2 = "profile = \"fapi2\"\nissuer = \"https://as.test\"\n";
     refused("profile = \"fapi\"", &[], &["profile", "default, fapi2"]);
     refused(fapi2, &[], &["profile", "server.tls.cert_file", "behind-proxy"]);

@@ -1,4 +1,4 @@
-//! ROT-04: administrators see which keys and certificates are still used, and retire secrets that are not.
+//! Administrators see which keys and certificates are still used, and retire secrets that are not.
 
 use std::sync::Arc;
 
@@ -16,46 +16,47 @@ use crate::mutual_tls::self_signed;
 use crate::process::daemon::Grantd;
 
 on_both!(
-    rot_04_uses_of_keys_are_noted_and_the_latest_stays,
-    rot_04_a_secret_is_retired_when_nobody_uses_it,
-    rot_04_show_tells_when_each_credential_was_made_ends_and_was_used,
-    mtl_06_a_registration_that_has_ended_authenticates_nobody,
+    uses_of_keys_are_recorded_and_the_latest_stays,
+    a_secret_is_retired_when_it_is_unused,
+    show_tells_when_each_credential_was_made_expires_and_was_used,
+    an_expired_certificate_registration_authenticates_no_client,
 );
 
-async fn rot_04_uses_of_keys_are_noted_and_the_latest_stays(db: Db) {
+async fn uses_of_keys_are_recorded_and_the_latest_stays(db: Db) {
     let setup = Setup::new(db).await;
     let signer = Signer::es256().named("k1");
-    setup.store.create_client(&client("pk"), None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored(), Signer::es256().named("k2").stored()]).await.unwrap();
+    setup.store.create_client(&client("jwt-client"), None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored(), Signer::es256().named("k2").stored()]).await.unwrap();
     let server = setup.start().await;
-    ask(&server, &signer.fresh("pk")).await.ok();
+    ask(&server, &signer.fresh("jwt-client")).await.ok();
     let before = Clock::System.now();
     let uses = LastUsedTimes::since(server.server.registry.snapshot().clients(), UnixTime(1));
     let [(client_id, kid, at)] = uses.keys.as_slice() else { panic!("{uses:?}") };
-    assert_eq!((client_id.as_str(), &**kid), ("pk", "k1"));
+    assert_eq!((client_id.as_str(), &**kid), ("jwt-client", "k1"));
     assert!(at.0 >= before.0 - 2, "{at}");
     server.store.record_last_used(&uses).await.unwrap();
     let earlier = LastUsedTimes {
-        keys: vec![("pk".into(), "k1".into(), UnixTime(5)), ("gone".into(), "k1".into(), UnixTime(5))],
+        keys: vec![("jwt-client".into(), "k1".into(), UnixTime(5)), ("gone".into(), "k1".into(), UnixTime(5))],
         ..LastUsedTimes::default()
     };
     server.store.record_last_used(&earlier).await.unwrap();
     let noted = server.store.keys_last_used(None).await.unwrap();
-    assert_eq!(noted.into_iter().collect::<Vec<_>>(), [(("pk".to_owned(), "k1".to_owned()), *at)]);
+    assert_eq!(noted.into_iter().collect::<Vec<_>>(), [(("jwt-client".to_owned(), "k1".to_owned()), *at)]);
 
     // A change of the client forgets nothing.
-    server.store.set_auth_methods("pk", Some("private_key_jwt")).await.unwrap();
+    server.store.set_auth_methods("jwt-client", Some("private_key_jwt")).await.unwrap();
     server.refresh().await;
     assert_eq!(LastUsedTimes::since(server.server.registry.snapshot().clients(), UnixTime(1)).keys.len(), 1);
 }
 
-async fn rot_04_a_secret_is_retired_when_nobody_uses_it(db: Db) {
+async fn a_secret_is_retired_when_it_is_unused(db: Db) {
     let grantd = Grantd::new(&db);
     let store = db.store().await;
-    grantd.ok(&["client", "create", "cb", "--scope", "a", "--no-secret"]).await;
-    let old = grantd.json(&["client", "secret", "add", "cb", "--json"]).await;
+    grantd.ok(&["client", "create", "basic-client", "--scope", "a", "--no-secret"]).await;
+    let old = grantd.json(&["client", "secret", "add", "basic-client", "--json"]).await;
     let id = old["secret_id"].as_str().unwrap();
-    let retire = async |span: &str| grantd.run(&["client", "secret", "retire", "cb", id, "--if-unused", span]).await;
+    let retire =
+        async |span: &str| grantd.run(&["client", "secret", "retire", "basic-client", id, "--if-unused", span]).await;
     let refused = async |span: &str, why: &str| {
         let done = retire(span).await;
         assert!(!done.status.success() && done.stderr.contains(why), "{done:?}");
@@ -70,16 +71,16 @@ async fn rot_04_a_secret_is_retired_when_nobody_uses_it(db: Db) {
     refused("24h", "is in use, last at").await;
     let done = retire("30m").await;
     assert!(done.status.success() && done.stderr.contains("is revoked, within a second"), "{done:?}");
-    assert!(store.secrets(Some("cb")).await.unwrap()[0].revoked_at.is_some());
+    assert!(store.secrets(Some("basic-client")).await.unwrap()[0].revoked_at.is_some());
     let again = retire("30m").await;
     assert!(again.status.success() && again.stderr.contains("is revoked since"), "{again:?}");
-    let none = grantd.run(&["client", "secret", "retire", "cb", "nothere", "--if-unused", "24h"]).await;
-    assert!(none.stderr.contains("client cb has no secret nothere"), "{none:?}");
+    let none = grantd.run(&["client", "secret", "retire", "basic-client", "nothere", "--if-unused", "24h"]).await;
+    assert!(none.stderr.contains("client basic-client has no secret nothere"), "{none:?}");
     let nobody = grantd.run(&["client", "secret", "retire", "nobody", id, "--if-unused", "24h"]).await;
     assert!(nobody.stderr.contains("there is no client nobody"), "{nobody:?}");
 }
 
-async fn rot_04_show_tells_when_each_credential_was_made_ends_and_was_used(db: Db) {
+async fn show_tells_when_each_credential_was_made_expires_and_was_used(db: Db) {
     let grantd = Grantd::new(&db);
     let store = db.store().await;
     grantd.ok(&["client", "create", "mixed", "--scope", "a"]).await;
@@ -106,7 +107,7 @@ async fn rot_04_show_tells_when_each_credential_was_made_ends_and_was_used(db: D
     assert_eq!(text.matches("last used 2023-11-14T22:13:20Z").count(), 2, "{text}");
 }
 
-async fn mtl_06_a_registration_that_has_ended_authenticates_nobody(db: Db) {
+async fn an_expired_certificate_registration_authenticates_no_client(db: Db) {
     let setup = Setup::new(db).await;
     let certificate = Arc::new(Certificate::parse(&self_signed("own").chain()[0]).unwrap());
     let registered = |id: &str, expires_at: UnixTime| StoredCertificate {
@@ -117,17 +118,23 @@ async fn mtl_06_a_registration_that_has_ended_authenticates_nobody(db: Db) {
         used: Arc::default(),
     };
     let now = Clock::System.now();
-    setup.store.create_client(&client("ms"), None).await.unwrap();
-    setup.store.add_client_certificate("ms", &registered("over", now)).await.unwrap();
+    setup.store.create_client(&client("self-signed-client"), None).await.unwrap();
+    setup.store.add_client_certificate("self-signed-client", &registered("over", now)).await.unwrap();
     let server = setup.start().await;
     let shown = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: Err("no CA".into()) };
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(shown) };
-    let ask = async || server.send_by(&caller, form("/token", &[], "grant_type=client_credentials&client_id=ms")).await;
-    ask().await.e401();
+    let ask = async || {
+        server.send_by(&caller, form("/token", &[], "grant_type=client_credentials&client_id=self-signed-client")).await
+    };
+    ask().await.unauthorized();
     let later = registered("later", now.plus(Span::from_secs(600)));
-    server.store.add_client_certificate("ms", &later).await.unwrap();
+    server.store.add_client_certificate("self-signed-client", &later).await.unwrap();
     server.refresh().await;
     ask().await.ok();
     let uses = LastUsedTimes::since(server.server.registry.snapshot().clients(), UnixTime(1));
-    assert_eq!(uses.certificates.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["later"], "ROT-04");
+    assert_eq!(
+        uses.certificates.iter().map(|(id, _)| &**id).collect::<Vec<_>>(),
+        ["later"],
+        "only the certificate that was used"
+    );
 }

@@ -5,8 +5,9 @@ use crate::harness::{Db, Setup, basic};
 on_both!(a_slip_in_a_parameter_is_named);
 
 async fn a_slip_in_a_parameter_is_named(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let ask = async |body: &str| server.post(&[("authorization", &basic("cb", &secret))], body.to_owned()).await;
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let ask =
+        async |body: &str| server.post(&[("authorization", &basic("basic-client", &secret))], body.to_owned()).await;
     for (body, code, part) in [
         ("grant_type=client_credentials\n", "unsupported_grant_type", "without blanks or line ends"),
         ("grant_type=client_credentials%0A", "unsupported_grant_type", "without blanks or line ends"),

@@ -1,4 +1,4 @@
-//! A8, A9 and A11: what the server says of itself, and whom its tokens are for.
+//! Metadata, the key set, and resource indicators.
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -13,23 +13,23 @@ use crate::assertion::{Signer, ask};
 use crate::harness::{Db, ISS, Setup, client, scopes};
 
 on_both!(
-    met_01_to_met_17_the_metadata_is_exact,
-    met_01_an_issuer_with_a_path_moves_everything_below_it,
-    met_04_met_07_l109_what_is_listed_works_and_what_works_is_listed,
-    met_16_the_openid_alias_can_be_turned_off,
-    jwk_01_jwk_02_jwk_03_m85_the_key_set_is_public_and_typed,
-    jwk_07_met_14_htp_03_documents_are_cacheable,
-    jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_have_expired,
-    h48_no_url_comes_from_a_header,
-    res_01_res_02_res_03_a_resource_is_exactly_one_that_the_client_may_ask_for,
-    res_04_one_token_one_audience,
-    scp_07_atj_08_scope_and_resource_go_together,
-    res_05_res_07_identifiers_are_kept_to_the_letter,
+    the_metadata_is_exact,
+    an_issuer_with_a_path_moves_every_endpoint_below_it,
+    the_metadata_lists_exactly_the_methods_and_grants_that_work,
+    the_openid_alias_can_be_turned_off,
+    the_key_set_is_public_and_typed,
+    metadata_and_key_set_are_cacheable,
+    a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire,
+    no_url_comes_from_a_header,
+    a_requested_resource_is_exactly_one_that_the_client_may_ask_for,
+    a_token_has_one_audience,
+    scope_and_resource_belong_together,
+    resource_identifiers_are_kept_to_the_letter,
 );
 
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
-async fn met_01_to_met_17_the_metadata_is_exact(db: Db) {
+async fn the_metadata_is_exact(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api1:read api1:write").await;
     setup.resource("https://api2.test", "api2:read").await;
@@ -40,9 +40,9 @@ async fn met_01_to_met_17_the_metadata_is_exact(db: Db) {
     insta::allow_duplicates! {
         insta::assert_snapshot!(answer.body, @r#"{"dpop_signing_alg_values_supported":["ES256","ES384","EdDSA","Ed25519","PS256","PS384","PS512","RS256","RS384","RS512"],"grant_types_supported":["client_credentials"],"introspection_endpoint":"https://as.test/introspect","introspection_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"introspection_endpoint_auth_signing_alg_values_supported":["ES256","ES384","EdDSA","Ed25519","PS256","PS384","PS512","RS256","RS384","RS512"],"introspection_signing_alg_values_supported":["ES256","EdDSA","PS256","RS256"],"issuer":"https://as.test","jwks_uri":"https://as.test/jwks","protected_resources":["https://api1.test","https://api2.test"],"revocation_endpoint":"https://as.test/revoke","revocation_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"revocation_endpoint_auth_signing_alg_values_supported":["ES256","ES384","EdDSA","Ed25519","PS256","PS384","PS512","RS256","RS384","RS512"],"scopes_supported":["api1:read","api1:write","api2:read"],"token_endpoint":"https://as.test/token","token_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post","private_key_jwt"],"token_endpoint_auth_signing_alg_values_supported":["ES256","ES384","EdDSA","Ed25519","PS256","PS384","PS512","RS256","RS384","RS512"]}"#);
     }
-    assert!(!answer.body.contains("[]"), "MET-02, MET-06");
-    assert!(answer.header("server").is_empty(), "MET-17");
-    // MET-16: the same for those who look there alone, and what some of their libraries do not start without.
+    assert!(!answer.body.contains("[]"), "no empty array");
+    assert!(answer.header("server").is_empty(), "no version");
+    // The alias serves clients that look nowhere else, with the members without which their libraries do not start.
     let (mut openid, exact) = (server.get("/.well-known/openid-configuration").await.json(), answer.json());
     let more = openid.as_object_mut().unwrap();
     assert_eq!(more.remove("subject_types_supported"), Some(serde_json::json!(["public"])));
@@ -52,13 +52,16 @@ async fn met_01_to_met_17_the_metadata_is_exact(db: Db) {
     );
     assert_eq!(openid, exact);
     let empty = Setup::new(Db::sqlite()).await.start().await.get(METADATA).await;
-    assert!(!empty.body.contains("scopes_supported") && !empty.body.contains("protected_resources"), "MET-02");
+    assert!(
+        !empty.body.contains("scopes_supported") && !empty.body.contains("protected_resources"),
+        "empty members are left out"
+    );
 }
 
-async fn met_01_an_issuer_with_a_path_moves_everything_below_it(db: Db) {
+async fn an_issuer_with_a_path_moves_every_endpoint_below_it(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.issuer = "https://as.test/t1".into();
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let metadata = server.get("/.well-known/oauth-authorization-server/t1").await.json();
     assert_eq!(metadata["issuer"], "https://as.test/t1");
@@ -75,42 +78,46 @@ async fn met_01_an_issuer_with_a_path_moves_everything_below_it(db: Db) {
         assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
     let request = Request::post("/t1/token").header("content-type", "application/x-www-form-urlencoded");
-    let body = format!("grant_type=client_credentials&client_id=cb&client_secret={secret}");
+    let body = format!("grant_type=client_credentials&client_id=basic-client&client_secret={secret}");
     let answer = server.send(request.body(body.into()).unwrap()).await;
-    assert_eq!(answer.token().1["iss"], "https://as.test/t1", "MET-03");
+    assert_eq!(answer.token().1["iss"], "https://as.test/t1", "the configured issuer");
 }
 
-async fn met_04_met_07_l109_what_is_listed_works_and_what_works_is_listed(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn the_metadata_lists_exactly_the_methods_and_grants_that_work(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let metadata = server.get(METADATA).await.json();
-    assert!(metadata.get("authorization_endpoint").is_none(), "MET-04");
-    assert_eq!(metadata["grant_types_supported"], serde_json::json!(["client_credentials"]), "MET-05, GRT-05");
+    assert!(metadata.get("authorization_endpoint").is_none(), "no grant uses it");
+    assert_eq!(
+        metadata["grant_types_supported"],
+        serde_json::json!(["client_credentials"]),
+        "the default would claim others"
+    );
     for (name, value) in metadata.as_object().unwrap() {
-        assert!(!name.ends_with("_endpoint") || !value.as_str().unwrap().contains('#'), "TOK-19");
+        assert!(!name.ends_with("_endpoint") || !value.as_str().unwrap().contains('#'), "no fragment");
         let unoffered = ["tls_client", "mtls", "signed_metadata"];
-        assert!(unoffered.iter().all(|what| !name.contains(what)), "MET-10, MET-11, MET-15: {name} is not there");
+        assert!(unoffered.iter().all(|what| !name.contains(what)), "{name} is not there");
     }
     for method in metadata["token_endpoint_auth_methods_supported"].as_array().unwrap() {
         match method.as_str().unwrap() {
-            "client_secret_basic" => drop(server.basic("cb", &secret, "").await.ok()),
-            "client_secret_post" => drop(server.in_body("cb", &secret, "").await.ok()),
+            "client_secret_basic" => drop(server.basic("basic-client", &secret, "").await.ok()),
+            "client_secret_post" => drop(server.in_body("basic-client", &secret, "").await.ok()),
             "private_key_jwt" => {
                 let signer = Signer::es256();
-                server.store.add_client_keys("cb", &[signer.stored()]).await.unwrap();
+                server.store.add_client_keys("basic-client", &[signer.stored()]).await.unwrap();
                 server.refresh().await;
-                ask(&server, &signer.fresh("cb")).await.ok();
+                ask(&server, &signer.fresh("basic-client")).await.ok();
             }
-            other => panic!("MET-07: {other} is listed and not tested"),
+            other => panic!("{other} is listed and not tested"),
         }
     }
-    let unlisted = "client_id=cb&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=a.b.c";
-    server.post(&[], format!("grant_type=client_credentials&{unlisted}")).await.e401();
+    let unlisted = "client_id=basic-client&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=a.b.c";
+    server.post(&[], format!("grant_type=client_credentials&{unlisted}")).await.unauthorized();
     for path in ["/authorize", "/userinfo", "/register"] {
         assert_eq!(server.get(path).await.status, StatusCode::NOT_FOUND, "{path} is not listed");
     }
 }
 
-async fn met_16_the_openid_alias_can_be_turned_off(db: Db) {
+async fn the_openid_alias_can_be_turned_off(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.openid_configuration = false;
     let server = setup.start().await;
@@ -118,7 +125,7 @@ async fn met_16_the_openid_alias_can_be_turned_off(db: Db) {
     assert_eq!(server.get(METADATA).await.status, StatusCode::OK);
 }
 
-async fn jwk_01_jwk_02_jwk_03_m85_the_key_set_is_public_and_typed(db: Db) {
+async fn the_key_set_is_public_and_typed(db: Db) {
     let server = Setup::new(db).await.start().await;
     let answer = server.get("/jwks").await;
     assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/jwk-set+json"));
@@ -137,7 +144,7 @@ async fn jwk_01_jwk_02_jwk_03_m85_the_key_set_is_public_and_typed(db: Db) {
     }
 }
 
-async fn jwk_07_met_14_htp_03_documents_are_cacheable(db: Db) {
+async fn metadata_and_key_set_are_cacheable(db: Db) {
     let server = Setup::new(db).await.start().await;
     for path in ["/jwks", METADATA] {
         let answer = server.get(path).await;
@@ -160,8 +167,8 @@ async fn jwk_07_met_14_htp_03_documents_are_cacheable(db: Db) {
     }
 }
 
-async fn h48_no_url_comes_from_a_header(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn no_url_comes_from_a_header(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let forged = [
         ("host", "evil.test"),
         ("x-forwarded-host", "evil.test"),
@@ -174,16 +181,16 @@ async fn h48_no_url_comes_from_a_header(db: Db) {
     }
     let answer = server.send(request.body(Body::empty()).unwrap()).await;
     assert!(!answer.body.contains("evil") && !answer.body.contains("http://"), "{}", answer.body);
-    let authorization = crate::harness::basic("cb", &secret);
+    let authorization = crate::harness::basic("basic-client", &secret);
     let fields: Vec<(&str, &str)> = forged.into_iter().chain([("authorization", authorization.as_str())]).collect();
     assert_eq!(server.post(&fields, "grant_type=client_credentials").await.token().1["iss"], ISS);
 }
 
-async fn jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_have_expired(db: Db) {
+async fn a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let (server, secret) = (&server, &secret);
     let look = async |moment: i64| {
@@ -192,7 +199,7 @@ async fn jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_
         tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         let keys = server.get("/jwks").await.json()["keys"].as_array().unwrap().clone();
         let kids: Vec<String> = keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect();
-        let signer = server.basic("cb", secret, "").await.token().0["kid"].as_str().unwrap().to_owned();
+        let signer = server.basic("basic-client", secret, "").await.token().0["kid"].as_str().unwrap().to_owned();
         assert!(kids.contains(&signer), "every live token's key is published");
         (kids.len(), signer)
     };
@@ -216,23 +223,24 @@ async fn jwk_05_a_rotated_key_is_published_before_it_signs_and_until_its_tokens_
     );
     assert!(server.store.remove_key(&next.kid, None).await.unwrap());
     server.refresh().await;
-    assert_ne!(look(1_800_099_000).await.1, next.kid, "JWK-06: a removed key signs nothing more");
+    assert_ne!(look(1_800_099_000).await.1, next.kid, "a removed key signs nothing more");
 }
 
-async fn res_01_res_02_res_03_a_resource_is_exactly_one_that_the_client_may_ask_for(db: Db) {
+async fn a_requested_resource_is_exactly_one_that_the_client_may_ask_for(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api:read api:write").await;
     setup.resource("https://api2.test", "api:read").await;
-    let secret = setup.client(Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("cb") }).await;
+    let secret =
+        setup.client(Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("basic-client") }).await;
     let server = setup.start().await;
     for name in ["resource", "audience"] {
         assert_eq!(
-            server.basic("cb", &secret, &format!("{name}=https%3A%2F%2Fapi1.test")).await.token().1["aud"],
+            server.basic("basic-client", &secret, &format!("{name}=https%3A%2F%2Fapi1.test")).await.token().1["aud"],
             "https://api1.test"
         );
     }
     assert_eq!(
-        server.basic("cb", &secret, "").await.token().1["aud"],
+        server.basic("basic-client", &secret, "").await.token().1["aud"],
         "https://api1.test",
         "its only one is its default"
     );
@@ -250,35 +258,36 @@ async fn res_01_res_02_res_03_a_resource_is_exactly_one_that_the_client_may_ask_
         "https://as.test",
         "%22",
     ] {
-        server.basic("cb", &secret, &format!("resource={wrong}")).await.error("invalid_target");
+        server.basic("basic-client", &secret, &format!("resource={wrong}")).await.error("invalid_target");
     }
 }
 
-async fn res_04_one_token_one_audience(db: Db) {
+async fn a_token_has_one_audience(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api:read api:write").await;
     setup.resource("https://api2.test", "api:read").await;
     let resources = vec!["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()];
-    let secret = setup.client(Client { resources, ..client("cb") }).await;
+    let secret = setup.client(Client { resources, ..client("basic-client") }).await;
     let server = setup.start().await;
     let (one, two) = ("resource=https://api1.test", "resource=https://api2.test");
-    let (_, claims) = server.basic("cb", &secret, &format!("{one}&{one}&audience=https://api1.test")).await.token();
+    let (_, claims) =
+        server.basic("basic-client", &secret, &format!("{one}&{one}&audience=https://api1.test")).await.token();
     assert_eq!(claims["aud"], "https://api1.test", "a string, not an array");
-    server.basic("cb", &secret, &format!("{one}&{two}")).await.error("invalid_target");
-    server.basic("cb", &secret, &format!("{one}&audience=https://api2.test")).await.error("invalid_target");
-    server.basic("cb", &secret, &[one; 60].join("&")).await.ok();
+    server.basic("basic-client", &secret, &format!("{one}&{two}")).await.error("invalid_target");
+    server.basic("basic-client", &secret, &format!("{one}&audience=https://api2.test")).await.error("invalid_target");
+    server.basic("basic-client", &secret, &[one; 60].join("&")).await.ok();
     let many: Vec<String> = (0..60).map(|number| format!("resource=https://api{number}.test")).collect();
-    server.basic("cb", &secret, &many.join("&")).await.error("invalid_target"); // H57, ATJ-15
+    server.basic("basic-client", &secret, &many.join("&")).await.error("invalid_target");
     // Both understand api:read, and nobody said which.
-    server.basic("cb", &secret, "scope=api:read").await.error("invalid_target");
+    server.basic("basic-client", &secret, "scope=api:read").await.error("invalid_target");
     assert_eq!(
-        server.basic("cb", &secret, "scope=api:write").await.token().1["aud"],
+        server.basic("basic-client", &secret, "scope=api:write").await.token().1["aud"],
         "https://api1.test",
         "only one understands api:write"
     );
 }
 
-async fn scp_07_atj_08_scope_and_resource_go_together(db: Db) {
+async fn scope_and_resource_belong_together(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api1:x").await;
     setup.resource("https://api2.test", "api2:y").await;
@@ -286,26 +295,26 @@ async fn scp_07_atj_08_scope_and_resource_go_together(db: Db) {
         .client(Client {
             scopes: scopes("api1:x api2:y", "api1:x api2:y"),
             resources: vec!["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()],
-            ..client("cb")
+            ..client("basic-client")
         })
         .await;
     let server = setup.start().await;
-    server.basic("cb", &secret, "resource=https://api1.test&scope=api2:y").await.error("invalid_scope");
-    // RES-06: what is asked for is held against the resource's own scopes.
-    server.basic("cb", &secret, "scope=api1:x+api2:y").await.error("invalid_scope");
-    server.basic("cb", &secret, "").await.error("invalid_scope");
-    assert_eq!(server.basic("cb", &secret, "scope=api2:y").await.token().1["aud"], "https://api2.test");
-    let (_, claims) = server.basic("cb", &secret, "resource=https://api1.test").await.token();
+    server.basic("basic-client", &secret, "resource=https://api1.test&scope=api2:y").await.error("invalid_scope");
+    // The requested scope is checked against the resource's own scopes.
+    server.basic("basic-client", &secret, "scope=api1:x+api2:y").await.error("invalid_scope");
+    server.basic("basic-client", &secret, "").await.error("invalid_scope");
+    assert_eq!(server.basic("basic-client", &secret, "scope=api2:y").await.token().1["aud"], "https://api2.test");
+    let (_, claims) = server.basic("basic-client", &secret, "resource=https://api1.test").await.token();
     assert_eq!(claims["scope"], "api1:x", "the default, as far as the resource understands it");
 }
 
-async fn res_05_res_07_identifiers_are_kept_to_the_letter(db: Db) {
+async fn resource_identifiers_are_kept_to_the_letter(db: Db) {
     let setup = Setup::new(db).await;
     let identifier = "https://API.test/v1?tenant=a&x=%7e";
     setup.resource(identifier, "api:read").await;
-    let secret = setup.client(Client { resources: vec![identifier.parse().unwrap()], ..client("cb") }).await;
+    let secret = setup.client(Client { resources: vec![identifier.parse().unwrap()], ..client("basic-client") }).await;
     let server = setup.start().await;
     let asked = identifier.replace('%', "%25").replace('&', "%26");
-    assert_eq!(server.basic("cb", &secret, &format!("resource={asked}")).await.token().1["aud"], identifier);
+    assert_eq!(server.basic("basic-client", &secret, &format!("resource={asked}")).await.token().1["aud"], identifier);
     assert_eq!(server.get(METADATA).await.json()["protected_resources"], serde_json::json!([identifier]));
 }

@@ -1,4 +1,4 @@
-//! A17 and A16: tokens that are bound to a key or a certificate.
+//! Tokens that are bound to a key or a certificate.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use grantd::crypto::jwk::Alg;
 use grantd::crypto::random_id;
 use grantd::crypto::seal::SealingKey;
 use grantd::crypto::verifying_key::VerifyingKey;
-use grantd::http::{Caller, Door};
+use grantd::http::{Caller, ListenerUrl};
 use grantd::model::certificate::PeerCertificate;
 use grantd::model::client::Client;
 use grantd::model::time::{Clock, Span, UnixTime};
@@ -26,23 +26,23 @@ use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
 use crate::process::daemon::eventually;
 
 on_both!(
-    dpo_01_dpo_24_dpo_25_a_proof_binds_the_token_to_its_key,
-    dpo_02_to_dpo_11_h46_a_bad_proof_is_refused_and_no_token_is_issued,
-    dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty,
-    h39_no_second_makes_a_spent_proof_good_again_by_no_clock,
-    h45_a_proof_stays_spent_when_the_signing_key_is_another,
-    dpo_12_c34_one_jti_is_many_under_many_keys,
-    h38_h40_which_jti_is_spent_by_what,
-    dpo_16_dpo_22_an_old_nonce_is_still_taken_and_brings_a_new_one,
-    dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused,
-    dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_every_replica,
-    dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token,
-    h47_no_header_changes_which_url_a_proof_is_for,
+    a_proof_binds_the_token_to_its_key,
+    a_bad_proof_is_refused_and_no_token_is_issued,
+    a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty_requests,
+    a_spent_proof_stays_refused_at_every_second_of_every_clock,
+    a_proof_stays_spent_after_a_key_rotation,
+    one_jti_counts_separately_under_each_key,
+    a_jti_is_compared_exactly_and_spent_by_admitted_requests_alone,
+    an_old_nonce_is_still_accepted_and_brings_a_new_one,
+    a_demand_for_a_nonce_leaves_the_assertion_unspent,
+    a_nonce_is_demanded_and_accepted_by_every_replica,
+    a_client_that_must_use_dpop_never_gets_a_bearer_token,
+    no_header_changes_the_url_that_a_proof_must_name,
     without_the_database_a_proof_is_not_taken_and_a_secret_is,
-    mtl_07_mtl_08_mtl_10_c32_v5_a_token_is_bound_to_the_certificate_of_its_request,
-    dpo_26_atj_12_both_bindings_stand_in_one_token,
-    met_09_met_10_the_metadata_says_what_can_be_bound,
-    dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by,
+    a_token_is_bound_to_the_certificate_of_its_request,
+    one_token_may_carry_both_bindings,
+    the_metadata_lists_the_bindings_on_offer,
+    a_proof_must_name_the_url_of_the_listener_it_arrived_at,
 );
 
 const START: i64 = 1_800_000_000;
@@ -111,23 +111,23 @@ async fn ask(server: &Server, id: &str, secret: &str, proof: &str) -> Answer {
     server.post(&[("authorization", &basic(id, secret)), ("dpop", proof)], "grant_type=client_credentials").await
 }
 
-async fn dpo_01_dpo_24_dpo_25_a_proof_binds_the_token_to_its_key(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn a_proof_binds_the_token_to_its_key(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let prover = Prover::new();
     for name in ["DPoP", "dpop", "DPOP"] {
-        let fields = [("authorization", &*basic("cb", &secret)), (name, &*prover.proof())];
+        let fields = [("authorization", &*basic("basic-client", &secret)), (name, &*prover.proof())];
         let answer = server.post(&fields, "grant_type=client_credentials&dpop_jkt=x").await;
         answer.ok_of_type("DPoP");
         let (_, claims) = answer.token();
         assert_eq!(claims["cnf"], json!({"jkt": prover.jkt()}));
         assert!(!answer.headers.contains_key("dpop-nonce"), "none is demanded");
     }
-    let (_, claims) = server.basic("cb", &secret, "").await.token();
-    assert!(claims.get("cnf").is_none(), "ATJ-12");
+    let (_, claims) = server.basic("basic-client", &secret, "").await.token();
+    assert!(claims.get("cnf").is_none(), "unbound");
 }
 
-async fn dpo_02_to_dpo_11_h46_a_bad_proof_is_refused_and_no_token_is_issued(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn a_bad_proof_is_refused_and_no_token_is_issued(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let (prover, other) = (Prover::new(), Prover::new());
     let now = Clock::System.now().0;
     let header = |name: &str, value: Value| {
@@ -171,37 +171,37 @@ async fn dpo_02_to_dpo_11_h46_a_bad_proof_is_refused_and_no_token_is_issued(db: 
     ];
     bad.extend(["typ", "alg", "jwk", "jti", "htm", "htu", "iat"].map(without));
     for proof in &bad {
-        ask(&server, "cb", &secret, proof).await.error("invalid_dpop_proof");
+        ask(&server, "basic-client", &secret, proof).await.error("invalid_dpop_proof");
     }
-    let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*good), ("dpop", &*prover.proof())];
+    let fields = [("authorization", &*basic("basic-client", &secret)), ("dpop", &*good), ("dpop", &*prover.proof())];
     server.post(&fields, "grant_type=client_credentials").await.error("invalid_dpop_proof");
     // Standards §0.1: a proof is looked at before the secret, and after the grant type.
-    ask(&server, "cb", "wrong", "x").await.error("invalid_dpop_proof");
+    ask(&server, "basic-client", "wrong", "x").await.error("invalid_dpop_proof");
     server.post(&[("dpop", "x")], "grant_type=password").await.error("unsupported_grant_type");
     // A secret that is wrong spends nothing.
-    ask(&server, "cb", "wrong", &good).await.e401();
-    ask(&server, "cb", &secret, &good).await.ok_of_type("DPoP");
+    ask(&server, "basic-client", "wrong", &good).await.unauthorized();
+    ask(&server, "basic-client", &secret, &good).await.ok_of_type("DPoP");
     for fine in
         [("iat", json!(now - 10)), ("iat", json!(now + 10)), ("htu", json!("HTTPS://AS.TEST:443/./%74oken?a=b#c"))]
     {
-        ask(&server, "cb", &secret, &prover.proof_with(fine.0, fine.1)).await.ok_of_type("DPoP");
+        ask(&server, "basic-client", &secret, &prover.proof_with(fine.0, fine.1)).await.ok_of_type("DPoP");
     }
 }
 
-async fn dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty_requests(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let (replica, prover) = (server.replica().await, Prover::new());
     let proof = prover.proof();
-    ask(&server, "cb", &secret, &proof).await.ok_of_type("DPoP");
-    ask(&server, "cb", &secret, &proof).await.error("invalid_dpop_proof");
-    ask(&replica, "cb", &secret, &proof).await.error("invalid_dpop_proof");
+    ask(&server, "basic-client", &secret, &proof).await.ok_of_type("DPoP");
+    ask(&server, "basic-client", &secret, &proof).await.error("invalid_dpop_proof");
+    ask(&replica, "basic-client", &secret, &proof).await.error("invalid_dpop_proof");
 
     let (server, replica, proof) = (Arc::new(server), Arc::new(replica), Arc::new(prover.proof()));
     let mut asking = Vec::new();
     for number in 0..50 {
         let server = Arc::clone(if number % 2 == 0 { &server } else { &replica });
         let (secret, proof) = (secret.clone(), Arc::clone(&proof));
-        asking.push(tokio::spawn(async move { ask(&server, "cb", &secret, &proof).await.status }));
+        asking.push(tokio::spawn(async move { ask(&server, "basic-client", &secret, &proof).await.status }));
     }
     let mut issued = 0;
     for answer in asking {
@@ -214,116 +214,116 @@ async fn dpo_12_h45_h46_a_proof_is_used_once_on_all_replicas_and_by_one_of_fifty
     assert_eq!(issued, 1);
 }
 
-async fn h39_no_second_makes_a_spent_proof_good_again_by_no_clock(db: Db) {
+async fn a_spent_proof_stays_refused_at_every_second_of_every_clock(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(START);
     setup.clock = clock;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let prover = Prover::new();
     // As old as a proof may become, and as far ahead of us as it may be.
     for iat in [START, START + 30] {
         hand.store(START, Ordering::Relaxed);
         let proof = prover.proof_with("iat", iat);
-        ask(&server, "cb", &secret, &proof).await.ok_of_type("DPoP");
+        ask(&server, "basic-client", &secret, &proof).await.ok_of_type("DPoP");
         for second in 1..100 {
             let now = START + second;
             hand.store(now, Ordering::Relaxed);
             // A replica whose clock is a minute ahead sweeps what it takes for expired.
             server.store.sweep_spent(UnixTime(now + 60)).await.unwrap();
-            ask(&server, "cb", &secret, &proof).await.error("invalid_dpop_proof");
+            ask(&server, "basic-client", &secret, &proof).await.error("invalid_dpop_proof");
         }
     }
 }
 
-async fn h45_a_proof_stays_spent_when_the_signing_key_is_another(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn a_proof_stays_spent_after_a_key_rotation(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let (replica, prover) = (server.replica().await, Prover::new());
     let proof = prover.proof();
     // Elsewhere a proof is nothing, and nothing becomes of it.
     for path in ["/introspect", "/revoke"] {
-        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*proof)];
+        let fields = [("authorization", &*basic("basic-client", &secret)), ("dpop", &*proof)];
         assert_eq!(server.post_to(path, &fields, "token=x").await.status, StatusCode::OK, "{path}");
     }
-    let before = ask(&server, "cb", &secret, &proof).await;
+    let before = ask(&server, "basic-client", &secret, &proof).await;
     let under = SealingKey::from_base64(&server.sealing_key).unwrap();
     let next = new_key(Alg::Es256, &under, server.server.clock.now(), Span::from_secs(1)).unwrap();
     server.store.add_key(&next).await.unwrap();
     for server in [&server, &replica] {
-        let signs = async || ask(server, "cb", &secret, &prover.proof()).await.token().0["kid"].clone();
+        let signs = async || ask(server, "basic-client", &secret, &prover.proof()).await.token().0["kid"].clone();
         let signer = eventually(signs, |kid| *kid == *next.kid).await;
         assert_ne!(signer, before.token().0["kid"], "the key is another");
-        ask(server, "cb", &secret, &proof).await.error("invalid_dpop_proof");
+        ask(server, "basic-client", &secret, &proof).await.error("invalid_dpop_proof");
     }
 }
 
-async fn dpo_12_c34_one_jti_is_many_under_many_keys(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn one_jti_counts_separately_under_each_key(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     for prover in [Prover::new(), Prover::new()] {
-        ask(&server, "cb", &secret, &prover.proof_with("jti", "X")).await.ok_of_type("DPoP");
-        ask(&server, "cb", &secret, &prover.proof_with("jti", "X")).await.error("invalid_dpop_proof");
-        // H38: other bytes are another id, another spelling of the same bytes is not.
+        ask(&server, "basic-client", &secret, &prover.proof_with("jti", "X")).await.ok_of_type("DPoP");
+        ask(&server, "basic-client", &secret, &prover.proof_with("jti", "X")).await.error("invalid_dpop_proof");
+        // Other bytes are another id; another spelling of the same bytes is not.
         for other in ["x", "X ", "X\0", "é", "e\u{301}"] {
-            ask(&server, "cb", &secret, &prover.proof_with("jti", other)).await.ok_of_type("DPoP");
+            ask(&server, "basic-client", &secret, &prover.proof_with("jti", other)).await.ok_of_type("DPoP");
         }
     }
 }
 
-async fn h38_h40_which_jti_is_spent_by_what(db: Db) {
+async fn a_jti_is_compared_exactly_and_spent_by_admitted_requests_alone(db: Db) {
     let setup = Setup::new(db).await;
-    let secret = setup.client(client("cb")).await;
-    let without = setup.client(Client { client_credentials: false, ..client("nog") }).await;
+    let secret = setup.client(client("basic-client")).await;
+    let without = setup.client(Client { client_credentials: false, ..client("no-grant") }).await;
     let server = setup.start().await;
     let prover = Prover::new();
     let with_scope = async |proof: &str, scope: &str| {
-        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", proof)];
+        let fields = [("authorization", &*basic("basic-client", &secret)), ("dpop", proof)];
         server.post(&fields, format!("grant_type=client_credentials&scope={scope}")).await
     };
     // Who is not admitted spends nothing; who asks for too much has spent.
     let proof = prover.proof();
-    ask(&server, "nog", &without, &proof).await.error("unauthorized_client");
+    ask(&server, "no-grant", &without, &proof).await.error("unauthorized_client");
     with_scope(&proof, "api:admin").await.error("invalid_scope");
     with_scope(&proof, "api:read").await.error("invalid_dpop_proof");
 }
 
-async fn dpo_14_dpo_16_dpo_17_dpo_18_dpo_22_a_nonce_is_demanded_and_taken_by_every_replica(db: Db) {
+async fn a_nonce_is_demanded_and_accepted_by_every_replica(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.dpop.require_nonce = true;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let (replica, prover) = (server.replica().await, Prover::new());
     let nonce_of = |answer: &Answer| {
-        assert_eq!(answer.headers.get_all("dpop-nonce").iter().count(), 1, "DPO-14: exactly one");
-        assert_eq!(answer.header("cache-control"), "no-store", "DPO-22");
+        assert_eq!(answer.headers.get_all("dpop-nonce").iter().count(), 1, "exactly one");
+        assert_eq!(answer.header("cache-control"), "no-store", "a nonce is not to be cached");
         answer.header("dpop-nonce").to_owned()
     };
     let proof = prover.proof();
-    let answer = ask(&server, "cb", &secret, &proof).await;
+    let answer = ask(&server, "basic-client", &secret, &proof).await;
     answer.error("use_dpop_nonce");
     let nonce = nonce_of(&answer);
     for wrong in ["x", "", &nonce.to_lowercase()] {
-        let answer = ask(&server, "cb", &secret, &prover.proof_with("nonce", wrong)).await;
+        let answer = ask(&server, "basic-client", &secret, &prover.proof_with("nonce", wrong)).await;
         answer.error("use_dpop_nonce");
         nonce_of(&answer);
     }
     // Whoever is not authenticated is asked for one, too: the demand comes before the secret.
-    ask(&server, "cb", "wrong", &proof).await.error("use_dpop_nonce");
+    ask(&server, "basic-client", "wrong", &proof).await.error("use_dpop_nonce");
     for server in [&server, &replica, &server] {
-        ask(server, "cb", &secret, &prover.proof_with("nonce", nonce.clone())).await.ok_of_type("DPoP");
+        ask(server, "basic-client", &secret, &prover.proof_with("nonce", nonce.clone())).await.ok_of_type("DPoP");
     }
-    ask(&server, "cb", &secret, &proof).await.error("use_dpop_nonce");
+    ask(&server, "basic-client", &secret, &proof).await.error("use_dpop_nonce");
     // Without a proof there is nothing to carry a nonce.
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
 }
 
-async fn dpo_16_dpo_22_an_old_nonce_is_still_taken_and_brings_a_new_one(db: Db) {
+async fn an_old_nonce_is_still_accepted_and_brings_a_new_one(db: Db) {
     // Windows begin at multiples of a minute.
     const WINDOW: i64 = 60;
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(START);
     setup.clock = clock;
     setup.settings.dpop.require_nonce = true;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let prover = Prover::new();
     let with = |nonce: &str| {
@@ -331,32 +331,32 @@ async fn dpo_16_dpo_22_an_old_nonce_is_still_taken_and_brings_a_new_one(db: Db) 
         (claims["iat"], claims["nonce"]) = (hand.load(Ordering::Relaxed).into(), nonce.into());
         prover.sign(&prover.header(), &claims)
     };
-    let first = ask(&server, "cb", &secret, &with("none")).await.header("dpop-nonce").to_owned();
-    let young = ask(&server, "cb", &secret, &with(&first)).await;
+    let first = ask(&server, "basic-client", &secret, &with("none")).await.header("dpop-nonce").to_owned();
+    let young = ask(&server, "basic-client", &secret, &with(&first)).await;
     young.ok_of_type("DPoP");
     assert!(!young.headers.contains_key("dpop-nonce"), "nothing is due");
 
     hand.store(START + WINDOW, Ordering::Relaxed);
-    let old = ask(&server, "cb", &secret, &with(&first)).await;
+    let old = ask(&server, "basic-client", &secret, &with(&first)).await;
     old.ok_of_type("DPoP");
     assert_eq!(old.headers.get_all("dpop-nonce").iter().count(), 1);
     assert_eq!(old.header("cache-control"), "no-store");
     let second = old.header("dpop-nonce").to_owned();
     assert_ne!(second, first);
-    let fresh = ask(&server, "cb", &secret, &with(&second)).await;
+    let fresh = ask(&server, "basic-client", &secret, &with(&second)).await;
     fresh.ok_of_type("DPoP");
     assert!(!fresh.headers.contains_key("dpop-nonce"));
 
     hand.store(START + 2 * WINDOW, Ordering::Relaxed);
-    ask(&server, "cb", &secret, &with(&first)).await.error("use_dpop_nonce");
-    ask(&server, "cb", &secret, &with(&second)).await.ok_of_type("DPoP");
+    ask(&server, "basic-client", &secret, &with(&first)).await.error("use_dpop_nonce");
+    ask(&server, "basic-client", &secret, &with(&second)).await.ok_of_type("DPoP");
 }
 
-async fn dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused(db: Db) {
+async fn a_demand_for_a_nonce_leaves_the_assertion_unspent(db: Db) {
     let (mut setup, signer, prover) = (Setup::new(db).await, Signer::es256(), Prover::new());
     setup.settings.dpop.require_nonce = true;
-    setup.store.create_client(&Client { require_dpop: true, ..client("pk") }, None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    setup.store.create_client(&Client { require_dpop: true, ..client("jwt-client") }, None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
     let ask = async |assertion: &str, proof: &str| {
         let form = format!("grant_type=client_credentials&client_assertion_type={TYPE}&client_assertion={assertion}");
@@ -367,8 +367,8 @@ async fn dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused(db: 
         (claims["jti"], claims["nonce"]) = (jti.into(), nonce.into());
         prover.sign(&prover.header(), &claims)
     };
-    let mut asserted = claims("pk");
-    // C34: one id, of an assertion and of a proof.
+    let mut asserted = claims("jwt-client");
+    // The same id in an assertion and in a proof.
     asserted["jti"] = "X".into();
     let assertion = signer.assert(&asserted);
     let demand = ask(&assertion, &prover.proof()).await;
@@ -376,30 +376,33 @@ async fn dpo_23_jca_12_c34_a_demand_for_a_nonce_leaves_the_assertion_unused(db: 
     let nonce = demand.header("dpop-nonce").to_owned();
     ask(&assertion, "x").await.error("invalid_dpop_proof");
     ask(&assertion, &proof("X", &nonce)).await.ok_of_type("DPoP");
-    ask(&assertion, &proof("Y", &nonce)).await.e401();
-    ask(&signer.fresh("pk"), &proof("X", &nonce)).await.error("invalid_dpop_proof");
-    ask(&signer.fresh("pk"), &proof("Z", &nonce)).await.ok_of_type("DPoP");
-    // C18: neither passes for the other.
-    ask(&proof("W", &nonce), &proof("V", &nonce)).await.e401();
-    ask(&signer.fresh("pk"), &signer.fresh("pk")).await.error("invalid_dpop_proof");
+    ask(&assertion, &proof("Y", &nonce)).await.unauthorized();
+    ask(&signer.fresh("jwt-client"), &proof("X", &nonce)).await.error("invalid_dpop_proof");
+    ask(&signer.fresh("jwt-client"), &proof("Z", &nonce)).await.ok_of_type("DPoP");
+    // Neither passes for the other.
+    ask(&proof("W", &nonce), &proof("V", &nonce)).await.unauthorized();
+    ask(&signer.fresh("jwt-client"), &signer.fresh("jwt-client")).await.error("invalid_dpop_proof");
 }
 
-async fn dpo_19_c31_a_client_that_must_use_dpop_never_gets_a_bearer_token(db: Db) {
+async fn a_client_that_must_use_dpop_never_gets_a_bearer_token(db: Db) {
     let setup = Setup::new(db).await;
-    let secret = setup.client(Client { require_dpop: true, ..client("dp") }).await;
+    let secret = setup.client(Client { require_dpop: true, ..client("dpop-client") }).await;
     let server = setup.start().await;
     let prover = Prover::new();
-    server.basic("dp", &secret, "").await.error("invalid_dpop_proof");
-    server.basic("dp", &secret, &format!("DPoP={0}&dpop={0}", prover.proof())).await.error("invalid_dpop_proof");
-    ask(&server, "dp", &secret, "x").await.error("invalid_dpop_proof");
-    ask(&server, "dp", "wrong", &prover.proof()).await.e401();
-    let answer = ask(&server, "dp", &secret, &prover.proof()).await;
+    server.basic("dpop-client", &secret, "").await.error("invalid_dpop_proof");
+    server
+        .basic("dpop-client", &secret, &format!("DPoP={0}&dpop={0}", prover.proof()))
+        .await
+        .error("invalid_dpop_proof");
+    ask(&server, "dpop-client", &secret, "x").await.error("invalid_dpop_proof");
+    ask(&server, "dpop-client", "wrong", &prover.proof()).await.unauthorized();
+    let answer = ask(&server, "dpop-client", &secret, &prover.proof()).await;
     answer.ok_of_type("DPoP");
     assert_eq!(answer.token().1["cnf"]["jkt"], prover.jkt());
 }
 
-async fn h47_no_header_changes_which_url_a_proof_is_for(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn no_header_changes_the_url_that_a_proof_must_name(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let prover = Prover::new();
     let lies = [
         ("host", "evil.test"),
@@ -409,24 +412,25 @@ async fn h47_no_header_changes_which_url_a_proof_is_for(db: Db) {
     ];
     for lie in lies {
         for htu in ["https://evil.test/token", "http://evil.test/token", "http://as.test/token"] {
-            let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*prover.proof_with("htu", htu)), lie];
+            let fields =
+                [("authorization", &*basic("basic-client", &secret)), ("dpop", &*prover.proof_with("htu", htu)), lie];
             server.post(&fields, "grant_type=client_credentials").await.error("invalid_dpop_proof");
         }
-        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*prover.proof()), lie];
+        let fields = [("authorization", &*basic("basic-client", &secret)), ("dpop", &*prover.proof()), lie];
         server.post(&fields, "grant_type=client_credentials").await.ok_of_type("DPoP");
     }
 }
 
 async fn without_the_database_a_proof_is_not_taken_and_a_secret_is(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+    let (server, secret) = Setup::with_basic_client(db).await;
     let prover = Prover::new();
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
     server.db.sql("drop table spent_jti").await.unwrap();
     let proof = prover.proof();
-    let answer = ask(&server, "cb", &secret, &proof).await;
+    let answer = ask(&server, "basic-client", &secret, &proof).await;
     answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
     assert!(!answer.header("retry-after").is_empty());
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
 }
 
 fn certificate(der: &[u8]) -> PeerCertificate {
@@ -453,26 +457,30 @@ async fn ask_over(
     server.send_by(&caller, form("/token", &fields, "grant_type=client_credentials")).await
 }
 
-async fn mtl_07_mtl_08_mtl_10_c32_v5_a_token_is_bound_to_the_certificate_of_its_request(db: Db) {
+async fn a_token_is_bound_to_the_certificate_of_its_request(db: Db) {
     let setup = Setup::new(db).await;
-    let secret = setup.client(Client { require_mtls_binding: true, ..client("mb") }).await;
-    let free = setup.client(client("cb")).await;
+    let secret = setup.client(Client { require_mtls_binding: true, ..client("mtls-bound-client") }).await;
+    let free = setup.client(client("basic-client")).await;
     let server = setup.start().await;
-    // Certificates of nobody whom we know: MTL-10.
-    let (a, b, v5) = (self_signed("a.test"), self_signed("b.test"), certificate(&BASE64_STANDARD.decode(V5).unwrap()));
-    assert_eq!(v5.certificate.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
-    for certificate in [&a, &b, &v5] {
-        let answer = ask_over(&server, Some(certificate), "mb", &secret, None).await;
+    // Certificates of no known CA bind as well.
+    let (a, b, example) = (
+        self_signed("a.test"),
+        self_signed("b.test"),
+        certificate(&BASE64_STANDARD.decode(RFC_8705_CERTIFICATE).unwrap()),
+    );
+    assert_eq!(example.certificate.x5t_s256(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
+    for certificate in [&a, &b, &example] {
+        let answer = ask_over(&server, Some(certificate), "mtls-bound-client", &secret, None).await;
         answer.ok_of_type("Bearer");
         assert_eq!(answer.token().1["cnf"], json!({"x5t#S256": certificate.certificate.x5t_s256()}));
     }
-    ask_over(&server, None, "mb", &secret, None).await.error("invalid_request");
-    ask_over(&server, Some(&a), "mb", "wrong", None).await.e401();
-    let (_, claims) = ask_over(&server, Some(&a), "cb", &free, None).await.token();
+    ask_over(&server, None, "mtls-bound-client", &secret, None).await.error("invalid_request");
+    ask_over(&server, Some(&a), "mtls-bound-client", "wrong", None).await.unauthorized();
+    let (_, claims) = ask_over(&server, Some(&a), "basic-client", &free, None).await.token();
     assert!(claims.get("cnf").is_none(), "a client that is not registered for it authenticates as it likes");
 }
 
-async fn dpo_26_atj_12_both_bindings_stand_in_one_token(db: Db) {
+async fn one_token_may_carry_both_bindings(db: Db) {
     let setup = Setup::new(db).await;
     let both = Client { require_dpop: true, require_mtls_binding: true, ..client("both") };
     let secret = setup.client(both).await;
@@ -487,8 +495,8 @@ async fn dpo_26_atj_12_both_bindings_stand_in_one_token(db: Db) {
     assert_eq!(answer.token().1["cnf"], bound);
 }
 
-async fn met_09_met_10_the_metadata_says_what_can_be_bound(db: Db) {
-    let (server, _) = Setup::with_cb(db).await;
+async fn the_metadata_lists_the_bindings_on_offer(db: Db) {
+    let (server, _) = Setup::with_basic_client(db).await;
     let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
     assert_eq!(
         metadata["dpop_signing_alg_values_supported"],
@@ -498,12 +506,12 @@ async fn met_09_met_10_the_metadata_says_what_can_be_bound(db: Db) {
 }
 
 /// RFC 8705 appendix A.
-const V5: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAww\
+const RFC_8705_CERTIFICATE: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAww\
                   EbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhb\
                   GGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5v\
                   aUaKlLR50Q2DmFfQj1L+SY=";
 
-async fn dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by(db: Db) {
+async fn a_proof_must_name_the_url_of_the_listener_it_arrived_at(db: Db) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let mut setup = Setup::new(db).await;
     let mtls = &mut setup.settings.server.mtls;
@@ -511,18 +519,18 @@ async fn dpo_10_a_proof_is_for_the_url_of_the_listener_that_it_came_by(db: Db) {
     mtls.public_url = "https://mtls.as.test".into();
     mtls.cert_file = setup.db.file("tls.pem", &made.cert.pem());
     mtls.key_file = setup.db.file("tls.key", &made.signing_key.serialize_pem());
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let prover = Prover::new();
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: None };
     for (door, htu, good) in [
-        (Door::Issuer, "https://as.test/token", true),
-        (Door::Issuer, "https://mtls.as.test/token", false),
-        (Door::Alias, "https://mtls.as.test/token", true),
-        (Door::Alias, "https://as.test/token", false),
+        (ListenerUrl::Issuer, "https://as.test/token", true),
+        (ListenerUrl::Issuer, "https://mtls.as.test/token", false),
+        (ListenerUrl::MtlsAlias, "https://mtls.as.test/token", true),
+        (ListenerUrl::MtlsAlias, "https://as.test/token", false),
     ] {
         let proof = prover.proof_with("htu", htu);
-        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*proof), ("host", "as.test")];
+        let fields = [("authorization", &*basic("basic-client", &secret)), ("dpop", &*proof), ("host", "as.test")];
         let request = form("/token", &fields, "grant_type=client_credentials");
         let response = server.app.answer(door, &caller, request).await;
         let expected = if good { StatusCode::OK } else { StatusCode::BAD_REQUEST };

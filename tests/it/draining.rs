@@ -55,7 +55,7 @@ async fn a_request_that_was_sent_before_the_listener_closed_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_in_the_queue_of_the_kernel_is_answered() {
+async fn connections_waiting_in_the_kernels_queue_are_answered() {
     let listening = listen_with(None, 1).await;
     let mut held = listening.connect().await;
     held.write_all(JWKS).await.unwrap();

@@ -24,7 +24,7 @@ use crate::process::daemon::{Daemon, Grantd, send};
 
 on_both!(
     metrics_come_in_the_format_that_accept_asks_for,
-    what_has_ended_is_told_at_start_in_the_metric_and_by_doctor,
+    an_expired_certificate_is_reported_at_start_in_the_metric_and_by_doctor,
     a_certificate_that_no_handshake_takes_is_not_registered,
     a_key_whose_certificate_no_handshake_takes_works_and_is_told,
 );
@@ -81,7 +81,7 @@ fn write_pair(directory: &Path, name: &str, years: (i32, i32)) -> Files {
     files
 }
 
-async fn what_has_ended_is_told_at_start_in_the_metric_and_by_doctor(db: Db) {
+async fn an_expired_certificate_is_reported_at_start_in_the_metric_and_by_doctor(db: Db) {
     let directory = db.directory.path();
     let tls = write_pair(directory, "server", (2020, 2021));
     let mut params = ca_params("old CA");
@@ -164,7 +164,7 @@ fn files_that_are_replaced_are_read_again_and_unusable_ones_are_told_once() {
 }
 
 #[test]
-fn why_no_ca_vouches_for_a_certificate_is_what_the_verifier_says() {
+fn the_reason_why_no_ca_vouches_for_a_certificate_is_the_verifiers() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name);
     let ours = ca("our CA");

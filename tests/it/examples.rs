@@ -109,9 +109,9 @@ async fn face(answer: Response) -> String {
     lines.join("\n")
 }
 
-on_both_apis!(from_the_client_by_the_program_to_the_api);
+on_both_apis!(the_example_client_calls_the_api_with_a_token_of_the_program);
 
-async fn from_the_client_by_the_program_to_the_api(api: Api) {
+async fn the_example_client_calls_the_api_with_a_token_of_the_program(api: Api) {
     let db = Db::sqlite();
     let mut daemon = Daemon::start(Grantd::new(&db).command(&["dev", "--json"]), true).await;
     let line: Value = serde_json::from_str(&daemon.stdout_line(|line| line.starts_with('{')).await).unwrap();

@@ -31,17 +31,17 @@ async fn a_failover_that_cuts_no_connection_moves_the_feed_too() {
     let primary = Cluster::start().await;
     let standby = primary.standby();
     let switch = Switch::to(primary.port).await;
-    let (server, secret) = Setup::with_cb(Db::at(&url(&[switch.port], ""), "session")).await;
-    let token = server.basic("cb", &secret, "").await.access_token();
+    let (server, secret) = Setup::with_basic_client(Db::at(&url(&[switch.port], ""), "session")).await;
+    let token = server.basic("basic-client", &secret, "").await.access_token();
     standby.catch_up(&primary).await;
     standby.promote();
     switch.turn(standby.port);
     // On the new primary only. The feed still has its connection to the former one.
     standby.sql("grantd", "update client set enabled = 0").await;
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
     // Whatever connects next meets the other timeline.
-    assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
-    eventually("the feed follows", async || server.basic("cb", &secret, "").await.status == 401).await;
+    assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 200);
+    eventually("the feed follows", async || server.basic("basic-client", &secret, "").await.status == 401).await;
     assert_eq!(standby.ask("select count(*)::text from revoked_token").await, "1");
 }
 
@@ -64,16 +64,19 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used() {
     assert!(matches!(alone("?target_session_attrs=primary").schema().await, Err(StoreError::ReadOnly)));
 
     let hosts = url(&[primary.port, standby.port], "?target_session_attrs=read-write");
-    let (server, secret) = Setup::with_cb(Db::at(&hosts, "session")).await;
-    let token = server.basic("cb", &secret, "").await.access_token();
+    let (server, secret) = Setup::with_basic_client(Db::at(&hosts, "session")).await;
+    let token = server.basic("basic-client", &secret, "").await.access_token();
     standby.catch_up(&primary).await;
     primary.stop();
-    server.basic("cb", &secret, "").await.ok();
-    assert_eq!(server.revoke("cb", &secret, &token).await.status, 503);
+    server.basic("basic-client", &secret, "").await.ok();
+    assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 503);
     standby.promote();
-    eventually("writes go to the other host", async || server.revoke("cb", &secret, &token).await.status == 200).await;
+    eventually("writes go to the other host", async || {
+        server.revoke("basic-client", &secret, &token).await.status == 200
+    })
+    .await;
     standby.sql("grantd", "update client set enabled = 0").await;
-    eventually("the feed follows", async || server.basic("cb", &secret, "").await.status == 401).await;
+    eventually("the feed follows", async || server.basic("basic-client", &secret, "").await.status == 401).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,31 +103,31 @@ async fn works_behind(pool_mode: &str) -> (Server, Pooler, Cluster) {
     let mut setup = Setup::new(Db::at(&url(&[cluster.port], ""), "session")).await;
     setup.db = Db::at(&url(&[pooler.port], ""), pool_mode);
     setup.store = Store::open(&setup.db.database, 4);
-    let (secret, signer) = (setup.client(client("cb")).await, Signer::es256());
-    setup.store.create_client(&client("pk"), None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    let (secret, signer) = (setup.client(client("basic-client")).await, Signer::es256());
+    setup.store.create_client(&client("jwt-client"), None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
     let mut asked = tokio::task::JoinSet::new();
     let server = std::sync::Arc::new(server);
     for _ in 0..40 {
-        let (server, assertion) = (std::sync::Arc::clone(&server), signer.fresh("pk"));
+        let (server, assertion) = (std::sync::Arc::clone(&server), signer.fresh("jwt-client"));
         asked.spawn(async move {
             ask(&server, &assertion).await.ok();
-            ask(&server, &assertion).await.e401();
+            ask(&server, &assertion).await.unauthorized();
         });
     }
     while let Some(done) = asked.join_next().await {
         done.unwrap();
     }
-    let token = server.basic("cb", &secret, "").await.access_token();
+    let token = server.basic("basic-client", &secret, "").await.access_token();
     for _ in 0..3 {
-        assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
+        assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 200);
     }
     assert_eq!(cluster.ask("select count(*)::text from revoked_token").await, "1");
     assert!(server.server.registry.trouble().is_none() && server.store.health.trouble().is_none());
     assert!(server.store.sweep_spent(UnixTime(1)).await.is_ok() && server.store.try_write().await.is_ok());
-    cluster.sql("grantd", "update client set enabled = 0 where client_id = 'cb'").await;
-    eventually("a change shows", async || server.basic("cb", &secret, "").await.status == 401).await;
+    cluster.sql("grantd", "update client set enabled = 0 where client_id = 'basic-client'").await;
+    eventually("a change shows", async || server.basic("basic-client", &secret, "").await.status == 401).await;
     let Some(server) = std::sync::Arc::into_inner(server) else { unreachable!("every request has ended") };
     (server, pooler, cluster)
 }
@@ -149,10 +152,10 @@ async fn behind_a_pooler_of_transactions_nothing_outlives_a_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_connections_are_scarce_the_feed_has_one() {
+async fn the_feed_has_a_connection_where_connections_are_scarce() {
     let cluster = Cluster::start().await;
-    let (server, secret) = Setup::with_cb(Db::at(&url(&[cluster.port], ""), "session")).await;
-    server.basic("cb", &secret, "").await.ok();
+    let (server, secret) = Setup::with_basic_client(Db::at(&url(&[cluster.port], ""), "session")).await;
+    server.basic("basic-client", &secret, "").await.ok();
     cluster
         .sql(
             "grantd",
@@ -172,8 +175,8 @@ async fn where_connections_are_scarce_the_feed_has_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_is_replaced_is_read_and_one_that_is_gone_is_not_made_anew() {
-    let (server, secret) = Setup::with_cb(Db::sqlite()).await;
-    server.basic("cb", &secret, "").await.ok();
+    let (server, secret) = Setup::with_basic_client(Db::sqlite()).await;
+    server.basic("basic-client", &secret, "").await.ok();
     let path = server.db.directory.path().join("grantd.db");
     let beside = |name: &str| server.db.directory.path().join(name);
     server.db.sql(&format!("vacuum into '{}'", beside("backup.db").display())).await.unwrap();
@@ -183,13 +186,13 @@ async fn a_file_that_is_replaced_is_read_and_one_that_is_gone_is_not_made_anew()
     pool.close().await;
 
     std::fs::rename(beside("backup.db"), &path).unwrap();
-    eventually("the other file is read", async || server.basic("cb", &secret, "").await.status == 401).await;
+    eventually("the other file is read", async || server.basic("basic-client", &secret, "").await.status == 401).await;
     assert!(server.server.registry.incomplete().is_none());
     // What a command changes, the server sees, and the other way round.
     server.db.sql("update client set enabled = 1").await.unwrap();
-    eventually("a change shows", async || server.basic("cb", &secret, "").await.status == 200).await;
-    let token = server.basic("cb", &secret, "").await.access_token();
-    assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
+    eventually("a change shows", async || server.basic("basic-client", &secret, "").await.status == 200).await;
+    let token = server.basic("basic-client", &secret, "").await.access_token();
+    assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 200);
     let written = sqlx::SqlitePool::connect(&format!("sqlite:{}", path.display())).await.unwrap();
     let (count,): (i64,) = sqlx::query_as("select count(*) from revoked_token").fetch_one(&written).await.unwrap();
     assert_eq!(count, 1);
@@ -199,22 +202,22 @@ async fn a_file_that_is_replaced_is_read_and_one_that_is_gone_is_not_made_anew()
     eventually("it is not ready", async || server.server.registry.incomplete().is_some()).await;
     let reason = server.server.registry.incomplete().unwrap();
     assert!(reason.contains("no database file") && reason.contains("put it back"), "{reason}");
-    server.basic("cb", &secret, "").await.ok();
-    assert_eq!(server.revoke("cb", &secret, &token).await.status, 503);
+    server.basic("basic-client", &secret, "").await.ok();
+    assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 503);
     assert!(matches!(server.store.now().await, Err(fault) if fault.is_outage()));
     assert!(!path.exists(), "a running server makes no database");
     std::fs::rename(beside("away.db"), &path).unwrap();
     eventually("it is ready again", async || server.server.registry.incomplete().is_none()).await;
 }
 
-on_both!(what_a_database_forgot_to_be_spent_is_not_taken_again_here);
+on_both!(an_id_spent_here_stays_spent_when_the_database_forgets_it);
 
-async fn what_a_database_forgot_to_be_spent_is_not_taken_again_here(db: Db) {
+async fn an_id_spent_here_stays_spent_when_the_database_forgets_it(db: Db) {
     let store = db.store().await;
     let now = store.now().await.unwrap();
     let one = |jti: u8| SingleUseId {
         kind: SingleUseKind::Assertion,
-        owner: "pk".into(),
+        owner: "jwt-client".into(),
         jti: [jti; 32],
         expires_at: UnixTime(now.0 + 200),
     };
@@ -236,25 +239,25 @@ async fn what_a_database_forgot_to_be_spent_is_not_taken_again_here(db: Db) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_left_open_holds_revocations_and_nothing_else() {
     let setup = Setup::new(Db::postgres().await).await;
-    let (secret, signer) = (setup.client(client("cb")).await, Signer::es256());
-    setup.store.create_client(&client("pk"), None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    let (secret, signer) = (setup.client(client("basic-client")).await, Signer::es256());
+    setup.store.create_client(&client("jwt-client"), None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
-    let token = server.basic("cb", &secret, "").await.access_token();
+    let token = server.basic("basic-client", &secret, "").await.access_token();
     let mut administrator = sqlx::PgConnection::connect(&server.db.url).await.unwrap();
-    sqlx::raw_sql("begin; update client set token_ttl = 60 where client_id = 'cb'")
+    sqlx::raw_sql("begin; update client set token_ttl = 60 where client_id = 'basic-client'")
         .execute(&mut administrator)
         .await
         .unwrap();
     let started = Instant::now();
     for _ in 0..20 {
-        ask(&server, &signer.fresh("pk")).await.ok();
-        server.basic("cb", &secret, "").await.ok();
+        ask(&server, &signer.fresh("jwt-client")).await.ok();
+        server.basic("basic-client", &secret, "").await.ok();
     }
     assert!(started.elapsed() < Duration::from_secs(1), "assertions and secrets wait for nobody");
-    assert_eq!(server.revoke("cb", &secret, &token).await.status, 503);
+    assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 503);
     let reason = server.store.health.trouble().unwrap();
     assert!(reason.contains("held by another session"), "{reason}");
     sqlx::raw_sql("commit").execute(&mut administrator).await.unwrap();
-    assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
+    assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 200);
 }

@@ -1,5 +1,5 @@
-//! A18 (FAP-13): what `profile = "fapi2"` refuses beyond the RFCs, and that the metadata says so. FAP-02 is in `mutual_tls`,
-//! FAP-08 in `dpop` (DPO-14), FAP-10 in `token_endpoint` and `discovery` (SCP, RES).
+//! The refusals of `profile = "fapi2"` beyond the RFCs, and the metadata under it. Its cipher suites are in
+//! `mutual_tls`, its nonces in `dpop`, least privilege in `token_endpoint` and `discovery`.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use crate::mutual_tls::self_signed;
 use crate::process::daemon::Grantd;
 
 on_both!(
-    fap_03_fap_06_fap_11_the_metadata_lists_what_the_profile_permits,
-    fap_06_sec_09_secrets_are_refused_at_every_endpoint_before_they_are_looked_at,
-    fap_05_mtl_10_no_token_is_issued_that_is_not_bound,
-    jca_14_dpo_06_fap_11_every_algorithm_but_rs256_is_taken,
-    fap_07_fap_09_aud_is_a_string_and_clocks_may_differ_a_little,
-    fap_11_a_resource_cannot_bring_rs256_back,
-    fap_12_introspection_is_signed_for_who_asks_with_a_key,
-    what_the_profile_leaves_useless_is_said,
+    the_metadata_lists_only_features_that_the_profile_permits,
+    secrets_are_refused_at_every_endpoint_before_they_are_verified,
+    every_token_is_bound,
+    every_algorithm_but_rs256_is_accepted,
+    aud_is_a_string_and_clocks_may_differ_a_little,
+    a_resource_cannot_bring_rs256_back,
+    introspection_is_signed_for_callers_that_authenticate_with_a_key,
+    credentials_and_keys_that_the_profile_makes_useless_are_reported,
 );
 
 const FORM: &str = "grant_type=client_credentials";
@@ -37,11 +37,11 @@ async fn setup(db: Db) -> Setup {
     setup
 }
 
-/// A server with the client `pk`, and who signs for it.
-async fn with_pk(db: Db, signer: Signer) -> (Server, Signer) {
+/// A server with the client `jwt-client`, and who signs for it.
+async fn with_jwt_client(db: Db, signer: Signer) -> (Server, Signer) {
     let setup = setup(db).await;
-    setup.store.create_client(&client("pk"), None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    setup.store.create_client(&client("jwt-client"), None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     (setup.start().await, signer)
 }
 
@@ -52,7 +52,7 @@ async fn ask(server: &Server, assertion: &str, proof: Option<&str>) -> Answer {
     server.post(&fields, body).await
 }
 
-async fn fap_03_fap_06_fap_11_the_metadata_lists_what_the_profile_permits(db: Db) {
+async fn the_metadata_lists_only_features_that_the_profile_permits(db: Db) {
     let mut setup = setup(db).await;
     setup.settings.server.client_cert_header = true;
     setup.settings.server.trusted_proxies = vec!["192.0.2.1".into()];
@@ -65,20 +65,20 @@ async fn fap_03_fap_06_fap_11_the_metadata_lists_what_the_profile_permits(db: Db
     }
     assert_eq!(metadata["dpop_signing_alg_values_supported"], algs);
     assert_eq!(metadata["tls_client_certificate_bound_access_tokens"], true);
-    assert_eq!(metadata["grant_types_supported"], json!(["client_credentials"]), "FAP-04");
+    assert_eq!(metadata["grant_types_supported"], json!(["client_credentials"]), "no password grant");
 }
 
-async fn fap_06_sec_09_secrets_are_refused_at_every_endpoint_before_they_are_looked_at(db: Db) {
+async fn secrets_are_refused_at_every_endpoint_before_they_are_verified(db: Db) {
     let setup = setup(db).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let prover = Prover::new();
     for path in ["/token", "/introspect", "/revoke"] {
-        for (id, secret) in [("cb", &*secret), ("cb", "wrong"), ("nobody", "x")] {
+        for (id, secret) in [("basic-client", &*secret), ("basic-client", "wrong"), ("nobody", "x")] {
             // RFC 6749 section 5.2: who tried Basic is answered 401 with its challenge.
             let fields = [("authorization", &*basic(id, secret)), ("dpop", &*prover.proof())];
-            server.post_to(path, &fields, format!("{FORM}&token=x")).await.e401();
-            // C5: nobody else is invited to try it.
+            server.post_to(path, &fields, format!("{FORM}&token=x")).await.unauthorized();
+            // Only the methods of the profile are challenged.
             let body = format!("{FORM}&token=x&client_id={id}&client_secret={secret}");
             server.post_to(path, &[("dpop", &prover.proof())], body).await.error("invalid_client");
         }
@@ -87,11 +87,11 @@ async fn fap_06_sec_09_secrets_are_refused_at_every_endpoint_before_they_are_loo
     assert_eq!(server.server.authenticator.lane.verifications.get(), 0);
 }
 
-async fn fap_05_mtl_10_no_token_is_issued_that_is_not_bound(db: Db) {
-    let (server, signer) = with_pk(db, Signer::es256()).await;
+async fn every_token_is_bound(db: Db) {
+    let (server, signer) = with_jwt_client(db, Signer::es256()).await;
     let prover = Prover::new();
-    ask(&server, &signer.fresh("pk"), None).await.error("invalid_request");
-    let bound = ask(&server, &signer.fresh("pk"), Some(&prover.proof())).await;
+    ask(&server, &signer.fresh("jwt-client"), None).await.error("invalid_request");
+    let bound = ask(&server, &signer.fresh("jwt-client"), Some(&prover.proof())).await;
     bound.ok_of_type("DPoP");
     assert_eq!(bound.token().1["cnf"], json!({"jkt": prover.jkt()}));
 
@@ -101,13 +101,13 @@ async fn fap_05_mtl_10_no_token_is_issued_that_is_not_bound(db: Db) {
         address: ([192, 0, 2, 1], 4711).into(),
         certificate: Some(PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: Err("no CA".into()) }),
     };
-    let body = format!("{FORM}&client_assertion_type={TYPE}&client_assertion={}", signer.fresh("pk"));
+    let body = format!("{FORM}&client_assertion_type={TYPE}&client_assertion={}", signer.fresh("jwt-client"));
     let bound = server.send_by(&caller, form("/token", &[], body)).await;
     bound.ok();
     assert_eq!(bound.token().1["cnf"], json!({"x5t#S256": certificate.x5t_s256()}));
 }
 
-async fn jca_14_dpo_06_fap_11_every_algorithm_but_rs256_is_taken(db: Db) {
+async fn every_algorithm_but_rs256_is_accepted(db: Db) {
     let setup = setup(db).await;
     let signers = [Signer::es256(), Signer::ed25519(), Signer::rsa("PS256"), Signer::rsa("RS256")];
     for signer in &signers {
@@ -131,15 +131,15 @@ async fn jca_14_dpo_06_fap_11_every_algorithm_but_rs256_is_taken(db: Db) {
     }
 }
 
-async fn fap_07_fap_09_aud_is_a_string_and_clocks_may_differ_a_little(db: Db) {
-    let (server, signer) = with_pk(db, Signer::es256()).await;
+async fn aud_is_a_string_and_clocks_may_differ_a_little(db: Db) {
+    let (server, signer) = with_jwt_client(db, Signer::es256()).await;
     let prover = Prover::new();
     let with = |name: &str, value: Value| {
-        let mut claims = claims("pk");
+        let mut claims = claims("jwt-client");
         claims[name] = value;
         signer.assert(&claims)
     };
-    let now = claims("pk")["iat"].as_i64().unwrap();
+    let now = claims("jwt-client")["iat"].as_i64().unwrap();
     for good in [with("iat", (now + 8).into()), with("nbf", (now + 8).into())] {
         ask(&server, &good, Some(&prover.proof())).await.ok_of_type("DPoP");
     }
@@ -154,7 +154,7 @@ async fn fap_07_fap_09_aud_is_a_string_and_clocks_may_differ_a_little(db: Db) {
     }
 }
 
-async fn fap_11_a_resource_cannot_bring_rs256_back(db: Db) {
+async fn a_resource_cannot_bring_rs256_back(db: Db) {
     let setup = setup(db).await;
     let resource = Resource {
         identifier: "https://api1.test".parse().unwrap(),
@@ -166,15 +166,15 @@ async fn fap_11_a_resource_cannot_bring_rs256_back(db: Db) {
     };
     setup.save(resource).await;
     let signer = Signer::es256();
-    let pk = Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("pk") };
-    setup.store.create_client(&pk, None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    let jwt_client = Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("jwt-client") };
+    setup.store.create_client(&jwt_client, None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
-    let answer = ask(&server, &signer.fresh("pk"), Some(&Prover::new().proof())).await;
+    let answer = ask(&server, &signer.fresh("jwt-client"), Some(&Prover::new().proof())).await;
     answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
 }
 
-async fn fap_12_introspection_is_signed_for_who_asks_with_a_key(db: Db) {
+async fn introspection_is_signed_for_callers_that_authenticate_with_a_key(db: Db) {
     let setup = setup(db).await;
     let resource = Resource {
         identifier: "https://api1.test".parse().unwrap(),
@@ -185,14 +185,14 @@ async fn fap_12_introspection_is_signed_for_who_asks_with_a_key(db: Db) {
         introspectors: vec!["rs1".parse().unwrap()],
     };
     let (signer, of_rs) = (Signer::es256(), Signer::es256());
-    let pk = Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("pk") };
+    let jwt_client = Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("jwt-client") };
     setup.store.create_client(&client("rs1"), None).await.unwrap();
     setup.store.add_client_keys("rs1", &[of_rs.stored()]).await.unwrap();
     setup.save(resource).await;
-    setup.store.create_client(&pk, None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    setup.store.create_client(&jwt_client, None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
-    let token = ask(&server, &signer.fresh("pk"), Some(&Prover::new().proof())).await.access_token();
+    let token = ask(&server, &signer.fresh("jwt-client"), Some(&Prover::new().proof())).await.access_token();
     let body = format!("token={token}&client_assertion_type={TYPE}&client_assertion={}", of_rs.fresh("rs1"));
     let fields = [("accept", "application/token-introspection+jwt")];
     let answer = server.post_to("/introspect", &fields, body).await;
@@ -201,7 +201,7 @@ async fn fap_12_introspection_is_signed_for_who_asks_with_a_key(db: Db) {
     assert_eq!(answer.body.split('.').count(), 3);
 }
 
-async fn what_the_profile_leaves_useless_is_said(db: Db) {
+async fn credentials_and_keys_that_the_profile_makes_useless_are_reported(db: Db) {
     let grantd = Grantd::new(&db)
         .with("GRANTD__PROFILE", "fapi2")
         .with("GRANTD__ISSUER", "https://as.test")

@@ -6,7 +6,7 @@ use crate::assertion::{Signer, ask, claims};
 use crate::client_certificates::register;
 use crate::dpop::Prover;
 use crate::harness::{Answer, Db, ISS, Server, Setup, basic, client, form};
-use crate::jwks_host::{Host, ask_as, publishing, setup as published_at, with_pu};
+use crate::jwks_host::{Host, ask_as, publishing, setup as published_at, with_jwks_uri_client};
 use crate::mutual_tls::self_signed;
 use crate::process::daemon::Grantd;
 use grantd::crypto::certificate::Certificate;
@@ -23,11 +23,11 @@ use grantd::model::time::UnixTime;
 on_both!(
     every_algorithm_signs_assertions_and_proofs,
     an_rsa_key_that_names_no_algorithm_is_used_with_the_one_of_the_header,
-    what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works,
+    unusable_keys_of_a_published_set_are_skipped_and_the_rest_works,
     doctor_says_what_of_a_published_set_is_skipped_and_what_cannot_be_fetched,
     a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate,
     a_revocation_is_answered_with_json,
-    what_a_client_reads_depends_on_its_method_alone,
+    the_text_of_a_refusal_depends_on_the_clients_method_alone,
     ed25519_goes_by_the_name_that_is_configured,
     a_signing_key_is_shown_in_pem_and_as_a_jwk,
     assertions_as_libraries_make_them_are_accepted_for_one_client,
@@ -53,16 +53,16 @@ async fn every_algorithm_signs_assertions_and_proofs(db: Db) {
     for signer in &signers {
         with_key(&setup, &signer.alg().to_lowercase(), signer).await;
     }
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     for signer in &signers {
         let id = signer.alg().to_lowercase();
         ask(&server, &signer.fresh(&id)).await.ok();
         // Another algorithm of the same key is none of its own.
         for other in ["PS256", "RS512"].into_iter().filter(|other| *other != signer.alg()) {
-            ask(&server, &by(signer, other, &id)).await.e401();
+            ask(&server, &by(signer, other, &id)).await.unauthorized();
         }
-        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*signer.proof_by(signer.alg()))];
+        let fields = [("authorization", &*basic("basic-client", &secret)), ("dpop", &*signer.proof_by(signer.alg()))];
         server.post(&fields, "grant_type=client_credentials").await.ok_of_type("DPoP");
     }
 }
@@ -76,13 +76,13 @@ async fn an_rsa_key_that_names_no_algorithm_is_used_with_the_one_of_the_header(d
         ask(&server, &by(&signer, alg, "directory")).await.ok();
     }
     for alg in ["ES256", "HS256", "none"] {
-        ask(&server, &by(&signer, alg, "directory")).await.e401();
+        ask(&server, &by(&signer, alg, "directory")).await.unauthorized();
     }
     // A replica reads it from the database as it was registered.
     ask(&server.replica().await, &by(&signer, "RS256", "directory")).await.ok();
 }
 
-async fn what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works(db: Db) {
+async fn unusable_keys_of_a_published_set_are_skipped_and_the_rest_works(db: Db) {
     let host = Host::start().await;
     let (own, other) = (Signer::es256().named("k"), Signer::es256().named("k"));
     let with = |jwk: &Value, name: &str, value: Value| {
@@ -99,11 +99,11 @@ async fn what_cannot_be_used_of_a_published_set_is_skipped_and_the_rest_works(db
         other.jwk(),
         harmless,
     ]);
-    let (server, _) = with_pu(db, &host, &["localhost", "127.0.0.0/8"]).await;
+    let (server, _) = with_jwks_uri_client(db, &host, &["localhost", "127.0.0.0/8"]).await;
     for signer in [&own, &other] {
-        ask_as(&server, signer, "pu").await.ok();
+        ask_as(&server, signer, "jwks-uri-client").await.ok();
     }
-    ask_as(&server, &Signer::es256().named("k"), "pu").await.e401();
+    ask_as(&server, &Signer::es256().named("k"), "jwks-uri-client").await.unauthorized();
 }
 
 async fn doctor_says_what_of_a_published_set_is_skipped_and_what_cannot_be_fetched(db: Db) {
@@ -111,18 +111,18 @@ async fn doctor_says_what_of_a_published_set_is_skipped_and_what_cannot_be_fetch
     let oct = json!({"kty": "oct", "kid": "s", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"});
     host.publishes_keys(&[Signer::es256().jwk(), oct]);
     let (setup, _) = published_at(db, &["127.0.0.0/8"]).await;
-    publishing(&setup, "pu", &host.uri()).await;
+    publishing(&setup, "jwks-uri-client", &host.uri()).await;
     let grantd = Grantd::new(&setup.db)
         .with("GRANTD__CLIENTS__JWKS_URI_CA_FILE", setup.settings.clients.jwks_uri_ca_file.to_str().unwrap())
         .with("GRANTD__CLIENTS__JWKS_URI_ALLOW", "127.0.0.0/8");
     let told = grantd.run(&["doctor"]).await;
-    let note = format!("note: client pu: of its key set at {} is skipped: key 2: ", host.uri());
-    assert!(told.stderr.contains(&note) && !told.stdout.contains("client pu"), "{told:?}");
+    let note = format!("note: client jwks-uri-client: of its key set at {} is skipped: key 2: ", host.uri());
+    assert!(told.stderr.contains(&note) && !told.stdout.contains("client jwks-uri-client"), "{told:?}");
     host.answers("404 Not Found", "", b"");
     publishing(&setup, "off", "https://192.0.2.1/jwks").await;
     setup.db.sql("update client set enabled = 0 where client_id = 'off'").await.unwrap();
     let told = grantd.run(&["doctor"]).await;
-    let fault = format!("client pu: its key set at {}: status 404", host.uri());
+    let fault = format!("client jwks-uri-client: its key set at {}: status 404", host.uri());
     assert!(told.status.code() == Some(1) && told.stdout.contains(&fault), "{told:?}");
     assert!(!told.stdout.contains("client off"), "{told:?}");
 }
@@ -157,10 +157,10 @@ async fn a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate(
 }
 
 async fn a_revocation_is_answered_with_json(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let token = server.basic("cb", &secret, "").await.access_token();
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let token = server.basic("basic-client", &secret, "").await.access_token();
     for token in [&*token, "unknown"] {
-        let answer = server.revoke("cb", &secret, token).await;
+        let answer = server.revoke("basic-client", &secret, token).await;
         assert_eq!((answer.status.as_u16(), &*answer.body), (200, "{}"));
         assert_eq!(answer.header("content-type"), "application/json");
     }
@@ -221,7 +221,7 @@ async fn assertions_as_libraries_make_them_are_accepted_for_one_client(db: Db) {
             let once = addressed(&signer, "loose", json!(ISS), 3600);
             ask(&server, &once).await.ok();
             server.store.sweep_spent(UnixTime(claims("x")["iat"].as_i64().unwrap() + 1800)).await.unwrap();
-            ask(&server, &once).await.e401();
+            ask(&server, &once).await.unauthorized();
         }
     }
     // The database refuses what would be remembered for too long.
@@ -248,44 +248,44 @@ async fn a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else(db: Db)
             })
             .await;
     }
-    let mut caller = client("cb");
+    let mut caller = client("basic-client");
     caller.resources = vec!["https://plain.test".parse().unwrap(), "https://exact.test".parse().unwrap()];
     let secret = setup.client(caller).await;
     setup.settings.dpop.require_nonce = false;
     let server = setup.start().await;
     for (resource, typ) in [("https://plain.test", "JWT"), ("https://exact.test", "at+jwt")] {
-        let token = server.basic("cb", &secret, &format!("resource={resource}")).await;
+        let token = server.basic("basic-client", &secret, &format!("resource={resource}")).await;
         assert_eq!(token.token().0["typ"], typ);
         let token = token.access_token();
         assert_eq!(server.introspect("api", &api, &token).await.json()["active"], true, "{typ}");
         // Neither authenticates a client nor proves a key, whatever its typ.
-        ask(&server, &token).await.e401();
-        let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*token)];
+        ask(&server, &token).await.unauthorized();
+        let fields = [("authorization", &*basic("basic-client", &secret)), ("dpop", &*token)];
         server.post(&fields, "grant_type=client_credentials").await.error("invalid_dpop_proof");
-        assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
+        assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 200);
         assert_eq!(server.introspect("api", &api, &token).await.json()["active"], false, "{typ}");
     }
 }
 
-async fn what_a_client_reads_depends_on_its_method_alone(db: Db) {
+async fn the_text_of_a_refusal_depends_on_the_clients_method_alone(db: Db) {
     let setup = Setup::new(db).await;
     let signer = Signer::es256();
-    with_key(&setup, "pk", &signer).await;
-    let secret = setup.client(client("cb")).await;
+    with_key(&setup, "jwt-client", &signer).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let read = async |fields: &[(&str, &str)], body: String| {
         let answer = server.post(fields, format!("grant_type=client_credentials{body}")).await;
-        answer.e401();
+        answer.unauthorized();
         answer.json()["error_description"].as_str().unwrap().to_owned()
     };
     let assertion = |jwt: &str| format!("&client_assertion_type={}&client_assertion={jwt}", crate::assertion::TYPE);
     let forged = Signer::es256();
     let mut by_assertion = Vec::new();
     for jwt in [
-        forged.fresh("pk"),
+        forged.fresh("jwt-client"),
         forged.fresh("nobody"),
-        addressed(&signer, "pk", json!("https://other.test"), 60),
-        addressed(&signer, "pk", json!(ISS), 7200),
+        addressed(&signer, "jwt-client", json!("https://other.test"), 60),
+        addressed(&signer, "jwt-client", json!(ISS), 7200),
         "x".to_owned(),
     ] {
         by_assertion.push(read(&[], assertion(&jwt)).await);
@@ -296,11 +296,11 @@ async fn what_a_client_reads_depends_on_its_method_alone(db: Db) {
         assert!(first.contains(part), "{first}");
     }
     let mut by_basic = Vec::new();
-    for (id, secret) in [("cb", "wrong"), ("nobody", &*secret), ("pk", &*secret)] {
+    for (id, secret) in [("basic-client", "wrong"), ("nobody", &*secret), ("jwt-client", &*secret)] {
         by_basic.push(read(&[("authorization", &basic(id, secret))], String::new()).await);
     }
     assert!(by_basic.iter().all(|told| told.contains("form-urlencoded first") && *told == by_basic[0]), "{by_basic:?}");
-    let by_post = read(&[], "&client_id=cb&client_secret=wrong".to_owned()).await;
+    let by_post = read(&[], "&client_id=basic-client&client_secret=wrong".to_owned()).await;
     assert_eq!(by_post, read(&[], "&client_id=nobody&client_secret=wrong".to_owned()).await);
     assert!(by_post.contains("client_secret"), "{by_post}");
     let none = read(&[], String::new()).await;
@@ -329,10 +329,10 @@ async fn a_signing_key_is_shown_in_pem_and_as_a_jwk(db: Db) {
 
 async fn ed25519_goes_by_the_name_that_is_configured(db: Db) {
     let mut setup = Setup::new(db).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     setup.settings.token.alg = "Ed25519".into();
     let server = setup.start().await;
-    let answer = server.basic("cb", &secret, "").await;
+    let answer = server.basic("basic-client", &secret, "").await;
     assert_eq!(answer.token().0["alg"], "Ed25519");
     let token = answer.access_token();
     let keys = server.get("/jwks").await.json();
@@ -344,7 +344,7 @@ async fn ed25519_goes_by_the_name_that_is_configured(db: Db) {
     let listed = metadata["introspection_signing_alg_values_supported"].as_array().unwrap().clone();
     assert!(listed.contains(&json!("Ed25519")) && !listed.contains(&json!("EdDSA")), "{listed:?}");
     // The keys are the same under either name: what was signed under one verifies under the other.
-    assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
+    assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 200);
     let (signing, _) = SigningKey::generate(Alg::EdDsa).unwrap();
     let plain = signing.sign(b"{}").unwrap();
     assert!(signing.fully_specified().verifies(&plain));
@@ -388,7 +388,7 @@ async fn any_printable_ascii_names_a_client(db: Db) {
             let claims = answer.token().1;
             assert_eq!((&claims["sub"], &claims["client_id"]), (&json!(id), &json!(id)));
         }
-        server.basic(id, "wrong-secret-of-this-client", "").await.e401();
+        server.basic(id, "wrong-secret-of-this-client", "").await.unauthorized();
         let token = encoded_basic.access_token();
         let introspected = server.introspect(&encoded, secret, &token).await.json();
         assert_eq!((&introspected["active"], &introspected["client_id"]), (&json!(true), &json!(id)));

@@ -12,8 +12,8 @@ use crate::harness::{Db, Server, Setup, client, new_secret};
 
 on_both!(
     the_right_secret_gets_in_while_a_guesser_at_its_address_keeps_guessing,
-    a_guesser_gets_no_more_hashes_than_without_the_share_for_values_that_are_presented_again,
-    a_value_that_was_refused_costs_no_second_hash_until_the_secrets_of_the_client_are_others,
+    the_share_for_repeated_values_gives_a_guesser_no_more_hashes,
+    a_refused_value_costs_no_second_hash_until_the_clients_secrets_change,
     a_guess_looks_the_same_whether_or_not_the_client_exists,
 );
 
@@ -77,7 +77,7 @@ async fn the_right_secret_gets_in_while_a_guesser_at_its_address_keeps_guessing(
     }
 }
 
-async fn a_guesser_gets_no_more_hashes_than_without_the_share_for_values_that_are_presented_again(db: Db) {
+async fn the_share_for_repeated_values_gives_a_guesser_no_more_hashes(db: Db) {
     let setup = Setup::new(db).await;
     setup.imported(client("c"), "chosen elsewhere, long enough").await;
     let server = Arc::new(setup.start().await);
@@ -92,13 +92,13 @@ async fn a_guesser_gets_no_more_hashes_than_without_the_share_for_values_that_ar
     assert!(hashes(&server) <= most, "{} hashes for {sent} guesses", hashes(&server));
 }
 
-async fn a_value_that_was_refused_costs_no_second_hash_until_the_secrets_of_the_client_are_others(db: Db) {
+async fn a_refused_value_costs_no_second_hash_until_the_clients_secrets_change(db: Db) {
     let setup = Setup::new(db).await;
     setup.imported(client("c"), "chosen elsewhere, long enough").await;
     let server = setup.start().await;
     let early = "the next one, chosen elsewhere";
     for _ in 0..5 {
-        server.basic("c", early, "").await.e401();
+        server.basic("c", early, "").await.unauthorized();
     }
     assert_eq!(hashes(&server), 1);
     // It may be one that its client was given too early.

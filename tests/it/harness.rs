@@ -14,14 +14,15 @@ use grantd::crypto::seal::SealingKey;
 use grantd::crypto::secret::{ClientSecret, HashMemory, HashParams, SecretHash, new_secret_id};
 use grantd::crypto::secret_tag::TagKey;
 use grantd::http::log::{Counts, RequestIds};
-use grantd::http::{App, Caller, Door};
+use grantd::http::{App, Caller, ListenerUrl};
 use grantd::model::client::{Client, ClientScope};
 use grantd::model::credential::SecretOrigin;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::AuthorizationServer;
+use grantd::serve::assembled::{ServerParts, assemble};
 use grantd::serve::clients::fetcher;
-use grantd::serve::{Assembled, assemble, raise_costs};
+use grantd::serve::raise_costs;
 use grantd::state::load_shedding::LoadShedding;
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
@@ -141,10 +142,10 @@ impl Setup {
         Self { db, store, settings, clock: Clock::System, sealing_key, tag_key }
     }
 
-    /// A server with the client `cb`: scopes `api:read api:write`, default `api:read`, and its secret.
-    pub async fn with_cb(db: Db) -> (Server, String) {
+    /// A server with the client `basic-client`: scopes `api:read api:write`, default `api:read`, and its secret.
+    pub async fn with_basic_client(db: Db) -> (Server, String) {
         let setup = Self::new(db).await;
-        let secret = setup.client(client("cb")).await;
+        let secret = setup.client(client("basic-client")).await;
         (setup.start().await, secret)
     }
 
@@ -235,7 +236,7 @@ impl Server {
     ) -> Self {
         let under = SealingKey::from_base64(&sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
-        let Assembled { server, mut feed, app, counts, outdated, fetches, .. } =
+        let ServerParts { server, mut feed, app, counts, rehash_jobs, fetches, .. } =
             assemble(&config, &store, under, issuer, clock, None).unwrap();
         for _ in 0..2 {
             let step = feed.step().await;
@@ -243,7 +244,7 @@ impl Server {
         }
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(feed.run(stopped));
-        tokio::spawn(raise_costs(outdated, Arc::clone(&server), store.clone()));
+        tokio::spawn(raise_costs(rehash_jobs, Arc::clone(&server), store.clone()));
         tokio::spawn(fetcher(&config).unwrap().run(fetches));
         Self { db, store, config, sealing_key, server, app, counts, _stop: stop }
     }
@@ -293,7 +294,7 @@ impl Server {
 
     pub async fn send_by(&self, caller: &Caller, mut request: Request<Body>) -> Answer {
         request.headers_mut().entry(header::HOST).or_insert_with(|| "as.test".parse().unwrap());
-        let response = self.app.answer(Door::Issuer, caller, request).await;
+        let response = self.app.answer(ListenerUrl::Issuer, caller, request).await;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }
@@ -396,15 +397,15 @@ impl Answer {
         let members: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         assert!(
             members.iter().all(|name| ["access_token", "token_type", "expires_in", "scope"].contains(name)),
-            "RSP-08: {members:?}"
+            "{members:?}"
         );
         assert!(json["access_token"].is_string() && json["scope"].is_string(), "{json}");
-        assert_eq!(json["token_type"], token_type, "RSP-02");
-        assert!(json["expires_in"].is_i64() && json["expires_in"].as_i64() > Some(0), "RSP-03");
+        assert_eq!(json["token_type"], token_type);
+        assert!(json["expires_in"].is_i64() && json["expires_in"].as_i64() > Some(0), "positive seconds");
         json
     }
 
-    /// 400 with `code` and all that RFC 6749 section 5.2 asks for (ERR-01, ERR-08).
+    /// 400 with `code` and all that RFC 6749 section 5.2 asks for.
     #[track_caller]
     pub fn error(&self, code: &str) {
         self.refusal(StatusCode::BAD_REQUEST, code);
@@ -413,9 +414,9 @@ impl Answer {
 
     /// 401 `invalid_client` with a challenge.
     #[track_caller]
-    pub fn e401(&self) {
+    pub fn unauthorized(&self) {
         self.refusal(StatusCode::UNAUTHORIZED, "invalid_client");
-        assert_eq!(self.header("www-authenticate"), "Basic realm=\"grantd\", charset=\"UTF-8\"", "ERR-03");
+        assert_eq!(self.header("www-authenticate"), "Basic realm=\"grantd\", charset=\"UTF-8\"");
     }
 
     #[track_caller]
@@ -426,14 +427,14 @@ impl Answer {
         assert!(json.get("access_token").is_none());
         let description = json["error_description"].as_str().unwrap();
         let legal = |byte: u8| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-        assert!(description.bytes().all(legal), "ERR-02: {description:?}");
+        assert!(description.bytes().all(legal), "{description:?}");
     }
 
     #[track_caller]
     fn assert_json_headers(&self) {
-        assert_eq!(self.header("content-type"), "application/json", "RSP-01, ERR-08");
-        assert_eq!(self.header("cache-control"), "no-store", "RSP-04, L102");
-        assert_eq!(self.header("pragma"), "no-cache", "RSP-04");
+        assert_eq!(self.header("content-type"), "application/json");
+        assert_eq!(self.header("cache-control"), "no-store");
+        assert_eq!(self.header("pragma"), "no-cache");
     }
 
     /// Header and claims of the access token.
@@ -451,7 +452,7 @@ impl Answer {
         self.json()["access_token"].as_str().unwrap_or_else(|| panic!("{}", self.body)).to_owned()
     }
 
-    /// `INACTIVE`: 200, exactly `{"active":false}`, not to be stored (H50).
+    /// An inactive token: 200, exactly `{"active":false}`, not to be stored.
     #[track_caller]
     pub fn inactive(&self) {
         assert_eq!((self.status, self.body.as_str()), (StatusCode::OK, r#"{"active":false}"#));

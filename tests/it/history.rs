@@ -10,7 +10,7 @@ use crate::harness::{Answer, Db, Server, Setup, client};
 
 on_both!(
     a_restore_is_noticed_whatever_its_revision_is,
-    what_was_revoked_stays_revoked_and_is_written_again,
+    a_revocation_survives_a_restored_database_and_is_written_again,
     an_empty_key_set_replaces_nothing,
     a_change_that_nothing_announced_is_found_by_a_whole_load,
 );
@@ -40,25 +40,25 @@ fn active(answer: &Answer) -> bool {
 
 async fn a_restore_is_noticed_whatever_its_revision_is(db: Db) {
     let setup = Setup::new(db).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
     for (by, enabled, status) in [(0, 0, 401), (0, 1, 200), (7, 0, 401), (-3, 1, 200)] {
         let changes = server.server.registry.history_changes.get();
         rewrite_the_past(&server, &format!("update client set enabled = {enabled}"), by).await;
         within_two_seconds(&format!("the revision {by} further on"), async || {
-            server.basic("cb", &secret, "").await.status.as_u16() == status
+            server.basic("basic-client", &secret, "").await.status.as_u16() == status
         })
         .await;
         assert_eq!(server.server.registry.history_changes.get(), changes + 1, "{by}");
     }
     // An ordinary change is none.
-    server.store.set_client_enabled("cb", false).await.unwrap();
+    server.store.set_client_enabled("basic-client", false).await.unwrap();
     server.refresh().await;
     assert_eq!(server.server.registry.history_changes.get(), 4);
 }
 
-async fn what_was_revoked_stays_revoked_and_is_written_again(db: Db) {
+async fn a_revocation_survives_a_restored_database_and_is_written_again(db: Db) {
     let setup = Setup::new(db).await;
     let mut introspector = client("api");
     introspector.resources = Vec::new();
@@ -73,13 +73,15 @@ async fn what_was_revoked_stays_revoked_and_is_written_again(db: Db) {
             introspectors: vec!["api".parse().unwrap()],
         })
         .await;
-    let mut caller = client("cb");
+    let mut caller = client("basic-client");
     caller.resources = vec!["https://api.test".parse().unwrap()];
     let secret = setup.client(caller).await;
     let server = setup.start().await;
-    let (one, other) =
-        (server.basic("cb", &secret, "").await.access_token(), server.basic("cb", &secret, "").await.access_token());
-    assert_eq!(server.revoke("cb", &secret, &one).await.status, 200);
+    let (one, other) = (
+        server.basic("basic-client", &secret, "").await.access_token(),
+        server.basic("basic-client", &secret, "").await.access_token(),
+    );
+    assert_eq!(server.revoke("basic-client", &secret, &one).await.status, 200);
     server.refresh().await;
     let removed = server.store.keys().await.unwrap().remove(0);
     assert!(active(&server.introspect("api", &api, &other).await));
@@ -91,13 +93,13 @@ async fn what_was_revoked_stays_revoked_and_is_written_again(db: Db) {
     assert!(active(&server.introspect("api", &api, &other).await), "what was not revoked works on");
     // The same with a cut-off.
     let now = server.store.now().await.unwrap();
-    assert!(server.store.revoke_tokens_of("cb", now).await.unwrap());
+    assert!(server.store.revoke_tokens_of("basic-client", now).await.unwrap());
     server.refresh().await;
     server.introspect("api", &api, &other).await.inactive();
     rewrite_the_past(&server, "update client set not_before = 0", -1).await;
     within_two_seconds("the cut-off is written again", async || {
         let replica = server.replica().await;
-        replica.server.registry.snapshot().client("cb").unwrap().not_before == now
+        replica.server.registry.snapshot().client("basic-client").unwrap().not_before == now
     })
     .await;
     // And with a signing key that was removed.
@@ -128,7 +130,7 @@ async fn count(store: &Store, db: &Db) -> usize {
 
 async fn an_empty_key_set_replaces_nothing(db: Db) {
     let setup = Setup::new(db).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let keys = server.store.keys().await.unwrap();
     let published = server.get("/jwks").await.body;
@@ -136,7 +138,7 @@ async fn an_empty_key_set_replaces_nothing(db: Db) {
     let ready = || server.server.readiness().into_iter().all(|(_, item)| item.is_ok());
     within_two_seconds("it is not ready", async || !ready()).await;
     // Known clients are served by what is held, and no key is made that nobody knows.
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
     assert_eq!(server.get("/jwks").await.body, published);
     assert!(server.store.keys().await.unwrap().is_empty());
     for key in &keys {
@@ -149,9 +151,9 @@ async fn an_empty_key_set_replaces_nothing(db: Db) {
 async fn a_change_that_nothing_announced_is_found_by_a_whole_load(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.registry.reload = "10s".into();
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
     let position = server.server.registry.snapshot().position();
     // As a subscriber of logical replication changes, whose triggers do not fire.
     let unannounced = format!(
@@ -167,13 +169,13 @@ async fn a_change_that_nothing_announced_is_found_by_a_whole_load(db: Db) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(server.server.registry.differences.get(), 1);
-    server.basic("cb", &secret, "").await.e401();
+    server.basic("basic-client", &secret, "").await.unauthorized();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_at_the_start_is_not_believed_to_be_current() {
     let setup = Setup::new(Db::postgres().await).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     // A first start makes the keys.
     let server = setup.start().await;
     let name = server.db.url.rsplit('/').next().unwrap().to_owned();
@@ -187,6 +189,6 @@ async fn a_standby_at_the_start_is_not_believed_to_be_current() {
         .unwrap();
     let replica = server.replica_that_may_fail().await;
     assert!(replica.server.registry.is_behind());
-    replica.basic("cb", &secret, "").await.ok();
+    replica.basic("basic-client", &secret, "").await.ok();
     assert_eq!(replica.basic("nobody", &secret, "").await.status, 503, "the primary may know it");
 }

@@ -1,4 +1,4 @@
-//! MTL-06: self-signed certificates that stand in the keys of clients (RFC 8705 section 2.2.2), registered or published.
+//! Self-signed certificates in the keys of clients (RFC 8705 section 2.2.2), registered or published.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,15 +16,15 @@ use serde_json::{Value, json};
 
 use crate::assertion::{Signer, ask, claims_at};
 use crate::harness::{Answer, Db, Server, Setup, client, form, verdict};
-use crate::jwks_host::{Host, ask_as, publishing, setup, with_pu};
+use crate::jwks_host::{Host, ask_as, publishing, setup, with_jwks_uri_client};
 use crate::mutual_tls::{ca, named};
 use crate::process::daemon::Grantd;
 
 on_both!(
-    mtl_06_c20_a_certificate_in_a_registered_key_is_the_very_one,
-    mtl_06_a_rotated_certificate_is_found_at_the_jwks_uri,
+    a_certificate_in_a_registered_key_is_exactly_that_certificate,
+    a_rotated_certificate_is_found_at_the_jwks_uri,
     a_certificate_that_is_not_about_its_key_is_refused_or_skipped,
-    c7_a_certificate_chooses_no_key_for_an_assertion,
+    a_certificate_chooses_no_key_for_an_assertion,
     certificates_in_keys_are_added_and_listed,
 );
 
@@ -83,7 +83,7 @@ fn x5t(der: &[u8]) -> String {
     Certificate::parse(der).unwrap().x5t_s256()
 }
 
-async fn mtl_06_c20_a_certificate_in_a_registered_key_is_the_very_one(db: Db) {
+async fn a_certificate_in_a_registered_key_is_exactly_that_certificate(db: Db) {
     let setup = Setup::new(db).await;
     let (first, second, old, ended) = (Own::new(), Own::new(), Own::new(), Own::new());
     let svc = named("svc");
@@ -98,53 +98,55 @@ async fn mtl_06_c20_a_certificate_in_a_registered_key_is_the_very_one(db: Db) {
         stored(&old.jwk("k3", &[&of_old]), Some(5)),
         stored(&ended.jwk("k4", &[&of_ended]), None),
     ];
-    setup.store.create_client(&client("ms"), None).await.unwrap();
+    setup.store.create_client(&client("self-signed-client"), None).await.unwrap();
     setup.store.create_client(&client("other"), None).await.unwrap();
-    setup.store.add_client_keys("ms", &keys).await.unwrap();
+    setup.store.add_client_keys("self-signed-client", &keys).await.unwrap();
     let server = setup.start().await;
     for der in [&of_first, &of_second] {
-        let answer = show(&server, der, "ms").await;
+        let answer = show(&server, der, "self-signed-client").await;
         assert_eq!(answer.token().1["cnf"], json!({"x5t#S256": x5t(der)}));
-        show(&server, der, "other").await.e401();
-        show(&server, der, "nobody").await.e401();
+        show(&server, der, "other").await.unauthorized();
+        show(&server, der, "nobody").await.unauthorized();
     }
     // The same name and the same key, another key of that name, the rest of the chain; expired keys and certificates.
     for der in [&first.certificate(&svc), &Own::new().certificate(&svc), &issuer.der().to_vec(), &of_old, &of_ended] {
-        show(&server, der, "ms").await.e401();
-        show_as(&server, der, "ms", true).await.e401();
+        show(&server, der, "self-signed-client").await.unauthorized();
+        show_as(&server, der, "self-signed-client", true).await.unauthorized();
     }
     // It is a key like others besides.
     let now = server.server.clock.now().0;
-    ask(&server, &first.signer.assert(&claims_at("ms", now))).await.ok();
+    ask(&server, &first.signer.assert(&claims_at("self-signed-client", now))).await.ok();
 
-    assert!(server.store.set_auth_methods("ms", Some("private_key_jwt tls_client_auth")).await.unwrap());
+    assert!(
+        server.store.set_auth_methods("self-signed-client", Some("private_key_jwt tls_client_auth")).await.unwrap()
+    );
     server.refresh().await;
-    show(&server, &of_first, "ms").await.e401();
-    assert!(server.store.set_auth_methods("ms", Some("self_signed_tls_client_auth")).await.unwrap());
-    assert!(server.store.remove_client_key("ms", "k2").await.unwrap());
+    show(&server, &of_first, "self-signed-client").await.unauthorized();
+    assert!(server.store.set_auth_methods("self-signed-client", Some("self_signed_tls_client_auth")).await.unwrap());
+    assert!(server.store.remove_client_key("self-signed-client", "k2").await.unwrap());
     server.refresh().await;
-    show(&server, &of_first, "ms").await.ok();
-    show(&server, &of_second, "ms").await.e401();
-    ask(&server, &first.signer.assert(&claims_at("ms", now))).await.e401();
+    show(&server, &of_first, "self-signed-client").await.ok();
+    show(&server, &of_second, "self-signed-client").await.unauthorized();
+    ask(&server, &first.signer.assert(&claims_at("self-signed-client", now))).await.unauthorized();
 }
 
-async fn mtl_06_a_rotated_certificate_is_found_at_the_jwks_uri(db: Db) {
+async fn a_rotated_certificate_is_found_at_the_jwks_uri(db: Db) {
     let host = Host::start().await;
     let (first, second) = (Own::new(), Own::new());
     let [of_first, renewed, of_second] = [&first, &first, &second].map(|own| own.certificate(&named("svc")));
     host.publishes_keys(&[first.jwk("k1", &[&of_first])]);
     let (setup, hand) = setup(db, &["localhost"]).await;
-    for id in ["pu", "off", "signs"] {
+    for id in ["jwks-uri-client", "off", "signs"] {
         publishing(&setup, id, &host.uri()).await;
     }
     setup.store.set_client_enabled("off", false).await.unwrap();
     setup.store.set_auth_methods("signs", Some("private_key_jwt")).await.unwrap();
     let server = setup.start().await;
     for id in ["off", "signs"] {
-        show(&server, &of_first, id).await.e401();
+        show(&server, &of_first, id).await.unauthorized();
     }
     assert_eq!(host.asked(), 0, "nobody is asked for those who may not authenticate like this");
-    let answer = show(&server, &of_first, "pu").await;
+    let answer = show(&server, &of_first, "jwks-uri-client").await;
     assert_eq!(answer.token().1["cnf"], json!({"x5t#S256": x5t(&of_first)}));
 
     // The same key with another certificate, then another key.
@@ -152,21 +154,21 @@ async fn mtl_06_a_rotated_certificate_is_found_at_the_jwks_uri(db: Db) {
         [(&first, &renewed, &of_first), (&second, &of_second, &renewed)].into_iter().enumerate()
     {
         host.publishes_keys(&[own.jwk("k1", &[der])]);
-        show(&server, der, "pu").await.e401();
+        show(&server, der, "jwks-uri-client").await.unauthorized();
         assert_eq!(host.asked(), number + 1, "once in half a minute");
         hand.fetch_add(30, Ordering::Relaxed);
-        show(&server, der, "pu").await.ok();
-        show(&server, der, "pu").await.ok();
-        show(&server, before, "pu").await.e401();
+        show(&server, der, "jwks-uri-client").await.ok();
+        show(&server, der, "jwks-uri-client").await.ok();
+        show(&server, before, "jwks-uri-client").await.unauthorized();
         assert_eq!(host.asked(), number + 2);
     }
     let stranger = Own::new().certificate(&named("svc"));
     for _ in 0..90 {
         hand.fetch_add(1, Ordering::Relaxed);
-        show(&server, &stranger, "pu").await.e401();
+        show(&server, &stranger, "jwks-uri-client").await.unauthorized();
     }
     assert_eq!(host.asked(), 6);
-    show(&server, &of_second, "pu").await.ok();
+    show(&server, &of_second, "jwks-uri-client").await.ok();
 }
 
 async fn a_certificate_that_is_not_about_its_key_is_refused_or_skipped(db: Db) {
@@ -190,15 +192,15 @@ async fn a_certificate_that_is_not_about_its_key_is_refused_or_skipped(db: Db) {
     });
     let good = Own::new();
     let of_good = good.certificate(&named("svc"));
-    let (server, hand) = with_pu(db, &host, &["localhost"]).await;
+    let (server, hand) = with_jwks_uri_client(db, &host, &["localhost"]).await;
     for jwk in wrong.iter().chain(&spelt) {
         VerifyingKey::from_text(jwk.to_string().as_bytes(), None).expect_err(&jwk.to_string());
         host.publishes_keys(&[jwk.clone(), good.jwk("k1", &[&of_good])]);
         hand.fetch_add(301, Ordering::Relaxed);
-        show(&server, &of_good, "pu").await.ok();
-        show(&server, &of_thief, "pu").await.e401();
-        show(&server, &of_own, "pu").await.e401();
-        ask_as(&server, &own.signer, "pu").await.e401();
+        show(&server, &of_good, "jwks-uri-client").await.ok();
+        show(&server, &of_thief, "jwks-uri-client").await.unauthorized();
+        show(&server, &of_own, "jwks-uri-client").await.unauthorized();
+        ask_as(&server, &own.signer, "jwks-uri-client").await.unauthorized();
     }
     server.store.create_client(&client("bad"), None).await.unwrap();
     let row = wrong[0].to_string();
@@ -208,27 +210,27 @@ async fn a_certificate_that_is_not_about_its_key_is_refused_or_skipped(db: Db) {
         .await
         .unwrap();
     server.refresh().await;
-    show(&server, &of_thief, "bad").await.e401();
+    show(&server, &of_thief, "bad").await.unauthorized();
     let snapshot = server.server.registry.snapshot();
     assert!(snapshot.malformed()["client bad"].contains("x5c"), "{:?}", snapshot.malformed());
 }
 
-async fn c7_a_certificate_chooses_no_key_for_an_assertion(db: Db) {
+async fn a_certificate_chooses_no_key_for_an_assertion(db: Db) {
     let setup = Setup::new(db).await;
     let (own, thief) = (Own::new(), Own::new());
     let der = own.certificate(&named("svc"));
-    setup.store.create_client(&client("ms"), None).await.unwrap();
-    setup.store.add_client_keys("ms", &[stored(&own.jwk("k1", &[&der]), None)]).await.unwrap();
+    setup.store.create_client(&client("self-signed-client"), None).await.unwrap();
+    setup.store.add_client_keys("self-signed-client", &[stored(&own.jwk("k1", &[&der]), None)]).await.unwrap();
     let server = setup.start().await;
-    let claims = || claims_at("ms", server.server.clock.now().0).to_string();
+    let claims = || claims_at("self-signed-client", server.server.clock.now().0).to_string();
     let header = |of: &[u8]| json!({"alg": "ES256", "x5c": [BASE64_STANDARD.encode(of)]}).to_string();
     for of in [&der, &thief.certificate(&named("svc"))] {
-        ask(&server, &thief.signer.sign(&header(of), &claims())).await.e401();
+        ask(&server, &thief.signer.sign(&header(of), &claims())).await.unauthorized();
         // A header that points to a certificate is ignored.
         ask(&server, &own.signer.sign(&header(of), &claims())).await.ok();
     }
     for header in [json!({"alg": "ES256", "x5t#S256": x5t(&der)}), json!({"alg": "ES256", "kid": x5t(&der)})] {
-        ask(&server, &thief.signer.sign(&header.to_string(), &claims())).await.e401();
+        ask(&server, &thief.signer.sign(&header.to_string(), &claims())).await.unauthorized();
     }
     ask(&server, &own.signer.sign(&json!({"alg": "ES256", "kid": "k1"}).to_string(), &claims())).await.ok();
 }
@@ -236,14 +238,16 @@ async fn c7_a_certificate_chooses_no_key_for_an_assertion(db: Db) {
 async fn certificates_in_keys_are_added_and_listed(db: Db) {
     let grantd = Grantd::new(&db).with("GRANTD__ISSUER", crate::harness::ISS);
     grantd.ok(&["migrate"]).await;
-    grantd.ok(&["client", "create", "ms", "--scope", "a", "--default-scope", "a", "--no-secret"]).await;
+    grantd.ok(&["client", "create", "self-signed-client", "--scope", "a", "--default-scope", "a", "--no-secret"]).await;
     let (own, thief, plain) = (Own::new(), Own::new(), Own::new());
     let der = own.certificate(&named("svc"));
     let set = json!({"keys": [own.jwk("k1", &[&der]), plain.signer.jwk()]}).to_string();
-    let add = async |set: &str| grantd.run_with_input(&["client", "key", "add", "ms", "--jwk", "-"], set).await;
+    let add = async |set: &str| {
+        grantd.run_with_input(&["client", "key", "add", "self-signed-client", "--jwk", "-"], set).await
+    };
     let done = add(&set).await;
     assert!(done.status.success() && !done.stderr.contains("warning"), "{done:?}");
-    let listed = grantd.json(&["client", "key", "list", "ms", "--json"]).await;
+    let listed = grantd.json(&["client", "key", "list", "self-signed-client", "--json"]).await;
     let told = |kid: &str| listed.as_array().unwrap().iter().find(|key| key["kid"] == kid).unwrap()["x5t#S256"].clone();
     assert_eq!(told("k1"), x5t(&der));
     assert!(listed.as_array().unwrap().iter().any(|key| key["kid"] != "k1" && key["x5t#S256"].is_null()), "{listed}");

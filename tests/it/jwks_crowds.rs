@@ -1,4 +1,4 @@
-//! H71: many requests at once, for the keys of one client and for those of many, whatever their hosts do.
+//! Many requests at once, for the keys of one client and for those of many, whatever their hosts do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,17 +11,17 @@ use serde_json::json;
 
 use crate::assertion::{Signer, ask, claims_at};
 use crate::harness::{Answer, Db, Server, client};
-use crate::jwks_host::{Does, Host, ask_as, publishing, setup, with_pu};
+use crate::jwks_host::{Does, Host, ask_as, publishing, setup, with_jwks_uri_client};
 
 on_both!(
-    h71_a_host_without_keys_is_asked_no_more_often_than_one_with_keys,
+    a_host_without_keys_is_asked_no_more_often_than_one_with_keys,
     fifty_that_come_first_are_served_with_one_fetch,
     one_host_that_hangs_holds_up_its_own_clients_alone,
-    whose_host_was_not_asked_is_told_to_try_again,
-    jca_15_a_forgery_is_held_against_as_many_keys_as_any_client_has,
+    a_client_whose_host_was_not_asked_is_told_to_try_again,
+    a_forged_assertion_is_tried_with_as_many_keys_as_any_client_has,
 );
 
-async fn h71_a_host_without_keys_is_asked_no_more_often_than_one_with_keys(db: Db) {
+async fn a_host_without_keys_is_asked_no_more_often_than_one_with_keys(db: Db) {
     let (setup, hand) = setup(db, &["localhost"]).await;
     let hosts = [Host::start().await, Host::start().await, Host::start().await];
     hosts[0].publishes(&[]);
@@ -34,12 +34,12 @@ async fn h71_a_host_without_keys_is_asked_no_more_often_than_one_with_keys(db: D
     let signer = Signer::es256();
     for (number, host) in hosts.iter().enumerate() {
         let id = format!("p{number}");
-        ask_as(&server, &signer, &id).await.e401();
+        ask_as(&server, &signer, &id).await.unauthorized();
         for second in 0..29 {
             hand.fetch_add(1, Ordering::Relaxed);
             let header = json!({"alg": "ES256", "kid": format!("k{second}")}).to_string();
             let claims = claims_at(&id, hand.load(Ordering::Relaxed)).to_string();
-            ask(&server, &signer.sign(&header, &claims)).await.e401();
+            ask(&server, &signer.sign(&header, &claims)).await.unauthorized();
         }
         assert_eq!(host.reached(), 1, "{id}");
         host.publishes(&[&signer]);
@@ -67,8 +67,8 @@ async fn fifty_that_come_first_are_served_with_one_fetch(db: Db) {
     let host = Host::start().await;
     let signer = Arc::new(Signer::es256());
     host.publishes(&[&signer]);
-    let (server, _) = with_pu(db, &host, &["localhost"]).await;
-    for answer in at_once(&Arc::new(server), &signer, (0..50).map(|_| "pu".to_owned())).await {
+    let (server, _) = with_jwks_uri_client(db, &host, &["localhost"]).await;
+    for answer in at_once(&Arc::new(server), &signer, (0..50).map(|_| "jwks-uri-client".to_owned())).await {
         answer.ok();
     }
     assert_eq!(host.reached(), 1);
@@ -82,7 +82,7 @@ async fn one_host_that_hangs_holds_up_its_own_clients_alone(db: Db) {
     for number in 0..140 {
         publishing(&setup, &format!("g{number}"), &gateway.uri()).await;
     }
-    publishing(&setup, "pu", &other.uri_at("127.0.0.1")).await;
+    publishing(&setup, "jwks-uri-client", &other.uri_at("127.0.0.1")).await;
     let server = Arc::new(setup.start().await);
     let crowd = tokio::spawn({
         let (server, signer) = (Arc::clone(&server), Arc::clone(&signer));
@@ -90,7 +90,7 @@ async fn one_host_that_hangs_holds_up_its_own_clients_alone(db: Db) {
     });
     tokio::time::sleep(Duration::from_millis(500)).await;
     let started = Instant::now();
-    ask_as(&server, &signer, "pu").await.ok();
+    ask_as(&server, &signer, "jwks-uri-client").await.ok();
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     let answers = crowd.await.unwrap();
     let (late, refused): (Vec<_>, Vec<_>) =
@@ -105,10 +105,10 @@ async fn one_host_that_hangs_holds_up_its_own_clients_alone(db: Db) {
     for (number, _) in refused.iter().take(5) {
         ask_as(&server, &signer, &format!("g{number}")).await.ok();
     }
-    ask_as(&server, &signer, &format!("g{}", late[0].0)).await.e401();
+    ask_as(&server, &signer, &format!("g{}", late[0].0)).await.unauthorized();
 }
 
-async fn whose_host_was_not_asked_is_told_to_try_again(db: Db) {
+async fn a_client_whose_host_was_not_asked_is_told_to_try_again(db: Db) {
     let host = Host::start().await;
     let signer = Arc::new(Signer::es256());
     host.publishes(&[&signer]);
@@ -151,11 +151,11 @@ async fn whose_host_was_not_asked_is_told_to_try_again(db: Db) {
     }
 }
 
-async fn jca_15_a_forgery_is_held_against_as_many_keys_as_any_client_has(db: Db) {
+async fn a_forged_assertion_is_tried_with_as_many_keys_as_any_client_has(db: Db) {
     let host = Host::start().await;
     let published = [Signer::ed25519().named("k1"), Signer::ed25519().named("k2")];
     host.publishes(&[&published[0], &published[1]]);
-    let (server, _) = with_pu(db, &host, &["localhost"]).await;
+    let (server, _) = with_jwks_uri_client(db, &host, &["localhost"]).await;
     let registered = || server.server.registry.snapshot().key_counts();
     assert_eq!((registered().with(SignatureAlg::Es256), registered().with(SignatureAlg::EdDsa)), (1, 1));
     for (id, keys) in [("few", 2), ("many", 11)] {
@@ -169,7 +169,7 @@ async fn jca_15_a_forgery_is_held_against_as_many_keys_as_any_client_has(db: Db)
     server.refresh().await;
     assert_eq!(registered().with(SignatureAlg::Es256), 2);
 
-    ask_as(&server, &published[1], "pu").await.ok();
+    ask_as(&server, &published[1], "jwks-uri-client").await.ok();
     let fetched = server.server.authenticator.client_jwks.key_counts();
     assert_eq!((fetched.with(SignatureAlg::EdDsa), fetched.with(SignatureAlg::Es256)), (2, 1));
 }

@@ -169,10 +169,10 @@ pub async fn publishing(setup: &Setup, id: &str, uri: &str) {
     assert!(setup.store.set_jwks_uri(id, Some(uri)).await.unwrap());
 }
 
-/// A server with the client `pu` that publishes at the host, and a hand on its clock.
-pub async fn with_pu(db: Db, host: &Host, allowed: &[&str]) -> (Server, Arc<AtomicI64>) {
+/// A server with the client `jwks-uri-client` that publishes at the host, and a hand on its clock.
+pub async fn with_jwks_uri_client(db: Db, host: &Host, allowed: &[&str]) -> (Server, Arc<AtomicI64>) {
     let (setup, hand) = setup(db, allowed).await;
-    publishing(&setup, "pu", &host.uri()).await;
+    publishing(&setup, "jwks-uri-client", &host.uri()).await;
     (setup.start().await, hand)
 }
 

@@ -21,19 +21,19 @@ async fn ask(server: &Server, assertion: &str) -> Answer {
     server.post(&[], form).await
 }
 
-async fn with_pk(db: Db) -> (Server, Signer, std::sync::Arc<std::sync::atomic::AtomicI64>) {
+async fn with_jwt_client(db: Db) -> (Server, Signer, std::sync::Arc<std::sync::atomic::AtomicI64>) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(START);
     setup.clock = clock;
     let signer = Signer::es256();
-    setup.store.create_client(&client("pk"), None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    setup.store.create_client(&client("jwt-client"), None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     (setup.start().await, signer, hand)
 }
 
 /// An assertion from a client whose clock is `ahead` seconds ahead, with a lifetime of `lifetime`.
 fn assertion(signer: &Signer, ahead: i64, lifetime: i64, iat: bool) -> String {
-    let mut claims = claims_at("pk", START + ahead);
+    let mut claims = claims_at("jwt-client", START + ahead);
     claims["exp"] = (START + ahead + lifetime).into();
     if !iat {
         claims.as_object_mut().unwrap().remove("iat");
@@ -42,8 +42,8 @@ fn assertion(signer: &Signer, ahead: i64, lifetime: i64, iat: bool) -> String {
 }
 
 async fn an_assertion_of_five_minutes_passes_from_a_clock_that_is_ahead_or_behind(db: Db) {
-    let (server, signer, _) = with_pk(db).await;
-    // JCA-07 to JCA-09: clock of the client, lifetime, whether it has an iat, whether it is taken.
+    let (server, signer, _) = with_jwt_client(db).await;
+    // Clock of the client, lifetime, whether it has an iat, whether it is taken.
     for (ahead, lifetime, iat, taken) in [
         (0, 300, true, true),
         (1, 300, true, true),
@@ -73,7 +73,7 @@ async fn an_assertion_of_five_minutes_passes_from_a_clock_that_is_ahead_or_behin
 }
 
 async fn no_replica_takes_the_longest_assertion_twice(db: Db) {
-    let (server, signer, hand) = with_pk(db).await;
+    let (server, signer, hand) = with_jwt_client(db).await;
     // As far as replicas that are ready may be from the database: half a minute on either side.
     let (clock, behind) = Clock::fixed(START - 30);
     let slow = server.replica_at(clock).await;

@@ -81,7 +81,7 @@ async fn without_a_database_nothing_is_made_and_the_file_is_named() {
 }
 
 #[tokio::test]
-async fn what_makes_a_database_says_where() {
+async fn commands_that_create_a_database_say_where() {
     for arguments in [
         &["migrate"][..],
         &["client", "create", "c"],
@@ -112,7 +112,7 @@ async fn a_database_without_a_sealing_key_is_looked_at_and_gets_none() {
 }
 
 #[tokio::test]
-async fn an_older_schema_is_looked_at_by_nobody_and_left_as_it_is() {
+async fn commands_that_read_refuse_an_older_schema_and_leave_it_as_it_is() {
     let db = Db::sqlite();
     let (grantd, data) = fresh(&db);
     std::fs::create_dir_all(&data).unwrap();

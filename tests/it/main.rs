@@ -18,10 +18,10 @@ mod harness;
 /// Who signs assertions.
 mod assertion;
 
-/// A6: JWTs and keys of others.
+/// JWTs and keys of others.
 mod jose;
 
-/// A6: vectors that others have collected.
+/// Vectors that others have collected.
 mod verify;
 mod wycheproof;
 
@@ -37,10 +37,14 @@ mod failover;
 /// The architecture as a test.
 mod tidy;
 
+/// The token endpoint, its form, grant and scope.
+/// Licences, sources and use of the dependencies.
+mod dependencies;
+
 /// A1 and A3: the token endpoint, its form, grant and scope.
 mod token_endpoint;
 
-/// A2: client secrets.
+/// Client secrets.
 mod client_secrets;
 
 /// What a secret costs: remembered, refused by its tag, or hashed.
@@ -55,31 +59,31 @@ mod endings;
 /// Calls that are killed halfway, connections that are cut.
 mod cancelled;
 
-/// A4, A5 and A10: answers, errors, access tokens.
+/// Answers, errors, access tokens.
 mod answers;
 
-/// A8, A9 and A11: metadata, key sets, resource indicators.
+/// Metadata, key sets, resource indicators.
 mod discovery;
 
-/// A8: whether the metadata keeps what it promises.
+/// Whether the metadata keeps its promises.
 mod promises;
 
-/// A9: signing keys that replace each other.
+/// Signing keys that replace each other.
 mod rotation;
 
-/// A16 and A17: tokens that are bound to a key or a certificate.
+/// Tokens that are bound to a key or a certificate.
 mod dpop;
 
-/// A12 and A13: introspection.
+/// Introspection.
 mod introspection;
 
 /// What may be used once, under load.
 mod single_use;
 
-/// A14: revocation.
+/// Revocation.
 mod revocation;
 
-/// A14 and A12: what is not there yet, or no more, when somebody asks about a token.
+/// Introspection and revocation of tokens that are not known yet, or no more.
 mod afterlife;
 
 /// Administration: one client, and refusals by type.
@@ -112,34 +116,34 @@ mod process;
 /// ROT: when keys and certificates were last used, and secrets that are retired.
 mod credential_use;
 
-/// A7: clients that sign assertions.
+/// Clients that sign assertions.
 mod private_key_jwt;
 
-/// A6 and A7: assertions that are refused, and how that looks.
+/// Assertions that are refused, and the uniform answer to them.
 mod refused_assertions;
 
 /// Hosts of clients that publish their keys.
 mod jwks_host;
 
-/// A7: clients that publish their keys.
+/// Clients that publish their keys.
 mod jwks_uri;
 
-/// A7: many who ask for such keys at once.
+/// Many concurrent requests for such keys.
 mod jwks_crowds;
 
-/// A16: certificates that stand beside the keys of clients.
+/// Certificates that stand beside the keys of clients.
 mod jwks_certificates;
 
-/// A16: clients that authenticate by their certificate.
+/// Clients that authenticate by their certificate.
 mod client_certificates;
 
-/// A16: certificates, their names, what is registered of them.
+/// Certificates, their names, and their registration.
 mod certificates;
 
-/// A16 and A18 on sockets: who is asked for a certificate, and what becomes of it.
+/// Mutual TLS on sockets: the listener that asks for certificates.
 mod mutual_tls;
 
-/// A18: the FAPI 2.0 profile.
+/// The FAPI 2.0 profile.
 mod fapi2;
 
 /// Real clients and a run with canary secrets.

@@ -1,4 +1,4 @@
-//! A16 and A18 on sockets: who is asked for a certificate, which are taken, and what a handler is told of them.
+//! Mutual TLS on sockets: the listeners that ask for certificates, those they take, and what a handler learns of them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -241,7 +241,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>) -> Option<String> {
 }
 
 #[tokio::test]
-async fn mtl_03_mtl_10_any_certificate_is_taken_and_a_ca_vouches_for_its_own() {
+async fn any_certificate_is_accepted_and_a_ca_vouches_for_its_own() {
     let (ours, theirs) = (ca("ours"), ca("theirs"));
     let listening = listen_trusting(&ours).await;
     let middle = ours.intermediate("middle");
@@ -273,7 +273,7 @@ async fn mtl_03_mtl_10_any_certificate_is_taken_and_a_ca_vouches_for_its_own() {
 }
 
 #[tokio::test]
-async fn mtl_03_a_key_that_is_not_the_certificates_fails_the_handshake() {
+async fn a_key_that_does_not_fit_the_certificate_fails_the_handshake() {
     let ours = ca("ours");
     let listening = listen_trusting(&ours).await;
     for version in BOTH {
@@ -286,7 +286,7 @@ async fn mtl_03_a_key_that_is_not_the_certificates_fails_the_handshake() {
 }
 
 #[tokio::test]
-async fn mtl_16_m99_certificates_out_of_bounds_fail_the_handshake() {
+async fn certificates_out_of_bounds_fail_the_handshake() {
     let ours = ca("ours");
     let listening = listen_trusting(&ours).await;
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap();
@@ -321,7 +321,7 @@ async fn mtl_16_m99_certificates_out_of_bounds_fail_the_handshake() {
 }
 
 #[test]
-fn m99_thirty_certificates_that_sign_each_other_are_judged_soon() {
+fn thirty_certificates_that_sign_each_other_are_judged_soon() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ca.pem");
     std::fs::write(&file, ca("ours").pem).unwrap();
@@ -347,7 +347,7 @@ fn m99_thirty_certificates_that_sign_each_other_are_judged_soon() {
 }
 
 #[tokio::test]
-async fn c23_mtl_14_no_session_is_resumed_here_nor_one_from_elsewhere() {
+async fn no_tls_session_is_resumed_on_this_listener() {
     let ours = ca("ours");
     let listening = listen_trusting(&ours).await;
     let plain = listen(tempfile::tempdir().unwrap(), TlsOptions::default()).await;
@@ -359,7 +359,7 @@ async fn c23_mtl_14_no_session_is_resumed_here_nor_one_from_elsewhere() {
             assert_eq!(ask(&mut stream).await.unwrap(), "none");
             assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind), "{version:?}");
         }
-        assert_eq!(identity.asked.load(Ordering::Relaxed), 0, "MTL-11: nobody is asked for a certificate there");
+        assert_eq!(identity.asked.load(Ordering::Relaxed), 0, "nobody is asked for a certificate there");
         for round in 1..=3 {
             let mut stream = listening.connect(Arc::clone(&config)).await.unwrap();
             assert_eq!(ask(&mut stream).await.unwrap(), "CN=svc true");
@@ -372,7 +372,7 @@ async fn c23_mtl_14_no_session_is_resumed_here_nor_one_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn c23_a_reload_is_all_or_nothing_and_reaches_connections_that_are_open() {
+async fn a_reload_of_cas_is_all_or_nothing_and_reaches_open_connections() {
     let (ours, next) = (ca("ours"), ca("next"));
     let listening = listen_trusting(&ours).await;
     let config = client(&[&listening.server], &version::TLS13, Some(Arc::new(ours.issue(&named("svc")))), &[]);
@@ -384,8 +384,8 @@ async fn c23_a_reload_is_all_or_nothing_and_reaches_connections_that_are_open() 
     for (why, text) in [
         ("nothing", String::new()),
         ("no PEM", "not a certificate".to_owned()),
-        ("C20: a leaf", leaf.cert.pem()),
-        ("C20: a leaf among CAs", ours.pem.clone() + &leaf.cert.pem()),
+        ("a leaf", leaf.cert.pem()),
+        ("a leaf among CAs", ours.pem.clone() + &leaf.cert.pem()),
         ("no DER", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()),
     ] {
         write("ca.pem", &text);
@@ -424,7 +424,7 @@ pub fn revocation_list(ca: &Ca, next_update: i32, revoked: &[u64]) -> String {
 }
 
 #[tokio::test]
-async fn mtl_15_the_revoked_are_not_vouched_for_nor_is_anybody_when_the_list_is_out_of_date() {
+async fn no_ca_vouches_for_revoked_certificates_or_with_an_outdated_list() {
     let (ours, other) = (ca("ours"), ca("other"));
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("ca.pem"), &ours.pem).unwrap();
@@ -447,7 +447,7 @@ async fn mtl_15_the_revoked_are_not_vouched_for_nor_is_anybody_when_the_list_is_
         listening.tls.reload().unwrap();
         assert_eq!(listening.told(&version::TLS13, numbered(8)).await.unwrap(), "CN=svc false", "{why}");
     }
-    // M99, RUSTSEC-2026-0104: a list with an empty onlySomeReasons must be refused, and not be the end of the process.
+    // RUSTSEC-2026-0104: a list with an empty onlySomeReasons must be refused, and not end the process.
     std::fs::write(&crl, odd_revocation_list()).unwrap();
     let error = listening.tls.reload().unwrap_err().to_string();
     assert!(error.contains("crl.pem"), "{error}");
@@ -471,7 +471,7 @@ fn odd_revocation_list() -> String {
 }
 
 #[tokio::test]
-async fn fap_02_the_profile_has_four_suites_with_tls_1_2() {
+async fn the_profile_has_four_cipher_suites_with_tls_1_2() {
     let clients = Some(ClientFiles::default());
     let profile = listen(tempfile::tempdir().unwrap(), TlsOptions { fapi: true, clients: clients.clone() }).await;
     let usual = listen(tempfile::tempdir().unwrap(), TlsOptions { fapi: false, clients }).await;
@@ -493,7 +493,7 @@ async fn fap_02_the_profile_has_four_suites_with_tls_1_2() {
 }
 
 #[tokio::test]
-async fn m99_a_client_hello_in_fragments_of_one_byte_is_answered() {
+async fn a_client_hello_in_fragments_of_one_byte_is_answered() {
     let listening = listen_trusting(&ca("ours")).await;
     let config = client(&[&listening.server], &version::TLS13, None, &[]);
     let mut hello = Vec::new();

@@ -1,4 +1,4 @@
-//! A7, A6 and the attacks on them: clients that sign a JWT for each request.
+//! Clients that sign a JWT for each request, and the attacks on them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,73 +15,76 @@ use crate::assertion::{Signer, TYPE, ask, ask_at, claims, claims_at};
 use crate::harness::{Db, ISS, Server, Setup, basic, client};
 
 on_both!(
-    jca_01_jca_02_c28_one_assertion_of_the_one_type,
-    jca_03_jca_04_c11_issuer_subject_and_client_id_are_one,
-    jca_05_jca_06_c9_c10_the_audience_is_the_issuer_and_nothing_else,
-    jca_07_to_jca_10_h41_h42_h43_times_are_numbers_and_near,
-    jca_11_h35_h36_an_assertion_is_used_once_on_all_replicas_and_by_one_of_fifty,
-    jca_11_h37_h38_c34_a_jti_is_exact_and_its_owners_own,
-    h39_no_second_makes_a_spent_assertion_good_again,
-    jca_12_h40_only_its_owner_spends_a_jti,
-    jca_13_c18_jos_17_only_assertions_are_assertions,
-    c1_c2_c5_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys,
-    jos_06_jos_13_c5_each_algorithm_works_with_its_own_key,
-    jos_16_several_keys_overlap_and_each_ends_by_itself,
-    jca_15_c11_an_unknown_client_looks_like_a_wrong_signature,
-    jca_19_the_same_at_every_endpoint,
-    c16_c26_c27_what_an_administrator_decides_holds_at_once,
+    one_assertion_of_the_registered_type_is_required,
+    iss_sub_and_client_id_are_the_same,
+    aud_is_the_issuer_and_nothing_else,
+    exp_nbf_and_iat_are_numbers_near_the_current_time,
+    an_assertion_is_used_once_on_all_replicas_and_by_one_of_fifty_requests,
+    a_jti_is_compared_exactly_and_belongs_to_its_client,
+    a_spent_assertion_stays_refused_at_every_second,
+    only_its_owner_spends_a_jti,
+    jwts_of_other_kinds_are_refused_as_assertions,
+    an_assertion_that_is_not_signed_by_the_clients_key_is_refused,
+    each_algorithm_works_with_its_own_key,
+    several_keys_overlap_and_each_expires_by_itself,
+    an_unknown_client_looks_like_a_wrong_signature,
+    assertions_are_checked_alike_at_every_endpoint,
+    a_change_by_an_administrator_is_in_force_at_once,
     without_the_database_no_assertion_is_taken_and_a_secret_is,
-    m89_a_malformed_key_stops_its_own_client_alone,
-    what_has_expired_is_swept,
+    a_malformed_key_stops_its_own_client_alone,
+    expired_ids_are_swept,
 );
 
 fn with(name: &str, value: impl Into<Value>) -> Value {
-    let mut claims = claims("pk");
+    let mut claims = claims("jwt-client");
     claims[name] = value.into();
     claims
 }
 
 fn without(name: &str) -> Value {
-    let mut claims = claims("pk");
+    let mut claims = claims("jwt-client");
     claims.as_object_mut().unwrap().remove(name);
     claims
 }
 
-/// A server with the client `pk`, and its key.
-async fn with_pk(db: Db) -> (Server, Signer) {
+/// A server with the client `jwt-client`, and its key.
+async fn with_jwt_client(db: Db) -> (Server, Signer) {
     let (setup, signer) = (Setup::new(db).await, Signer::es256());
-    setup.store.create_client(&client("pk"), None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    setup.store.create_client(&client("jwt-client"), None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     (setup.start().await, signer)
 }
 
-async fn jca_01_jca_02_c28_one_assertion_of_the_one_type(db: Db) {
-    let (server, signer) = with_pk(db).await;
-    let answer = ask(&server, &signer.fresh("pk")).await;
-    assert_eq!((&answer.token().1["sub"], &answer.token().1["client_id"]), (&"pk".into(), &"pk".into()));
+async fn one_assertion_of_the_registered_type_is_required(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
+    let answer = ask(&server, &signer.fresh("jwt-client")).await;
+    assert_eq!(
+        (&answer.token().1["sub"], &answer.token().1["client_id"]),
+        (&"jwt-client".into(), &"jwt-client".into())
+    );
     let post = async |form: String| server.post(&[], format!("grant_type=client_credentials&{form}")).await;
-    let assertion = || signer.fresh("pk");
-    post(format!("client_assertion={}", assertion())).await.e401();
-    post(format!("client_assertion_type={TYPE}")).await.e401();
-    post(format!("client_assertion_type={TYPE}&client_assertion=")).await.e401();
+    let assertion = || signer.fresh("jwt-client");
+    post(format!("client_assertion={}", assertion())).await.unauthorized();
+    post(format!("client_assertion_type={TYPE}")).await.unauthorized();
+    post(format!("client_assertion_type={TYPE}&client_assertion=")).await.unauthorized();
     for other in ["jwt-bearer", &TYPE.to_uppercase(), "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"] {
-        post(format!("client_assertion_type={other}&client_assertion={}", assertion())).await.e401();
+        post(format!("client_assertion_type={other}&client_assertion={}", assertion())).await.unauthorized();
     }
     let twice = format!("client_assertion_type={TYPE}&client_assertion={0}&client_assertion={0}", assertion());
     post(twice).await.error("invalid_request");
     let types = format!("client_assertion_type={TYPE}&client_assertion_type={TYPE}&client_assertion={}", assertion());
     post(types).await.error("invalid_request");
-    post(format!("client_id=pk&client_secret=x&client_assertion_type={TYPE}&client_assertion={}", assertion()))
+    post(format!("client_id=jwt-client&client_secret=x&client_assertion_type={TYPE}&client_assertion={}", assertion()))
         .await
         .error("invalid_request");
     let form = format!("grant_type=client_credentials&client_assertion_type={TYPE}&client_assertion={}", assertion());
-    server.post(&[("authorization", &basic("pk", "x"))], form).await.error("invalid_request");
+    server.post(&[("authorization", &basic("jwt-client", "x"))], form).await.error("invalid_request");
     let uri = format!("/token?client_assertion={}", assertion());
     server.post_to(&uri, &[], "grant_type=client_credentials").await.error("invalid_request");
 }
 
-async fn jca_03_jca_04_c11_issuer_subject_and_client_id_are_one(db: Db) {
-    let (server, signer) = with_pk(db).await;
+async fn iss_sub_and_client_id_are_the_same(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
     let other = Signer::es256();
     server.store.create_client(&client("other"), None).await.unwrap();
     server.store.add_client_keys("other", &[other.stored()]).await.unwrap();
@@ -93,7 +96,7 @@ async fn jca_03_jca_04_c11_issuer_subject_and_client_id_are_one(db: Db) {
         ("another sub", with("sub", "other")),
         ("iss in upper case", with("iss", "PK")),
         ("iss is our issuer", with("iss", ISS)),
-        ("an array", with("sub", json!(["pk"]))),
+        ("an array", with("sub", json!(["jwt-client"]))),
         ("a number", with("sub", 1)),
         ("null", with("iss", Value::Null)),
         ("empty", with("sub", "")),
@@ -101,16 +104,20 @@ async fn jca_03_jca_04_c11_issuer_subject_and_client_id_are_one(db: Db) {
     ] {
         let answer = ask(&server, &signer.assert(&claims)).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{why}: {}", answer.body);
-        answer.e401();
+        answer.unauthorized();
     }
-    ask(&server, &signer.fresh("other")).await.e401();
-    ask(&server, &other.fresh("pk")).await.e401();
-    ask_at(&server, "/token", "grant_type=client_credentials&client_id=pk", &signer.fresh("pk")).await.ok();
-    ask_at(&server, "/token", "grant_type=client_credentials&client_id=other", &signer.fresh("pk")).await.e401();
+    ask(&server, &signer.fresh("other")).await.unauthorized();
+    ask(&server, &other.fresh("jwt-client")).await.unauthorized();
+    ask_at(&server, "/token", "grant_type=client_credentials&client_id=jwt-client", &signer.fresh("jwt-client"))
+        .await
+        .ok();
+    ask_at(&server, "/token", "grant_type=client_credentials&client_id=other", &signer.fresh("jwt-client"))
+        .await
+        .unauthorized();
 }
 
-async fn jca_05_jca_06_c9_c10_the_audience_is_the_issuer_and_nothing_else(db: Db) {
-    let (server, signer) = with_pk(db).await;
+async fn aud_is_the_issuer_and_nothing_else(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
     ask(&server, &signer.assert(&with("aud", ISS))).await.ok();
     // Libraries put the one audience into an array; nothing can stand beside it.
     ask(&server, &signer.assert(&with("aud", json!([ISS])))).await.ok();
@@ -134,20 +141,20 @@ async fn jca_05_jca_06_c9_c10_the_audience_is_the_issuer_and_nothing_else(db: Db
         let answer = ask(&server, &signer.assert(&with("aud", aud.clone()))).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{aud}");
     }
-    ask(&server, &signer.assert(&without("aud"))).await.e401();
+    ask(&server, &signer.assert(&without("aud"))).await.unauthorized();
 }
 
-async fn jca_07_to_jca_10_h41_h42_h43_times_are_numbers_and_near(db: Db) {
+async fn exp_nbf_and_iat_are_numbers_near_the_current_time(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
     let signer = Signer::es256();
-    setup.store.create_client(&client("pk"), None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    setup.store.create_client(&client("jwt-client"), None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
     let now = hand.load(Ordering::Relaxed);
     let asked = async |name: &str, value: Value| {
-        let mut claims = claims_at("pk", now);
+        let mut claims = claims_at("jwt-client", now);
         claims[name] = value;
         ask(&server, &signer.assert(&claims)).await.status == StatusCode::OK
     };
@@ -181,7 +188,7 @@ async fn jca_07_to_jca_10_h41_h42_h43_times_are_numbers_and_near(db: Db) {
     ] {
         assert_eq!(asked(name, json!(now + seconds)).await, taken, "{name} {seconds}");
     }
-    assert!(asked("exp", serde_json::from_str(&format!("{now}.5e0")).unwrap()).await, "JOS-14");
+    assert!(asked("exp", serde_json::from_str(&format!("{now}.5e0")).unwrap()).await, "a fraction is a number");
     for name in ["exp", "nbf", "iat"] {
         for value in [
             json!(now.to_string()),
@@ -199,26 +206,26 @@ async fn jca_07_to_jca_10_h41_h42_h43_times_are_numbers_and_near(db: Db) {
         }
     }
     for name in ["nbf", "iat"] {
-        let mut claims = claims_at("pk", now);
+        let mut claims = claims_at("jwt-client", now);
         claims.as_object_mut().unwrap().remove(name);
         ask(&server, &signer.assert(&claims)).await.ok();
     }
-    let mut claims = claims_at("pk", now);
+    let mut claims = claims_at("jwt-client", now);
     claims.as_object_mut().unwrap().remove("exp");
-    ask(&server, &signer.assert(&claims)).await.e401();
+    ask(&server, &signer.assert(&claims)).await.unauthorized();
 }
 
-async fn jca_11_h35_h36_an_assertion_is_used_once_on_all_replicas_and_by_one_of_fifty(db: Db) {
-    let (server, signer) = with_pk(db).await;
+async fn an_assertion_is_used_once_on_all_replicas_and_by_one_of_fifty_requests(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
     let replica = server.replica().await;
-    let assertion = signer.fresh("pk");
+    let assertion = signer.fresh("jwt-client");
     ask(&server, &assertion).await.ok();
-    ask(&server, &assertion).await.e401();
-    ask(&replica, &assertion).await.e401();
+    ask(&server, &assertion).await.unauthorized();
+    ask(&replica, &assertion).await.unauthorized();
     // A replica that was started again knows as much.
-    ask(&server.replica().await, &assertion).await.e401();
+    ask(&server.replica().await, &assertion).await.unauthorized();
 
-    let (server, replica, assertion) = (Arc::new(server), Arc::new(replica), Arc::new(signer.fresh("pk")));
+    let (server, replica, assertion) = (Arc::new(server), Arc::new(replica), Arc::new(signer.fresh("jwt-client")));
     let mut asking = Vec::new();
     for number in 0..50 {
         let server = Arc::clone(if number % 2 == 0 { &server } else { &replica });
@@ -236,8 +243,8 @@ async fn jca_11_h35_h36_an_assertion_is_used_once_on_all_replicas_and_by_one_of_
     assert_eq!(issued, 1);
 }
 
-async fn jca_11_h37_h38_c34_a_jti_is_exact_and_its_owners_own(db: Db) {
-    let (server, signer) = with_pk(db).await;
+async fn a_jti_is_compared_exactly_and_belongs_to_its_client(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
     let other = Signer::es256();
     server.store.create_client(&client("other"), None).await.unwrap();
     server.store.add_client_keys("other", &[other.stored()]).await.unwrap();
@@ -245,35 +252,35 @@ async fn jca_11_h37_h38_c34_a_jti_is_exact_and_its_owners_own(db: Db) {
     for jti in
         [json!(""), json!(null), json!(1), json!(["a"]), json!({}), json!("x".repeat(257)), json!("x".repeat(4096))]
     {
-        ask(&server, &signer.assert(&with("jti", jti))).await.e401();
+        ask(&server, &signer.assert(&with("jti", jti))).await.unauthorized();
     }
-    ask(&server, &signer.assert(&without("jti"))).await.e401();
+    ask(&server, &signer.assert(&without("jti"))).await.unauthorized();
     let long = "x".repeat(256);
     for jti in ["a", "A", "a ", " a", "a\0", "é", "e\u{301}", &long] {
         ask(&server, &signer.assert(&with("jti", jti))).await.ok();
-        ask(&server, &signer.assert(&with("jti", jti))).await.e401();
+        ask(&server, &signer.assert(&with("jti", jti))).await.unauthorized();
     }
     // Another spelling of the same bytes.
     let escaped = with("jti", "b").to_string().replace("\"b\"", "\"\\u0062\"");
     assert!(escaped.contains("\\u0062"));
     ask(&server, &signer.assert(&with("jti", "b"))).await.ok();
-    ask(&server, &signer.sign(&signer.header().to_string(), &escaped)).await.e401();
-    // C34: what one client has used is as good as new for another.
+    ask(&server, &signer.sign(&signer.header().to_string(), &escaped)).await.unauthorized();
+    // The same jti is new when another client uses it.
     let mut theirs = claims("other");
     theirs["jti"] = "a".into();
     ask(&server, &other.assert(&theirs)).await.ok();
 }
 
-async fn h39_no_second_makes_a_spent_assertion_good_again(db: Db) {
+async fn a_spent_assertion_stays_refused_at_every_second(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
     let signer = Signer::es256();
-    setup.store.create_client(&client("pk"), None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    setup.store.create_client(&client("jwt-client"), None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
     let start = hand.load(Ordering::Relaxed);
-    let mut claims = claims_at("pk", start);
+    let mut claims = claims_at("jwt-client", start);
     claims["iat"] = (start + 25).into();
     claims["exp"] = (start + 20).into();
     let assertion = signer.assert(&claims);
@@ -282,31 +289,31 @@ async fn h39_no_second_makes_a_spent_assertion_good_again(db: Db) {
         let now = start + second;
         hand.store(now, Ordering::Relaxed);
         server.store.sweep_spent(UnixTime(now)).await.unwrap();
-        ask(&server, &assertion).await.e401();
+        ask(&server, &assertion).await.unauthorized();
     }
 }
 
-async fn jca_12_h40_only_its_owner_spends_a_jti(db: Db) {
-    let (server, signer) = with_pk(db).await;
-    let claims = claims("pk");
-    ask(&server, &Signer::es256().assert(&claims)).await.e401();
+async fn only_its_owner_spends_a_jti(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
+    let claims = claims("jwt-client");
+    ask(&server, &Signer::es256().assert(&claims)).await.unauthorized();
     let mut stale = claims.clone();
     stale["exp"] = 1.into();
-    ask(&server, &signer.assert(&stale)).await.e401();
+    ask(&server, &signer.assert(&stale)).await.unauthorized();
     ask_at(&server, "/token", "grant_type=password", &signer.assert(&claims)).await.error("unsupported_grant_type");
     ask(&server, &signer.assert(&claims)).await.ok();
     // Once a client has authenticated, its assertion is spent, whatever it asked for.
-    let assertion = signer.fresh("pk");
+    let assertion = signer.fresh("jwt-client");
     ask_at(&server, "/token", "grant_type=client_credentials&scope=none", &assertion).await.error("invalid_scope");
-    ask(&server, &assertion).await.e401();
+    ask(&server, &assertion).await.unauthorized();
 }
 
-async fn jca_13_c18_jos_17_only_assertions_are_assertions(db: Db) {
-    let (server, signer) = with_pk(db).await;
+async fn jwts_of_other_kinds_are_refused_as_assertions(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
     let typed = |typ: Value| {
         let mut header = signer.header();
         header["typ"] = typ;
-        signer.sign(&header.to_string(), &claims("pk").to_string())
+        signer.sign(&header.to_string(), &claims("jwt-client").to_string())
     };
     for typ in ["JWT", "jwt", "client-authentication+jwt", "application/client-authentication+jwt", "x+jwt"] {
         ask(&server, &typed(typ.into())).await.ok();
@@ -325,20 +332,20 @@ async fn jca_13_c18_jos_17_only_assertions_are_assertions(db: Db) {
         "oauth-client-attestation-pop+jwt",
         "",
     ] {
-        ask(&server, &typed(typ.into())).await.e401();
+        ask(&server, &typed(typ.into())).await.unauthorized();
     }
     for typ in [json!(1), json!(null), json!(["JWT"])] {
-        ask(&server, &typed(typ)).await.e401();
+        ask(&server, &typed(typ)).await.unauthorized();
     }
-    let token = ask(&server, &signer.fresh("pk")).await.access_token();
-    ask(&server, &token).await.e401();
+    let token = ask(&server, &signer.fresh("jwt-client")).await.access_token();
+    ask(&server, &token).await.unauthorized();
     let proof = json!({"alg": "ES256", "typ": "dpop+jwt", "jwk": signer.jwk()}).to_string();
-    ask(&server, &signer.sign(&proof, &claims("pk").to_string())).await.e401();
+    ask(&server, &signer.sign(&proof, &claims("jwt-client").to_string())).await.unauthorized();
 }
 
-async fn c1_c2_c5_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys(db: Db) {
-    let (server, signer) = with_pk(db).await;
-    let (thief, claims) = (Signer::es256().named("k1"), || claims("pk").to_string());
+async fn an_assertion_that_is_not_signed_by_the_clients_key_is_refused(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
+    let (thief, claims) = (Signer::es256().named("k1"), || claims("jwt-client").to_string());
     let mut forged = Vec::new();
     let text = |part: &str| BASE64_URL_SAFE_NO_PAD.encode(part);
     for alg in ["none", "None", "NONE", "nOnE", "", "HS256", "HS384", "HS512", "ES384", "PS256", "RS256", "EdDSA"] {
@@ -350,7 +357,7 @@ async fn c1_c2_c5_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys(db:
     for header in [json!({}), json!({"alg": null}), json!({"alg": 0})] {
         forged.push(signer.sign(&header.to_string(), &claims()));
     }
-    // C6, C7: a key that the header brings or names.
+    // A key that the header brings or names.
     for (member, value) in [
         ("jwk", thief.jwk()),
         ("crit", json!(["x"])),
@@ -373,7 +380,7 @@ async fn c1_c2_c5_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys(db:
         forged.push(thief.sign(&header.to_string(), &claims()));
         ask(&server, &signer.sign(&header.to_string(), &claims())).await.ok();
     }
-    // C8.
+    // Hostile values of kid.
     for kid in [
         json!("../../../../dev/null"),
         json!("' OR 1=1--"),
@@ -385,11 +392,11 @@ async fn c1_c2_c5_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys(db:
     ] {
         forged.push(thief.sign(&json!({"alg": "ES256", "kid": kid}).to_string(), &claims()));
     }
-    // C30, JOS-04, JOS-05.
+    // Duplicate members of the header and the claims.
     forged.push(signer.sign(r#"{"alg":"ES256","alg":"ES256"}"#, &claims()));
     forged.push(signer.sign(r#"{"alg":"ES256"}"#, &claims().replacen('{', r#"{"jti":"twice","#, 1)));
-    // C2, JOS-01, JOS-02, H68.
-    let good = signer.fresh("pk");
+    // JWE, JSON serialization, non-canonical base64url, and bombs.
+    let good = signer.fresh("jwt-client");
     forged.extend([
         format!("{good}.a.b"),
         format!("{good}="),
@@ -404,12 +411,12 @@ async fn c1_c2_c5_to_c8_h44_what_is_not_signed_by_the_clients_key_is_nobodys(db:
     for forgery in forged {
         let answer = ask(&server, &forgery).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{forgery}");
-        answer.e401();
+        answer.unauthorized();
     }
     ask(&server, &good).await.ok();
 }
 
-async fn jos_06_jos_13_c5_each_algorithm_works_with_its_own_key(db: Db) {
+async fn each_algorithm_works_with_its_own_key(db: Db) {
     let setup = Setup::new(db).await;
     let signers = [Signer::es256(), Signer::ed25519(), Signer::rsa("PS256"), Signer::rsa("RS256")];
     for signer in &signers {
@@ -420,55 +427,55 @@ async fn jos_06_jos_13_c5_each_algorithm_works_with_its_own_key(db: Db) {
     let metadata = server.get("/.well-known/oauth-authorization-server").await.json();
     let listed = metadata["token_endpoint_auth_signing_alg_values_supported"].as_array().unwrap().clone();
     let every = ["ES256", "ES384", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
-    assert_eq!(listed, every, "MET-08");
+    assert_eq!(listed, every, "the metadata lists every algorithm");
     for signer in &signers {
         ask(&server, &signer.fresh(signer.alg())).await.ok();
         for alg in ["ES256", "EdDSA", "PS256", "RS256", "ES384", "Ed448"].into_iter().filter(|alg| *alg != signer.alg())
         {
             let header = json!({"alg": alg}).to_string();
-            ask(&server, &signer.sign(&header, &claims(signer.alg()).to_string())).await.e401();
+            ask(&server, &signer.sign(&header, &claims(signer.alg()).to_string())).await.unauthorized();
         }
     }
     let named = signers[1].sign(r#"{"alg":"Ed25519"}"#, &claims("EdDSA").to_string());
     ask(&server, &named).await.ok();
 }
 
-async fn jos_16_several_keys_overlap_and_each_ends_by_itself(db: Db) {
-    let (server, first) = with_pk(db).await;
+async fn several_keys_overlap_and_each_expires_by_itself(db: Db) {
+    let (server, first) = with_jwt_client(db).await;
     let (second, third) = (Signer::ed25519().named("k2"), Signer::es256().named("k3"));
-    server.store.add_client_keys("pk", &[second.stored(), third.stored()]).await.unwrap();
+    server.store.add_client_keys("jwt-client", &[second.stored(), third.stored()]).await.unwrap();
     server.refresh().await;
     for signer in [&first, &second, &third] {
-        ask(&server, &signer.fresh("pk")).await.ok();
+        ask(&server, &signer.fresh("jwt-client")).await.ok();
     }
-    let unnamed = third.sign(r#"{"alg":"ES256"}"#, &claims("pk").to_string());
+    let unnamed = third.sign(r#"{"alg":"ES256"}"#, &claims("jwt-client").to_string());
     ask(&server, &unnamed).await.ok();
-    let misnamed = third.sign(r#"{"alg":"ES256","kid":"k2"}"#, &claims("pk").to_string());
-    ask(&server, &misnamed).await.e401();
+    let misnamed = third.sign(r#"{"alg":"ES256","kid":"k2"}"#, &claims("jwt-client").to_string());
+    ask(&server, &misnamed).await.unauthorized();
     let thumbprint = first.stored().key.jkt().to_owned();
     let by_thumbprint = json!({"alg": "ES256", "kid": thumbprint}).to_string();
-    ask(&server, &first.sign(&by_thumbprint, &claims("pk").to_string())).await.ok();
+    ask(&server, &first.sign(&by_thumbprint, &claims("jwt-client").to_string())).await.ok();
 
-    assert!(server.store.remove_client_key("pk", "k2").await.unwrap());
-    assert!(!server.store.remove_client_key("pk", "k2").await.unwrap());
+    assert!(server.store.remove_client_key("jwt-client", "k2").await.unwrap());
+    assert!(!server.store.remove_client_key("jwt-client", "k2").await.unwrap());
     server.db.sql("update client_key set expires_at = 5 where kid = 'k3'").await.unwrap();
     server.refresh().await;
-    ask(&server, &second.fresh("pk")).await.e401();
-    ask(&server, &third.fresh("pk")).await.e401();
-    ask(&server, &first.fresh("pk")).await.ok();
-    let again = server.store.add_client_keys("pk", &[first.stored()]).await.unwrap_err().to_string();
+    ask(&server, &second.fresh("jwt-client")).await.unauthorized();
+    ask(&server, &third.fresh("jwt-client")).await.unauthorized();
+    ask(&server, &first.fresh("jwt-client")).await.ok();
+    let again = server.store.add_client_keys("jwt-client", &[first.stored()]).await.unwrap_err().to_string();
     assert!(again.contains("already"), "{again}");
     let nobody = server.store.add_client_keys("nobody", &[first.stored()]).await.unwrap_err().to_string();
     assert!(nobody.contains("no such client"), "{nobody}");
 }
 
-async fn jca_15_c11_an_unknown_client_looks_like_a_wrong_signature(db: Db) {
-    let (server, signer) = with_pk(db).await;
+async fn an_unknown_client_looks_like_a_wrong_signature(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
     server.store.create_client(&client("bare"), None).await.unwrap();
     server.refresh().await;
     let thief = Signer::es256();
-    let wrong = ask(&server, &thief.fresh("pk")).await;
-    wrong.e401();
+    let wrong = ask(&server, &thief.fresh("jwt-client")).await;
+    wrong.unauthorized();
     for other in [
         ask(&server, &thief.fresh("nobody")).await,
         ask(&server, &thief.fresh("bare")).await,
@@ -479,14 +486,14 @@ async fn jca_15_c11_an_unknown_client_looks_like_a_wrong_signature(db: Db) {
     }
 }
 
-async fn jca_19_the_same_at_every_endpoint(db: Db) {
-    let (server, signer) = with_pk(db).await;
+async fn assertions_are_checked_alike_at_every_endpoint(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
     let disabled = Signer::es256();
-    server.store.create_client(&Client { enabled: false, ..client("dis") }, None).await.unwrap();
-    server.store.add_client_keys("dis", &[disabled.stored()]).await.unwrap();
+    server.store.create_client(&Client { enabled: false, ..client("disabled") }, None).await.unwrap();
+    server.store.add_client_keys("disabled", &[disabled.stored()]).await.unwrap();
     server.refresh().await;
     let now = Clock::System.now().0;
-    let token = ask(&server, &signer.fresh("pk")).await.access_token();
+    let token = ask(&server, &signer.fresh("jwt-client")).await.access_token();
     let endpoints = [
         ("/token", "grant_type=client_credentials".to_owned()),
         ("/introspect", format!("token={token}")),
@@ -502,64 +509,65 @@ async fn jca_19_the_same_at_every_endpoint(db: Db) {
             signer.assert(&with("nbf", now + 62)),
             signer.assert(&with("iat", now + 62)),
             signer.assert(&with("sub", "other")),
-            signer.sign(r#"{"alg":"ES256","typ":"at+jwt"}"#, &claims("pk").to_string()),
-            Signer::es256().fresh("pk"),
-            disabled.fresh("dis"),
+            signer.sign(r#"{"alg":"ES256","typ":"at+jwt"}"#, &claims("jwt-client").to_string()),
+            Signer::es256().fresh("jwt-client"),
+            disabled.fresh("disabled"),
             token.clone(),
         ] {
-            ask_at(&server, path, form, &bad).await.e401();
+            ask_at(&server, path, form, &bad).await.unauthorized();
         }
-        ask_at(&server, path, &format!("{form}&client_id=other"), &signer.fresh("pk")).await.e401();
+        ask_at(&server, path, &format!("{form}&client_id=other"), &signer.fresh("jwt-client")).await.unauthorized();
         for other in ["urn:ietf:params:oauth:client-assertion-type:saml2-bearer", "jwt-bearer"] {
-            let form = format!("{form}&client_assertion_type={other}&client_assertion={}", signer.fresh("pk"));
-            server.post_to(path, &[], form).await.e401();
+            let form = format!("{form}&client_assertion_type={other}&client_assertion={}", signer.fresh("jwt-client"));
+            server.post_to(path, &[], form).await.unauthorized();
         }
-        let assertion = signer.fresh("pk");
+        let assertion = signer.fresh("jwt-client");
         assert_eq!(ask_at(&server, path, form, &assertion).await.status, StatusCode::OK, "{path}");
         for (path, form) in &endpoints {
-            ask_at(&server, path, form, &assertion).await.e401();
+            ask_at(&server, path, form, &assertion).await.unauthorized();
         }
     }
 }
 
-async fn c16_c26_c27_what_an_administrator_decides_holds_at_once(db: Db) {
+async fn a_change_by_an_administrator_is_in_force_at_once(db: Db) {
     let setup = Setup::new(db).await;
-    let (signer, only_key) = (Signer::es256(), Client { auth_methods: Some("private_key_jwt".into()), ..client("pk") });
+    let (signer, only_key) =
+        (Signer::es256(), Client { auth_methods: Some("private_key_jwt".into()), ..client("jwt-client") });
     let secret = setup.client(only_key).await;
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
-    server.basic("pk", &secret, "").await.e401();
-    server.in_body("pk", &secret, "").await.e401();
-    ask(&server, &signer.fresh("pk")).await.ok();
-    assert!(server.store.set_auth_methods("pk", Some("client_secret_basic")).await.unwrap());
+    server.basic("jwt-client", &secret, "").await.unauthorized();
+    server.in_body("jwt-client", &secret, "").await.unauthorized();
+    ask(&server, &signer.fresh("jwt-client")).await.ok();
+    assert!(server.store.set_auth_methods("jwt-client", Some("client_secret_basic")).await.unwrap());
     server.refresh().await;
-    ask(&server, &signer.fresh("pk")).await.e401();
-    server.basic("pk", &secret, "").await.ok();
-    let wrong = server.store.set_auth_methods("pk", Some("password")).await.unwrap_err().to_string();
+    ask(&server, &signer.fresh("jwt-client")).await.unauthorized();
+    server.basic("jwt-client", &secret, "").await.ok();
+    let wrong = server.store.set_auth_methods("jwt-client", Some("password")).await.unwrap_err().to_string();
     assert!(wrong.contains("auth_methods: null for any"), "{wrong}");
-    server.store.set_auth_methods("pk", None).await.unwrap();
-    server.store.set_client_enabled("pk", false).await.unwrap();
+    server.store.set_auth_methods("jwt-client", None).await.unwrap();
+    server.store.set_client_enabled("jwt-client", false).await.unwrap();
     server.refresh().await;
-    ask(&server, &signer.fresh("pk")).await.e401();
+    ask(&server, &signer.fresh("jwt-client")).await.unauthorized();
 }
 
 async fn without_the_database_no_assertion_is_taken_and_a_secret_is(db: Db) {
     let setup = Setup::new(db).await;
     let signer = Signer::es256();
-    let secret = setup.client(client("pk")).await;
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    let secret = setup.client(client("jwt-client")).await;
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
-    server.basic("pk", &secret, "").await.ok();
+    server.basic("jwt-client", &secret, "").await.ok();
     server.db.sql("drop table spent_jti").await.unwrap();
-    let answer = ask(&server, &signer.fresh("pk")).await;
+    let answer = ask(&server, &signer.fresh("jwt-client")).await;
     answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
     assert!(!answer.header("retry-after").is_empty());
-    ask(&server, &Signer::es256().fresh("pk")).await.e401();
-    server.basic("pk", &secret, "").await.ok();
+    ask(&server, &Signer::es256().fresh("jwt-client")).await.unauthorized();
+    server.basic("jwt-client", &secret, "").await.ok();
 }
 
-async fn m89_a_malformed_key_stops_its_own_client_alone(db: Db) {
-    let (server, signer) = with_pk(db).await;
+async fn a_malformed_key_stops_its_own_client_alone(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
     server.store.create_client(&client("bad"), None).await.unwrap();
     let off_the_curve = r#"{"kty":"EC","crv":"P-256","x":"AAAA","y":"AAAA"}"#;
     server
@@ -568,8 +576,8 @@ async fn m89_a_malformed_key_stops_its_own_client_alone(db: Db) {
         .await
         .unwrap();
     server.refresh().await;
-    ask(&server, &signer.fresh("bad")).await.e401();
-    ask(&server, &signer.fresh("pk")).await.ok();
+    ask(&server, &signer.fresh("bad")).await.unauthorized();
+    ask(&server, &signer.fresh("jwt-client")).await.ok();
     let snapshot = server.server.registry.snapshot();
     let reason = &snapshot.malformed()["client bad"];
     assert!(reason.contains("client_key k"), "{reason}");
@@ -579,20 +587,20 @@ async fn m89_a_malformed_key_stops_its_own_client_alone(db: Db) {
         ("{\"kty\":\"oct\",\"k\":\"x\"}", "jwk: public keys only"),
         ("{\"kty\":\"é\"}", "jwk: at most 4096 ASCII characters"),
     ] {
-        let sql = format!("insert into client_key (client_id, kid, jwk) values ('pk', 'k', '{jwk}')");
+        let sql = format!("insert into client_key (client_id, kid, jwk) values ('jwt-client', 'k', '{jwk}')");
         let error = server.db.sql(&sql).await.unwrap_err().to_string();
         assert!(error.contains(message), "{jwk}: {error}");
     }
-    let both = "update client set jwks_uri = 'https://c.test/jwks' where client_id = 'pk'";
+    let both = "update client set jwks_uri = 'https://c.test/jwks' where client_id = 'jwt-client'";
     server.db.sql(both).await.unwrap();
     server.refresh().await;
-    ask(&server, &signer.fresh("pk")).await.e401();
+    ask(&server, &signer.fresh("jwt-client")).await.unauthorized();
 }
 
-async fn what_has_expired_is_swept(db: Db) {
-    let (server, signer) = with_pk(db).await;
+async fn expired_ids_are_swept(db: Db) {
+    let (server, signer) = with_jwt_client(db).await;
     for _ in 0..3 {
-        ask(&server, &signer.fresh("pk")).await.ok();
+        ask(&server, &signer.fresh("jwt-client")).await.ok();
     }
     let now = Clock::System.now();
     assert_eq!(server.store.sweep_spent(now).await.unwrap(), 0);

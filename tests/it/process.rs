@@ -15,7 +15,7 @@ on_both!(
     the_command_line_registers_and_a_running_server_follows,
     a_migration_printed_by_sql_is_a_seed_that_works,
     three_migrations_at_once_apply_everything_once,
-    m97_a_migration_killed_at_any_moment_completes_on_the_next_run,
+    a_migration_killed_at_any_moment_completes_on_the_next_run,
     keys_rotate_and_tokens_are_explained,
     doctor_names_every_fault,
 );
@@ -102,7 +102,7 @@ async fn exit_codes_and_messages_say_what_to_do() {
         .with("GRANTD__KEYS__SEALING_KEY_FILE", "/nonexistent/key")
         .with("GRANTD__DATABASE__URL", "postgres://h/d");
     assert_eq!(unchecked.run(&["config", "check"]).await.status.code(), Some(78));
-    // L110: no command takes a secret as an argument.
+    // No command takes a secret as an argument.
     for arguments in [
         &["client", "secret", "import", "a", "secret"][..],
         &["hash-secret", "secret"],
@@ -221,7 +221,7 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
         + &grantd.ok(&["client", "show", "billing", "--json"]).await.stdout
         + &grantd.ok(&["client", "list"]).await.stdout;
     for secret in [secret.as_str(), second_secret, "$argon2id", "chosen elsewhere"] {
-        assert!(!everything_shown.contains(secret), "SEC-20");
+        assert!(!everything_shown.contains(secret), "a secret is shown once");
     }
     assert!(grantd.run(&["resource", "delete", "https://api.test"]).await.stderr.contains("used by billing"));
     grantd
@@ -268,7 +268,7 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
         "request_id",
         "duration_us",
     ] {
-        assert!(events[0].get(name).is_some(), "LOG-01: {name} is not in {}", events[0]);
+        assert!(events[0].get(name).is_some(), "{name} is not in {}", events[0]);
     }
     assert!(daemon.events("client.changed").len() >= 7 && daemon.events("stopped").len() == 1);
 }
@@ -352,7 +352,7 @@ async fn three_migrations_at_once_apply_everything_once(db: Db) {
     assert_eq!(grantd.json(&["client", "list", "--json"]).await.as_array().unwrap().len(), 20);
 }
 
-async fn m97_a_migration_killed_at_any_moment_completes_on_the_next_run(db: Db) {
+async fn a_migration_killed_at_any_moment_completes_on_the_next_run(db: Db) {
     let grantd = Grantd::new(&db);
     for number in 1..=60 {
         let rows: Vec<String> = (0..20).map(|row| format!("('c{number}.{row}')")).collect();
@@ -498,7 +498,7 @@ async fn serve_refuses_an_older_schema_and_names_the_command() {
 }
 
 #[tokio::test]
-async fn htp_09_sigterm_drains_and_exits_0_whoever_hangs_on() {
+async fn sigterm_drains_and_exits_0_despite_hanging_connections() {
     let db = Db::sqlite();
     let mut daemon = Daemon::start(Grantd::new(&db).command(&["serve"]), false).await;
     assert!(daemon.events("database.embedded").is_empty(), "a database was named");
@@ -521,7 +521,7 @@ async fn htp_09_sigterm_drains_and_exits_0_whoever_hangs_on() {
 }
 
 #[tokio::test]
-async fn migrating_at_the_start_is_made_up_for_when_the_database_comes_later() {
+async fn auto_migration_runs_once_the_database_appears() {
     let db = Db::postgres().await;
     db.file("seeds/1_client.sql", "insert into client (client_id, scope) values ('seeded', 'a');");
     let proxy = Proxy::start(&db.url).await;
@@ -536,9 +536,9 @@ async fn migrating_at_the_start_is_made_up_for_when_the_database_comes_later() {
     daemon.stop_cleanly(Duration::from_secs(5)).await;
 }
 
-/// M73, ERR-06: down at start, lost, frozen, read-only, too long away; never 401, and back without a restart.
+/// Down at start, lost, frozen, read-only, too long away; never 401, and back without a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m73_err_06_database_trouble_is_never_a_bad_credential() {
+async fn database_trouble_is_never_a_bad_credential() {
     let db = Db::postgres().await;
     let direct = Grantd::new(&db);
     direct.ok(&["migrate"]).await;

@@ -1,4 +1,4 @@
-//! A8: each method and each algorithm that the metadata lists works, and what it does not list does not (MET-07, MET-08, L109).
+//! Each method and each algorithm that the metadata lists works, and those that it does not list do not.
 
 use axum::http::StatusCode;
 use base64::Engine as _;
@@ -13,9 +13,9 @@ use crate::harness::{Answer, Db, Server, Setup, basic, client, form};
 use crate::mutual_tls::{Ca, Identity, ca, named, self_signed};
 
 on_both!(
-    met_07_met_08_met_09_l109_without_mutual_tls,
-    met_07_met_08_met_09_l109_with_mutual_tls,
-    met_07_met_08_met_09_l109_fap_11_with_the_profile,
+    the_metadata_keeps_its_promises_without_mutual_tls,
+    the_metadata_keeps_its_promises_with_mutual_tls,
+    the_metadata_keeps_its_promises_with_the_fapi2_profile,
 );
 
 /// All that any metadata could list, and what must be listed nowhere.
@@ -183,7 +183,7 @@ async fn keeps_its_promises(world: &World) -> [usize; 3] {
     [of_tokens("methods"), of_tokens("signing_alg_values"), of_proofs.len()]
 }
 
-async fn met_07_met_08_met_09_l109_without_mutual_tls(db: Db) {
+async fn the_metadata_keeps_its_promises_without_mutual_tls(db: Db) {
     let world = World::new(db, |_, _| ()).await;
     assert_eq!(keeps_its_promises(&world).await, [3, 10, 10]);
 }
@@ -193,12 +193,12 @@ fn with_mutual_tls(setup: &mut Setup, ours: &Ca) {
     setup.settings.server.client_cert_header = true;
 }
 
-async fn met_07_met_08_met_09_l109_with_mutual_tls(db: Db) {
+async fn the_metadata_keeps_its_promises_with_mutual_tls(db: Db) {
     let world = World::new(db, with_mutual_tls).await;
     assert_eq!(keeps_its_promises(&world).await, [5, 10, 10]);
 }
 
-async fn met_07_met_08_met_09_l109_fap_11_with_the_profile(db: Db) {
+async fn the_metadata_keeps_its_promises_with_the_fapi2_profile(db: Db) {
     let world = World::new(db, |setup, ours| {
         with_mutual_tls(setup, ours);
         setup.settings.profile = "fapi2".into();

@@ -11,7 +11,7 @@ use oauth2::{AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, Scope,
 use crate::harness::{Db, basic};
 use crate::process::daemon::{Daemon, Grantd, Proxy};
 
-on_both!(the_oauth2_crate_gets_a_token_by_basic_and_by_body, log_02_m82_no_output_holds_a_secret);
+on_both!(the_oauth2_crate_gets_a_token_by_basic_and_by_body, no_output_holds_a_secret);
 
 async fn over_tcp(request: HttpRequest) -> Result<HttpResponse, std::io::Error> {
     let address = request.uri().authority().unwrap().to_string();
@@ -81,7 +81,7 @@ fn forms(canary: &str) -> Vec<String> {
     forms
 }
 
-async fn log_02_m82_no_output_holds_a_secret(db: Db) {
+async fn no_output_holds_a_secret(db: Db) {
     let grantd = Grantd::new(&db);
     let mut canaries: Vec<String> =
         vec![std::fs::read_to_string(db.directory.path().join("sealing.key")).unwrap().trim().to_owned()];

@@ -25,7 +25,7 @@ async fn counted(listening: &Listening, reason: &'static str, wanted: u64) {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_counted_by_what_it_looks_like() {
+async fn bytes_that_are_no_request_are_counted_by_their_likely_protocol() {
     let listening = listen().await;
     let large = format!("GET /jwks HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(20_000));
     for (bytes, reason, status) in [
@@ -141,7 +141,7 @@ async fn a_request_has_one_valid_host_on_every_listener() {
 #[tokio::test]
 async fn a_framing_that_is_not_understood_is_refused_and_the_connection_closed() {
     let listening = listen().await;
-    let body = format!("grant_type=client_credentials&client_id=cb&client_secret={}", listening.secret);
+    let body = format!("grant_type=client_credentials&client_id=basic-client&client_secret={}", listening.secret);
     let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let form = "content-type: application/x-www-form-urlencoded\r\n";
     for (fields, status) in [

@@ -1,4 +1,4 @@
-//! A6 and A7: assertions that are refused, until when, and that all of them are refused alike.
+//! Assertions that are refused, until when, and that all of them are refused alike.
 
 use std::collections::HashMap;
 
@@ -20,10 +20,10 @@ use crate::harness::{Answer, Db, Server, Setup, basic, client, form, verdict};
 use crate::mutual_tls::{Identity, ca, named, self_signed};
 
 on_both!(
-    c3_no_text_of_a_public_key_is_the_secret_of_a_mac,
-    h39_no_second_makes_a_spent_assertion_good_again_by_no_clock,
-    jca_15_c16_every_failure_has_one_face_at_every_endpoint,
-    c16_what_an_administrator_takes_back_is_refused_at_every_endpoint_on_every_replica,
+    no_text_of_a_public_key_is_the_secret_of_a_mac,
+    a_spent_assertion_stays_refused_at_every_second_of_every_clock,
+    every_failed_assertion_gets_one_answer_at_every_endpoint,
+    withdrawn_credentials_are_refused_at_every_endpoint_on_every_replica,
 );
 
 const START: i64 = 1_800_000_000;
@@ -65,7 +65,7 @@ fn texts_of(signer: &Signer) -> Vec<Vec<u8>> {
     texts
 }
 
-async fn c3_no_text_of_a_public_key_is_the_secret_of_a_mac(db: Db) {
+async fn no_text_of_a_public_key_is_the_secret_of_a_mac(db: Db) {
     let setup = Setup::new(db).await;
     let signers = [Signer::es256(), Signer::ed25519(), Signer::rsa("PS256"), Signer::rsa("RS256")];
     for signer in &signers {
@@ -79,22 +79,22 @@ async fn c3_no_text_of_a_public_key_is_the_secret_of_a_mac(db: Db) {
                 let answer = ask(&server, &mac(alg, &secret, &claims(signer.alg()))).await;
                 let secret = String::from_utf8_lossy(&secret);
                 assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{alg} by {secret}: {}", answer.body);
-                answer.e401();
+                answer.unauthorized();
             }
         }
         ask(&server, &signer.fresh(signer.alg())).await.ok();
     }
 }
 
-async fn h39_no_second_makes_a_spent_assertion_good_again_by_no_clock(db: Db) {
+async fn a_spent_assertion_stays_refused_at_every_second_of_every_clock(db: Db) {
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(START);
     setup.clock = clock;
     let signer = Signer::es256();
-    setup.store.create_client(&client("pk"), None).await.unwrap();
-    setup.store.add_client_keys("pk", &[signer.stored()]).await.unwrap();
+    setup.store.create_client(&client("jwt-client"), None).await.unwrap();
+    setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
-    let mut claims = claims_at("pk", START);
+    let mut claims = claims_at("jwt-client", START);
     claims["exp"] = (START + 20).into();
     let assertion = signer.assert(&claims);
     ask(&server, &assertion).await.ok();
@@ -103,7 +103,7 @@ async fn h39_no_second_makes_a_spent_assertion_good_again_by_no_clock(db: Db) {
         hand.store(now, Ordering::Relaxed);
         // A replica whose clock is a minute ahead sweeps what it takes for expired.
         server.store.sweep_spent(UnixTime(now + 60)).await.unwrap();
-        ask(&server, &assertion).await.e401();
+        ask(&server, &assertion).await.unauthorized();
     }
     // What it swept at last was this.
     let swept = server.store.sweep_spent(UnixTime(START + 1000)).await.unwrap();
@@ -145,16 +145,16 @@ async fn by_secret(server: &Server, path: &str, id: &str, secret: &str) -> Answe
     server.post_to(path, &[("authorization", &basic(id, secret))], FORM).await
 }
 
-async fn jca_15_c16_every_failure_has_one_face_at_every_endpoint(db: Db) {
+async fn every_failed_assertion_gets_one_answer_at_every_endpoint(db: Db) {
     let World { server, signer, certificate, .. } = World::new(db).await;
     let (expired, unreachable, disabled, no_grant) =
         (Signer::es256(), Signer::es256(), Signer::es256(), Signer::es256());
-    for (id, signer) in [("expired", &expired), ("dis", &disabled), ("bare", &no_grant)] {
+    for (id, signer) in [("expired", &expired), ("disabled", &disabled), ("bare", &no_grant)] {
         server.store.create_client(&client(id), None).await.unwrap();
         server.store.add_client_keys(id, &[signer.stored()]).await.unwrap();
     }
     server.store.create_client(&client("uri"), None).await.unwrap();
-    server.store.set_client_enabled("dis", false).await.unwrap();
+    server.store.set_client_enabled("disabled", false).await.unwrap();
     server
         .db
         .sql(
@@ -172,11 +172,11 @@ async fn jca_15_c16_every_failure_has_one_face_at_every_endpoint(db: Db) {
         let used = signer.fresh("all");
         assert_eq!(ask_at(server, path, FORM, &used).await.status, StatusCode::OK);
         let typed = signer.sign(r#"{"alg":"ES256","typ":"at+jwt"}"#, &claims("all").to_string());
-        let other_client = format!("{FORM}&client_id=dis");
+        let other_client = format!("{FORM}&client_id=disabled");
         let other_type = format!("{FORM}&client_assertion_type=x&client_assertion={}", signer.fresh("all"));
         for (why, answer) in [
             ("a jti that was used", ask_at(server, path, FORM, &used).await),
-            ("a disabled client", ask_at(server, path, FORM, &disabled.fresh("dis")).await),
+            ("a disabled client", ask_at(server, path, FORM, &disabled.fresh("disabled")).await),
             ("a key that has expired", ask_at(server, path, FORM, &expired.fresh("expired")).await),
             ("a key that was removed", ask_at(server, path, FORM, &no_grant.fresh("bare")).await),
             ("a jwks_uri that cannot be reached", ask_at(server, path, FORM, &unreachable.fresh("uri")).await),
@@ -189,13 +189,13 @@ async fn jca_15_c16_every_failure_has_one_face_at_every_endpoint(db: Db) {
             ("no assertion", server.post_to(path, &[], format!("{FORM}&client_assertion_type={TYPE}")).await),
             ("a wrong secret", by_secret(server, path, "all", "wrong").await),
             ("a secret of nobody", by_secret(server, path, "nobody", "wrong").await),
-            ("a secret of a disabled client", by_secret(server, path, "dis", "wrong").await),
+            ("a secret of a disabled client", by_secret(server, path, "disabled", "wrong").await),
             ("a wrong certificate", by_certificate(server, path, "all", &peer(&self_signed("svc"), false)).await),
             ("a certificate of nobody", by_certificate(server, path, "nobody", &certificate).await),
             ("a certificate of another", by_certificate(server, path, "expired", &certificate).await),
             ("nothing", server.post_to(path, &[], FORM).await),
         ] {
-            answer.e401();
+            answer.unauthorized();
             let method = ["secret", "certificate", "nothing"].into_iter().find(|method| why.contains(method));
             let first = faces.entry(method.unwrap_or("assertion")).or_insert_with(|| answer.face());
             assert_eq!(answer.face(), *first, "{why} at {path}");
@@ -203,7 +203,7 @@ async fn jca_15_c16_every_failure_has_one_face_at_every_endpoint(db: Db) {
     }
 }
 
-async fn c16_what_an_administrator_takes_back_is_refused_at_every_endpoint_on_every_replica(db: Db) {
+async fn withdrawn_credentials_are_refused_at_every_endpoint_on_every_replica(db: Db) {
     let world = World::new(db).await;
     let (replica, store) = (world.server.replica().await, &world.server.store);
     let check = async |expected: StatusCode| {

@@ -1,4 +1,4 @@
-//! A14: tokens that are taken back, one by one, all of a client, or all there are.
+//! Tokens that are revoked, one by one, all of a client, or all there are.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use crate::harness::{Answer, Db, Server, Setup, basic, client};
 use crate::process::daemon::{Daemon, Grantd, eventually};
 
 on_both!(
-    rev_01_rev_04_rev_05_rev_10_the_form_is_that_of_a_token_request,
-    rev_02_int_11_a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere,
-    rev_03_what_is_no_live_token_is_revoked_already,
-    rev_08_no_token_is_of_a_type_that_cannot_be_revoked,
-    rev_06_h51_c33_nobody_revokes_the_token_of_another,
-    rev_07_h52_without_the_database_a_token_is_not_said_to_be_revoked,
-    rev_09_rows_and_memory_end_with_the_token,
-    rev_11_h53_the_latest_of_all_cut_offs_decides,
-    h54_no_other_spelling_of_a_revoked_token_is_active,
+    the_revocation_form_follows_the_rules_of_a_token_request,
+    a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere,
+    revoking_a_token_that_is_not_live_succeeds,
+    every_type_of_token_can_be_revoked,
+    a_client_cannot_revoke_the_token_of_another,
+    without_the_database_no_revocation_is_acknowledged,
+    rows_and_memory_of_a_revocation_end_with_the_token,
+    the_latest_of_all_cut_offs_decides,
+    no_other_spelling_of_a_revoked_token_is_active,
     a_revocation_survives_a_restart_and_the_client_that_had_it,
     revoked_by_hand_counts_like_any_other,
     the_command_line_revokes_and_a_running_server_follows_and_logs,
@@ -32,11 +32,11 @@ on_both!(
 
 const API1: &str = "https://api1.test";
 
-/// The clients `cb` and `cp`, and `rs1`, which introspects.
+/// The clients `basic-client` and `other-client`, and `rs1`, which introspects.
 struct World {
     server: Server,
-    cb: String,
-    cp: String,
+    basic_client: String,
+    other_client: String,
     rs1: String,
 }
 
@@ -58,9 +58,9 @@ impl World {
             })
             .await;
         let of_api1 = |id: &str| Client { resources: vec![API1.parse().unwrap()], ..client(id) };
-        let cb = setup.client(of_api1("cb")).await;
-        let cp = setup.client(of_api1("cp")).await;
-        Self { server: setup.start().await, cb, cp, rs1 }
+        let basic_client = setup.client(of_api1("basic-client")).await;
+        let other_client = setup.client(of_api1("other-client")).await;
+        Self { server: setup.start().await, basic_client, other_client, rs1 }
     }
 
     async fn new(db: Db) -> Self {
@@ -68,7 +68,7 @@ impl World {
     }
 
     async fn token(&self) -> String {
-        self.server.basic("cb", &self.cb, "").await.access_token()
+        self.server.basic("basic-client", &self.basic_client, "").await.access_token()
     }
 
     async fn is_active(&self, token: &str) -> bool {
@@ -85,7 +85,7 @@ impl World {
     }
 
     async fn revoke(&self, token: &str) -> Answer {
-        self.server.revoke("cb", &self.cb, token).await
+        self.server.revoke("basic-client", &self.basic_client, token).await
     }
 }
 
@@ -96,18 +96,18 @@ fn revoked_count(server: &AuthorizationServer) -> usize {
 
 #[track_caller]
 fn done(answer: &Answer) {
-    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "{}"), "REV-02");
-    assert_eq!((answer.header("cache-control"), answer.header("pragma")), ("no-store", "no-cache"), "RSP-04");
+    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "{}"));
+    assert_eq!((answer.header("cache-control"), answer.header("pragma")), ("no-store", "no-cache"));
 }
 
-async fn rev_01_rev_04_rev_05_rev_10_the_form_is_that_of_a_token_request(db: Db) {
+async fn the_revocation_form_follows_the_rules_of_a_token_request(db: Db) {
     let world = World::new(db).await;
     let get = world.server.get("/revoke").await;
     assert_eq!((get.status, get.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
     let token = world.token().await;
-    world.server.post_to("/revoke", &[], format!("token={token}")).await.e401();
-    world.server.revoke("cb", "wrong", &token).await.e401();
-    let authorization = basic("cb", &world.cb);
+    world.server.post_to("/revoke", &[], format!("token={token}")).await.unauthorized();
+    world.server.revoke("basic-client", "wrong", &token).await.unauthorized();
+    let authorization = basic("basic-client", &world.basic_client);
     let ask = async |form: String| world.server.post_to("/revoke", &[("authorization", &authorization)], form).await;
     for form in [String::new(), "token=".into(), format!("token={token}&token={token}")] {
         ask(form).await.error("invalid_request");
@@ -121,12 +121,12 @@ async fn rev_01_rev_04_rev_05_rev_10_the_form_is_that_of_a_token_request(db: Db)
         assert!(!world.is_active(&token).await, "{extra}");
     }
     // A secret in the body is as good.
-    let form = format!("client_id=cb&client_secret={}&token={token}", world.cb);
+    let form = format!("client_id=basic-client&client_secret={}&token={token}", world.basic_client);
     done(&world.server.post_to("/revoke", &[], form).await);
     assert!(!world.is_active(&token).await);
 }
 
-async fn rev_02_int_11_a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere(db: Db) {
+async fn a_revoked_token_is_inactive_at_once_and_within_a_second_everywhere(db: Db) {
     let world = World::new(db).await;
     let replica = world.server.replica().await;
     let (token, other) = (world.token().await, world.token().await);
@@ -135,7 +135,7 @@ async fn rev_02_int_11_a_revoked_token_is_inactive_at_once_and_within_a_second_e
     let revoked_at = Instant::now();
     assert!(!world.is_active(&token).await, "at once where it was revoked");
     while world.is_active_at(&replica, &token).await {
-        assert!(revoked_at.elapsed() < Duration::from_secs(1), "INT-11");
+        assert!(revoked_at.elapsed() < Duration::from_secs(1), "within a second on every replica");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(world.is_active(&other).await && world.is_active_at(&replica, &other).await);
@@ -145,7 +145,7 @@ async fn rev_02_int_11_a_revoked_token_is_inactive_at_once_and_within_a_second_e
     assert_eq!(revoked_count(&world.server.server), 2);
 }
 
-async fn rev_03_what_is_no_live_token_is_revoked_already(db: Db) {
+async fn revoking_a_token_that_is_not_live_succeeds(db: Db) {
     let (clock, hand) = Clock::fixed(1_700_000_000);
     let world = World::with(Setup::new(db).await, clock).await;
     let token = world.token().await;
@@ -160,9 +160,9 @@ async fn rev_03_what_is_no_live_token_is_revoked_already(db: Db) {
     assert_eq!(revoked_count(&world.server.server), 1);
 }
 
-async fn rev_08_no_token_is_of_a_type_that_cannot_be_revoked(db: Db) {
+async fn every_type_of_token_can_be_revoked(db: Db) {
     let world = World::new(db).await;
-    let authorization = basic("cb", &world.cb);
+    let authorization = basic("basic-client", &world.basic_client);
     // The types of RFC 7009 and RFC 8693, and some that are none.
     let hints = [
         "access_token",
@@ -196,19 +196,19 @@ async fn rev_08_no_token_is_of_a_type_that_cannot_be_revoked(db: Db) {
     }
 }
 
-async fn rev_06_h51_c33_nobody_revokes_the_token_of_another(db: Db) {
+async fn a_client_cannot_revoke_the_token_of_another(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
-    for (id, secret) in [("cp", &world.cp), ("rs1", &world.rs1)] {
+    for (id, secret) in [("other-client", &world.other_client), ("rs1", &world.rs1)] {
         world.server.revoke(id, secret, &token).await.error("invalid_grant");
         assert!(world.is_active(&token).await);
     }
     // What is no token is nobody's.
-    done(&world.server.revoke("cp", &world.cp, &token[..token.len() - 4]).await);
+    done(&world.server.revoke("other-client", &world.other_client, &token[..token.len() - 4]).await);
     assert!(world.is_active(&token).await);
 }
 
-async fn rev_07_h52_without_the_database_a_token_is_not_said_to_be_revoked(db: Db) {
+async fn without_the_database_no_revocation_is_acknowledged(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     world.server.db.sql("alter table revoked_token rename to away").await.unwrap();
@@ -222,13 +222,13 @@ async fn rev_07_h52_without_the_database_a_token_is_not_said_to_be_revoked(db: D
     assert!(!world.is_active(&token).await);
 }
 
-async fn rev_09_rows_and_memory_end_with_the_token(db: Db) {
+async fn rows_and_memory_of_a_revocation_end_with_the_token(db: Db) {
     let world = World::new(db).await;
     let store = &world.server.store;
     for number in 0..10u8 {
         let id: TokenId = BASE64_URL_SAFE_NO_PAD.encode([number; 16]).parse().unwrap();
-        store.revoke_token(&id, "cb", UnixTime(1000 + i64::from(number)), UnixTime(1)).await.unwrap();
-        store.revoke_token(&id, "cb", UnixTime(9999), UnixTime(1)).await.unwrap();
+        store.revoke_token(&id, "basic-client", UnixTime(1000 + i64::from(number)), UnixTime(1)).await.unwrap();
+        store.revoke_token(&id, "basic-client", UnixTime(9999), UnixTime(1)).await.unwrap();
     }
     world.server.refresh().await;
     assert_eq!(revoked_count(&world.server.server), 10);
@@ -244,7 +244,7 @@ async fn rev_09_rows_and_memory_end_with_the_token(db: Db) {
     assert_eq!(revoked_count(&world.server.replica().await.server), 5);
 }
 
-async fn rev_11_h53_the_latest_of_all_cut_offs_decides(db: Db) {
+async fn the_latest_of_all_cut_offs_decides(db: Db) {
     const START: i64 = 1_700_000_000;
     let (clock, hand) = Clock::fixed(START);
     let world = World::with(Setup::new(db).await, clock).await;
@@ -262,33 +262,33 @@ async fn rev_11_h53_the_latest_of_all_cut_offs_decides(db: Db) {
     };
     check(0).await;
     // The client's first, then a global one before it, then one behind it, then the client's behind that.
-    assert!(store.revoke_tokens_of("cb", UnixTime(START + 9)).await.unwrap());
+    assert!(store.revoke_tokens_of("basic-client", UnixTime(START + 9)).await.unwrap());
     check(10).await;
     store.revoke_all_tokens(UnixTime(START + 4)).await.unwrap();
     check(10).await;
     store.revoke_all_tokens(UnixTime(START + 19)).await.unwrap();
     check(20).await;
-    assert!(store.revoke_tokens_of("cb", UnixTime(START + 29)).await.unwrap());
+    assert!(store.revoke_tokens_of("basic-client", UnixTime(START + 29)).await.unwrap());
     check(30).await;
     // No earlier moment takes a later one back.
-    assert!(store.revoke_tokens_of("cb", UnixTime(START)).await.unwrap());
+    assert!(store.revoke_tokens_of("basic-client", UnixTime(START)).await.unwrap());
     store.revoke_all_tokens(UnixTime(START)).await.unwrap();
     check(30).await;
     // Another client's cut-off is no matter, and there has to be a client.
-    assert!(store.revoke_tokens_of("cp", UnixTime(START + 100)).await.unwrap());
+    assert!(store.revoke_tokens_of("other-client", UnixTime(START + 100)).await.unwrap());
     assert!(!store.revoke_tokens_of("nobody", UnixTime(START + 100)).await.unwrap());
     check(30).await;
     // What an administrator changes besides leaves it alone.
     world
         .server
         .db
-        .sql("update client set scope = 'api:read api:write api:more' where client_id = 'cb'")
+        .sql("update client set scope = 'api:read api:write api:more' where client_id = 'basic-client'")
         .await
         .unwrap();
     check(30).await;
 }
 
-async fn h54_no_other_spelling_of_a_revoked_token_is_active(db: Db) {
+async fn no_other_spelling_of_a_revoked_token_is_active(db: Db) {
     let world = World::new(db).await;
     let token = world.token().await;
     let (signed, signature) = token.rsplit_once('.').unwrap();
@@ -319,15 +319,15 @@ async fn a_revocation_survives_a_restart_and_the_client_that_had_it(db: Db) {
     done(&world.revoke(&token).await);
     let replica = world.server.replica().await;
     assert!(!world.is_active_at(&replica, &token).await);
-    world.server.store.delete_client("cb").await.unwrap();
-    world.server.store.create_client(&client("cb"), None).await.unwrap();
+    world.server.store.delete_client("basic-client").await.unwrap();
+    world.server.store.create_client(&client("basic-client"), None).await.unwrap();
     world.server.refresh().await;
     assert!(!world.is_active(&token).await);
 }
 
 async fn revoked_by_hand_counts_like_any_other(db: Db) {
     let world = World::new(db).await;
-    let answer = world.server.basic("cb", &world.cb, "").await;
+    let answer = world.server.basic("basic-client", &world.basic_client, "").await;
     let (token, jti) = (answer.access_token(), answer.token().1["jti"].as_str().unwrap().to_owned());
     let insert = |jti: &str| format!("insert into revoked_token (jti, expires_at) values ('{jti}', 9999999999)");
     for wrong in ["x", &jti[1..], &format!("{jti}A"), &format!("{}x", &jti[..21])] {
@@ -355,14 +355,14 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     };
     let rs1 = created(&["rs1"]).await;
     grantd.ok(&["resource", "create", API1, "--scope", "a", "--introspect-by", "rs1"]).await;
-    let cb = created(&["cb", "--scope", "a", "--default-scope", "a", "--resource", API1]).await;
+    let basic_client = created(&["basic-client", "--scope", "a", "--default-scope", "a", "--resource", API1]).await;
     let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
     let authorization = basic("rs1", &rs1);
     let is_active = async |token: &str| {
         let fields = [("authorization", authorization.as_str())];
         daemon.post("/introspect", &fields, format!("token={token}")).await.json()["active"] == true
     };
-    let token = async || daemon.token("cb", &cb).await.access_token();
+    let token = async || daemon.token("basic-client", &basic_client).await.access_token();
     let is_cut_off = async |token: &str| {
         assert!(!eventually(async || is_active(token).await, |active| !active).await);
     };
@@ -383,7 +383,7 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     assert!(done.status.success() && done.stderr.contains("until they expire"), "{done:?}");
     is_cut_off(&one).await;
     assert!(is_active(&other).await);
-    grantd.ok(&["client", "revoke-tokens", "cb"]).await;
+    grantd.ok(&["client", "revoke-tokens", "basic-client"]).await;
     is_cut_off(&other).await;
     let third = live().await;
     grantd.ok(&["token", "revoke-all", "--now"]).await;
@@ -391,9 +391,11 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     let fourth = live().await;
     let refused = grantd.run(&["token", "revoke-all"]).await;
     assert_eq!(refused.status.code(), Some(2), "it has to be meant");
-    for (token, fault) in
-        [(&one, "it was revoked"), (&other, "client cb was issued until"), (&third, "tokens that were issued until")]
-    {
+    for (token, fault) in [
+        (&one, "it was revoked"),
+        (&other, "client basic-client was issued until"),
+        (&third, "tokens that were issued until"),
+    ] {
         let explained = grantd.run_with_input(&["token", "inspect"], token).await;
         assert!(explained.status.code() == Some(1) && explained.stdout.contains(fault), "{explained:?}");
     }
@@ -403,7 +405,7 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     let missing = grantd.run(&["client", "revoke-tokens", "nobody"]).await;
     assert!(missing.status.code() == Some(1) && missing.stderr.contains("there is no client nobody"), "{missing:?}");
     assert!(is_active(&fourth).await);
-    let cb_authorization = basic("cb", &cb);
+    let cb_authorization = basic("basic-client", &basic_client);
     let revoked = daemon.post("/revoke", &[("authorization", &cb_authorization)], format!("token={fourth}")).await;
     done_over_a_socket(&revoked);
     let refused = daemon.post("/revoke", &[("authorization", "Basic eDp5")], format!("token={fourth}")).await;
@@ -420,10 +422,10 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     let revocations = eventually(async || reasons("revocation"), |reasons| reasons.len() == 2).await;
     assert_eq!(revocations, ["revoked", "unknown_client"]);
     let entry = &daemon.events("introspection")[0];
-    assert_eq!((&entry["client_id"], &entry["token_client_id"]), (&"rs1".into(), &"cb".into()));
+    assert_eq!((&entry["client_id"], &entry["token_client_id"]), (&"rs1".into(), &"basic-client".into()));
     assert!(entry["jti"].is_string() && entry["duration_us"].is_number(), "{entry}");
     let lines = [daemon.events("introspection"), daemon.events("revocation")].concat();
-    assert!(!lines.iter().any(|entry| entry.to_string().contains(&fourth)), "LOG-02");
+    assert!(!lines.iter().any(|entry| entry.to_string().contains(&fourth)), "no token in a log line");
     let metrics = daemon.admin_get("/metrics").await.body;
     for counted in ["grantd_introspections_total{result=\"active\"", "grantd_revocations_total{result=\"done\""] {
         assert!(metrics.contains(counted), "{counted}");
@@ -434,5 +436,5 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
 #[track_caller]
 fn done_over_a_socket(answer: &Answer) {
     done(answer);
-    assert_eq!(answer.header("content-length"), "2", "REV-02");
+    assert_eq!(answer.header("content-length"), "2");
 }

@@ -1,4 +1,4 @@
-//! A9: signing keys that replace each other: what is published in each of their states, and what a verifier with a cache sees.
+//! Signing keys that replace each other: their publication in each state, and the view of a verifier with a cache.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::harness::{Db, Setup};
 
 on_both!(
-    m85_jwk_02_jwk_03_every_key_in_every_state_is_public_and_typed_on_every_replica,
-    m86_jwk_05_no_verifier_with_a_cache_meets_a_token_whose_key_it_does_not_know,
+    every_published_key_is_public_and_typed_in_every_state_on_every_replica,
+    no_verifier_with_a_cache_meets_a_token_of_an_unknown_key,
 );
 
 const START: i64 = 1_800_000_000;
@@ -22,7 +22,7 @@ fn keys_of(document: &Value) -> &Vec<Value> {
     document["keys"].as_array().unwrap()
 }
 
-async fn m85_jwk_02_jwk_03_every_key_in_every_state_is_public_and_typed_on_every_replica(db: Db) {
+async fn every_published_key_is_public_and_typed_in_every_state_on_every_replica(db: Db) {
     let mut setup = Setup::new(db).await;
     (setup.clock, _) = Clock::fixed(START);
     let under = SealingKey::from_base64(&setup.sealing_key).unwrap();
@@ -61,7 +61,7 @@ async fn m85_jwk_02_jwk_03_every_key_in_every_state_is_public_and_typed_on_every
 }
 
 /// One hundred rotations by the clock of the keys alone, so that a month passes in a moment.
-async fn m86_jwk_05_no_verifier_with_a_cache_meets_a_token_whose_key_it_does_not_know(db: Db) {
+async fn no_verifier_with_a_cache_meets_a_token_of_an_unknown_key(db: Db) {
     const EVERY: i64 = 6 * 3600;
     let server = Setup::new(Db::sqlite()).await.start().await;
     let cached_for = server.get("/jwks").await.header("cache-control").to_owned();

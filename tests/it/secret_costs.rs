@@ -12,13 +12,13 @@ use crate::harness::{Db, Server, Setup, client, new_secret};
 
 on_both!(
     a_known_secret_is_hashed_once_however_often_it_comes,
-    c24_what_is_remembered_is_one_secret_of_one_client,
-    what_is_remembered_ends_with_the_hash_the_secret_and_the_client,
-    m80_a_made_up_secret_costs_the_same_for_every_client,
+    the_cache_remembers_exactly_one_secret_of_one_client,
+    a_cached_secret_ends_with_its_hash_its_secret_and_its_client,
+    a_made_up_secret_costs_the_same_for_every_client,
     an_untagged_secret_makes_every_guess_that_names_a_row_cost_a_hash,
     a_lost_tag_key_costs_speed_and_no_access,
-    h62_nobody_is_locked_out_by_the_failures_of_others,
-    a_dead_secret_is_slowed_down_by_itself,
+    no_client_is_locked_out_by_the_failures_of_others,
+    a_deleted_secret_is_slowed_down_without_its_live_sibling,
     replicas_that_start_together_make_one_tag_key,
 );
 
@@ -29,7 +29,7 @@ fn hashes(server: &Server) -> u64 {
 /// How many hashes a refused attempt takes.
 async fn cost(server: &Server, id: &str, secret: &str) -> u64 {
     let before = hashes(server);
-    server.basic(id, secret, "").await.e401();
+    server.basic(id, secret, "").await.unauthorized();
     hashes(server) - before
 }
 
@@ -42,8 +42,8 @@ async fn a_known_secret_is_hashed_once_however_often_it_comes(db: Db) {
         let id = format!("c{number}");
         secrets.push((id.clone(), setup.client(client(&id)).await));
     }
-    setup.imported(client("cx"), "chosen elsewhere, with %2B").await;
-    secrets.push(("cx".into(), "chosen elsewhere, with %2B".into()));
+    setup.imported(client("imported"), "chosen elsewhere, with %2B").await;
+    secrets.push(("imported".into(), "chosen elsewhere, with %2B".into()));
     let server = setup.start().await;
     for _ in 0..20 {
         for (id, secret) in &secrets {
@@ -59,7 +59,7 @@ async fn a_known_secret_is_hashed_once_however_often_it_comes(db: Db) {
     assert!(server.store.queries.get() - queries <= 4, "nothing but the poll asks the database");
 }
 
-async fn c24_what_is_remembered_is_one_secret_of_one_client(db: Db) {
+async fn the_cache_remembers_exactly_one_secret_of_one_client(db: Db) {
     let setup = Setup::new(db).await;
     let long = "x".repeat(100);
     setup.imported(client(&long), "secret of the first, chosen elsewhere").await;
@@ -74,13 +74,13 @@ async fn c24_what_is_remembered_is_one_secret_of_one_client(db: Db) {
         "secret of the first, chosen elsewhere ",
         "secret of another, chosen elsewhere",
     ] {
-        server.basic(&long, wrong, "").await.e401();
+        server.basic(&long, wrong, "").await.unauthorized();
     }
-    server.basic(&long[..99], "xsecret of the first, chosen elsewhere", "").await.e401();
-    server.basic("y", "secret of the first, chosen elsewhere", "").await.e401();
+    server.basic(&long[..99], "xsecret of the first, chosen elsewhere", "").await.unauthorized();
+    server.basic("y", "secret of the first, chosen elsewhere", "").await.unauthorized();
 }
 
-async fn what_is_remembered_ends_with_the_hash_the_secret_and_the_client(db: Db) {
+async fn a_cached_secret_ends_with_its_hash_its_secret_and_its_client(db: Db) {
     let setup = Setup::new(db).await;
     let rehashed = setup.client(client("rehashed")).await;
     let replaced = setup.client(client("replaced")).await;
@@ -108,12 +108,12 @@ async fn what_is_remembered_ends_with_the_hash_the_secret_and_the_client(db: Db)
     assert_eq!(hashes(&server), before, "the client has changed, its secret has not");
     server.basic("rehashed", &rehashed, "").await.ok();
     assert_eq!(hashes(&server), before + 1, "what matched was another hash");
-    server.basic("replaced", &replaced, "").await.e401();
-    server.basic("disabled", &disabled, "").await.e401();
-    server.basic("deleted", &deleted, "").await.e401();
+    server.basic("replaced", &replaced, "").await.unauthorized();
+    server.basic("disabled", &disabled, "").await.unauthorized();
+    server.basic("deleted", &deleted, "").await.unauthorized();
 }
 
-async fn m80_a_made_up_secret_costs_the_same_for_every_client(db: Db) {
+async fn a_made_up_secret_costs_the_same_for_every_client(db: Db) {
     let setup = Setup::new(db).await;
     let secret = setup.client(client("tagged")).await;
     let id = secret.split('_').nth(1).unwrap().to_owned();
@@ -174,7 +174,7 @@ async fn a_lost_tag_key_costs_speed_and_no_access(db: Db) {
     server.basic("old", &secret, "").await.ok();
 }
 
-async fn h62_nobody_is_locked_out_by_the_failures_of_others(db: Db) {
+async fn no_client_is_locked_out_by_the_failures_of_others(db: Db) {
     let setup = Setup::new(db).await;
     let tagged = setup.client(client("tagged")).await;
     setup.imported(client("warm"), "chosen elsewhere").await;
@@ -187,14 +187,14 @@ async fn h62_nobody_is_locked_out_by_the_failures_of_others(db: Db) {
             .basic(id, "a guess that is long enough", "")
             .await
             .refusal(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable");
-        assert_eq!(hashes(&server), before, "H58: before any hash");
+        assert_eq!(hashes(&server), before, "before any hash");
     }
     // From the very address that the guesses came from.
     server.basic("warm", "chosen elsewhere", "").await.ok();
     server.basic("tagged", &tagged, "").await.ok();
 }
 
-async fn a_dead_secret_is_slowed_down_by_itself(db: Db) {
+async fn a_deleted_secret_is_slowed_down_without_its_live_sibling(db: Db) {
     let setup = Setup::new(db).await;
     let live = setup.client(client("c")).await;
     let dead = ClientSecret::generate("c", "dead", Some(&setup.tag_key)).unwrap();

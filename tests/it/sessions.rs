@@ -18,7 +18,7 @@ on_both!(
     a_replica_whose_clock_is_wrong_says_so_and_forgets_nothing_early,
     a_cut_off_in_the_future_and_a_time_in_milliseconds_are_refused,
     a_database_of_another_program_is_left_alone,
-    migrations_of_the_former_table_are_adopted,
+    the_schema_of_a_development_version_is_adopted_whole_or_refused,
     a_write_that_fails_is_counted_and_told,
     a_server_waits_for_a_schema_that_is_on_its_way,
 );
@@ -49,9 +49,9 @@ async fn a_change_by_sql_counts_whatever_the_sessions_settings_are() {
     db.sql("create schema auth").await.unwrap();
     db.database = in_schema(&db, "auth");
     let setup = Setup::new(db).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
-    server.basic("cb", &secret, "").await.ok();
+    server.basic("basic-client", &secret, "").await.ok();
     for settings in [
         "",
         "set search_path = pg_temp",
@@ -63,12 +63,12 @@ async fn a_change_by_sql_counts_whatever_the_sessions_settings_are() {
     ] {
         let mut session = administrator(&server.db, settings).await;
         for enabled in [0, 1] {
-            run(&mut session, &format!("update auth.client set enabled = {enabled} where client_id = 'cb'"))
+            run(&mut session, &format!("update auth.client set enabled = {enabled} where client_id = 'basic-client'"))
                 .await
                 .unwrap();
             let status = if enabled == 1 { 200 } else { 401 };
             let started = Instant::now();
-            while server.basic("cb", &secret, "").await.status != status {
+            while server.basic("basic-client", &secret, "").await.status != status {
                 assert!(started.elapsed() < Duration::from_secs(2), "{settings}: not in force");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -131,7 +131,7 @@ async fn rows_that_a_policy_hides_are_an_error_and_no_empty_registry() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_role_is_set_to_does_not_matter() {
+async fn settings_of_the_database_role_do_not_matter() {
     let db = Db::postgres().await;
     db.store().await;
     let name = db.url.rsplit('/').next().unwrap().to_owned();
@@ -149,15 +149,16 @@ async fn what_a_role_is_set_to_does_not_matter() {
         db.sql(&format!("alter database {name} set {setting}")).await.unwrap();
     }
     let setup = Setup::new(db).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let mut revoking = Vec::new();
     for _ in 0..60 {
-        revoking.push(server.basic("cb", &secret, "").await.access_token());
+        revoking.push(server.basic("basic-client", &secret, "").await.access_token());
     }
     // All at once, each a transaction that raises the one revision.
     let revoked =
-        futures_util::future::join_all(revoking.iter().map(|token| server.revoke("cb", &secret, token))).await;
+        futures_util::future::join_all(revoking.iter().map(|token| server.revoke("basic-client", &secret, token)))
+            .await;
     assert!(revoked.iter().all(|answer| answer.status == 200), "{revoked:?}");
     let made = futures_util::future::join_all((0..12).map(|number| {
         let store = server.store.clone();
@@ -168,15 +169,15 @@ async fn what_a_role_is_set_to_does_not_matter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_holds_a_lock_is_named_and_no_outage_is_told() {
+async fn the_holder_of_a_lock_is_named_and_no_outage_is_reported() {
     let db = Db::postgres().await;
     let grantd = Grantd::new(&db);
     grantd.ok(&["migrate"]).await;
-    grantd.ok(&["client", "create", "cb"]).await;
+    grantd.ok(&["client", "create", "basic-client"]).await;
     let mut open = administrator(&db, "set application_name = 'deploy script'").await;
     run(&mut open, "begin; update client set scope = 'a'").await.unwrap();
     let (pid,): (i32,) = sqlx::query_as("select pg_backend_pid()").fetch_one(&mut open).await.unwrap();
-    let refused = grantd.run(&["client", "disable", "cb"]).await;
+    let refused = grantd.run(&["client", "disable", "basic-client"]).await;
     assert_eq!(refused.status.code(), Some(69), "{refused:?}");
     for part in [&format!("pid {pid}"), "deploy script", "idle in transaction", "since 20"] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
@@ -197,7 +198,7 @@ async fn who_holds_a_lock_is_named_and_no_outage_is_told() {
 
 async fn a_replica_whose_clock_is_wrong_says_so_and_forgets_nothing_early(db: Db) {
     let setup = Setup::new(db).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     setup.resource("https://api.test", "api:read").await;
     let server = setup.start().await;
     let ready = |server: &crate::harness::Server| server.server.readiness().into_iter().all(|(_, item)| item.is_ok());
@@ -211,8 +212,8 @@ async fn a_replica_whose_clock_is_wrong_says_so_and_forgets_nothing_early(db: Db
         let (theirs, ours) = (apart.server.database_time(), Clock::System.now());
         assert!((theirs.0 - ours.0).abs() <= 2, "{theirs} is not {ours}");
     }
-    let token = server.basic("cb", &secret, "").await.access_token();
-    assert_eq!(server.revoke("cb", &secret, &token).await.status, 200);
+    let token = server.basic("basic-client", &secret, "").await.access_token();
+    assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 200);
     let now = server.store.now().await.unwrap();
     assert!((now.0 - Clock::System.now().0).abs() <= 2);
     assert_eq!(server.store.sweep_revoked_tokens(now).await.unwrap(), 0, "a live token's row stays");
@@ -220,17 +221,18 @@ async fn a_replica_whose_clock_is_wrong_says_so_and_forgets_nothing_early(db: Db
 
 async fn a_cut_off_in_the_future_and_a_time_in_milliseconds_are_refused(db: Db) {
     let setup = Setup::new(db).await;
-    let secret = setup.client(client("cb")).await;
+    let secret = setup.client(client("basic-client")).await;
     let store = setup.store.clone();
     let now = store.now().await.unwrap();
     let later = UnixTime(now.0 + 60);
-    for refused in [store.revoke_tokens_of("cb", later).await.map(drop), store.revoke_all_tokens(later).await] {
+    for refused in [store.revoke_tokens_of("basic-client", later).await.map(drop), store.revoke_all_tokens(later).await]
+    {
         assert!(
             matches!(&refused, Err(StoreError::Refused(reason)) if reason.to_string().contains("not in the future")),
             "{refused:?}"
         );
     }
-    assert!(store.revoke_tokens_of("cb", UnixTime(now.0 - 10)).await.unwrap());
+    assert!(store.revoke_tokens_of("basic-client", UnixTime(now.0 - 10)).await.unwrap());
     let milliseconds = now.0 * 1000;
     for sql in [
         format!("update client_secret set expires_at = {milliseconds}"),
@@ -251,12 +253,11 @@ async fn a_cut_off_in_the_future_and_a_time_in_milliseconds_are_refused(db: Db) 
     let unchecked = if setup.db.is_postgres() {
         "alter table client_secret drop constraint \"expires_at: seconds since 1970, not milliseconds\""
     } else {
-        "drop trigger client_secret_expires_at_seconds_on_update"
+        "pragma ignore_check_constraints = on"
     };
-    setup.db.sql(unchecked).await.unwrap();
-    setup.db.sql(&format!("update client_secret set expires_at = {milliseconds}")).await.unwrap();
+    setup.db.sql(&format!("{unchecked}; update client_secret set expires_at = {milliseconds}")).await.unwrap();
     let server = setup.start().await;
-    assert_ne!(server.basic("cb", &secret, "").await.status, 200);
+    assert_ne!(server.basic("basic-client", &secret, "").await.status, 200);
     assert_eq!(server.server.registry.snapshot().malformed().len(), 1);
 }
 
@@ -278,7 +279,7 @@ async fn a_database_of_another_program_is_left_alone(db: Db) {
     let done = Grantd::new(&db).run(&["migrate"]).await;
     assert_eq!(done.status.code(), Some(78), "{done:?}");
     assert!(done.stderr.contains("--into-shared-database") && done.stderr.contains("orders"), "{done:?}");
-    assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: 11 }, "nothing was made");
+    assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: 1 }, "nothing was made");
     if db.is_postgres() {
         db.sql("create schema auth").await.unwrap();
         let own = in_schema(&db, "auth");
@@ -292,42 +293,43 @@ async fn a_database_of_another_program_is_left_alone(db: Db) {
     assert_eq!(store.schema().await.unwrap(), Schema::Usable);
 }
 
-async fn migrations_of_the_former_table_are_adopted(db: Db) {
+async fn the_schema_of_a_development_version_is_adopted_whole_or_refused(db: Db) {
     let store = db.store().await;
-    db.sql("alter table _grantd_migrations rename to _sqlx_migrations").await.unwrap();
-    assert_eq!(store.schema().await.unwrap(), Schema::Usable, "what the former version made is known");
-    db.sql("delete from _sqlx_migrations where version = 8").await.unwrap();
-    assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: 1 });
-    let undo = if db.is_postgres() {
-        "drop function grantd_refuse() cascade; drop function grantd_raise_revision(text, text);
-         do $$ declare c record; begin for c in select conrelid::regclass as t, conname from pg_constraint where conname like '%not milliseconds' loop
-             execute format('alter table %s drop constraint %I', c.t, c.conname); end loop; end $$"
-            .to_owned()
-    } else {
-        let triggers: Vec<&str> = include_str!("../../migrations/sqlite/8_times_and_sessions.sql")
-            .split("create trigger ")
-            .skip(1)
-            .map(|trigger| trigger.split_whitespace().next().unwrap())
-            .collect();
-        triggers.iter().map(|name| format!("drop trigger {name};")).collect()
+    let bytes = if db.is_postgres() { "'\\x00'" } else { "x'00'" };
+    let note = async |version: i64, name: &str| {
+        let columns = "version, description, success, checksum, execution_time";
+        let sql = format!("insert into _grantd_migrations ({columns}) values ({version}, '{name}', true, {bytes}, 0)");
+        db.sql(&sql).await.unwrap();
     };
-    db.sql(&undo).await.unwrap();
-    store.migrate(&db.database, None).await.unwrap();
-    assert_eq!(store.schema().await.unwrap(), Schema::Usable);
-    db.sql("insert into client (client_id) values ('still-works')").await.unwrap();
-    // Replicas of the former version find what they look for.
-    assert!(db.sql("insert into _sqlx_migrations select * from _sqlx_migrations where version = 7").await.is_err());
+    db.sql("delete from _grantd_migrations").await.unwrap();
+    note(1, "registry").await;
+    for version in 2..=10 {
+        note(version, "of a development version").await;
+    }
+    let refused = store.migrate(&db.database, None).await;
+    assert!(matches!(&refused, Err(MigrationError::Development { .. })), "{refused:?}");
+    let done = Grantd::new(&db).run(&["migrate"]).await;
+    assert!(done.status.code() == Some(78) && done.stderr.contains("create a new database"), "{done:?}");
+
+    note(11, "client_ids").await;
+    db.sql("insert into client (client_id) values ('kept')").await.unwrap();
+    assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: 1 });
+    for _ in 0..2 {
+        assert!(store.migrate(&db.database, None).await.unwrap().is_empty(), "nothing is made a second time");
+        assert_eq!(store.schema().await.unwrap(), Schema::Usable);
+    }
+    assert!(store.client("kept").await.unwrap().is_some());
 }
 
 async fn a_write_that_fails_is_counted_and_told(db: Db) {
     let server = Setup::new(db).await.start().await;
     assert_eq!(server.store.health.trouble(), None);
     server.db.sql("alter table client rename to elsewhere").await.unwrap();
-    assert!(server.store.delete_client("cb").await.is_err());
+    assert!(server.store.delete_client("basic-client").await.is_err());
     assert!(server.store.health.trouble().is_some());
     assert_eq!(server.store.health.write_failures.get(), 1);
     server.db.sql("alter table elsewhere rename to client").await.unwrap();
-    assert!(!server.store.delete_client("cb").await.unwrap());
+    assert!(!server.store.delete_client("basic-client").await.unwrap());
     assert_eq!((server.store.health.trouble(), server.store.health.write_failures.get()), (None, 1));
 }
 

@@ -65,7 +65,7 @@ async fn signals_of_log_rotation_are_ignored_with_a_line() {
 }
 
 #[tokio::test]
-async fn while_draining_answers_close_a_reload_reloads_and_a_second_signal_skips_the_delay() {
+async fn draining_closes_answers_reloads_on_sighup_and_ends_early_on_a_second_signal() {
     let db = Db::sqlite();
     let grantd = Grantd::new(&db).with("GRANTD__SERVER__DEADLINES__DRAIN_DELAY", "60s");
     let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;

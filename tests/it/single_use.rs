@@ -1,4 +1,4 @@
-//! H36 and H39: what may be used once, when many use it at the same moment.
+//! Single-use ids when many requests use them at the same moment.
 
 use std::collections::HashMap;
 
@@ -9,18 +9,18 @@ use grantd::store::spent::{ReplayCheck, SingleUseId, SingleUseKind};
 use crate::harness::Db;
 
 on_both!(
-    who_comes_while_others_are_written_down_goes_along_with_the_next,
-    h36_of_many_who_use_the_same_on_two_replicas_one_is_first,
-    h39_of_two_with_one_id_the_longer_memory_is_kept,
-    a_write_that_fails_fails_for_all_who_went_along,
-    what_has_expired_by_the_databases_clock_is_never_new,
+    ids_that_arrive_during_a_write_go_with_the_next_batch,
+    of_concurrent_uses_on_two_replicas_one_succeeds,
+    of_two_rows_with_one_id_the_later_expiry_is_kept,
+    a_batch_write_that_fails_fails_for_every_request_in_it,
+    an_id_that_expired_by_the_databases_clock_is_never_new,
 );
 
 /// An assertion that expires `ends` seconds after a moment that the database's clock has not reached.
 fn assertion(number: u8, ends: i64) -> SingleUseId {
     SingleUseId {
         kind: SingleUseKind::Assertion,
-        owner: "pk".into(),
+        owner: "jwt-client".into(),
         jti: [number; 32],
         expires_at: UnixTime(LATER + ends),
     }
@@ -40,7 +40,7 @@ async fn spend(store: &Store, uses: impl IntoIterator<Item = Vec<SingleUseId>>) 
     came
 }
 
-async fn who_comes_while_others_are_written_down_goes_along_with_the_next(db: Db) {
+async fn ids_that_arrive_during_a_write_go_with_the_next_batch(db: Db) {
     let store = db.store().await;
     let before = store.queries.get();
     let came = spend(&store, (0..200).map(|number| vec![assertion(number, 9)])).await;
@@ -51,7 +51,7 @@ async fn who_comes_while_others_are_written_down_goes_along_with_the_next(db: Db
     assert!(again.iter().all(|one| *one == Ok(ReplayCheck::Replayed(SingleUseKind::Assertion))), "{again:?}");
 }
 
-async fn h36_of_many_who_use_the_same_on_two_replicas_one_is_first(db: Db) {
+async fn of_concurrent_uses_on_two_replicas_one_succeeds(db: Db) {
     let (here, there) = (db.store().await, Store::open(&db.database, 4));
     let proof =
         |number: u8| SingleUseId { kind: SingleUseKind::DpopProof, owner: "jkt".into(), ..assertion(number, 9) };
@@ -67,7 +67,7 @@ async fn h36_of_many_who_use_the_same_on_two_replicas_one_is_first(db: Db) {
     assert!(counts.keys().all(|what| what.starts_with("Ok(")), "{counts:?}");
 }
 
-async fn h39_of_two_with_one_id_the_longer_memory_is_kept(db: Db) {
+async fn of_two_rows_with_one_id_the_later_expiry_is_kept(db: Db) {
     let store = db.store().await;
     // The first keeps the writers busy, so that the others go together.
     let mut uses: Vec<Vec<SingleUseId>> = (0..20).map(|number| vec![assertion(number, 1000)]).collect();
@@ -80,7 +80,7 @@ async fn h39_of_two_with_one_id_the_longer_memory_is_kept(db: Db) {
     assert!(!winner_lasts || swept == 0, "what may be used until 1000 is remembered until then");
 }
 
-async fn a_write_that_fails_fails_for_all_who_went_along(db: Db) {
+async fn a_batch_write_that_fails_fails_for_every_request_in_it(db: Db) {
     let store = db.store().await;
     db.sql("alter table spent_jti rename to elsewhere").await.unwrap();
     let came = spend(&store, (0..50).map(|number| vec![assertion(number, 9)])).await;
@@ -90,7 +90,7 @@ async fn a_write_that_fails_fails_for_all_who_went_along(db: Db) {
     assert!(came.iter().all(|one| *one == Ok(ReplayCheck::New)), "nothing was spent by a write that failed: {came:?}");
 }
 
-async fn what_has_expired_by_the_databases_clock_is_never_new(db: Db) {
+async fn an_id_that_expired_by_the_databases_clock_is_never_new(db: Db) {
     let store = db.store().await;
     let now = store.now().await.unwrap();
     let ended = |seconds: i64| SingleUseId { expires_at: UnixTime(now.0 - seconds), ..assertion(1, 0) };

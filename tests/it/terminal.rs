@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::Db;
 use crate::process::daemon::{Done, Grantd};
 
-on_both!(what_the_database_holds_cannot_drive_a_terminal);
+on_both!(values_from_the_database_cannot_drive_a_terminal);
 
 /// A cleared screen, a carriage return, a line of its own, a reversed text, a hidden one.
 const HOSTILE: &str = "x\u{1b}[2J\r\nsecret forged  made \u{202e}\u{2066}\u{200b}\u{9b}31m\u{2028}end";
@@ -27,7 +27,7 @@ fn token(header: &Value, claims: &Value) -> String {
     format!("{}.{}.AAAA", part(header), part(claims))
 }
 
-async fn what_the_database_holds_cannot_drive_a_terminal(db: Db) {
+async fn values_from_the_database_cannot_drive_a_terminal(db: Db) {
     let grantd = Grantd::new(&db);
     grantd.ok(&["migrate"]).await;
     grantd.ok(&["client", "create", "c", "--scope", "a", "--claim", &format!("note={HOSTILE}")]).await;

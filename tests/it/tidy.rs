@@ -20,7 +20,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn files_below(directory: &Path, ending: &str) -> Vec<PathBuf> {
+pub fn files_below(directory: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -138,7 +138,7 @@ fn expand(tree: &str) -> Vec<String> {
 }
 
 #[test]
-fn stairs_go_down() {
+fn modules_use_their_own_floor_and_those_below() {
     let all = modules("src");
     for (module, text) in &all {
         for used in uses(module, text, &all) {
@@ -163,7 +163,7 @@ fn the_map_in_lib_rs_is_what_the_folders_are() {
 }
 
 #[test]
-fn no_file_needs_itself() {
+fn no_file_imports_itself_through_others() {
     for source in SOURCES {
         no_file_below_needs_itself(&modules(source));
     }
@@ -234,7 +234,7 @@ fn every_file_is_short_and_says_what_it_is() {
 }
 
 #[test]
-fn names_mean_something_and_nothing_is_left_undone() {
+fn module_names_are_specific_and_nothing_is_left_undone() {
     for module in SOURCES.into_iter().flat_map(modules).map(|(module, _)| module) {
         let name = module.rsplit("::").next().unwrap();
         assert!(
@@ -314,6 +314,144 @@ fn every_dependency_says_why_it_is_there() {
             } else if in_dependencies && line.contains('=') {
                 assert!(line.contains("# "), "{}: {line}", path.display());
             }
+        }
+    }
+}
+
+/// The families of requirement ids that docs/requirements.md lists: three letters, a hyphen and two digits.
+const FAMILIES: [&str; 24] = [
+    "ATJ", "BRR", "DPO", "ERR", "FAP", "GRT", "HTP", "IJR", "INT", "JCA", "JOS", "JWK", "LOG", "MET", "MTL", "OPS",
+    "PRM", "RES", "REV", "ROT", "RSP", "SCP", "SEC", "TOK",
+];
+/// The families of one letter, with their first and last number. `C0`, `H2` and `P256` are no ids.
+const LETTERS: [(char, u16, u16); 5] = [('C', 1, 34), ('H', 35, 72), ('L', 101, 112), ('M', 73, 100), ('V', 1, 7)];
+/// Figures of docs/reliability.md, which the tools that measure them call by these names.
+const FIGURES: [&str; 2] = ["H62", "M80"];
+
+/// A requirement id among words in upper case.
+fn id_among(words: &[&str]) -> Option<String> {
+    let of_a_letter = |word: &&&str| {
+        LETTERS.iter().any(|(letter, first, last)| {
+            word.strip_prefix(*letter)
+                .and_then(|number| number.parse().ok())
+                .is_some_and(|number: u16| (*first..=*last).contains(&number))
+        })
+    };
+    let of_a_family =
+        |pair: &&[&str]| FAMILIES.contains(&pair[0]) && pair[1].len() == 2 && pair[1].parse::<u8>().is_ok();
+    words
+        .iter()
+        .find(of_a_letter)
+        .map(|word| (*word).to_owned())
+        .or_else(|| words.windows(2).find(of_a_family).map(|pair| pair.join("-")))
+}
+
+/// The names of the tests in a source text: those with the attribute, and those that a macro stamps.
+fn tests_in(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut is_test = false;
+    for line in text.lines().map(str::trim_start) {
+        is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        if is_test && let Some((_, rest)) = line.split_once("fn ") {
+            found.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+            is_test = false;
+        }
+    }
+    for stamp in ["on_both!(", "on_both_apis!("] {
+        for (at, _) in text.match_indices(stamp) {
+            let names = text[at + stamp.len()..].split(')').next().unwrap().split(',').map(str::trim);
+            let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+            found.extend(names.filter(is_name).map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// The tests of each module, by the name that docs/requirements.md gives it.
+fn tests_by_module() -> BTreeMap<String, BTreeSet<String>> {
+    let mut found = BTreeMap::<String, BTreeSet<String>>::new();
+    for (directory, prefix) in [
+        ("tests/it", ""),
+        ("src", ""),
+        ("examples", ""),
+        ("crates/jose/src", "jose::"),
+        ("crates/grantd-verify/src", "grantd_verify::"),
+        ("tools/kit/src", "kit::"),
+        ("tools/bench/src", "bench::"),
+        ("tools/chaos/src", "chaos::"),
+    ] {
+        for (module, text) in modules(directory) {
+            found.entry(format!("{prefix}{module}")).or_default().extend(tests_in(&text));
+        }
+    }
+    found
+}
+
+/// Each test with its module.
+fn names_of_tests() -> Vec<(String, String)> {
+    let of_module =
+        |(module, names): (String, BTreeSet<String>)| names.into_iter().map(move |name| (module.clone(), name));
+    tests_by_module().into_iter().flat_map(of_module).collect()
+}
+
+#[test]
+fn names_of_tests_are_short_and_begin_with_the_thing() {
+    for (module, name) in names_of_tests() {
+        assert!(name.len() <= 80, "{module}::{name} has {} characters", name.len());
+        let first = name.split('_').next().unwrap();
+        let heads = ["what", "whatever", "who", "whoever", "whom", "whose"];
+        assert!(!heads.contains(&first), "{module}::{name}: begin with the thing or the actor");
+    }
+}
+
+#[test]
+fn requirement_ids_stand_in_docs_requirements_alone() {
+    for (module, name) in names_of_tests() {
+        let upper = name.to_uppercase();
+        let id = id_among(&upper.split('_').collect::<Vec<_>>());
+        assert!(id.is_none(), "{module}::{name} holds {}: say it in words", id.unwrap_or_default());
+    }
+    for path in ["src", "crates", "tools", "examples", "tests", "fuzz/fuzz_targets"]
+        .into_iter()
+        .flat_map(|directory| files_below(&root().join(directory), "rs"))
+    {
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            let comment = line.trim_start().strip_prefix("//").or_else(|| line.split_once(" // ").map(|(_, it)| it));
+            let words = comment.unwrap_or_default().split(|c: char| !c.is_alphanumeric());
+            let id = id_among(&words.filter(|word| !FIGURES.contains(word)).collect::<Vec<_>>());
+            assert!(id.is_none(), "{}: {line}: say {} in words", path.display(), id.unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn docs_requirements_names_tests_that_exist_in_order() {
+    let tests = tests_by_module();
+    let text = fs::read_to_string(root().join("docs/requirements.md")).unwrap();
+    let rows = text.split_once("| id | requirement | tests |\n|---|---|---|\n").unwrap().1;
+    let mut before = (String::new(), 0);
+    for row in rows.lines() {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [id, sentence, held_by] = cells[..] else { panic!("not three cells: {row}") };
+        assert!(sentence.ends_with('.'), "{id}: {sentence}");
+        let (family, rest) = id.split_at(id.find(|c: char| !c.is_ascii_uppercase()).unwrap());
+        let number = rest.trim_start_matches(['-', ' ']).split(' ').next().unwrap();
+        let here = (family.to_owned(), number.parse::<u16>().unwrap());
+        assert!(before < here, "{id} stands behind {before:?}");
+        before = here;
+        let is_id = id_among(&id.split('-').collect::<Vec<_>>()).is_some();
+        assert!(is_id || family == "RFC", "{id} is of no family that tidy.rs knows");
+        let names: Vec<&str> = held_by.split(", ").map(|name| name.trim_matches('`')).collect();
+        assert!(names.iter().all(|name| !name.is_empty()), "{id} names no test");
+        for name in names {
+            let is_test = name
+                .rsplit_once("::")
+                .is_some_and(|(module, test)| tests.get(module).is_some_and(|tests| tests.contains(test)));
+            let is_module = tests.iter().any(|(module, tests)| {
+                let below = module.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+                below && !tests.is_empty()
+            });
+            assert!(is_test || is_module, "{id} names {name}, which is neither a test nor a module with tests");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A1 and A3: what the token endpoint takes, and what it grants.
+//! The form, grant and scope of requests to the token endpoint.
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -10,33 +10,33 @@ const GRANT: &str = "grant_type=client_credentials";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 on_both!(
-    tok_01_tok_02_only_post_obtains_tokens,
-    tok_03_tok_04_tok_05_the_body_is_a_form,
-    tok_06_tok_11_empty_is_absent_and_what_is_missing_is_named,
-    tok_07_tok_10_unknown_parameters_are_ignored_even_when_repeated,
-    tok_08_c29_no_known_parameter_is_repeated,
-    tok_12_the_mission_request_is_answered_as_sent,
-    tok_13_tok_14_malformed_encoding_and_nul_are_refused,
-    tok_15_tok_16_names_and_values_are_case_sensitive_and_semicolons_separate_nothing,
-    tok_17_tok_18_the_query_is_no_place_for_credentials_and_nothing_is_read_from_it,
-    tok_20_oversized_input_is_refused,
-    tok_24_l103_no_cors,
-    grt_01_grt_02_grt_04_one_grant_and_no_refresh_token,
-    grt_03_grt_06_a_client_without_the_grant_and_a_disabled_one,
-    c31_a_client_that_requires_binding_gets_no_bearer_token,
-    scp_01_scp_02_scp_04_scp_09_scopes_are_granted_exactly_or_refused,
-    scp_03_scp_06_scopes_are_a_set_and_the_answer_says_which,
-    scp_05_h56_no_scope_means_the_default_and_never_more,
-    scp_08_what_is_taken_away_is_gone_on_the_next_request,
+    only_post_obtains_tokens,
+    the_body_is_a_form,
+    an_empty_parameter_is_absent_and_a_missing_one_is_named,
+    unknown_parameters_are_ignored_even_when_repeated,
+    a_known_parameter_that_is_repeated_is_refused,
+    a_request_with_its_scope_in_any_encoding_is_answered,
+    malformed_encoding_and_nul_are_refused,
+    names_and_values_are_case_sensitive_and_semicolons_do_not_separate,
+    credentials_in_the_query_are_refused_and_nothing_is_read_from_it,
+    oversized_input_is_refused,
+    there_are_no_cors_headers,
+    client_credentials_is_the_only_grant_and_brings_no_refresh_token,
+    a_client_that_is_disabled_or_without_the_grant_gets_no_token,
+    a_client_that_requires_binding_gets_no_bearer_token,
+    scopes_are_granted_exactly_or_refused,
+    scopes_are_a_set_and_the_answer_lists_those_granted,
+    an_omitted_scope_means_the_default_and_never_more,
+    a_withdrawn_scope_is_refused_on_the_next_request,
 );
 
-async fn tok_01_tok_02_only_post_obtains_tokens(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn only_post_obtains_tokens(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let ask = |method: &str, uri: String| {
         Request::builder()
             .method(method)
             .uri(uri)
-            .header("authorization", basic("cb", &secret))
+            .header("authorization", basic("basic-client", &secret))
             .body(Body::empty())
             .unwrap()
     };
@@ -57,14 +57,14 @@ async fn tok_01_tok_02_only_post_obtains_tokens(db: Db) {
             }
         }
     }
-    assert_eq!(server.get("/admin").await.status, StatusCode::NOT_FOUND, "M92");
-    assert_eq!(server.get("/metrics").await.status, StatusCode::NOT_FOUND, "M92");
+    assert_eq!(server.get("/admin").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(server.get("/metrics").await.status, StatusCode::NOT_FOUND);
 }
 
-/// L101: the wrong media type is told so in JSON.
-async fn tok_03_tok_04_tok_05_the_body_is_a_form(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let authorization = basic("cb", &secret);
+/// A wrong media type is refused in JSON.
+async fn the_body_is_a_form(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let authorization = basic("basic-client", &secret);
     let ask = |media_type: Option<&str>, coding: Option<&str>, body: &str| {
         let mut request = Request::post("/token").header("authorization", &authorization);
         for (name, value) in [("content-type", media_type), ("content-encoding", coding)] {
@@ -89,40 +89,44 @@ async fn tok_03_tok_04_tok_05_the_body_is_a_form(db: Db) {
     }
 }
 
-async fn tok_06_tok_11_empty_is_absent_and_what_is_missing_is_named(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let authorization = basic("cb", &secret);
+async fn an_empty_parameter_is_absent_and_a_missing_one_is_named(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let authorization = basic("basic-client", &secret);
     let fields = [("authorization", authorization.as_str())];
     assert_eq!(server.post(&fields, format!("{GRANT}&scope=")).await.ok()["scope"], "api:read");
     assert_eq!(server.post(&fields, format!("{GRANT}&resource=")).await.token().1["aud"], "https://as.test");
     server.post(&fields, "grant_type=").await.error("invalid_request");
     server.post(&fields, "").await.error("invalid_request");
     server.post(&fields, "&&").await.error("invalid_request");
-    server.post(&[], format!("{GRANT}&client_id=cb&client_secret=")).await.e401();
+    server.post(&[], format!("{GRANT}&client_id=basic-client&client_secret=")).await.unauthorized();
 }
 
-async fn tok_07_tok_10_unknown_parameters_are_ignored_even_when_repeated(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn unknown_parameters_are_ignored_even_when_repeated(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     server
-        .basic("cb", &secret, "foo=bar&audience_hint=x&code=1&redirect_uri=y&username=u&dpop_jkt=x&callback=f")
+        .basic(
+            "basic-client",
+            &secret,
+            "foo=bar&audience_hint=x&code=1&redirect_uri=y&username=u&dpop_jkt=x&callback=f",
+        )
         .await
         .ok();
-    server.basic("cb", &secret, "foo=1&foo=2").await.ok();
+    server.basic("basic-client", &secret, "foo=1&foo=2").await.ok();
 }
 
-async fn tok_08_c29_no_known_parameter_is_repeated(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn a_known_parameter_that_is_repeated_is_refused(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     for repeated in [
         "scope=api:read&scope=api:write",
         "scope=&scope=",
-        "client_id=cb&client_id=cb",
-        "client_id=cb&client_id=x",
+        "client_id=basic-client&client_id=basic-client",
+        "client_id=basic-client&client_id=x",
         GRANT,
     ] {
-        server.basic("cb", &secret, repeated).await.error("invalid_request");
+        server.basic("basic-client", &secret, repeated).await.error("invalid_request");
     }
-    let in_body = format!("{GRANT}&client_id=cb&client_secret={secret}");
-    for repeated in [format!("client_secret={secret}"), "client_id=other".into(), "client_id=cb".into()] {
+    let in_body = format!("{GRANT}&client_id=basic-client&client_secret={secret}");
+    for repeated in [format!("client_secret={secret}"), "client_id=other".into(), "client_id=basic-client".into()] {
         server.post(&[], format!("{in_body}&{repeated}")).await.error("invalid_request");
     }
     for name in ["client_assertion", "client_assertion_type"] {
@@ -131,7 +135,7 @@ async fn tok_08_c29_no_known_parameter_is_repeated(db: Db) {
     assert_eq!(server.server.authenticator.lane.verifications.get(), 0, "nothing is hashed for a malformed request");
 }
 
-async fn tok_12_the_mission_request_is_answered_as_sent(db: Db) {
+async fn a_request_with_its_scope_in_any_encoding_is_answered(db: Db) {
     let setup = Setup::new(db).await;
     let mission = Client { scopes: scopes("read:data write:data", ""), ..client("your_client_id") };
     setup.imported(mission, "your_client_secret").await;
@@ -145,40 +149,40 @@ async fn tok_12_the_mission_request_is_answered_as_sent(db: Db) {
     server.in_body("your_client_id", secret, "scope=read%3adata+write%3Adata").await.ok();
 }
 
-/// M75: NUL never reaches the database.
-async fn tok_13_tok_14_malformed_encoding_and_nul_are_refused(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let authorization = basic("cb", &secret);
+/// NUL never reaches the database.
+async fn malformed_encoding_and_nul_are_refused(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let authorization = basic("basic-client", &secret);
     for scope in [&b"%ZZ"[..], b"%", b"%FF%FE", b"\x80", b"%00", b"a%00b"] {
         let body = [GRANT.as_bytes(), b"&scope=", scope].concat();
         server.post(&[("authorization", &authorization)], body).await.error("invalid_request");
     }
     for form in [
         "client_id=%00&client_secret=x",
-        "client_id=cb&client_secret=%00",
+        "client_id=basic-client&client_secret=%00",
         "client_id=c%00b&client_secret=x",
         "resource=%00",
     ] {
         server.post(&[], format!("{GRANT}&{form}")).await.error("invalid_request");
     }
-    for (id, secret) in [("c%00b", "x"), ("cb", "%00"), ("c\0b", "x"), ("cb", "x\0")] {
-        server.basic(id, secret, "").await.e401();
+    for (id, secret) in [("c%00b", "x"), ("basic-client", "%00"), ("c\0b", "x"), ("basic-client", "x\0")] {
+        server.basic(id, secret, "").await.unauthorized();
     }
 }
 
-async fn tok_15_tok_16_names_and_values_are_case_sensitive_and_semicolons_separate_nothing(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let authorization = basic("cb", &secret);
+async fn names_and_values_are_case_sensitive_and_semicolons_do_not_separate(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let authorization = basic("basic-client", &secret);
     let fields = [("authorization", authorization.as_str())];
     server.post(&fields, "Grant_Type=client_credentials").await.error("invalid_request");
     server.post(&fields, "grant_type=CLIENT_CREDENTIALS").await.error("unsupported_grant_type");
     server.post(&fields, "grant_type=client_credentials;scope=api:read").await.error("unsupported_grant_type");
-    server.basic("CB", &secret, "").await.e401();
+    server.basic("CB", &secret, "").await.unauthorized();
 }
 
-async fn tok_17_tok_18_the_query_is_no_place_for_credentials_and_nothing_is_read_from_it(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let authorization = basic("cb", &secret);
+async fn credentials_in_the_query_are_refused_and_nothing_is_read_from_it(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let authorization = basic("basic-client", &secret);
     let ask = |query: &str, with: bool, body: &str| {
         let mut request = Request::post(format!("/token?{query}")).header("content-type", FORM);
         if with {
@@ -186,8 +190,8 @@ async fn tok_17_tok_18_the_query_is_no_place_for_credentials_and_nothing_is_read
         }
         server.send(request.body(Body::from(body.to_owned())).unwrap())
     };
-    ask(&format!("client_id=cb&client_secret={secret}"), false, GRANT).await.error("invalid_request");
-    ask("client_id=cb", true, GRANT).await.error("invalid_request");
+    ask(&format!("client_id=basic-client&client_secret={secret}"), false, GRANT).await.error("invalid_request");
+    ask("client_id=basic-client", true, GRANT).await.error("invalid_request");
     ask("client_assertion=x", true, GRANT).await.error("invalid_request");
     ask("x=1", true, GRANT).await.ok();
     ask("x=%zz", true, GRANT).await.ok();
@@ -195,36 +199,36 @@ async fn tok_17_tok_18_the_query_is_no_place_for_credentials_and_nothing_is_read
     assert_eq!(ask("scope=api:write", true, GRANT).await.ok()["scope"], "api:read", "ASVS 15.3.7");
 }
 
-async fn tok_20_oversized_input_is_refused(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let authorization = basic("cb", &secret);
+async fn oversized_input_is_refused(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let authorization = basic("basic-client", &secret);
     let fields = [("authorization", authorization.as_str())];
     let answer = server.post(&fields, format!("{GRANT}&x={}", "y".repeat(1 << 20))).await;
     answer.refusal(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request");
     assert_eq!(answer.header("connection"), "close");
     server.post(&fields, format!("{GRANT}&{}", "a=1&".repeat(3000))).await.error("invalid_request");
-    server.post(&[], format!("{GRANT}&client_secret=x&client_id={}", "c".repeat(8192))).await.e401();
-    server.post(&[], format!("{GRANT}&client_id=cb&client_secret={}", "s".repeat(8192))).await.e401();
+    server.post(&[], format!("{GRANT}&client_secret=x&client_id={}", "c".repeat(8192))).await.unauthorized();
+    server.post(&[], format!("{GRANT}&client_id=basic-client&client_secret={}", "s".repeat(8192))).await.unauthorized();
 }
 
-async fn tok_24_l103_no_cors(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn there_are_no_cors_headers(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let preflight = Request::options("/token")
         .header("origin", "https://evil.test")
         .header("access-control-request-method", "POST");
     let answer = server.send(preflight.body(Body::empty()).unwrap()).await;
     assert!(!answer.headers.contains_key("access-control-allow-origin"));
-    let authorization = basic("cb", &secret);
+    let authorization = basic("basic-client", &secret);
     let answer = server.post(&[("authorization", &authorization), ("origin", "https://evil.test")], GRANT).await;
     answer.ok();
     assert!(!answer.headers.contains_key("access-control-allow-origin"));
 }
 
-async fn grt_01_grt_02_grt_04_one_grant_and_no_refresh_token(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    let json = server.basic("cb", &secret, "").await.ok();
+async fn client_credentials_is_the_only_grant_and_brings_no_refresh_token(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    let json = server.basic("basic-client", &secret, "").await.ok();
     assert!(json.get("refresh_token").is_none() && json.get("id_token").is_none());
-    let authorization = basic("cb", &secret);
+    let authorization = basic("basic-client", &secret);
     for grant_type in [
         "password",
         "authorization_code",
@@ -238,28 +242,28 @@ async fn grt_01_grt_02_grt_04_one_grant_and_no_refresh_token(db: Db) {
     }
 }
 
-async fn grt_03_grt_06_a_client_without_the_grant_and_a_disabled_one(db: Db) {
+async fn a_client_that_is_disabled_or_without_the_grant_gets_no_token(db: Db) {
     let setup = Setup::new(db).await;
-    let without = setup.client(Client { client_credentials: false, ..client("nog") }).await;
-    let disabled = setup.client(Client { enabled: false, ..client("dis") }).await;
+    let without = setup.client(Client { client_credentials: false, ..client("no-grant") }).await;
+    let disabled = setup.client(Client { enabled: false, ..client("disabled") }).await;
     let server = setup.start().await;
-    server.basic("nog", &without, "").await.error("unauthorized_client");
-    server.basic("dis", &disabled, "").await.e401();
+    server.basic("no-grant", &without, "").await.error("unauthorized_client");
+    server.basic("disabled", &disabled, "").await.unauthorized();
 }
 
-async fn c31_a_client_that_requires_binding_gets_no_bearer_token(db: Db) {
+async fn a_client_that_requires_binding_gets_no_bearer_token(db: Db) {
     let setup = Setup::new(db).await;
-    let dpop = setup.client(Client { require_dpop: true, ..client("dp") }).await;
-    let mtls = setup.client(Client { require_mtls_binding: true, ..client("mb") }).await;
+    let dpop = setup.client(Client { require_dpop: true, ..client("dpop-client") }).await;
+    let mtls = setup.client(Client { require_mtls_binding: true, ..client("mtls-bound-client") }).await;
     let server = setup.start().await;
-    server.basic("dp", &dpop, "").await.error("invalid_dpop_proof");
-    let authorization = basic("dp", &dpop);
+    server.basic("dpop-client", &dpop, "").await.error("invalid_dpop_proof");
+    let authorization = basic("dpop-client", &dpop);
     server.post(&[("authorization", &authorization), ("dpop", "x.y.z")], GRANT).await.error("invalid_dpop_proof");
-    server.basic("mb", &mtls, "").await.error("invalid_request");
+    server.basic("mtls-bound-client", &mtls, "").await.error("invalid_request");
 }
 
-async fn scp_01_scp_02_scp_04_scp_09_scopes_are_granted_exactly_or_refused(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn scopes_are_granted_exactly_or_refused(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     let long = "a".repeat(4097);
     let many = (0..200).map(|n| format!("s{n}")).collect::<Vec<_>>().join("+");
     for scope in [
@@ -282,24 +286,24 @@ async fn scp_01_scp_02_scp_04_scp_09_scopes_are_granted_exactly_or_refused(db: D
         &long,
         &many,
     ] {
-        server.basic("cb", &secret, &format!("scope={scope}")).await.error("invalid_scope");
+        server.basic("basic-client", &secret, &format!("scope={scope}")).await.error("invalid_scope");
     }
 }
 
-async fn scp_03_scp_06_scopes_are_a_set_and_the_answer_says_which(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
+async fn scopes_are_a_set_and_the_answer_lists_those_granted(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
     for scope in ["api:write+api:read", "api:read+api:read+api:write+api:read"] {
-        let answer = server.basic("cb", &secret, &format!("scope={scope}")).await;
+        let answer = server.basic("basic-client", &secret, &format!("scope={scope}")).await;
         let (_, claims) = answer.token();
-        assert_eq!(answer.ok()["scope"], claims["scope"], "SCP-06, H55");
+        assert_eq!(answer.ok()["scope"], claims["scope"]);
         let mut tokens: Vec<&str> = claims["scope"].as_str().unwrap().split(' ').collect();
         tokens.sort_unstable();
         assert_eq!(tokens, ["api:read", "api:write"]);
     }
-    assert_eq!(server.basic("cb", &secret, "scope=api:write").await.token().1["scope"], "api:write");
+    assert_eq!(server.basic("basic-client", &secret, "scope=api:write").await.token().1["scope"], "api:write");
 }
 
-async fn scp_05_h56_no_scope_means_the_default_and_never_more(db: Db) {
+async fn an_omitted_scope_means_the_default_and_never_more(db: Db) {
     let setup = Setup::new(db).await;
     let with = setup.client(client("with")).await;
     let without = setup.client(Client { scopes: scopes("api:read api:write", ""), ..client("without") }).await;
@@ -312,13 +316,13 @@ async fn scp_05_h56_no_scope_means_the_default_and_never_more(db: Db) {
     }
 }
 
-async fn scp_08_what_is_taken_away_is_gone_on_the_next_request(db: Db) {
-    let (server, secret) = Setup::with_cb(db).await;
-    server.basic("cb", &secret, "scope=api:write").await.ok();
-    server.db.sql("update client set scope = 'api:read' where client_id = 'cb'").await.unwrap();
+async fn a_withdrawn_scope_is_refused_on_the_next_request(db: Db) {
+    let (server, secret) = Setup::with_basic_client(db).await;
+    server.basic("basic-client", &secret, "scope=api:write").await.ok();
+    server.db.sql("update client set scope = 'api:read' where client_id = 'basic-client'").await.unwrap();
     server.refresh().await;
-    server.basic("cb", &secret, "scope=api:write").await.error("invalid_scope");
-    server.db.sql("update client set grant_types = '' where client_id = 'cb'").await.unwrap();
+    server.basic("basic-client", &secret, "scope=api:write").await.error("invalid_scope");
+    server.db.sql("update client set grant_types = '' where client_id = 'basic-client'").await.unwrap();
     server.refresh().await;
-    server.basic("cb", &secret, "").await.error("unauthorized_client");
+    server.basic("basic-client", &secret, "").await.error("unauthorized_client");
 }

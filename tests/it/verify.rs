@@ -23,19 +23,19 @@ use grantd::model::time::Clock;
 use grantd::state::registry::Freshness;
 
 on_both!(
-    a_request_with_a_good_token_passes_by_any_method_and_the_gateway_learns_whose_it_is,
-    a_request_without_a_token_that_counts_gets_the_challenges_of_rfc_6750_and_rfc_9449,
-    what_was_revoked_disabled_or_deleted_does_not_pass,
+    a_valid_token_passes_by_any_method_and_names_its_client_to_the_gateway,
+    a_request_without_a_valid_token_gets_the_challenges_of_the_rfcs,
+    revoked_tokens_and_those_of_disabled_or_deleted_clients_do_not_pass,
     a_question_that_is_malformed_is_the_gateways_fault,
     a_token_bound_to_a_key_passes_with_a_proof_for_the_request_that_is_held_back,
     a_token_bound_to_a_certificate_passes_with_that_certificate,
-    what_cannot_be_known_is_503,
+    verify_answers_503_when_the_answer_cannot_be_known,
 );
 
 const API: &str = "https://api.test";
 const PROXY: [u8; 4] = [10, 0, 0, 1];
 
-/// A server behind a gateway that it trusts, with the resource [`API`] and the client `cb`.
+/// A server behind a gateway that it trusts, with the resource [`API`] and the client `basic-client`.
 async fn set_up(db: Db, change: impl FnOnce(&mut Setup)) -> (Server, String) {
     let mut setup = Setup::new(db).await;
     setup.settings.server.trusted_proxies = vec!["10.0.0.0/8".into()];
@@ -43,7 +43,7 @@ async fn set_up(db: Db, change: impl FnOnce(&mut Setup)) -> (Server, String) {
     setup.resource(API, "api:read api:write").await;
     setup.resource("https://other.test", "api:read").await;
     let resources = vec![API.parse().unwrap(), "https://other.test".parse().unwrap()];
-    let secret = setup.client(Client { resources, ..client("cb") }).await;
+    let secret = setup.client(Client { resources, ..client("basic-client") }).await;
     (setup.start().await, secret)
 }
 
@@ -69,7 +69,7 @@ async fn with_bearer(server: &Server, token: &str, scope: &str) -> Answer {
 }
 
 async fn token_for(server: &Server, secret: &str, further: &str) -> String {
-    server.basic("cb", secret, &format!("&resource={API}{further}")).await.access_token()
+    server.basic("basic-client", secret, &format!("&resource={API}{further}")).await.access_token()
 }
 
 fn count(server: &Server, result: &'static str, reason: &'static str) -> u64 {
@@ -92,7 +92,7 @@ fn refused(answer: &Answer, status: u16, begins: &str) {
     assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("x-auth-")), "{answer:?}");
 }
 
-async fn a_request_with_a_good_token_passes_by_any_method_and_the_gateway_learns_whose_it_is(db: Db) {
+async fn a_valid_token_passes_by_any_method_and_names_its_client_to_the_gateway(db: Db) {
     let (server, secret) = set_up(db, |_| ()).await;
     let token = token_for(&server, &secret, "&scope=api:read+api:write").await;
     for scope in ["", "&scope=", "&scope=api:read", "&scope=api:write+api:read", "&scope=api:read&unknown=1"] {
@@ -100,7 +100,7 @@ async fn a_request_with_a_good_token_passes_by_any_method_and_the_gateway_learns
         passes(&answer);
         let told =
             ["x-auth-client-id", "x-auth-subject", "x-auth-scope", "cache-control"].map(|name| answer.header(name));
-        assert_eq!(told, ["cb", "cb", "api:read api:write", "no-store"]);
+        assert_eq!(told, ["basic-client", "basic-client", "api:read api:write", "no-store"]);
     }
     // What the client of the API says of itself is not repeated.
     let mut request = asked(&format!("resource={API}"), &[("authorization", &format!("bEaRer  {token}"))]);
@@ -110,7 +110,7 @@ async fn a_request_with_a_good_token_passes_by_any_method_and_the_gateway_learns
             Request::builder().method(method).uri(request.uri()).header("authorization", format!("Bearer {token}"));
         passes(&server.send(asked.body(Body::empty()).unwrap()).await);
     }
-    assert_eq!(server.send(request).await.header("x-auth-client-id"), "cb");
+    assert_eq!(server.send(request).await.header("x-auth-client-id"), "basic-client");
     assert_eq!(count(&server, "passed", "ok"), 14);
 
     // Below the issuer's path, and for an audience that no resource is registered for.
@@ -143,12 +143,12 @@ fn typ_jwt(identifier: &str) -> Resource {
     }
 }
 
-async fn a_request_without_a_token_that_counts_gets_the_challenges_of_rfc_6750_and_rfc_9449(db: Db) {
+async fn a_request_without_a_valid_token_gets_the_challenges_of_the_rfcs(db: Db) {
     let (clock, hand) = Clock::fixed(1_700_000_000);
     let (server, secret) = set_up(db, |setup| setup.clock = clock).await;
     let query = format!("resource={API}");
     // RFC 6750 section 3.1: no error code where there is no token.
-    let basic = basic("cb", &secret);
+    let basic = basic("basic-client", &secret);
     for fields in [&[][..], &[("authorization", &*basic)], &[("authorization", "")], &[("authorization", "Digest x")]] {
         let answer = verify(&server, &query, fields).await;
         refused(&answer, 401, "Bearer realm=\"grantd\", DPoP realm=\"grantd\", algs=");
@@ -161,7 +161,7 @@ async fn a_request_without_a_token_that_counts_gets_the_challenges_of_rfc_6750_a
     let bearer = format!("Bearer {token}");
     let twice = verify(&server, &query, &[("authorization", &bearer), ("authorization", &bearer)]).await;
     refused(&twice, 401, "Bearer realm=\"grantd\", error=\"invalid_request\"");
-    let of_other = server.basic("cb", &secret, "&resource=https://other.test").await.access_token();
+    let of_other = server.basic("basic-client", &secret, "&resource=https://other.test").await.access_token();
     for bad in ["", "garbage", "a.b.c", &token[1..], &format!("{token}x"), &format!("{token} {token}"), &*of_other] {
         refused(
             &with_bearer(&server, bad, "").await,
@@ -183,23 +183,23 @@ async fn a_request_without_a_token_that_counts_gets_the_challenges_of_rfc_6750_a
     );
 }
 
-async fn what_was_revoked_disabled_or_deleted_does_not_pass(db: Db) {
+async fn revoked_tokens_and_those_of_disabled_or_deleted_clients_do_not_pass(db: Db) {
     let (server, secret) = set_up(db, |_| ()).await;
     let (token, other) = (token_for(&server, &secret, "").await, token_for(&server, &secret, "").await);
-    server.revoke("cb", &secret, &token).await;
+    server.revoke("basic-client", &secret, &token).await;
     refused(&with_bearer(&server, &token, "").await, 401, "Bearer realm=\"grantd\", error=\"invalid_token\"");
     passes(&with_bearer(&server, &other, "").await);
-    server.db.sql("update client set enabled = 0 where client_id = 'cb'").await.unwrap();
+    server.db.sql("update client set enabled = 0 where client_id = 'basic-client'").await.unwrap();
     server.refresh().await;
     refused(&with_bearer(&server, &other, "").await, 401, "Bearer realm=\"grantd\", error=\"invalid_token\"");
-    server.db.sql("update client set enabled = 1 where client_id = 'cb'").await.unwrap();
+    server.db.sql("update client set enabled = 1 where client_id = 'basic-client'").await.unwrap();
     server.refresh().await;
     passes(&with_bearer(&server, &other, "").await);
-    let cut = format!("update client set not_before = {} where client_id = 'cb'", Clock::System.now().0);
+    let cut = format!("update client set not_before = {} where client_id = 'basic-client'", Clock::System.now().0);
     server.db.sql(&cut).await.unwrap();
     server.refresh().await;
     refused(&with_bearer(&server, &other, "").await, 401, "Bearer realm=\"grantd\", error=\"invalid_token\"");
-    server.db.sql("delete from client where client_id = 'cb'").await.unwrap();
+    server.db.sql("delete from client where client_id = 'basic-client'").await.unwrap();
     server.refresh().await;
     refused(&with_bearer(&server, &other, "").await, 401, "Bearer realm=\"grantd\", error=\"invalid_token\"");
     for reason in ["token_revoked", "token_client_disabled", "token_cut_off", "token_client_unknown"] {
@@ -238,7 +238,7 @@ const FORWARDED: [(&str, &str); 4] = [
 async fn a_token_bound_to_a_key_passes_with_a_proof_for_the_request_that_is_held_back(db: Db) {
     let (server, secret) = set_up(db, |_| ()).await;
     let prover = Prover::new();
-    let fields = [("authorization", &*basic("cb", &secret)), ("dpop", &*prover.proof())];
+    let fields = [("authorization", &*basic("basic-client", &secret)), ("dpop", &*prover.proof())];
     let posted = format!("grant_type=client_credentials&resource={API}");
     let token = server.post(&fields, posted).await.access_token();
     let (dpop, bearer) = (format!("DPoP {token}"), format!("Bearer {token}"));
@@ -302,11 +302,12 @@ async fn a_token_bound_to_a_certificate_passes_with_that_certificate(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.settings.server.trusted_proxies = vec!["10.0.0.0/8".into()];
     setup.settings.server.client_cert_header = true;
-    setup.store.create_client(&client("ms"), None).await.unwrap();
-    register(&setup.store, "ms", "self_signed", &thumbprint).await.unwrap();
+    setup.store.create_client(&client("self-signed-client"), None).await.unwrap();
+    register(&setup.store, "self-signed-client", "self_signed", &thumbprint).await.unwrap();
     let server = setup.start().await;
     let field = |identity: &Identity| format!(":{}:", BASE64_STANDARD.encode(&identity.chain()[0]));
-    let posted = form("/token", &[("client-cert", &field(&own))], "grant_type=client_credentials&client_id=ms");
+    let posted =
+        form("/token", &[("client-cert", &field(&own))], "grant_type=client_credentials&client_id=self-signed-client");
     let bearer = format!("Bearer {}", server.send_from((PROXY, 4711), posted).await.access_token());
     let query = format!("resource={ISS}");
     let with = async |from: [u8; 4], fields: &[(&str, &str)]| {
@@ -333,7 +334,7 @@ async fn a_token_bound_to_a_certificate_passes_with_that_certificate(db: Db) {
     assert_eq!(count(&server, "refused", "verify_no_certificate"), 1);
 }
 
-async fn what_cannot_be_known_is_503(db: Db) {
+async fn verify_answers_503_when_the_answer_cannot_be_known(db: Db) {
     let (server, secret) = set_up(db, |setup| setup.settings.registry.max_stale = "4s".into()).await;
     let token = token_for(&server, &secret, "").await;
     passes(&with_bearer(&server, &token, "").await);

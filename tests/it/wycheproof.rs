@@ -1,4 +1,4 @@
-//! A6: signatures and keys that are known to break verifiers, as the Wycheproof project has collected them.
+//! Signatures and keys that are known to break verifiers, as the Wycheproof project has collected them.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -59,7 +59,7 @@ fn run(file: &str, alg: SignatureAlg, expected: impl Fn(&Value) -> bool) -> Tall
         };
         let key = match VerifyingKey::from_text(jwk.to_string().as_bytes(), Some(alg)) {
             Ok(key) => key,
-            // JOS-08: what its owner could use elsewhere, and we do not take.
+            // Keys that their owner could use elsewhere, and this server does not accept.
             Err(JwkError::RsaExponent | JwkError::RsaSize) => {
                 tally.no_key += tests.len();
                 continue;
@@ -84,7 +84,7 @@ fn tally(holds: usize, fails: usize, no_key: usize) -> Tally {
 }
 
 #[test]
-fn jos_09_l104_every_ecdsa_signature_of_r_and_s_has_its_verdict() {
+fn every_ecdsa_signature_of_r_and_s_has_its_verdict() {
     let file = ecdsa::TestName::EcdsaSecp256r1Sha256P1363.json_data();
     assert_eq!(run(file, SignatureAlg::Es256, valid), tally(173, 89, 0));
     // Small is not wrong: those with a small r or s are among the ones that hold.
@@ -95,12 +95,12 @@ fn jos_09_l104_every_ecdsa_signature_of_r_and_s_has_its_verdict() {
 }
 
 #[test]
-fn jos_13_l104_every_ed25519_signature_has_its_verdict() {
+fn every_ed25519_signature_has_its_verdict() {
     assert_eq!(run(eddsa::TestName::Ed25519.json_data(), SignatureAlg::EdDsa, valid), tally(88, 63, 0));
 }
 
 #[test]
-fn jos_10_l104_every_pss_signature_has_its_verdict_and_one_salt_length() {
+fn every_pss_signature_has_its_verdict_and_one_salt_length() {
     use rsa_pss_verify::TestName::{
         RsaPss2048Sha256Mgf1SaltLen0, RsaPss2048Sha256Mgf1SaltLen32, RsaPss2048Sha256Mgf1Sha1_20,
         RsaPss2048Sha384Mgf1SaltLen48, RsaPss3072Sha256Mgf1SaltLen32, RsaPss4096Sha256Mgf1SaltLen32,
@@ -119,7 +119,7 @@ fn jos_10_l104_every_pss_signature_has_its_verdict_and_one_salt_length() {
 }
 
 #[test]
-fn jos_08_l104_every_pkcs1_signature_has_its_verdict_and_odd_keys_are_not_taken() {
+fn every_pkcs1_signature_has_its_verdict_and_odd_keys_are_refused() {
     use rsa_pkcs1_verify::TestName::{Rsa2048Sha256, Rsa2048Sha512, Rsa3072Sha256, Rsa4096Sha256, Rsa8192Sha256};
     // "acceptable" are those without the NULL of RFC 8017 appendix A.2.4; we do not accept them. The exponent 3 is no key.
     for (name, told) in [
@@ -185,7 +185,7 @@ const RSA_SIGNED: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImtpZC1yc2Etc2lnbiJ9.Zm9v"
 
 /// `json_web_key_test.json`, by its numbers. Where the key is refused, its signature is not looked at.
 #[test]
-fn l105_jos_08_jos_11_jos_12_every_key_has_its_verdict() {
+fn every_key_has_its_verdict() {
     let ec_jws = format!("{EC_SIGNED}.{EC_SIGNATURE}");
     let rsa_jws = format!("{RSA_SIGNED}.{RSA_SIGNATURE}");
     assert!(accepts(&[ec_key()], &ec_jws) && accepts(&[rsa_key()], &rsa_jws), "tc5, and what tc19 to tc24 alter");
@@ -225,7 +225,7 @@ fn l105_jos_08_jos_11_jos_12_every_key_has_its_verdict() {
 
 /// `json_web_signature_test.json`, tc18 to tc44 and what there is of them for other keys: a JWS that is cut and altered.
 #[test]
-fn jos_01_l104_whatever_is_altered_or_missing_is_refused() {
+fn an_altered_or_incomplete_jws_is_refused() {
     let none = base64url(br#"{"alg":"none","kid":"kid-ec-sign"}"#);
     for (key, signed, signature) in [(ec_key(), EC_SIGNED, EC_SIGNATURE), (rsa_key(), RSA_SIGNED, RSA_SIGNATURE)] {
         let (header, payload) = signed.split_once('.').unwrap();
@@ -257,13 +257,13 @@ fn jos_01_l104_whatever_is_altered_or_missing_is_refused() {
         }
     }
     for none in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJOT05FIn0", "eyJhbGciOiJub25lIiwia2lkIjoibm9uZSJ9"] {
-        assert!(!accepts(&[ec_key()], &format!("{none}.MTIzNDAw.")), "C1: tc341 to tc344");
+        assert!(!accepts(&[ec_key()], &format!("{none}.MTIzNDAw.")), "tc341 to tc344");
     }
 }
 
 /// tc345 to tc356: the signatures of RFC 7520, and keys that say what they are for.
 #[test]
-fn jos_12_jos_06_a_key_verifies_what_it_says_and_nothing_else() {
+fn a_key_verifies_for_its_declared_use_and_algorithm_only() {
     let key = json!({"kty": "RSA", "alg": "RS256", "kid": "bilbo.baggins@hobbiton.example", "e": "AQAB", "n": BILBO_N});
     let jws = format!("{BILBO_SIGNED}.{BILBO_SIGNATURE}");
     for good in [with(&key, "use", "sig"), with(&key, "key_ops", json!(["verify"])), key.clone()] {
@@ -285,7 +285,7 @@ fn jos_12_jos_06_a_key_verifies_what_it_says_and_nothing_else() {
 
 /// tc357 to tc377 with ES256 in place of a MAC: what is signed is the odd text itself, so that only its spelling is wrong.
 #[test]
-fn jos_02_l104_what_is_not_base64url_is_refused_though_it_is_signed() {
+fn a_signed_jws_that_is_not_base64url_is_refused() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let point = pair.public_key().as_ref();
     let key = json!({"kty": "EC", "crv": "P-256", "x": base64url(&point[1..33]), "y": base64url(&point[33..])});
@@ -326,7 +326,7 @@ fn jos_02_l104_what_is_not_base64url_is_refused_though_it_is_signed() {
 
 /// tc378 to tc401, `SpecialCaseEs256`.
 #[test]
-fn jos_09_l104_special_signatures_over_p_256_have_their_verdict() {
+fn special_signatures_over_p_256_have_their_verdict() {
     let accepts = |signature: &[u8]| accepts(&[ec_key()], &format!("{EC_SIGNED}.{}", base64url(signature)));
     let good = decoded(EC_SIGNATURE);
     let (r, s) = good.split_at(32);

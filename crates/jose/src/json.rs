@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn c30_a_name_stands_once_at_every_level_and_in_every_spelling() {
+    fn duplicate_member_names_are_refused_at_every_level_and_in_every_spelling() {
         for text in [
             r#"{"jti":1,"jti":1}"#,
             r#"{"a":{"b":1,"c":2,"b":3}}"#,
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_object_in_utf_8_is_refused() {
+    fn only_one_object_in_utf_8_is_parsed() {
         for text in
             [&b""[..], b"{", b"{}{}", b"{} x", b"{'a':1}", b"{\"a\":1,}", b"\xef\xbb\xbf{}", b"{\"a\":\"\xff\"}"]
         {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn h68_depth_and_number_of_members_are_bounded() {
+    fn nesting_depth_and_number_of_members_are_bounded() {
         let nested = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
         assert!(object(nested(DEPTH).as_bytes()).is_ok());
         assert_eq!(object(nested(DEPTH + 1).as_bytes()), Err(JsonError::TooDeep));
@@ -207,7 +207,7 @@ mod tests {
         }
 
         #[test]
-        fn what_it_reads_the_usual_reader_reads_alike(text in r#"\{("[ab]":([0-9.e-]{1,4}|"a"|\[\]|\{"[ab]":1\}),?){0,4}\}"#) {
+        fn parsed_json_agrees_with_serde_json(text in r#"\{("[ab]":([0-9.e-]{1,4}|"a"|\[\]|\{"[ab]":1\}),?){0,4}\}"#) {
             if let Ok(read) = object(text.as_bytes()) {
                 prop_assert_eq!(Value::Object(read), serde_json::from_str::<Value>(&text).unwrap());
             }

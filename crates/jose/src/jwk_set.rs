@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_used_is_used_and_the_rest_is_told() {
+    fn usable_keys_are_used_and_the_rest_is_reported() {
         let (ec, ed) = (public(Alg::Es256), public(Alg::EdDsa));
         let other = json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"});
         let mut encrypts = public(Alg::Es256);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn l105_private_and_secret_keys_are_skipped_and_a_kid_may_be_shared() {
+    fn private_and_secret_keys_are_skipped_and_keys_may_share_a_kid() {
         let (ec, mut other, mut ed) = (public(Alg::Es256), public(Alg::Es256), public(Alg::EdDsa));
         let secret = json!({"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"});
         let mut private = public(Alg::Es256);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_or_too_large_is_refused() {
+    fn an_invalid_or_oversized_key_set_is_refused() {
         for text in ["{}", r#"{"keys":{}}"#, r#"{"keys":[1]}"#, r#"{"keys":null}"#] {
             assert_eq!(JwkSet::parse(text.as_bytes(), None, 4).unwrap_err(), JwkError::Member("keys"), "{text}");
         }

@@ -328,7 +328,7 @@ mod tests {
     use crate::jws::SigningKey;
 
     #[test]
-    fn v1_v3_jos_19_thumbprints_match_the_vectors_whatever_else_a_key_says() {
+    fn thumbprints_match_the_rfc_vectors_whatever_other_members_a_key_has() {
         for (jwk, alg, jkt) in [
             (ec(), Some(SignatureAlg::Es256), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"),
             (ed(), Some(SignatureAlg::EdDsa), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn jos_06_a_key_has_the_algorithm_that_it_names_or_those_of_its_type() {
+    fn a_key_verifies_the_algorithm_it_names_or_those_of_its_type() {
         let text = |jwk: &Value| jwk.to_string().into_bytes();
         let algs = |jwk: &Value, registered| {
             VerifyingKey::from_text(&text(jwk), registered).map(|key| key.algs().collect::<Vec<_>>())
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn members_that_are_null_or_empty_say_nothing() {
+    fn null_and_empty_members_count_as_absent() {
         for jwk in [ec(), ed(), rsa()] {
             let bare = read(&jwk).unwrap();
             for member in ["use", "key_ops", "alg", "kid"] {
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn jos_12_use_and_key_ops_are_honoured() {
+    fn use_and_key_ops_are_honoured() {
         for what in [json!("enc"), json!("SIG"), json!(["sig"])] {
             assert_eq!(refused(&with(&ec(), "use", what)), JwkError::Use);
         }
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn l105_private_and_secret_keys_are_refused() {
+    fn private_and_secret_keys_are_refused() {
         for member in PRIVATE {
             for jwk in [ec(), ed(), rsa(), json!({"kty": "oct"})] {
                 assert_eq!(refused(&with(&jwk, member, "AA")), JwkError::Private(member));

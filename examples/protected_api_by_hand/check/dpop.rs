@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_7638_and_rfc_9449_thumbprints() {
+    fn thumbprints_match_rfc_7638_and_rfc_9449() {
         let ec = serde_json::json!({"kty": "EC", "crv": "P-256", "use": "sig",
             "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs", "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"});
         assert_eq!(own_key(&ec).unwrap().2, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
@@ -169,7 +169,7 @@ mod tests {
 
     /// The proof for a protected resource in RFC 9449 section 7.1.
     #[test]
-    fn rfc_9449_the_proof_for_a_resource_verifies() {
+    fn the_resource_proof_of_rfc_9449_verifies() {
         const TOKEN: &str = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
         const URL: &str = "https://resource.example.org/protectedresource";
         let proof = include_str!("rfc9449_proof.txt").trim();

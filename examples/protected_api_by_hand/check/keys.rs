@@ -106,7 +106,7 @@ mod tests {
 
     /// RFC 8037 appendix A.4.
     #[test]
-    fn rfc_8037_the_example_verifies() {
+    fn the_example_of_rfc_8037_verifies() {
         let set = parse(&[ed()]).unwrap();
         let (alg, key) = set.find("a").unwrap();
         let verify = |message: &str| {

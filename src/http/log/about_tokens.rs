@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use super::{Log, TokenLabels, VerificationLabels, cut, micros};
 use crate::model::client::AuthMethod;
 use crate::model::event::Event;
+use crate::protocol::error::Error;
 use crate::protocol::error::inactive::Inactive;
 use crate::protocol::error::reason::Reason;
-use crate::protocol::introspection::Introspected;
-use crate::protocol::verification::Verified;
-use crate::protocol::{Outcome, Revocation};
+use crate::protocol::introspection::IntrospectionResponse;
+use crate::protocol::verification::VerificationOutcome;
+use crate::protocol::{Attempt, Revocation};
 
-/// What every line says of its request.
-pub(super) struct Asked<'a> {
+/// The facts that every line says of its request.
+pub(super) struct LineContext<'a> {
     pub(super) source: IpAddr,
     pub(super) request_id: &'a str,
     pub(super) seconds: f64,
@@ -26,38 +27,53 @@ struct About<'a> {
 }
 
 impl Log {
-    pub(super) fn introspection(&self, outcome: &Outcome<Introspected>, asked: &Asked<'_>) {
-        let (result, reason) = match &outcome.result {
+    pub(super) fn introspection(
+        &self,
+        attempt: &Attempt,
+        introspected: Result<&IntrospectionResponse, &Error>,
+        context: &LineContext<'_>,
+    ) {
+        let (result, reason) = match introspected {
             Ok(introspected) => match introspected.inactive {
                 None => ("active", Reason::Active),
                 Some(inactive) => ("inactive", inactive.reason()),
             },
             Err(error) => ("refused", error.reason()),
         };
-        let labels = TokenLabels { result, reason: reason.as_str(), method: name(outcome.method) };
+        let labels = TokenLabels { result, reason: reason.as_str(), method: name(attempt.method) };
         self.counts.introspections.get_or_create(&labels).inc();
-        let token = outcome.result.as_ref().ok().and_then(|introspected| introspected.token.as_ref());
+        let token = introspected.ok().and_then(|introspected| introspected.token.as_ref());
         let about = token.map(|(jti, client_id)| About { jti: Some(jti), client_id: Some(client_id) });
-        write(Event::Introspection, reason, outcome, &about.unwrap_or_default(), asked);
+        write(Event::Introspection, reason, attempt, introspected.err(), &about.unwrap_or_default(), context);
     }
 
-    pub(super) fn revocation(&self, outcome: &Outcome<Revocation>, asked: &Asked<'_>) {
-        let (result, reason) = match &outcome.result {
+    pub(super) fn revocation(
+        &self,
+        attempt: &Attempt,
+        revoked: Result<&Revocation, &Error>,
+        context: &LineContext<'_>,
+    ) {
+        let (result, reason) = match revoked {
             Ok(revocation) => ("done", revocation.inactive.map_or(Reason::Revoked, Inactive::reason)),
             Err(error) => ("refused", error.reason()),
         };
-        let labels = TokenLabels { result, reason: reason.as_str(), method: name(outcome.method) };
+        let labels = TokenLabels { result, reason: reason.as_str(), method: name(attempt.method) };
         self.counts.revocations.get_or_create(&labels).inc();
-        let jti = outcome.result.as_ref().ok().and_then(|revocation| revocation.jti.as_deref());
-        write(Event::Revocation, reason, outcome, &About { jti, client_id: None }, asked);
+        let jti = revoked.ok().and_then(|revocation| revocation.jti.as_deref());
+        write(Event::Revocation, reason, attempt, revoked.err(), &About { jti, client_id: None }, context);
     }
 }
 
 impl Log {
-    pub(super) fn verification(&self, verified: &Verified, resource: Option<&str>, asked: &Asked<'_>) {
+    pub(super) fn verification(
+        &self,
+        verified: &VerificationOutcome,
+        resource: Option<&str>,
+        context: &LineContext<'_>,
+    ) {
         let token = verified.token.as_ref();
         let (client_id, jti) = token.map(|token| (cut(&token.client_id), token.jti.to_string())).unzip();
-        let (remote_addr, request_id, duration_us) = (asked.source, asked.request_id, micros(asked.seconds));
+        let (remote_addr, request_id, duration_us) = (context.source, context.request_id, micros(context.seconds));
         let (aud, resource) = (token.map(|token| &*token.aud), resource.map(cut));
         match &verified.verdict {
             Ok(()) => {
@@ -97,13 +113,20 @@ fn name(method: Option<AuthMethod>) -> &'static str {
     method.map_or("none", AuthMethod::as_str)
 }
 
-fn write<T>(event: Event, reason: Reason, outcome: &Outcome<T>, about: &About<'_>, asked: &Asked<'_>) {
-    let client_id = outcome.client_id.as_deref().map(cut);
-    let auth_method = name(outcome.method);
-    let credential_id = outcome.credential_id.as_deref();
-    let (remote_addr, request_id, duration_us) = (asked.source, asked.request_id, micros(asked.seconds));
-    match &outcome.result {
-        Ok(_) => tracing::info!(
+fn write(
+    event: Event,
+    reason: Reason,
+    attempt: &Attempt,
+    error: Option<&Error>,
+    about: &About<'_>,
+    context: &LineContext<'_>,
+) {
+    let client_id = attempt.client_id.as_deref().map(cut);
+    let auth_method = name(attempt.method);
+    let credential_id = attempt.credential_id.as_deref();
+    let (remote_addr, request_id, duration_us) = (context.source, context.request_id, micros(context.seconds));
+    match error {
+        None => tracing::info!(
             event = event.as_str(),
             reason = reason.as_str(),
             client_id,
@@ -115,7 +138,7 @@ fn write<T>(event: Event, reason: Reason, outcome: &Outcome<T>, about: &About<'_
             request_id,
             duration_us,
         ),
-        Err(error) => tracing::warn!(
+        Some(error) => tracing::warn!(
             event = event.as_str(),
             reason = reason.as_str(),
             detail = %error,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::super::attempt::Attempt;
 use super::super::client_assertion::{self, Terms};
 use super::super::client_certificate;
 use super::super::error::{ClientAuthError, Error, Unavailable};
-use super::{Attempt, Authenticated, Authenticator, Noted, may_authenticate, no_such};
+use super::{AuthenticatedClient, Authenticator, Claimant, may_authenticate, no_such};
 use crate::crypto::jose::{JoseError, Unverified};
 use crate::model::certificate::{CertificateMismatch, PeerCertificate};
 use crate::model::client::{AssertionAudience, AuthMethod, Client};
@@ -14,41 +15,42 @@ use crate::model::jwks_uri::JwksUri;
 use crate::model::profile::Profile;
 use crate::model::time::Span;
 use crate::state::client_jwks::{JwksError, TooManyFetches};
+use crate::state::registry::moment::Moment;
 
 impl Authenticator {
     /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
     pub(super) async fn by_assertion(
         &self,
-        attempt: &Attempt<'_>,
+        claimant: Claimant<'_>,
         assertion: &Unverified<'_>,
-        noted: &mut Noted,
-    ) -> Result<Authenticated, Error> {
-        let Attempt { client_id, method, now, .. } = *attempt;
-        let verify = |keys: &[StoredKey]| {
-            let most = self.registry.snapshot().key_counts().max(self.client_jwks.key_counts());
+        moment: &mut Moment,
+        attempt: &mut Attempt,
+    ) -> Result<AuthenticatedClient, Error> {
+        let (client_id, method) = (claimant.client_id, AuthMethod::PrivateKeyJwt);
+        let verify = |keys: &[StoredKey], moment: &Moment| {
+            let most = moment.snapshot.key_counts().max(self.client_jwks.key_counts());
             let at_least = most.with(assertion.header().alg());
-            let snapshot = self.registry.snapshot();
-            let terms = self.terms(snapshot.client(client_id));
-            client_assertion::verify(assertion, keys, client_id, &terms, now, at_least)
+            let terms = self.terms(moment.snapshot.client(client_id));
+            client_assertion::verify(assertion, keys, client_id, &terms, moment.now, at_least)
         };
-        let vouched = self.with_keys(attempt, method, verify).await;
-        // Fetching may have taken seconds: what counts is what is known now.
-        let snapshot = self.registry.snapshot().clone();
-        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
+        let verified = self.with_keys(claimant, method, moment, verify).await;
+        let snapshot = &moment.snapshot;
+        let client = snapshot.client(client_id).ok_or_else(|| no_such(snapshot, client_id))?;
         if client.jwks_uri.is_some() {
             may_authenticate(client, method)?;
         }
-        let vouched = vouched?;
-        noted.credential_id = Some(vouched.kid);
+        let verified = verified?;
+        attempt.credential_id = Some(verified.kid);
         may_authenticate(client, method)?;
-        if vouched.key_expired {
+        if verified.key_expired {
             return Err(ClientAuthError::KeyExpired.into());
         }
-        vouched.used.note(now);
-        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: Some(vouched.spend) })
+        verified.used.note(moment.now);
+        let client = Arc::clone(client);
+        Ok(AuthenticatedClient { client, method, raw_reading: false, assertion: Some(verified.assertion) })
     }
 
-    /// What is asked of the assertions of a client. The profile permits no exception.
+    /// The requirements on the assertions of a client. The profile permits no exception.
     fn terms(&self, client: Option<&Arc<Client>>) -> Terms<'_> {
         let client = client.filter(|_| self.profile == Profile::Default);
         let by_endpoint = client.is_some_and(|client| client.assertion_audience == AssertionAudience::TokenEndpoint);
@@ -66,19 +68,22 @@ impl Authenticator {
     /// stand beside its keys.
     pub(super) async fn by_certificate(
         &self,
-        attempt: &Attempt<'_>,
+        claimant: Claimant<'_>,
         certificate: &PeerCertificate,
-        noted: &mut Noted,
-    ) -> Result<Authenticated, Error> {
-        let Attempt { client_id, source, now, .. } = *attempt;
-        let snapshot = self.registry.snapshot().clone();
-        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
-        let (credential_id, used, method) = match client_certificate::verify(certificate, &client.certificates, now) {
-            Ok((stored, method)) => (Arc::clone(&stored.cert_id), Arc::clone(&stored.used), method),
+        moment: &mut Moment,
+        attempt: &mut Attempt,
+    ) -> Result<AuthenticatedClient, Error> {
+        let Claimant { client_id, source } = claimant;
+        let client = moment.snapshot.client(client_id).ok_or_else(|| no_such(&moment.snapshot, client_id))?;
+        let registered = client_certificate::verify(certificate, &client.certificates, moment.now)
+            .map(|(stored, method)| (Arc::clone(&stored.cert_id), Arc::clone(&stored.used), method));
+        let (credential_id, used, method) = match registered {
+            Ok(registered) => registered,
             Err(fault) => {
                 let method = AuthMethod::SelfSignedTlsClientAuth;
-                let verify = |keys: &[StoredKey]| client_certificate::verify_key(certificate, keys, now);
-                match self.with_keys(attempt, method, verify).await {
+                let verify =
+                    |keys: &[StoredKey], moment: &Moment| client_certificate::verify_key(certificate, keys, moment.now);
+                match self.with_keys(claimant, method, moment, verify).await {
                     Ok(stored) => (stored.kid, stored.used, method),
                     // That it is in none of the keys matters least.
                     Err(Error::ClientAuth(ClientAuthError::Certificate(CertificateMismatch::Other))) => {
@@ -88,43 +93,39 @@ impl Authenticator {
                 }
             }
         };
-        noted.method = Some(method);
-        noted.credential_id = Some(credential_id);
-        // Fetching may have taken seconds: what counts is what is known now.
-        let snapshot = self.registry.snapshot().clone();
-        let client = snapshot.client(client_id).ok_or_else(|| no_such(&snapshot, client_id))?;
+        attempt.method = Some(method);
+        attempt.credential_id = Some(credential_id);
+        let client = moment.snapshot.client(client_id).ok_or_else(|| no_such(&moment.snapshot, client_id))?;
         may_authenticate(client, method)?;
-        used.note(now);
+        used.note(moment.now);
         self.known_sources.add(source);
-        Ok(Authenticated { client: Arc::clone(client), method, raw_reading: false, spend: None })
+        Ok(AuthenticatedClient { client: Arc::clone(client), method, raw_reading: false, assertion: None })
     }
 
-    /// What `verify` says of the keys of the client, be they registered or published. It is given none for a client that
-    /// does not exist. When of those that are known none fits, another may have taken its place: the client's host is
+    /// The verdict of `verify` on the keys of the client, be they registered or published. It is given none for a client
+    /// that does not exist. When none of those that are known fits, another may have taken its place: the client's host is
     /// asked, if it may be, and what it has now is tried too.
     async fn with_keys<T>(
         &self,
-        attempt: &Attempt<'_>,
+        claimant: Claimant<'_>,
         method: AuthMethod,
-        verify: impl Fn(&[StoredKey]) -> Result<T, ClientAuthError>,
+        moment: &mut Moment,
+        verify: impl Fn(&[StoredKey], &Moment) -> Result<T, ClientAuthError>,
     ) -> Result<T, Error> {
-        let Attempt { client_id, now, .. } = *attempt;
+        let (client_id, now) = (claimant.client_id, moment.now);
         // Nothing is fetched from the host of a client that may not authenticate anyway.
-        let uri = {
-            let snapshot = self.registry.snapshot();
-            let client = snapshot.client(client_id);
-            match client
-                .and_then(|client| client.jwks_uri.as_ref().filter(|_| may_authenticate(client, method).is_ok()))
-            {
-                Some(uri) => uri.clone(),
-                None => return Ok(verify(client.map_or(&[], |client| &client.keys))?),
-            }
+        let client = moment.snapshot.client(client_id);
+        let uri = client.filter(|client| may_authenticate(client, method).is_ok());
+        let Some(uri) = uri.and_then(|client| client.jwks_uri.clone()) else {
+            return Ok(verify(client.map_or(&[], |client| &client.keys), moment)?);
         };
         let publishes = |client_id: &str, uri: &JwksUri| {
             self.registry.snapshot().client(client_id).is_some_and(|client| client.jwks_uri.as_ref() == Some(uri))
         };
         let known = self.client_jwks.keys(client_id, &uri, now, publishes).await;
-        let verified = verify(known.as_deref().unwrap_or_default());
+        // Fetching may have taken seconds: what counts is what is known now.
+        moment.renew(&self.registry);
+        let verified = verify(known.as_deref().unwrap_or_default(), moment);
         let known = known.map_err(|error| match error {
             JwksError::Unavailable => Error::from(ClientAuthError::KeySet),
             JwksError::Busy => Unavailable::KeySets.into(),
@@ -132,9 +133,10 @@ impl Authenticator {
         let verified = match verified {
             Err(error) if fits_none(&error) => {
                 let others = self.client_jwks.other_keys(client_id, &uri, &known, now).await;
+                moment.renew(&self.registry);
                 // The key may be a new one, so it is not called a wrong one.
                 let others = others.map_err(|TooManyFetches| Unavailable::KeySets)?;
-                others.map_or(Err(error), |others| verify(&others))
+                others.map_or(Err(error), |others| verify(&others, moment))
             }
             verified => verified,
         };

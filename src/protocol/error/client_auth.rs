@@ -7,13 +7,13 @@ use crate::model::certificate::CertificateMismatch;
 /// The client is not authenticated. All of these look the same from outside.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum ClientAuthError {
-    /// SEC-13.
+    /// The request has no client authentication.
     #[error("no client authentication included")]
     Absent,
-    /// SEC-09.
+    /// The scheme of `Authorization` is not `Basic`.
     #[error("the authentication scheme is not Basic")]
     Scheme,
-    /// SEC-08.
+    /// The value after `Basic` is malformed.
     #[error("the Basic credentials are malformed")]
     Malformed,
     /// No such client.
@@ -28,7 +28,7 @@ pub enum ClientAuthError {
     /// The client's `auth_methods` do not list this one.
     #[error("authentication method not allowed for this client")]
     MethodNotAllowed,
-    /// FAP-06.
+    /// The profile does not permit this authentication method.
     #[error("the profile does not permit this authentication method")]
     MethodNotInProfile,
     /// No secret matches.
@@ -40,56 +40,56 @@ pub enum ClientAuthError {
     /// The secret is right and was revoked.
     #[error("secret revoked")]
     SecretRevoked,
-    /// JCA-01.
+    /// `client_assertion_type` is not the one of RFC 7523.
     #[error("client_assertion_type is not urn:ietf:params:oauth:client-assertion-type:jwt-bearer")]
     AssertionType,
-    /// JCA-01: a type without an assertion.
+    /// `client_assertion_type` comes without `client_assertion`.
     #[error("client_assertion is missing")]
     AssertionAbsent,
-    /// JOS: the JWT is malformed, of another kind, or nobody's whom we know.
+    /// The assertion's JWT is malformed, of another kind, or not signed by a key of the client.
     #[error("client assertion: {0}")]
     Assertion(#[from] JoseError),
-    /// JCA-14.
+    /// The profile does not permit the assertion's `alg`.
     #[error("client assertion: the profile does not permit its alg")]
     AssertionAlg,
-    /// JCA-03, JCA-04.
+    /// `iss`, `sub` and `client_id` do not all name the same client.
     #[error("client assertion: iss, sub and client_id are not one and the same")]
     AssertionSubject,
-    /// JCA-05.
+    /// `aud` is not the issuer, nor the token endpoint for clients registered so.
     #[error(
         "client assertion: aud is not the issuer identifier; where a library sends the URL of the token endpoint, `grantd client set ID --assertion-audience token-endpoint` accepts it"
     )]
     AssertionAudience,
-    /// JCA-07, JCA-11.
+    /// The claim `exp` or `jti` is missing.
     #[error("client assertion: the claim {0} is missing")]
     AssertionIncomplete(&'static str),
-    /// JCA-07.
+    /// `exp` has passed.
     #[error("client assertion: expired")]
     AssertionExpired,
-    /// JCA-08.
+    /// `exp` is further away than the client's assertion lifetime.
     #[error(
         "client assertion: exp is more than five minutes, or what is registered, after iat, or after now where there is no iat; `grantd client set ID --assertion-lifetime 1h` accepts more"
     )]
     AssertionLifetime,
-    /// JCA-09.
+    /// `nbf` or `iat` is further ahead than clocks may differ.
     #[error("client assertion: nbf or iat lies in the future")]
     AssertionEarly,
-    /// JCA-10.
+    /// `iat` is more than a day back.
     #[error("client assertion: iat lies more than a day back")]
     AssertionOld,
-    /// JCA-11.
+    /// The `jti` was used before.
     #[error("client assertion: its jti was used before")]
     AssertionReplayed,
-    /// JCA-17: there is no key to check with.
+    /// The JWK Set at the client's `jwks_uri` could not be fetched.
     #[error("the key set at the client's jwks_uri cannot be had; the event jwks_uri.trouble says why")]
     KeySet,
     /// The key is right and its time is over.
     #[error("key expired")]
     KeyExpired,
-    /// C19: the proxy's, and one that it let through.
+    /// The `Client-Cert` field is repeated, so the proxy let through one of the client's.
     #[error("the Client-Cert field stands more than once")]
     CertificateRepeated,
-    /// MTL-02, MTL-03.
+    /// The connection's certificate is not registered for the client, or no CA vouches for it.
     #[error(transparent)]
     Certificate(#[from] CertificateMismatch),
 }

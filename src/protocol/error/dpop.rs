@@ -10,27 +10,27 @@ pub enum DpopError {
     /// An API wants one beside a token that is bound to a key.
     #[error("the token is bound to a key, and there is no DPoP header field")]
     Absent,
-    /// DPO-02.
+    /// The request has more than one `DPoP` field.
     #[error("there is more than one DPoP header field")]
     Repeated,
-    /// DPO-03 to DPO-08: the JWT, its header, its key, its signature, or the type of a claim.
+    /// The proof's JWT, header, key, signature, or the type of a claim is wrong.
     #[error("the DPoP proof: {0}")]
     Proof(#[from] JoseError),
-    /// DPO-06, FAP-11.
+    /// The profile does not permit the proof's `alg`.
     #[error("the profile does not permit the proof's alg")]
     Alg,
-    /// DPO-09.
+    /// `htm` is not the method of the request.
     #[error("the proof's htm is not the method of the request")]
     Htm,
-    /// DPO-10.
+    /// `htu` is not the URL of the endpoint.
     #[error("the proof's htu is not the URL of the request")]
     Htu,
-    /// DPO-11.
+    /// `iat`, `exp` or `nbf` excludes the current time.
     #[error(
         "the proof's iat is too long ago or too far ahead, or its exp or nbf forbids it; is the client's clock right?"
     )]
     Time,
-    /// DPO-14.
+    /// A nonce is required, and the proof has none, or one that is unknown or expired.
     #[error("the proof has no nonce of this server, or one whose time is over")]
     Nonce,
     /// RFC 9449 section 4.3, item 12.
@@ -39,7 +39,7 @@ pub enum DpopError {
     /// RFC 9449 section 4.3, item 12.
     #[error("the proof is by another key than the one that the token is bound to")]
     OtherKey,
-    /// DPO-12.
+    /// The `jti` was used before under this key.
     #[error("the proof was used before")]
     Replayed,
 }

@@ -6,55 +6,55 @@ use super::reason::Reason;
 /// The authenticated client does not get this.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum GrantError {
-    /// GRT-02.
+    /// `grant_type` is not `client_credentials`.
     #[error("unknown grant type")]
     UnsupportedGrantType,
-    /// GRT-02: the one that is offered, with something around it or in another case.
+    /// `grant_type` is `client_credentials` with blanks around it or in another case.
     #[error("grant_type is client_credentials with blanks, line ends or capitals")]
     GrantTypeSpelling,
-    /// GRT-03.
+    /// The client is not registered for the grant.
     #[error("the client may not use this grant type")]
     GrantNotAllowed,
-    /// DPO-19.
+    /// The client requires DPoP, and the request has no proof.
     #[error("the client requires DPoP, and the request has no proof")]
     DpopRequired,
-    /// MTL-08.
+    /// The client requires certificate-bound tokens, and the connection has no certificate.
     #[error("the client requires certificate-bound tokens, and the connection has no certificate")]
     MtlsBindingRequired,
-    /// FAP-05.
+    /// The profile issues bound tokens only, and the request has neither proof nor certificate.
     #[error("the profile has bound tokens only, and the request has neither a proof nor a certificate")]
     BindingRequired,
-    /// SCP-01, SCP-09.
+    /// The scope does not follow the grammar of RFC 6749 section 3.3.
     #[error("malformed scope")]
     ScopeMalformed,
-    /// SCP-01: a space too many, or what looks like one.
+    /// The scope has a blank too many, a tab or a line end.
     #[error("malformed scope: a blank too many, a tab or a line end")]
     ScopeBlank,
-    /// SCP-09.
+    /// The scope has more tokens or bytes than its limit.
     #[error("malformed scope: more than 100 tokens or 4096 bytes")]
     ScopeTooLong,
-    /// SCP-04, where commas stand between scopes that would be allowed.
+    /// The scope is not allowed, and has commas between scopes that would be.
     #[error("scopes are separated by commas, so they are one scope, which the client may not ask for")]
     ScopeSeparator,
-    /// SCP-04.
+    /// The scope is not among those the client may request.
     #[error("a scope is not among those the client may ask for")]
     ScopeNotAllowed,
-    /// SCP-05.
+    /// No scope was requested, and no default applies.
     #[error("no scope asked for, and no default that applies")]
     ScopeMissing,
-    /// SCP-07, ATJ-08.
+    /// No single resource of the client understands all requested scopes.
     #[error("no single resource of the client understands these scopes")]
     ScopeNotForResource,
-    /// RES-01.
+    /// `resource` has a blank or a line end.
     #[error("malformed resource: a blank or a line end")]
     ResourceBlank,
-    /// RES-01.
+    /// `resource` is not an absolute URI without a fragment.
     #[error("malformed resource")]
     ResourceMalformed,
-    /// RES-02.
+    /// `resource` is unknown or not allowed for the client.
     #[error("unknown resource, or not allowed for the client")]
     ResourceNotAllowed,
-    /// RES-04.
+    /// Several resources were requested, and a token has one audience.
     #[error("several resources asked for; one token has one audience")]
     SeveralResources,
     /// Several of the client's resources understand the scopes and none was named.

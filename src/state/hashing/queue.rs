@@ -103,7 +103,7 @@ impl<J> Queue<J> {
 
     /// Number of waiting jobs.
     #[must_use]
-    pub fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         self.depth
     }
 
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn h58_what_a_flood_cannot_have_is_served_first_and_finds_room() {
+    fn standings_that_a_flood_cannot_have_are_served_first_and_find_room() {
         let mut queue = Queue::new(4);
         for job in 0..4 {
             assert_eq!(queue.push(key(Priority::Unknown, u64::from(job), u64::from(job)), job), None);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_most_waiting_makes_room() {
+    fn the_source_with_most_waiting_jobs_makes_room() {
         let mut queue = Queue::new(4);
         for job in 0..4 {
             queue.push(key(Priority::KnownSource, 1, 1), job);

@@ -39,7 +39,6 @@ pub struct Feed {
     reload_at: Instant,
     /// Time until which each poll is a full load, since a database with another history may still be filling.
     unsettled_until: Option<Instant>,
-    /// Time at which the connection was made.
     connected_at: Instant,
 }
 
@@ -141,7 +140,6 @@ impl Feed {
     pub async fn step(&mut self) -> Result<(), StoreError> {
         let asked_at = Instant::now();
         // Taken out, so that an error or a dropped future drops the connection together with any statement in progress.
-        // Connections to a demoted primary stay open, so none is kept for long.
         let known = self.connection.take();
         if let Err(error) = self.context.store.check_file() {
             self.context.registry.note_incomplete(&error.to_string());
@@ -394,8 +392,7 @@ fn jitter() -> Duration {
 const RETRY: Duration = Duration::from_millis(250);
 /// Time from a notification to the poll that it brings forward.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// Minimum time between two listening connections, so that a suspended database is not woken more often than by the
-/// poll.
+/// Minimum time between two listening connections, so that they do not wake a suspended database.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Maximum age of a connection: those to a demoted primary stay open.
 const LIFETIME: Duration = Duration::from_mins(1);

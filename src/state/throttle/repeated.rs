@@ -205,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn a_guesser_who_presents_another_value_each_time_keeps_nobody_waiting() {
+    fn a_guesser_with_a_new_value_each_time_keeps_no_other_caller_waiting() {
         for rate in [10, 50, 200] {
             assert_eq!(contest(rate, 1, 100), (Some(1), 0), "{rate} guesses a second");
         }
     }
 
     #[test]
-    fn a_guesser_who_repeats_its_values_is_outwaited_and_tries_no_more_than_the_share() {
+    fn a_guesser_that_repeats_values_tries_no_more_than_the_share() {
         for repeats in 2..60 {
             let (seconds, guesses) = contest(50, repeats, 300);
             let seconds = seconds.unwrap_or(u64::MAX);

@@ -13,12 +13,12 @@ use super::signer::{Signer, base64url, sha256};
 use super::{Api, face, now, on_both_apis, start_api};
 
 on_both_apis!(
-    an_api_tells_what_it_takes,
-    prm_01_prm_03_the_metadata_of_an_api_with_a_path_is_behind_the_well_known_part,
-    h47_a_proof_is_for_the_configured_url_whatever_the_host_field_says,
-    mtl_13_client_cert_is_believed_from_a_trusted_proxy_alone,
-    mtl_12_a_token_bound_to_a_certificate_works_on_a_connection_with_its_key,
-    h71_tokens_with_unknown_keys_cause_no_storm,
+    an_api_answers_with_the_challenges_it_accepts,
+    the_metadata_of_an_api_with_a_path_is_behind_the_well_known_part,
+    a_proof_is_for_the_configured_url_whatever_the_host_field_says,
+    client_cert_is_believed_from_a_trusted_proxy_alone,
+    a_certificate_bound_token_works_on_a_connection_with_its_key,
+    tokens_with_unknown_keys_cause_no_storm_of_fetches,
     without_the_issuers_keys_nobody_is_told_that_the_token_is_bad,
 );
 
@@ -50,7 +50,7 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 const OK: &str = "200\n{\"read_by\":\"c\"}";
 
-async fn an_api_tells_what_it_takes(api: Api) {
+async fn an_api_answers_with_the_challenges_it_accepts(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let address = start(api, &issuer, &[]).await;
     let none = ask(address, &[]).await;
@@ -64,16 +64,16 @@ async fn an_api_tells_what_it_takes(api: Api) {
     let bearer = format!("Bearer {}", issuer.token(&Value::Null));
     assert_eq!(ask(address, &[("AUTHORIZATION", &bearer)]).await, OK);
     let twice = ask(address, &[("authorization", &bearer), ("authorization", &bearer)]).await;
-    assert!(twice.starts_with("400\nBearer ") && twice.contains("error=\"invalid_request\""), "BRR-05: {twice}");
+    assert!(twice.starts_with("400\nBearer ") && twice.contains("error=\"invalid_request\""), "{twice}");
     let url = format!("http://{address}/data?access_token={}", issuer.token(&Value::Null));
-    assert_eq!(face(reqwest::get(&url).await.unwrap()).await, none, "BRR-02: a token in the URL is none");
+    assert_eq!(face(reqwest::get(&url).await.unwrap()).await, none, "a token in the URL is none");
     let in_body = reqwest::Client::new().post(format!("http://{address}/data"));
     let in_body = in_body.header("content-type", "application/x-www-form-urlencoded");
     let in_body = in_body.body(format!("access_token={}", issuer.token(&Value::Null))).send().await.unwrap();
-    assert_eq!(face(in_body).await, none, "BRR-02: nor is one in a body");
+    assert_eq!(face(in_body).await, none, "nor is one in a body");
     let both = reqwest::Client::new().get(url).header("authorization", &bearer).send().await.unwrap();
-    assert_eq!(both.status(), 400, "BRR-05");
-    // PRM-01 and PRM-02; PRM-03 is the `resource_metadata` above.
+    assert_eq!(both.status(), 400, "two ways at once");
+    // The document that `resource_metadata` above names (RFC 9728 sections 2 and 3).
     let url = format!("http://{address}/.well-known/oauth-protected-resource");
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
     let metadata: Value = serde_json::from_str(&text).unwrap();
@@ -85,7 +85,7 @@ async fn an_api_tells_what_it_takes(api: Api) {
     );
 }
 
-async fn prm_01_prm_03_the_metadata_of_an_api_with_a_path_is_behind_the_well_known_part(api: Api) {
+async fn the_metadata_of_an_api_with_a_path_is_behind_the_well_known_part(api: Api) {
     let issuer = Issuer::start(&[]).await;
     for (resource, path) in [
         ("https://api.test", WELL_KNOWN.to_owned()),
@@ -104,7 +104,7 @@ async fn prm_01_prm_03_the_metadata_of_an_api_with_a_path_is_behind_the_well_kno
     }
 }
 
-async fn h47_a_proof_is_for_the_configured_url_whatever_the_host_field_says(api: Api) {
+async fn a_proof_is_for_the_configured_url_whatever_the_host_field_says(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let address = start(api, &issuer, &[]).await;
     let client = Signer::generate();
@@ -120,10 +120,10 @@ async fn h47_a_proof_is_for_the_configured_url_whatever_the_host_field_says(api:
     }
     let two =
         [("authorization", authorization.as_str()), ("dpop", &good), ("dpop", &proof("https://api.test:443/data"))];
-    assert!(ask(address, &two).await.contains("exactly one DPoP proof"), "DPO-02");
+    assert!(ask(address, &two).await.contains("exactly one DPoP proof"));
 }
 
-async fn mtl_13_client_cert_is_believed_from_a_trusted_proxy_alone(api: Api) {
+async fn client_cert_is_believed_from_a_trusted_proxy_alone(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let certificate = generate_simple_self_signed(["client.test".to_owned()]).unwrap().cert;
     let token = issuer.token(&json!({"x5t#S256": x5t(certificate.der())}));
@@ -146,7 +146,7 @@ async fn mtl_13_client_cert_is_believed_from_a_trusted_proxy_alone(api: Api) {
     assert!(ask(direct, &with(&bearer, &field)).await.contains("bound to another certificate"), "forged");
 }
 
-async fn mtl_12_a_token_bound_to_a_certificate_works_on_a_connection_with_its_key(api: Api) {
+async fn a_certificate_bound_token_works_on_a_connection_with_its_key(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let directory = tempfile::tempdir().unwrap();
     let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -174,7 +174,7 @@ async fn mtl_12_a_token_bound_to_a_certificate_works_on_a_connection_with_its_ke
     }
 }
 
-async fn h71_tokens_with_unknown_keys_cause_no_storm(api: Api) {
+async fn tokens_with_unknown_keys_cause_no_storm_of_fetches(api: Api) {
     let issuer = Issuer::start(&[]).await;
     let address = start(api, &issuer, &[]).await;
     let claims = json!({"iss": issuer.url, "aud": API});

@@ -17,9 +17,9 @@ use crate::harness::Db;
 use crate::process::daemon::{Daemon, Grantd};
 
 on_both!(
-    dpo_21_brr_07_a_token_bound_to_a_key_is_worth_nothing_without_it,
-    mtl_12_a_token_bound_to_a_certificate_is_worth_nothing_without_it,
-    dpo_26_a_token_bound_to_both_needs_both,
+    a_token_bound_to_a_key_is_refused_without_it,
+    a_token_bound_to_a_certificate_is_refused_without_it,
+    a_token_bound_to_key_and_certificate_needs_both,
 );
 
 const READ_BY_BILLING: &str = "200\n{\"read_by\":\"billing\"}";
@@ -144,7 +144,7 @@ fn assert_refused(told: &str, part: &str) {
     );
 }
 
-async fn dpo_21_brr_07_a_token_bound_to_a_key_is_worth_nothing_without_it(db: Db) {
+async fn a_token_bound_to_a_key_is_refused_without_it(db: Db) {
     let world = World::new(db).await;
     world.with_key().await;
     let issuer = world.issuer().await;
@@ -173,7 +173,7 @@ async fn dpo_21_brr_07_a_token_bound_to_a_key_is_worth_nothing_without_it(db: Db
     assert_eq!(decoded(&token, 1)["cnf"], json!({"jkt": jkt}));
 }
 
-async fn mtl_12_a_token_bound_to_a_certificate_is_worth_nothing_without_it(db: Db) {
+async fn a_token_bound_to_a_certificate_is_refused_without_it(db: Db) {
     let world = World::new(db).await;
     let own = world.certificate();
     let (cert, key) = (world.file("own.pem"), world.file("own.key"));
@@ -194,13 +194,13 @@ async fn mtl_12_a_token_bound_to_a_certificate_is_worth_nothing_without_it(db: D
         assert_eq!(told(&world.stranger(Some(&own)), &url, &bearer, None).await, READ_BY_BILLING, "who has its key");
         let metadata = url.replace("/data", "/.well-known/oauth-protected-resource");
         let metadata = world.stranger(None).get(metadata).send().await.unwrap().text().await.unwrap();
-        assert!(metadata.contains("\"tls_client_certificate_bound_access_tokens\":true"), "PRM-02: {metadata}");
+        assert!(metadata.contains("\"tls_client_certificate_bound_access_tokens\":true"), "{metadata}");
         let refused = call(&impostor, Method::GET, &url).await.unwrap_err().to_string();
         assert_eq!(refused, "the token request was refused: 401 invalid_client");
     }
 }
 
-async fn dpo_26_a_token_bound_to_both_needs_both(db: Db) {
+async fn a_token_bound_to_key_and_certificate_needs_both(db: Db) {
     let world = World::new(db).await;
     world.with_key().await;
     let own = world.certificate();

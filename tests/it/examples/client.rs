@@ -75,7 +75,7 @@ async fn a_busy_issuer_is_left_alone_as_long_as_it_says_and_a_refusal_is_final()
 }
 
 #[tokio::test]
-async fn dpop_both_ways_with_the_nonces_that_servers_ask_for() {
+async fn dpop_works_with_nonces_of_the_issuer_and_of_the_api() {
     let (issuer, db) = (Issuer::start(&[Answer::Nonce("n1")]).await, Db::sqlite());
     let service = client(&issuer, &db, &["--dpop"]);
     let url = data(&issuer).await;
@@ -105,7 +105,7 @@ async fn a_bearer_token_where_a_bound_one_was_asked_for_is_no_token() {
 }
 
 #[tokio::test]
-async fn a_private_key_in_place_of_a_secret() {
+async fn a_private_key_replaces_the_secret() {
     let (issuer, db) = (Issuer::start(&[]).await, Db::sqlite());
     let key = rcgen::KeyPair::generate().unwrap();
     let file = db.file("key.pem", &key.serialize_pem());

@@ -1,4 +1,4 @@
-//! A10, A15 to A17 in the API of the examples: hostile tokens and proofs, and what they are told.
+//! Hostile tokens and proofs at the API of the examples, and its answers.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -130,7 +130,7 @@ fn a_good_token_names_its_caller() {
         assert!(caller.needs(missing).is_err(), "{missing}");
     }
     for scheme in ["bearer", "BEARER", "Bearer "] {
-        assert!(setting.ask(&format!("{scheme} {token}"), &[]).is_ok(), "BRR-01: {scheme}");
+        assert!(setting.ask(&format!("{scheme} {token}"), &[]).is_ok(), "{scheme}");
     }
     for typ in ["application/at+jwt", "AT+JWT"] {
         let token = setting.issuer.sign(&json!({"typ": typ, "alg": "ES256", "kid": "k1", "x": [1]}), &claims());
@@ -170,7 +170,7 @@ fn tokens_that_the_issuer_did_not_sign_are_refused() {
     for token in malformed {
         assert_refused(setting.bearer(&token), "invalid_token", "the token is no JWT of ours");
     }
-    // C1, C3: the public key is no secret of a MAC, however it is spelt.
+    // A public key, in whatever form, is not the secret of a MAC.
     let published = setting.issuer.published("k1").to_string();
     let secrets = [published, setting.issuer.jwk().to_string(), setting.issuer.jwk()["x"].as_str().unwrap().to_owned()];
     for (secret, name) in secrets.iter().flat_map(|secret| ["HS256", "HS512"].map(|name| (secret, name))) {
@@ -201,7 +201,7 @@ fn tokens_that_the_issuer_did_not_sign_are_refused() {
 }
 
 #[test]
-fn c18_other_jwts_of_the_issuer_are_no_access_tokens() {
+fn other_jwts_of_the_issuer_are_refused_as_access_tokens() {
     let setting = Setting::new();
     for typ in [json!(null), json!("JWT"), json!("dpop+jwt"), json!("client-authentication+jwt"), json!("text/at+jwt")]
     {
@@ -254,9 +254,9 @@ fn challenges_say_what_to_do() {
     let setting = Setting::new();
     let token = setting.issuer.sign(&header(), &claims());
     let none = "401\nBearer resource_metadata=\"https://api.test/m\"\nDPoP algs=\"ES256 EdDSA PS256\", resource_metadata=\"https://api.test/m\"";
-    assert_eq!(face(Credentials::read(&[]).map(|_| unreachable!())), none, "BRR-03: no error code");
+    assert_eq!(face(Credentials::read(&[]).map(|_| unreachable!())), none, "no error code");
     assert_eq!(face(setting.ask("Basic YTpi", &[])), none);
-    // BRR-04: 401, 403 and 400; BRR-07: a token by DPoP that comes without a proof.
+    // RFC 6750 section 3.1: 401, 403 and 400; and a DPoP token without a proof.
     insta::assert_snapshot!(face(setting.bearer("a.b.c")), @r#"
     401
     Bearer resource_metadata="https://api.test/m", error="invalid_token", error_description="the token is no JWT of ours"
@@ -285,7 +285,7 @@ fn challenges_say_what_to_do() {
 
 /// RFC 6750 section 3: which characters, and "MUST NOT be present more than once".
 #[test]
-fn brr_06_a_challenge_has_each_attribute_once_and_in_characters_that_are_allowed() {
+fn a_challenge_has_each_attribute_once_and_in_allowed_characters() {
     let setting = Setting::new();
     let token = setting.issuer.sign(&header(), &claims());
     let expired = setting.token_with("exp", 0);
@@ -325,13 +325,13 @@ fn a_bound_token_needs_a_proof_by_its_key_for_this_request() {
         let proof = setting.client.proof(&proof_claims(&token, scheme));
         assert!(setting.ask(&format!("{scheme} {token}"), &[&proof]).is_ok());
     }
-    // DPO-13, and the window of DPO-11.
+    // Unknown members, and the window of `iat`.
     for (member, value) in [("nbf", NOW), ("exp", NOW + 300), ("x", 1), ("iat", NOW - 60), ("iat", NOW + 10)] {
         let mut claims = proof_claims(&token, &format!("{member}{value}"));
         claims[member] = value.into();
         assert!(setting.dpop(&token, &setting.client.proof(&claims)).is_ok(), "{member} {value}");
     }
-    // DPO-21, BRR-07: a token that is bound is no bearer token, and one that is not is no DPoP token.
+    // A bound token is refused as a bearer token, and an unbound one as a DPoP token.
     let downgraded = setting.ask(&format!("Bearer {token}"), &[&setting.client.proof(&proof_claims(&token, "p2"))]);
     assert_refused(downgraded, "invalid_token", "the token is bound to a key: use the DPoP scheme");
     let free = setting.issuer.sign(&header(), &claims());
@@ -366,7 +366,7 @@ fn proofs_by_every_algorithm_that_the_challenge_lists_are_taken() {
 }
 
 #[test]
-fn h46_proofs_that_are_not_right_are_refused() {
+fn malformed_and_mismatched_proofs_are_refused() {
     let setting = Setting::new();
     let token = setting.bound();
     let malformed = "the proof's signature or claims are not right";
@@ -434,7 +434,7 @@ fn h46_proofs_that_are_not_right_are_refused() {
 const CERTIFICATE: &str = "MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAxODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwIDSQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOVbUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=";
 
 #[test]
-fn c32_a_token_bound_to_a_certificate_needs_that_certificate() {
+fn a_certificate_bound_token_needs_that_certificate() {
     let setting = Setting::new();
     let certificate = BASE64_STANDARD.decode(CERTIFICATE).unwrap();
     let x5t = "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0";
@@ -446,7 +446,7 @@ fn c32_a_token_bound_to_a_certificate_needs_that_certificate() {
         let why = "the token is bound to another certificate";
         assert_refused(setting.ask_with(&bearer, &[], shown), "invalid_token", why);
     }
-    // DPO-26: both bindings are checked.
+    // Both bindings are checked.
     let both = setting.token_with("cnf", json!({"x5t#S256": x5t, "jkt": setting.client.jkt()}));
     let proof = setting.client.proof(&proof_claims(&both, "p1"));
     let ask = |certificate| setting.ask_with(&format!("DPoP {both}"), &[&proof], certificate);

@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_sends_what_it_was_told_and_counts_every_answer() {
+    fn the_generator_sends_its_load_and_counts_every_answer() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let socket = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = socket.local_addr().unwrap();

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_tells_its_middle_and_its_spread() {
+    fn a_figure_reports_its_median_and_its_spread() {
         assert_eq!(Figure::new(vec![3.0, 1.0, 2.0]).to_string(), "2.00 (1.00..3.00)");
         assert_eq!(Figure::new(vec![1500.0, 1000.0]).to_string(), "1250 (1000..1500)");
         assert_eq!(Figure::one(20.5).to_string(), "20.5");

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_taken_twice_and_what_was_not_made_ahead_is_made_late() {
+    fn no_item_is_taken_twice_and_missing_items_are_made_on_demand() {
         let next = AtomicUsize::new(0);
         let stock = Stock::new(move || Ok(next.fetch_add(1, Ordering::Relaxed).to_string().into_bytes()));
         stock.renew(3).unwrap();

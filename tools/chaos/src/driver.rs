@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_hangs_up_and_who_gives_up_are_told_apart() {
+    async fn a_hang_up_a_timeout_and_a_failed_connection_are_told_apart() {
         let address = slow_server(Duration::from_millis(300)).await;
         let mut rude = stream(50.0, Duration::from_millis(100));
         rude.hang_up = Some(Duration::from_millis(5));

@@ -59,7 +59,7 @@ pub struct Options {
     /// Upgrades of figure 14, each with the way back
     #[arg(long)]
     upgrades: Option<usize>,
-    /// Samples of M80 for each class of clients, at most
+    /// Samples of figure M80 for each class of clients, at most
     #[arg(long)]
     samples: Option<usize>,
     /// Length of figure 15

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_issued_tokens_are_noted_and_only_while_they_are_wanted() {
+    fn only_issued_tokens_are_logged_and_only_while_recording() {
         let log = TokenLog::default();
         let line = br#"{"event":"token.issued","remote_addr":"10.0.0.7","jti":"a"}"#;
         log.note(line);

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_is_malformed() {
+    fn bytes_that_are_not_http_are_malformed() {
         let wrong: [&[u8]; 4] = [
             b"SSH-2.0-x\r\n\r\n",
             b"HTTP/1.1 abc\r\n\r\n",

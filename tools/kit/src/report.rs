@@ -58,7 +58,7 @@ impl fmt::Display for Goal {
     }
 }
 
-/// A standard error above this is half the band of M80.
+/// Largest standard error of an AUC: more is half the band that figure M80 allows.
 const MOST_ERROR: f64 = 0.01;
 
 #[cfg(test)]

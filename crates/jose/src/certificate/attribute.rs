@@ -103,7 +103,7 @@ fn text(any: &Any) -> Option<String> {
 
 /// RFC 4518 section 2, with case folded as `caseIgnoreMatch` asks. `None` for text that must match nothing.
 fn prepare(text: &str) -> Option<Box<str>> {
-    // C21: RFC 4518 would drop control characters, and `john\0.evil.example` would be somebody else.
+    // RFC 4518 would drop control characters, and `john\0.evil.example` would then match `john.evil.example`.
     if text.chars().any(char::is_control) {
         return None;
     }

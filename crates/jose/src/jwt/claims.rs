@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn jos_14_h42_a_numeric_date_is_a_number_that_keeps_its_precision() {
+    fn a_numeric_date_is_a_number_and_keeps_its_precision() {
         let read = |value: &str| claims(&format!(r#"{{"exp":{value}}}"#)).numeric_date("exp");
         for (value, seconds) in [
             ("0", 0),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn h37_h38_strings_are_exact_bounded_and_not_empty() {
+    fn string_claims_are_read_exactly_bounded_and_not_empty() {
         let read =
             |value: &str| claims(&format!(r#"{{"jti":{value}}}"#)).string("jti", 256).map(|jti| jti.map(str::to_owned));
         assert_eq!(read(r#""\u0061""#), read(r#""a""#));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn c9_c10_an_audience_shows_whether_it_stands_alone() {
+    fn an_audience_tells_a_sole_value_from_several() {
         let sole = |text: &str| claims(text).audience().map(|aud| aud.and_then(|aud| aud.sole().map(str::to_owned)));
         assert_eq!(sole(r#"{"aud":"a"}"#), Ok(Some("a".into())));
         assert_eq!(sole(r#"{"aud":["a"]}"#), Ok(Some("a".into())));

@@ -144,7 +144,7 @@ mod tests {
     use crate::verifying_key::vectors::{ec, ed, read, refused, rsa, with};
 
     #[test]
-    fn jos_08_l105_h70_rsa_keys_have_a_size_that_is_safe_and_cheap() {
+    fn rsa_keys_have_a_size_that_is_safe_and_cheap() {
         let bits = |bits: usize| {
             let mut n = vec![0xff; bits.div_ceil(8)];
             n[0] = if bits.is_multiple_of(8) { 0xff } else { (1 << (bits % 8)) - 1 };
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn jos_11_l105_coordinates_are_a_point_of_the_named_curve() {
+    fn ec_coordinates_are_a_point_on_the_named_curve() {
         assert_eq!(refused(&with(&ec(), "crv", "P-384")), JwkError::Member("x"));
         for crv in [json!("P-521"), json!("secp256k1"), json!("p-256"), json!("Ed25519")] {
             assert_eq!(refused(&with(&ec(), "crv", crv)), JwkError::Crv);

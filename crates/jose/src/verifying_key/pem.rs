@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_a_key_in_pem_is_the_same_key_however_it_is_wrapped() {
+    fn a_pem_key_is_the_same_key_however_it_is_wrapped() {
         let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let ed = Ed25519KeyPair::generate().unwrap();
         let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_public_key_of_ours_is_refused() {
+    fn a_text_that_is_no_supported_public_key_is_refused() {
         let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
         let p384: PublicKeyX509Der<'_> = p384.public_key().as_der().unwrap();
         let key = VerifyingKey::from_pem(pem(p384.as_ref()).as_bytes(), None).unwrap();

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn h70_a_certificate_is_bounded_before_it_is_read() {
+    fn an_x5c_certificate_is_bounded_before_it_is_parsed() {
         let own = made(&rcgen::PKCS_ECDSA_P256_SHA256);
         for (x5c, error) in [
             (json!(["A".repeat(TEXT_MAX + 4)]), JwkError::X5c),

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn its_signatures_are_checked() {
+    async fn the_single_use_limit_server_checks_signatures() {
         let (ours, other) = (ClientKey::generate().unwrap(), ClientKey::generate().unwrap());
         let keys = format!("app {}", BASE64_URL_SAFE_NO_PAD.encode(ours.point()));
         // No database is there: what is right fails when it is to be spent.

@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_tokens_are_real() {
+    fn the_token_limit_server_issues_valid_tokens() {
         let algorithms: [(&str, &'static dyn VerificationAlgorithm); 4] = [
             ("ES256", &ECDSA_P256_SHA256_FIXED),
             ("EdDSA", &ED25519),

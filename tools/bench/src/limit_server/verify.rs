@@ -71,7 +71,7 @@ mod tests {
     use crate::token::{Signer, mint};
 
     #[test]
-    fn its_tokens_are_checked() {
+    fn the_verify_limit_server_checks_tokens() {
         let (ours, other) = (Signer::generate("ES256").unwrap(), Signer::generate("ES256").unwrap());
         let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, ours.public()).unwrap();
         let status = |signer: &Signer, query: &str| {

@@ -1,4 +1,4 @@
-//! Figure 11 and M74: every connection to the database is stuck, and a thousand commands are killed in the middle.
+//! Figure 11: every connection to the database is stuck, and a thousand commands are killed in the middle.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! M80: whether the time of a refusal tells which clients exist.
+//! Figure M80: whether the time of a refusal tells which clients exist.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

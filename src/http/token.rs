@@ -1,0 +1,100 @@
+//! `POST /token`: the token endpoint (RFC 6749 section 3.2).
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::form::Form;
+use super::log::{LogRecord, Recorded};
+use super::posted::{Posted, never_stored};
+use super::{AppState, ListenerUrl, Sender};
+use crate::protocol::error::{Error, RequestError};
+use crate::protocol::grant::RequestedAccess;
+use crate::protocol::{Attempt, TokenRequest, TokenResponse};
+
+/// Answers a token request.
+pub(super) async fn token(
+    State(app): State<Arc<AppState>>,
+    Extension(sender): Extension<Sender>,
+    request: Request,
+) -> Recorded {
+    let posted = Posted::read(&app, sender, request).await;
+    let (form, mut attempt) = (posted.form(), Attempt::default());
+    let granted = match &form {
+        Ok(form) => grant(&app, &posted, form, &mut attempt).await,
+        Err(error) => Err((*error).into()),
+    };
+    let mut response = match &granted {
+        Ok(token) => success(token),
+        Err(error) => app.refusal(error, &posted, form.as_ref().ok()),
+    };
+    // RFC 9449 section 8: "The authorization server MAY supply a nonce value", with the demand for one and when the one that
+    // was used will soon be over (section 8.2).
+    let nonce = attempt.dpop_nonce.as_deref().map(HeaderValue::from_str);
+    if let Some(Ok(nonce)) = nonce {
+        response.headers_mut().insert("dpop-nonce", nonce);
+    }
+    Recorded(never_stored(response), LogRecord::Token(attempt, granted))
+}
+
+async fn grant(
+    app: &AppState,
+    posted: &Posted,
+    form: &Form<'_>,
+    attempt: &mut Attempt,
+) -> Result<TokenResponse, Error> {
+    app.shed_load()?;
+    let request = token_request(app, posted, form)?;
+    *attempt = request.credential.attempt();
+    app.server.token(request, attempt).await
+}
+
+/// Reads a token request (RFC 6749 section 4.4.2).
+fn token_request<'a>(app: &AppState, posted: &'a Posted, form: &'a Form<'_>) -> Result<TokenRequest<'a>, RequestError> {
+    let (grant_type, scope) = (form.one("grant_type")?, form.one("scope")?);
+    let (certificate, credential) = app.identity(posted, form)?;
+    Ok(TokenRequest {
+        grant_type,
+        credential,
+        access: RequestedAccess { scope, resources: form.all("resource").chain(form.all("audience")).collect() },
+        proofs: posted.field("dpop"),
+        certificate,
+        by_alias: posted.sender.url == ListenerUrl::MtlsAlias,
+        source: posted.sender.source,
+    })
+}
+
+/// RFC 6749 section 5.1.
+#[derive(Serialize)]
+struct ResponseBody<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: i64,
+    scope: &'a str,
+}
+
+fn success(token: &TokenResponse) -> Response {
+    let answer = ResponseBody {
+        access_token: &token.access_token.token,
+        token_type: token.token_type,
+        expires_in: token.expires_in.seconds(),
+        scope: token.scope.as_str(),
+    };
+    let mut body = Vec::with_capacity(answer.access_token.len() + answer.scope.len() + 128);
+    // Text and a number: serialising them does not fail.
+    if serde_json::to_writer(&mut body, &answer).is_err() {
+        return (&Error::Internal).into_response();
+    }
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().reserve(HEADERS);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Room for the header fields of a token response, so that none has to move.
+const HEADERS: usize = 16;

@@ -1,0 +1,18 @@
+//! The record of one request, whether or not it succeeds.
+
+use std::sync::Arc;
+
+use crate::model::client::AuthMethod;
+
+/// The record of one request, filled in while it is answered: for its line in the log, and for the header of its answer.
+#[derive(Debug, Default)]
+pub struct Attempt {
+    /// The client that the request names, known or not.
+    pub client_id: Option<String>,
+    /// The authentication method, as far as it is known.
+    pub method: Option<AuthMethod>,
+    /// The credential that was right, even when it may no longer be used.
+    pub credential_id: Option<Arc<str>>,
+    /// A nonce for the client's next DPoP proof (RFC 9449 section 8).
+    pub dpop_nonce: Option<String>,
+}

@@ -1,0 +1,58 @@
+//! The start of the registry's feed.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::model::event::Event;
+use crate::protocol::AuthorizationServer;
+use crate::state::registry::feed::Feed;
+use crate::store::Store;
+
+/// Starts the feed on a thread of its own, so that neither does loading many clients hold up requests, nor do many
+/// requests hold up the news that a client has been switched off. Returns when it has read everything once.
+pub(super) async fn start(
+    mut feed: Feed,
+    server: Arc<AuthorizationServer>,
+    store: Store,
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the feed")?;
+    let (started, starting) = oneshot::channel();
+    let running = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            let first = first_steps(&mut feed, &server, &store).await;
+            let may_run = first.is_ok();
+            // Whoever started us waits for this, or has ended.
+            if started.send(first).is_ok() && may_run {
+                feed.run(stopped).await;
+            }
+        });
+    });
+    starting.await.context("the feed ended at its start")??;
+    Ok(running)
+}
+
+/// Reads everything once before the first request, and a second time when that made the first signing key.
+async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Store) -> anyhow::Result<()> {
+    for _ in 0..2 {
+        match feed.step().await {
+            Ok(()) => {}
+            Err(error) if error.is_outage() => {
+                tracing::error!(event = Event::DatabaseWaiting.as_str(), reason = %error, "starting without the database; not ready until it is there");
+                return Ok(());
+            }
+            Err(error) => return Err(error).context("reading the database"),
+        }
+    }
+    if server.keyring.signing(server.defaults.alg, server.database_time()).is_none() {
+        let sealed = store.keys().await?.len();
+        bail!(
+            "none of the {sealed} stored signing keys can sign with {}; `grantd doctor` says why. Restore the sealing key that they were sealed under, or remove them with `grantd key remove KID --now`",
+            server.defaults.alg
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! The first state: the database is ready or awaited, keys and TLS files have been read, and no socket is open.
+
+use std::sync::Arc;
+
+use super::descriptors;
+use super::prepare::{self, config_error, prepare_database, sealing_key};
+use crate::config::Config;
+use crate::crypto::seal::SealingKey;
+use crate::model::profile::Profile;
+use crate::state::registry::feed::PendingMigrations;
+use crate::store::Store;
+use crate::transport::tls::{Tls, TlsOptions};
+
+/// A daemon that could listen.
+pub(super) struct Prepared {
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) sealing_key: SealingKey,
+    /// The migrations and seeds that wait for the database.
+    pub(super) pending_migrations: Option<PendingMigrations>,
+    /// TLS of the public listener.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// The limit on open files.
+    pub(super) file_limit: Option<u64>,
+}
+
+impl Prepared {
+    /// Reads what the configuration names, and brings the database up to date.
+    pub(super) async fn open(config: Config, store: Store) -> anyhow::Result<Self> {
+        let file_limit = descriptors::raise_limit();
+        prepare::announce(&config);
+        let sealing_key = sealing_key(&config)?;
+        let pending_migrations = prepare_database(&config, &store).await?;
+        let terms = TlsOptions { fapi: config.profile == Profile::Fapi2, clients: None };
+        let tls = config.tls.clone().map(|files| Tls::load_with(files, terms)).transpose();
+        let tls = tls.map_err(|error| config_error("server.tls", &error))?.map(Arc::new);
+        Ok(Self { config, store, sealing_key, pending_migrations, tls, file_limit })
+    }
+}
