@@ -32,8 +32,8 @@ use crate::state::keyring::Keyring;
 use crate::state::registry::moment::Moment;
 use crate::state::registry::{Freshness, Registry};
 use crate::store::Store;
-use crate::store::spent::{ReplayCheck, SingleUseId, SingleUseKind};
 use crate::store::replay_cache::ReplayCache;
+use crate::store::spent::{ReplayCheck, SingleUseId, SingleUseKind};
 
 use access_token::IssuedToken;
 use client_auth::{AuthenticatedClient, Authenticator, Credential};
@@ -253,7 +253,9 @@ impl AuthorizationServer {
         // Boxed, since every request's future would have room for what only some do.
         match Box::pin(self.store.spend(uses)).await {
             Ok(ReplayCheck::New) => {}
-            Ok(ReplayCheck::Replayed(SingleUseKind::Assertion)) => return Err(ClientAuthError::AssertionReplayed.into()),
+            Ok(ReplayCheck::Replayed(SingleUseKind::Assertion)) => {
+                return Err(ClientAuthError::AssertionReplayed.into());
+            }
             Ok(ReplayCheck::Replayed(SingleUseKind::DpopProof)) => return Err(DpopError::Replayed.into()),
             Err(error) => {
                 tracing::warn!(event = Event::SpentTrouble.as_str(), reason = %error, "what may be used once is refused until the database answers");

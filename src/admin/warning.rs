@@ -53,11 +53,7 @@ impl fmt::Display for Warning {
                 )
             }
             Self::NotValidNow { kid } => {
-                write!(
-                    f,
-                    "{} is not valid at present, and authenticates its client only between its dates",
-                    certificate(kid)
-                )
+                write!(f, "{} is not valid now, and authenticates its client only between its dates", certificate(kid))
             }
             Self::NoClientCa => f.write_str(
                 "this configuration has no server.mtls.client_ca_file, so no CA verifies names in certificates",

@@ -82,7 +82,7 @@ pub(super) fn client_certificates(settings: &Settings, sources: &Sources) -> Res
         return Err(at("server.mtls.client_crl_file")
             .wrong("set server.mtls.client_ca_file too: a revocation list counts only with its CA"));
     }
-    // Any client could write the field itself.
+    // Any client can write the field, so it counts only where a trusted proxy replaces it.
     if server.client_cert_header && server.trusted_proxies.is_empty() {
         return Err(at("server.client_cert_header")
             .wrong("set server.trusted_proxies to the proxies that replace the Client-Cert field of clients; the field of other peers is ignored"));

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn ops_01_a_hash_has_the_configured_cost_a_salt_of_its_own_and_reads_back() {
+    fn a_hash_has_the_configured_cost_and_its_own_salt_and_parses_back() {
         let mut memory = HashMemory::default();
         let a = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         let b = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();

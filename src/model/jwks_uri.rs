@@ -60,7 +60,7 @@ impl FromStr for JwksUri {
         let authority = uri.authority().ok_or(JwksUriError)?;
         // RFC 3986 section 3.2.1 deprecates user information. Here it would be a credential that the server sends.
         let plain = !uri.has_fragment() && !authority.has_userinfo() && text.len() <= 2048;
-        // Only https: the keys authenticate the client.
+        // Over plain http, an attacker on the path could replace the client's keys.
         if uri.scheme().as_str() != "https" || !plain {
             return Err(JwksUriError);
         }

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn h54_an_id_has_one_spelling() {
+    fn a_token_id_has_one_spelling() {
         let id = TokenId([7; 16]);
         let text = id.to_string();
         assert_eq!((text.len(), text.parse()), (22, Ok(id)));

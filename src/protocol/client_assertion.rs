@@ -145,7 +145,12 @@ fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) ->
     let jti = claims.string("jti", JTI)?.ok_or(ClientAuthError::AssertionIncomplete("jti"))?;
     // Remembered for longer than any replica accepts the assertion, also by a clock that is a minute behind.
     let expires_at = exp.plus(EXP_LEEWAY).plus(REPLICA_SKEW);
-    Ok(SingleUseId { kind: SingleUseKind::Assertion, owner: client_id.to_owned(), jti: sha256(jti.as_bytes()), expires_at })
+    Ok(SingleUseId {
+        kind: SingleUseKind::Assertion,
+        owner: client_id.to_owned(),
+        jti: sha256(jti.as_bytes()),
+        expires_at,
+    })
 }
 
 /// RFC 7523 section 2.2.

@@ -100,7 +100,8 @@ pub fn tagged<'a>(
 #[must_use]
 pub fn needs_hashes(snapshot: &Snapshot, readings: &[Arc<ClientSecret>], tagged: bool) -> bool {
     let guess = snapshot.guess_cost();
-    tagged || readings.iter().any(|secret| if secret.secret_id().is_some() { guess.with_id } else { guess.without_id } > 0)
+    tagged
+        || readings.iter().any(|secret| if secret.secret_id().is_some() { guess.with_id } else { guess.without_id } > 0)
 }
 
 /// A secret that is not known again.

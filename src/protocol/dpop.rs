@@ -45,7 +45,12 @@ impl Proof {
     /// The single use of this proof. A `jti` counts separately under each key.
     #[must_use]
     pub fn spend(&self) -> SingleUseId {
-        SingleUseId { kind: SingleUseKind::DpopProof, owner: self.jkt.clone(), jti: self.jti, expires_at: self.expires_at }
+        SingleUseId {
+            kind: SingleUseKind::DpopProof,
+            owner: self.jkt.clone(),
+            jti: self.jti,
+            expires_at: self.expires_at,
+        }
     }
 }
 

@@ -45,7 +45,8 @@ pub fn mutual_tls(config: &Config) -> Result<MutualTlsFiles, ConfigError> {
     let terms = TlsOptions { fapi: config.profile == Profile::Fapi2, clients: Some(clients.files.clone()) };
     let listener =
         clients.mtls.as_ref().map(|mtls| Tls::load_with(mtls.files.clone(), terms)).transpose().map_err(wrong)?;
-    let header = clients.header.then(|| HeaderCertificateVerifier::load(clients.files.clone())).transpose().map_err(wrong)?;
+    let header =
+        clients.header.then(|| HeaderCertificateVerifier::load(clients.files.clone())).transpose().map_err(wrong)?;
     Ok(MutualTlsFiles { listener: listener.map(Arc::new), header: header.map(Arc::new) })
 }
 

@@ -56,7 +56,9 @@ pub async fn prepare_database(config: &Config, store: &Store) -> anyhow::Result<
     match migrated {
         Err(error) if unreachable(&error) => {
             tracing::error!(event = Event::DatabaseWaiting.as_str(), reason = %error, "starting without the database; not ready until it is there");
-            Ok(config.auto_migrate.then(|| PendingMigrations { database: config.database.clone(), seeds: config.seeds.clone() }))
+            Ok(config
+                .auto_migrate
+                .then(|| PendingMigrations { database: config.database.clone(), seeds: config.seeds.clone() }))
         }
         other => other.map(|()| None),
     }

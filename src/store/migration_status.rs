@@ -26,9 +26,9 @@ pub struct MigrationStatus {
 /// process applies any.
 pub(super) async fn run(migrator: &Migrator, session: &mut Session) -> Result<HashSet<i64>, MigrateError> {
     let fault = |error: StoreError| MigrateError::Source(error.into());
-    let before = applied_versions(session, &migrator.table_name).await.map_err(fault)?;
+    let before = applied_migrations(session, &migrator.table_name).await.map_err(fault)?;
     on!(Session, session, connection => migrator.run_direct(None, connection, false).await)?;
-    let after = applied_versions(session, &migrator.table_name).await.map_err(fault)?;
+    let after = applied_migrations(session, &migrator.table_name).await.map_err(fault)?;
     Ok(after.into_keys().filter(|version| !before.contains_key(version)).collect())
 }
 
@@ -45,8 +45,8 @@ pub(super) fn statuses(kind: &'static str, migrator: &Migrator, applied: &HashSe
         .collect()
 }
 
-/// The versions and names that a table of applied migrations lists; none when it does not exist.
-pub(super) async fn applied_versions(session: &mut Session, table: &str) -> Result<HashMap<i64, String>, StoreError> {
+/// Returns the versions and names in a table of applied migrations; none when the table does not exist.
+pub(super) async fn applied_migrations(session: &mut Session, table: &str) -> Result<HashMap<i64, String>, StoreError> {
     if !has_table(session, table).await? {
         return Ok(HashMap::new());
     }

@@ -11,7 +11,7 @@ use sqlx::{Connection as _, SqlSafeStr as _};
 use tokio::task::JoinHandle;
 
 use super::locks::lock_beside;
-use super::migration_status::{applied_versions, has_table, run, statuses, store_error};
+use super::migration_status::{applied_migrations, has_table, run, statuses, store_error};
 use super::pooling::Pooling;
 use super::seeds::{Seed, SeedFault, read_seeds};
 use super::session::{self, Session, Transaction, within};
@@ -168,7 +168,7 @@ impl Store {
     ) -> Result<Vec<MigrationStatus>, MigrationError> {
         on!(Session, session, connection => connection.lock().await).map_err(store_error)?;
         self.adopt_development_schema(session, database).await?;
-        if !options.into_shared_database && applied_versions(session, SCHEMA_TABLE).await?.is_empty() {
+        if !options.into_shared_database && applied_migrations(session, SCHEMA_TABLE).await?.is_empty() {
             refuse_others_database(session, database).await?;
         }
         let mut schema = Migrator::with_migrations(self.schema_migrations());
@@ -214,10 +214,10 @@ impl Store {
         Ok(done)
     }
 
-    /// Notes the schema as applied in a database that has the whole schema from the eleven migrations of the development
-    /// versions. What they made is what `1_schema.sql` makes.
+    /// Records the schema as applied in a database that has all eleven migrations of the development versions. They
+    /// made the same schema as `1_schema.sql`.
     async fn adopt_development_schema(&self, session: &mut Session, target: &Database) -> Result<(), MigrationError> {
-        let applied = applied_versions(session, SCHEMA_TABLE).await?;
+        let applied = applied_migrations(session, SCHEMA_TABLE).await?;
         let migrations = self.schema_migrations();
         let Some(schema) = migrations.first() else { return Ok(()) };
         if is_among(schema, &applied) || !has_table(session, "registry_revision").await? {
@@ -278,7 +278,7 @@ impl Store {
             let mut transaction = Transaction::begin_reading(session, self.queries.clone()).await?;
             let session = transaction.session();
             refuse_old_server(session).await?;
-            let applied = applied_versions(session, table).await?;
+            let applied = applied_migrations(session, table).await?;
             transaction.rollback().await?.close().await;
             Ok::<_, StoreError>(applied)
         })
@@ -343,7 +343,7 @@ impl Store {
     }
 }
 
-/// Whether a migration of this number and name was applied.
+/// Whether a migration of this version and name was applied.
 fn is_among(migration: &Migration, applied: &HashMap<i64, String>) -> bool {
     applied.get(&migration.version).is_some_and(|name| *name == migration.description)
 }

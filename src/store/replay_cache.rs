@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_is_known_until_it_expires() {
+    fn a_spent_id_is_known_until_it_expires() {
         let replays = ReplayCache::default();
         let used = one(SingleUseKind::Assertion, "a", 1, 1000);
         assert!(!replays.contains(&used));

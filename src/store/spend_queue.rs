@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn h36_of_those_who_use_the_same_together_the_first_has_it() {
+    fn of_concurrent_uses_of_one_id_the_first_succeeds() {
         let (assertion, proof) = (one(SingleUseKind::Assertion, "a", 1), one(SingleUseKind::DpopProof, "a", 1));
         let other = one(SingleUseKind::Assertion, "b", 1);
         let batch = [
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_spends_nothing() {
+    fn an_abandoned_request_spends_nothing() {
         let spending = SpendQueue::new(1);
         let (answer, answered) = oneshot::channel();
         spending.join(PendingSpend { uses: Vec::new(), answer });

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_is_a_name_an_address_or_a_network() {
+    fn an_allowed_host_is_a_name_an_address_or_a_network() {
         assert_eq!(AllowedTarget::parse("Keys.Internal"), Some(AllowedTarget::Host("keys.internal".into())));
         assert_eq!(AllowedTarget::parse("10.0.0.0/8"), Some(AllowedTarget::Net("10.0.0.0/8".parse().unwrap())));
         assert_eq!(AllowedTarget::parse("127.0.0.1"), Some(AllowedTarget::Net("127.0.0.1/32".parse().unwrap())));

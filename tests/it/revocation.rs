@@ -226,7 +226,7 @@ async fn rows_and_memory_of_a_revocation_end_with_the_token(db: Db) {
     let world = World::new(db).await;
     let store = &world.server.store;
     for number in 0..10u8 {
-        let id = TokenId::new([number; 16]);
+        let id: TokenId = BASE64_URL_SAFE_NO_PAD.encode([number; 16]).parse().unwrap();
         store.revoke_token(&id, "basic-client", UnixTime(1000 + i64::from(number)), UnixTime(1)).await.unwrap();
         store.revoke_token(&id, "basic-client", UnixTime(9999), UnixTime(1)).await.unwrap();
     }

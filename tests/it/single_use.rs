@@ -18,7 +18,12 @@ on_both!(
 
 /// An assertion that expires `ends` seconds after a moment that the database's clock has not reached.
 fn assertion(number: u8, ends: i64) -> SingleUseId {
-    SingleUseId { kind: SingleUseKind::Assertion, owner: "jwt-client".into(), jti: [number; 32], expires_at: UnixTime(LATER + ends) }
+    SingleUseId {
+        kind: SingleUseKind::Assertion,
+        owner: "jwt-client".into(),
+        jti: [number; 32],
+        expires_at: UnixTime(LATER + ends),
+    }
 }
 
 /// What came of spending each of these at once.

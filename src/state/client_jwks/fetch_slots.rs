@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn h71_a_host_has_its_share_and_no_more() {
+    fn one_host_occupies_no_more_than_its_share_of_fetches() {
         let fetches = FetchSlots::default();
         let mut slots: Vec<FetchSlot> = (0..AT_ONCE_OF_A_HOST).map_while(|_| fetches.take("a.test")).collect();
         assert_eq!(slots.len(), AT_ONCE_OF_A_HOST);

@@ -103,7 +103,7 @@ impl<J> Queue<J> {
 
     /// Number of waiting jobs.
     #[must_use]
-    pub fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         self.depth
     }
 

@@ -1,4 +1,4 @@
-//! The view that one request has of the world.
+//! The view of one request: the time, the snapshot and its freshness.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use super::snapshot::Snapshot;
 use super::{Freshness, Registry};
 use crate::model::time::UnixTime;
 
-/// The time and the registry, read once: every decision about one request is made from the same.
+/// Time and registry of one request, read once, so that all of its decisions agree.
 #[derive(Debug)]
 pub struct Moment {
-    /// The second in which the request came.
+    /// Second in which the request arrived.
     pub now: UnixTime,
-    /// The trust that the snapshot deserved then.
+    /// Freshness of the snapshot at that time.
     pub freshness: Freshness,
-    /// Every client and resource.
+    /// All clients and resources.
     pub snapshot: Guard<Arc<Snapshot>>,
 }
 
 impl Moment {
-    /// The moment `now`.
+    /// Reads the registry at `now`.
     #[must_use]
     pub fn new(registry: &Registry, now: UnixTime) -> Self {
         Self { now, freshness: registry.freshness(), snapshot: registry.snapshot() }

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn rev_09_a_revoked_token_is_known_until_it_ends() {
+    fn a_revoked_token_is_known_until_it_expires() {
         let revoked = RevokedTokens::default();
         let count = || revoked.missing_from(&HashSet::new(), UnixTime(-1)).len();
         let ids: Vec<TokenId> = (0..=255).map(|first| id([first; 16])).collect();
