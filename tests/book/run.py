@@ -6,6 +6,7 @@ one whose first line is a comment with a file name is saved under that name, as 
 namespaces. Libraries are those that script/test has installed for tests/interop.
 """
 
+import base64
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -136,7 +137,7 @@ exit 1
     def run_block(self, number, block):
         if block.language == "toml":
             path = self.cwd() / block.name if block.name else self.notes / f"{number}.toml"
-            path.write_text(block.text)
+            path.write_text(self.with_stand_ins(block.text))
             return self.command(number, block, f"grantd config check --config {path}\n")
         if block.language == "sql":
             if "psql" in block.directives:
@@ -190,11 +191,7 @@ exit 1
     def serve(self, number, block):
         """Starts a server, after those that run have ended, and waits until it is ready."""
         if "beside" not in block.directives:
-            for server, _ in self.servers:
-                os.killpg(server.pid, signal.SIGTERM)
-            for server, log in self.servers:
-                server.wait(30)
-            self.servers = []
+            self.stop_servers()
         script, log = self.notes / f"{number}.sh", self.notes / f"{number}.out"
         script.write_text(block.text)
         # With the variables that the shell has by now.
@@ -213,6 +210,38 @@ exit 1
                 raise Wrong(f"{block.line}: the server is not ready ({server.poll()})\n{block.text}{logs}")
             time.sleep(0.02)
         return log.read_text()
+
+    def stop_servers(self):
+        """Ends the servers as Ctrl-C does, and waits for all their processes."""
+        for server, _ in self.servers:
+            os.killpg(server.pid, signal.SIGINT)
+            # A shell without a terminal starts some programs deaf to SIGINT.
+            os.killpg(server.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        for server, _ in self.servers:
+            # This process is the first of its namespace, so what a shell leaves behind becomes its child.
+            with contextlib.suppress(ChildProcessError):
+                while time.monotonic() < deadline:
+                    if os.waitpid(-server.pid, os.WNOHANG) == (0, 0):
+                        time.sleep(0.02)
+        self.servers = []
+
+    def with_stand_ins(self, text):
+        """A configuration with files of the notes in place of those of /etc/grantd, which are not here."""
+        directory = self.notes / "etc"
+        for name in sorted(set(re.findall(r"/etc/grantd/([\w.-]+)", text))):
+            directory.mkdir(exist_ok=True)
+            if name.endswith(".pem") and not (directory / name).exists():
+                key = directory / name.replace(".pem", ".key")
+                extensions = [] if "ca" in name else ["-addext", "basicConstraints=critical,CA:FALSE"]
+                command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90"]
+                command += ["-subj", "/CN=stand-in", *extensions, "-keyout", str(key), "-out", str(directory / name)]
+                subprocess.run(command, check=True, capture_output=True)
+            elif name.startswith("sealing"):
+                (directory / name).write_text(base64.b64encode(os.urandom(32)).decode())
+            elif name.startswith("database"):
+                (directory / name).write_text("postgres://grantd_app:PASSWORD@127.0.0.1/grantd\n")
+        return text.replace("/etc/grantd", str(directory))
 
     def ready(self, port):
         with contextlib.suppress(OSError):
