@@ -56,7 +56,7 @@ class Page:
         self.notes.mkdir()
         self.servers = []
         self.saved = {}
-        self.counts = {"blocks": 0, "run": 0, "text": 0, "left": []}
+        self.counts = {"blocks": 0, "run": 0, "text": 0, "left": [], "slowest": [0, 0]}
         tools = [self.shims(Path(grantd).resolve()), Path(grantd).resolve().parent, INTEROP / "bin", *postgres_bin()]
         self.environment = {
             "PATH": ":".join([*map(str, tools), os.environ["PATH"]]),
@@ -72,7 +72,7 @@ class Page:
         if "java" in self.languages:
             libraries = "spring" if "Spring" in (ROOT / path).read_text() else "nimbus-kafka"
             self.environment["CLASSPATH"] = f"{INTEROP}/java/{libraries}/lib/*"
-        if any("5432" in block.text or "5432" in str(block.directives) for block in self.blocks):
+        if needs_postgres(path):
             self.start_postgres(Path(directory, "postgres"))
         signal.signal(signal.SIGALRM, raise_timeout)
         self.shell = subprocess.Popen(
@@ -95,16 +95,11 @@ exit 1
 
     def start_postgres(self, directory):
         """A PostgreSQL with the port, the superuser and the trust that a page expects of 127.0.0.1:5432."""
-        directory.mkdir()
-        owner = []
+        shutil.copytree(os.environ["BOOK_POSTGRES"], directory)
         if os.geteuid() == 0:
-            shutil.chown(directory, "postgres")
-            owner = ["runuser", "-u", "postgres", "--"]
-        bin = postgres_bin()[0]
-        run = lambda *command: subprocess.run([*owner, *command], check=True, capture_output=True, cwd="/")
-        run(f"{bin}/initdb", "-D", f"{directory}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+            subprocess.run(["chown", "-R", "postgres", directory], check=True)
         options = f"-k {directory} -c listen_addresses=127.0.0.1 -c fsync=off"
-        run(f"{bin}/pg_ctl", "-D", f"{directory}/data", "-w", "-l", f"{directory}/log", "start", "-o", options)
+        as_postgres("pg_ctl", "-D", f"{directory}/data", "-w", "-l", f"{directory}/log", "start", "-o", options)
 
     def run(self):
         for number, block in enumerate(self.blocks):
@@ -126,7 +121,9 @@ exit 1
             for needed in TOOLCHAINS.keys() & {block.language}:
                 if not shutil.which(TOOLCHAINS[needed]):
                     raise Wrong(f"{block.line}: {TOOLCHAINS[needed]} is not here")
+            began = time.monotonic()
             printed = self.run_block(number, block)
+            self.counts["slowest"] = max(self.counts["slowest"], [round(time.monotonic() - began, 1), block.line])
             self.counts["run"] += 1
             if block.output is not None and not same(printed, block.output):
                 raise Wrong(f"{block.line}: printed\n{printed}\ninstead of\n{block.output}")
@@ -278,6 +275,24 @@ def postgres_bin():
     return [path.parent for path in found[-1:]]
 
 
+def as_postgres(program, *arguments):
+    """PostgreSQL refuses to run as root."""
+    owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    subprocess.run([*owner, postgres_bin()[0] / program, *arguments], check=True, capture_output=True, cwd="/")
+
+
+def initialized(directory):
+    """Makes a PostgreSQL that each page copies, since making one takes seconds."""
+    Path(directory).chmod(0o755)
+    if os.geteuid() == 0:
+        shutil.chown(directory, "postgres")
+    as_postgres("initdb", "-D", f"{directory}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+
+
+def needs_postgres(path):
+    return "127.0.0.1:5432" in (ROOT / path).read_text()
+
+
 def kept_settings(languages):
     """Where the toolchains keep what script/test has fetched; a page has a home of its own."""
     if "go" not in languages or not shutil.which("go"):
@@ -295,7 +310,7 @@ def inside(grantd, path):
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="grantd-book.", ignore_cleanup_errors=True) as directory:
         os.chmod(directory, 0o755)
-        counts, wrong = {"blocks": 0, "run": 0, "text": 0, "left": []}, None
+        counts, wrong = {"blocks": 0, "run": 0, "text": 0, "left": [], "slowest": [0, 0]}, None
         try:
             page = Page(grantd, path, directory)
             counts = page.counts
@@ -323,21 +338,34 @@ def main():
     if sys.argv[1] == "--inside":
         return inside(*sys.argv[2:])
     grantd, chosen = sys.argv[1], sys.argv[2:] or pages()
-    total, failed, left, began = {"blocks": 0, "run": 0, "text": 0}, 0, [], time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        here = [path for path in chosen if path not in ELSEWHERE]
-        for path, report in zip(here, pool.map(lambda path: isolated(grantd, path), here)):
-            for name in total:
-                total[name] += report[name]
-            left += [f"  {path}:{reason}" for reason in report["left"]]
-            if report["wrong"]:
-                failed += 1
-                print(f"FAILED: {report['wrong']}")
-            if report["blocks"]:
-                print(f"{path}: {report['blocks']} blocks, {report['run']} run, {report['text']} text, {report['seconds']} s")
-    if left:
-        print("not run:", *left, sep="\n")
-    print(f"book: {len(here)} pages, {total['blocks']} blocks, {total['run']} run, {total['text']} text, {failed} failed, {time.monotonic() - began:.0f} s")
+    began = time.monotonic()
+    here = [path for path in chosen if path not in ELSEWHERE]
+    with tempfile.TemporaryDirectory(prefix="grantd-book.") as template, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        os.environ["BOOK_POSTGRES"] = template
+        made = pool.submit(initialized, template) if any(map(needs_postgres, here)) else None
+
+        def report_of(path):
+            if needs_postgres(path):
+                made.result()
+            return isolated(grantd, path)
+
+        reports = dict(zip(here, pool.map(report_of, here)))
+    for path, report in reports.items():
+        if report["wrong"]:
+            print(f"FAILED: {report['wrong']}")
+        if report["blocks"]:
+            numbers = f"{report['blocks']} blocks, {report['run']} run, {report['text']} text"
+            seconds, line = report["slowest"]
+            print(f"{path}: {numbers}, {report['seconds']} s (line {line}: {seconds} s)")
+    total = {name: sum(report[name] for report in reports.values()) for name in ("blocks", "run", "text")}
+    failed = sum(report["wrong"] is not None for report in reports.values())
+    for path, report in reports.items():
+        for reason in report["left"]:
+            print(f"not run: {path}:{reason}")
+    print(
+        f"book: {len(here)} pages, {total['blocks']} blocks, {total['run']} run, {total['text']} text, "
+        f"{failed} failed, {time.monotonic() - began:.0f} s"
+    )
     sys.exit(1 if failed or not total["run"] else 0)
 
 
