@@ -4,6 +4,7 @@ A comment `<!-- book: DIRECTIVE, … -->` directly before a block says how it is
   server PORT   the block runs until the page ends; what follows waits until something listens on the port of 127.0.0.1
   beside        the servers that run already are not stopped first
   fails         the block has to fail
+  file PATH     the block is this file of the repository, which other tests run
   psql URL      the database that a block of SQL is for; sqlite FILE likewise
 """
 
