@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use mdbook_driver::MDBook;
 use mdbook_driver::config::Config;
 
@@ -21,28 +21,26 @@ fn main() -> Result<()> {
     }
     let summary = fs::read_to_string(root.join("docs/SUMMARY.md")).context("docs/SUMMARY.md")?;
     let pages: Vec<PathBuf> = links(&summary).map(|link| resolved(Path::new("docs"), link)).collect();
-    let mut anchors = Vec::new();
+    let (mut anchors, mut wrong) = (Vec::new(), BTreeSet::new());
     for page in &pages {
         let text = stage(&root, &staged, page)?;
         for link in links(&text).filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
             let parent = page.parent().unwrap_or(Path::new(""));
             let target = if path.is_empty() { page.clone() } else { resolved(parent, path) };
-            ensure!(root.join(&target).exists(), "{}: there is no {}", page.display(), target.display());
             let is_page = target.extension().is_some_and(|extension| extension == "md");
-            ensure!(
-                !is_page || pages.contains(&target),
-                "{}: docs/SUMMARY.md has no {}",
-                page.display(),
-                target.display()
-            );
-            if !anchor.is_empty() {
+            if !root.join(&target).exists() {
+                wrong.insert(format!("{}: there is no {}", page.display(), target.display()));
+            } else if is_page && !pages.contains(&target) {
+                wrong.insert(format!("{}: docs/SUMMARY.md does not list {}", page.display(), target.display()));
+            } else if !anchor.is_empty() {
                 anchors.push((page.clone(), target, anchor.to_owned()));
             } else if !is_page {
                 stage_file_or_directory(&root, &staged, &target)?;
             }
         }
     }
+    fail_on(wrong)?;
     fs::write(staged.join("SUMMARY.md"), from_root(&summary))?;
 
     let mut config = Config::from_disk(root.join("docs/book.toml"))?;
@@ -139,8 +137,12 @@ fn check_anchors(built: &Path, anchors: &[(PathBuf, PathBuf, String)]) -> Result
             missing.insert(format!("{}: {} has no #{anchor}", page.display(), target.display()));
         }
     }
-    if !missing.is_empty() {
-        bail!("{}", missing.into_iter().collect::<Vec<_>>().join("\n"));
+    fail_on(missing)
+}
+
+fn fail_on(wrong: BTreeSet<String>) -> Result<()> {
+    if !wrong.is_empty() {
+        bail!("{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
     }
     Ok(())
 }
