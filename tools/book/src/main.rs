@@ -41,6 +41,7 @@ fn main() -> Result<()> {
         }
     }
     fail_on(wrong)?;
+    stage_file_or_directory(&root, &staged, Path::new("docs/book.css"))?;
     fs::write(staged.join("SUMMARY.md"), from_root(&summary))?;
 
     let mut config = Config::from_disk(root.join("docs/book.toml"))?;
