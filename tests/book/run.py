@@ -264,18 +264,19 @@ exit 1
         return False
 
     def wait_for_changes(self):
-        """Waits until a running grantd has asked its database once more, as a reader who types does."""
+        """Waits until each grantd that runs has asked its database once more, as a reader who types does."""
         changed = time.monotonic()
-        while time.monotonic() < changed + 10:
-            try:
-                asked = time.monotonic()
-                metrics = urllib.request.urlopen("http://127.0.0.1:9090/metrics", timeout=5).read().decode()
-            except OSError:
-                return
-            age = re.search(r"^grantd_registry_age_seconds (\S+)$", metrics, re.M)
-            if age and asked - float(age[1]) > changed:
-                return
-            time.sleep(0.05)
+        for port in 9090, 9091:
+            while time.monotonic() < changed + 10:
+                try:
+                    asked = time.monotonic()
+                    metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+                except OSError:
+                    break
+                age = re.search(r"^grantd_registry_age_seconds (\S+)$", metrics, re.M)
+                if age and asked - float(age[1]) > changed:
+                    break
+                time.sleep(0.05)
 
     def server_log(self):
         return "".join(f"\nserver:\n{log.read_text()[-3000:]}" for _, log in self.servers)
