@@ -89,11 +89,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
         !fenced && !fence
     });
     let outside_code = prose.flat_map(|line| line.split('`').step_by(2));
-    outside_code.flat_map(|part| {
-        let markdown = part.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        let html = part.split("src=\"").chain(part.split("srcset=\"")).filter(|rest| rest.contains(".svg\""));
-        markdown.chain(html.filter_map(|rest| rest.split('"').next()).filter(|name| name.ends_with(".svg")))
-    })
+    outside_code.flat_map(|part| part.split("](").skip(1).filter_map(|rest| rest.split(')').next()))
 }
 
 /// A relative path as seen from the root of the repository.
