@@ -6,7 +6,6 @@ one whose first line is a comment with a file name is saved under that name, as 
 namespaces. Libraries are those that script/test has installed for tests/interop.
 """
 
-import base64
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -26,17 +25,10 @@ import urllib.request
 from pathlib import Path
 
 from blocks import RUN, Wrong, blocks, same
+from provisions import INTEROP, ROOT, initialized, kept_settings, missing, needs_postgres, postgres_bin, start_postgres, with_stand_ins
 
-ROOT = Path(__file__).resolve().parents[2]
-INTEROP = ROOT / "target" / "interop"
 # A page of these needs what the tests of deploy/ provide, and is run by them.
 ELSEWHERE = {f"docs/guides/{name}.md" for name in ["containers", "kubernetes", "systemd", "proxies", "monitoring", "release"]}
-# For each language: the program, and what script/test has installed for it.
-TOOLCHAINS = {
-    "js": ("node", INTEROP / "node" / "node_modules" / "jose"),
-    "go": ("go", INTEROP / "go-clients"),
-    "java": ("javac", INTEROP / "java" / "spring" / "lib"),
-}
 CHANGES = re.compile(r"\bgrantd (client|resource|key|token|migrate)\b|\b(psql|sqlite3)\b")
 SERVES = re.compile(r"^\s*(grantd|cargo run --release --) (serve|dev)\b", re.M)
 TIMEOUT = 120
@@ -78,7 +70,7 @@ class Page:
             libraries = "spring" if "spring" in path else "nimbus-kafka"
             self.environment["CLASSPATH"] = f"{INTEROP}/java/{libraries}/lib/*"
         if needs_postgres(path):
-            self.start_postgres(Path(directory, "postgres"))
+            start_postgres(Path(directory, "postgres"))
         signal.signal(signal.SIGALRM, raise_timeout)
         self.shell = subprocess.Popen(
             ["bash"], cwd=self.room, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -103,14 +95,6 @@ exit 1
         for program in self.notes.iterdir():
             program.chmod(0o755)
         return self.notes
-
-    def start_postgres(self, directory):
-        """A PostgreSQL with the port, the superuser and the trust that a page expects of 127.0.0.1:5432."""
-        shutil.copytree(os.environ["BOOK_POSTGRES"], directory)
-        if os.geteuid() == 0:
-            subprocess.run(["chown", "-R", "postgres", directory], check=True)
-        options = f"-k {directory} -c listen_addresses=127.0.0.1 -c fsync=off"
-        as_postgres("pg_ctl", "-D", f"{directory}/data", "-w", "-l", f"{directory}/log", "start", "-o", options)
 
     def run(self):
         for number, block in enumerate(self.blocks):
@@ -149,7 +133,7 @@ exit 1
     def run_block(self, number, block):
         if block.language == "toml":
             path = self.cwd() / block.name if block.name else self.notes / f"{number}.toml"
-            path.write_text(self.with_stand_ins(block.text))
+            path.write_text(with_stand_ins(block.text, self.notes / "etc"))
             return self.command(number, block, f"grantd config check --config {path}\n")
         if block.language == "sql":
             if "psql" in block.directives:
@@ -187,7 +171,7 @@ exit 1
         script, output = self.notes / f"{number}.sh", self.notes / f"{number}.out"
         script.write_text(text)
         fails = "fails" in block.directives
-        self.shell.stdin.write(f"set {'+' if fails else '-'}e; . {script} >{output} 2>&1 </dev/null; echo $?\n")
+        self.shell.stdin.write(f"set -o pipefail; set {'+' if fails else '-'}e; . {script} >{output} 2>&1 </dev/null; echo $?\n")
         self.shell.stdin.flush()
         signal.alarm(TIMEOUT)
         try:
@@ -211,7 +195,7 @@ exit 1
         self.command(f"{number}-variables", dataclasses.replace(block, directives={}), f"export -p > {variables}\n")
         with log.open("w") as output:
             server = subprocess.Popen(
-                ["bash", "-ec", f". {variables}; . {script}"], cwd=self.cwd(), env=self.environment,
+                ["bash", "-eo", "pipefail", "-c", f". {variables}; . {script}"], cwd=self.cwd(), env=self.environment,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )
         self.servers.append((server, log))
@@ -237,23 +221,6 @@ exit 1
                     if os.waitpid(-server.pid, os.WNOHANG) == (0, 0):
                         time.sleep(0.02)
         self.servers = []
-
-    def with_stand_ins(self, text):
-        """A configuration with files of the notes in place of those of /etc/grantd, which are not here."""
-        directory = self.notes / "etc"
-        for name in sorted(set(re.findall(r"/etc/grantd/([\w.-]+)", text))):
-            directory.mkdir(exist_ok=True)
-            if name.endswith(".pem") and not (directory / name).exists():
-                key = directory / name.replace(".pem", ".key")
-                extensions = [] if "ca" in name else ["-addext", "basicConstraints=critical,CA:FALSE"]
-                command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90"]
-                command += ["-subj", "/CN=stand-in", *extensions, "-keyout", str(key), "-out", str(directory / name)]
-                subprocess.run(command, check=True, capture_output=True)
-            elif name.startswith("sealing"):
-                (directory / name).write_text(base64.b64encode(os.urandom(32)).decode())
-            elif name.startswith("database"):
-                (directory / name).write_text("postgres://grantd_app:PASSWORD@127.0.0.1/grantd\n")
-        return text.replace("/etc/grantd", str(directory))
 
     def ready(self, port):
         with contextlib.suppress(OSError):
@@ -284,49 +251,6 @@ exit 1
 
 def raise_timeout(*_):
     raise TimeoutError
-
-
-def missing(path):
-    """The toolchain that a page needs and this machine does not have."""
-    for language in {block.language for block in blocks((ROOT / path).read_text())} & TOOLCHAINS.keys():
-        program, installed = TOOLCHAINS[language]
-        if not shutil.which(program) or not installed.exists():
-            return program
-    return None
-
-
-def postgres_bin():
-    if os.environ.get("PG_BIN"):
-        return [Path(os.environ["PG_BIN"])]
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    return [path.parent for path in found[-1:]]
-
-
-def as_postgres(program, *arguments):
-    """PostgreSQL refuses to run as root."""
-    owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    subprocess.run([*owner, postgres_bin()[0] / program, *arguments], check=True, capture_output=True, cwd="/")
-
-
-def initialized(directory):
-    """Makes a PostgreSQL that each page copies, since making one takes seconds."""
-    Path(directory).chmod(0o755)
-    if os.geteuid() == 0:
-        shutil.chown(directory, "postgres")
-    as_postgres("initdb", "-D", f"{directory}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-
-
-def needs_postgres(path):
-    return "127.0.0.1:5432" in (ROOT / path).read_text()
-
-
-def kept_settings(languages):
-    """Where the toolchains keep what script/test has fetched; a page has a home of its own."""
-    if "go" not in languages or not shutil.which("go"):
-        return {}
-    names = ["GOMODCACHE", "GOCACHE"]
-    found = subprocess.run(["go", "env", *names], capture_output=True, text=True, check=True).stdout.split("\n")
-    return dict(zip(names, found)) | {"GOPROXY": "off", "GOFLAGS": "-mod=mod"}
 
 
 def inside(grantd, path):
