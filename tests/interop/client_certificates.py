@@ -1,6 +1,6 @@
 """curl and openssl as a client with a certificate: each way to be known by it, and tokens that are bound to it.
 
-Usage: client_certificates.py PATH_OF_GRANTD. Certificates are made and registered by the commands of the README.
+Usage: client_certificates.py PATH_OF_GRANTD. Certificates are made and registered by the commands of the book.
 """
 
 import base64

@@ -70,7 +70,7 @@ grantd migrate
 """)
 
     def sh(self, commands, input=None):
-        """Runs commands of a shell, as they stand in the README, and returns what they print."""
+        """Runs commands of a shell, as they stand in the book, and returns what they print."""
         done = subprocess.run(
             ["bash", "-euc", commands], cwd=self.directory, env=self.environment, input=input, text=True, capture_output=True
         )

@@ -176,7 +176,7 @@ mod leeway;
 /// Descriptions that say what to mend.
 mod descriptions;
 
-/// Programs in the README that check tokens.
+/// Programs in the book that check tokens.
 mod snippets;
 
 /// The reference: generated pages, and events as they are logged.

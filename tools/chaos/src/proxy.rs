@@ -1,4 +1,4 @@
-//! nginx and `HAProxy` in front of the replicas, each with the settings that the README recommends.
+//! nginx and `HAProxy` in front of the replicas, each with the settings that the book recommends.
 
 use std::net::SocketAddr;
 use std::path::Path;
