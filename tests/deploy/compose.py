@@ -1,5 +1,6 @@
-"""compose.yaml with the programs of this machine instead of containers: its secrets, its two roles and their grants on a
-PostgreSQL of its own, the serving role at work, and the backup and restore commands of the guide.
+"""compose.yaml with the programs of this machine instead of containers: its secrets, its two roles and their grants (also as
+the Job of Kubernetes runs them) on a PostgreSQL of its own, the serving role at work, and the backup and restore commands of
+the guide.
 
 Usage: compose.py PATH_OF_GRANTD
 """
@@ -136,6 +137,17 @@ class Machine:
         database = {**SERVICES["grants"]["environment"], "PGHOST": "127.0.0.1", "PGPORT": str(self.pg_port)}
         self.run(["sh", "-euc", script], database)
 
+    def as_job(self, sql):
+        """The same as the migration Job of Kubernetes does it, with the pg_service.conf of its guide; without TLS here."""
+        [job] = yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "migrate-job.yaml").read_text())
+        [container] = job["spec"]["template"]["spec"]["containers"]
+        service = (ROOT / "docs" / "guides" / "kubernetes.md").read_text().split("```text\n[grantd]\n")[1].split("```")[0]
+        service = service.replace("HOST", f"127.0.0.1\nport={self.pg_port}").replace("PASSWORD", (self.secrets / "owner_password").read_text().strip())
+        file = self.directory / "pg_service.conf"
+        file.write_text("[grantd]\n" + "".join(line for line in service.splitlines(True) if not line.startswith("ssl")))
+        [variable] = container["env"]
+        self.run([part.replace("/etc/grantd/grants.sql", str(sql)) for part in container["command"]], {variable["name"]: str(file)})
+
     @contextlib.contextmanager
     def serving(self):
         log = self.directory / "grantd.log"
@@ -184,7 +196,7 @@ def story(machine):
         same((done.returncode, done.stderr if done.returncode else ""), (0, ""), "migrate")
         grants = machine.mounted("grants.sql")
         machine.as_owner(grants)
-        machine.as_owner(grants)
+        machine.as_job(grants)
         done = machine.command("admin", *shlex.split('client create demo --scope "read write" --default-scope read --json'))
         secret = json.loads(done.stdout)["client_secret"]
         credentials = {"client_id": "demo", "client_secret": secret}

@@ -152,7 +152,7 @@ template = [HELM, "template", "grantd", "deploy/helm/grantd", "--namespace", "gr
 for name, values in {
     "helm": [],
     "helm, everything on": ["ingress.enabled=true", "podMonitor.enabled=true", "prometheusRule.enabled=true", "dashboard.enabled=true",
-        "imagePullSecrets[0].name=pull", "podAnnotations.a=b", "nodeSelector.a=b", f"image.digest=sha256:{'0' * 64}"],
+        "imagePullSecrets[0].name=pull", "podAnnotations.a=b", "nodeSelector.a=b", "networkPolicy.egress[0].ports[0].port=443", f"image.digest=sha256:{'0' * 64}"],
     "helm, one role": ["migrate.grants=false", "autoscaling.enabled=false", "networkPolicy.enabled=false", "admin.enabled=false"],
     "helm, OpenShift": ["openshift=true"],
 }.items():
