@@ -136,6 +136,11 @@ def on_both_databases(story):
             story(Room(sys.argv[1], directory, url))
             if failed > before:
                 print(f"… on {database.__name__}")
+    ended()
+
+
+def ended():
+    """Prints the count of checks, and ends the program."""
     print(f"{passed} passed, {failed} failed")
     sys.exit(1 if failed or not passed else 0)
 

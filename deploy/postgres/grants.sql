@@ -1,0 +1,16 @@
+-- What the serving role needs. Run as grantd_owner in grantd's database after each migration; it may run any number of
+-- times. Everything else in the database, the serving role only reads.
+grant select on all tables in schema public to grantd_app;
+-- The first signing key of an algorithm, the first tag key, and signing keys whose time is over.
+grant insert on signing_key, secret_tag_key to grantd_app;
+grant delete on signing_key to grantd_app;
+grant update on registry_revision to grantd_app;
+-- When credentials were last used, and hashes whose cost was raised.
+grant insert, update on client_secret_use, client_key_use, client_certificate_use to grantd_app;
+grant update (hash) on client_secret to grantd_app;
+-- Single-use ids and revocations, until they expire.
+grant insert, delete on revoked_token, spent_jti to grantd_app;
+-- Revocations that a restored database has lost (registry.rewrite_lost_revocations).
+grant update (not_before) on client to grantd_app;
+grant insert, update on token_cutoff to grantd_app;
+grant delete on deleted_client to grantd_app;
