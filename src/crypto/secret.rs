@@ -85,7 +85,7 @@ pub fn new_secret_id() -> Result<String, NoEntropy> {
 /// Cost parameters of argon2id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HashParams {
-    /// HashMemory in KiB.
+    /// Memory in KiB.
     pub m: u32,
     /// Passes over the memory.
     pub t: u32,

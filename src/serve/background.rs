@@ -36,7 +36,7 @@ impl Background {
                 "restart the process to have this work done again"
             );
         }
-        pending().await
+        pending::<()>().await;
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
         background.start("sound", async {
             tokio::time::sleep(Duration::from_millis(20)).await;
             done.send(()).unwrap();
-            pending().await
+            pending::<()>().await;
         });
         let watched = tokio::time::timeout(Duration::from_millis(200), background.watch()).await;
         assert!(watched.is_err(), "watching goes on");

@@ -70,7 +70,7 @@ fn each_dependency_has_an_allowed_licence_and_source_and_is_not_banned() {
     let policy = DeValue::Table(DeTable::parse(&policy).unwrap().into_inner());
     let list = |section: &str, key: &str| {
         let list = policy.get(section).unwrap().get_ref().get(key).unwrap().get_ref().as_array().unwrap();
-        list.iter().map(|item| item.get_ref())
+        list.iter().map(toml::Spanned::get_ref)
     };
     let allowed: BTreeSet<_> = list("licenses", "allow").map(|licence| licence.as_str().unwrap()).collect();
     let banned: Vec<_> =

@@ -391,11 +391,9 @@ async fn the_command_line_revokes_and_a_running_server_follows_and_logs(db: Db) 
     let fourth = live().await;
     let refused = grantd.run(&["token", "revoke-all"]).await;
     assert_eq!(refused.status.code(), Some(2), "it has to be meant");
-    for (token, fault) in [
-        (&one, "it was revoked"),
-        (&other, "of client basic-client issued until"),
-        (&third, "all tokens issued until"),
-    ] {
+    for (token, fault) in
+        [(&one, "it was revoked"), (&other, "of client basic-client issued until"), (&third, "all tokens issued until")]
+    {
         let explained = grantd.run_with_input(&["token", "inspect"], token).await;
         assert!(explained.status.code() == Some(1) && explained.stdout.contains(fault), "{explained:?}");
     }

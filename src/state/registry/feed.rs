@@ -1,6 +1,7 @@
 //! The change feed: polls the revision, and loads newer changes into the registry and the keyring.
 
-use std::collections::BTreeSet;
+mod first_keys;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +16,14 @@ use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
-use crate::model::time::{Clock, Span, UnixTime};
+use crate::model::time::{Clock, UnixTime};
 use crate::state::keyring::Keyring;
 use crate::store::changes::{ChangeReader, Changes, Poll, Position};
-use crate::store::keys::{SealedKey, new_key};
+use crate::store::keys::SealedKey;
 use crate::store::migrations::{MigrationError, Schema};
-use crate::store::tag_keys::SealedTagKey;
 use crate::store::{Database, Store, StoreError};
+
+use first_keys::FirstKeys;
 
 /// Keeps a registry and a keyring up to date with the database.
 #[derive(Debug)]
@@ -29,10 +31,7 @@ pub struct Feed {
     context: FeedContext,
     connection: Option<ChangeReader>,
     keys: Vec<SealedKey>,
-    /// Whether the database has a tag key, also one that does not open.
-    has_tag_key: bool,
-    /// Algorithms whose missing key has been reported.
-    reported_missing: BTreeSet<Alg>,
+    first_keys: FirstKeys,
     last_used: LastUsedWriter,
     lost_changes: LostChanges,
     /// Time of the next full load.
@@ -71,6 +70,13 @@ pub struct PendingMigrations {
     pub seeds: Option<PathBuf>,
 }
 
+impl FeedContext {
+    /// The present second by the database's clock.
+    fn database_time(&self) -> UnixTime {
+        self.registry.database_time(self.clock.now())
+    }
+}
+
 impl Feed {
     /// Makes a feed that has not polled yet.
     #[must_use]
@@ -81,8 +87,7 @@ impl Feed {
             context,
             connection: None,
             keys: Vec::new(),
-            has_tag_key: false,
-            reported_missing: BTreeSet::new(),
+            first_keys: FirstKeys::default(),
             last_used,
             lost_changes: LostChanges::default(),
             reload_at: Instant::now() + reload,
@@ -180,7 +185,7 @@ impl Feed {
         }
         self.connection = Some(connection);
         self.context.registry.confirm(asked_at);
-        self.make_missing_keys().await;
+        self.first_keys.make_missing(&self.context, &self.keys).await;
         self.rewrite_lost_changes().await;
         if self.last_used.is_due() {
             self.last_used.write(&self.context.registry, &self.context.store, self.context.clock.now());
@@ -246,7 +251,7 @@ impl Feed {
 
     /// The present second by the database's clock.
     fn database_time(&self) -> UnixTime {
-        self.context.registry.database_time(self.context.clock.now())
+        self.context.database_time()
     }
 
     fn compare_clocks(&self, database: i64, exchange: Duration) {
@@ -306,7 +311,7 @@ impl Feed {
             self.keys.clone_from(keys);
         }
         let tag_keys = changes.tag_keys.as_ref().map(|sealed| {
-            self.has_tag_key = !sealed.is_empty();
+            self.first_keys.note_tag_keys(!sealed.is_empty());
             let (opened, faults): (Vec<_>, Vec<_>) =
                 sealed.iter().map(|key| key.open(&self.context.sealing_key)).partition(Result::is_ok);
             for fault in faults.into_iter().filter_map(Result::err) {
@@ -315,63 +320,6 @@ impl Feed {
             opened.into_iter().filter_map(Result::ok).collect()
         });
         self.context.registry.apply(changes, tag_keys);
-    }
-
-    /// Makes a first key for each algorithm in use that has none. A failure is logged and affects no other algorithm.
-    async fn make_missing_keys(&mut self) {
-        let now = self.database_time();
-        if !self.has_tag_key
-            && let Err(error) = self.make_first_tag_key(now).await
-        {
-            tracing::warn!(event = Event::KeyNotMade.as_str(), reason = %error, "new secrets carry no tag");
-        }
-        let wanted: BTreeSet<Alg> = self.context.registry.snapshot().algs().chain([self.context.default_alg]).collect();
-        for alg in wanted {
-            // Keys that exist and do not open are a fault to be repaired, and are not replaced.
-            let has_any = self.keys.iter().any(|key| key.alg == alg.as_str());
-            if has_any || self.context.keyring.signing(alg, now).is_some() {
-                continue;
-            }
-            if let Err(error) = self.make_first_key(alg).await
-                && self.reported_missing.insert(alg)
-            {
-                tracing::error!(event = Event::KeyNotMade.as_str(), %alg, reason = %error, "no token can be signed with this algorithm");
-            }
-        }
-    }
-
-    async fn make_first_key(&self, alg: Alg) -> Result<(), StoreError> {
-        let (sealing_key, now) = (Arc::clone(&self.context.sealing_key), self.database_time());
-        // Generating an RSA key takes long.
-        let made = tokio::task::spawn_blocking(move || new_key(alg, &sealing_key, now, Span::from_secs(0))).await;
-        let key = made.map_err(|error| StoreError::Malformed {
-            kind: "signing key",
-            id: alg.to_string(),
-            reason: error.to_string(),
-        })??;
-        if self.context.store.add_first_key(&key).await? {
-            tracing::info!(
-                event = Event::KeyChanged.as_str(),
-                kid = key.kid,
-                alg = key.alg,
-                what = "made the first of its algorithm"
-            );
-        }
-        Ok(())
-    }
-
-    async fn make_first_tag_key(&mut self, now: UnixTime) -> Result<(), StoreError> {
-        // Tried once; the next load of tag keys sets the flag again.
-        self.has_tag_key = true;
-        let key = SealedTagKey::generate(&self.context.sealing_key, now)?;
-        if self.context.store.add_tag_key(&key, true).await? {
-            tracing::info!(
-                event = Event::KeyChanged.as_str(),
-                kid = key.kid,
-                what = "made the first that tags secrets"
-            );
-        }
-        Ok(())
     }
 }
 
