@@ -122,6 +122,9 @@ fn routes(state: Arc<AppState>) -> Router {
     if openid && appended != inserted {
         routes = routes.route(&appended, get(documents::openid_configuration));
     }
+    if !issuer.path().is_empty() {
+        routes = routes.route(issuer.path(), get(documents::index));
+    }
     if openid {
         routes = routes.route(&inserted, get(documents::openid_configuration));
     }

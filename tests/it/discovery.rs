@@ -17,6 +17,7 @@ on_both!(
     an_issuer_with_a_path_moves_every_endpoint_below_it,
     the_metadata_lists_exactly_the_methods_and_grants_that_work,
     the_openid_alias_can_be_turned_off,
+    the_issuer_says_in_a_browser_what_it_is,
     the_key_set_is_public_and_typed,
     metadata_and_key_set_are_cacheable,
     a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire,
@@ -123,6 +124,24 @@ async fn the_openid_alias_can_be_turned_off(db: Db) {
     let server = setup.start().await;
     assert_eq!(server.get("/.well-known/openid-configuration").await.status, StatusCode::NOT_FOUND);
     assert_eq!(server.get(METADATA).await.status, StatusCode::OK);
+}
+
+async fn the_issuer_says_in_a_browser_what_it_is(db: Db) {
+    let mut setup = Setup::new(db).await;
+    setup.settings.issuer = "https://as.test/t1".into();
+    let server = setup.start().await;
+    for path in ["/t1", "/t1/"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/plain"));
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(answer.body, @r"
+        grantd, an OAuth 2.0 authorization server for machines.
+        Metadata (RFC 8414): https://as.test/.well-known/oauth-authorization-server/t1
+        ");
+        }
+    }
+    assert_eq!(server.get("/").await.status, StatusCode::NOT_FOUND, "above the issuer");
 }
 
 async fn the_key_set_is_public_and_typed(db: Db) {
