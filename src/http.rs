@@ -53,7 +53,7 @@ pub struct HttpSettings {
     pub openid_configuration: bool,
 }
 
-/// The sender of the requests of one connection.
+/// The peer of one connection.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Its address, or that of the proxy in front of it.
@@ -65,13 +65,13 @@ pub struct Caller {
 /// The URL under which a listener is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerUrl {
-    /// The issuer's.
+    /// The issuer's URL.
     Issuer,
-    /// That of the listener for clients with certificates (RFC 8705 section 5).
+    /// The URL of the listener for clients with certificates (RFC 8705 section 5).
     MtlsAlias,
 }
 
-/// The sender of one request, as handlers see it.
+/// The sender of one request, with trusted proxies taken off, as handlers see it.
 #[derive(Debug, Clone)]
 struct Sender {
     /// Its address, with the proxies that are trusted taken off.

@@ -209,15 +209,22 @@ impl AuthorizationServer {
         self.write_revocation(issued, moment.now).await
     }
 
-    /// Writes a revocation in a task of its own: a client that leaves takes its answer with it, not the write.
+    /// Writes a revocation in a task of its own, so that it completes even if the client disconnects.
     async fn write_revocation(&self, issued: IssuedToken, now: UnixTime) -> Result<Revocation, Error> {
-        let (store, jti, exp) = (self.store.clone(), issued.jti, issued.exp);
-        let written = tokio::spawn(async move { store.revoke_token(&jti, &issued.client_id, exp, now).await }).await;
-        if let Err(fault) = written.map_err(|_| Error::Internal)? {
-            tracing::error!(event = Event::RevocationNotWritten.as_str(), reason = %fault, "a token was not revoked");
+        let (store, registry, jti) = (self.store.clone(), Arc::clone(&self.registry), issued.jti);
+        let written = tokio::spawn(async move {
+            let written = store.revoke_token(&jti, &issued.client_id, issued.exp, now).await;
+            match &written {
+                Ok(()) => registry.revoked.add(jti, issued.exp),
+                Err(fault) => {
+                    tracing::error!(event = Event::RevocationNotWritten.as_str(), reason = %fault, "a token was not revoked");
+                }
+            }
+            written.is_ok()
+        });
+        if !written.await.map_err(|_| Error::Internal)? {
             return Err(Unavailable::RevokedStore.into());
         }
-        self.registry.revoked.add(jti, exp);
         Ok(Revocation { jti: Some(jti.to_string()), inactive: None })
     }
 
@@ -243,14 +250,14 @@ impl AuthorizationServer {
         }
     }
 
-    /// Spends the assertion of the client and the proof, which may be used once. One insert decides, after every other check
-    /// of the sender and before what it asks for is looked at.
+    /// Spends the assertion and the proof in one insert, after every other check of the sender and before scope and resource
+    /// are looked at.
     async fn spend(&self, assertion: Option<&SingleUseId>, proof: Option<&Proof>, source: IpAddr) -> Result<(), Error> {
         let uses: Vec<SingleUseId> = assertion.cloned().into_iter().chain(proof.map(Proof::spend)).collect();
         if uses.is_empty() {
             return Ok(());
         }
-        // Boxed, since every request's future would have room for what only some do.
+        // Boxed, to keep the future of other requests small.
         match Box::pin(self.store.spend(uses)).await {
             Ok(ReplayCheck::New) => {}
             Ok(ReplayCheck::Replayed(SingleUseKind::Assertion)) => {
@@ -269,7 +276,7 @@ impl AuthorizationServer {
         Ok(())
     }
 
-    /// Refuses to say what only the database can tell, while it cannot be asked.
+    /// Refuses an answer that the database could contradict, unless the snapshot is fresh.
     fn confirm(&self, inactive: Option<Inactive>) -> Result<(), Unavailable> {
         match (inactive, self.registry.freshness()) {
             (_, Freshness::Unusable) => Err(Unavailable::Registry),

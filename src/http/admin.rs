@@ -19,7 +19,7 @@ use super::message;
 use crate::protocol::AuthorizationServer;
 use crate::protocol::error::Error;
 
-/// What the admin listener shows.
+/// The state that the admin listener shows.
 #[derive(Clone)]
 pub struct Admin {
     /// The server.

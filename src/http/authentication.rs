@@ -1,4 +1,4 @@
-//! What a client reads when its authentication failed: what the method that it tried needs.
+//! The description of a failed client authentication: the needs of the method that was tried.
 //!
 //! It depends on that method alone, so it is the same whether the client exists or not, and whatever was wrong.
 

@@ -8,9 +8,9 @@ use axum::http::{HeaderMap, header};
 /// A format, as `Accept` asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// What every scraper reads, and the default.
+    /// The format that every scraper reads, and the default.
     Text,
-    /// What a scraper gets that prefers it.
+    /// The format for a scraper that prefers it.
     OpenMetrics,
 }
 

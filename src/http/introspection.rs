@@ -10,7 +10,7 @@ use axum::{Extension, Json};
 
 use super::form::Form;
 use super::log::{LogRecord, Recorded};
-use super::posted::{Posted, never_stored};
+use super::posted::{Posted, with_pragma_no_cache};
 use super::{AppState, Sender};
 use crate::protocol::error::{Error, RequestError};
 use crate::protocol::introspection::IntrospectionResponse;
@@ -34,7 +34,7 @@ pub(super) async fn introspect(
     };
     // RFC 9110 section 12.5.5: the field that decided between the forms.
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
-    Recorded(never_stored(response), LogRecord::Introspection(attempt, introspected))
+    Recorded(with_pragma_no_cache(response), LogRecord::Introspection(attempt, introspected))
 }
 
 async fn introspection(

@@ -1,4 +1,4 @@
-//! What every request must have, whatever it asks for: one valid `Host`, and a framing that is understood (RFC 9112).
+//! The requirements on every request: one valid `Host`, and a framing that is understood (RFC 9112).
 
 use std::net::Ipv6Addr;
 

@@ -35,7 +35,7 @@ impl Posted {
         Ok(Form::parse(body)?)
     }
 
-    /// Every line of a header field. A value that is not text is no proof and no token, as an empty one is not.
+    /// The values of a header field, one per line. A value that is not ASCII reads as an empty one.
     pub(super) fn field(&self, name: &str) -> Vec<&str> {
         self.parts.headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect()
     }
@@ -56,7 +56,7 @@ impl AppState {
         };
         let certificate = match certificate {
             Ok(certificate) => certificate,
-            // The proxy's, and one that it let through: which of them is the client's nobody knows.
+            // One is the proxy's and one came through it; they cannot be told apart.
             Err(ClientCertError::Repeated) => {
                 return Ok((None, Credential::Unreadable(ClientAuthError::CertificateRepeated)));
             }
@@ -82,9 +82,9 @@ impl AppState {
     }
 }
 
-/// Forbids caches to keep an answer. RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response
+/// Adds `Pragma: no-cache`. RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response
 /// header field with a value of "no-cache"", on refusals too. Every answer that says nothing else has the first.
-pub(super) fn never_stored(mut response: Response) -> Response {
+pub(super) fn with_pragma_no_cache(mut response: Response) -> Response {
     response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     response
 }

@@ -11,7 +11,7 @@ use axum::response::Response;
 use super::form::Form;
 use super::introspection::token_query;
 use super::log::{LogRecord, Recorded};
-use super::posted::{Posted, never_stored};
+use super::posted::{Posted, with_pragma_no_cache};
 use super::{AppState, Sender};
 use crate::protocol::error::Error;
 use crate::protocol::{Attempt, Revocation};
@@ -38,7 +38,7 @@ pub(super) async fn revoke(
         }
         Err(error) => app.refusal(error, &posted, form.as_ref().ok()),
     };
-    Recorded(never_stored(response), LogRecord::Revocation(attempt, revoked))
+    Recorded(with_pragma_no_cache(response), LogRecord::Revocation(attempt, revoked))
 }
 
 async fn revocation(

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::form::Form;
 use super::log::{LogRecord, Recorded};
-use super::posted::{Posted, never_stored};
+use super::posted::{Posted, with_pragma_no_cache};
 use super::{AppState, ListenerUrl, Sender};
 use crate::protocol::error::{Error, RequestError};
 use crate::protocol::grant::RequestedAccess;
@@ -33,13 +33,13 @@ pub(super) async fn token(
         Ok(token) => success(token),
         Err(error) => app.refusal(error, &posted, form.as_ref().ok()),
     };
-    // RFC 9449 section 8: "The authorization server MAY supply a nonce value", with the demand for one and when the one that
-    // was used will soon be over (section 8.2).
+    // RFC 9449 section 8: "The authorization server MAY supply a nonce value", with the refusal that demands one, and when
+    // the nonce that was used is about to expire (section 8.2).
     let nonce = attempt.dpop_nonce.as_deref().map(HeaderValue::from_str);
     if let Some(Ok(nonce)) = nonce {
         response.headers_mut().insert("dpop-nonce", nonce);
     }
-    Recorded(never_stored(response), LogRecord::Token(attempt, granted))
+    Recorded(with_pragma_no_cache(response), LogRecord::Token(attempt, granted))
 }
 
 async fn grant(

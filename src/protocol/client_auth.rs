@@ -143,7 +143,7 @@ pub struct Authenticator {
     pub known_sources: KnownSources,
     /// Chooses what an unknown client costs, always the same for the same id.
     pub decoys: RandomState,
-    /// What hashes should cost.
+    /// The configured cost of hashes.
     pub cost: HashParams,
     /// Takes secrets whose hashes cost less.
     pub rehash_jobs: mpsc::Sender<RehashJob>,
@@ -152,8 +152,8 @@ pub struct Authenticator {
 impl Authenticator {
     /// Authenticates the client of a request that came from `source`, and notes in `attempt` what the log may say.
     ///
-    /// A secret that is known again costs a MAC. Every other failure of a well-formed secret does the same work and has the
-    /// same answer, whether or not the client exists. `moment` is renewed after each wait.
+    /// A remembered secret costs one MAC. The work of any other attempt depends on what was presented, never on whether the
+    /// client exists. `moment` is renewed after each wait.
     ///
     /// # Errors
     /// [`Error`].
@@ -175,10 +175,10 @@ impl Authenticator {
                 let presented = PresentedSecret { claimant: claimant(client_id), method: *method, readings };
                 match self.by_memory(&presented, moment, attempt) {
                     Some(decided) => decided,
-                    None => self.by_proof(&presented, moment, attempt).await,
+                    None => self.by_tag_or_hash(&presented, moment, attempt).await,
                 }
             }
-            // Boxed, here and below: every request's future would have room for what only some do.
+            // Boxed, here and below, to keep the future of other requests small.
             Credential::Assertion { client_id, jwt } => {
                 Box::pin(self.by_assertion(claimant(client_id), jwt, moment, attempt)).await
             }
@@ -208,7 +208,7 @@ impl Authenticator {
         }
     }
 
-    /// Decides on a secret that is known again. This stands before the throttle: what others do wrong must not lock out a
+    /// Decides on a secret that is remembered. This stands before the throttle: what others do wrong must not lock out a
     /// client that is known.
     fn by_memory(
         &self,
@@ -229,8 +229,8 @@ impl Authenticator {
         Some(Ok(AuthenticatedClient { client: Arc::clone(client?), method, raw_reading, assertion: None }))
     }
 
-    /// Decides on a secret that is not known: by its tag, or by hashes.
-    async fn by_proof(
+    /// Decides on a secret that is not remembered: by its tag, or by hashes.
+    async fn by_tag_or_hash(
         &self,
         presented: &PresentedSecret<'_>,
         moment: &mut Moment,
@@ -260,7 +260,7 @@ impl Authenticator {
         decided
     }
 
-    /// Decides by hashes. When the client is slowed down for this source, the time for which it is is `slowed`.
+    /// Decides by hashes. `slowed` is the wait that the throttle demands, if any.
     async fn by_hash(
         &self,
         presented: &PresentedSecret<'_>,
@@ -328,8 +328,7 @@ impl Authenticator {
         Ok(AuthenticatedClient { client: Arc::clone(client), method, raw_reading: reading > 0, assertion: None })
     }
 
-    /// Hands a secret that is hashed more cheaply than configured to whoever hashes it again. When that one is busy, the
-    /// next use will do.
+    /// Queues a secret to be hashed at the configured cost. If the queue is full, its next use tries again.
     fn raise_cost(&self, secret: &StoredSecret, presented: &Arc<ClientSecret>) {
         let job =
             RehashJob { secret_id: secret.secret_id.clone(), hash: secret.hash.clone(), secret: Arc::clone(presented) };

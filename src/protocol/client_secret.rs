@@ -18,8 +18,8 @@ use crate::state::registry::snapshot::Snapshot;
 
 /// Recognises secrets that have matched their hash before, by a MAC under a key that never leaves the process.
 ///
-/// What is remembered stands with the stored secret that it matched (`VerificationCache`), so it is bounded by the registry, and gone
-/// when the hash changes.
+/// A remembered MAC stands with the stored secret that it matched (`VerificationCache`), so the registry bounds their number,
+/// and it goes when the hash changes.
 pub struct Memory(hmac::Key);
 
 impl Memory {

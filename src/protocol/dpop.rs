@@ -16,7 +16,7 @@ use crate::store::spent::{SingleUseId, SingleUseKind};
 
 use nonces::Nonces;
 
-/// What proofs are held against.
+/// The checks of DPoP proofs, with the URLs and the nonces that they compare.
 #[derive(Debug)]
 pub struct Dpop {
     nonces: Nonces,
@@ -122,12 +122,13 @@ impl Dpop {
         further: impl FnOnce(&Claims) -> Result<T, DpopError>,
     ) -> Result<(Proof, T), DpopError> {
         // 2. "a single and well-formed JWT", 4. typ, 5. "alg … indicates a registered asymmetric digital signature
-        //    algorithm", 7. "The jwk JOSE Header Parameter does not contain a private key."
+        //    algorithm".
         let unverified = Unverified::parse(proof, Kind::DpopProof, MAX_BYTES)?;
         if !self.profile.permits_signature(unverified.header().alg()) {
             return Err(DpopError::Alg);
         }
         // 6. "The JWT signature verifies with the public key contained in the jwk JOSE Header Parameter."
+        // 7. "The jwk JOSE Header Parameter does not contain a private key."
         let (claims, key) = unverified.verify_with_own_key()?;
         // 3. "All required claims per Section 4.2 are contained in the JWT."
         let htm = required(claims.string("htm", HTM_MAX), "htm")?;

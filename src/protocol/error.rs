@@ -70,13 +70,13 @@ pub enum Error {
     /// The request itself.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Who asks.
+    /// Client authentication.
     #[error(transparent)]
     ClientAuth(#[from] ClientAuthError),
-    /// What the sender is to prove besides.
+    /// The DPoP proof.
     #[error(transparent)]
     Dpop(#[from] DpopError),
-    /// What is asked for.
+    /// The access that is asked for.
     #[error(transparent)]
     Grant(#[from] GrantError),
     /// The token to be revoked was issued to another client.
@@ -179,7 +179,7 @@ impl From<NoEntropy> for Error {
 }
 
 impl Error {
-    /// What the client reads in `error`.
+    /// The member `error` of the answer.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -193,7 +193,7 @@ impl Error {
         }
     }
 
-    /// What the client reads in `error_description`: enough to mend its request, nothing of us or of others.
+    /// The member `error_description` of the answer: enough to correct the request, nothing about the server or others.
     #[must_use]
     pub fn description(&self) -> &'static str {
         match self {

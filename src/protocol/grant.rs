@@ -99,7 +99,7 @@ pub struct Grant {
     pub alg: Alg,
     /// The `typ` of its header.
     pub typ: TokenTyp,
-    /// What it is bound to.
+    /// The keys that it is bound to.
     pub binding: Binding,
 }
 

@@ -21,7 +21,7 @@ impl Background {
         self.names.insert(task.id(), name);
     }
 
-    /// Logs each task that ends, which none does unless it fails. Requests are still answered without it.
+    /// Logs each task that ends; none should. Requests are still answered without it.
     pub(super) async fn watch(&mut self) {
         while let Some(ended) = self.tasks.join_next_with_id().await {
             let (id, reason) = match ended {

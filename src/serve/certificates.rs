@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use super::clients::MutualTlsFiles;
 use super::expiry::{self, Ending};
 use crate::crypto::certificate::validity::Validity;
@@ -20,7 +22,7 @@ use crate::transport::tls::{Tls, TlsError};
 pub struct Certificates {
     tls: Option<Arc<Tls>>,
     mutual_tls: MutualTlsFiles,
-    jwks_uri_cas: Vec<Validity>,
+    jwks_uri_cas: ArcSwap<Vec<Validity>>,
     clock: Clock,
     parts: Vec<Part>,
 }
@@ -41,7 +43,7 @@ enum Source {
     Header(Arc<HeaderCertificateVerifier>),
 }
 
-/// What a look at the files found.
+/// The result of a look at the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Look {
     /// Nothing new.
@@ -61,7 +63,12 @@ impl Certificates {
         let listener = mutual_tls.listener.iter().map(|tls| part("server.mtls", Source::Listener(Arc::clone(tls))));
         let header = mutual_tls.header.iter().map(|one| part("server.mtls", Source::Header(Arc::clone(one))));
         let parts = public.chain(listener).chain(header).collect();
-        Self { tls, mutual_tls, jwks_uri_cas, clock, parts }
+        Self { tls, mutual_tls, jwks_uri_cas: ArcSwap::from_pointee(jwks_uri_cas), clock, parts }
+    }
+
+    /// Takes the dates of other CAs for hosts of key sets, after their file was read again.
+    pub fn replace_jwks_uri_cas(&self, cas: Vec<Validity>) {
+        self.jwks_uri_cas.store(Arc::new(cas));
     }
 
     /// Whether anything was read from files.
@@ -70,10 +77,10 @@ impl Certificates {
         !self.parts.is_empty()
     }
 
-    /// What is in use.
+    /// The ends of the files that are in use.
     #[must_use]
     pub fn endings(&self) -> Vec<Ending> {
-        expiry::of_files(self.tls.as_deref(), &self.mutual_tls, &self.jwks_uri_cas)
+        expiry::of_files(self.tls.as_deref(), &self.mutual_tls, &self.jwks_uri_cas.load())
     }
 
     /// The ends that `grantd_credential_expires_seconds` tells.

@@ -1,4 +1,4 @@
-//! What clients without a secret need of the process: a listener that asks for certificates, and a way to their key sets.
+//! The parts of the process for clients without a secret: a listener that asks for certificates, and a way to their key sets.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::transport::fetch::Fetcher;
 use crate::transport::tls::clients::HeaderCertificateVerifier;
 use crate::transport::tls::{Tls, TlsOptions, pem_items};
 
-/// What was read for clients with certificates.
+/// The files that were read for clients with certificates.
 #[derive(Debug, Clone, Default)]
 pub struct MutualTlsFiles {
     /// For the listener that asks for certificates.
@@ -50,7 +50,7 @@ pub fn mutual_tls(config: &Config) -> Result<MutualTlsFiles, ConfigError> {
     Ok(MutualTlsFiles { listener: listener.map(Arc::new), header: header.map(Arc::new) })
 }
 
-/// What of mutual TLS the metadata offers.
+/// The offer of mutual TLS in the metadata.
 #[must_use]
 pub fn offered(config: &Config, issuer: &Issuer) -> MutualTls {
     let clients = &config.client_certificates;
@@ -80,13 +80,15 @@ pub fn fetcher(config: &Config) -> anyhow::Result<Fetcher> {
         .context("preparing to fetch key sets")
 }
 
-/// Reads `clients.jwks_uri_ca_file` again.
+/// Reads `clients.jwks_uri_ca_file` again, and returns the dates of its CAs.
 ///
 /// # Errors
 /// When it cannot be used; the CAs before stay trusted.
-pub fn reload_jwks_uri_cas(config: &Config, fetcher: &Fetcher) -> Result<(), ConfigError> {
-    let trusted = fetcher.trust(jwks_uri_ca_file(config)?);
-    trusted.map_err(|error| config_error("clients.jwks_uri_ca_file", &error))
+pub fn reload_jwks_uri_cas(config: &Config, fetcher: &Fetcher) -> Result<Vec<Validity>, ConfigError> {
+    let cas = jwks_uri_ca_file(config)?;
+    let dates = cas.iter().filter_map(|der| Validity::of_certificate(der)).collect();
+    fetcher.trust(cas).map_err(|error| config_error("clients.jwks_uri_ca_file", &error))?;
+    Ok(dates)
 }
 
 /// The dates of the CAs that vouch for hosts of `jwks_uri`.

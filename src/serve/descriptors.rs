@@ -28,7 +28,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// What `limit` leaves of `wanted` for each of `listeners` public listeners, beside `pool` connections to the database,
+    /// The share that `limit` leaves of `wanted` for each of `listeners` public listeners, beside `pool` connections to the database,
     /// files, fetches of key sets, and the admin listener.
     #[must_use]
     pub fn within(limit: Option<u64>, wanted: u32, listeners: u32, pool: u32) -> Self {

@@ -43,15 +43,12 @@ impl Ending {
         self.validity.not_after.saturating_sub(self.validity.not_before)
     }
 
-    /// What `grantd doctor` says of it. Certificates that live for a few days are renewed in the last third.
+    /// The advice of `grantd doctor` on it. Certificates that live for a few days are renewed in the last third.
     fn fault(&self, now: UnixTime) -> Option<String> {
         let Self { key, validity, .. } = self;
         let (what, at) = (self.what(), self.ends_at());
         if self.is_over(now) {
-            Some(format!(
-                "{key}: {what} of {} ended at {at}; replace the file, it is read again by itself",
-                validity.name
-            ))
+            Some(format!("{key}: {what} of {} ended at {at}; {}", validity.name, remedy(self.kind)))
         } else if at.0.saturating_sub(now.0) <= NOTICE.min(self.lifetime() / 3) {
             Some(format!("{key}: {what} of {} ends at {at}; replace it before", validity.name))
         } else if validity.not_before > now.0 {
@@ -122,20 +119,28 @@ pub fn soonest(endings: &[Ending], snapshot: &Snapshot, now: UnixTime) -> BTreeM
     soonest
 }
 
+/// The remedy for a file that ends.
+fn remedy(kind: &str) -> &'static str {
+    match kind {
+        "jwks_uri_ca" => "replace the file and send SIGHUP",
+        _ => "replace the file; it is read again within seconds",
+    }
+}
+
 /// Logs a warning for each of what has ended or ends soon.
 pub fn warn(endings: &[Ending], now: UnixTime) {
     for ending in endings.iter().filter(|ending| ending.ends_soon(now)) {
         let Ending { kind, key, validity } = ending;
         let (name, expires_at, over) = (&validity.name, ending.ends_at(), ending.is_over(now));
         if over {
-            tracing::warn!(event = Event::CredentialExpiring.as_str(), kind, setting = key, name, %expires_at, "it has ended; replace the file, it is read again by itself");
+            tracing::warn!(event = Event::CredentialExpiring.as_str(), kind, setting = key, name, %expires_at, "it has ended; {}", remedy(kind));
         } else {
-            tracing::warn!(event = Event::CredentialExpiring.as_str(), kind, setting = key, name, %expires_at, "it ends soon; replace the file before, it is read again by itself");
+            tracing::warn!(event = Event::CredentialExpiring.as_str(), kind, setting = key, name, %expires_at, "it ends soon; {}", remedy(kind));
         }
     }
 }
 
-/// What `grantd doctor` says of them.
+/// The advice of `grantd doctor` on them.
 #[must_use]
 pub fn faults(endings: &[Ending], now: UnixTime) -> Vec<String> {
     endings.iter().filter_map(|ending| ending.fault(now)).collect()

@@ -35,7 +35,7 @@ pub(super) async fn start(
     Ok(running)
 }
 
-/// Reads everything once before the first request, and a second time when that made the first signing key.
+/// Steps twice before the first request: the second step loads a signing key that the first may have made.
 async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Store) -> anyhow::Result<()> {
     for _ in 0..2 {
         match feed.step().await {

@@ -1,4 +1,4 @@
-//! What has to be there before a server or a command can work: the database's schema, its file, the sealing key.
+//! The preconditions of a server or a command: the database's schema, its file, the sealing key.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};

@@ -42,17 +42,18 @@ pub(super) struct ReloadedFiles {
     pub(super) url_file: Following,
 }
 
-/// A daemon whose listeners are closed, and whose requests in flight are finishing.
-pub(super) struct Drained {
-    draining_tasks: Vec<JoinHandle<()>>,
+/// A daemon whose listeners are told to close, and whose requests in flight are finishing.
+pub(super) struct Draining {
+    tasks: Vec<JoinHandle<()>>,
     store: Store,
     files: ReloadedFiles,
     background: Background,
 }
 
 impl Running {
-    /// Runs until a signal stops it and `drain_delay` is over, then closes the listeners.
-    pub(super) async fn until_stopped(self, signals: &mut Signals, notifier: &Notifier) -> anyhow::Result<Drained> {
+    /// Runs until a signal stops it and `drain_delay` is over, then tells the listeners to close. A second signal to stop
+    /// skips the rest of the delay.
+    pub(super) async fn until_stopped(self, signals: &mut Signals, notifier: &Notifier) -> anyhow::Result<Draining> {
         let Self { draining_tasks, mut background, stop, draining, drain_delay, store, files } = self;
         let reload = || {
             notifier.reloading();
@@ -87,16 +88,16 @@ impl Running {
             }
         }
         stop.send(true).context("the tasks ended by themselves")?;
-        Ok(Drained { draining_tasks, store, files, background })
+        Ok(Draining { tasks: draining_tasks, store, files, background })
     }
 }
 
-impl Drained {
+impl Draining {
     /// Waits for the requests in flight, until the drain deadline at the latest.
     pub(super) async fn finish(self, signals: &mut Signals) -> anyhow::Result<()> {
-        let Self { draining_tasks, store, files, background } = self;
+        let Self { tasks, store, files, background } = self;
         let mut drained = std::pin::pin!(async {
-            for task in draining_tasks {
+            for task in tasks {
                 task.await.context("a task failed while stopping")?;
             }
             anyhow::Ok(())
@@ -126,7 +127,10 @@ impl ReloadedFiles {
         }
         let setting = "clients.jwks_uri_ca_file";
         match reload_jwks_uri_cas(&self.config, &self.fetcher) {
-            Ok(()) => tracing::info!(event = Event::Reload.as_str(), setting, "the CAs have been reloaded"),
+            Ok(cas) => {
+                self.certificates.replace_jwks_uri_cas(cas);
+                tracing::info!(event = Event::Reload.as_str(), setting, "the CAs have been reloaded");
+            }
             Err(error) => {
                 tracing::error!(event = Event::Reload.as_str(), setting, reason = %error, "the CAs in use stay");
             }

@@ -1,4 +1,4 @@
-//! Sweeps: what has expired of what may be used once, and of what was revoked, is forgotten.
+//! Sweeps: expired ids of assertions, proofs and revoked tokens are deleted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::model::time::UnixTime;
 use crate::protocol::AuthorizationServer;
 use crate::store::Store;
 
-/// Forgets what has expired of what may be used once, and of what was revoked, every few seconds.
+/// Deletes expired ids of assertions, proofs and revoked tokens, every few seconds.
 pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     loop {
         // Replicas that started together do not sweep together.
@@ -42,7 +42,7 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     }
 }
 
-/// From one sweep to the next, a little more each time.
+/// The interval between sweeps, without the jitter.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How far apart the clocks of replicas may be, in seconds, and as much again.
+/// Twice the greatest difference between the clocks of replicas, in seconds.
 const SKEW: i64 = 120;
