@@ -1,11 +1,11 @@
 //! Outcome of writes to the database, for a metric, readiness and the log.
 
-use crate::model::event::Event;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 
 use super::StoreError;
+use crate::model::event::Event;
 
 /// Outcome of this process's writes.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Health {
     pub(super) fn record<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         match &outcome {
             // A violated constraint shows that the database accepts writes.
-            Ok(_) | Err(StoreError::Refused(_) | StoreError::Malformed { .. }) => {
+            Ok(_) | Err(StoreError::Refused(_) | StoreError::Taken { .. } | StoreError::Malformed { .. }) => {
                 if self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
                     tracing::info!(event = Event::DatabaseWrites.as_str(), "writes to the database succeed again");
                 }
@@ -47,5 +47,22 @@ impl Health {
             }
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violated_constraint_is_no_failure_of_writes() {
+        let health = Health::default();
+        let taken = StoreError::Taken { kind: "client".into(), id: "billing".into() };
+        health.record::<()>(Err(taken)).unwrap_err();
+        assert_eq!((health.trouble(), health.write_failures.get()), (None, 0));
+        health.record::<()>(Err(StoreError::ReadOnly)).unwrap_err();
+        assert!(health.trouble().is_some() && health.write_failures.get() == 1);
+        health.record(Ok(())).unwrap();
+        assert_eq!(health.trouble(), None);
     }
 }
