@@ -6,7 +6,7 @@ mod background;
 mod bound;
 pub mod certificates;
 pub mod clients;
-mod costs;
+pub mod costs;
 mod credentials;
 pub(crate) mod descriptors;
 pub mod expiry;
@@ -28,8 +28,6 @@ use bound::Bound;
 use notify::Notifier;
 use prepared::Prepared;
 use signals::Signals;
-
-pub use costs::raise_costs;
 
 /// A callback that is told the issuer once the daemon listens.
 pub type Announce = Box<dyn FnOnce(&Issuer) + Send>;

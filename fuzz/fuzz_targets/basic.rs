@@ -57,10 +57,10 @@ struct Secrets {
 
 /// Reads the credential, and checks the invariants of every credential.
 fn read(headers: &HeaderMap, form: &Form, reading: BasicReading) -> Option<Secrets> {
-    let presented = presented(headers, form, reading, None, &|_| true).ok()?;
+    let credential = credential(headers, form, reading, None, &|_| true).ok()?;
     // Assertions have a target of their own.
-    let Credential::Secret(readings) = presented.credential else { return None };
-    let presented = Secrets { client_id: presented.client_id, method: presented.method, readings };
+    let Credential::Secret { client_id, method, readings } = credential else { return None };
+    let presented = Secrets { client_id, method, readings };
     assert!(!presented.client_id.is_empty() && !presented.client_id.contains('\0'));
     assert!((1..=2).contains(&presented.readings.len()));
     let secrets: Vec<&str> = presented.readings.iter().map(|secret| secret.expose()).collect();

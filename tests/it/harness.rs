@@ -22,7 +22,7 @@ use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::AuthorizationServer;
 use grantd::serve::assembled::{ServerParts, assemble};
 use grantd::serve::clients::fetcher;
-use grantd::serve::raise_costs;
+use grantd::serve::costs::raise_costs;
 use grantd::state::load_shedding::LoadShedding;
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
