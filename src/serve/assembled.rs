@@ -66,7 +66,7 @@ pub struct ServerParts {
     pub rehash_jobs: mpsc::Receiver<RehashJob>,
     /// Load shedding, to be started.
     pub load_shedding: Arc<LoadShedding>,
-    /// Key sets to be fetched; for a [`Fetcher`](crate::transport::fetch::Fetcher).
+    /// Key sets to be fetched; for a [`Fetcher`].
     pub fetches: mpsc::Receiver<Fetch>,
     /// The files for clients with certificates.
     pub mutual_tls: MutualTlsFiles,
