@@ -2,12 +2,13 @@
 
 Usage: run.py PATH_OF_GRANTD [PAGE…]. Each page has a directory and a network namespace of its own, so that its ports are
 free, and one shell from its first block to its last. Blocks of the languages in `blocks.RUN` run in the order of the page;
-one whose first line is a comment with a file name is saved under that name, as a reader would. Needs root, or user
-namespaces. Libraries are those that script/test has installed for tests/interop.
+one whose first line is a comment with a file name is saved under that name, as a reader would. Where neither root nor user
+namespaces may isolate a page, pages run one after the other, and need ports 8080 and 9090. Libraries are those that script/test has installed for tests/interop.
 """
 
 import concurrent.futures
 import contextlib
+import ctypes
 import dataclasses
 import fcntl
 import json
@@ -255,9 +256,13 @@ def raise_timeout(*_):
 
 def inside(grantd, path):
     """Runs one page in the namespaces of this process, and prints its report."""
-    lo = struct.pack("16sH14x", b"lo", 0x41)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, 0x8914, lo)
+    if os.getpid() == 1:
+        lo = struct.pack("16sH14x", b"lo", 0x41)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, 0x8914, lo)
+    else:
+        # What a shell leaves behind becomes a child of this process here, too (PR_SET_CHILD_SUBREAPER).
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="grantd-book.", ignore_cleanup_errors=True) as directory:
         os.chmod(directory, 0o755)
@@ -270,14 +275,35 @@ def inside(grantd, path):
             wrong = f"{path}:{error}"
     print(json.dumps({**counts, "wrong": wrong, "seconds": round(time.monotonic() - began, 1)}))
     sys.stdout.flush()
+    if os.getpid() != 1:
+        end_children()
     # The namespace of processes ends with this one.
     os._exit(0)
 
 
-def isolated(grantd, path):
-    namespaces = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+def end_children():
+    """Ends each process that a page has left behind."""
+    while children := Path("/proc/self/task", str(os.getpid()), "children").read_text().split():
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(int(child), 0)
+
+
+def namespaces():
+    """The command that gives a page namespaces of its own; empty where that is not permitted."""
+    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if os.geteuid() != 0:
-        namespaces += ["--user", "--map-current-user", "--keep-caps"]
+        command += ["--user", "--map-current-user", "--keep-caps"]
+    permitted = shutil.which("unshare") and subprocess.run([*command, "true"], capture_output=True).returncode == 0
+    if not permitted or os.environ.get("BOOK_NAMESPACES") == "none":
+        print("pages run one after the other: namespaces are not permitted here")
+        return []
+    return command
+
+
+def isolated(namespaces, grantd, path):
     done = subprocess.run([*namespaces, sys.executable, "-B", __file__, "--inside", grantd, path], text=True, capture_output=True)
     try:
         return json.loads(done.stdout.splitlines()[-1])
@@ -296,14 +322,16 @@ def main():
     for path, program in skipped.items():
         print(f"skipped: {path}: {program} is not here")
     here = [path for path in here if path not in skipped]
-    with tempfile.TemporaryDirectory(prefix="grantd-book.") as template, concurrent.futures.ThreadPoolExecutor(2) as pool:
+    isolation = namespaces()
+    at_once = 2 if isolation else 1
+    with tempfile.TemporaryDirectory(prefix="grantd-book.") as template, concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         os.environ["BOOK_POSTGRES"] = template
         made = pool.submit(initialized, template) if any(map(needs_postgres, here)) else None
 
         def report_of(path):
             if needs_postgres(path):
                 made.result()
-            return isolated(grantd, path)
+            return isolated(isolation, grantd, path)
 
         # What takes longest begins first; Java starts slowly.
         by_length = sorted(here, key=lambda path: ("spring" not in path, "java" not in path))
