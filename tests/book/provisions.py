@@ -1,4 +1,4 @@
-"""What the pages of the book need: toolchains with their libraries, a PostgreSQL, and files that a configuration names."""
+"""The provisions of the pages of the book: toolchains with their libraries, a PostgreSQL, and files that a configuration names."""
 
 import base64
 import os

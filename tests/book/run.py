@@ -261,7 +261,7 @@ def inside(grantd, path):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             fcntl.ioctl(any_socket, 0x8914, lo)
     else:
-        # What a shell leaves behind becomes a child of this process here, too (PR_SET_CHILD_SUBREAPER).
+        # Processes that a shell leaves behind become children of this process here, too (PR_SET_CHILD_SUBREAPER).
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="grantd-book.", ignore_cleanup_errors=True) as directory:
@@ -333,7 +333,7 @@ def main():
                 made.result()
             return isolated(isolation, grantd, path)
 
-        # What takes longest begins first; Java starts slowly.
+        # The longest begin first; Java starts slowly.
         by_length = sorted(here, key=lambda path: ("spring" not in path, "java" not in path))
         found = dict(zip(by_length, pool.map(report_of, by_length)))
         reports = {path: found[path] for path in here}

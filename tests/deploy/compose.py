@@ -32,7 +32,7 @@ SERVICES = COMPOSE["services"]
 
 
 def hardened():
-    """What each service is held to, and what the server does not get."""
+    """The limits of each service, and the secrets that the server does not get."""
     for name, service in SERVICES.items():
         same(set(service["logging"]["options"]), {"max-size", "max-file"}, f"{name}: log rotation")
         check("mem_limit" in service, f"{name}: a memory limit")

@@ -156,7 +156,7 @@ def forged():
 
 
 def checks(name, url, tokens, asks):
-    """What every gateway has to do; `asks` says that it asks grantd, and so knows more."""
+    """The checks of every gateway; `asks` says that it asks grantd, and so knows more."""
     status = lambda bearer: call(url, {"Authorization": f"Bearer {bearer}", **forged()})[0]
     code, _, told = call(url, {"Authorization": f"Bearer {tokens['good']}", **forged()})
     same(code, 200, f"{name}: a good token")
@@ -180,7 +180,7 @@ def checks(name, url, tokens, asks):
     same(call(url, dpop("GET", url), "PUT", b"x")[0], 401, f"{name}: DPoP with another method")
     code, fields, _ = call(url, dpop("GET", url + "/other"))
     same((code, "invalid_dpop_proof" in fields.get("WWW-Authenticate", "")), (401, True), f"{name}: DPoP with another URL")
-    # What the client says of its request is not what it is.
+    # Fields in which the client claims another request than it sends.
     lie = {"X-Forwarded-Uri": "/invoices/8", "X-Forwarded-Method": "GET"}
     same(call(url, {**dpop("GET", url.replace("/7", "/8")), **lie})[0], 401, f"{name}: a client that lies about its URL")
 

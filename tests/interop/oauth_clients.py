@@ -87,7 +87,7 @@ class World:
 
 
 def claims_of(client, token, client_id):
-    """What is in a token, once its signature is verified with the keys that the library has fetched."""
+    """The claims of a token, once its signature is verified with the keys that the library has fetched."""
     signed = SignedJwt(token.access_token)
     key = client.authorization_server_jwks.get_jwk_by_kid(signed.kid)
     check(signed.verify_signature(key, alg="ES256"), f"the signature of a token for {client_id}")

@@ -1,4 +1,4 @@
-"""What the checks share: a grantd with TLS, set up on each database as an administrator would, and a count of checks."""
+"""The room of the checks: a grantd with TLS, set up on each database as an administrator would, and a count of checks."""
 
 import base64
 import contextlib

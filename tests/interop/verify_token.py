@@ -17,7 +17,7 @@ PLAIN = "https://plain.example"
 
 
 def verify(encoded, keys, issuer, audience, algorithm, now=None, typs=("at+jwt", "application/at+jwt")):
-    """What RFC 9068 section 4 asks a resource server to check."""
+    """The checks that RFC 9068 section 4 asks of a resource server."""
     decoded = jwt.decode(encoded, keys, algorithms=[algorithm])
     if decoded.header["typ"].lower() not in typs:
         raise JoseError("typ")

@@ -1,4 +1,4 @@
-//! What administration reads and what refuses it, at the store: one client as it stands in the whole, and refusals by type.
+//! Administration at the store: one client is read as it is among all, and refusals have types.
 
 use grantd::model::client::Client;
 use grantd::model::credential::SecretOrigin;

@@ -1,4 +1,4 @@
-//! Who signs assertions in tests, by each algorithm, and how they are sent.
+//! Signers of assertions, one for each algorithm, and requests with their assertions.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, ISS, Server};
 
-/// Who signs: one key of one algorithm.
+/// A signer: one key of one algorithm.
 pub struct Signer {
     pair: Pair,
     pub kid: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! What breaks off: calls that are killed halfway, and the connection that notifications come on.
+//! Cancelled work: calls that are killed halfway, and the connection that carries notifications.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

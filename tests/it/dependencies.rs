@@ -19,7 +19,7 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(told.stdout).unwrap()
 }
 
-/// What Cargo says of the crates that the lock file names for this platform.
+/// Cargo's metadata of the crates that the lock file names for this platform.
 fn metadata() -> Value {
     serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--filter-platform", "host-tuple"])).unwrap()
 }

@@ -47,7 +47,7 @@ on_both!(
 
 const START: i64 = 1_800_000_000;
 
-/// Who holds a key, and makes proofs with it.
+/// A key, and the DPoP proofs that it signs.
 pub struct Prover {
     pair: EcdsaKeyPair,
     jwk: Value,

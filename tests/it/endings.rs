@@ -1,4 +1,4 @@
-//! What ends by itself, and what operators are told of it: metrics, warnings, `doctor`, files that are replaced.
+//! Expiry of certificates, keys and lists, as operators see it: metrics, warnings, `doctor`, files that are replaced.
 
 use std::path::Path;
 use std::sync::Arc;

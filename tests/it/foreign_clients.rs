@@ -1,4 +1,4 @@
-//! What libraries, partners and directories send that were written against other servers.
+//! Requests and key sets of libraries, partners and directories that were written against other servers.
 
 use serde_json::{Value, json};
 

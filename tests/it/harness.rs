@@ -1,4 +1,4 @@
-//! What tests share: a database of their own, a server put together in process, and short ways to ask it.
+//! The harness of the tests: a database for each, a server put together in process, and short ways to send requests.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -49,7 +49,7 @@ async fn a_host_without_keys_is_asked_no_more_often_than_one_with_keys(db: Db) {
     }
 }
 
-/// What all of `ids` are answered, when they ask at once.
+/// The answers to all of `ids`, which ask at once.
 async fn at_once(server: &Arc<Server>, signer: &Arc<Signer>, ids: impl Iterator<Item = String>) -> Vec<Answer> {
     let ask = |id: String| {
         let (server, signer) = (Arc::clone(server), Arc::clone(signer));

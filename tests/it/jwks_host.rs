@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::assertion::{Signer, ask, claims_at};
 use crate::harness::{Answer, Db, Server, Setup, client};
 
-/// What a host does with a connection.
+/// The behaviour of a host on a connection.
 #[derive(Clone)]
 pub enum Does {
     /// Answers with this, head and body.

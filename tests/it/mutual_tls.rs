@@ -225,7 +225,7 @@ impl Listening {
         eventually(count, |count| *count == wanted).await;
     }
 
-    /// What a handler is told of a client; `None` when the handshake fails.
+    /// The client as a handler is told of it; `None` when the handshake fails.
     async fn told(&self, version: &'static SupportedProtocolVersion, identity: Option<Identity>) -> Option<String> {
         let config = client(&[&self.server], version, identity.map(Arc::new), &[]);
         ask(&mut self.connect(config).await.ok()?).await

@@ -101,7 +101,7 @@ impl World {
         self.ask(path, &fields, &credential).await
     }
 
-    /// Who owns a key that comes nearest to an algorithm.
+    /// The signer whose key comes nearest to an algorithm.
     fn signer(&self, alg: &str) -> &Signer {
         match alg {
             "EdDSA" | "Ed25519" | "Ed448" => &self.ed,
@@ -130,7 +130,7 @@ fn assertion(jwt: &str) -> String {
     format!("client_assertion_type={TYPE}&client_assertion={jwt}")
 }
 
-/// What a member of the metadata lists, all of it among what these tests know.
+/// The values that a member of the metadata lists, each of which these tests know.
 fn listed<'a>(metadata: &'a Value, name: &str, known: &[&str]) -> Vec<&'a str> {
     let listed: Vec<&str> = metadata[name]
         .as_array()

@@ -1,4 +1,4 @@
-//! What is refused before a handler sees it: framing, other protocols, handshakes. Each leaves a trace.
+//! Refusals before a handler sees a request: framing, other protocols, handshakes. Each is counted and logged.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a secret costs: nothing but a MAC once it is known, nothing when it is made up, a hash otherwise, for all alike.
+//! The cost of a secret: a MAC once it is remembered, a tag when it is made up, a hash otherwise, for all clients alike.
 
 use axum::http::StatusCode;
 use grantd::crypto::seal::SealingKey;

@@ -26,7 +26,7 @@ fn assertion(number: u8, ends: i64) -> SingleUseId {
     }
 }
 
-/// What came of spending each of these at once.
+/// The results of spending each of these at once.
 async fn spend(store: &Store, uses: impl IntoIterator<Item = Vec<SingleUseId>>) -> Vec<Result<ReplayCheck, String>> {
     let spend = |uses| {
         let store = store.clone();

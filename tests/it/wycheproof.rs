@@ -26,7 +26,7 @@ fn decoded(text: &str) -> Vec<u8> {
     BASE64_URL_SAFE_NO_PAD.decode(text).unwrap()
 }
 
-/// What became of the vectors of one file: how many hold, how many do not, how many have a key that we do not take.
+/// The results of the vectors of one file: how many hold, how many do not, how many have a key that grantd does not accept.
 #[derive(Debug, Default, PartialEq)]
 struct Tally {
     holds: usize,

@@ -113,7 +113,7 @@ impl World {
     }
 }
 
-/// What an API of the thief's gets to see when the service calls it: the token, and the proof if there is one.
+/// The token, and the proof if there is one, that the service sends to an API of a thief.
 async fn stolen(service: &Service) -> (String, Option<String>) {
     let seen: Arc<Mutex<HeaderMap>> = Arc::default();
     let note = Arc::clone(&seen);
@@ -127,7 +127,7 @@ async fn stolen(service: &Service) -> (String, Option<String>) {
     (field("authorization").unwrap().split_once(' ').unwrap().1.to_owned(), field("dpop"))
 }
 
-/// What the API says to these fields.
+/// The answer of the API to these fields.
 async fn told(client: &reqwest::Client, url: &str, authorization: &str, proof: Option<&str>) -> String {
     let mut request = client.get(url).header("authorization", authorization);
     if let Some(proof) = proof {

@@ -20,7 +20,7 @@ use super::signer::{Signer, sha256};
 
 pub const API: &str = "https://api.test";
 
-/// What the token endpoint says next.
+/// The next answer of the token endpoint.
 #[derive(Debug, Clone, Copy)]
 pub enum Answer {
     /// A token after this many milliseconds; bound, if the request had a proof.

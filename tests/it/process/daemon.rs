@@ -24,7 +24,7 @@ pub struct Grantd {
     environment: BTreeMap<String, String>,
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Done {
     pub status: ExitStatus,
@@ -257,7 +257,7 @@ pub async fn eventually<T: std::fmt::Debug>(ask: impl AsyncFn() -> T, wanted: im
     }
 }
 
-/// What the road to PostgreSQL does.
+/// The behaviour of the connection to PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Pass,

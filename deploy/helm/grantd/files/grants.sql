@@ -1,4 +1,4 @@
--- What the serving role needs. Run as grantd_owner in grantd's database after each migration; it may run any number of
+-- The privileges of the serving role. Run as grantd_owner in grantd's database after each migration; it may run any number of
 -- times. Everything else in the database, the serving role only reads.
 grant select on all tables in schema public to grantd_app;
 -- The first signing key of an algorithm, the first tag key, and signing keys whose time is over.
