@@ -32,7 +32,7 @@ use tower::Service as _;
 
 use crate::model::certificate::PeerCertificate;
 use crate::protocol::AuthorizationServer;
-use crate::protocol::error::{Error, Unavailable};
+use crate::protocol::error::Error;
 use crate::state::load_shedding::LoadShedding;
 
 use authentication::Descriptions;
@@ -93,13 +93,6 @@ struct AppState {
     descriptions: Descriptions,
     /// The signing algorithms of DPoP proofs, for challenges.
     dpop_algs: String,
-}
-
-impl AppState {
-    /// Refuses a share of the requests while more come than can be answered in time.
-    fn shed_load(&self) -> Result<(), Unavailable> {
-        if self.load_shedding.refuses() { Err(Unavailable::Overloaded) } else { Ok(()) }
-    }
 }
 
 /// The table of routes: every path below the issuer's, and the well-known ones at the root of its host.
@@ -195,6 +188,7 @@ impl App {
         for (name, value) in &self.headers {
             headers.entry(name).or_insert_with(|| value.clone());
         }
+        // Base64url, which every field may hold.
         if let Ok(id) = HeaderValue::from_str(arrival.request_id.as_str()) {
             headers.insert("x-request-id", id);
         }

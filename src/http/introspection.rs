@@ -10,9 +10,9 @@ use axum::{Extension, Json};
 
 use super::form::Form;
 use super::log::{LogRecord, Recorded};
-use super::posted::{Posted, with_pragma_no_cache};
+use super::posted::{PostAnswer, Posted, answer};
 use super::{AppState, Sender};
-use crate::protocol::error::{Error, RequestError};
+use crate::protocol::error::RequestError;
 use crate::protocol::introspection::IntrospectionResponse;
 use crate::protocol::{Attempt, TokenQuery};
 
@@ -22,31 +22,15 @@ pub(super) async fn introspect(
     Extension(sender): Extension<Sender>,
     request: Request,
 ) -> Recorded {
-    let posted = Posted::read(&app, sender, request).await;
-    let (form, mut attempt) = (posted.form(), Attempt::default());
-    let introspected = match &form {
-        Ok(form) => introspection(&app, &posted, form, &mut attempt).await,
-        Err(error) => Err((*error).into()),
+    let endpoint = async |posted: &Posted, form: &Form<'_>, attempt: &mut Attempt| {
+        let query = token_query(&app, posted, form, wants_jwt(&posted.parts.headers))?;
+        *attempt = query.credential.attempt();
+        app.server.introspect(query, attempt).await
     };
-    let mut response = match &introspected {
-        Ok(response) => success(response),
-        Err(error) => app.refusal(error, &posted, form.as_ref().ok()),
-    };
+    let PostAnswer { mut response, attempt, result } = answer(&app, sender, request, endpoint, success).await;
     // RFC 9110 section 12.5.5: the field that decided between the forms.
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
-    Recorded(with_pragma_no_cache(response), LogRecord::Introspection(attempt, introspected))
-}
-
-async fn introspection(
-    app: &AppState,
-    posted: &Posted,
-    form: &Form<'_>,
-    attempt: &mut Attempt,
-) -> Result<IntrospectionResponse, Error> {
-    app.shed_load()?;
-    let query = token_query(app, posted, form, wants_jwt(&posted.parts.headers))?;
-    *attempt = query.credential.attempt();
-    app.server.introspect(query, attempt).await
+    Recorded(response, LogRecord::Introspection(attempt, result))
 }
 
 /// Reads a request about a token.

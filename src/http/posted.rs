@@ -1,6 +1,6 @@
 //! A posted form, as the endpoints for clients and resource servers read it.
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Request, header};
 use axum::response::Response;
@@ -11,30 +11,52 @@ use super::form::Form;
 use super::{AppState, Sender, credentials, error};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
+use crate::protocol::Attempt;
 use crate::protocol::client_auth::Credential;
-use crate::protocol::error::{ClientAuthError, Error, RequestError};
+use crate::protocol::error::{ClientAuthError, Error, RequestError, Unavailable};
 
-/// A request with its body.
+/// A posted request.
 pub(super) struct Posted {
     pub(super) parts: Parts,
     pub(super) sender: Sender,
-    body: Result<Bytes, RequestError>,
+}
+
+/// The answer to a posted request, with the facts for its line in the log.
+pub(super) struct PostAnswer<T> {
+    pub(super) response: Response,
+    pub(super) attempt: Attempt,
+    pub(super) result: Result<T, Error>,
+}
+
+/// Reads the form of a request, sheds load, lets `endpoint` decide, and writes the answer: `success`, or the refusal.
+pub(super) async fn answer<T>(
+    app: &AppState,
+    sender: Sender,
+    request: Request<Body>,
+    endpoint: impl AsyncFnOnce(&Posted, &Form<'_>, &mut Attempt) -> Result<T, Error>,
+    success: impl FnOnce(&T) -> Response,
+) -> PostAnswer<T> {
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts, body, app.settings.body_deadline).await;
+    let posted = Posted { parts, sender };
+    let form = body.as_ref().map_err(|error| *error).and_then(|body| Ok(Form::parse(body)?));
+    let mut attempt = Attempt::default();
+    let result = match &form {
+        Ok(_) if app.load_shedding.refuses() => Err(Unavailable::Overloaded.into()),
+        Ok(form) => endpoint(&posted, form, &mut attempt).await,
+        Err(error) => Err((*error).into()),
+    };
+    let mut response = match &result {
+        Ok(done) => success(done),
+        Err(error) => app.refusal(error, &posted, form.as_ref().ok()),
+    };
+    // RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response header field with a value of
+    // "no-cache"", on refusals too. Every answer that says nothing else has the first.
+    response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    PostAnswer { response, attempt, result }
 }
 
 impl Posted {
-    /// Reads the body.
-    pub(super) async fn read(app: &AppState, sender: Sender, request: Request<Body>) -> Self {
-        let (parts, body) = request.into_parts();
-        let body = read_body(&parts, body, app.settings.body_deadline).await;
-        Self { parts, sender, body }
-    }
-
-    /// The form in the body.
-    pub(super) fn form(&self) -> Result<Form<'_>, RequestError> {
-        let body = self.body.as_ref().map_err(|error| *error)?;
-        Ok(Form::parse(body)?)
-    }
-
     /// The values of a header field, one per line. A value that is not ASCII reads as an empty one.
     pub(super) fn field(&self, name: &str) -> Vec<&str> {
         self.parts.headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect()
@@ -70,7 +92,7 @@ impl AppState {
     /// The refusal of a posted request. RFC 6749 section 5.2: 401 "If the client attempted to authenticate via the
     /// "Authorization" request header field"; otherwise where Basic is offered, since a 401 has a challenge that can be met
     /// (RFC 9110 section 15.5.2).
-    pub(super) fn refusal(&self, refused: &Error, posted: &Posted, form: Option<&Form<'_>>) -> Response {
+    fn refusal(&self, refused: &Error, posted: &Posted, form: Option<&Form<'_>>) -> Response {
         let headers = &posted.parts.headers;
         let offered = self.server.profile.permits_method(AuthMethod::ClientSecretBasic);
         let certificate = match &self.settings.client_cert_header {
@@ -80,11 +102,4 @@ impl AppState {
         let description = self.descriptions.of(headers, form, certificate);
         error::refusal(refused, offered || headers.contains_key(header::AUTHORIZATION), description)
     }
-}
-
-/// Adds `Pragma: no-cache`. RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response
-/// header field with a value of "no-cache"", on refusals too. Every answer that says nothing else has the first.
-pub(super) fn with_pragma_no_cache(mut response: Response) -> Response {
-    response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    response
 }

@@ -11,9 +11,8 @@ use axum::response::Response;
 use super::form::Form;
 use super::introspection::token_query;
 use super::log::{LogRecord, Recorded};
-use super::posted::{Posted, with_pragma_no_cache};
+use super::posted::{PostAnswer, Posted, answer};
 use super::{AppState, Sender};
-use crate::protocol::error::Error;
 use crate::protocol::{Attempt, Revocation};
 
 /// Answers a revocation request.
@@ -22,33 +21,19 @@ pub(super) async fn revoke(
     Extension(sender): Extension<Sender>,
     request: Request,
 ) -> Recorded {
-    let posted = Posted::read(&app, sender, request).await;
-    let (form, mut attempt) = (posted.form(), Attempt::default());
-    let revoked = match &form {
-        Ok(form) => Box::pin(revocation(&app, &posted, form, &mut attempt)).await,
-        Err(error) => Err((*error).into()),
+    let endpoint = async |posted: &Posted, form: &Form<'_>, attempt: &mut Attempt| {
+        let query = token_query(&app, posted, form, false)?;
+        *attempt = query.credential.attempt();
+        app.server.revoke(query, attempt).await
     };
-    let response = match &revoked {
-        // RFC 7009 section 2.2: "The content of the response body is ignored by the client as all necessary information is
-        // conveyed in the response code." Some clients parse it all the same.
-        Ok(_) => {
-            let mut response = Response::new(Body::from("{}"));
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
-        Err(error) => app.refusal(error, &posted, form.as_ref().ok()),
-    };
-    Recorded(with_pragma_no_cache(response), LogRecord::Revocation(attempt, revoked))
+    let PostAnswer { response, attempt, result } = answer(&app, sender, request, endpoint, success).await;
+    Recorded(response, LogRecord::Revocation(attempt, result))
 }
 
-async fn revocation(
-    app: &AppState,
-    posted: &Posted,
-    form: &Form<'_>,
-    attempt: &mut Attempt,
-) -> Result<Revocation, Error> {
-    app.shed_load()?;
-    let query = token_query(app, posted, form, false)?;
-    *attempt = query.credential.attempt();
-    app.server.revoke(query, attempt).await
+/// RFC 7009 section 2.2: "The content of the response body is ignored by the client as all necessary information is conveyed
+/// in the response code." Some clients parse it all the same.
+fn success(_: &Revocation) -> Response {
+    let mut response = Response::new(Body::from("{}"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }

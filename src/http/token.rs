@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::form::Form;
 use super::log::{LogRecord, Recorded};
-use super::posted::{Posted, with_pragma_no_cache};
+use super::posted::{PostAnswer, Posted, answer};
 use super::{AppState, ListenerUrl, Sender};
 use crate::protocol::error::{Error, RequestError};
 use crate::protocol::grant::RequestedAccess;
@@ -23,35 +23,18 @@ pub(super) async fn token(
     Extension(sender): Extension<Sender>,
     request: Request,
 ) -> Recorded {
-    let posted = Posted::read(&app, sender, request).await;
-    let (form, mut attempt) = (posted.form(), Attempt::default());
-    let granted = match &form {
-        Ok(form) => grant(&app, &posted, form, &mut attempt).await,
-        Err(error) => Err((*error).into()),
+    let endpoint = async |posted: &Posted, form: &Form<'_>, attempt: &mut Attempt| {
+        let request = token_request(&app, posted, form)?;
+        *attempt = request.credential.attempt();
+        app.server.token(request, attempt).await
     };
-    let mut response = match &granted {
-        Ok(token) => success(token),
-        Err(error) => app.refusal(error, &posted, form.as_ref().ok()),
-    };
+    let PostAnswer { mut response, attempt, result } = answer(&app, sender, request, endpoint, success).await;
     // RFC 9449 section 8: "The authorization server MAY supply a nonce value", with the refusal that demands one, and when
-    // the nonce that was used is about to expire (section 8.2).
-    let nonce = attempt.dpop_nonce.as_deref().map(HeaderValue::from_str);
-    if let Some(Ok(nonce)) = nonce {
+    // the nonce that was used is about to expire (section 8.2). It is base64url, which every field may hold.
+    if let Some(Ok(nonce)) = attempt.dpop_nonce.as_deref().map(HeaderValue::from_str) {
         response.headers_mut().insert("dpop-nonce", nonce);
     }
-    Recorded(with_pragma_no_cache(response), LogRecord::Token(attempt, granted))
-}
-
-async fn grant(
-    app: &AppState,
-    posted: &Posted,
-    form: &Form<'_>,
-    attempt: &mut Attempt,
-) -> Result<TokenResponse, Error> {
-    app.shed_load()?;
-    let request = token_request(app, posted, form)?;
-    *attempt = request.credential.attempt();
-    app.server.token(request, attempt).await
+    Recorded(response, LogRecord::Token(attempt, result))
 }
 
 /// Reads a token request (RFC 6749 section 4.4.2).

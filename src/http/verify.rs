@@ -15,6 +15,7 @@ use super::form::{Form, FormError, Repeated};
 use super::log::{LogRecord, Recorded};
 use super::{AppState, Sender};
 use crate::model::scope::Scope;
+use crate::protocol::error::Unavailable;
 use crate::protocol::error::verification::{GatewayError, Refusal};
 use crate::protocol::verification::{Requirements, Target, Verification, VerificationOutcome};
 
@@ -36,9 +37,10 @@ pub(super) async fn verify(
     let trust = Trust { gateway: sender.by_proxy, client_cert: app.settings.client_cert_header.is_some() };
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
     let verification = verification(&query, request.headers(), trust);
-    let outcome = match app.shed_load() {
-        Ok(()) => app.server.verify(&verification),
-        Err(overloaded) => VerificationOutcome { token: None, verdict: Err(overloaded.into()) },
+    let outcome = if app.load_shedding.refuses() {
+        VerificationOutcome { token: None, verdict: Err(Unavailable::Overloaded.into()) }
+    } else {
+        app.server.verify(&verification)
     };
     let response = response(&outcome, &app.dpop_algs);
     let resource = verification.requirements.ok().map(|requirements| requirements.resource.to_owned());
