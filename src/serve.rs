@@ -2,7 +2,6 @@
 //! the one before.
 
 pub mod assembled;
-mod background;
 mod bound;
 pub mod certificates;
 pub mod clients;
@@ -17,6 +16,7 @@ mod prepared;
 mod running;
 pub mod signals;
 mod sweep;
+mod tasks;
 
 use crate::config::Config;
 use crate::model::event::Event;

@@ -105,6 +105,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
 
     let mut clients: Vec<_> = everything.clients.into_iter().collect();
     clients.sort_by(|a, b| a.0.cmp(&b.0));
+    // A client whose row cannot be read is a fault of its own, below.
     let readable: Vec<&Client> = clients.iter().filter_map(|(_, client)| client.as_ref()?.as_deref().ok()).collect();
     for published::PublishedSet { client_id, found } in published::examine(config, &readable, ours).await? {
         match found {

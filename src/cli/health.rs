@@ -57,7 +57,8 @@ fn flag(flags: &[(String, String)]) -> Option<String> {
 }
 
 /// Returns the address that `--set` gave to a `grantd serve` of this user with the same configuration file, from `/proc`.
-/// `None` when several servers disagree, and where `/proc` is absent or not readable: then the configuration decides.
+/// `None` when several servers disagree, and where `/proc` is absent or not readable: then the configuration decides. A
+/// process that ends while it is looked at is no server.
 fn given_to_server(named: Option<&Path>) -> Option<String> {
     let own = named.map(Path::to_owned).or_else(|| std::env::var_os(CONFIG).map(PathBuf::from));
     let own = in_force(own, &std::env::current_dir().ok()?);

@@ -39,7 +39,7 @@ macro_rules! events {
 
 events! {
     "background.ended" BackgroundEnded "error" [task reason]
-        "A task that runs beside requests has ended, which is a fault of grantd. Requests are answered; the work of `task` is not done until the process restarts."
+        "A task of the server has ended, which is a fault of grantd. When it is a listener or the feed, the process stops with code 1. Otherwise requests are answered, and the work of `task` is not done until the process restarts."
     "client.certificate_unusable" ClientCertificateUnusable "warn" [client_id credential_id reason]
         "No TLS handshake accepts the certificate in `x5c` of this client key. The key works for assertions."
     "client.changed" ClientChanged "info" [client_id revision what]

@@ -12,7 +12,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::Announce;
-use super::background::Background;
 use super::bound::{Bound, Sockets};
 use super::certificates::Certificates;
 use super::clients::{MutualTlsFiles, jwks_uri_cas, mutual_tls, offered};
@@ -23,6 +22,7 @@ use super::feed;
 use super::prepared::Prepared;
 use super::running::{ReloadedFiles, Running};
 use super::sweep::sweep;
+use super::tasks::Tasks;
 use crate::config::Config;
 use crate::crypto::seal::SealingKey;
 use crate::http::admin::{self, Admin};
@@ -180,7 +180,8 @@ impl Assembled {
         let ServerParts { server, feed, app, counts, rehash_jobs, load_shedding, fetches, mutual_tls, refusals } =
             parts;
         let (stop, stopped) = watch::channel(false);
-        let feed = feed::start(feed, Arc::clone(&server), store.clone(), stopped.clone()).await?;
+        let mut serving = Tasks::default();
+        feed::start(feed, Arc::clone(&server), store.clone(), stopped.clone(), &mut serving).await?;
 
         let cas = jwks_uri_cas(&config)?;
         let certificates = Arc::new(Certificates::new(tls.clone(), mutual_tls.clone(), cas, server.clock.clone()));
@@ -211,15 +212,14 @@ impl Assembled {
         let public = listener(sockets.public, tls, most.public);
         let private = listener(sockets.admin, None, most.admin);
         let mtls = sockets.mtls.map(|socket| listener(socket, mutual_tls.listener.clone(), most.public));
-        let mut draining_tasks = vec![
-            tokio::spawn(public.run(answer_at(ListenerUrl::Issuer), stopped.clone())),
-            tokio::spawn(private.run(move |_, request| admin::answer(&admin, request), stopped.clone())),
-            feed,
-        ];
-        draining_tasks.extend(mtls.map(|mtls| tokio::spawn(mtls.run(answer_at(ListenerUrl::MtlsAlias), stopped))));
+        serving.start("public listener", public.run(answer_at(ListenerUrl::Issuer), stopped.clone()));
+        serving.start("admin listener", private.run(move |_, request| admin::answer(&admin, request), stopped.clone()));
+        if let Some(mtls) = mtls {
+            serving.start("mtls listener", mtls.run(answer_at(ListenerUrl::MtlsAlias), stopped));
+        }
 
         load_shedding.watch(Handle::current()).context("starting the thread that watches for overload")?;
-        let mut background = Background::default();
+        let mut background = Tasks::default();
         background.start("rehashing", raise_costs(rehash_jobs, Arc::clone(&server), store.clone()));
         background.start("key sets of clients", fetcher.clone().run(fetches));
         background.start("sweeps", sweep(store.clone(), Arc::clone(&server)));
@@ -231,7 +231,7 @@ impl Assembled {
         }
         let drain_delay = config.drain_delay;
         let files = ReloadedFiles { config, fetcher, certificates, url_file };
-        Ok(Running { draining_tasks, background, stop, draining, drain_delay, store, files })
+        Ok(Running { serving, background, stop, draining, drain_delay, store, files })
     }
 }
 

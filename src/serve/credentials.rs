@@ -47,6 +47,7 @@ async fn follow(file: Option<UrlFile>, store: Store, again: Arc<Notify>) {
             let read = file.reread();
             (read, file)
         };
+        // It fails where the runtime stops, and where the reading has panicked, which standard error tells.
         let Ok((read, same)) = tokio::task::spawn_blocking(reading).await else { return };
         file = same;
         let fault = match read {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
 
+use super::tasks::Tasks;
 use crate::model::event::Event;
 use crate::protocol::AuthorizationServer;
 use crate::state::registry::feed::Feed;
@@ -18,10 +18,11 @@ pub(super) async fn start(
     server: Arc<AuthorizationServer>,
     store: Store,
     stopped: watch::Receiver<bool>,
-) -> anyhow::Result<JoinHandle<()>> {
+    tasks: &mut Tasks,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the feed")?;
     let (started, starting) = oneshot::channel();
-    let running = tokio::task::spawn_blocking(move || {
+    tasks.start_blocking("feed", move || {
         runtime.block_on(async {
             let first = first_steps(&mut feed, &server, &store).await;
             let may_run = first.is_ok();
@@ -31,8 +32,7 @@ pub(super) async fn start(
             }
         });
     });
-    starting.await.context("the feed ended at its start")??;
-    Ok(running)
+    starting.await.context("the feed ended at its start")?
 }
 
 /// Steps twice before the first request: the second step loads a signing key that the first may have made.

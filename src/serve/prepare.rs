@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use sqlx::postgres::PgSslMode;
 
 use crate::config::{Config, ConfigError, read_secret, user};
+use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
 use crate::state::registry::feed::PendingMigrations;
@@ -190,17 +191,21 @@ fn make_sealing_key(path: &Path) -> io::Result<()> {
     make_directory(directory_of(path))?;
     let text = SealingKey::generate_base64().map_err(io::Error::other)?;
     // Written whole under another name, then linked: a process that starts beside us reads all of it or finds nothing.
-    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
+    // The name is random, so that what a crash left behind is in nobody's way.
+    let suffix = u64::from_ne_bytes(random().map_err(io::Error::other)?);
+    let unfinished = path.with_extension(format!("{suffix:016x}.new"));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all())?;
-    match fs::hard_link(&unfinished, path) {
+    let made = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let made = made.and_then(|()| fs::hard_link(&unfinished, path));
+    let removed = fs::remove_file(&unfinished);
+    match made {
         Ok(()) => {
             tracing::warn!(event = Event::KeySealingKeyMade.as_str(), path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it");
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
-    fs::remove_file(&unfinished)
+    removed
 }
 
 /// Makes the file of an embedded database, readable by its owner alone, and its directory. Returns whether it was missing.

@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use super::background::Background;
 use super::certificates::Certificates;
 use super::clients::reload_jwks_uri_cas;
 use super::credentials::Following;
 use super::notify::Notifier;
 use super::signals::{Asked, Signals};
+use super::tasks::Tasks;
 use crate::config::Config;
 use crate::model::event::Event;
 use crate::store::Store;
@@ -21,9 +20,10 @@ use crate::transport::fetch::Fetcher;
 
 /// A daemon that answers.
 pub(super) struct Running {
-    /// The tasks that end when they have drained: the listeners and the feed.
-    pub(super) draining_tasks: Vec<JoinHandle<()>>,
-    pub(super) background: Background,
+    /// The listeners and the feed, which end when they have drained.
+    pub(super) serving: Tasks,
+    /// The work beside requests.
+    pub(super) background: Tasks,
     /// Closes the listeners.
     pub(super) stop: watch::Sender<bool>,
     /// Turns readiness off, and makes each answer the last on its connection.
@@ -44,34 +44,41 @@ pub(super) struct ReloadedFiles {
 
 /// A daemon whose listeners are told to close, and whose requests in flight are finishing.
 pub(super) struct Draining {
-    tasks: Vec<JoinHandle<()>>,
+    serving: Tasks,
+    background: Tasks,
     store: Store,
     files: ReloadedFiles,
-    background: Background,
+    /// The name of the listener or feed whose end stopped the daemon.
+    failed: Option<&'static str>,
 }
 
 impl Running {
     /// Runs until a signal stops it and `drain_delay` is over, then tells the listeners to close. A second signal to stop
-    /// skips the rest of the delay.
+    /// skips the rest of the delay. The end of a listener or of the feed stops it too: the service manager restarts it.
     pub(super) async fn until_stopped(self, signals: &mut Signals, notifier: &Notifier) -> anyhow::Result<Draining> {
-        let Self { draining_tasks, mut background, stop, draining, drain_delay, store, files } = self;
+        let Self { mut serving, mut background, stop, draining, drain_delay, store, files } = self;
         let reload = || {
             notifier.reloading();
             files.reload();
         };
         notifier.ready();
-        loop {
+        let failed = loop {
             tokio::select! {
                 asked = signals.next() => match asked {
-                    Asked::Stop => break,
+                    Asked::Stop => break None,
                     Asked::Reload => {
                         reload();
                         notifier.ready();
                     }
                 },
                 () = background.watch() => {}
+                Some((task, end)) = serving.ended() => {
+                    let reason = end.err().map_or_else(|| "it returned".to_owned(), |fault| fault.to_string());
+                    tracing::error!(event = Event::BackgroundEnded.as_str(), task, reason, "the process stops");
+                    break Some(task);
+                }
             }
-        }
+        };
         // Readiness says no first, so that load balancers take the server out while it still answers. Each answer says
         // `close`, so that kept connections are gone before the listeners close.
         draining.store(true, Ordering::Relaxed);
@@ -88,30 +95,28 @@ impl Running {
             }
         }
         stop.send(true).context("the tasks ended by themselves")?;
-        Ok(Draining { tasks: draining_tasks, store, files, background })
+        Ok(Draining { serving, background, store, files, failed })
     }
 }
 
 impl Draining {
     /// Waits for the requests in flight, until the drain deadline at the latest.
     pub(super) async fn finish(self, signals: &mut Signals) -> anyhow::Result<()> {
-        let Self { tasks, store, files, background } = self;
-        let mut drained = std::pin::pin!(async {
-            for task in tasks {
-                task.await.context("a task failed while stopping")?;
-            }
-            anyhow::Ok(())
-        });
+        let Self { mut serving, background, store, files, mut failed } = self;
         loop {
             tokio::select! {
-                done = drained.as_mut() => break done?,
+                ended = serving.ended() => match ended {
+                    Some((task, Err(_))) => failed = Some(task),
+                    Some((_, Ok(()))) => {}
+                    None => break,
+                },
                 asked = signals.next() => if asked == Asked::Reload { files.reload() },
             }
         }
         drop(background);
         store.close().await;
         tracing::info!(event = Event::Stopped.as_str());
-        Ok(())
+        failed.map_or(Ok(()), |task| bail!("stopped since the {task} failed; the log has the reason"))
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
                 continue;
             }
         };
+        // Failures are told at debug here: the store counts each failed write, and logs the first in a row.
         match store.sweep_spent(now).await {
             Ok(swept) => tracing::debug!(event = Event::SpentSwept.as_str(), swept),
             Err(error) => {
