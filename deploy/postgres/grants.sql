@@ -5,12 +5,15 @@ grant select on all tables in schema public to grantd_app;
 grant insert on signing_key, secret_tag_key to grantd_app;
 grant delete on signing_key to grantd_app;
 grant update on registry_revision to grantd_app;
--- When credentials were last used, and hashes whose cost was raised.
+-- When credentials were last used, hashes whose cost was raised, and verifiers of older secrets.
 grant insert, update on client_secret_use, client_key_use, client_certificate_use to grantd_app;
-grant update (hash) on client_secret to grantd_app;
+grant update (hash, verifier) on client_secret to grantd_app;
 -- Single-use ids and revocations, until they expire.
 grant insert, delete on revoked_token, spent_jti to grantd_app;
 -- Revocations that a restored database has lost (registry.rewrite_lost_revocations).
 grant update (not_before) on client to grantd_app;
 grant insert, update on token_cutoff to grantd_app;
 grant delete on deleted_client to grantd_app;
+-- The election of the replica that sweeps, and notes of changes that every replica has read.
+grant insert, update on lease to grantd_app;
+grant delete on registry_change to grantd_app;
