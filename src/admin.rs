@@ -30,6 +30,7 @@ use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
 use crate::protocol::grant::Defaults;
 use crate::store::changes::Changes;
+use crate::store::ranges::RangeReader;
 use crate::store::{Store, StoreError};
 
 pub use change::Change;
@@ -103,9 +104,17 @@ impl Admin {
 
     /// Reads the whole registry, as the server reads it.
     pub async fn everything(&self) -> Result<Changes, StoreError> {
-        let mut feed = self.store.change_reader().await?;
-        let changes = feed.changes(None, true).await?;
-        feed.close().await;
+        let mut reader = self.store.reader().await?;
+        let mut changes = reader.all_but_clients().await?;
+        let mut ranges = RangeReader::default();
+        loop {
+            let range = ranges.next(&mut reader).await?;
+            changes.clients.extend(range.clients.into_iter().map(|(id, client)| (id, Some(client))));
+            if range.through.is_none() {
+                break;
+            }
+        }
+        reader.close().await;
         Ok(changes)
     }
 

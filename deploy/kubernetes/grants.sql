@@ -16,4 +16,4 @@ grant insert, update on token_cutoff to grantd_app;
 grant delete on deleted_client to grantd_app;
 -- The election of the replica that sweeps, and notes of changes that every replica has read.
 grant insert, update on lease to grantd_app;
-grant delete on registry_change to grantd_app;
+grant insert, update, delete on registry_change to grantd_app;

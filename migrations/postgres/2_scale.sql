@@ -1,5 +1,5 @@
 -- A million clients and hundreds of replicas: bulk changes and revocations are noted once a statement, old notes are
--- forgotten, one replica sweeps for all, and secrets have a verifier.
+-- deleted, one replica sweeps for all, and secrets have a verifier.
 
 -- Client ids are ASCII. In the order of their bytes a replica can load them range by range, whatever the database's collation.
 alter table client alter column client_id type text collate "C";
@@ -22,9 +22,6 @@ alter table revoked_token alter column batch set default txid_current();
 alter table revoked_token alter column revision set default 9223372036854775807;
 create index revoked_token_batch on revoked_token (batch);
 
--- Notes of changes up to this revision are deleted. A replica that holds an older revision loads everything.
-alter table registry_revision add column forgotten bigint not null default 0;
-
 -- Work that one replica does for all, until a moment by the database's clock.
 create table lease (
     work   text primary key,
@@ -33,6 +30,9 @@ create table lease (
     constraint "until: seconds since 1970, not milliseconds"
         check (until between 0 and 99999999999)
 );
+
+-- Notes of revocations name a batch from here on.
+delete from registry_change where kind = 'revoked';
 
 drop trigger revoked_token_noted on revoked_token;
 drop function grantd_note_revocation();

@@ -1,4 +1,4 @@
--- A million clients and hundreds of replicas: revocations are noted by their batch, old notes are forgotten, and secrets
+-- A million clients and hundreds of replicas: revocations are noted by their batch, old notes are deleted, and secrets
 -- have a verifier. ../postgres/2_scale.sql is the twin of this file.
 
 -- A MAC of the secret under a key that is derived from the sealing key: `<key id>.<MAC>`. A process that has just started
@@ -12,9 +12,6 @@ alter table client_secret add column verifier text
 alter table revoked_token add column batch integer not null default 0;
 create index revoked_token_batch on revoked_token (batch);
 
--- Notes of changes up to this revision are deleted. A process that holds an older revision loads everything.
-alter table registry_revision add column forgotten integer not null default 0;
-
 -- Work that one process does for all, until a moment by the database's clock.
 create table lease (
     work   text primary key not null,
@@ -23,6 +20,9 @@ create table lease (
     constraint "until: seconds since 1970, not milliseconds"
         check (until between 0 and 99999999999)
 ) strict;
+
+-- Notes of revocations name a batch from here on.
+delete from registry_change where kind = 'revoked';
 
 drop trigger revoked_token_noted;
 create trigger revoked_token_noted after insert on revoked_token begin

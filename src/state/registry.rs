@@ -2,6 +2,7 @@
 //!
 //! A token request reads it without lock, await or SQL. [`feed`] keeps it current, and its age is known.
 
+mod clients;
 mod difference;
 pub mod feed;
 mod last_used;
@@ -21,6 +22,8 @@ use crate::crypto::secret_tag::TagKey;
 use crate::model::event::Event;
 use crate::model::time::UnixTime;
 use crate::store::changes::Changes;
+use crate::store::ranges::ClientRange;
+use difference::Difference;
 use revoked::RevokedTokens;
 use snapshot::Snapshot;
 
@@ -260,6 +263,11 @@ impl Registry {
             }
         }
         self.snapshot.store(Arc::new(self.snapshot.load().next(changes, tag_keys)));
+    }
+
+    /// Puts a range of clients that was read anew in place, and counts in `difference` what is not as it was.
+    pub(in crate::state) fn apply_range(&self, range: ClientRange, keep_cut_offs: bool, difference: &mut Difference) {
+        self.snapshot.store(Arc::new(self.snapshot.load().with_range(range, keep_cut_offs, difference)));
     }
 }
 

@@ -1,20 +1,19 @@
 //! Reads of the change feed: the revision to poll, and the changes after a revision.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
 use prometheus_client::metrics::counter::Counter;
-use sqlx::{Connection as _, FromRow};
+use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr};
 
-use super::client_certs::CertificateRow;
-use super::client_keys::KeyRow as ClientKeyRow;
-use super::clients::{ClientAssembler, ClientRow, ResourceLink, SecretRow};
+use super::client_rows::{ReadClient, SharedTexts};
+use super::delta::{self, Delta, DeltaRow, NOTES_MAX};
 use super::keys::{KeyRow, SealedKey};
+use super::link::{Link, LinkConnection};
 use super::pooling::Pooling;
 use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
-use super::revoked::RevokedRow;
-use super::session::{Session, within};
+use super::session::{Row, Session, within};
+use super::statement::{Value, args, query_as};
 use super::tag_keys::{SealedTagKey, TagKeyRow};
 use super::{Store, StoreError, on};
 use crate::model::client::Client;
@@ -24,9 +23,9 @@ use crate::model::time::UnixTime;
 /// Connection of the change feed. It is dropped at the first error.
 #[derive(Debug)]
 pub struct ChangeReader {
-    session: Session,
+    pub(super) link: Link,
     pooling: Pooling,
-    queries: Counter,
+    pub(super) queries: Counter,
 }
 
 /// Revision of the database with its random id. A database with another history has another id at that revision.
@@ -38,27 +37,34 @@ pub struct Position {
     pub history: Arc<str>,
 }
 
-/// Changes after a position, or the whole registry.
-#[derive(Debug)]
+/// Changes after a position.
+#[derive(Debug, Default)]
 pub struct Changes {
     /// The position after these changes.
     pub position: Position,
-    /// Whether the requested position is not in this database's history.
-    pub other_history: bool,
-    /// Whether this is the whole registry, so that anything absent was deleted.
-    pub complete: bool,
     /// Changed clients by id; `None` for a deleted one.
-    pub clients: HashMap<String, Option<Result<Arc<Client>, StoreError>>>,
+    pub clients: Vec<(String, Option<Result<Arc<Client>, StoreError>>)>,
     /// All resources, when any changed.
     pub resources: Option<Vec<Result<Resource, StoreError>>>,
     /// All signing keys, when any changed.
     pub keys: Option<Vec<SealedKey>>,
     /// All tag keys, when any changed.
     pub tag_keys: Option<Vec<SealedTagKey>>,
-    /// Revoked tokens by id, with their expiry: the new ones, or all.
+    /// New revoked tokens by id, with their expiry.
     pub revoked: Vec<(String, UnixTime)>,
     /// Cut-off of the tokens of all clients, when it changed.
     pub not_before: Option<UnixTime>,
+}
+
+/// The way from a position to the database's present one.
+#[derive(Debug)]
+pub enum Since {
+    /// The changes after the position.
+    Changes(Changes),
+    /// Everything has to be read: too much has changed for single notes, or the notes are forgotten.
+    Everything(Position),
+    /// The position is not in this database's history.
+    OtherHistory,
 }
 
 /// Result of a poll.
@@ -75,35 +81,41 @@ pub struct Poll {
 }
 
 impl Store {
-    /// Opens a connection for the change feed.
+    /// Opens a connection for the change feed, which receives notifications where the server sends them.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn change_reader(&self) -> Result<ChangeReader, StoreError> {
-        Ok(ChangeReader { session: self.session().await?, pooling: self.pooling(), queries: self.queries.clone() })
+        Ok(self.reader_on(self.listening_link().await?))
+    }
+
+    /// Opens a connection without notifications. It finds a server that answers sooner.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reader(&self) -> Result<ChangeReader, StoreError> {
+        Ok(self.reader_on(self.plain_link().await?))
+    }
+
+    fn reader_on(&self, link: Link) -> ChangeReader {
+        ChangeReader { link, pooling: self.pooling(), queries: self.queries.clone() }
     }
 }
 
-/// Reads the rows of a table for all clients or for the changed ones, and passes them on one by one: a hundred thousand
-/// rows at once would take more memory than the clients made of them.
-macro_rules! each {
-    ($at:ident, $sent:ident, $since:expr, $row:ty => $take:expr) => {{
-        let query = match $since {
-            None => sqlx::query_as(<$row>::select("", "")),
-            Some(since) => sqlx::query_as(<$row>::select(
-                "registry_change r join ",
-                "on c.client_id = r.id where r.kind = 'client' and r.revision > $1",
-            ))
-            .bind(since),
+/// Runs an exchange on the connection within the deadline of loading: `exchange!(reader, connection => …)`. A macro,
+/// because an async closure that borrows would make the future not `Send`.
+macro_rules! exchange {
+    ($reader:expr, $connection:ident => $body:expr) => {{
+        let exchanged = async {
+            on!(LinkConnection, $reader.link.connection().await?, $connection => $body)
         };
-        let mut rows = query.persistent($sent()).fetch(&mut *$at);
-        let mut take = $take;
-        while let Some(row) = rows.try_next().await? {
-            let row: $row = row;
-            take(row);
+        match tokio::time::timeout($crate::store::changes::LOAD_DEADLINE, exchanged).await {
+            Ok(exchanged) => exchanged.map_err(|error: sqlx::Error| StoreError::from(error)),
+            Err(_) => Err(StoreError::Late($crate::store::changes::LOAD_DEADLINE)),
         }
     }};
 }
+pub(super) use exchange;
 
 impl ChangeReader {
     /// Reads the revision. While nothing changes this is the only statement.
@@ -112,143 +124,171 @@ impl ChangeReader {
     /// [`StoreError`].
     pub async fn poll(&mut self) -> Result<Poll, StoreError> {
         self.queries.inc();
-        match &mut self.session {
-            Session::Postgres(connection) => {
-                // True on a standby too. Connections to a demoted primary stay open and would answer for ever.
-                let sql = "select revision, history, current_setting('transaction_read_only') = 'on',
-                                  coalesce(current_setting('in_hot_standby', true), 'off') = 'on',
-                                  floor(extract(epoch from clock_timestamp()) * 1000)::bigint from registry_revision";
-                let polled = async {
-                    if self.pooling == Pooling::Session {
-                        return sqlx::query_as(sql).fetch_one(connection).await;
-                    }
-                    // A statement without parameters is one exchange, so it needs no transaction of its own.
-                    FromRow::from_row(&sqlx::raw_sql(sql).fetch_one(connection).await?)
-                };
-                let (revision, history, read_only, standby, now): (_, String, _, _, _) = within(polled).await?;
-                Ok(Poll { position: Position { revision, history: history.into() }, read_only, standby, now })
+        let named = self.is_named();
+        within(async {
+            match self.link.connection().await? {
+                LinkConnection::Postgres(connection) => {
+                    // True on a standby too. Connections to a demoted primary stay open and would answer for ever.
+                    let sql = "select revision, history, current_setting('transaction_read_only') = 'on',
+                                      coalesce(current_setting('in_hot_standby', true), 'off') = 'on',
+                                      floor(extract(epoch from clock_timestamp()) * 1000)::bigint from registry_revision";
+                    let (revision, history, read_only, standby, now): (_, String, _, _, _) = if named {
+                        sqlx::query_as(sql).fetch_one(connection).await?
+                    } else {
+                        // A statement without parameters is one exchange, so it needs no transaction of its own.
+                        FromRow::from_row(&sqlx::raw_sql(sql).fetch_one(connection).await?)?
+                    };
+                    Ok(Poll { position: Position { revision, history: history.into() }, read_only, standby, now })
+                }
+                LinkConnection::Sqlite(connection) => {
+                    let sql =
+                        "select revision, history, cast(unixepoch('subsec') * 1000 as integer) from registry_revision";
+                    let (revision, history, now): (_, String, _) = sqlx::query_as(sql).fetch_one(connection).await?;
+                    let position = Position { revision, history: history.into() };
+                    Ok::<_, sqlx::Error>(Poll { position, read_only: false, standby: false, now })
+                }
             }
-            Session::Sqlite(connection) => {
-                let sql =
-                    "select revision, history, cast(unixepoch('subsec') * 1000 as integer) from registry_revision";
-                let (revision, history, now): (_, String, _) =
-                    within(sqlx::query_as(sql).fetch_one(connection)).await?;
-                Ok(Poll {
-                    position: Position { revision, history: history.into() },
-                    read_only: false,
-                    standby: false,
-                    now,
-                })
-            }
-        }
+        })
+        .await
     }
 
-    /// Reads the changes after `since`, as of one moment. Reads everything when `since` is `None` or not in this
-    /// database's history, or when `whole` is set.
+    /// Reads the changes after a position.
     ///
     /// # Errors
     /// [`StoreError`]. A row that cannot be read is an error inside [`Changes`].
-    pub async fn changes(&mut self, since: Option<&Position>, whole: bool) -> Result<Changes, StoreError> {
-        let (queries, asked_since) = (self.queries.clone(), since.is_some());
-        let named = self.pooling == Pooling::Session;
-        let one_moment = match &self.session {
-            Session::Postgres(_) => BEGIN_LOADING,
-            Session::Sqlite(_) => "begin",
+    pub async fn since(&mut self, held: &Position) -> Result<Since, StoreError> {
+        let delta = Delta::of(self.fetch::<DeltaRow>(AssertSqlSafe(delta::SQL.as_str()), &args![held.revision]).await?)?;
+        let Some(position) = delta.position else {
+            return Err(StoreError::Schema("the table registry_revision is empty: restore its one row".into()));
         };
+        let is_known = held.revision <= position.revision && position.asked_history.as_deref() == Some(&*held.history);
+        if !is_known {
+            return Ok(Since::OtherHistory);
+        }
+        let noted = |what: &str| delta.notes.iter().any(|note| note.kind == what);
+        if delta.notes.len() > NOTES_MAX || noted("all") {
+            return Ok(Since::Everything(Position { revision: position.revision, history: position.history.into() }));
+        }
+        let small: Vec<&str> =
+            ["resource", "key", "tag_key", "cutoff"].into_iter().filter(|kind| noted(kind)).collect();
+        // Read after the clients, so they are as new at least; what they are newer by is read again.
+        let mut changes = if small.is_empty() { Changes::default() } else { self.read_small_tables(&small).await? };
+        changes.position = Position { revision: position.revision, history: position.history.into() };
+        changes.revoked = delta.revoked.into_iter().map(|row| (row.jti, UnixTime(row.expires_at))).collect();
+        let mut present = delta.clients.assemble(&mut SharedTexts::default()).into_iter().peekable();
+        let mut ids: Vec<String> =
+            delta.notes.into_iter().filter(|note| note.kind == "client").map(|note| note.id).collect();
+        ids.sort_unstable();
+        changes.clients = ids
+            .into_iter()
+            .map(|id| {
+                let client = present.next_if(|(present, _): &ReadClient| *present == id).map(|(_, client)| client);
+                (id, client)
+            })
+            .collect();
+        Ok(Since::Changes(changes))
+    }
+
+    /// Reads tables that are small, as of one moment.
+    pub(super) async fn read_small_tables(&mut self, kinds: &[&str]) -> Result<Changes, StoreError> {
+        let (queries, named, begin) = (self.queries.clone(), self.is_named(), self.begin());
         // Called once for each statement: counts the statement, and returns whether it may have a name.
         let sent = || {
             queries.inc();
             named
         };
-        let read = async {
-            on!(Session, &mut self.session, connection => {
-                let mut at = connection.begin_with(one_moment).await?;
+        exchange!(self, connection => {
+                let mut at = connection.begin_with(begin).await?;
                 let (revision, history): (i64, String) =
                     sqlx::query_as("select revision, history from registry_revision").persistent(sent()).fetch_one(&mut *at).await?;
                 let position = Position { revision, history: history.into() };
-                let mut past = None;
-                if let Some(since) = since.filter(|since| since.revision <= position.revision) {
-                    let sql = "select revision from registry_history where revision = $1 and history = $2";
-                    past = sqlx::query_as(sql).bind(since.revision).bind(&*since.history).persistent(sent()).fetch_optional(&mut *at).await?;
-                }
-                let past: Option<i64> = past.map(|(revision,): (i64,)| revision);
-                let other_history = asked_since && past.is_none();
-                let since = past.filter(|_| !whole);
-                let touched: Vec<(String, String)> = match since {
-                    None => vec![("all".into(), String::new())],
-                    Some(since) => {
-                        sqlx::query_as("select kind, id from registry_change where revision > $1").bind(since).persistent(sent()).fetch_all(&mut *at).await?
-                    }
-                };
-                let complete = touched.iter().any(|(kind, _)| kind == "all");
-                let includes = |what: &str| complete || touched.iter().any(|(kind, _)| kind == what);
-
-                let mut clients = HashMap::new();
-                if includes("client") {
-                    clients.extend(touched.iter().filter(|(kind, _)| kind == "client").map(|(_, id)| (id.clone(), None)));
-                    let mut assembler = ClientAssembler::default();
-                    let since = since.filter(|_| !complete);
-                    each!(at, sent, since, ResourceLink => |row: ResourceLink| assembler.add_resource(&row));
-                    each!(at, sent, since, SecretRow => |row| assembler.add_secret(row));
-                    each!(at, sent, since, ClientKeyRow => |row| assembler.add_key(row));
-                    each!(at, sent, since, CertificateRow => |row| assembler.add_certificate(row));
-                    each!(at, sent, since, ClientRow => |row| {
-                        let (id, client) = assembler.client(row);
-                        clients.insert(id, Some(client));
-                    });
-                }
-
-                let mut resources = None;
-                if includes("resource") {
+                let mut changes = Changes { position, ..Changes::default() };
+                if kinds.contains(&"resource") {
                     let rows: Vec<ResourceRow> =
                         sqlx::query_as(ResourceRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
                     let introspectors: Vec<IntrospectorRow> =
                         sqlx::query_as(IntrospectorRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
-                    resources = Some(assemble_resources(rows, introspectors));
+                    changes.resources = Some(assemble_resources(rows, introspectors));
                 }
-
-                let mut keys = None;
-                if includes("key") {
+                if kinds.contains(&"key") {
                     let rows: Vec<KeyRow> =
                         sqlx::query_as(KeyRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
-                    keys = Some(rows.into_iter().map(SealedKey::from).collect());
+                    changes.keys = Some(rows.into_iter().map(SealedKey::from).collect());
                 }
-                let mut tag_keys = None;
-                if includes("tag_key") {
-                    let rows: Vec<TagKeyRow> = sqlx::query_as(TagKeyRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
-                    tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
+                if kinds.contains(&"tag_key") {
+                    let rows: Vec<TagKeyRow> =
+                        sqlx::query_as(TagKeyRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
+                    changes.tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
                 }
-                let mut revoked = Vec::new();
-                if includes("revoked") {
-                    let sql = "select jti, expires_at from revoked_token where revision > $1";
-                    let since = if complete { -1 } else { since.unwrap_or(-1) };
-                    let rows: Vec<RevokedRow> = sqlx::query_as(sql).bind(since).persistent(sent()).fetch_all(&mut *at).await?;
-                    revoked.extend(rows.into_iter().map(|(jti, expires_at)| (jti, UnixTime(expires_at))));
-                }
-                let mut not_before = None;
-                if includes("cutoff") {
-                    let (latest,): (Option<i64>,) = sqlx::query_as("select max(not_before) from token_cutoff").persistent(sent()).fetch_one(&mut *at).await?;
-                    not_before = Some(UnixTime(latest.unwrap_or(0)));
+                if kinds.contains(&"cutoff") {
+                    let (latest,): (Option<i64>,) =
+                        sqlx::query_as("select max(not_before) from token_cutoff").persistent(sent()).fetch_one(&mut *at).await?;
+                    changes.not_before = Some(UnixTime(latest.unwrap_or(0)));
                 }
                 at.rollback().await?;
-                Ok(Changes { position, other_history, complete, clients, resources, keys, tag_keys, revoked, not_before })
-            })
-        };
-        match tokio::time::timeout(LOAD_DEADLINE, read).await {
-            Ok(read) => read.map_err(|error: sqlx::Error| StoreError::from(error)),
-            Err(_) => Err(StoreError::Late(LOAD_DEADLINE)),
-        }
+                Ok(changes)
+        })
+    }
+
+    /// Runs a query and returns its rows.
+    pub(super) async fn fetch<R: Row>(&mut self, sql: impl SqlSafeStr, values: &[Value]) -> Result<Vec<R>, StoreError> {
+        self.queries.inc();
+        let (named, begin) = (self.is_named(), self.begin());
+        exchange!(self, connection => {
+            if named {
+                return query_as(sql, values)?.fetch_all(connection).await;
+            }
+            let mut at = connection.begin_with(begin).await?;
+            let rows = query_as(sql, values)?.persistent(false).fetch_all(&mut *at).await?;
+            at.rollback().await?;
+            Ok(rows)
+        })
+    }
+
+    /// Returns at the next notification of a change, or when the connection breaks. Without notifications, never
+    /// returns.
+    pub async fn notified(&mut self) -> Result<(), StoreError> {
+        Ok(self.link.notified().await?)
+    }
+
+    /// Takes the notifications that have arrived. Returns whether there were any.
+    pub fn take_notifications(&mut self) -> bool {
+        self.link.take_notifications()
+    }
+
+    /// Whether this connection receives notifications.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        matches!(self.link, Link::Listening(_))
     }
 
     /// Closes the connection.
     pub async fn close(self) {
-        self.session.close().await;
+        match self.link {
+            // A listener closes its connection when it is dropped.
+            Link::Listening(_) => {}
+            Link::Plain(session) => session.close().await,
+        }
+    }
+
+    /// Whether statements may have names on this connection.
+    pub(super) fn is_named(&self) -> bool {
+        self.pooling == Pooling::Session
+    }
+
+    /// Begins a snapshot of one moment.
+    pub(super) fn begin(&self) -> &'static str {
+        match &self.link {
+            Link::Plain(Session::Sqlite(_)) => "begin",
+            _ => BEGIN_LOADING,
+        }
     }
 }
 
 /// Begins a snapshot of one moment, with the settings that sessions of grantd need, which a transaction pooler does not
 /// keep.
-const BEGIN_LOADING: &str = "begin isolation level repeatable read read only; set local statement_timeout = '30s';
-     set local row_security = off; set local lock_timeout = '2s'";
-/// Deadline of a load: a hundred thousand clients over a slow link take longer than one statement.
-pub(crate) const LOAD_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
+pub(super) const BEGIN_LOADING: &str = "begin isolation level repeatable read read only; set local statement_timeout = '10s';
+     set local row_security = off; set local lock_timeout = '2s'; set local enable_seqscan = off;
+     set local enable_hashjoin = off; set local enable_mergejoin = off";
+/// Deadline of one exchange while loading. A load takes as long as it needs; each of its parts is read within this time.
+pub(crate) const LOAD_DEADLINE: Duration = Duration::from_secs(10);

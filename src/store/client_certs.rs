@@ -11,7 +11,7 @@ use crate::model::credential::StoredCertificate;
 
 row!(
     /// Row of a certificate registration.
-    CertificateRow of "client_certificate" by "order by c.created_at desc, c.cert_id" {
+    CertificateRow of "client_certificate", also as text, by "order by c.client_id, c.created_at desc, c.cert_id" {
         client_id: String,
         cert_id: String,
         kind: String,

@@ -11,7 +11,7 @@ use crate::model::credential::StoredKey;
 
 row!(
     /// Row of a client's public key.
-    KeyRow of "client_key" by "order by c.created_at desc, c.kid" { client_id: String, kid: String, jwk: String, created_at: i64, expires_at: Option<i64> }
+    KeyRow of "client_key", also as text, by "order by c.client_id, c.created_at desc, c.kid" { client_id: String, kid: String, jwk: String, created_at: i64, expires_at: Option<i64> }
 );
 
 impl Store {

@@ -6,8 +6,6 @@ use super::{Store, StoreError};
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
 
-pub(super) type RevokedRow = (String, i64);
-
 impl Store {
     /// Records the revocation of a token until its expiry.
     ///

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use grantd::model::time::Span;
 use sqlx::Row as _;
-use tokio::sync::Notify;
 
 use crate::harness::{Db, Setup, client};
 use crate::process::daemon::{Daemon, Grantd};
@@ -52,38 +51,45 @@ async fn commands_killed_halfway_poison_no_connection() {
 async fn a_change_is_notified_and_a_cut_connection_is_noticed() {
     let db = Db::postgres().await;
     let store = db.store().await;
-    let heard = std::sync::Arc::new(Notify::new());
-    let listening = tokio::spawn({
-        let (store, heard) = (store.clone(), std::sync::Arc::clone(&heard));
-        async move { store.listen(&heard).await }
-    });
+    let mut reader = store.change_reader().await.unwrap();
+    assert!(reader.is_listening());
     let soon = Duration::from_secs(5);
-    tokio::time::timeout(soon, heard.notified()).await.expect("what was missed before is looked for");
     db.sql("insert into client (client_id) values ('c')").await.unwrap();
-    tokio::time::timeout(soon, heard.notified()).await.expect("the triggers notify");
-    let name = db.url.rsplit('/').next().unwrap();
-    let cut = format!(
-        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and query ilike 'listen%'"
-    );
-    db.sql(&cut).await.unwrap();
-    let ended = tokio::time::timeout(soon, listening).await.expect("a cut connection is noticed");
-    drop(ended.unwrap());
+    tokio::time::timeout(soon, reader.notified()).await.expect("the triggers notify").unwrap();
+    reader.poll().await.expect("statements and notifications have one connection");
+    db.sql("update client set enabled = 0").await.unwrap();
+    reader.poll().await.unwrap();
+    assert!(reader.take_notifications(), "one that came with an answer is kept");
+    db.sql(&cut_feeds(&db)).await.unwrap();
+    let ended = tokio::time::timeout(soon, reader.notified()).await.expect("a cut connection is noticed");
+    assert!(ended.is_err());
     // The embedded database notifies nobody.
-    assert!(!Db::sqlite().store().await.has_hints());
+    let sqlite = Db::sqlite();
+    let store = sqlite.store().await;
+    assert!(!store.can_listen() && !store.change_reader().await.unwrap().is_listening());
 }
 
-/// The same when nobody listens: the poll finds what changed, here with every notification lost.
+/// SQL that ends the connections of feeds.
+fn cut_feeds(db: &Db) -> String {
+    let name = db.url.rsplit('/').next().unwrap();
+    format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and pid <> pg_backend_pid()
+         and (query ilike '%listen%' or query ilike '%registry_revision%')"
+    )
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_notifications_the_poll_finds_every_change() {
     let setup = Setup::new(Db::postgres().await).await;
     setup.client(client("basic-client")).await;
     let server = setup.start().await;
-    let name = server.db.url.rsplit('/').next().unwrap().to_owned();
-    let cut = format!(
-        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and query ilike 'listen%'"
-    );
-    for round in 0..5 {
-        server.db.sql(&cut).await.unwrap();
+    let silence = "do $do$ begin execute replace(pg_get_functiondef('grantd_raise_revision'::regproc),
+        $$pg_notify('grantd', now_at::text)$$, '1'); end $do$";
+    server.db.sql(silence).await.unwrap();
+    for round in 0..10 {
+        if round < 5 {
+            server.db.sql(&cut_feeds(&server.db)).await.unwrap();
+        }
         server
             .db
             .sql(&format!("update client set token_ttl = {} where client_id = 'basic-client'", 60 + round))

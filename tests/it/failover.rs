@@ -135,13 +135,13 @@ async fn works_behind(pool_mode: &str) -> (Server, Pooler, Cluster) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_of_sessions_is_like_none() {
     let (server, _pooler, _cluster) = works_behind("session").await;
-    assert!(server.store.has_hints());
+    assert!(server.store.can_listen());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_a_pooler_of_transactions_nothing_outlives_a_transaction() {
     let (server, _pooler, cluster) = works_behind("transaction").await;
-    assert!(!server.store.has_hints());
+    assert!(!server.store.can_listen());
     let left =
         "select (count(*) filter (where setting <> boot_val))::text from pg_settings where name = 'row_security'";
     assert_eq!(cluster.ask(left).await, "0");

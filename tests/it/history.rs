@@ -122,9 +122,9 @@ async fn a_revocation_survives_a_restored_database_and_is_written_again(db: Db) 
 
 async fn count(store: &Store, db: &Db) -> usize {
     let _ = db;
-    let mut feed = store.change_reader().await.unwrap();
-    let revoked = feed.changes(None, true).await.unwrap().revoked.len();
-    feed.close().await;
+    let mut reader = store.reader().await.unwrap();
+    let revoked = reader.all_but_clients().await.unwrap().revoked.len();
+    reader.close().await;
     revoked
 }
 

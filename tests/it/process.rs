@@ -328,7 +328,7 @@ async fn a_migration_printed_by_sql_is_a_seed_that_works(db: Db) {
 }
 
 /// How many migrations the schema has.
-fn schema_files() -> usize {
+pub fn schema_files() -> usize {
     std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres")).unwrap().count()
 }
 

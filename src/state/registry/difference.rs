@@ -1,8 +1,11 @@
 //! Differences between a full load and the snapshot: their numbers, and the revocations that must not be lost.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::snapshot::Snapshot;
+use crate::model::client::Client;
+use crate::model::client_id::ClientId;
 use crate::model::time::UnixTime;
 use crate::store::changes::Changes;
 use crate::store::keys::SealedKey;
@@ -16,21 +19,21 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    fn total(self) -> usize {
+    pub(super) fn total(self) -> usize {
         self.came + self.gone + self.changed
     }
 }
 
 /// Differences of a full load from the snapshot.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Difference {
+pub(in crate::state) struct Difference {
     pub(super) clients: Counts,
     pub(super) resources: Counts,
     pub(super) keys: Counts,
     /// Clients that were disabled and are enabled in the load.
-    pub(super) enabled_again: Vec<String>,
+    pub(super) enabled_again: Vec<ClientId>,
     /// Clients with a cut-off that the load lacks.
-    pub(super) lost_cutoffs: Vec<(String, UnixTime)>,
+    pub(super) lost_cutoffs: Vec<(ClientId, UnixTime)>,
     /// Cut-off of all tokens, when the load lacks it.
     pub(super) lost_global_cutoff: Option<UnixTime>,
 }
@@ -42,28 +45,24 @@ impl Difference {
         self.clients.total() + self.resources.total() + self.keys.total() + cutoffs
     }
 
-    /// Compares `changes`, which must be complete, with the snapshot.
-    pub(super) fn between(held: &Snapshot, held_keys: &[SealedKey], changes: &Changes) -> Self {
-        let mut difference = Self::default();
-        for (id, row) in &changes.clients {
-            let Some(Ok(client)) = row else { continue };
-            match held.client(id) {
-                None if held.is_malformed(id) => {}
-                None => difference.clients.came += 1,
-                Some(before) if before.fingerprint != client.fingerprint => {
-                    difference.clients.changed += 1;
-                    if !before.enabled && client.enabled {
-                        difference.enabled_again.push(id.clone());
-                    }
-                    if before.not_before > client.not_before {
-                        difference.lost_cutoffs.push((id.clone(), before.not_before));
-                    }
-                }
-                Some(_) => {}
-            }
+    /// Counts a client that is not as it was. A client whose rows could not be read before is no news.
+    pub(super) fn note_client(&mut self, before: Option<&Arc<Client>>, client: &Client, was_malformed: bool) {
+        let Some(before) = before else {
+            self.clients.came += usize::from(!was_malformed);
+            return;
+        };
+        self.clients.changed += 1;
+        if !before.enabled && client.enabled {
+            self.enabled_again.push(client.client_id.clone());
         }
-        difference.clients.gone =
-            held.clients().filter(|client| !changes.clients.contains_key(client.client_id.as_str())).count();
+        if before.not_before > client.not_before {
+            self.lost_cutoffs.push((client.client_id.clone(), before.not_before));
+        }
+    }
+
+    /// Compares all but the clients with the snapshot. `changes` has all resources and keys.
+    pub(super) fn of_all_but_clients(held: &Snapshot, held_keys: &[SealedKey], changes: &Changes) -> Self {
+        let mut difference = Self::default();
         if let Some(rows) = &changes.resources {
             let new: Vec<_> = rows.iter().filter_map(|row| row.as_ref().ok()).collect();
             for resource in &new {
@@ -87,8 +86,6 @@ impl Difference {
         }
         difference.lost_global_cutoff =
             held.not_before().filter(|held| *held > changes.not_before.unwrap_or(UnixTime(0)));
-        difference.enabled_again.sort();
-        difference.lost_cutoffs.sort();
         difference
     }
 }

@@ -1,14 +1,12 @@
 //! The change feed: polls the revision, and loads newer changes into the registry and the keyring.
 
 mod first_keys;
+mod load;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
-
-use super::difference::Difference;
 use super::last_used::LastUsedWriter;
 use super::lost_changes::LostChanges;
 use super::{Registry, SkewChange};
@@ -18,18 +16,29 @@ use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
 use crate::model::time::{Clock, UnixTime};
 use crate::state::keyring::Keyring;
-use crate::store::changes::{ChangeReader, Changes, Poll, Position};
+use crate::store::changes::{ChangeReader, Changes, Poll, Since};
 use crate::store::keys::SealedKey;
 use crate::store::migrations::{MigrationError, Schema};
 use crate::store::{Database, Store, StoreError};
 
 use first_keys::FirstKeys;
+use load::{Cause, Load};
 
 /// Keeps a registry and a keyring up to date with the database.
 #[derive(Debug)]
 pub struct Feed {
     context: FeedContext,
-    connection: Option<ChangeReader>,
+    reader: Option<ChangeReader>,
+    /// Whether the server in use sends no notifications.
+    may_not_listen: bool,
+    /// Number of changes in a row that no notification announced.
+    unannounced: u32,
+    /// Whether everything has been read once.
+    complete: bool,
+    /// The load of everything that is in progress.
+    load: Option<Load>,
+    /// Whether everything has changed since the load in progress began.
+    load_again: bool,
     keys: Vec<SealedKey>,
     first_keys: FirstKeys,
     last_used: LastUsedWriter,
@@ -85,7 +94,12 @@ impl Feed {
         let reload = context.registry.options().reload;
         Self {
             context,
-            connection: None,
+            reader: None,
+            may_not_listen: false,
+            unannounced: 0,
+            complete: false,
+            load: None,
+            load_again: false,
             keys: Vec::new(),
             first_keys: FirstKeys::default(),
             last_used,
@@ -99,12 +113,12 @@ impl Feed {
     /// Polls until `stop` changes. An error is logged when it begins and when it ends, not at every poll.
     pub async fn run(mut self, mut stop: tokio::sync::watch::Receiver<bool>) {
         let mut in_trouble = self.context.registry.age().is_none();
-        let notified_by_database = Arc::new(Notify::new());
-        let poll = self.context.registry.options().poll;
-        let listening =
-            tokio::spawn(listen(self.context.store.clone(), Arc::clone(&notified_by_database), poll.max(LISTEN_AGAIN)));
         loop {
-            let pause = match self.step().await {
+            let stepped = tokio::select! {
+                stepped = self.step() => stepped,
+                _ = stop.changed() => break,
+            };
+            let pause = match stepped {
                 Ok(()) => {
                     if std::mem::take(&mut in_trouble) {
                         tracing::info!(
@@ -113,84 +127,150 @@ impl Feed {
                             "the registry follows the database"
                         );
                     }
-                    poll
+                    self.pause()
                 }
                 Err(error) => {
                     in_trouble = true;
                     if self.context.registry.note_trouble(&error.to_string()) {
                         tracing::error!(event = Event::RegistryTrouble.as_str(), reason = %error, "known clients are served from memory until registry.max_stale");
                     }
-                    poll.min(RETRY) + jitter()
+                    self.context.registry.options().poll.min(RETRY) + jitter(256)
                 }
             };
+            let Self { reader, unannounced, context, .. } = &mut self;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // Changes in quick succession are loaded together.
-                () = notified_by_database.notified(), if !in_trouble => tokio::time::sleep(TOGETHER).await,
-                () = self.context.store.moved() => {}
+                notified = notified(reader.as_mut()) => match notified {
+                    Ok(()) => {
+                        *unannounced = 0;
+                        // Changes in quick succession are loaded together, and replicas do not all ask at once.
+                        tokio::time::sleep(TOGETHER + jitter(16)).await;
+                    }
+                    // The next poll makes another connection.
+                    Err(_) => *reader = None,
+                },
+                () = context.store.moved() => {}
                 _ = stop.changed() => break,
             }
         }
-        listening.abort();
         self.last_used.write(&self.context.registry, &self.context.store, self.context.clock.now());
         self.last_used.finish().await;
-        if let Some(connection) = self.connection.take() {
-            connection.close().await;
+        if let Some(reader) = self.reader.take() {
+            reader.close().await;
         }
     }
 
-    /// Polls once, and loads any changes.
+    /// The time until the next poll: longer while notifications announce each change.
+    fn pause(&self) -> Duration {
+        let poll = self.context.registry.options().poll;
+        let announced = self.reader.as_ref().is_some_and(ChangeReader::is_listening) && self.unannounced < UNANNOUNCED_MAX;
+        // Within the time for which a snapshot counts as current.
+        if announced { (poll * 4).min(poll + Duration::from_secs(1)) } else { poll }
+    }
+
+    /// Polls once, and reads what changed. A load of everything is read to its end, with polls in between.
     ///
     /// # Errors
-    /// [`StoreError`]. Its connection is not used again.
+    /// [`StoreError`]. Its connection is not used again; a load goes on where it stopped.
     pub async fn step(&mut self) -> Result<(), StoreError> {
-        let asked_at = Instant::now();
-        // Taken out, so that an error or a dropped future drops the connection together with any statement in progress.
-        // Connections to a demoted primary stay open, so none is kept for long.
-        let known = self.connection.take();
-        if let Err(error) = self.context.store.check_file() {
-            self.context.registry.note_incomplete(&error.to_string());
-            return Err(error);
-        }
-        let age = self.connected_at.elapsed();
-        let known = known.filter(|_| age < LIFETIME && !self.context.store.is_outdated(age));
-        let mut connection = match known {
-            Some(connection) => connection,
-            None => {
-                let connection = self.connect().await?;
-                self.connected_at = Instant::now();
-                connection
+        let mut is_first = true;
+        loop {
+            self.poll(is_first).await?;
+            if self.load.is_none() {
+                break;
             }
-        };
-        let held = self.context.registry.snapshot().position();
-        let polled_at = Instant::now();
-        let Poll { position, read_only, standby, now } = connection.poll().await?;
-        self.context.registry.note_standby(standby);
-        self.compare_clocks(now, polled_at.elapsed());
-        if read_only && held.revision > 0 {
-            // A demoted primary or a lagging standby may be behind the snapshot.
-            return Err(StoreError::ReadOnly);
+            is_first = false;
+            self.load_range().await?;
         }
-        let whole = self.wants_everything();
-        if position != held || whole {
-            let since = Some(&held).filter(|held| held.revision > 0);
-            let changes = connection.changes(since, whole).await?;
-            self.apply_checked(changes, &held)?;
-        }
-        self.context.keyring.publish(self.database_time());
-        if read_only {
-            // Used at the start, when there is no snapshot, and marked as possibly stale.
-            self.context.registry.confirm_behind(asked_at);
-            return Err(StoreError::ReadOnly);
-        }
-        self.connection = Some(connection);
-        self.context.registry.confirm(asked_at);
         self.first_keys.make_missing(&self.context, &self.keys).await;
         self.rewrite_lost_changes().await;
         if self.last_used.is_due() {
             self.last_used.write(&self.context.registry, &self.context.store, self.context.clock.now());
         }
         Ok(())
+    }
+
+    /// Polls, and reads the changes, or begins a load of everything. One that is due by time begins only when it
+    /// `may_begin`.
+    async fn poll(&mut self, may_begin: bool) -> Result<(), StoreError> {
+        let asked_at = Instant::now();
+        // Taken out, so that an error or a dropped future drops the connection together with any statement in progress.
+        let mut reader = self.connected_reader().await?;
+        let held = self.context.registry.snapshot().position();
+        let polled_at = Instant::now();
+        let announced = reader.take_notifications();
+        let Poll { position, read_only, standby, now } = reader.poll().await?;
+        self.context.registry.note_standby(standby);
+        self.compare_clocks(now, polled_at.elapsed());
+        if read_only && self.complete {
+            // A demoted primary or a lagging standby may be behind the snapshot.
+            return Err(StoreError::ReadOnly);
+        }
+        if !self.complete && self.load.is_none() {
+            self.begin_load(&mut reader, Cause::Start).await?;
+        } else if position != held {
+            if !announced {
+                self.unannounced = self.unannounced.saturating_add(1);
+            }
+            match reader.since(&held).await? {
+                Since::Changes(changes) => {
+                    self.refuse_missing_keys(&changes)?;
+                    self.apply(changes, true);
+                }
+                Since::OtherHistory => self.begin_load(&mut reader, Cause::OtherHistory).await?,
+                Since::Everything(position) if self.load.is_some() => {
+                    self.load_again = true;
+                    self.apply(Changes { position, ..Changes::default() }, true);
+                }
+                Since::Everything(_) => self.begin_load(&mut reader, Cause::Announced).await?,
+            }
+        } else if self.load.is_none() {
+            if std::mem::take(&mut self.load_again) {
+                self.begin_load(&mut reader, Cause::Announced).await?;
+            } else if may_begin && self.wants_everything() {
+                self.begin_load(&mut reader, Cause::Routine).await?;
+            }
+        }
+        self.context.keyring.publish(self.database_time());
+        if self.complete && self.load.as_ref().is_none_or(Load::leaves_current) {
+            if read_only {
+                // Used at the start, when there is no snapshot, and marked as possibly stale.
+                self.context.registry.confirm_behind(asked_at);
+                return Err(StoreError::ReadOnly);
+            }
+            self.context.registry.confirm(asked_at);
+        }
+        self.reader = Some(reader);
+        Ok(())
+    }
+
+    /// Returns the connection, or a new one when it is old, or leads to a former server or file.
+    async fn connected_reader(&mut self) -> Result<ChangeReader, StoreError> {
+        let known = self.reader.take();
+        if let Err(error) = self.context.store.check_file() {
+            self.context.registry.note_incomplete(&error.to_string());
+            return Err(error);
+        }
+        // Connections to a demoted primary stay open, so none is kept for long.
+        let age = self.connected_at.elapsed();
+        let (usable, store) = (known.is_some(), &self.context.store);
+        let known = known.filter(|_| age < LIFETIME && !store.is_outdated(age));
+        match known {
+            Some(reader) if reader.is_listening() || self.may_not_listen => Ok(reader),
+            // The server in use answers, so it is asked for notifications.
+            _ if usable && store.can_listen() => {
+                let reader = store.change_reader().await?;
+                (self.connected_at, self.unannounced) = (Instant::now(), 0);
+                self.may_not_listen = !reader.is_listening();
+                Ok(reader)
+            }
+            Some(reader) => Ok(reader),
+            None => {
+                let reader = self.connect().await?;
+                (self.connected_at, self.may_not_listen) = (Instant::now(), false);
+                Ok(reader)
+            }
+        }
     }
 
     /// Whether a full load is due.
@@ -205,40 +285,18 @@ impl Feed {
         let reload = self.context.registry.options().reload;
         // Spread, so that replicas that started together do not load together.
         self.reload_at =
-            now + reload.mul_f64(0.9) + jitter() * u32::try_from(reload.as_secs().min(1200) / 5).unwrap_or(1);
+            now + reload.mul_f64(0.9) + jitter(256) * u32::try_from(reload.as_secs().min(1200) / 5).unwrap_or(1);
         true
     }
 
-    /// Applies changes, after keeping in force revocations that the database has lost.
-    fn apply_checked(&mut self, mut changes: Changes, held: &Position) -> Result<(), StoreError> {
+    /// Refuses a database that has lost its signing keys.
+    fn refuse_missing_keys(&self, changes: &Changes) -> Result<(), StoreError> {
         if changes.keys.as_ref().is_some_and(Vec::is_empty) && !self.keys.is_empty() {
             // A database without keys is being restored. The keys in memory stay, and so does the snapshot.
             let reason = "the database holds no signing key, and it did: is it being restored? `grantd key generate` makes one if they are lost";
             self.context.registry.note_incomplete(reason);
             return Err(StoreError::Schema(reason.to_owned()));
         }
-        if changes.complete && held.revision > 0 {
-            let difference = Difference::between(&self.context.registry.snapshot(), &self.keys, &changes);
-            if changes.position == *held {
-                if difference.total() > 0 && self.unsettled_until.is_none() {
-                    self.context.registry.differences.inc();
-                    tracing::error!(
-                        event = Event::RegistryDifference.as_str(),
-                        ?difference,
-                        "the registry differed from the database although no change was announced; the contents of the database are in force now"
-                    );
-                }
-            } else if changes.other_history {
-                self.context.registry.history_changes.inc();
-                let now = self.database_time();
-                self.lost_changes.keep_in_force(&self.context.registry, held, &difference, &mut changes, now);
-                if !self.context.registry.options().rewrite_lost_revocations {
-                    self.lost_changes.discard_pending();
-                }
-                self.unsettled_until = Some(Instant::now() + SETTLING);
-            }
-        }
-        self.apply(changes);
         Ok(())
     }
 
@@ -284,20 +342,21 @@ impl Feed {
             self.context.pending_migrations = None;
         }
         match self.context.store.schema().await? {
-            Schema::Usable | Schema::Newer { .. } => self.context.store.change_reader().await,
+            Schema::Usable | Schema::Newer { .. } => self.context.store.reader().await,
             Schema::Older { pending } => {
                 Err(StoreError::Schema(format!("the database lacks {pending} migrations: run `grantd migrate`")))
             }
         }
     }
 
-    fn apply(&mut self, changes: Changes) {
-        if changes.resources.is_some() && !changes.complete {
+    /// Puts changes in place. They are logged when they were `announced`.
+    fn apply(&mut self, changes: Changes, announced: bool) {
+        if changes.resources.is_some() && announced {
             tracing::info!(event = Event::ResourceChanged.as_str(), revision = changes.position.revision);
         }
         if let Some(keys) = &changes.keys {
             let is_in = |kid: &str, keys: &[SealedKey]| keys.iter().any(|key| key.kid == kid);
-            for key in keys.iter().filter(|key| !changes.complete && !is_in(&key.kid, &self.keys)) {
+            for key in keys.iter().filter(|key| announced && !is_in(&key.kid, &self.keys)) {
                 tracing::info!(event = Event::KeyChanged.as_str(), kid = key.kid, alg = key.alg, signs_from = %key.active_at, what = "published");
             }
             let now = self.context.registry.database_time(self.context.clock.now());
@@ -323,28 +382,25 @@ impl Feed {
     }
 }
 
-/// Listens for notifications of the database. Changes that are missed are found by the next poll.
-async fn listen(store: Store, notified_by_database: Arc<Notify>, again: Duration) {
-    while store.has_hints() {
-        if let Err(error) = store.listen(&notified_by_database).await {
-            tracing::debug!(event = Event::RegistryNoHints.as_str(), reason = %error, "changes are found by polling alone");
-        }
-        tokio::time::sleep(again + jitter()).await;
+/// Returns at the next notification. Without a connection, never returns.
+async fn notified(reader: Option<&mut ChangeReader>) -> Result<(), StoreError> {
+    match reader {
+        Some(reader) => reader.notified().await,
+        None => std::future::pending().await,
     }
 }
 
-/// Random delay of up to 255 ms, so that replicas do not reconnect at the same moment.
-fn jitter() -> Duration {
-    random::<1>().map_or(Duration::ZERO, |[byte]| Duration::from_millis(u64::from(byte)))
+/// Random delay below `most` milliseconds, at most 256, so that replicas do not act at the same moment.
+fn jitter(most: u64) -> Duration {
+    random::<1>().map_or(Duration::ZERO, |[byte]| Duration::from_millis(u64::from(byte) * most / 256))
 }
 
 /// Maximum time from a failed poll to the next.
 const RETRY: Duration = Duration::from_millis(250);
 /// Time from a notification to the poll that it brings forward.
-const TOGETHER: Duration = Duration::from_millis(10);
-/// Minimum time between two listening connections, so that a suspended database is not woken more often than by the
-/// poll.
-const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+const TOGETHER: Duration = Duration::from_millis(5);
+/// Number of unannounced changes in a row after which notifications are not relied on.
+const UNANNOUNCED_MAX: u32 = 3;
 /// Maximum age of a connection: those to a demoted primary stay open.
 const LIFETIME: Duration = Duration::from_mins(1);
 /// Time for which a database with another history is loaded in full at each poll: a restore fills it table by table.

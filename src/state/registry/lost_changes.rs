@@ -37,52 +37,28 @@ impl LostChanges {
         self.removed_keys.extend(removed.map(|key| (key.kid.clone(), UnixTime(now.0 + LONGEST_LIFE))));
     }
 
-    /// Keeps in force what `changes`, read from a database with another history, has lost: adjusts `changes`, logs each
-    /// loss, and queues it to be written again.
+    /// Keeps in force what a database with another history has lost of revocations, keys and the cut-off of all clients:
+    /// adjusts `changes`, which have all but the clients, logs each loss, and queues it to be written again. Returns the
+    /// number of lost revocations.
     pub(super) fn keep_in_force(
         &mut self,
         registry: &Registry,
-        held: &Position,
         difference: &Difference,
         changes: &mut Changes,
         now: UnixTime,
-    ) {
+    ) -> usize {
         let there: HashSet<TokenId> = changes.revoked.iter().filter_map(|(jti, _)| jti.parse().ok()).collect();
         let revocations = registry.revoked.missing_from(&there, now);
-        tracing::error!(
-            event = Event::RegistryHistoryChanged.as_str(),
-            from_revision = held.revision,
-            from_history = &*held.history,
-            to_revision = changes.position.revision,
-            to_history = &*changes.position.history,
-            clients_came = difference.clients.came,
-            clients_gone = difference.clients.gone,
-            clients_changed = difference.clients.changed,
-            resources_changed = difference.resources.came + difference.resources.gone + difference.resources.changed,
-            keys_came = difference.keys.came,
-            keys_gone = difference.keys.gone,
-            revocations_lost = revocations.len(),
-            "the database has another history: it was restored, or a failover lost changes; everything was loaded again"
-        );
-        for client_id in &difference.enabled_again {
-            tracing::error!(
-                event = Event::RegistryLost.as_str(),
-                client_id,
-                what = "disabled client",
-                "a disabled client is enabled again; if that was not intended, run `grantd client disable`"
-            );
-        }
-        for (client_id, not_before) in &difference.lost_cutoffs {
-            tracing::error!(event = Event::RegistryLost.as_str(), client_id, what = "cut-off", until = %not_before, "the tokens of this client stay revoked");
-            self.pending.push(LostChange::CutOff(Some(client_id.clone()), *not_before));
-        }
+        let lost = revocations.len();
         if let Some(not_before) = difference.lost_global_cutoff {
             tracing::error!(event = Event::RegistryLost.as_str(), what = "cut-off of all clients", until = %not_before, "all tokens up to then stay revoked");
             self.pending.push(LostChange::CutOff(None, not_before));
             changes.not_before = Some(not_before);
         }
-        for (jti, expires_at) in revocations {
-            tracing::error!(event = Event::RegistryLost.as_str(), jti = %jti, what = "revocation", until = %expires_at, "the token stays revoked");
+        for (number, (jti, expires_at)) in revocations.into_iter().enumerate() {
+            if number < NAMED_LOSSES {
+                tracing::error!(event = Event::RegistryLost.as_str(), jti = %jti, what = "revocation", until = %expires_at, "the token stays revoked");
+            }
             self.pending.push(LostChange::Revocation(jti, expires_at));
         }
         self.removed_keys.retain(|_, until| *until > now);
@@ -97,6 +73,47 @@ impl LostChanges {
                 self.pending.push(LostChange::RemovedKey(key.kid.clone()));
             }
             keys.retain(|key| !self.removed_keys.contains_key(&key.kid));
+        }
+        lost
+    }
+
+    /// Logs what a database with another history has changed, once its clients are read, and queues their lost cut-offs
+    /// to be written again. The snapshot has kept them in force.
+    pub(super) fn conclude(
+        &mut self,
+        from: &Position,
+        to: &Position,
+        difference: &Difference,
+        revocations_lost: usize,
+    ) {
+        tracing::error!(
+            event = Event::RegistryHistoryChanged.as_str(),
+            from_revision = from.revision,
+            from_history = &*from.history,
+            to_revision = to.revision,
+            to_history = &*to.history,
+            clients_came = difference.clients.came,
+            clients_gone = difference.clients.gone,
+            clients_changed = difference.clients.changed,
+            resources_changed = difference.resources.came + difference.resources.gone + difference.resources.changed,
+            keys_came = difference.keys.came,
+            keys_gone = difference.keys.gone,
+            revocations_lost,
+            "the database has another history: it was restored, or a failover lost changes; everything was loaded again"
+        );
+        for client_id in difference.enabled_again.iter().take(NAMED_LOSSES) {
+            tracing::error!(
+                event = Event::RegistryLost.as_str(),
+                %client_id,
+                what = "disabled client",
+                "a disabled client is enabled again; if that was not intended, run `grantd client disable`"
+            );
+        }
+        for (number, (client_id, not_before)) in difference.lost_cutoffs.iter().enumerate() {
+            if number < NAMED_LOSSES {
+                tracing::error!(event = Event::RegistryLost.as_str(), %client_id, what = "cut-off", until = %not_before, "the tokens of this client stay revoked");
+            }
+            self.pending.push(LostChange::CutOff(Some(client_id.to_string()), *not_before));
         }
     }
 
@@ -145,3 +162,5 @@ impl LostChanges {
 
 /// Longest time for which a token is accepted, in seconds: a day, and two minutes for clock skew.
 const LONGEST_LIFE: i64 = 86_400 + 120;
+/// Maximum number of losses of a kind that the log names one by one.
+const NAMED_LOSSES: usize = 100;

@@ -1,22 +1,24 @@
 //! Contents of the registry at one revision, indexed for requests.
 //!
-//! Clients are spread over shards: the next snapshot copies the shards that changed and shares the others.
+//! The next snapshot shares with the one before it whatever has not changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+use super::clients::Clients;
+use super::difference::Difference;
 
 use crate::crypto::jwk::Alg;
 use crate::crypto::secret::HashParams;
 use crate::crypto::secret_tag::{TagKey, TagKid};
 use crate::model::client::Client;
-use crate::model::client_id::ClientId;
-use crate::model::credential::{KeyCounts, SecretOrigin, StoredKey};
+use crate::model::credential::{KeyCounts, StoredKey};
 use crate::model::event::Event;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
 use crate::store::StoreError;
 use crate::store::changes::{Changes, Position};
-use crate::store::secrets::MAX_IMPORTED;
+use crate::store::ranges::ClientRange;
 
 /// All clients and resources at one revision, immutable.
 #[derive(Debug, Default)]
@@ -25,7 +27,7 @@ pub struct Snapshot {
     pub revision: i64,
     /// The id of that revision.
     pub history: Arc<str>,
-    clients: Vec<Arc<Shard>>,
+    clients: Clients,
     resources: HashMap<ResourceId, Arc<Resource>>,
     /// Rows that cannot be read, by name, with the reason.
     malformed: BTreeMap<String, String>,
@@ -63,7 +65,7 @@ impl Snapshot {
     /// Returns the client with that id.
     #[must_use]
     pub fn client(&self, client_id: &str) -> Option<&Arc<Client>> {
-        self.clients.get(shard_of(client_id))?.clients.get(client_id)
+        self.clients.get(client_id)
     }
 
     /// Returns the resource with that identifier, compared character for character.
@@ -74,13 +76,13 @@ impl Snapshot {
 
     /// Returns all clients, in no order.
     pub fn clients(&self) -> impl Iterator<Item = &Arc<Client>> {
-        self.clients.iter().flat_map(|shard| shard.clients.values())
+        self.clients.iter()
     }
 
     /// The number of clients.
     #[must_use]
     pub fn client_count(&self) -> usize {
-        self.clients.iter().map(|shard| shard.clients.len()).sum()
+        self.clients.len()
     }
 
     /// Returns all resources, in no order.
@@ -142,27 +144,22 @@ impl Snapshot {
 
     /// Returns the algorithms that resources and introspection responses use.
     pub fn algs(&self) -> impl Iterator<Item = Alg> {
-        let of_clients = self.clients.iter().flat_map(|shard| shard.summary.algs.iter().copied());
+        let of_clients = self.clients.summaries().flat_map(|summary| summary.algs.iter().copied());
         self.resources.values().filter_map(|resource| resource.alg).chain(of_clients)
     }
 
-    /// Builds the next snapshot.
+    /// Builds the next snapshot from changes.
     pub(super) fn next(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) -> Self {
         let mut next = Self {
             revision: changes.position.revision,
             history: Arc::clone(&changes.position.history),
-            clients: self.clients.clone(),
-            resources: self.resources.clone(),
-            malformed: self.malformed.clone(),
             not_before: changes.not_before.or(self.not_before),
             tag_keys: tag_keys.map_or_else(|| Arc::clone(&self.tag_keys), Into::into),
-            ..Self::default()
+            ..self.same()
         };
-        if changes.complete || next.clients.is_empty() {
-            next.clients = (0..SHARDS).map(|_| Arc::default()).collect();
-            next.malformed.clear();
+        if !changes.clients.is_empty() {
+            next.change_clients(self, changes.clients);
         }
-        next.update_clients(self, changes.clients, changes.complete, changes.position.revision);
         if let Some(rows) = changes.resources {
             next.replace_resources(rows);
         }
@@ -170,48 +167,94 @@ impl Snapshot {
         next
     }
 
-    fn update_clients(
-        &mut self,
-        before: &Self,
-        changed: HashMap<String, Option<Result<Arc<Client>, StoreError>>>,
-        complete: bool,
-        revision: i64,
-    ) {
-        let mut by_shard: HashMap<usize, Vec<_>> = HashMap::new();
-        for (id, client) in changed {
-            by_shard.entry(shard_of(&id)).or_default().push((id, client));
-        }
-        for (number, changed) in by_shard {
-            let Some(shard) = self.clients.get_mut(number) else { continue };
-            let shard = Arc::make_mut(shard);
-            for (id, client) in changed {
-                if !complete {
-                    let what = if client.is_some() { "loaded" } else { "gone" };
-                    tracing::info!(event = Event::ClientChanged.as_str(), client_id = id, revision, what);
+    /// Builds the next snapshot from a range of clients that was read anew, and counts in `difference` what is not as it
+    /// was. With `keep_cut_offs`, a cut-off that the range lacks stays in force.
+    pub(super) fn with_range(&self, range: ClientRange, keep_cut_offs: bool, difference: &mut Difference) -> Self {
+        let ClientRange { after, through, clients, .. } = range;
+        let (after, through) = (after.as_deref(), through.as_deref());
+        let mut next = self.same();
+        next.malformed.retain(|name, _| {
+            let id = name.strip_prefix("client ");
+            !id.is_some_and(|id| after.is_none_or(|after| id > after) && through.is_none_or(|through| id <= through))
+        });
+        let (mut present, mut known) = (Vec::with_capacity(clients.len()), 0);
+        for (id, client) in clients {
+            let before = self.client(&id);
+            known += usize::from(before.is_some());
+            match client {
+                // The same rows: the client in memory stays, with what it remembers.
+                Ok(client) if before.is_some_and(|before| before.fingerprint == client.fingerprint) => {
+                    present.extend(before.cloned());
                 }
-                let name = format!("client {id}");
-                shard.clients.remove(id.as_str());
-                self.malformed.remove(&name);
-                match client {
-                    Some(Ok(client)) => {
-                        let known = before.client(&id);
-                        let is_new = |key: &&StoredKey| {
-                            !known.is_some_and(|known| known.keys.iter().any(|old| old.kid == key.kid))
-                        };
-                        client.keys.iter().filter(is_new).for_each(|key| key.warn_about_certificate(&id));
-                        let client = keep_usage(client, known);
-                        shard.clients.insert(client.client_id.clone(), client);
-                    }
-                    Some(Err(fault)) => {
-                        tracing::error!(event = Event::ClientMalformed.as_str(), client_id = id, reason = %fault, "this client cannot authenticate until its row is corrected");
-                        self.malformed.insert(name, fault.to_string());
-                    }
-                    None => {}
+                Ok(client) => {
+                    difference.note_client(before, &client, self.is_malformed(&id));
+                    present.push(succeeding(client, before, keep_cut_offs));
                 }
+                Err(fault) => next.note_malformed(&id, &fault, self),
             }
-            shard.clients.shrink_to_fit();
-            shard.summary = ShardSummary::of(shard.clients.values());
         }
+        difference.clients.gone += self.clients.count(after, through).saturating_sub(known);
+        next.clients = self.clients.with_range(after, through, present);
+        next.summarize();
+        next
+    }
+
+    /// Returns the same snapshot, to be changed. What is computed from clients is left out.
+    fn same(&self) -> Self {
+        Self {
+            revision: self.revision,
+            history: Arc::clone(&self.history),
+            clients: self.clients.clone(),
+            resources: self.resources.clone(),
+            malformed: self.malformed.clone(),
+            tag_keys: Arc::clone(&self.tag_keys),
+            not_before: self.not_before,
+            ..Self::default()
+        }
+    }
+
+    fn change_clients(&mut self, before: &Self, changed: Vec<(String, Option<Result<Arc<Client>, StoreError>>)>) {
+        let revision = self.revision;
+        if changed.len() > NAMED_CHANGES {
+            tracing::info!(
+                event = Event::ClientChanged.as_str(),
+                clients = changed.len(),
+                revision,
+                "more clients have changed than are named"
+            );
+        } else {
+            for (id, client) in &changed {
+                let what = if client.is_some() { "loaded" } else { "gone" };
+                tracing::info!(event = Event::ClientChanged.as_str(), client_id = id, revision, what);
+            }
+        }
+        let mut changes = Vec::with_capacity(changed.len());
+        for (id, client) in changed {
+            self.malformed.remove(&format!("client {id}"));
+            let client = match client {
+                Some(Ok(client)) => Some(succeeding(client, before.client(&id), false)),
+                Some(Err(fault)) => {
+                    self.note_malformed(&id, &fault, before);
+                    None
+                }
+                None => None,
+            };
+            changes.push((id, client));
+        }
+        self.clients = self.clients.changed(changes);
+    }
+
+    /// Records that the rows of a client cannot be read. Logs it unless the snapshot `before` had the same fault, or has
+    /// many.
+    fn note_malformed(&mut self, id: &str, fault: &StoreError, before: &Self) {
+        let (name, reason) = (format!("client {id}"), fault.to_string());
+        let is_new = before.malformed.get(&name).is_none_or(|known| *known != reason);
+        if is_new && self.malformed.len() < NAMED_CHANGES {
+            tracing::error!(event = Event::ClientMalformed.as_str(), client_id = id, reason, "this client cannot authenticate until its row is corrected");
+        } else if is_new && self.malformed.len() == NAMED_CHANGES {
+            tracing::error!(event = Event::ClientMalformed.as_str(), reason = "more rows than are named", "`grantd doctor` counts the clients whose rows cannot be read");
+        }
+        self.malformed.insert(name, reason);
     }
 
     fn replace_resources(&mut self, rows: Vec<Result<Resource, StoreError>>) {
@@ -234,7 +277,7 @@ impl Snapshot {
     fn summarize(&mut self) {
         let known: Vec<TagKid> = self.tag_keys.iter().map(TagKey::kid).collect();
         let mut costs: HashMap<HashParams, usize> = HashMap::new();
-        for summary in self.clients.iter().map(|shard| &shard.summary) {
+        for summary in self.clients.summaries() {
             self.guess_cost.without_id = self.guess_cost.without_id.max(summary.imported);
             self.key_counts = self.key_counts.max(summary.key_counts);
             if summary.tag_kids.iter().any(|kid| kid.is_none_or(|kid| !known.contains(&kid))) {
@@ -249,63 +292,17 @@ impl Snapshot {
     }
 }
 
-/// Part of the clients, with their contribution to the cost of guesses.
-#[derive(Debug, Default, Clone)]
-struct Shard {
-    clients: HashMap<ClientId, Arc<Client>>,
-    summary: ShardSummary,
-}
-
-#[derive(Debug, Default, Clone)]
-struct ShardSummary {
-    /// Largest number of imported secrets of one client, up to the number that is tried.
-    imported: usize,
-    /// Tag keys of the secrets that carry an id; `None` for those without a tag.
-    tag_kids: Vec<Option<TagKid>>,
-    key_counts: KeyCounts,
-    costs: Vec<(HashParams, usize)>,
-    /// Algorithms of signed introspection responses.
-    algs: BTreeSet<Alg>,
-}
-
-impl ShardSummary {
-    fn of<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> Self {
-        let mut summary = Self::default();
-        for client in clients {
-            summary.key_counts = summary.key_counts.max(KeyCounts::of(&client.keys));
-            summary.algs.extend(client.introspection_signed_response_alg);
-            let mut imported = 0;
-            for secret in &client.secrets {
-                let kid = match secret.origin {
-                    SecretOrigin::Imported => {
-                        imported += 1;
-                        continue;
-                    }
-                    SecretOrigin::Untagged => None,
-                    SecretOrigin::Tagged(kid) => Some(kid),
-                };
-                if !summary.tag_kids.contains(&kid) {
-                    summary.tag_kids.push(kid);
-                }
-            }
-            summary.imported = summary.imported.max(imported.min(usize::try_from(MAX_IMPORTED).unwrap_or(1)));
-            for cost in client.secrets.iter().map(|secret| secret.hash.params()) {
-                match summary.costs.iter_mut().find(|(known, _)| *known == cost) {
-                    Some((_, count)) => *count += 1,
-                    None => summary.costs.push((cost, 1)),
-                }
-            }
-        }
-        summary
-    }
-}
-
-/// Carries the cached verifications and last uses of credentials over to a client that was loaded again. A secret whose
-/// hash has changed loses its cached verification.
-fn keep_usage(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Client> {
+/// Returns a client that was loaded again, with the cached verifications and last uses of its credentials. A secret whose
+/// hash has changed loses its cached verification. With `keep_cut_off`, a later cut-off of the client before stays.
+fn succeeding(mut client: Arc<Client>, before: Option<&Arc<Client>>, keep_cut_off: bool) -> Arc<Client> {
+    let is_new = |key: &&StoredKey| !before.is_some_and(|before| before.keys.iter().any(|old| old.kid == key.kid));
+    client.keys.iter().filter(is_new).for_each(|key| key.warn_about_certificate(client.client_id.as_str()));
     let Some(before) = before else { return client };
     // The client was just made, so this does not copy it.
     let new = Arc::make_mut(&mut client);
+    if keep_cut_off {
+        new.not_before = new.not_before.max(before.not_before);
+    }
     for secret in &mut new.secrets {
         let known = before.secrets.iter().find(|known| known.secret_id == secret.secret_id);
         match known {
@@ -327,11 +324,5 @@ fn keep_usage(mut client: Arc<Client>, before: Option<&Arc<Client>>) -> Arc<Clie
     client
 }
 
-/// FNV-1a. Only administrators add ids, so a hash with predictable collisions does no harm.
-fn shard_of(client_id: &str) -> usize {
-    let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let hash = client_id.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
-    usize::try_from(hash >> 56).unwrap_or(0) % SHARDS
-}
-
-const SHARDS: usize = 256;
+/// Maximum number of changed clients, or of clients that cannot be read, that the log names one by one.
+const NAMED_CHANGES: usize = 100;

@@ -1,0 +1,146 @@
+//! Loads of everything: at the start, after a change of more than can be noted, after a change of history, and by time to
+//! find changes that nothing announced.
+//!
+//! A load reads one range of clients after the other and puts each in place, with polls in between. So it takes little
+//! memory, other changes are not held up, and it makes progress however slow the processor or the database is.
+
+use std::time::{Duration, Instant};
+
+use super::{Feed, SETTLING};
+use crate::model::event::Event;
+use crate::state::registry::Freshness;
+use crate::state::registry::difference::Difference;
+use crate::store::StoreError;
+use crate::store::changes::{ChangeReader, Position};
+use crate::store::ranges::RangeReader;
+
+/// Reason for a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Nothing has been read yet.
+    Start,
+    /// More has changed than is noted one by one.
+    Announced,
+    /// The database has another history than the snapshot.
+    OtherHistory,
+    /// A load is due by time.
+    Routine,
+}
+
+/// Load in progress.
+#[derive(Debug)]
+pub(super) struct Load {
+    cause: Cause,
+    ranges: RangeReader,
+    /// The position before the load.
+    from: Position,
+    /// Whether the snapshot was current when the load began.
+    was_current: bool,
+    began: Instant,
+    /// Differences from what was in memory.
+    difference: Difference,
+    /// Number of differences that no change explains.
+    unexplained: usize,
+    revocations_lost: usize,
+}
+
+impl Load {
+    /// Whether the snapshot counts as current while the load goes on. It does during a bulk change, which takes effect
+    /// range by range within seconds.
+    pub(super) fn leaves_current(&self) -> bool {
+        match self.cause {
+            Cause::Routine => true,
+            Cause::Announced => self.was_current && self.began.elapsed() < BULK_PATIENCE,
+            Cause::Start | Cause::OtherHistory => false,
+        }
+    }
+}
+
+impl Feed {
+    /// Reads everything but clients, puts it in place, and begins to load the clients.
+    pub(super) async fn begin_load(&mut self, reader: &mut ChangeReader, cause: Cause) -> Result<(), StoreError> {
+        let from = self.context.registry.snapshot().position();
+        let mut changes = reader.all_but_clients().await?;
+        self.refuse_missing_keys(&changes)?;
+        let difference = Difference::of_all_but_clients(&self.context.registry.snapshot(), &self.keys, &changes);
+        let mut revocations_lost = 0;
+        if cause == Cause::OtherHistory {
+            self.context.registry.history_changes.inc();
+            let now = self.database_time();
+            revocations_lost =
+                self.lost_changes.keep_in_force(&self.context.registry, &difference, &mut changes, now);
+            self.unsettled_until = Some(Instant::now() + SETTLING);
+        }
+        self.load = Some(Load {
+            cause,
+            ranges: RangeReader::default(),
+            was_current: self.context.registry.freshness() == Freshness::Current,
+            began: Instant::now(),
+            unexplained: if changes.position == from { difference.total() } else { 0 },
+            difference,
+            from,
+            revocations_lost,
+        });
+        self.apply(changes, false);
+        Ok(())
+    }
+
+    /// Reads the next range of clients and puts it in place. The last one ends the load.
+    pub(super) async fn load_range(&mut self) -> Result<(), StoreError> {
+        let (Some(load), Some(mut reader)) = (&mut self.load, self.reader.take()) else { return Ok(()) };
+        let range = load.ranges.next(&mut reader).await?;
+        self.reader = Some(reader);
+        let is_last = range.through.is_none();
+        let at_held = range.position == self.context.registry.snapshot().position();
+        let before = load.difference.clients.total();
+        self.context.registry.apply_range(range, load.cause == Cause::OtherHistory, &mut load.difference);
+        if at_held {
+            load.unexplained += load.difference.clients.total() - before;
+        }
+        if is_last && let Some(load) = self.load.take() {
+            self.end_load(&load);
+        }
+        Ok(())
+    }
+
+    fn end_load(&mut self, load: &Load) {
+        self.complete = true;
+        let Load { cause, from, difference, unexplained, revocations_lost, .. } = load;
+        let to = self.context.registry.snapshot().position();
+        match cause {
+            Cause::Start => {}
+            Cause::Announced => {
+                let counts = difference.clients;
+                tracing::info!(
+                    event = Event::ClientChanged.as_str(),
+                    came = counts.came,
+                    gone = counts.gone,
+                    changed = counts.changed,
+                    clients = counts.total(),
+                    revision = to.revision,
+                    duration_ms = u64::try_from(load.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    "more had changed than is noted one by one; everything was read again"
+                );
+            }
+            Cause::OtherHistory => {
+                self.lost_changes.conclude(from, &to, difference, *revocations_lost);
+                if !self.context.registry.options().rewrite_lost_revocations {
+                    self.lost_changes.discard_pending();
+                }
+            }
+            Cause::Routine => {
+                if *unexplained > 0 && self.unsettled_until.is_none() {
+                    self.context.registry.differences.inc();
+                    tracing::error!(
+                        event = Event::RegistryDifference.as_str(),
+                        ?difference,
+                        "the registry differed from the database although no change was announced; the contents of the database are in force now"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Time for which a snapshot counts as current while a bulk change is being read.
+const BULK_PATIENCE: Duration = Duration::from_secs(30);

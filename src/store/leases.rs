@@ -1,0 +1,43 @@
+//! Work that one replica does for all: its lease, and the deletion of notes that every replica has read.
+
+use super::spent::REST;
+use super::statement::args;
+use super::{Store, StoreError};
+use crate::model::time::UnixTime;
+
+impl Store {
+    /// Takes the lease of `work` for `holder`, or renews it, until `until`. `Ok(false)` when another holds it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take_lease(&self, work: &str, holder: &str, now: UnixTime, until: UnixTime) -> Result<bool, StoreError> {
+        let sql = "insert into lease (work, holder, until) values ($1, $2, $3)
+                   on conflict (work) do update set holder = excluded.holder, until = excluded.until
+                   where lease.until < $4 or lease.holder = excluded.holder";
+        Ok(self.execute(sql, &args![work, holder, until, now]).await? > 0)
+    }
+
+    /// Deletes the notes of changes up to a revision, which every live replica has read. A replica that holds an older
+    /// revision finds one note that everything has changed. Works in small batches with pauses, since a change of the
+    /// same id waits for a batch.
+    ///
+    /// # Errors
+    /// [`StoreError`]; notes that were deleted before the error stay deleted.
+    pub async fn forget_changes(&self, through: i64) -> Result<u64, StoreError> {
+        let sql = "insert into registry_change (kind, id, revision) values ('all', '', $1)
+                   on conflict (kind, id) do update set revision = excluded.revision
+                   where registry_change.revision < excluded.revision";
+        self.execute(sql, &args![through]).await?;
+        let sql = "delete from registry_change where revision <= $1 and kind <> 'all' and (kind, id) in
+                   (select kind, id from registry_change where revision <= $1 and kind <> 'all' order by revision limit 2000)";
+        let mut deleted = 0;
+        loop {
+            let rows = self.execute(sql, &args![through]).await?;
+            deleted += rows;
+            if rows < 2000 {
+                return Ok(deleted);
+            }
+            tokio::time::sleep(REST / 5).await;
+        }
+    }
+}
