@@ -123,7 +123,9 @@ pub struct VerificationCache {
     mac: OnceLock<[u8; 32]>,
 }
 
-/// Time of a credential's last use in this process, in seconds since 1970; 0 for never.
+/// Time of a credential's last use in this process, and whether it waits to be written.
+///
+/// The seconds since 1970, doubled, plus one while the use waits to be written; 0 for never.
 #[derive(Debug, Default)]
 pub struct LastUsed(AtomicI64);
 
@@ -160,25 +162,32 @@ impl StoredSecret {
 }
 
 impl LastUsed {
-    /// Records a use. Further uses within the same second do not write, so that cores that serve the same client do not
-    /// contend for the cache line.
-    pub fn note(&self, now: UnixTime) {
-        if self.0.load(Ordering::Relaxed) != now.0 {
-            self.0.store(now.0, Ordering::Relaxed);
-        }
+    /// Records a use. Returns whether the credential has to be listed to be written. Further uses within the same second
+    /// do not write, so that cores that serve the same client do not contend for the cache line.
+    #[must_use]
+    pub fn note(&self, now: UnixTime) -> bool {
+        let waiting = now.0 << 1 | 1;
+        self.0.load(Ordering::Relaxed) != waiting && self.0.swap(waiting, Ordering::Relaxed) & 1 == 0
     }
 
     /// The last recorded use.
     #[must_use]
     pub fn at(&self) -> Option<UnixTime> {
-        Some(UnixTime(self.0.load(Ordering::Relaxed))).filter(|at| at.0 != 0)
+        Some(UnixTime(self.0.load(Ordering::Relaxed) >> 1)).filter(|at| at.0 != 0)
+    }
+
+    /// Returns the last recorded use, to be written now. The next use is listed again.
+    #[must_use]
+    pub fn begin_to_write(&self) -> Option<UnixTime> {
+        Some(UnixTime(self.0.fetch_and(!1, Ordering::Relaxed) >> 1)).filter(|at| at.0 != 0)
     }
 }
 
 impl VerificationCache {
-    /// Records a use.
-    pub fn note_use(&self, now: UnixTime) {
-        self.used.note(now);
+    /// The record of its uses.
+    #[must_use]
+    pub fn used(&self) -> &LastUsed {
+        &self.used
     }
 
     /// The last recorded use.
@@ -201,6 +210,6 @@ impl VerificationCache {
     /// Returns a copy with the last use and without the MAC, for a secret whose hash has changed.
     #[must_use]
     pub fn without_mac(&self) -> Self {
-        Self { used: LastUsed(AtomicI64::new(self.used.0.load(Ordering::Relaxed))), mac: OnceLock::new() }
+        Self { used: LastUsed(AtomicI64::new(self.used.0.load(Ordering::Relaxed) & !1)), mac: OnceLock::new() }
     }
 }

@@ -40,10 +40,12 @@ macro_rules! events {
 events! {
     "background.ended" BackgroundEnded "error" [task reason]
         "A task of the server has ended, which is a fault of grantd. When it is a listener or the feed, the process stops with code 1. Otherwise requests are answered, and the work of `task` is not done until the process restarts."
+    "changes.swept" ChangesSwept "debug" [swept revision reason]
+        "Notes of changes that every replica has read were deleted from `registry_change`, up to `revision`, or could not be."
     "client.certificate_unusable" ClientCertificateUnusable "warn" [client_id credential_id reason]
         "No TLS handshake accepts the certificate in `x5c` of this client key. The key works for assertions."
-    "client.changed" ClientChanged "info" [client_id revision what]
-        "A client was loaded again (`what` is `loaded`) or deleted (`gone`)."
+    "client.changed" ClientChanged "info" [client_id revision what clients came gone changed duration_ms]
+        "A client was loaded again (`what` is `loaded`) or deleted (`gone`). More than 100 clients at once have one line with their number, `clients`, and no `client_id`."
     "client.malformed" ClientMalformed "error" [client_id reason]
         "The row of a client cannot be read. This client cannot authenticate; all others can. `grantd doctor` names the fault."
     "clock.skew" ClockSkew "warn, info" [seconds side]
@@ -124,6 +126,8 @@ events! {
         "The periodic full load differs from the registry although no change was announced. What the database holds is in force now."
     "registry.history_changed" RegistryHistoryChanged "error" [from_revision from_history to_revision to_history clients_came clients_gone clients_changed resources_changed keys_came keys_gone revocations_lost]
         "The database has another history: it was restored, or a failover lost changes. Everything was loaded again."
+    "registry.loading" RegistryLoading "info" [clients seconds]
+        "Everything is being read and this takes a while. `clients` are in memory so far."
     "registry.lost" RegistryLost "error, warn" [client_id kid jti what until reason left]
         "The other history lacks a revocation, a cut-off, a removed key or a disabled client. All but the last stay in force."
     "registry.no_hints" RegistryNoHints "debug" [reason]

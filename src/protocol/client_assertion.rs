@@ -7,7 +7,7 @@ use crate::crypto::jose::{Audience, Claims, JoseError, Kind, TRIED_MAX, Unverifi
 use crate::crypto::sha256;
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::client_id::ClientId;
-use crate::model::credential::{LastUsed, StoredKey};
+use crate::model::credential::StoredKey;
 use crate::model::time::{Span, UnixTime};
 use crate::store::spent::{SingleUseId, SingleUseKind};
 
@@ -15,11 +15,9 @@ use crate::store::spent::{SingleUseId, SingleUseKind};
 #[derive(Debug)]
 pub struct VerifiedAssertion {
     /// The key that signed it.
-    pub kid: Arc<str>,
+    pub key: StoredKey,
     /// Whether that key's time is over.
     pub key_expired: bool,
-    /// When that key was last used.
-    pub used: Arc<LastUsed>,
     /// Its one use, which is not spent yet.
     pub assertion: SingleUseId,
 }
@@ -90,12 +88,7 @@ pub fn verify(
     let stored =
         candidates.iter().find(|stored| std::ptr::eq(Arc::as_ptr(&stored.key), key)).ok_or(JoseError::NoKey)?;
     let assertion = accept(claims, client_id, terms, now)?;
-    Ok(VerifiedAssertion {
-        kid: Arc::clone(&stored.kid),
-        key_expired: expired(stored),
-        used: Arc::clone(&stored.used),
-        assertion,
-    })
+    Ok(VerifiedAssertion { key_expired: expired(stored), key: (*stored).clone(), assertion })
 }
 
 /// How many signatures are still to be checked when none of `keys` fits, so that it is `at_least` as many.

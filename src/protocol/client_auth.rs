@@ -223,7 +223,7 @@ impl Authenticator {
         if let Err(error) = usable(client?, method, matched.secret, moment.now) {
             return Some(Err(error.into()));
         }
-        matched.secret.cache.note_use(moment.now);
+        self.registry.uses.note_secret(matched.secret, moment.now);
         self.known_sources.add(source);
         let raw_reading = matched.reading > 0;
         Some(Ok(AuthenticatedClient { client: Arc::clone(client?), method, raw_reading, assertion: None }))
@@ -321,7 +321,7 @@ impl Authenticator {
         usable(client, method, secret, moment.now)?;
         self.throttle.succeeded(client_id, source);
         self.known_sources.add(source);
-        secret.cache.note_use(moment.now);
+        self.registry.uses.note_secret(secret, moment.now);
         if let Some(presented) = readings.get(reading).filter(|_| secret.hash.params().is_cheaper_than(self.cost)) {
             self.raise_cost(secret, presented);
         }

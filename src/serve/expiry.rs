@@ -105,16 +105,8 @@ pub fn soonest(endings: &[Ending], snapshot: &Snapshot, now: UnixTime) -> BTreeM
     for ending in endings {
         add(ending.kind, ending.ends_at());
     }
-    for client in snapshot.clients().filter(|client| client.enabled) {
-        let secrets = client.secrets.iter().filter(|secret| secret.revoked_at.is_none());
-        let credentials = secrets
-            .filter_map(|secret| Some(("client_secret", secret.expires_at?)))
-            .chain(client.keys.iter().filter_map(|key| Some(("client_key", key.expires_at?))))
-            .chain(client.certificates.iter().filter_map(|one| Some(("client_certificate", one.expires_at?))))
-            .chain(client.keys.iter().filter_map(|key| {
-                Some(("client_certificate", UnixTime(key.key.x5c()?.not_after().saturating_add(1))))
-            }));
-        credentials.filter(|(_, at)| *at > now).for_each(|(kind, at)| add(kind, at));
+    for (kind, at) in snapshot.soonest_ends(now) {
+        add(kind, at);
     }
     soonest
 }

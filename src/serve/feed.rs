@@ -1,6 +1,7 @@
 //! The start of the registry's feed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::sync::{oneshot, watch};
@@ -12,7 +13,8 @@ use crate::state::registry::feed::Feed;
 use crate::store::Store;
 
 /// Starts the feed on a thread of its own, so that neither does loading many clients hold up requests, nor do many
-/// requests hold up the news that a client has been switched off. Returns when it has read everything once.
+/// requests hold up the news that a client has been switched off. Returns when it has read everything once, or after
+/// [`START_PATIENCE`]: health checks are answered while a large registry is read on a slow processor.
 pub(super) async fn start(
     mut feed: Feed,
     server: Arc<AuthorizationServer>,
@@ -22,17 +24,37 @@ pub(super) async fn start(
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the feed")?;
     let (started, starting) = oneshot::channel();
+    let server_waiting = Arc::clone(&server);
     tasks.start_blocking("feed", move || {
         runtime.block_on(async {
             let first = first_steps(&mut feed, &server, &store).await;
             let may_run = first.is_ok();
-            // Whoever started us waits for this, or has ended.
-            if started.send(first).is_ok() && may_run {
+            // Whoever started us waits for this no longer than its patience.
+            if let Err(Err(error)) = started.send(first) {
+                tracing::error!(
+                    event = Event::RegistryTrouble.as_str(),
+                    reason = format!("{error:#}"),
+                    "the server cannot start"
+                );
+            }
+            if may_run {
                 feed.run(stopped).await;
             }
         });
     });
-    starting.await.context("the feed ended at its start")?
+    match tokio::time::timeout(START_PATIENCE, starting).await {
+        Ok(started) => started.context("the feed ended at its start")?,
+        Err(_) => {
+            let clients = server_waiting.registry.snapshot().client_count();
+            tracing::info!(
+                event = Event::RegistryLoading.as_str(),
+                clients,
+                seconds = START_PATIENCE.as_secs(),
+                "not ready until everything has been read"
+            );
+            Ok(())
+        }
+    }
 }
 
 /// Steps twice before the first request: the second step loads a signing key that the first may have made.
@@ -56,3 +78,6 @@ async fn first_steps(feed: &mut Feed, server: &AuthorizationServer, store: &Stor
     }
     Ok(())
 }
+
+/// Time for which a start waits until everything has been read.
+const START_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,49 +1,138 @@
-//! Sweeps: expired ids of assertions, proofs and revoked tokens are deleted.
+//! Sweeps: one replica deletes for all what has expired, and notes of changes that every replica has read.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::crypto::random;
 use crate::model::event::Event;
-use crate::model::time::UnixTime;
+use crate::model::time::{Span, UnixTime};
 use crate::protocol::AuthorizationServer;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
-/// Deletes expired ids of assertions, proofs and revoked tokens, every few seconds.
+/// Every few seconds, forgets expired revocations in memory, and deletes expired rows where this replica holds the lease.
 pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
+    let holder =
+        random::<8>().map_or_else(|_| "replica".to_owned(), |bytes| format!("{:016x}", u64::from_ne_bytes(bytes)));
+    let mut revisions = PastRevisions::default();
     loop {
-        // Replicas that started together do not sweep together.
+        // Replicas that started together do not ask together.
         let jitter = random::<2>().map_or(0, |bytes| u64::from(u16::from_ne_bytes(bytes) % 5000));
         let pause = SWEEP.max(server.registry.options().poll) + Duration::from_millis(jitter);
         tokio::time::sleep(pause).await;
-        // The database's clock decides: by that of a replica that is ahead, what others still need would be gone.
-        let now = match store.now().await {
-            Ok(now) => now,
+        // By every replica's clock the tokens have ended by then.
+        server.registry.revoked.forget(UnixTime(server.database_time().0 - SKEW));
+        revisions.note(server.registry.snapshot().revision, Instant::now());
+        match is_elected(&store, &server, &holder).await {
+            Ok(true) => delete(&store, &mut revisions).await,
+            Ok(false) => {}
             Err(error) => {
                 tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "nothing is swept until the database answers");
-                continue;
-            }
-        };
-        // Failures are told at debug here: the store counts each failed write, and logs the first in a row.
-        match store.sweep_spent(now).await {
-            Ok(swept) => tracing::debug!(event = Event::SpentSwept.as_str(), swept),
-            Err(error) => {
-                tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "expired uses are kept until the next sweep");
-            }
-        }
-        // By every replica's clock the tokens have ended by then.
-        let ended = UnixTime(now.0 - SKEW);
-        server.registry.revoked.forget(ended);
-        match store.sweep_revoked_tokens(ended).await {
-            Ok(swept) => tracing::debug!(event = Event::RevokedSwept.as_str(), swept),
-            Err(error) => {
-                tracing::debug!(event = Event::RevokedTrouble.as_str(), reason = %error, "rows of tokens that ended are kept until the next sweep");
             }
         }
     }
 }
 
-/// The interval between sweeps, without the jitter.
+/// Whether this replica sweeps. A role that may not take the lease sweeps by itself.
+async fn is_elected(store: &Store, server: &AuthorizationServer, holder: &str) -> Result<bool, StoreError> {
+    let now = server.database_time();
+    match store.take_lease("sweep", holder, now, now.plus(Span::from_secs(LEASE))).await {
+        Err(StoreError::Denied(reason)) => {
+            tracing::debug!(event = Event::SpentTrouble.as_str(), reason, "the role may not write the table lease");
+            Ok(true)
+        }
+        taken => taken,
+    }
+}
+
+/// Deletes what has expired. Failures are logged at debug level: the store counts each failed write, and logs the first in
+/// a row.
+async fn delete(store: &Store, revisions: &mut PastRevisions) {
+    // The database's clock decides: by that of a replica that is ahead, what others still need would be gone.
+    let now = match store.now().await {
+        Ok(now) => now,
+        Err(error) => {
+            tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "nothing is swept until the database answers");
+            return;
+        }
+    };
+    match store.sweep_spent(now).await {
+        Ok(swept) => tracing::debug!(event = Event::SpentSwept.as_str(), swept),
+        Err(error) => {
+            tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "expired uses are kept until the next sweep");
+        }
+    }
+    match store.sweep_revoked_tokens(UnixTime(now.0 - SKEW)).await {
+        Ok(swept) => tracing::debug!(event = Event::RevokedSwept.as_str(), swept),
+        Err(error) => {
+            tracing::debug!(event = Event::RevokedTrouble.as_str(), reason = %error, "rows of tokens that ended are kept until the next sweep");
+        }
+    }
+    if let Some(through) = revisions.read_by_all(Instant::now()) {
+        match store.forget_changes(through).await {
+            Ok(swept) => {
+                revisions.forgotten = through;
+                tracing::debug!(event = Event::ChangesSwept.as_str(), swept, revision = through);
+            }
+            Err(error) => {
+                tracing::debug!(event = Event::ChangesSwept.as_str(), reason = %error, "notes of changes are kept until the next sweep");
+            }
+        }
+    }
+}
+
+/// Revisions that this replica has held, with the time.
+#[derive(Debug, Default)]
+struct PastRevisions {
+    held: VecDeque<(Instant, i64)>,
+    /// The revision up to which notes were deleted.
+    forgotten: i64,
+}
+
+impl PastRevisions {
+    fn note(&mut self, revision: i64, now: Instant) {
+        self.held.push_back((now, revision));
+    }
+
+    /// Returns the newest revision that every live replica has read by `now`. `None` when its notes are deleted.
+    fn read_by_all(&mut self, now: Instant) -> Option<i64> {
+        let is_old = |entry: &(Instant, i64)| now.duration_since(entry.0) >= READ_BY_ALL;
+        while self.held.get(1).is_some_and(is_old) {
+            self.held.pop_front();
+        }
+        let oldest = self.held.front().filter(|entry| is_old(entry))?;
+        Some(oldest.1).filter(|revision| *revision > self.forgotten)
+    }
+}
+
+/// Interval between sweeps, without the jitter.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Twice the greatest difference between the clocks of replicas, in seconds.
 const SKEW: i64 = 120;
+/// Seconds for which the lease is held. A replica that ends leaves the sweeps to the others after that time.
+const LEASE: u64 = 60;
+/// Time within which every live replica reads a change: `registry.poll` is 30 seconds at most.
+const READ_BY_ALL: Duration = Duration::from_secs(40);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_deleted_once_every_live_replica_has_read_them() {
+        let (start, mut revisions) = (Instant::now(), PastRevisions::default());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for (seconds, revision) in [(0, 5), (10, 5), (20, 9), (30, 9)] {
+            revisions.note(revision, at(seconds));
+        }
+        assert_eq!(revisions.read_by_all(at(39)), None);
+        assert_eq!(revisions.read_by_all(at(40)), Some(5));
+        assert_eq!(revisions.read_by_all(at(61)), Some(9));
+        revisions.forgotten = 9;
+        assert_eq!(revisions.read_by_all(at(70)), None);
+        revisions.note(12, at(70));
+        assert_eq!(revisions.read_by_all(at(109)), None);
+        assert_eq!(revisions.read_by_all(at(111)), Some(12));
+        assert!(revisions.held.len() <= 2);
+    }
+}

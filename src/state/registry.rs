@@ -10,6 +10,8 @@ mod lost_changes;
 pub mod moment;
 pub mod revoked;
 pub mod snapshot;
+mod summary;
+pub mod uses;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,12 +28,15 @@ use crate::store::ranges::ClientRange;
 use difference::Difference;
 use revoked::RevokedTokens;
 use snapshot::Snapshot;
+use uses::Uses;
 
 /// The current snapshot, with its age and the state of the database.
 #[derive(Debug)]
 pub struct Registry {
     /// Tokens that were revoked individually.
     pub revoked: RevokedTokens,
+    /// Uses of credentials that wait to be written.
+    pub uses: Arc<Uses>,
     snapshot: ArcSwap<Snapshot>,
     started: Instant,
     /// Time of the last poll that confirmed the snapshot, in microseconds after `started`, plus one; 0 before the
@@ -103,6 +108,7 @@ impl Registry {
     pub fn new(options: RegistryOptions) -> Self {
         Self {
             revoked: RevokedTokens::default(),
+            uses: Arc::default(),
             snapshot: ArcSwap::default(),
             started: Instant::now(),
             current_at: AtomicU64::new(0),

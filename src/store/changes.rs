@@ -157,7 +157,8 @@ impl ChangeReader {
     /// # Errors
     /// [`StoreError`]. A row that cannot be read is an error inside [`Changes`].
     pub async fn since(&mut self, held: &Position) -> Result<Since, StoreError> {
-        let delta = Delta::of(self.fetch::<DeltaRow>(AssertSqlSafe(delta::SQL.as_str()), &args![held.revision]).await?)?;
+        let delta =
+            Delta::of(self.fetch::<DeltaRow>(AssertSqlSafe(delta::SQL.as_str()), &args![held.revision]).await?)?;
         let Some(position) = delta.position else {
             return Err(StoreError::Schema("the table registry_revision is empty: restore its one row".into()));
         };
@@ -287,7 +288,8 @@ impl ChangeReader {
 
 /// Begins a snapshot of one moment, with the settings that sessions of grantd need, which a transaction pooler does not
 /// keep.
-pub(super) const BEGIN_LOADING: &str = "begin isolation level repeatable read read only; set local statement_timeout = '10s';
+pub(super) const BEGIN_LOADING: &str =
+    "begin isolation level repeatable read read only; set local statement_timeout = '10s';
      set local row_security = off; set local lock_timeout = '2s'; set local enable_seqscan = off;
      set local enable_hashjoin = off; set local enable_mergejoin = off";
 /// Deadline of one exchange while loading. A load takes as long as it needs; each of its parts is read within this time.

@@ -56,7 +56,6 @@ row!(
     }
 );
 
-
 /// A client by its id; an error when one of its rows cannot be read.
 pub(super) type ReadClient = (String, Result<Arc<Client>, StoreError>);
 
@@ -94,7 +93,13 @@ impl ClientRows {
             row.hash(&mut fingerprint);
             // All rows are taken, so that those of the next client come next whatever is wrong with one.
             let parts = Parts {
-                resources: taken(&mut resources, &id, |row| &row.client_id, &mut fingerprint, |row| shared.resource(&row)),
+                resources: taken(
+                    &mut resources,
+                    &id,
+                    |row| &row.client_id,
+                    &mut fingerprint,
+                    |row| shared.resource(&row),
+                ),
                 secrets: taken(&mut secrets, &id, |row| &row.client_id, &mut fingerprint, secret_of),
                 keys: taken(&mut keys, &id, |row| &row.client_id, &mut fingerprint, key_of),
                 certificates: taken(&mut certificates, &id, |row| &row.client_id, &mut fingerprint, certificate_of),

@@ -7,7 +7,6 @@ use sqlx::AssertSqlSafe;
 
 use super::statement::{Value, args, placeholders};
 use super::{Store, StoreError};
-use crate::model::client::Client;
 use crate::model::time::UnixTime;
 
 /// Last-used times to be written.
@@ -19,31 +18,6 @@ pub struct LastUsedTimes {
     pub keys: Vec<(String, Arc<str>, UnixTime)>,
     /// Of certificates, by the id of the registration.
     pub certificates: Vec<(Arc<str>, UnixTime)>,
-}
-
-impl LastUsedTimes {
-    /// Collects the uses since `since`. Sorted, so that replicas that write the same rows cannot deadlock.
-    #[must_use]
-    pub fn since<'a>(clients: impl Iterator<Item = &'a Arc<Client>>, since: UnixTime) -> Self {
-        let mut uses = Self::default();
-        let lately = |at: Option<UnixTime>| at.filter(|at| *at >= since);
-        for client in clients {
-            for secret in &client.secrets {
-                uses.secrets.extend(lately(secret.cache.last_used()).map(|at| (Arc::clone(&secret.secret_id), at)));
-            }
-            for key in &client.keys {
-                let at = lately(key.used.at());
-                uses.keys.extend(at.map(|at| (client.client_id.to_string(), Arc::clone(&key.kid), at)));
-            }
-            for one in &client.certificates {
-                uses.certificates.extend(lately(one.used.at()).map(|at| (Arc::clone(&one.cert_id), at)));
-            }
-        }
-        uses.secrets.sort();
-        uses.keys.sort();
-        uses.certificates.sort();
-        uses
-    }
 }
 
 impl Store {

@@ -10,7 +10,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn take_lease(&self, work: &str, holder: &str, now: UnixTime, until: UnixTime) -> Result<bool, StoreError> {
+    pub async fn take_lease(
+        &self,
+        work: &str,
+        holder: &str,
+        now: UnixTime,
+        until: UnixTime,
+    ) -> Result<bool, StoreError> {
         let sql = "insert into lease (work, holder, until) values ($1, $2, $3)
                    on conflict (work) do update set holder = excluded.holder, until = excluded.until
                    where lease.until < $4 or lease.holder = excluded.holder";

@@ -45,8 +45,7 @@ impl RangeReader {
     /// [`StoreError`]; the same range is then read again.
     pub async fn next(&mut self, reader: &mut ChangeReader) -> Result<ClientRange, StoreError> {
         let (position, rows) = reader.range_rows(self.after.as_deref()).await?;
-        let through =
-            rows.clients.last().filter(|_| rows.clients.len() >= RANGE).map(|last| last.client_id.clone());
+        let through = rows.clients.last().filter(|_| rows.clients.len() >= RANGE).map(|last| last.client_id.clone());
         let after = std::mem::replace(&mut self.after, through.clone());
         Ok(ClientRange { position, after, through, clients: rows.assemble(&mut self.shared) })
     }

@@ -30,7 +30,7 @@ async fn uses_of_keys_are_recorded_and_the_latest_stays(db: Db) {
     let server = setup.start().await;
     ask(&server, &signer.fresh("jwt-client")).await.ok();
     let before = Clock::System.now();
-    let uses = LastUsedTimes::since(server.server.registry.snapshot().clients(), UnixTime(1));
+    let uses = server.server.registry.uses.times();
     let [(client_id, kid, at)] = uses.keys.as_slice() else { panic!("{uses:?}") };
     assert_eq!((client_id.as_str(), &**kid), ("jwt-client", "k1"));
     assert!(at.0 >= before.0 - 2, "{at}");
@@ -46,7 +46,7 @@ async fn uses_of_keys_are_recorded_and_the_latest_stays(db: Db) {
     // A change of the client forgets nothing.
     server.store.set_auth_methods("jwt-client", Some("private_key_jwt")).await.unwrap();
     server.refresh().await;
-    assert_eq!(LastUsedTimes::since(server.server.registry.snapshot().clients(), UnixTime(1)).keys.len(), 1);
+    assert_eq!(server.server.registry.uses.times().keys.len(), 1);
 }
 
 async fn a_secret_is_retired_when_it_is_unused(db: Db) {
@@ -131,7 +131,7 @@ async fn an_expired_certificate_registration_authenticates_no_client(db: Db) {
     server.store.add_client_certificate("self-signed-client", &later).await.unwrap();
     server.refresh().await;
     ask().await.ok();
-    let uses = LastUsedTimes::since(server.server.registry.snapshot().clients(), UnixTime(1));
+    let uses = server.server.registry.uses.times();
     assert_eq!(
         uses.certificates.iter().map(|(id, _)| &**id).collect::<Vec<_>>(),
         ["later"],

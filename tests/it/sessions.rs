@@ -119,10 +119,7 @@ async fn rows_that_a_policy_hides_are_an_error_and_no_empty_registry() {
     db.sql("alter table client enable row level security").await.unwrap();
     let mut reader = store.reader().await.unwrap();
     let read = RangeReader::default().next(&mut reader).await;
-    assert!(
-        matches!(read, Err(StoreError::Denied(_))),
-        "an empty registry would refuse everybody"
-    );
+    assert!(matches!(read, Err(StoreError::Denied(_))), "an empty registry would refuse everybody");
     assert_eq!(store.tables_with_row_security().await.unwrap(), ["client"]);
     let faults = store.unreadable_tables().await.unwrap();
     assert!(matches!(faults.as_slice(), [("client", StoreError::Denied(_))]), "{faults:?}");
@@ -325,7 +322,10 @@ async fn the_schema_of_a_development_version_is_adopted_whole_or_refused(db: Db)
     db.sql("insert into client (client_id) values ('kept')").await.unwrap();
     assert_eq!(store.schema().await.unwrap(), Schema::Older { pending: schema_files() });
     let done = store.migrate(&db.database, None).await.unwrap();
-    assert_eq!(done.iter().map(|one| one.version).collect::<Vec<_>>(), (2..).take(schema_files() - 1).collect::<Vec<_>>());
+    assert_eq!(
+        done.iter().map(|one| one.version).collect::<Vec<_>>(),
+        (2..).take(schema_files() - 1).collect::<Vec<_>>()
+    );
     assert_eq!(store.schema().await.unwrap(), Schema::Usable);
     assert!(store.migrate(&db.database, None).await.unwrap().is_empty(), "nothing is made a second time");
     assert!(store.client("kept").await.unwrap().is_some());

@@ -10,12 +10,18 @@ use super::{AuthenticatedClient, Authenticator, Claimant, may_authenticate, no_s
 use crate::crypto::jose::{JoseError, Unverified};
 use crate::model::certificate::{CertificateMismatch, PeerCertificate};
 use crate::model::client::{AssertionAudience, AuthMethod, Client};
-use crate::model::credential::StoredKey;
+use crate::model::credential::{StoredCertificate, StoredKey};
 use crate::model::jwks_uri::JwksUri;
 use crate::model::profile::Profile;
-use crate::model::time::Span;
+use crate::model::time::{Span, UnixTime};
 use crate::state::client_jwks::{JwksError, TooManyFetches};
 use crate::state::registry::moment::Moment;
+
+/// Credential that has proved who a client is.
+enum Used {
+    Key(StoredKey),
+    Certificate(StoredCertificate),
+}
 
 impl Authenticator {
     /// Decides on a JWT that the client signed. Signatures cannot be guessed, so nobody is slowed down.
@@ -40,14 +46,21 @@ impl Authenticator {
             may_authenticate(client, method)?;
         }
         let verified = verified?;
-        attempt.credential_id = Some(verified.kid);
+        attempt.credential_id = Some(Arc::clone(&verified.key.kid));
         may_authenticate(client, method)?;
         if verified.key_expired {
             return Err(ClientAuthError::KeyExpired.into());
         }
-        verified.used.note(moment.now);
+        self.note_key(client, &verified.key, moment.now);
         let client = Arc::clone(client);
         Ok(AuthenticatedClient { client, method, raw_reading: false, assertion: Some(verified.assertion) })
+    }
+
+    /// Records the use of a key, unless the client publishes it, and it has no row.
+    fn note_key(&self, client: &Client, key: &StoredKey, now: UnixTime) {
+        if client.jwks_uri.is_none() {
+            self.registry.uses.note_key(&client.client_id, key, now);
+        }
     }
 
     /// The requirements on the assertions of a client. The profile permits no exception.
@@ -76,15 +89,15 @@ impl Authenticator {
         let Claimant { client_id, source } = claimant;
         let client = moment.snapshot.client(client_id).ok_or_else(|| no_such(&moment.snapshot, client_id))?;
         let registered = client_certificate::verify(certificate, &client.certificates, moment.now)
-            .map(|(stored, method)| (Arc::clone(&stored.cert_id), Arc::clone(&stored.used), method));
-        let (credential_id, used, method) = match registered {
+            .map(|(stored, method)| (Used::Certificate(stored.clone()), method));
+        let (used, method) = match registered {
             Ok(registered) => registered,
             Err(fault) => {
                 let method = AuthMethod::SelfSignedTlsClientAuth;
                 let verify =
                     |keys: &[StoredKey], moment: &Moment| client_certificate::verify_key(certificate, keys, moment.now);
                 match self.with_keys(claimant, method, moment, verify).await {
-                    Ok(stored) => (stored.kid, stored.used, method),
+                    Ok(stored) => (Used::Key(stored), method),
                     // That it is in none of the keys matters least.
                     Err(Error::ClientAuth(ClientAuthError::Certificate(CertificateMismatch::Other))) => {
                         return Err(fault.into());
@@ -94,10 +107,16 @@ impl Authenticator {
             }
         };
         attempt.method = Some(method);
-        attempt.credential_id = Some(credential_id);
+        attempt.credential_id = Some(match &used {
+            Used::Key(key) => Arc::clone(&key.kid),
+            Used::Certificate(certificate) => Arc::clone(&certificate.cert_id),
+        });
         let client = moment.snapshot.client(client_id).ok_or_else(|| no_such(&moment.snapshot, client_id))?;
         may_authenticate(client, method)?;
-        used.note(moment.now);
+        match &used {
+            Used::Key(key) => self.note_key(client, key, moment.now),
+            Used::Certificate(certificate) => self.registry.uses.note_certificate(certificate, moment.now),
+        }
         self.known_sources.add(source);
         Ok(AuthenticatedClient { client: Arc::clone(client), method, raw_reading: false, assertion: None })
     }

@@ -2,16 +2,13 @@
 //! replaces one range after the other.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::crypto::jwk::Alg;
-use crate::crypto::secret::HashParams;
-use crate::crypto::secret_tag::TagKid;
+use super::summary::Summary;
 use crate::model::client::Client;
-use crate::model::credential::{KeyCounts, SecretOrigin};
-use crate::store::secrets::MAX_IMPORTED;
+use crate::model::time::UnixTime;
 
 /// All clients, in ranges of their ids.
 #[derive(Debug, Default, Clone)]
@@ -26,7 +23,13 @@ struct Range {
     first: Box<str>,
     clients: HashSet<ById>,
     summary: Summary,
+    /// The ends of credentials that were found last. A scrape of the metrics reads each range again only when one of them
+    /// has come.
+    ends: Mutex<Option<Ends>>,
 }
+
+/// First ends of credentials to come, by kind.
+type Ends = BTreeMap<&'static str, UnixTime>;
 
 /// Client that is found by its id.
 #[derive(Debug, Clone)]
@@ -72,6 +75,20 @@ impl Clients {
     /// Returns the summary of each range.
     pub(super) fn summaries(&self) -> impl Iterator<Item = &Summary> {
         self.ranges.iter().map(|range| &range.summary)
+    }
+
+    /// Returns, for each kind of credential, the first end after `now` of those that authenticate an enabled client.
+    pub(super) fn soonest_ends(&self, now: UnixTime) -> Ends {
+        let mut soonest = Ends::new();
+        for range in &self.ranges {
+            let mut known = range.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            let ends = known.take().filter(|ends| ends.values().all(|at| *at > now));
+            for (kind, at) in known.insert(ends.unwrap_or_else(|| range.ends_after(now))) {
+                let first = soonest.entry(kind).or_insert(*at);
+                *first = (*first).min(*at);
+            }
+        }
+        soonest
     }
 
     /// The position of the range that an id belongs to.
@@ -171,7 +188,27 @@ impl Range {
     fn of(first: Box<str>, mut clients: HashSet<ById>) -> Arc<Self> {
         clients.shrink_to_fit();
         let summary = Summary::of(clients.iter().map(|client| &client.0));
-        Arc::new(Self { first, clients, summary })
+        Arc::new(Self { first, clients, summary, ends: Mutex::default() })
+    }
+
+    fn ends_after(&self, now: UnixTime) -> Ends {
+        let mut ends = Ends::new();
+        for client in self.clients.iter().map(|client| &client.0).filter(|client| client.enabled) {
+            let secrets = client.secrets.iter().filter(|secret| secret.revoked_at.is_none());
+            let secrets = secrets.filter_map(|secret| Some(("client_secret", secret.expires_at?)));
+            let keys = client.keys.iter().filter_map(|key| Some(("client_key", key.expires_at?)));
+            let certificates =
+                client.certificates.iter().filter_map(|one| Some(("client_certificate", one.expires_at?)));
+            let in_keys = client
+                .keys
+                .iter()
+                .filter_map(|key| Some(("client_certificate", UnixTime(key.key.x5c()?.not_after().saturating_add(1)))));
+            for (kind, at) in secrets.chain(keys).chain(certificates).chain(in_keys).filter(|(_, at)| *at > now) {
+                let first = ends.entry(kind).or_insert(at);
+                *first = (*first).min(at);
+            }
+        }
+        ends
     }
 }
 
@@ -193,60 +230,15 @@ fn behind(id: Option<&str>) -> Box<str> {
     id.map(|id| format!("{id}\0").into()).unwrap_or_default()
 }
 
-/// Contribution of some clients to what holds for all: the cost of guesses, and algorithms in use.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Summary {
-    /// Largest number of imported secrets of one client, up to the number that is tried.
-    pub(super) imported: usize,
-    /// Tag keys of the secrets that carry an id; `None` for those without a tag.
-    pub(super) tag_kids: Vec<Option<TagKid>>,
-    pub(super) key_counts: KeyCounts,
-    pub(super) costs: Vec<(HashParams, usize)>,
-    /// Algorithms of signed introspection responses.
-    pub(super) algs: BTreeSet<Alg>,
-}
-
-impl Summary {
-    /// Summarizes clients.
-    pub(super) fn of<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> Self {
-        let mut summary = Self::default();
-        for client in clients {
-            summary.key_counts = summary.key_counts.max(KeyCounts::of(&client.keys));
-            summary.algs.extend(client.introspection_signed_response_alg);
-            let mut imported = 0;
-            for secret in &client.secrets {
-                let kid = match secret.origin {
-                    SecretOrigin::Imported => {
-                        imported += 1;
-                        continue;
-                    }
-                    SecretOrigin::Untagged => None,
-                    SecretOrigin::Tagged(kid) => Some(kid),
-                };
-                if !summary.tag_kids.contains(&kid) {
-                    summary.tag_kids.push(kid);
-                }
-            }
-            summary.imported = summary.imported.max(imported.min(usize::try_from(MAX_IMPORTED).unwrap_or(1)));
-            for cost in client.secrets.iter().map(|secret| secret.hash.params()) {
-                match summary.costs.iter_mut().find(|(known, _)| *known == cost) {
-                    Some((_, count)) => *count += 1,
-                    None => summary.costs.push((cost, 1)),
-                }
-            }
-        }
-        summary
-    }
-}
-
 /// Clients of a range after a load. A change copies one range and reads its clients.
 const WIDTH: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::model::client::ClientScope;
-    use crate::model::time::UnixTime;
 
     fn client(number: usize) -> Arc<Client> {
         let id = format!("app-{number:06}").parse().unwrap();
@@ -268,7 +260,11 @@ mod tests {
         assert_eq!(ids(clients), wanted.iter().map(|number| id(*number)).collect::<Vec<_>>());
         assert!(wanted.iter().all(|number| clients.get(&id(*number)).is_some()), "each is in the range of its id");
         assert_eq!(clients.len(), wanted.len());
-        assert!(clients.ranges.is_sorted_by(|a, b| a.first < b.first), "{:?}", clients.ranges.iter().map(|r| &r.first).collect::<Vec<_>>());
+        assert!(
+            clients.ranges.is_sorted_by(|a, b| a.first < b.first),
+            "{:?}",
+            clients.ranges.iter().map(|r| &r.first).collect::<Vec<_>>()
+        );
         assert!(clients.ranges.first().is_none_or(|range| range.first.is_empty()));
     }
 
@@ -283,7 +279,8 @@ mod tests {
         for round in 0..300 {
             if random(2) == 0 {
                 let (low, width) = (random(9000), random(4000));
-                let present: Vec<usize> = (low + 1..=low + width).filter(|number| number % (2 + round % 3) == 0).collect();
+                let present: Vec<usize> =
+                    (low + 1..=low + width).filter(|number| number % (2 + round % 3) == 0).collect();
                 let (low_id, high_id) = (id(low), id(low + width));
                 let (after, through) = (Some(low_id.as_str()), Some(high_id.as_str()));
                 assert_eq!(clients.count(after, through), wanted.range(low + 1..=low + width).count());
@@ -293,7 +290,11 @@ mod tests {
             } else {
                 let changes: Vec<(usize, bool)> = (0..random(400)).map(|_| (random(10_000), random(3) > 0)).collect();
                 for (number, is_there) in &changes {
-                    if *is_there { wanted.insert(*number); } else { wanted.remove(number); }
+                    if *is_there {
+                        wanted.insert(*number);
+                    } else {
+                        wanted.remove(number);
+                    }
                 }
                 let change = |(number, is_there): (usize, bool)| (id(number), is_there.then(|| client(number)));
                 clients = clients.changed(changes.into_iter().map(change).collect());

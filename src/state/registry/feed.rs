@@ -90,7 +90,7 @@ impl Feed {
     /// Makes a feed that has not polled yet.
     #[must_use]
     pub fn new(context: FeedContext) -> Self {
-        let last_used = LastUsedWriter::new(context.clock.now());
+        let last_used = LastUsedWriter::new();
         let reload = context.registry.options().reload;
         Self {
             context,
@@ -153,7 +153,7 @@ impl Feed {
                 _ = stop.changed() => break,
             }
         }
-        self.last_used.write(&self.context.registry, &self.context.store, self.context.clock.now());
+        self.last_used.write(&self.context.registry.uses, &self.context.store);
         self.last_used.finish().await;
         if let Some(reader) = self.reader.take() {
             reader.close().await;
@@ -163,7 +163,8 @@ impl Feed {
     /// The time until the next poll: longer while notifications announce each change.
     fn pause(&self) -> Duration {
         let poll = self.context.registry.options().poll;
-        let announced = self.reader.as_ref().is_some_and(ChangeReader::is_listening) && self.unannounced < UNANNOUNCED_MAX;
+        let announced =
+            self.reader.as_ref().is_some_and(ChangeReader::is_listening) && self.unannounced < UNANNOUNCED_MAX;
         // Within the time for which a snapshot counts as current.
         if announced { (poll * 4).min(poll + Duration::from_secs(1)) } else { poll }
     }
@@ -185,7 +186,7 @@ impl Feed {
         self.first_keys.make_missing(&self.context, &self.keys).await;
         self.rewrite_lost_changes().await;
         if self.last_used.is_due() {
-            self.last_used.write(&self.context.registry, &self.context.store, self.context.clock.now());
+            self.last_used.write(&self.context.registry.uses, &self.context.store);
         }
         Ok(())
     }

@@ -1,27 +1,25 @@
 //! Writer of the last-used times of credentials.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::Registry;
+use super::uses::{Uses, begin_to_write};
 use crate::model::event::Event;
-use crate::model::time::UnixTime;
 use crate::store::Store;
-use crate::store::last_used::LastUsedTimes;
 
 /// Writes every half minute which credentials were used, in a task beside the polls, so that a slow write does not
 /// delay them.
 #[derive(Debug)]
 pub(super) struct LastUsedWriter {
     written_at: Instant,
-    written_until: UnixTime,
     writing: Option<JoinHandle<()>>,
 }
 
 impl LastUsedWriter {
-    pub(super) fn new(now: UnixTime) -> Self {
-        Self { written_at: Instant::now(), written_until: now, writing: None }
+    pub(super) fn new() -> Self {
+        Self { written_at: Instant::now(), writing: None }
     }
 
     /// Whether half a minute has passed since the last write.
@@ -29,19 +27,19 @@ impl LastUsedWriter {
         self.written_at.elapsed() >= INTERVAL
     }
 
-    /// Starts to write the uses since the last write, unless that write is still in progress.
-    pub(super) fn write(&mut self, registry: &Registry, store: &Store, now: UnixTime) {
+    /// Starts to write the uses since the last write, unless that write is still in progress. Uses that cannot be written
+    /// wait for the next write.
+    pub(super) fn write(&mut self, uses: &Arc<Uses>, store: &Store) {
         if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
             return;
         }
         self.written_at = Instant::now();
-        let since = std::mem::replace(&mut self.written_until, now);
-        // The present second may see another use, so the next write includes it again.
-        let uses = LastUsedTimes::since(registry.snapshot().clients(), since);
-        let store = store.clone();
+        let (uses, store) = (Arc::clone(uses), store.clone());
         self.writing = Some(tokio::spawn(async move {
-            if let Err(error) = store.record_last_used(&uses).await {
+            let waiting = uses.take();
+            if let Err(error) = store.record_last_used(&begin_to_write(&waiting)).await {
                 tracing::warn!(event = Event::UsesNotWritten.as_str(), reason = %error, "the last-used times of credentials are out of date");
+                uses.add(waiting);
             }
         }));
     }

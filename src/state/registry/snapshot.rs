@@ -85,6 +85,12 @@ impl Snapshot {
         self.clients.len()
     }
 
+    /// Returns, for each kind of credential, the first end after `now` of those that authenticate an enabled client.
+    #[must_use]
+    pub fn soonest_ends(&self, now: UnixTime) -> BTreeMap<&'static str, UnixTime> {
+        self.clients.soonest_ends(now)
+    }
+
     /// Returns all resources, in no order.
     #[must_use]
     pub fn resources(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
@@ -250,9 +256,18 @@ impl Snapshot {
         let (name, reason) = (format!("client {id}"), fault.to_string());
         let is_new = before.malformed.get(&name).is_none_or(|known| *known != reason);
         if is_new && self.malformed.len() < NAMED_CHANGES {
-            tracing::error!(event = Event::ClientMalformed.as_str(), client_id = id, reason, "this client cannot authenticate until its row is corrected");
+            tracing::error!(
+                event = Event::ClientMalformed.as_str(),
+                client_id = id,
+                reason,
+                "this client cannot authenticate until its row is corrected"
+            );
         } else if is_new && self.malformed.len() == NAMED_CHANGES {
-            tracing::error!(event = Event::ClientMalformed.as_str(), reason = "more rows than are named", "`grantd doctor` counts the clients whose rows cannot be read");
+            tracing::error!(
+                event = Event::ClientMalformed.as_str(),
+                reason = "more rows than are named",
+                "`grantd doctor` counts the clients whose rows cannot be read"
+            );
         }
         self.malformed.insert(name, reason);
     }

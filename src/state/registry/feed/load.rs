@@ -37,6 +37,7 @@ pub(super) struct Load {
     /// Whether the snapshot was current when the load began.
     was_current: bool,
     began: Instant,
+    logged_at: Instant,
     /// Differences from what was in memory.
     difference: Difference,
     /// Number of differences that no change explains.
@@ -67,8 +68,7 @@ impl Feed {
         if cause == Cause::OtherHistory {
             self.context.registry.history_changes.inc();
             let now = self.database_time();
-            revocations_lost =
-                self.lost_changes.keep_in_force(&self.context.registry, &difference, &mut changes, now);
+            revocations_lost = self.lost_changes.keep_in_force(&self.context.registry, &difference, &mut changes, now);
             self.unsettled_until = Some(Instant::now() + SETTLING);
         }
         self.load = Some(Load {
@@ -76,6 +76,7 @@ impl Feed {
             ranges: RangeReader::default(),
             was_current: self.context.registry.freshness() == Freshness::Current,
             began: Instant::now(),
+            logged_at: Instant::now(),
             unexplained: if changes.position == from { difference.total() } else { 0 },
             difference,
             from,
@@ -96,6 +97,15 @@ impl Feed {
         self.context.registry.apply_range(range, load.cause == Cause::OtherHistory, &mut load.difference);
         if at_held {
             load.unexplained += load.difference.clients.total() - before;
+        }
+        if load.logged_at.elapsed() >= LOG_EVERY {
+            load.logged_at = Instant::now();
+            tracing::info!(
+                event = Event::RegistryLoading.as_str(),
+                clients = self.context.registry.snapshot().client_count(),
+                seconds = load.began.elapsed().as_secs(),
+                "everything is being read"
+            );
         }
         if is_last && let Some(load) = self.load.take() {
             self.end_load(&load);
@@ -144,3 +154,5 @@ impl Feed {
 
 /// Time for which a snapshot counts as current while a bulk change is being read.
 const BULK_PATIENCE: Duration = Duration::from_secs(30);
+/// Interval between log lines about a load in progress.
+const LOG_EVERY: Duration = Duration::from_secs(10);

@@ -1,0 +1,57 @@
+//! What clients contribute to what holds for all of them: the cost of a guess, and the algorithms in use.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::crypto::jwk::Alg;
+use crate::crypto::secret::HashParams;
+use crate::crypto::secret_tag::TagKid;
+use crate::model::client::Client;
+use crate::model::credential::{KeyCounts, SecretOrigin};
+use crate::store::secrets::MAX_IMPORTED;
+
+/// Contribution of some clients to what holds for all: the cost of guesses, and algorithms in use.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Summary {
+    /// Largest number of imported secrets of one client, up to the number that is tried.
+    pub(super) imported: usize,
+    /// Tag keys of the secrets that carry an id; `None` for those without a tag.
+    pub(super) tag_kids: Vec<Option<TagKid>>,
+    pub(super) key_counts: KeyCounts,
+    pub(super) costs: Vec<(HashParams, usize)>,
+    /// Algorithms of signed introspection responses.
+    pub(super) algs: BTreeSet<Alg>,
+}
+
+impl Summary {
+    /// Summarizes clients.
+    pub(super) fn of<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> Self {
+        let mut summary = Self::default();
+        for client in clients {
+            summary.key_counts = summary.key_counts.max(KeyCounts::of(&client.keys));
+            summary.algs.extend(client.introspection_signed_response_alg);
+            let mut imported = 0;
+            for secret in &client.secrets {
+                let kid = match secret.origin {
+                    SecretOrigin::Imported => {
+                        imported += 1;
+                        continue;
+                    }
+                    SecretOrigin::Untagged => None,
+                    SecretOrigin::Tagged(kid) => Some(kid),
+                };
+                if !summary.tag_kids.contains(&kid) {
+                    summary.tag_kids.push(kid);
+                }
+            }
+            summary.imported = summary.imported.max(imported.min(usize::try_from(MAX_IMPORTED).unwrap_or(1)));
+            for cost in client.secrets.iter().map(|secret| secret.hash.params()) {
+                match summary.costs.iter_mut().find(|(known, _)| *known == cost) {
+                    Some((_, count)) => *count += 1,
+                    None => summary.costs.push((cost, 1)),
+                }
+            }
+        }
+        summary
+    }
+}
