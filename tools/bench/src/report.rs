@@ -97,7 +97,7 @@ impl Report {
     /// Notes a section that could not be measured.
     pub fn failed(&mut self, section: &str, error: &anyhow::Error) {
         println!("   FAILED: {error:#}");
-        self.missed.push(format!("{section}: not measured: {error:#}"));
+        self.missed.push(format!("{section}: not measured"));
     }
 
     /// Lists the goals that were missed or do not count.

@@ -175,7 +175,7 @@ pub fn fleet_clients(dialect: Dialect, count: usize, verifiers: bool) -> io::Res
 
 /// SQL of the word of that number, from 0, in a list of words that are padded to ten characters each.
 fn word(words: &str, number: &str) -> String {
-    format!("rtrim(substr('{words}', 1 + 10 * ({number}), 10))")
+    format!("rtrim(substr('{words}', 1 + 10 * cast({number} as integer), 10))")
 }
 
 /// 26 services.
