@@ -164,6 +164,7 @@ fn load(requests: &Arc<[Vec<u8>]>) -> Load {
         reconnect: false,
         tls: None,
         until: Until::Time(Duration::from_secs(1)),
+        stop: Arc::default(),
         threads: 1,
     }
 }

@@ -60,8 +60,8 @@ async fn one(bench: &Bench, report: &mut Report, size: usize, is_largest: bool) 
     let after_commit = committed(&mut session, &enable(&after.id, false)).await?;
     let during_commit = timeout(within, single).await???;
     let delays = [
-        ("change during the bulk change in force after", seconds_after(during_commit, saw_during.await?)),
-        ("change after the bulk change in force after", seconds_after(after_commit, saw_after.await?)),
+        ("a change during it in force after", seconds_after(during_commit, saw_during.await?)),
+        ("a change after it in force after", seconds_after(after_commit, saw_after.await?)),
     ];
     sleep(Duration::from_secs(10)).await;
     let (known, unknown) = (known.stop().await, unknown.stop().await);

@@ -148,14 +148,8 @@ pub(super) struct Background {
 impl Background {
     pub(super) fn start(load: Load, address: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let (load, mut seen) = (Load { until: Until::Time(Duration::from_secs(1)), ..load }, Outcome::default());
-            while !stopped.load(Ordering::Relaxed) {
-                seen.add(&load.run(address));
-            }
-            seen
-        });
+        let load = Load { until: Until::Time(Duration::from_mins(30)), stop: Arc::clone(&stop), ..load };
+        let thread = std::thread::spawn(move || load.run(address));
         Self { stop, thread }
     }
 
