@@ -8,6 +8,7 @@ use anyhow::bail;
 use grantd_kit::grantd::Grantd;
 use grantd_kit::report::Goal;
 use grantd_kit::stats::number;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::measure::{Background, committed, connect, enable, refused, reset_peak, seconds_after, serve};
@@ -42,9 +43,8 @@ async fn one(bench: &Bench, report: &mut Report, size: usize, is_largest: bool) 
     reset_peak(&server)?;
 
     let (mut of_bulk, mut of_one) = (connect(bench, DATABASE).await?, connect(bench, DATABASE).await?);
-    let within = Duration::from_secs(if bench.quick { 60 } else { 240 });
-    let [saw_during, saw_after] =
-        [during, after].map(|client| tokio::spawn(refused(server.public, Arc::clone(&client.request), within)));
+    let [saw_during, saw_after] = [during, after]
+        .map(|client| tokio::spawn(refused(server.public, Arc::clone(&client.request), STATEMENT + EFFECT)));
     let started = Instant::now();
     let bulk = tokio::spawn(async move {
         let done = committed(&mut of_bulk, "update client set token_ttl = 1200").await;
@@ -55,13 +55,13 @@ async fn one(bench: &Bench, report: &mut Report, size: usize, is_largest: bool) 
     // Its row is changed by the bulk statement too, so it waits for that one's commit.
     let change = enable(&during.id, false);
     let single = tokio::spawn(async move { committed(&mut of_one, &change).await });
-    let (done, mut session) = timeout(within, bulk).await??;
+    let (done, mut session) = timeout(STATEMENT, bulk).await??;
     let took = done.map(|_| started.elapsed())?;
     let after_commit = committed(&mut session, &enable(&after.id, false)).await?;
-    let during_commit = timeout(within, single).await???;
+    let during_commit = timeout(STATEMENT, single).await???;
     let delays = [
-        ("a change during it in force after", seconds_after(during_commit, saw_during.await?)),
-        ("a change after it in force after", seconds_after(after_commit, saw_after.await?)),
+        ("a change during it in force after", seconds_after(during_commit, effect(saw_during).await)),
+        ("a change after it in force after", seconds_after(after_commit, effect(saw_after).await)),
     ];
     sleep(Duration::from_secs(10)).await;
     let (known, unknown) = (known.stop().await, unknown.stop().await);
@@ -99,11 +99,22 @@ async fn one(bench: &Bench, report: &mut Report, size: usize, is_largest: bool) 
     Ok(())
 }
 
+/// Waits for the moment at which a change was in force.
+async fn effect(mut watching: JoinHandle<Option<std::time::Instant>>) -> Option<std::time::Instant> {
+    let seen = timeout(EFFECT, &mut watching).await;
+    watching.abort();
+    seen.ok()?.ok()?
+}
+
 /// The lines of a log that tell of something else than a request.
 fn lines(log: &std::path::Path) -> anyhow::Result<usize> {
     Ok(fs::read_to_string(log)?.lines().filter(|line| !line.contains(r#""event":"token."#)).count())
 }
 
 const DATABASE: &str = "scale_bulk";
+/// The most that the statement may take.
+const STATEMENT: Duration = Duration::from_mins(5);
+/// The most that is waited for a change to be in force.
+const EFFECT: Duration = Duration::from_mins(1);
 /// Requests a second, of known clients and of unknown ones.
 const RATE: f64 = 50.0;
