@@ -38,6 +38,8 @@ pub struct Load {
     pub rate: Option<f64>,
     /// When to stop.
     pub until: Until,
+    /// Ends the run sooner, when it is set.
+    pub stop: Arc<AtomicBool>,
     /// Threads, each with its share of the connections.
     pub threads: usize,
 }
@@ -182,7 +184,11 @@ impl Shared {
 
     /// Whether one more request may be sent, looked at without taking it.
     fn goes_on(&self) -> bool {
-        Instant::now() < self.until && self.sent.load(Ordering::Relaxed) < self.limit
+        !self.is_over(Instant::now()) && self.sent.load(Ordering::Relaxed) < self.limit
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.until || self.load.stop.load(Ordering::Relaxed)
     }
 
     async fn on_new_connection(&self, started: Instant, seen: &mut Outcome) -> io::Result<()> {
@@ -236,7 +242,7 @@ impl Shared {
                 connection.closed().await;
                 return Ok(());
             }
-            if now >= self.until {
+            if self.is_over(now) {
                 return Ok(());
             }
             started = now;
@@ -273,6 +279,7 @@ mod tests {
             reconnect: false,
             tls: None,
             until: Until::Count(100, Duration::from_secs(20)),
+            stop: Arc::default(),
             threads: 2,
         };
         let seen = load.run(address);

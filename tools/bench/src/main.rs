@@ -7,6 +7,7 @@ mod report;
 mod sections;
 mod stock;
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Parser as _;
@@ -18,6 +19,9 @@ use sections::{Bench, SECTIONS};
 struct Arguments {
     #[arg(long)]
     quick: bool,
+    /// The grantd that is measured, instead of the one beside this program.
+    #[arg(long)]
+    grantd: Option<PathBuf>,
     sections: Vec<String>,
 }
 
@@ -26,12 +30,15 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     print_conditions();
-    Bench::run(arguments.quick, &arguments.sections).await
+    Bench::run(arguments.quick, arguments.grantd, &arguments.sections).await
 }
 
 fn help() -> String {
     let sections: String = SECTIONS.iter().map(|(name, what, _)| format!("\n  {name:<12} {what}")).collect();
-    format!("bench [--quick] [SECTION…]{sections}")
+    format!(
+        "bench [--quick] [--grantd PROGRAM] [SECTION…]\n\n\
+         A section's name stands for those that begin with it too: scale for scale-start.\n{sections}"
+    )
 }
 
 /// Prints the commit and the machine.

@@ -94,6 +94,12 @@ impl Report {
         }
     }
 
+    /// Notes a section that could not be measured.
+    pub fn failed(&mut self, section: &str, error: &anyhow::Error) {
+        println!("   FAILED: {error:#}");
+        self.missed.push(format!("{section}: not measured"));
+    }
+
     /// Lists the goals that were missed or do not count.
     pub fn sum_up(&self) {
         println!("\n== In short");

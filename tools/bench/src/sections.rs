@@ -40,7 +40,7 @@ type Section = (&'static str, &'static str, for<'a> fn(&'a Bench, &'a mut Report
 type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
 /// In the order in which they run.
-pub const SECTIONS: [Section; 17] = [
+pub const SECTIONS: [Section; 25] = [
     ("noise", "the limit server against itself: ratios this near to 1 mean nothing", |b, r| Box::pin(noise::run(b, r))),
     ("warm", "P1 P2: warm tokens against the limit", |b, r| Box::pin(warm::run(b, r))),
     ("connections", "new connections and TLS against the limit", |b, r| Box::pin(connections::run(b, r))),
@@ -50,6 +50,14 @@ pub const SECTIONS: [Section; 17] = [
     ("start", "P7: start to first token", |b, r| Box::pin(start::run(b, r))),
     ("refuse", "P8: a bogus secret refused", |b, r| Box::pin(refuse::run(b, r))),
     ("scale", "P10: the cost of a token in a large registry", |b, r| Box::pin(scale::run(b, r))),
+    ("scale-start", "start, processor time and memory by the number of clients", |b, r| Box::pin(scale::start(b, r))),
+    ("scale-bulk", "one statement that changes all clients", |b, r| Box::pin(scale::bulk(b, r))),
+    ("scale-commands", "commands in a large registry", |b, r| Box::pin(scale::commands(b, r))),
+    ("scale-revocations", "100,000 revocations in one statement", |b, r| Box::pin(scale::revocations(b, r))),
+    ("scale-sqlite", "one change on SQLite with 100,000 clients", |b, r| Box::pin(scale::sqlite(b, r))),
+    ("scale-herd", "2,000 clients that start at once on a new replica", |b, r| Box::pin(scale::herd(b, r))),
+    ("scale-database", "the load of a replica on PostgreSQL", |b, r| Box::pin(scale::database(b, r))),
+    ("scale-replicas", "200 replicas on one PostgreSQL", |b, r| Box::pin(scale::replicas(b, r))),
     ("assertions", "P9: private_key_jwt against the limit", |b, r| Box::pin(assertions::run(b, r))),
     ("dpop", "DPoP proofs against the limit", |b, r| Box::pin(dpop::run(b, r))),
     ("mtls", "certificates of clients against the limit, and against secrets", |b, r| Box::pin(mtls::run(b, r))),
@@ -64,6 +72,7 @@ pub const SECTIONS: [Section; 17] = [
 pub struct Bench {
     plan: Plan,
     quick: bool,
+    grantd: PathBuf,
     postgres: Postgres,
     directory: TempDir,
     base: OnceCell<Vec<Client>>,
@@ -71,8 +80,8 @@ pub struct Bench {
 
 impl Bench {
     /// Runs the named sections, or all of them when none is named.
-    pub async fn run(quick: bool, names: &[String]) -> anyhow::Result<()> {
-        if let Some(unknown) = names.iter().find(|name| !SECTIONS.iter().any(|section| section.0 == **name)) {
+    pub async fn run(quick: bool, grantd: Option<PathBuf>, names: &[String]) -> anyhow::Result<()> {
+        if let Some(unknown) = names.iter().find(|name| !SECTIONS.iter().any(|section| stands_for(name, section.0))) {
             bail!("there is no section {unknown}; there are {}", SECTIONS.map(|section| section.0).join(" "));
         }
         let (instances, round) = if quick { (1, Duration::from_secs(1)) } else { (3, Duration::from_secs(2)) };
@@ -80,13 +89,14 @@ impl Bench {
         let bench = Self {
             plan: Plan { instances, rounds: 2, round },
             quick,
+            grantd: grantd.map_or_else(|| beside_us("grantd"), |path| Ok(path.canonicalize()?))?,
             postgres: Postgres::from_environment()?,
             directory: tempfile::Builder::new().prefix("grantd-bench.").tempdir()?,
             base: OnceCell::new(),
         };
         let mut report = Report::default();
         for (name, _, section) in SECTIONS {
-            if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            if names.is_empty() || names.iter().any(|wanted| stands_for(wanted, name)) {
                 section(&bench, &mut report).await?;
             }
         }
@@ -96,7 +106,7 @@ impl Bench {
 
     /// grantd on that database, on the server's processor, without a line in the log for each token.
     fn grantd(&self, database_url: String) -> anyhow::Result<Grantd> {
-        let grantd = Grantd::new(beside_us("grantd")?, self.directory.path(), database_url)?;
+        let grantd = Grantd::new(self.grantd.clone(), self.directory.path(), database_url)?;
         Ok(Grantd { cores: Some(SERVER_CORE.to_owned()), level: Some("warn"), ..grantd })
     }
 
@@ -130,6 +140,11 @@ impl Bench {
     }
 }
 
+/// Whether `wanted` is the name of the section, or the part of it before a hyphen.
+fn stands_for(wanted: &str, section: &str) -> bool {
+    section.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
 /// Registers `count` clients with secrets. Each takes a hash, so a thousand at most.
 async fn register_many(grantd: &Grantd, count: usize) -> anyhow::Result<Vec<Client>> {
     let mut clients = Vec::new();
@@ -149,6 +164,7 @@ fn load(requests: &Arc<[Vec<u8>]>) -> Load {
         reconnect: false,
         tls: None,
         until: Until::Time(Duration::from_secs(1)),
+        stop: Arc::default(),
         threads: 1,
     }
 }

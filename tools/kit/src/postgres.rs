@@ -53,6 +53,11 @@ impl Postgres {
         Ok(ended.stdout.trim().to_owned())
     }
 
+    /// Drops a database, if it is there, and whatever is connected to it.
+    pub async fn remove(&self, database: &str) -> anyhow::Result<()> {
+        self.sql("postgres", &format!("drop database if exists {database} with (force)")).await.map(drop)
+    }
+
     /// Creates a database, empty or as a copy of another one.
     pub async fn create(&self, database: &str, copy_of: Option<&str>) -> anyhow::Result<()> {
         let sql = format!("create database {database} template {}", copy_of.unwrap_or("template1"));

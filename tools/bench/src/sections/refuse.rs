@@ -37,7 +37,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
 }
 
 /// A request with a random secret of the shape of grantd's.
-fn bogus(number: usize) -> anyhow::Result<Vec<u8>> {
+pub(super) fn bogus(number: usize) -> anyhow::Result<Vec<u8>> {
     let mut bytes = [0; 41];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("no randomness"))?;
     let (random, tag) = bytes.split_at(32);
