@@ -127,3 +127,69 @@ fn columns(table: i64, columns: &[&str]) -> String {
 
 /// Maximum number of changes that are read by their ids. With more, everything is read, range by range.
 pub(super) const NOTES_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnection};
+
+    use super::*;
+    use crate::store::link::BY_INDEX;
+    use crate::store::{Database, Store};
+
+    /// SQL of a registry whose notes and clients are many, without statistics, as after a restore.
+    const MANY: [&str; 2] = [
+        "insert into client (client_id) select 'app-' || n from generate_series(1, 3000) as n",
+        "with recursive numbers(n) as (select 1 union all select n + 1 from numbers where n < 3000)
+         insert into client (client_id) select 'app-' || n from numbers",
+    ];
+
+    #[tokio::test]
+    async fn sqlite_reads_changes_by_indexes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("plans.db");
+        std::fs::write(&path, "").unwrap();
+        let database = Database::Sqlite(path.clone());
+        Store::open(&database, 1).migrate(&database, None).await.unwrap();
+        let mut connection = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+        sqlx::raw_sql(MANY[1]).execute(&mut connection).await.unwrap();
+        let plan = sqlx::query(AssertSqlSafe(format!("explain query plan {}", *SQL))).bind(1_i64);
+        let plan: Vec<String> =
+            plan.fetch_all(&mut connection).await.unwrap().iter().map(|row| row.get("detail")).collect();
+        let whole: Vec<_> = plan.iter().filter(|step| step.starts_with("SCAN")).collect();
+        // The one row of the revision, the notes that were read by their index, and rows without a table.
+        let small = ["SCAN v", "SCAN r", "SCAN noted", "SCAN CONSTANT ROW"];
+        assert!(whole.iter().all(|step| small.contains(&step.as_str())), "{plan:#?}");
+        assert!(plan.iter().any(|step| step.contains("USING INDEX registry_change_revision")), "{plan:#?}");
+    }
+
+    #[tokio::test]
+    async fn postgresql_reads_changes_by_indexes() {
+        // Set by the test script, which fails where PostgreSQL is not tested.
+        let Ok(url) = std::env::var("GRANTD_TEST_POSTGRES") else { return };
+        let mut admin = PgConnection::connect(&url).await.unwrap();
+        let name = format!("plans_{}", std::process::id());
+        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await.unwrap();
+        let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+        let database = Database::Postgres(Box::new(options.clone().database(&name).into()));
+        let store = Store::open(&database, 1);
+        store.migrate(&database, None).await.unwrap();
+        store.close().await;
+        let mut connection = PgConnection::connect_with(&options.database(&name)).await.unwrap();
+        sqlx::raw_sql(MANY[0]).execute(&mut connection).await.unwrap();
+        for analysed in [false, true] {
+            if analysed {
+                sqlx::raw_sql("analyze").execute(&mut connection).await.unwrap();
+            }
+            let prepare = format!("{BY_INDEX}; prepare delta as {}; set plan_cache_mode = force_generic_plan", *SQL);
+            sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut connection).await.unwrap();
+            let rows = sqlx::raw_sql("explain execute delta(1)").fetch_all(&mut connection).await.unwrap();
+            sqlx::raw_sql("deallocate delta").execute(&mut connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            let whole: Vec<_> = plan.iter().filter(|step| step.contains("Seq Scan")).collect();
+            assert!(whole.iter().all(|step| step.contains("registry_revision")), "{plan:#?}");
+            assert!(plan.iter().any(|step| step.contains("Index Scan using registry_change_revision")), "{plan:#?}");
+        }
+        connection.close().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("drop database {name}"))).execute(&mut admin).await.unwrap();
+    }
+}

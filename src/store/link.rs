@@ -124,6 +124,6 @@ async fn listening(pool: &PgPool, selection: &ServerSelection) -> Result<Option<
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Settings of the feed's session. It reads by the changed ids, and estimates of how many there are would at times have it
 /// read whole tables.
-const BY_INDEX: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
+pub(super) const BY_INDEX: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
 /// The channel that the triggers of `migrations/postgres` notify.
 const CHANNEL: &str = "grantd";

@@ -59,6 +59,7 @@ mod refused;
 mod refused_assertions;
 mod revocation;
 mod rotation;
+mod scale;
 mod secret_costs;
 mod sessions;
 mod signals;
