@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use fluent_uri::Uri;
 
-/// URL of a client's JWK Set, split into the parts that a request for it needs.
+/// URL of a client's JWK Set, split into the parts that a request for it needs. Small, since most clients have none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JwksUri {
+pub struct JwksUri(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Parts {
     text: Box<str>,
     host: Box<str>,
     port: u16,
@@ -23,32 +27,33 @@ impl JwksUri {
     /// The URL as registered.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// The host: a name or an address, without the brackets of IPv6.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.0.host
     }
 
     /// The port; 443 when the URL has none.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.0.port
     }
 
     /// Host and port, as the `Host` field has them.
     #[must_use]
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_string() };
-        if self.port == HTTPS { host } else { format!("{host}:{}", self.port) }
+        let Parts { host, port, .. } = &*self.0;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
+        if *port == HTTPS { host } else { format!("{host}:{port}") }
     }
 
     /// Path and query, the target of the request.
     #[must_use]
     pub fn target(&self) -> &str {
-        &self.target
+        &self.0.target
     }
 }
 
@@ -78,14 +83,14 @@ impl FromStr for JwksUri {
             Some(query) => format!("{path}?{}", query.as_str()),
             None => path.to_owned(),
         };
-        let parts = Self { text: text.into(), host: host.into(), port, target: target.into() };
-        if readable { Ok(parts) } else { Err(JwksUriError) }
+        let parts = Parts { text: text.into(), host: host.into(), port, target: target.into() };
+        if readable { Ok(Self(Arc::new(parts))) } else { Err(JwksUriError) }
     }
 }
 
 impl fmt::Display for JwksUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.as_str())
     }
 }
 

@@ -181,8 +181,12 @@ impl SharedTexts {
 
 fn client_of(row: ClientRow, parts: Parts, shared: &mut SharedTexts, fingerprint: u64) -> Result<Client, String> {
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
+    let all_by_default = row.default_scope == row.scope;
     let allowed = shared.scope(row.scope).map_err(|error| at("scope")(&error))?;
-    let default = shared.scope(row.default_scope).map_err(|error| at("default_scope")(&error))?;
+    let default = match all_by_default {
+        true => allowed.clone(),
+        false => shared.scope(row.default_scope).map_err(|error| at("default_scope")(&error))?,
+    };
     let client = Client {
         client_id: row.client_id.parse().map_err(|error| at("client_id")(&error))?,
         scopes: ClientScope::new(allowed, default).map_err(|error| at("default_scope")(&error))?,

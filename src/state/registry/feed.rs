@@ -1,5 +1,6 @@
 //! The change feed: polls the revision, and loads newer changes into the registry and the keyring.
 
+mod connection;
 mod first_keys;
 mod load;
 
@@ -21,6 +22,7 @@ use crate::store::keys::SealedKey;
 use crate::store::migrations::{MigrationError, Schema};
 use crate::store::{Database, Store, StoreError};
 
+use connection::Connection;
 use first_keys::FirstKeys;
 use load::{Cause, Load};
 
@@ -28,11 +30,7 @@ use load::{Cause, Load};
 #[derive(Debug)]
 pub struct Feed {
     context: FeedContext,
-    reader: Option<ChangeReader>,
-    /// Whether the server in use sends no notifications.
-    may_not_listen: bool,
-    /// Number of changes in a row that no notification announced.
-    unannounced: u32,
+    connection: Connection,
     /// Whether everything has been read once.
     complete: bool,
     /// The load of everything that is in progress.
@@ -47,8 +45,6 @@ pub struct Feed {
     reload_at: Instant,
     /// Time until which each poll is a full load, since a database with another history may still be filling.
     unsettled_until: Option<Instant>,
-    /// Time at which the connection was made.
-    connected_at: Instant,
 }
 
 /// Dependencies of a [`Feed`].
@@ -94,9 +90,7 @@ impl Feed {
         let reload = context.registry.options().reload;
         Self {
             context,
-            reader: None,
-            may_not_listen: false,
-            unannounced: 0,
+            connection: Connection::default(),
             complete: false,
             load: None,
             load_again: false,
@@ -106,7 +100,6 @@ impl Feed {
             lost_changes: LostChanges::default(),
             reload_at: Instant::now() + reload,
             unsettled_until: None,
-            connected_at: Instant::now(),
         }
     }
 
@@ -127,7 +120,7 @@ impl Feed {
                             "the registry follows the database"
                         );
                     }
-                    self.pause()
+                    self.connection.pause(self.context.registry.options().poll)
                 }
                 Err(error) => {
                     in_trouble = true;
@@ -137,36 +130,18 @@ impl Feed {
                     self.context.registry.options().poll.min(RETRY) + jitter(256)
                 }
             };
-            let Self { reader, unannounced, context, .. } = &mut self;
+            let Self { connection, context, .. } = &mut self;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                notified = notified(reader.as_mut()) => match notified {
-                    Ok(()) => {
-                        *unannounced = 0;
-                        // Changes in quick succession are loaded together, and replicas do not all ask at once.
-                        tokio::time::sleep(TOGETHER + jitter(16)).await;
-                    }
-                    // The next poll makes another connection.
-                    Err(_) => *reader = None,
-                },
+                // Changes in quick succession are loaded together, and replicas do not all ask at once.
+                () = connection.notified() => tokio::time::sleep(TOGETHER + jitter(16)).await,
                 () = context.store.moved() => {}
                 _ = stop.changed() => break,
             }
         }
         self.last_used.write(&self.context.registry.uses, &self.context.store);
         self.last_used.finish().await;
-        if let Some(reader) = self.reader.take() {
-            reader.close().await;
-        }
-    }
-
-    /// The time until the next poll: longer while notifications announce each change.
-    fn pause(&self) -> Duration {
-        let poll = self.context.registry.options().poll;
-        let announced =
-            self.reader.as_ref().is_some_and(ChangeReader::is_listening) && self.unannounced < UNANNOUNCED_MAX;
-        // Within the time for which a snapshot counts as current.
-        if announced { (poll * 4).min(poll + Duration::from_secs(1)) } else { poll }
+        self.connection.close().await;
     }
 
     /// Polls once, and reads what changed. A load of everything is read to its end, with polls in between.
@@ -196,11 +171,12 @@ impl Feed {
     async fn poll(&mut self, may_begin: bool) -> Result<(), StoreError> {
         let asked_at = Instant::now();
         // Taken out, so that an error or a dropped future drops the connection together with any statement in progress.
-        let mut reader = self.connected_reader().await?;
+        let mut reader = self.connected().await?;
         let held = self.context.registry.snapshot().position();
         let polled_at = Instant::now();
-        let announced = reader.take_notifications();
+        let told = reader.take_notifications();
         let Poll { position, read_only, standby, now } = reader.poll().await?;
+        self.connection.note_poll(position != held, told);
         self.context.registry.note_standby(standby);
         self.compare_clocks(now, polled_at.elapsed());
         if read_only && self.complete {
@@ -210,9 +186,6 @@ impl Feed {
         if !self.complete && self.load.is_none() {
             self.begin_load(&mut reader, Cause::Start).await?;
         } else if position != held {
-            if !announced {
-                self.unannounced = self.unannounced.saturating_add(1);
-            }
             match reader.since(&held).await? {
                 Since::Changes(changes) => {
                     self.refuse_missing_keys(&changes)?;
@@ -241,34 +214,23 @@ impl Feed {
             }
             self.context.registry.confirm(asked_at);
         }
-        self.reader = Some(reader);
+        self.connection.put_back(reader);
         Ok(())
     }
 
-    /// Returns the connection, or a new one when it is old, or leads to a former server or file.
-    async fn connected_reader(&mut self) -> Result<ChangeReader, StoreError> {
-        let known = self.reader.take();
-        if let Err(error) = self.context.store.check_file() {
+    /// Takes the connection, or makes a new one when it is old, or leads to a former server or file.
+    async fn connected(&mut self) -> Result<ChangeReader, StoreError> {
+        let store = self.context.store.clone();
+        let known = self.connection.take_usable(&store).await;
+        if let Err(error) = store.check_file() {
             self.context.registry.note_incomplete(&error.to_string());
             return Err(error);
         }
-        // Connections to a demoted primary stay open, so none is kept for long.
-        let age = self.connected_at.elapsed();
-        let (usable, store) = (known.is_some(), &self.context.store);
-        let known = known.filter(|_| age < LIFETIME && !store.is_outdated(age));
-        match known {
-            Some(reader) if reader.is_listening() || self.may_not_listen => Ok(reader),
-            // The server in use answers, so it is asked for notifications.
-            _ if usable && store.can_listen() => {
-                let reader = store.change_reader().await?;
-                (self.connected_at, self.unannounced) = (Instant::now(), 0);
-                self.may_not_listen = !reader.is_listening();
-                Ok(reader)
-            }
+        match known? {
             Some(reader) => Ok(reader),
             None => {
                 let reader = self.connect().await?;
-                (self.connected_at, self.may_not_listen) = (Instant::now(), false);
+                self.connection.note_new();
                 Ok(reader)
             }
         }
@@ -383,14 +345,6 @@ impl Feed {
     }
 }
 
-/// Returns at the next notification. Without a connection, never returns.
-async fn notified(reader: Option<&mut ChangeReader>) -> Result<(), StoreError> {
-    match reader {
-        Some(reader) => reader.notified().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Random delay below `most` milliseconds, at most 256, so that replicas do not act at the same moment.
 fn jitter(most: u64) -> Duration {
     random::<1>().map_or(Duration::ZERO, |[byte]| Duration::from_millis(u64::from(byte) * most / 256))
@@ -400,9 +354,5 @@ fn jitter(most: u64) -> Duration {
 const RETRY: Duration = Duration::from_millis(250);
 /// Time from a notification to the poll that it brings forward.
 const TOGETHER: Duration = Duration::from_millis(5);
-/// Number of unannounced changes in a row after which notifications are not relied on.
-const UNANNOUNCED_MAX: u32 = 3;
-/// Maximum age of a connection: those to a demoted primary stay open.
-const LIFETIME: Duration = Duration::from_mins(1);
 /// Time for which a database with another history is loaded in full at each poll: a restore fills it table by table.
 const SETTLING: Duration = Duration::from_secs(10);

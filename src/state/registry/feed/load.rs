@@ -88,9 +88,9 @@ impl Feed {
 
     /// Reads the next range of clients and puts it in place. The last one ends the load.
     pub(super) async fn load_range(&mut self) -> Result<(), StoreError> {
-        let (Some(load), Some(mut reader)) = (&mut self.load, self.reader.take()) else { return Ok(()) };
+        let (Some(load), Some(mut reader)) = (&mut self.load, self.connection.take()) else { return Ok(()) };
         let range = load.ranges.next(&mut reader).await?;
-        self.reader = Some(reader);
+        self.connection.put_back(reader);
         let is_last = range.through.is_none();
         let at_held = range.position == self.context.registry.snapshot().position();
         let before = load.difference.clients.total();

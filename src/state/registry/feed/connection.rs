@@ -1,0 +1,106 @@
+//! The connection of the feed: its age, and how far its notifications can be relied on.
+
+use std::time::{Duration, Instant};
+
+use crate::store::changes::ChangeReader;
+use crate::store::{Store, StoreError};
+
+/// Connection of the feed. It is taken out for each exchange, so that an error or a dropped future drops it together with
+/// any statement in progress.
+#[derive(Debug)]
+pub(super) struct Connection {
+    reader: Option<ChangeReader>,
+    made_at: Instant,
+    /// Whether the server in use sends no notifications.
+    cannot_listen: bool,
+    /// Whether a notification has come since the last poll.
+    told: bool,
+    /// Number of changes in a row that no notification announced.
+    unannounced: u32,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self { reader: None, made_at: Instant::now(), cannot_listen: false, told: false, unannounced: 0 }
+    }
+}
+
+impl Connection {
+    /// Takes the connection.
+    pub(super) fn take(&mut self) -> Option<ChangeReader> {
+        self.reader.take()
+    }
+
+    /// Takes the connection, or one in its place that listens. `None` when the server has to be found first.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the new connection.
+    pub(super) async fn take_usable(&mut self, store: &Store) -> Result<Option<ChangeReader>, StoreError> {
+        let Some(reader) = self.reader.take() else { return Ok(None) };
+        // Connections to a demoted primary stay open, so none is kept for long.
+        let age = self.made_at.elapsed();
+        let usable = age < LIFETIME && !store.is_outdated(age);
+        if usable && (reader.is_listening() || self.cannot_listen || !store.can_listen()) {
+            return Ok(Some(reader));
+        }
+        if !store.can_listen() || store.is_outdated(age) {
+            return Ok(None);
+        }
+        // The server in use has just answered, so it is asked for notifications.
+        drop(reader);
+        let reader = store.change_reader().await?;
+        self.note_new();
+        self.cannot_listen = !reader.is_listening();
+        Ok(Some(reader))
+    }
+
+    /// Records that a new connection was made.
+    pub(super) fn note_new(&mut self) {
+        (self.made_at, self.cannot_listen, self.unannounced) = (Instant::now(), false, 0);
+    }
+
+    /// Keeps the connection for the next exchange.
+    pub(super) fn put_back(&mut self, reader: ChangeReader) {
+        self.reader = Some(reader);
+    }
+
+    /// Records what a poll has found: whether there is a change, and whether a notification came with it.
+    pub(super) fn note_poll(&mut self, is_change: bool, told: bool) {
+        let told = std::mem::take(&mut self.told) || told;
+        if is_change {
+            self.unannounced = if told { 0 } else { self.unannounced.saturating_add(1) };
+        }
+    }
+
+    /// Returns at the next notification, or when the connection breaks. Without notifications, never returns.
+    pub(super) async fn notified(&mut self) {
+        let notified = match &mut self.reader {
+            Some(reader) => reader.notified().await,
+            None => std::future::pending().await,
+        };
+        match notified {
+            Ok(()) => self.told = true,
+            // The next poll makes another connection.
+            Err(_) => self.reader = None,
+        }
+    }
+
+    /// The time until the next poll: longer while notifications announce each change, and within the time for which a
+    /// snapshot counts as current.
+    pub(super) fn pause(&self, poll: Duration) -> Duration {
+        let announced = self.reader.as_ref().is_some_and(ChangeReader::is_listening);
+        if announced && self.unannounced < UNANNOUNCED_MAX { (poll * 4).min(poll + Duration::from_secs(1)) } else { poll }
+    }
+
+    /// Closes the connection.
+    pub(super) async fn close(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.close().await;
+        }
+    }
+}
+
+/// Maximum age of a connection: those to a demoted primary stay open.
+const LIFETIME: Duration = Duration::from_mins(1);
+/// Number of unannounced changes in a row after which notifications are not relied on.
+const UNANNOUNCED_MAX: u32 = 3;
