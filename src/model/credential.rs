@@ -190,12 +190,6 @@ impl VerificationCache {
         &self.used
     }
 
-    /// The last recorded use.
-    #[must_use]
-    pub fn last_used(&self) -> Option<UnixTime> {
-        self.used.at()
-    }
-
     /// Stores the MAC of the value that matched the hash. Only one value matches, so the first MAC stays.
     pub fn remember(&self, mac: [u8; 32]) {
         self.mac.get_or_init(|| mac);

@@ -393,7 +393,7 @@ async fn uses_of_secrets_are_recorded(db: Db) {
         .unwrap()
         .secrets
         .iter()
-        .filter_map(|secret| secret.cache.last_used())
+        .filter_map(|secret| secret.cache.used().at())
         .collect();
     assert_eq!(used.len(), 1);
     let revision = server.server.registry.snapshot().revision;

@@ -105,6 +105,15 @@ const HASHES: &str = "grantd_argon2_verifications_total";
 /// The last use of secrets is written in batches, by time and not by token.
 const USES: &str = "client_secret_use";
 /// Parts of statements that run by time: that one, the sweeps, and what the feed and the pool run on a new connection.
-const BY_TIME: [&str; 6] =
-    [USES, "delete from", "select set_config", "select current_setting", "clock_timestamp()", "system_identifier"];
+const BY_TIME: [&str; 9] = [
+    USES,
+    "delete from",
+    "into lease",
+    "registry_change",
+    "LISTEN",
+    "pg_notify",
+    "select current_setting",
+    "clock_timestamp()",
+    "system_identifier",
+];
 const POLL: &str = "select revision, history, current_setting";
