@@ -1,6 +1,8 @@
 //! Clients that start at once on a replica that has seen none of them, and try again until each has a token.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -26,54 +28,40 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
         let server = serve(&grantd).await?;
         sleep(Duration::from_secs(1)).await;
         let within = Duration::from_secs(if bench.quick { 45 } else { 120 });
-        let (started, mut starting) = (Instant::now(), JoinSet::new());
+        let (started, refusals, mut starting) = (Instant::now(), Arc::new(AtomicUsize::new(0)), JoinSet::new());
         for (number, client) in clients.iter().enumerate() {
-            let request = Arc::clone(&client.request);
-            starting.spawn(async move { timeout(within, Start::of(number, server.public, &request)).await.ok() });
+            let (request, to, refusals) = (Arc::clone(&client.request), server.public, Arc::clone(&refusals));
+            starting.spawn(async move { timeout(within, first_token(number, to, &request, &refusals)).await.ok() });
         }
-        let (mut tokens, mut refusals, mut last) = (0, 0, Duration::ZERO);
-        while let Some(start) = starting.join_next().await {
-            if let Some(start) = start? {
+        let (mut tokens, mut last) = (0, Duration::ZERO);
+        while let Some(token) = starting.join_next().await {
+            if let Some(at) = token? {
                 tokens += 1;
-                refusals += start.refusals;
-                last = last.max(start.at - started);
+                last = last.max(at - started);
             }
         }
         let name = format!("{count} {name} secrets");
         report.figure(&format!("{name}: tokens"), &Figure::one(number(tokens)), "", Goal::AtLeast(number(count)));
         report.figure(&format!("{name}: until the last token"), &Figure::one(last.as_secs_f64()), "s", most);
-        let each = number(refusals) / number(tokens.max(1));
+        let each = number(refusals.load(Ordering::Relaxed)) / number(tokens.max(1));
         report.figure(&format!("{name}: refusals for each token"), &Figure::one(each), "", Goal::AtMost(0.0));
     }
     bench.postgres.remove(DATABASE).await
 }
 
-/// One client that starts.
-struct Start {
-    /// The moment of its token.
-    at: Instant,
-    /// Its attempts that failed before.
-    refusals: usize,
-}
-
-impl Start {
-    /// Asks from an address of its own until there is a token, and comes back when the server says so.
-    async fn of(number: usize, to: std::net::SocketAddr, request: &[u8]) -> Self {
-        let mut refusals = 0;
-        loop {
-            let answer = match Connection::open(source(number), to).await {
-                Ok(mut connection) => connection.exchange(request).await.ok(),
-                Err(_) => None,
-            };
-            match answer {
-                Some(answer) if answer.status == 200 => return Self { at: Instant::now(), refusals },
-                answer => {
-                    refusals += 1;
-                    let seconds = answer.and_then(|answer| answer.retry_after).unwrap_or(1);
-                    sleep(Duration::from_secs(seconds.into())).await;
-                }
-            }
+/// Asks from an address of its own until there is a token, and comes back when the server says so: the moment of the token.
+async fn first_token(number: usize, to: SocketAddr, request: &[u8], refusals: &AtomicUsize) -> Instant {
+    loop {
+        let answer = match Connection::open(source(number), to).await {
+            Ok(mut connection) => connection.exchange(request).await.ok(),
+            Err(_) => None,
+        };
+        if answer.as_ref().is_some_and(|answer| answer.status == 200) {
+            return Instant::now();
         }
+        refusals.fetch_add(1, Ordering::Relaxed);
+        let seconds = answer.and_then(|answer| answer.retry_after).unwrap_or(1);
+        sleep(Duration::from_secs(seconds.into())).await;
     }
 }
 

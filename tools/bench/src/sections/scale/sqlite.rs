@@ -51,9 +51,8 @@ const FILL: &str = "
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], timeout=60)
 triggers = db.execute(\"select name, sql from sqlite_master where type = 'trigger'\").fetchall()
-db.executescript('begin;' + ''.join(f'drop trigger \"{name}\";' for name, _ in triggers))
-db.executescript(open(sys.argv[2]).read() + ''.join(sql + ';' for _, sql in triggers)
-    + 'update resource set token_ttl = 600; commit; analyze;')
+db.executescript('begin;' + ''.join(f'drop trigger \"{name}\";' for name, _ in triggers) + open(sys.argv[2]).read()
+    + ''.join(sql + ';' for _, sql in triggers) + 'update resource set token_ttl = 600; commit; analyze;')
 ";
 /// Makes changes, five a second, each of another client.
 const CHANGE: &str = "
