@@ -111,7 +111,7 @@ pub struct Config {
     pub argon2: HashParams,
     /// `secrets.threads`: threads of the argon2 lane.
     pub hashing_threads: usize,
-    /// `secrets.queue`: capacity of the lane's queue.
+    /// `secrets.queue`: capacity of the lane's queue; 0 for as many secrets as are verified in half a minute.
     pub hashing_queue: usize,
     /// `secrets.basic_reading`: reading of Basic credentials.
     pub basic_reading: BasicReading,
@@ -247,7 +247,7 @@ impl Config {
                 0 => cores.min(8),
                 threads => usize::from(threads),
             },
-            hashing_queue: at("secrets.queue").in_range(u32::from(settings.secrets.queue), 1, 65535)? as usize,
+            hashing_queue: at("secrets.queue").in_range(u32::from(settings.secrets.queue), 0, 65535)? as usize,
             basic_reading: at("secrets.basic_reading").one_of(
                 &settings.secrets.basic_reading,
                 &[("tolerant", BasicReading::Tolerant), ("strict", BasicReading::Strict)],

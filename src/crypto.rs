@@ -1,9 +1,10 @@
-//! Floor 0: client secrets and their tags, sealing of private keys, random bytes. Re-exports JOSE and X.509 of the
+//! Floor 0: client secrets, their tags and verifiers, sealing of private keys, random bytes. Re-exports JOSE and X.509 of the
 //! crate `jose`.
 
 pub mod seal;
 pub mod secret;
 pub mod secret_tag;
+pub mod secret_verifier;
 
 pub use ::jose::{certificate, json, jwk, jwk_set, jws, jwt as jose, sha256, signature_alg, verifying_key};
 

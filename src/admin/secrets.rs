@@ -3,6 +3,7 @@
 use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::secret::{ClientSecret, HashMemory, SecretHash, new_secret_id};
 use crate::crypto::secret_tag::TagKey;
+use crate::crypto::secret_verifier::VerifierKey;
 use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
 use crate::model::credential::SecretOrigin;
@@ -58,13 +59,15 @@ impl Admin {
     /// Generates a secret for a client. It works once it is stored.
     pub async fn generate_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
         let tag_keys = self.usable_tag_keys().await?;
-        let mut made = self.new_secret(client_id, tag_keys.first(), options)?;
+        let verifier_key = self.verifier_key();
+        let mut made = self.new_secret(client_id, (tag_keys.first(), verifier_key.as_ref()), options)?;
         made.warnings.extend(tag_keys.is_empty().then_some(Warning::Untagged));
         Ok(made)
     }
 
     /// Generates a secret for a printed seed, without changing the database. The secret carries a tag only when the
-    /// database is `reachable` and has a tag key.
+    /// database and the sealing key are `reachable` and there is a tag key. It has a verifier only when the sealing key
+    /// can be read.
     pub async fn generate_secret_for_seed(
         &self,
         client_id: &ClientId,
@@ -72,21 +75,29 @@ impl Admin {
         reachable: bool,
     ) -> AdminResult<GeneratedSecret> {
         let tag_keys = if reachable { self.tag_keys_for_seed().await? } else { Vec::new() };
-        self.new_secret(client_id, tag_keys.first(), options)
+        let verifier_key = if reachable { self.verifier_key() } else { None };
+        self.new_secret(client_id, (tag_keys.first(), verifier_key.as_ref()), options)
     }
 
-    /// Generates a secret with an id, a hash of the configured cost, a tag where there is a tag key, and an expiry if
-    /// one was requested.
+    /// The key of verifiers; `None` where the sealing key cannot be read. A secret without a verifier works, and the
+    /// server writes one after its first use.
+    fn verifier_key(&self) -> Option<VerifierKey> {
+        self.sealing_key().ok().map(|under| VerifierKey::new(&under))
+    }
+
+    /// Generates a secret with an id, a hash of the configured cost, a tag and a verifier where there are keys for
+    /// them, and an expiry if one was requested.
     fn new_secret(
         &self,
         client_id: &ClientId,
-        tag_key: Option<&TagKey>,
+        (tag_key, verifier_key): (Option<&TagKey>, Option<&VerifierKey>),
         options: SecretOptions,
     ) -> AdminResult<GeneratedSecret> {
         let secret_id = new_secret_id()?;
         let secret = ClientSecret::generate(client_id.as_str(), &secret_id, tag_key)?;
         let origin = tag_key.map_or(SecretOrigin::Untagged, |key| SecretOrigin::Tagged(key.kid()));
-        let stored = self.row(&secret, secret_id, origin, options)?;
+        let mut stored = self.row(&secret, secret_id, origin, options)?;
+        stored.verifier = verifier_key.map(|key| key.verifier(client_id.as_str(), &secret, &stored.hash));
         let permitted = self.policy.profile.permits_method(AuthMethod::ClientSecretBasic);
         let warnings = (!permitted).then_some(Warning::SecretsRefused).into_iter().collect();
         Ok(Outcome { value: GeneratedSecret { secret, stored }, warnings })
@@ -102,7 +113,7 @@ impl Admin {
         let created_at = self.now();
         let hash = SecretHash::new(secret.expose(), self.policy.argon2, &mut HashMemory::default())?;
         let expires_at = expires_in.map(|span| created_at.plus(span.into()));
-        Ok(NewSecret { secret_id, hash, origin, label, created_at, expires_at })
+        Ok(NewSecret { secret_id, hash, origin, verifier: None, label, created_at, expires_at })
     }
 
     /// Adds a secret to a client.
@@ -135,7 +146,9 @@ impl Admin {
             }
             None => (new_secret_id()?, SecretOrigin::Imported),
         };
-        let stored = self.row(secret, secret_id, origin, options)?;
+        let mut stored = self.row(secret, secret_id, origin, options)?;
+        let verifier_key = if origin == SecretOrigin::Imported { None } else { self.verifier_key() };
+        stored.verifier = verifier_key.map(|key| key.verifier(client_id.as_str(), secret, &stored.hash));
         self.store_secret(client_id, &stored).await?;
         Ok(Outcome { value: stored, warnings })
     }

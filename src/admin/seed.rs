@@ -31,12 +31,13 @@ pub fn client(client: &Client, secret: Option<&NewSecret>) -> String {
             sql += "-- Printed without the server's database and sealing key, so the secret carries no tag: a guess at it costs a hash.\n";
         }
         sql += &format!(
-            "insert into client_secret (secret_id, client_id, hash, label, imported, tag_key)\nvalues ({}, {id}, {}, {}, {}, {});\n",
+            "insert into client_secret (secret_id, client_id, hash, label, imported, tag_key, verifier)\nvalues ({}, {id}, {}, {}, {}, {}, {});\n",
             quoted(&secret.secret_id),
             quoted(&secret.hash.to_string()),
             quoted(&secret.label),
             secret.imported(),
             secret.tag_key().map_or_else(|| "null".to_owned(), |kid| quoted(&kid)),
+            secret.verifier.as_ref().map_or_else(|| "null".to_owned(), |verifier| quoted(&verifier.to_string())),
         );
     }
     sql

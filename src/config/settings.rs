@@ -177,7 +177,7 @@ section!(
     Secrets {
         argon2: String = "m=19456,t=2,p=1".into(),
         threads: u8 = 0,
-        queue: u16 = 256,
+        queue: u16 = 0,
         basic_reading: String = "tolerant".into(),
     }
 );

@@ -1,6 +1,6 @@
 //! Stored credentials of clients: secrets, public keys and certificates.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::certificate::RegisteredCertificate;
@@ -9,6 +9,7 @@ use crate::crypto::certificate::Certificate;
 use crate::crypto::jose::TRIED_MAX;
 use crate::crypto::secret::SecretHash;
 use crate::crypto::secret_tag::TagKid;
+use crate::crypto::secret_verifier::StoredVerifier;
 use crate::crypto::signature_alg::SignatureAlg;
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::event::Event;
@@ -22,6 +23,8 @@ pub struct StoredSecret {
     pub hash: SecretHash,
     /// Origin of the secret.
     pub origin: SecretOrigin,
+    /// The verifier, which a replica accepts before it has computed the hash.
+    pub verifier: Option<StoredVerifier>,
     /// Expiry: refused from this second on.
     pub expires_at: Option<UnixTime>,
     /// Time of revocation.
@@ -121,7 +124,14 @@ pub struct VerificationCache {
     used: LastUsed,
     /// MAC of the value that matched the hash, under a key that lives as long as the process.
     mac: OnceLock<[u8; 32]>,
+    /// [`TENDED`] and [`REFUTED`].
+    state: AtomicU8,
 }
+
+/// Nothing is left to do for the secret's row, or it is being done.
+const TENDED: u8 = 1;
+/// A value that the verifier accepted did not match the hash.
+const REFUTED: u8 = 2;
 
 /// Time of a credential's last use in this process, and whether it waits to be written.
 ///
@@ -201,9 +211,33 @@ impl VerificationCache {
         self.mac.get()
     }
 
+    /// Claims the work that is to be done after a use: to confirm the hash, to raise its cost, to write the verifier.
+    /// Returns whether the caller has to do it; others have it or have done it.
+    #[must_use]
+    pub fn begin_upkeep(&self) -> bool {
+        // Usually it is done, and a read does not contend for the cache line.
+        self.state.load(Ordering::Relaxed) & TENDED == 0 && self.state.fetch_or(TENDED, Ordering::Relaxed) & TENDED == 0
+    }
+
+    /// Gives the work up, so that the next use claims it again.
+    pub fn abandon_upkeep(&self) {
+        self.state.fetch_and(!TENDED, Ordering::Relaxed);
+    }
+
+    /// Records that the verifier accepted a value that does not match the hash.
+    pub fn refute(&self) {
+        self.state.fetch_or(REFUTED, Ordering::Relaxed);
+    }
+
+    /// Whether the verifier has accepted a value that does not match the hash. It is not believed any more.
+    #[must_use]
+    pub fn is_refuted(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & REFUTED != 0
+    }
+
     /// Returns a copy with the last use and without the MAC, for a secret whose hash has changed.
     #[must_use]
     pub fn without_mac(&self) -> Self {
-        Self { used: LastUsed(AtomicI64::new(self.used.0.load(Ordering::Relaxed) & !1)), mac: OnceLock::new() }
+        Self { used: LastUsed(AtomicI64::new(self.used.0.load(Ordering::Relaxed) & !1)), ..Self::default() }
     }
 }

@@ -154,10 +154,14 @@ events! {
         "Rows of expired tokens could not be deleted; the next sweep tries again."
     "revoked_token.malformed" RevokedTokenMalformed "error" [reason]
         "A row of `revoked_token` has a `jti` that no token has. It is left out."
+    "secret.no_verifier" SecretNoVerifier "debug" [credential_id reason]
+        "The verifier of a secret could not be written. The secret works; its first use on each replica costs a hash."
     "secret.not_rehashed" SecretNotRehashed "warn" [reason]
         "A secret was not hashed at the new cost. Its next use tries again."
     "secret.rehashed" SecretRehashed "info" [credential_id cost]
         "A secret was hashed again after `secrets.argon2` was raised."
+    "secret.verifier_mismatch" SecretVerifierMismatch "error" [client_id credential_id]
+        "A secret was accepted by its verifier, and its argon2id hash does not match. It is not accepted again. Whoever wrote the verifier has the sealing key and writes to the database: revoke the secret, revoke the client's tokens, and replace the sealing key."
     "signal.ignored" SignalIgnored "info" [signal]
         "SIGUSR1 or SIGUSR2 arrived. They do nothing."
     "spent.swept" SpentSwept "debug" [swept]

@@ -1,12 +1,14 @@
 //! Client authentication (RFC 6749 section 2.3), by the one credential that a request carries.
 
 mod by_key;
+mod by_verifier;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 
 use super::attempt::Attempt;
@@ -14,8 +16,9 @@ use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
 
 use crate::crypto::jose::Unverified;
-use crate::crypto::secret::{ClientSecret, HashParams, SecretHash};
+use crate::crypto::secret::{ClientSecret, HashParams};
 use crate::crypto::secret_tag::TagKid;
+use crate::crypto::secret_verifier::VerifierKey;
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::{AuthMethod, Client};
 use crate::model::credential::StoredSecret;
@@ -91,6 +94,8 @@ impl Credential<'_> {
     }
 }
 
+pub use by_verifier::{NextStep, UsedSecret};
+
 /// A client that has proved who it is.
 #[derive(Debug)]
 pub struct AuthenticatedClient {
@@ -145,8 +150,12 @@ pub struct Authenticator {
     pub decoys: RandomState,
     /// The configured cost of hashes.
     pub cost: HashParams,
-    /// Takes secrets whose hashes cost less.
-    pub rehash_jobs: mpsc::Sender<RehashJob>,
+    /// Makes the verifiers of secrets.
+    pub verifiers: VerifierKey,
+    /// Number of verifiers that accepted what their hash refused, for `grantd_secret_verifier_mismatches_total`.
+    pub verifier_mismatches: Counter,
+    /// Takes secrets that were used and whose rows need work.
+    pub upkeep: mpsc::Sender<UsedSecret>,
 }
 
 impl Authenticator {
@@ -225,11 +234,12 @@ impl Authenticator {
         }
         self.registry.uses.note_secret(matched.secret, moment.now);
         self.known_sources.add(source);
+        self.look_after(client_id, matched.secret, readings.get(matched.reading)?);
         let raw_reading = matched.reading > 0;
         Some(Ok(AuthenticatedClient { client: Arc::clone(client?), method, raw_reading, assertion: None }))
     }
 
-    /// Decides on a secret that is not remembered: by its tag, or by hashes.
+    /// Decides on a secret that is not remembered: by its tag and verifier, or by hashes.
     async fn by_tag_or_hash(
         &self,
         presented: &PresentedSecret<'_>,
@@ -238,13 +248,16 @@ impl Authenticator {
     ) -> Result<AuthenticatedClient, Error> {
         let PresentedSecret { claimant: Claimant { client_id, source }, readings, .. } = *presented;
         let tagged = client_secret::tagged(&moment.snapshot, client_id, readings);
+        if let Some(decided) = tagged.and_then(|tagged| self.by_verifier(presented, tagged, moment, attempt)) {
+            return decided;
+        }
         let needs_hashes = client_secret::needs_hashes(&moment.snapshot, readings, tagged.is_some());
         // Who shows a secret that was made for this client is not slowed down by those who guess at it, only by itself.
-        let guesser = tagged.map_or(client_id, |(_, secret_id)| secret_id);
+        let guesser = tagged.map_or(client_id, |tagged| tagged.secret_id);
         let admitted = self.throttle.check(guesser, source, Instant::now());
         let decided = match admitted {
             Ok(()) if needs_hashes => {
-                Box::pin(self.by_hash(presented, tagged.map(|(kid, _)| kid), None, moment, attempt)).await
+                Box::pin(self.by_hash(presented, tagged.map(|tagged| tagged.kid), None, moment, attempt)).await
             }
             Ok(()) => Err(failure(&moment.snapshot, client_id).into()),
             // It may be the client's own secret, which cannot be told from a guess: see `throttle::repeated`.
@@ -322,32 +335,11 @@ impl Authenticator {
         self.throttle.succeeded(client_id, source);
         self.known_sources.add(source);
         self.registry.uses.note_secret(secret, moment.now);
-        if let Some(presented) = readings.get(reading).filter(|_| secret.hash.params().is_cheaper_than(self.cost)) {
-            self.raise_cost(secret, presented);
+        if let Some(presented) = readings.get(reading) {
+            self.look_after(client_id, secret, presented);
         }
         Ok(AuthenticatedClient { client: Arc::clone(client), method, raw_reading: reading > 0, assertion: None })
     }
-
-    /// Queues a secret to be hashed at the configured cost. If the queue is full, its next use tries again.
-    fn raise_cost(&self, secret: &StoredSecret, presented: &Arc<ClientSecret>) {
-        let job =
-            RehashJob { secret_id: secret.secret_id.clone(), hash: secret.hash.clone(), secret: Arc::clone(presented) };
-        if self.rehash_jobs.try_send(job).is_err() {
-            tracing::debug!(secret_id = &*secret.secret_id, "its hash will be raised at its next use");
-        }
-    }
-}
-
-/// The work of hashing a secret again: its hash is cheaper than the configuration asks for, and it was just used, so it is
-/// known in clear for a moment.
-#[derive(Debug)]
-pub struct RehashJob {
-    /// The id of its row.
-    pub secret_id: Arc<str>,
-    /// The hash it has.
-    pub hash: SecretHash,
-    /// The secret.
-    pub secret: Arc<ClientSecret>,
 }
 
 /// The reason why no client has the id.

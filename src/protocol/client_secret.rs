@@ -1,4 +1,5 @@
-//! Client secrets (RFC 6749 section 2.3.1): remembered, refused by their tag, or held against hashes, always as many.
+//! Client secrets (RFC 6749 section 2.3.1): remembered, refused by their tag, accepted by their verifier, or held against
+//! hashes, always as many.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::model::client::Client;
 use crate::model::credential::{SecretOrigin, SecretState, StoredSecret};
 use crate::model::time::UnixTime;
 use crate::state::hashing::queue::QueueKey;
-use crate::state::hashing::{AttemptId, HashCheck, Lane};
+use crate::state::hashing::{AttemptId, HashCheck, Lane, LaneFull};
 use crate::state::registry::snapshot::Snapshot;
 
 /// Recognises secrets that have matched their hash before, by a MAC under a key that never leaves the process.
@@ -85,15 +86,24 @@ pub struct SecretMatch<'a> {
     pub reading: usize,
 }
 
-/// The tag key under which one of `readings` was made for `client_id`, with its secret's id. Who presents such a secret
-/// was given it, though it may be dead by now.
+/// A presented secret with a valid tag: it was generated for the client, though it may be revoked by now.
+#[derive(Debug, Clone, Copy)]
+pub struct Tagged<'a> {
+    /// The tag key under which it was made.
+    pub kid: TagKid,
+    /// The id of its row.
+    pub secret_id: &'a str,
+    /// Which of the presented readings it is.
+    pub reading: usize,
+}
+
+/// Finds the reading that has a valid tag for `client_id`.
 #[must_use]
-pub fn tagged<'a>(
-    snapshot: &Snapshot,
-    client_id: &str,
-    readings: &'a [Arc<ClientSecret>],
-) -> Option<(TagKid, &'a str)> {
-    readings.iter().find_map(|secret| Some((secret.tagged_by(client_id, snapshot.tag_keys())?, secret.secret_id()?)))
+pub fn tagged<'a>(snapshot: &Snapshot, client_id: &str, readings: &'a [Arc<ClientSecret>]) -> Option<Tagged<'a>> {
+    readings.iter().enumerate().find_map(|(reading, secret)| {
+        let kid = secret.tagged_by(client_id, snapshot.tag_keys())?;
+        Some(Tagged { kid, secret_id: secret.secret_id()?, reading })
+    })
 }
 
 /// Whether any hash is needed to refuse it: none is for what can only be made up. Says nothing of the client.
@@ -172,7 +182,8 @@ pub fn trials<'a>(
 /// [`ClientAuthError::WrongSecret`], or [`Unavailable::Hashing`].
 pub async fn verify<'a>(lane: &Lane, place: QueueKey, trials: Trials<'a>) -> Result<SecretMatch<'a>, Error> {
     let Trials { attempt, held_against, positions } = trials;
-    let matched = lane.first_match(place, attempt, held_against).await.map_err(|_| Unavailable::Hashing)?;
+    let matched = lane.first_match(place, attempt, held_against).await;
+    let matched = matched.map_err(|LaneFull { retry_after }| Unavailable::Hashing { retry_after })?;
     match matched.and_then(|trial| positions.get(trial).copied()) {
         Some((Some(secret), reading)) => Ok(SecretMatch { secret, reading }),
         _ => Err(ClientAuthError::WrongSecret.into()),

@@ -154,7 +154,10 @@ pub enum Unavailable {
     Unconfirmed,
     /// The argon2 lane is full.
     #[error("the queue of secrets to check is full")]
-    Hashing,
+    Hashing {
+        /// Time after which there is likely to be room.
+        retry_after: Duration,
+    },
     /// The limit of concurrent fetches of key sets is reached.
     #[error("the client's host was not asked for its key set, since too many are being fetched")]
     KeySets,
@@ -213,9 +216,8 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Throttled(wait) => Some(*wait),
-            Self::Unavailable(Unavailable::Hashing | Unavailable::KeySets | Unavailable::Overloaded) => {
-                Some(Duration::from_secs(1))
-            }
+            Self::Unavailable(Unavailable::Hashing { retry_after }) => Some(*retry_after),
+            Self::Unavailable(Unavailable::KeySets | Unavailable::Overloaded) => Some(Duration::from_secs(1)),
             Self::Unavailable(_) => Some(Duration::from_secs(5)),
             _ => None,
         }
@@ -242,7 +244,7 @@ impl Unavailable {
         match self {
             Self::Registry => Reason::RegistryUnusable,
             Self::Unconfirmed => Reason::DatabaseUnavailable,
-            Self::Hashing => Reason::HashingBusy,
+            Self::Hashing { .. } => Reason::HashingBusy,
             Self::KeySets => Reason::JwksUriBusy,
             Self::Overloaded => Reason::Overloaded,
             Self::SpentStore => Reason::SpentStoreUnavailable,

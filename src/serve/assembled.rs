@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -15,16 +16,17 @@ use super::Announce;
 use super::bound::{Bound, Sockets};
 use super::certificates::Certificates;
 use super::clients::{MutualTlsFiles, jwks_uri_cas, mutual_tls, offered};
-use super::costs::raise_costs;
 use super::credentials::Following;
 use super::descriptors::Connections;
 use super::feed;
 use super::prepared::Prepared;
 use super::running::{ReloadedFiles, Running};
+use super::secret_upkeep::look_after_secrets;
 use super::sweep::sweep;
 use super::tasks::Tasks;
 use crate::config::Config;
 use crate::crypto::seal::SealingKey;
+use crate::crypto::secret_verifier::VerifierKey;
 use crate::http::admin::{self, Admin};
 use crate::http::log::{Counts, Log, RequestIds};
 use crate::http::{App, HttpSettings, ListenerUrl};
@@ -32,7 +34,7 @@ use crate::model::event::Event;
 use crate::model::issuer::Issuer;
 use crate::model::time::Clock;
 use crate::protocol::AuthorizationServer;
-use crate::protocol::client_auth::{Authenticator, RehashJob};
+use crate::protocol::client_auth::{Authenticator, UsedSecret};
 use crate::protocol::client_secret::Memory;
 use crate::protocol::dpop::Dpop;
 use crate::state::client_jwks::{ClientJwks, Fetch};
@@ -62,8 +64,8 @@ pub struct ServerParts {
     pub app: Arc<App>,
     /// The counters and histograms of requests.
     pub counts: Counts,
-    /// Secrets whose hashes should cost more; for [`raise_costs`].
-    pub rehash_jobs: mpsc::Receiver<RehashJob>,
+    /// Used secrets whose rows need work; for [`look_after_secrets`].
+    pub used_secrets: mpsc::Receiver<UsedSecret>,
     /// Load shedding, to be started.
     pub load_shedding: Arc<LoadShedding>,
     /// Key sets to be fetched; for a [`Fetcher`].
@@ -97,6 +99,7 @@ pub fn assemble(
         Some(alias) => dpop.with_alias(&alias.endpoint("/token")),
         None => dpop,
     };
+    let verifiers = VerifierKey::new(&sealing_key);
     let keyring = Arc::new(Keyring::new(config.fully_specified));
     let feed = Feed::new(FeedContext {
         store: store.clone(),
@@ -107,8 +110,9 @@ pub fn assemble(
         default_alg: config.token_alg,
         pending_migrations,
     });
-    let lane = Lane::start(config.hashing_threads, config.hashing_queue).context("starting the argon2 lane")?;
-    let (rehash_jobs, to_rehash) = mpsc::channel(16);
+    let queue = Some(config.hashing_queue).filter(|capacity| *capacity > 0);
+    let lane = Lane::start(config.hashing_threads, queue, config.argon2).context("starting the argon2 lane")?;
+    let (upkeep, used_secrets) = mpsc::channel(USED_SECRETS);
     let (client_jwks, fetches) = ClientJwks::new();
     let mutual_tls = mutual_tls(config)?;
     let server = Arc::new(AuthorizationServer {
@@ -129,7 +133,9 @@ pub fn assemble(
             known_sources: KnownSources::default(),
             decoys: RandomState::new(),
             cost: config.argon2,
-            rehash_jobs,
+            verifiers,
+            verifier_mismatches: Counter::default(),
+            upkeep,
         },
         mutual_tls: offered,
         issuer,
@@ -151,7 +157,7 @@ pub fn assemble(
     let refusals = Arc::new(Refusals::new(counts.connections_refused.clone(), request_ids.clone()));
     let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone(), request_ids };
     let app = Arc::new(App::new(Arc::clone(&server), settings, Arc::clone(&load_shedding), log));
-    Ok(ServerParts { server, feed, app, counts, rehash_jobs: to_rehash, load_shedding, fetches, mutual_tls, refusals })
+    Ok(ServerParts { server, feed, app, counts, used_secrets, load_shedding, fetches, mutual_tls, refusals })
 }
 
 /// A daemon that is put together.
@@ -177,7 +183,7 @@ impl Assembled {
     /// Reads the database once, then starts the listeners and the background work.
     pub(super) async fn start(self, logging: &Logging, announce: Option<Announce>) -> anyhow::Result<Running> {
         let Self { mut config, store, tls, file_limit, sockets, fetcher, parts } = self;
-        let ServerParts { server, feed, app, counts, rehash_jobs, load_shedding, fetches, mutual_tls, refusals } =
+        let ServerParts { server, feed, app, counts, used_secrets, load_shedding, fetches, mutual_tls, refusals } =
             parts;
         let (stop, stopped) = watch::channel(false);
         let mut serving = Tasks::default();
@@ -220,7 +226,7 @@ impl Assembled {
 
         load_shedding.watch(Handle::current()).context("starting the thread that watches for overload")?;
         let mut background = Tasks::default();
-        background.start("rehashing", raise_costs(rehash_jobs, Arc::clone(&server), store.clone()));
+        background.start("secrets", look_after_secrets(used_secrets, Arc::clone(&server), store.clone()));
         background.start("key sets of clients", fetcher.clone().run(fetches));
         background.start("sweeps", sweep(store.clone(), Arc::clone(&server)));
         background.start("certificate files", Arc::clone(&certificates).watch());
@@ -260,3 +266,7 @@ fn tell_capped(config: &Config, limit: Option<u64>, most: Connections) {
         );
     }
 }
+
+/// Number of used secrets that may wait until their rows are looked after, about 1 KiB each. What finds no room is queued
+/// at its next use.
+const USED_SECRETS: usize = 4096;

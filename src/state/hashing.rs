@@ -2,8 +2,9 @@
 //!
 //! A semaphore around `spawn_blocking` would not bound memory: a caller that gives up frees its permit while its hash
 //! runs on, and hundreds of hashes at once take gigabytes. Here memory is threads times the largest hash, whatever
-//! arrives.
+//! arrives, and a waiting job is small.
 
+mod pace;
 pub mod queue;
 
 use std::collections::HashMap;
@@ -12,14 +13,17 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
+use crate::crypto::random;
 use crate::crypto::secret::{ClientSecret, HashMemory, HashParams, SecretHash};
 use crate::model::event::Event;
-use queue::{Priority, Queue, QueueKey};
+use pace::Pace;
+use queue::{CLASSES, Priority, Queue, QueueKey};
 
 /// The queue, and the threads that take jobs from it.
 #[derive(Debug)]
@@ -42,12 +46,18 @@ pub struct HashCheck {
 
 /// Error: the queue is full.
 #[derive(Debug, PartialEq, Eq)]
-pub struct LaneFull;
+pub struct LaneFull {
+    /// Time after which there is likely to be room.
+    pub retry_after: Duration,
+}
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<LaneState>,
     filled: Condvar,
+    pace: Pace,
+    /// Whether the number of jobs that may wait follows the pace.
+    by_pace: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +65,10 @@ struct LaneState {
     jobs: Queue<Job>,
     /// Callers that wait for each attempt that is queued or running.
     callers: HashMap<AttemptId, Vec<oneshot::Sender<Option<usize>>>>,
+    /// Jobs of each class that matched nothing, less those that matched; 0 when the queue was last empty.
+    guesses: [u32; CLASSES],
+    /// Number of jobs that came since abandoned ones were removed.
+    since_removal: usize,
     closed: bool,
 }
 
@@ -64,18 +78,26 @@ pub type AttemptId = [u8; 32];
 
 #[derive(Debug)]
 enum Job {
-    Verify { attempt: AttemptId, checks: Vec<HashCheck> },
+    Verify { attempt: AttemptId, class: Priority, checks: Vec<HashCheck> },
     Hash { secret: Arc<ClientSecret>, cost: HashParams, answer: oneshot::Sender<Option<SecretHash>> },
 }
 
 impl Lane {
-    /// Starts the lane with `threads` threads and a queue of `capacity` jobs.
+    /// Starts the lane with `threads` threads and a queue of `capacity` jobs, or of as many as are run in half a minute.
+    /// The first estimate of that is made from the usual `cost` of a hash.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
-        let state = Mutex::new(LaneState { jobs: Queue::new(capacity), callers: HashMap::new(), closed: false });
-        let shared = Arc::new(Shared { state, filled: Condvar::new() });
+    pub fn start(threads: usize, capacity: Option<usize>, cost: HashParams) -> io::Result<Self> {
+        let pace = Pace::new(threads, cost);
+        let state = Mutex::new(LaneState {
+            jobs: Queue::new(capacity.unwrap_or_else(|| pace.capacity())),
+            callers: HashMap::new(),
+            guesses: [0; CLASSES],
+            since_removal: 0,
+            closed: false,
+        });
+        let shared = Arc::new(Shared { state, filled: Condvar::new(), pace, by_pace: capacity.is_none() });
         let lane = Self { shared, verifications: Counter::default(), depth: Gauge::default() };
         for number in 0..threads {
             let (shared, verifications, depth) =
@@ -103,15 +125,30 @@ impl Lane {
         let (answer, answered) = oneshot::channel();
         {
             let mut waiting = self.shared.lock();
+            let is_long = checks.iter().any(|check| check.secret.expose().len() > LONG);
+            if is_long && waiting.jobs.depth() >= LONG_PLACES {
+                drop(waiting);
+                return Err(self.full());
+            }
             match waiting.callers.entry(attempt) {
                 Entry::Occupied(mut callers) => callers.get_mut().push(answer),
                 Entry::Vacant(callers) => {
                     callers.insert(vec![answer]);
-                    self.enqueue(waiting, key, Job::Verify { attempt, checks });
+                    self.enqueue(waiting, key, Job::Verify { attempt, class: key.priority, checks });
                 }
             }
         }
-        answered.await.map_err(|_| LaneFull)
+        answered.await.map_err(|_| self.full())
+    }
+
+    /// Verifies a secret that no request waits for, when there is nothing else to do.
+    ///
+    /// # Errors
+    /// [`LaneFull`] when the queue has no room, or evicts it.
+    pub async fn confirm(&self, check: HashCheck) -> Result<bool, LaneFull> {
+        let attempt = random().map_err(|_| self.full())?;
+        let key = QueueKey { priority: Priority::Confirmation, client: 0, source: 0 };
+        self.first_match(key, attempt, vec![check]).await.map(|matched| matched.is_some())
     }
 
     /// Hashes a secret at a new cost.
@@ -122,12 +159,14 @@ impl Lane {
         let (answer, answered) = oneshot::channel();
         let key = QueueKey { priority: Priority::KnownSource, client: 0, source: 0 };
         self.enqueue(self.shared.lock(), key, Job::Hash { secret, cost, answer });
-        answered.await.ok().flatten().ok_or(LaneFull)
+        answered.await.ok().flatten().ok_or_else(|| self.full())
     }
 
     /// Adds a job. Callers of an evicted job learn of it from their dropped channel.
     fn enqueue(&self, mut waiting: MutexGuard<'_, LaneState>, key: QueueKey, job: Job) {
-        if waiting.jobs.is_full() {
+        waiting.since_removal += 1;
+        // In steps, so that a flood that finds no room does not cost a search each time.
+        if !waiting.jobs.has_room(key.priority) && waiting.since_removal > waiting.jobs.depth() / 16 {
             waiting.remove_abandoned();
         }
         if let Some(Job::Verify { attempt, .. }) = waiting.jobs.push(key, job) {
@@ -137,10 +176,35 @@ impl Lane {
         drop(waiting);
         self.shared.filled.notify_one();
     }
+
+    /// The error for a caller that finds no room.
+    fn full(&self) -> LaneFull {
+        let depth = self.shared.lock().jobs.depth();
+        LaneFull { retry_after: self.shared.pace.retry_after(depth) }
+    }
 }
 
 impl LaneState {
+    /// Records whether a job has matched. A class in which guesses prevail is flooded.
+    fn note(&mut self, class: Priority, matched: bool) {
+        let Some(guesses) = self.guesses.get_mut(class as usize) else { return };
+        *guesses = if matched { guesses.saturating_sub(1) } else { (*guesses + 1).min(2 * MANY_GUESSES) };
+        let flooded = *guesses >= MANY_GUESSES;
+        // Whoever has a tag was given the secret, and confirmations are no guesses.
+        if matches!(class, Priority::KnownSource | Priority::Unknown) {
+            self.jobs.set_flooded(class, flooded);
+        }
+    }
+
+    /// Ends a flood.
+    fn forget_guesses(&mut self) {
+        self.guesses = [0; CLASSES];
+        self.jobs.set_flooded(Priority::KnownSource, false);
+        self.jobs.set_flooded(Priority::Unknown, false);
+    }
+
     fn remove_abandoned(&mut self) {
+        self.since_removal = 0;
         let Self { jobs, callers, .. } = self;
         jobs.retain(|job| !job.is_abandoned(callers));
         callers.retain(|_, callers| callers.iter().any(|caller| !caller.is_closed()));
@@ -163,14 +227,24 @@ impl Shared {
     /// Runs a job and sends its result to the callers, of which some may have given up.
     fn run(&self, job: Job, verifications: &Counter, memory: &mut HashMemory) {
         match job {
-            Job::Verify { attempt, checks } => {
+            Job::Verify { attempt, class, checks } => {
+                let started = Instant::now();
                 let matched = catch_unwind(AssertUnwindSafe(|| {
                     checks.iter().position(|check| {
                         verifications.inc();
                         check.hash.verify(check.secret.expose(), memory)
                     })
                 }));
-                let callers = self.lock().callers.remove(&attempt).unwrap_or_default();
+                self.pace.note(started.elapsed());
+                let mut waiting = self.lock();
+                if let Ok(matched) = &matched {
+                    waiting.note(class, matched.is_some());
+                }
+                if self.by_pace {
+                    waiting.jobs.set_capacity(self.pace.capacity());
+                }
+                let callers = waiting.callers.remove(&attempt).unwrap_or_default();
+                drop(waiting);
                 match matched {
                     Ok(matched) => {
                         for caller in callers {
@@ -212,7 +286,9 @@ impl Shared {
         loop {
             if let Some(job) = waiting.jobs.pop() {
                 depth.set(i64::try_from(waiting.jobs.depth()).unwrap_or(i64::MAX));
-                if !job.is_abandoned(&waiting.callers) {
+                // What waited when a flood was noticed is refused, down to the places that a flood has.
+                let crowded = matches!(job, Job::Verify { class, .. } if waiting.jobs.is_crowded(class));
+                if !crowded && !job.is_abandoned(&waiting.callers) {
                     return Some(job);
                 }
                 if let Job::Verify { attempt, .. } = job {
@@ -220,6 +296,7 @@ impl Shared {
                 }
                 continue;
             }
+            waiting.forget_guesses();
             if waiting.closed {
                 return None;
             }
@@ -242,6 +319,12 @@ impl Drop for Lane {
 
 /// Niceness of the threads. Beside a busy thread of niceness 0, a thread of the lane gets a ninth of a processor.
 const NICE: i32 = 10;
+/// Bytes of a secret above which it is long. A long one finds room only while few jobs wait, so that the queue's memory is
+/// bounded: by its capacity times 1.6 KiB, and 16 MiB for long ones.
+const LONG: usize = 1024;
+const LONG_PLACES: usize = 256;
+/// Guesses more than right secrets, within one class, that make a flood.
+const MANY_GUESSES: u32 = 32;
 
 #[cfg(test)]
 mod tests {
@@ -250,6 +333,10 @@ mod tests {
     use crate::crypto::random;
 
     const PLACE: QueueKey = QueueKey { priority: Priority::Unknown, client: 1, source: 1 };
+
+    fn lane(threads: usize, capacity: usize) -> Lane {
+        Lane::start(threads, Some(capacity), HashParams::default()).unwrap()
+    }
 
     fn check(secret: &str) -> HashCheck {
         HashCheck {
@@ -260,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_match_is_found_and_failing_tries_all() {
-        let lane = Lane::start(1, 8).unwrap();
+        let lane = lane(1, 8);
         let hash = SecretHash::new("right", HashParams::default(), &mut HashMemory::default()).unwrap();
         let secret = Arc::new(ClientSecret::new("right".to_owned()));
         let checks = vec![check("right"), HashCheck { secret, hash }, check("right")];
@@ -272,12 +359,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_refuses_at_once_and_abandoned_jobs_cost_nothing() {
-        let lane = Lane::start(1, 4).unwrap();
+        let lane = lane(1, 4);
         let mut callers: Vec<_> =
             (0..50).map(|_| Box::pin(lane.first_match(PLACE, random().unwrap(), vec![check("wrong")]))).collect();
         let mut refused = 0;
         for caller in &mut callers {
-            if let Some(Err(LaneFull)) = futures_poll(caller.as_mut()) {
+            if let Some(Err(LaneFull { .. })) = futures_poll(caller.as_mut()) {
                 refused += 1;
             }
         }
@@ -290,7 +377,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_attempt_at_the_same_time_is_hashed_once_and_every_caller_is_told() {
-        let lane = Lane::start(2, 8).unwrap();
+        let lane = lane(2, 8);
         let hash = SecretHash::new("right", HashParams::default(), &mut HashMemory::default()).unwrap();
         let right = || {
             let secret = Arc::new(ClientSecret::new("right".to_owned()));
@@ -303,6 +390,46 @@ mod tests {
         assert!(lane.shared.lock().callers.is_empty());
         assert_eq!(right().await, Ok(Some(0)), "later ones are attempts of their own");
         assert_eq!(lane.verifications.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn guesses_that_prevail_have_few_places_and_right_secrets_have_all() {
+        let lane = lane(2, 2000);
+        let hash = SecretHash::new("right", HashParams::default(), &mut HashMemory::default()).unwrap();
+        let trial = async |secret: &str| {
+            let secret = Arc::new(ClientSecret::new(secret.to_owned()));
+            let check = HashCheck { secret, hash: hash.clone() };
+            lane.first_match(PLACE, random().unwrap(), vec![check]).await
+        };
+        let refused = async |secret: &str| {
+            let trials = futures_util::future::join_all((0..450).map(|_| trial(secret))).await;
+            trials.iter().filter(|trial| trial.is_err()).count()
+        };
+        assert_eq!(refused("right").await, 0, "a herd after a restart");
+        let refused_guesses = refused("wrong").await;
+        assert!((130..=194).contains(&refused_guesses), "{refused_guesses}");
+        assert_eq!(refused("right").await, 0, "the flood is over");
+    }
+
+    #[tokio::test]
+    async fn a_confirmation_tells_whether_the_hash_matches() {
+        let lane = lane(1, 4);
+        let hash = SecretHash::new("right", HashParams::default(), &mut HashMemory::default()).unwrap();
+        let secret = Arc::new(ClientSecret::new("right".to_owned()));
+        assert_eq!(lane.confirm(HashCheck { secret, hash }).await, Ok(true));
+        assert_eq!(lane.confirm(check("right")).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn long_secrets_find_room_in_a_short_queue_alone() {
+        let lane = lane(1, 2000);
+        let long = "x".repeat(LONG + 1);
+        let mut callers: Vec<_> =
+            (0..400).map(|_| Box::pin(lane.first_match(PLACE, random().unwrap(), vec![check(&long)]))).collect();
+        let refused = callers.iter_mut().filter_map(|caller| futures_poll(caller.as_mut())).count();
+        assert!((100..=144).contains(&refused), "{refused}");
+        let mut short = Box::pin(lane.first_match(PLACE, random().unwrap(), vec![check("short")]));
+        assert!(futures_poll(short.as_mut()).is_none(), "it waits");
     }
 
     fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {

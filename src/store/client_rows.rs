@@ -12,6 +12,7 @@ use super::columns::{flag, lifetime, moment};
 use super::rows::row;
 use super::{Refusal, StoreError};
 use crate::crypto::jwk::KeyError;
+use crate::crypto::secret_verifier::Verifier;
 use crate::model::client::{Client, ClientScope};
 use crate::model::credential::{SecretOrigin, StoredCertificate, StoredKey, StoredSecret};
 use crate::model::resource::ResourceId;
@@ -51,6 +52,7 @@ row!(
         hash: String,
         imported: i64,
         tag_key: Option<String>,
+        verifier: Option<String>,
         expires_at: Option<i64>,
         revoked_at: Option<i64>,
     }
@@ -231,8 +233,11 @@ fn secret_of(row: SecretRow) -> Result<StoredSecret, String> {
             SecretOrigin::Tagged(kid.parse().map_err(|error| format!("client_secret {secret_id}: tag_key: {error}"))?)
         }
     };
+    // A verifier that cannot be read is none: the hash decides.
+    let verifier = row.verifier.and_then(|text| text.parse().ok()).map(|verifier: Verifier| verifier.stored());
     Ok(StoredSecret {
         origin,
+        verifier,
         hash: row.hash.parse().map_err(|error| format!("client_secret {secret_id}: hash: {error}"))?,
         secret_id: secret_id.into(),
         expires_at: row.expires_at.map(|at| moment("client_secret.expires_at", at)).transpose()?,

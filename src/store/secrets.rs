@@ -3,6 +3,7 @@
 use super::statement::{Value, args};
 use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::secret::SecretHash;
+use crate::crypto::secret_verifier::Verifier;
 use crate::model::credential::SecretOrigin;
 use crate::model::time::UnixTime;
 
@@ -15,6 +16,8 @@ pub struct NewSecret {
     pub hash: SecretHash,
     /// The origin.
     pub origin: SecretOrigin,
+    /// The verifier, unless the secret was chosen elsewhere.
+    pub verifier: Option<Verifier>,
     /// The label.
     pub label: String,
     /// Time of creation.
@@ -25,7 +28,7 @@ pub struct NewSecret {
 
 impl NewSecret {
     /// The values of [`INSERT_SECRET`].
-    pub(super) fn values(&self, client_id: &str) -> [Value; 8] {
+    pub(super) fn values(&self, client_id: &str) -> [Value; 9] {
         args![
             &self.secret_id,
             client_id,
@@ -35,6 +38,7 @@ impl NewSecret {
             self.tag_key(),
             self.created_at,
             self.expires_at,
+            self.verifier.as_ref().map(ToString::to_string),
         ]
     }
 
@@ -151,6 +155,21 @@ impl Store {
         self.execute(sql, &args![secret_id, old.to_string(), new.to_string()]).await.map(drop)
     }
 
+    /// Writes the verifier of a secret, unless its hash has changed meanwhile.
+    ///
+    /// No token depends on this write, and a serving role may lack the right to it, so a failure does not count among
+    /// those of writes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn write_verifier(&self, secret_id: &str, hash: &SecretHash, to: &Verifier) -> Result<(), StoreError> {
+        let sql = "update client_secret set verifier = $3
+                   where secret_id = $1 and hash = $2 and (verifier is null or verifier <> $3) returning secret_id";
+        let written: Result<Vec<(String,)>, _> =
+            self.fetch(sql, &args![secret_id, hash.to_string(), to.to_string()]).await;
+        written.map(drop)
+    }
+
     /// Returns the secrets of one client, or of all clients, oldest first.
     ///
     /// # Errors
@@ -193,4 +212,5 @@ pub const MAX_IMPORTED: i64 = 2;
 
 /// Inserts a [`NewSecret`], with [`NewSecret::values`].
 pub(super) const INSERT_SECRET: &str = "insert into client_secret
-    (secret_id, client_id, hash, label, imported, tag_key, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8)";
+    (secret_id, client_id, hash, label, imported, tag_key, created_at, expires_at, verifier)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";

@@ -64,6 +64,8 @@ metrics! {
         "Connections and requests that were refused before they reached an endpoint"
     "argon2_verifications" "_total" "" Argon2Verifications
         "argon2 hashes computed: one for each secret in use since the start, and those for guesses"
+    "secret_verifier_mismatches" "_total" "" SecretVerifierMismatches
+        "Secrets that were accepted by their verifier and did not match their hash; each is worth an alarm"
     "argon2_queue_depth" "" "" Argon2QueueDepth
         "Secrets that wait to be verified"
     "signing_seconds" "" "" SigningSeconds
@@ -127,6 +129,11 @@ pub fn exposition(
     register(&mut registry, Metric::Verifications, counts.verifications.clone());
     register(&mut registry, Metric::ConnectionsRefused, counts.connections_refused.clone());
     register(&mut registry, Metric::Argon2Verifications, server.authenticator.lane.verifications.clone());
+    register(
+        &mut registry,
+        Metric::SecretVerifierMismatches,
+        server.authenticator.verifier_mismatches.clone(),
+    );
     register(&mut registry, Metric::Argon2QueueDepth, server.authenticator.lane.depth.clone());
     register(&mut registry, Metric::SigningSeconds, counts.signing_seconds.clone());
     register(&mut registry, Metric::RegistryAgeSeconds, age.clone());

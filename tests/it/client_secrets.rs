@@ -6,6 +6,7 @@ use grantd::model::client::Client;
 use grantd::model::credential::SecretOrigin;
 use grantd::model::time::{Clock, Span, UnixTime};
 use grantd::store::last_used::LastUsedTimes;
+use grantd::store::secrets::NewSecret;
 
 use crate::harness::{Db, Server, Setup, basic, client, new_secret};
 
@@ -25,6 +26,8 @@ on_both!(
     several_secrets_are_valid_side_by_side_and_one_hash_decides,
     imported_secrets_are_tried_alike_for_every_client,
     a_full_hashing_queue_refuses_at_once_with_503,
+    a_burst_of_imported_secrets_is_served_without_a_refusal,
+    a_refused_client_is_told_to_come_when_the_queue_is_done,
     a_cheaper_hash_is_raised_after_its_use,
     uses_of_secrets_are_recorded,
 );
@@ -343,8 +346,63 @@ async fn a_full_hashing_queue_refuses_at_once_with_503(db: Db) {
     let busy: Vec<_> = answers.iter().filter(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE).collect();
     assert!(busy.len() >= 10, "{}", busy.len());
     busy[0].refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
-    assert_eq!(busy[0].header("retry-after"), "1");
+    let wait: u64 = busy[0].header("retry-after").parse().unwrap();
+    assert!((1..=2).contains(&wait), "the queue is short: {wait} s");
     assert!(answers.iter().any(|answer| answer.status == StatusCode::UNAUTHORIZED));
+}
+
+/// Clients with imported secrets, each at an address of its own, that all ask at once.
+async fn a_burst(server: &Server, number: usize, secret: &str) -> Vec<crate::harness::Answer> {
+    let asks = (0..number).map(|number| {
+        let id = format!("imported{number}");
+        let request = crate::harness::form("/token", &[("authorization", &basic(&id, secret))], GRANT);
+        let [_, _, high, low] = u32::try_from(number).unwrap().to_be_bytes();
+        server.send_from(([10, 0, high, low], 1), request)
+    });
+    futures_join(asks).await
+}
+
+/// Registers the clients of a burst. They share a secret, whose hash is computed once.
+async fn register_a_burst(setup: &Setup, number: usize) {
+    let hash = new_secret("any", "chosen elsewhere", SecretOrigin::Imported).hash;
+    for number in 0..number {
+        let id = format!("imported{number}");
+        let stored = NewSecret {
+            secret_id: format!("s{number}"),
+            hash: hash.clone(),
+            origin: SecretOrigin::Imported,
+            verifier: None,
+            label: String::new(),
+            created_at: UnixTime(1),
+            expires_at: None,
+        };
+        setup.store.create_client(&client(&id), Some(&stored)).await.unwrap();
+    }
+}
+
+async fn a_burst_of_imported_secrets_is_served_without_a_refusal(db: Db) {
+    let setup = Setup::new(db).await;
+    register_a_burst(&setup, 400).await;
+    let server = setup.start().await;
+    for answer in a_burst(&server, 400, "chosen elsewhere").await {
+        answer.ok();
+    }
+}
+
+async fn a_refused_client_is_told_to_come_when_the_queue_is_done(db: Db) {
+    let mut setup = Setup::new(db).await;
+    setup.imported(client("imported"), "chosen elsewhere").await;
+    setup.settings.secrets.queue = 250;
+    setup.settings.secrets.threads = 1;
+    let server = setup.start().await;
+    let answers = a_burst(&server, 400, "a guess, long enough").await;
+    let waits: std::collections::BTreeSet<u64> = answers
+        .iter()
+        .filter(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE)
+        .map(|answer| answer.header("retry-after").parse().unwrap())
+        .collect();
+    assert!(waits.len() > 1 && waits.iter().all(|wait| (1..=60).contains(wait)), "{waits:?}");
+    assert!(waits.iter().any(|wait| *wait > 2), "250 hashes take longer: {waits:?}");
 }
 
 async fn futures_join<F: Future<Output = crate::harness::Answer>>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
@@ -396,6 +454,7 @@ async fn uses_of_secrets_are_recorded(db: Db) {
         .filter_map(|secret| secret.cache.used().at())
         .collect();
     assert_eq!(used.len(), 1);
+    server.verifiers_written().await;
     let revision = server.server.registry.snapshot().revision;
     let of = |secrets| LastUsedTimes { secrets, ..LastUsedTimes::default() };
     server.store.record_last_used(&of(vec![(id.clone(), used[0]), ("gone".into(), used[0])])).await.unwrap();

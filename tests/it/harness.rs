@@ -16,13 +16,13 @@ use grantd::crypto::secret_tag::TagKey;
 use grantd::http::log::{Counts, RequestIds};
 use grantd::http::{App, Caller, ListenerUrl};
 use grantd::model::client::{Client, ClientScope};
-use grantd::model::credential::SecretOrigin;
+use grantd::model::credential::{SecretOrigin, StoredSecret};
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::AuthorizationServer;
 use grantd::serve::assembled::{ServerParts, assemble};
 use grantd::serve::clients::fetcher;
-use grantd::serve::costs::raise_costs;
+use grantd::serve::secret_upkeep::look_after_secrets;
 use grantd::state::load_shedding::LoadShedding;
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
@@ -193,6 +193,7 @@ pub fn new_secret(id: &str, secret: &str, origin: SecretOrigin) -> NewSecret {
         secret_id: id.to_owned(),
         hash,
         origin,
+        verifier: None,
         label: String::new(),
         created_at: Clock::System.now(),
         expires_at: None,
@@ -236,7 +237,7 @@ impl Server {
     ) -> Self {
         let under = SealingKey::from_base64(&sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
-        let ServerParts { server, mut feed, app, counts, rehash_jobs, fetches, .. } =
+        let ServerParts { server, mut feed, app, counts, used_secrets, fetches, .. } =
             assemble(&config, &store, under, issuer, clock, None).unwrap();
         for _ in 0..2 {
             let step = feed.step().await;
@@ -244,7 +245,7 @@ impl Server {
         }
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(feed.run(stopped));
-        tokio::spawn(raise_costs(rehash_jobs, Arc::clone(&server), store.clone()));
+        tokio::spawn(look_after_secrets(used_secrets, Arc::clone(&server), store.clone()));
         tokio::spawn(fetcher(&config).unwrap().run(fetches));
         Self { db, store, config, sealing_key, server, app, counts, _stop: stop }
     }
@@ -282,6 +283,18 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         feed.close().await;
+    }
+
+    /// Waits until every tagged secret has a verifier, which is written after its first use.
+    pub async fn verifiers_written(&self) {
+        let started = Instant::now();
+        let is_missing = |secret: &StoredSecret| {
+            matches!(secret.origin, SecretOrigin::Tagged(_)) && secret.verifier.is_none()
+        };
+        while self.server.registry.snapshot().clients().any(|client| client.secrets.iter().any(is_missing)) {
+            assert!(started.elapsed() < Duration::from_secs(10), "a verifier was not written");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {

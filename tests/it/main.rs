@@ -70,5 +70,6 @@ mod terminal;
 mod tidy;
 mod token_endpoint;
 mod transport;
+mod verifiers;
 mod verify;
 mod wycheproof;

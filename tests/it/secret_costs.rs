@@ -52,6 +52,7 @@ async fn a_known_secret_is_hashed_once_however_often_it_comes(db: Db) {
     }
     // The one that was chosen elsewhere is sent raw: its form-decoded reading is tried first, once.
     assert_eq!(hashes(&server), 10 + 2);
+    server.verifiers_written().await;
     let queries = server.store.queries.get();
     for _ in 0..50 {
         server.basic("c0", &secrets[0].1, "").await.ok();

@@ -368,7 +368,7 @@ reasons! {
         "The database cannot be reached, and memory alone cannot tell whether this credential is new."
         "Bring the database back; `/readyz` says what is in the way."
     "hashing_busy" HashingBusy "503 `temporarily_unavailable`"
-        "More secrets wait to be checked than `secrets.queue` allows."
+        "More secrets wait to be checked than `secrets.queue` allows: by default, than are checked in 30 seconds. While guesses prevail, 256 places are left to those that cannot be told from guesses."
         "Look for clients that ask for a token per call, or for guessing; then add processors or replicas."
     "jwks_uri_busy" JwksUriBusy "503 `temporarily_unavailable`"
         "A key set was needed and its host not asked, since 32 fetches from that host or 256 in all are under way."
