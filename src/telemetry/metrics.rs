@@ -129,11 +129,7 @@ pub fn exposition(
     register(&mut registry, Metric::Verifications, counts.verifications.clone());
     register(&mut registry, Metric::ConnectionsRefused, counts.connections_refused.clone());
     register(&mut registry, Metric::Argon2Verifications, server.authenticator.lane.verifications.clone());
-    register(
-        &mut registry,
-        Metric::SecretVerifierMismatches,
-        server.authenticator.verifier_mismatches.clone(),
-    );
+    register(&mut registry, Metric::SecretVerifierMismatches, server.authenticator.verifier_mismatches.clone());
     register(&mut registry, Metric::Argon2QueueDepth, server.authenticator.lane.depth.clone());
     register(&mut registry, Metric::SigningSeconds, counts.signing_seconds.clone());
     register(&mut registry, Metric::RegistryAgeSeconds, age.clone());

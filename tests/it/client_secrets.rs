@@ -382,9 +382,9 @@ async fn register_a_burst(setup: &Setup, number: usize) {
 
 async fn a_burst_of_imported_secrets_is_served_without_a_refusal(db: Db) {
     let setup = Setup::new(db).await;
-    register_a_burst(&setup, 400).await;
+    register_a_burst(&setup, 300).await;
     let server = setup.start().await;
-    for answer in a_burst(&server, 400, "chosen elsewhere").await {
+    for answer in a_burst(&server, 300, "chosen elsewhere").await {
         answer.ok();
     }
 }
@@ -392,17 +392,17 @@ async fn a_burst_of_imported_secrets_is_served_without_a_refusal(db: Db) {
 async fn a_refused_client_is_told_to_come_when_the_queue_is_done(db: Db) {
     let mut setup = Setup::new(db).await;
     setup.imported(client("imported"), "chosen elsewhere").await;
-    setup.settings.secrets.queue = 250;
+    setup.settings.secrets.queue = 200;
     setup.settings.secrets.threads = 1;
     let server = setup.start().await;
-    let answers = a_burst(&server, 400, "a guess, long enough").await;
+    let answers = a_burst(&server, 300, "a guess, long enough").await;
     let waits: std::collections::BTreeSet<u64> = answers
         .iter()
         .filter(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE)
         .map(|answer| answer.header("retry-after").parse().unwrap())
         .collect();
     assert!(waits.len() > 1 && waits.iter().all(|wait| (1..=60).contains(wait)), "{waits:?}");
-    assert!(waits.iter().any(|wait| *wait > 2), "250 hashes take longer: {waits:?}");
+    assert!(waits.iter().any(|wait| *wait > 2), "200 hashes take longer: {waits:?}");
 }
 
 async fn futures_join<F: Future<Output = crate::harness::Answer>>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {

@@ -288,9 +288,8 @@ impl Server {
     /// Waits until every tagged secret has a verifier, which is written after its first use.
     pub async fn verifiers_written(&self) {
         let started = Instant::now();
-        let is_missing = |secret: &StoredSecret| {
-            matches!(secret.origin, SecretOrigin::Tagged(_)) && secret.verifier.is_none()
-        };
+        let is_missing =
+            |secret: &StoredSecret| matches!(secret.origin, SecretOrigin::Tagged(_)) && secret.verifier.is_none();
         while self.server.registry.snapshot().clients().any(|client| client.secrets.iter().any(is_missing)) {
             assert!(started.elapsed() < Duration::from_secs(10), "a verifier was not written");
             tokio::time::sleep(Duration::from_millis(10)).await;

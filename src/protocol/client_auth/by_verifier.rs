@@ -79,8 +79,7 @@ impl Authenticator {
         if !stored.cache.begin_upkeep() {
             return;
         }
-        let used =
-            UsedSecret { client_id: client_id.into(), stored: stored.clone(), presented: Arc::clone(presented) };
+        let used = UsedSecret { client_id: client_id.into(), stored: stored.clone(), presented: Arc::clone(presented) };
         if self.next_step(&used).is_some() && self.upkeep.try_send(used).is_err() {
             stored.cache.abandon_upkeep();
         }

@@ -51,7 +51,7 @@ impl Pace {
 /// Time for which a secret may wait for its hash. Proxies and clients give up after 30 to 60 seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 const MIN_CAPACITY: usize = 256;
-/// A waiting secret takes 1.6 KiB at most (see `LONG`), so this many take 26 MiB.
+/// A waiting secret takes 3.5 KiB at most (see `LONG`), in two readings against four hashes, so this many take 56 MiB.
 const MAX_CAPACITY: usize = 16_384;
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(1);

@@ -122,11 +122,8 @@ impl<J> Queue<J> {
     fn make_room(&mut self, key: QueueKey) -> Option<J> {
         let own = key.priority as usize;
         // A flood stays within the places of its class.
-        let lowest = if self.is_crowded(key.priority) {
-            own
-        } else {
-            self.classes.iter().rposition(|class| class.len() > 0)?
-        };
+        let lowest =
+            if self.is_crowded(key.priority) { own } else { self.classes.iter().rposition(|class| class.len() > 0)? };
         let class = self.classes.get_mut(lowest)?;
         match lowest.cmp(&own) {
             std::cmp::Ordering::Greater => class.evict(),
