@@ -159,7 +159,7 @@ async fn a_right_verifier_does_not_make_a_secret_usable(db: Db) {
     for (id, secret) in &secrets {
         server.basic(id, secret, "").await.unauthorized();
         server.basic("disabled", secret, "").await.unauthorized();
-        assert!(stored(&server, id).cache.last_used().is_none(), "{id}");
+        assert!(stored(&server, id).cache.used().at().is_none(), "{id}");
     }
     assert_eq!(hashes(&server), 0, "each is known, and known to be over");
 }
