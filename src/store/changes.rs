@@ -290,7 +290,9 @@ impl ChangeReader {
 /// keep.
 pub(super) const BEGIN_LOADING: &str =
     "begin isolation level repeatable read read only; set local statement_timeout = '10s';
-     set local row_security = off; set local lock_timeout = '2s'; set local enable_seqscan = off;
-     set local enable_hashjoin = off; set local enable_mergejoin = off";
+     set local row_security = off; set local lock_timeout = '2s';
+     select set_config(name, 'off', true)
+         from (values ('jit'), ('enable_seqscan'), ('enable_hashjoin'), ('enable_mergejoin')) as settings (name)
+         where current_setting(name, true) is not null";
 /// Deadline of one exchange while loading. A load takes as long as it needs; each of its parts is read within this time.
 pub(crate) const LOAD_DEADLINE: Duration = Duration::from_secs(10);

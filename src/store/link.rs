@@ -122,8 +122,10 @@ async fn listening(pool: &PgPool, selection: &ServerSelection) -> Result<Option<
 
 /// Time to connect and listen, after which the feed goes on without notifications.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Settings of the feed's session. It reads by the changed ids, and estimates of how many there are would at times have it
-/// read whole tables.
-pub(super) const BY_INDEX: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
+/// Settings of the feed's session, where the server has them. The feed reads by the changed ids, and estimates of how many
+/// there are would at times have it read whole tables.
+pub(super) const BY_INDEX: &str = "select set_config(name, 'off', false)
+    from (values ('enable_seqscan'), ('enable_hashjoin'), ('enable_mergejoin')) as settings (name)
+    where current_setting(name, true) is not null";
 /// The channel that the triggers of `migrations/postgres` notify.
 const CHANNEL: &str = "grantd";

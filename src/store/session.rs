@@ -146,6 +146,7 @@ pub(super) struct ServerInfo {
 /// - `read committed`: each statement decides by itself, or locks the rows that it decides on.
 /// - Timeouts below grantd's deadline: the error names the lock, and no lock outlives its owner.
 /// - `synchronous_commit`: a single-use id is on disk before it counts.
+/// - `jit = off`: compiling a statement takes longer than any statement of grantd.
 pub(super) async fn prepare(connection: &mut PgConnection, pooling: Pooling) -> Result<ServerInfo, sqlx::Error> {
     if pooling == Pooling::Session {
         sqlx::raw_sql(
@@ -156,7 +157,8 @@ pub(super) async fn prepare(connection: &mut PgConnection, pooling: Pooling) -> 
              set idle_in_transaction_session_timeout = '10s';
              select set_config('transaction_timeout', '0', false)
                  where current_setting('server_version_num')::bigint >= 170000;
-             select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'",
+             select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off';
+             select set_config('jit', 'off', false) where current_setting('jit', true) is not null",
         )
         .execute(&mut *connection)
         .await?;

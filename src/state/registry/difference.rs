@@ -1,14 +1,10 @@
 //! Differences between a full load and the snapshot: their numbers, and the revocations that must not be lost.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::snapshot::Snapshot;
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::model::time::UnixTime;
-use crate::store::changes::Changes;
-use crate::store::keys::SealedKey;
 
 /// Numbers of added, deleted and changed items.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -59,37 +55,4 @@ impl Difference {
             self.lost_cutoffs.push((client.client_id.clone(), before.not_before));
         }
     }
-
-    /// Compares all but the clients with the snapshot. `changes` has all resources and keys.
-    pub(super) fn of_all_but_clients(held: &Snapshot, held_keys: &[SealedKey], changes: &Changes) -> Self {
-        let mut difference = Self::default();
-        if let Some(rows) = &changes.resources {
-            let new: Vec<_> = rows.iter().filter_map(|row| row.as_ref().ok()).collect();
-            for resource in &new {
-                match held.resource(resource.identifier.as_str()) {
-                    None => difference.resources.came += 1,
-                    Some(before) if **before != **resource => difference.resources.changed += 1,
-                    Some(_) => {}
-                }
-            }
-            let there: HashSet<&str> = new.iter().map(|resource| resource.identifier.as_str()).collect();
-            difference.resources.gone =
-                held.resources().filter(|resource| !there.contains(resource.identifier.as_str())).count();
-        }
-        if let Some(keys) = &changes.keys {
-            let (before, now) = (kids(held_keys), kids(keys));
-            difference.keys.came = now.difference(&before).count();
-            difference.keys.gone = before.difference(&now).count();
-            let same =
-                |key: &&SealedKey| held_keys.iter().any(|held| held.kid == key.kid && held.active_at == key.active_at);
-            difference.keys.changed = keys.iter().filter(|key| before.contains(&*key.kid) && !same(key)).count();
-        }
-        difference.lost_global_cutoff =
-            held.not_before().filter(|held| *held > changes.not_before.unwrap_or(UnixTime(0)));
-        difference
-    }
-}
-
-fn kids(keys: &[SealedKey]) -> HashSet<&str> {
-    keys.iter().map(|key| key.kid.as_str()).collect()
 }

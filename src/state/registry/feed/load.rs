@@ -4,14 +4,18 @@
 //! A load reads one range of clients after the other and puts each in place, with polls in between. So it takes little
 //! memory, other changes are not held up, and it makes progress however slow the processor or the database is.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{Feed, SETTLING};
 use crate::model::event::Event;
 use crate::state::registry::Freshness;
+use crate::model::time::UnixTime;
 use crate::state::registry::difference::Difference;
+use crate::state::registry::snapshot::Snapshot;
 use crate::store::StoreError;
-use crate::store::changes::{ChangeReader, Position};
+use crate::store::changes::{ChangeReader, Changes, Position};
+use crate::store::keys::SealedKey;
 use crate::store::ranges::RangeReader;
 
 /// Reason for a load.
@@ -63,7 +67,7 @@ impl Feed {
         let from = self.context.registry.snapshot().position();
         let mut changes = reader.all_but_clients().await?;
         self.refuse_missing_keys(&changes)?;
-        let difference = Difference::of_all_but_clients(&self.context.registry.snapshot(), &self.keys, &changes);
+        let difference = difference_from(&self.context.registry.snapshot(), &self.keys, &changes);
         let mut revocations_lost = 0;
         if cause == Cause::OtherHistory {
             self.context.registry.history_changes.inc();
@@ -150,6 +154,39 @@ impl Feed {
             }
         }
     }
+}
+
+/// Compares all but the clients with the snapshot. `changes` has all resources and keys.
+fn difference_from(held: &Snapshot, held_keys: &[SealedKey], changes: &Changes) -> Difference {
+    let mut difference = Difference::default();
+    if let Some(rows) = &changes.resources {
+        let new: Vec<_> = rows.iter().filter_map(|row| row.as_ref().ok()).collect();
+        for resource in &new {
+            match held.resource(resource.identifier.as_str()) {
+                None => difference.resources.came += 1,
+                Some(before) if **before != **resource => difference.resources.changed += 1,
+                Some(_) => {}
+            }
+        }
+        let there: HashSet<&str> = new.iter().map(|resource| resource.identifier.as_str()).collect();
+        difference.resources.gone =
+            held.resources().filter(|resource| !there.contains(resource.identifier.as_str())).count();
+    }
+    if let Some(keys) = &changes.keys {
+        let (before, now) = (kids(held_keys), kids(keys));
+        difference.keys.came = now.difference(&before).count();
+        difference.keys.gone = before.difference(&now).count();
+        let same =
+            |key: &&SealedKey| held_keys.iter().any(|held| held.kid == key.kid && held.active_at == key.active_at);
+        difference.keys.changed = keys.iter().filter(|key| before.contains(&*key.kid) && !same(key)).count();
+    }
+    difference.lost_global_cutoff =
+        held.not_before().filter(|held| *held > changes.not_before.unwrap_or(UnixTime(0)));
+    difference
+}
+
+fn kids(keys: &[SealedKey]) -> HashSet<&str> {
+    keys.iter().map(|key| key.kid.as_str()).collect()
 }
 
 /// Time for which a snapshot counts as current while a bulk change is being read.
