@@ -7,7 +7,7 @@ use std::str::FromStr;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
@@ -229,12 +229,32 @@ impl SecretHash {
     }
 }
 
+/// Reads a hash in the form in which grantd writes them, with a salt of 16 and an output of 32 bytes, in a tenth of the time
+/// of the general form: a large registry has a million of them.
+fn usual(phc: &str) -> Option<Result<SecretHash, HashError>> {
+    let mut parts = phc.strip_prefix("$argon2id$v=19$")?.split('$');
+    let (params, salt, output) = (parts.next()?, parts.next()?, parts.next()?);
+    let mut bytes = [0; 48];
+    let (salt_to, output_to) = bytes.split_at_mut(16);
+    let is_plain = !params.contains('+') && !params.contains("=0");
+    if parts.next().is_some() || salt.len() != 22 || output.len() != 43 || !is_plain {
+        return None;
+    }
+    BASE64_STANDARD_NO_PAD.decode_slice(salt, salt_to).ok()?;
+    BASE64_STANDARD_NO_PAD.decode_slice(output, output_to).ok()?;
+    let (salt, output) = bytes.split_at(16);
+    Some(params.parse().map(|params| SecretHash::of(params, salt, output)))
+}
+
 impl FromStr for SecretHash {
     type Err = HashError;
 
     fn from_str(phc: &str) -> Result<Self, HashError> {
         if !phc.starts_with("$argon2id$") || phc.len() > 256 {
             return Err(HashError::NotArgon2id);
+        }
+        if let Some(usual) = usual(phc) {
+            return usual;
         }
         let parsed = PasswordHash::new(phc).map_err(|_| HashError::Malformed)?;
         if parsed.version != Some(Version::V0x13.into()) {

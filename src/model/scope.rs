@@ -80,14 +80,24 @@ impl FromStr for Scope {
         let grammatical = |token: &str| {
             !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
         };
-        let mut distinct: Vec<&str> = Vec::new();
+        let mut distinct: Vec<&str> = Vec::with_capacity(text.len() / 8);
+        // Tokens whose hashes differ from all before are not compared with them.
+        let (mut seen, mut repeats) = (0_u64, false);
         for token in text.split(' ') {
             if !grammatical(token) {
                 return Err(ScopeError);
             }
-            if !distinct.contains(&token) {
+            let hash = token.bytes().fold(token.len(), |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+            let bit = 1 << (hash % 64);
+            if seen & bit != 0 && distinct.contains(&token) {
+                repeats = true;
+            } else {
                 distinct.push(token);
             }
+            seen |= bit;
+        }
+        if !repeats {
+            return Ok(Self { text: text.into() });
         }
         Ok(Self::from_distinct(distinct.into_iter()))
     }

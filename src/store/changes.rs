@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr};
 
 use super::client_rows::{ReadClient, SharedTexts};
-use super::delta::{self, Delta, DeltaRow, NOTES_MAX};
+use super::delta::{self, Delta, DeltaRow, NOTES_MAX, PositionRow};
 use super::keys::{KeyRow, SealedKey};
 use super::link::{Link, LinkConnection};
 use super::pooling::Pooling;
@@ -157,28 +157,28 @@ impl ChangeReader {
     /// # Errors
     /// [`StoreError`]. A row that cannot be read is an error inside [`Changes`].
     pub async fn since(&mut self, held: &Position) -> Result<Since, StoreError> {
-        let delta =
-            Delta::of(self.fetch::<DeltaRow>(AssertSqlSafe(delta::SQL.as_str()), &args![held.revision]).await?)?;
-        let Some(position) = delta.position else {
+        let rows = self.fetch::<DeltaRow>(AssertSqlSafe(delta::SQL.as_str()), &args![held.revision]).await?;
+        let delta = Delta::of(rows);
+        let Some(PositionRow { revision, history, asked_history }) = delta.position()? else {
             return Err(StoreError::Schema("the table registry_revision is empty: restore its one row".into()));
         };
-        let is_known = held.revision <= position.revision && position.asked_history.as_deref() == Some(&*held.history);
-        if !is_known {
+        if held.revision > revision || asked_history.as_deref() != Some(&*held.history) {
             return Ok(Since::OtherHistory);
         }
-        let noted = |what: &str| delta.notes.iter().any(|note| note.kind == what);
-        if delta.notes.len() > NOTES_MAX || noted("all") {
-            return Ok(Since::Everything(Position { revision: position.revision, history: position.history.into() }));
+        let position = Position { revision, history: history.into() };
+        let noted = |what: &str| delta.notes().any(|(kind, _)| kind == what);
+        if noted("all") || delta.notes().count() > NOTES_MAX {
+            return Ok(Since::Everything(position));
         }
         let small: Vec<&str> =
             ["resource", "key", "tag_key", "cutoff"].into_iter().filter(|kind| noted(kind)).collect();
         // Read after the clients, so they are as new at least; what they are newer by is read again.
         let mut changes = if small.is_empty() { Changes::default() } else { self.read_small_tables(&small).await? };
-        changes.position = Position { revision: position.revision, history: position.history.into() };
-        changes.revoked = delta.revoked.into_iter().map(|row| (row.jti, UnixTime(row.expires_at))).collect();
-        let mut present = delta.clients.assemble(&mut SharedTexts::default()).into_iter().peekable();
+        changes.position = position;
+        changes.revoked = delta.revoked()?;
+        let mut present = delta.clients(&mut SharedTexts::default())?.into_iter().peekable();
         let mut ids: Vec<String> =
-            delta.notes.into_iter().filter(|note| note.kind == "client").map(|note| note.id).collect();
+            delta.notes().filter(|(kind, _)| *kind == "client").map(|(_, id)| id.to_owned()).collect();
         ids.sort_unstable();
         changes.clients = ids
             .into_iter()

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use super::columns::moment;
-use super::rows::row;
+use super::rows::borrowed_row;
 use super::statement::args;
 use super::{Refusal, Store, StoreError, transaction};
 use crate::model::certificate::RegisteredCertificate;
 use crate::model::credential::StoredCertificate;
 
-row!(
+borrowed_row!(
     /// Row of a certificate registration.
-    CertificateRow of "client_certificate", also as text, by "order by c.client_id, c.created_at desc, c.cert_id" {
-        client_id: String,
-        cert_id: String,
-        kind: String,
-        value: String,
+    CertificateRow of "client_certificate" by "order by c.client_id, c.created_at desc, c.cert_id" {
+        client_id: &'r str,
+        cert_id: &'r str,
+        kind: &'r str,
+        value: &'r str,
         created_at: i64,
         expires_at: Option<i64>,
     }
@@ -53,9 +53,9 @@ impl Store {
 }
 
 /// Reads a row.
-pub(super) fn certificate_of(row: CertificateRow) -> Result<StoredCertificate, String> {
-    let CertificateRow { cert_id, kind, value, created_at, expires_at, .. } = row;
-    let registered = RegisteredCertificate::parse(&kind, &value)
+pub(super) fn certificate_of(row: &CertificateRow<'_>) -> Result<StoredCertificate, String> {
+    let CertificateRow { cert_id, kind, value, created_at, expires_at, .. } = *row;
+    let registered = RegisteredCertificate::parse(kind, value)
         .map_err(|error| format!("client_certificate {cert_id}: value: {error}"))?;
     Ok(StoredCertificate {
         cert_id: cert_id.into(),

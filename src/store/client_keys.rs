@@ -3,15 +3,21 @@
 use std::sync::Arc;
 
 use super::columns::moment;
-use super::rows::row;
+use super::rows::borrowed_row;
 use super::statement::args;
 use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::credential::StoredKey;
 
-row!(
+borrowed_row!(
     /// Row of a client's public key.
-    KeyRow of "client_key", also as text, by "order by c.client_id, c.created_at desc, c.kid" { client_id: String, kid: String, jwk: String, created_at: i64, expires_at: Option<i64> }
+    KeyRow of "client_key" by "order by c.client_id, c.created_at desc, c.kid" {
+        client_id: &'r str,
+        kid: &'r str,
+        jwk: &'r str,
+        created_at: i64,
+        expires_at: Option<i64>,
+    }
 );
 
 impl Store {
@@ -66,8 +72,8 @@ impl Store {
 }
 
 /// Reads a row.
-pub(super) fn key_of(row: KeyRow) -> Result<StoredKey, String> {
-    let KeyRow { kid, jwk, created_at, expires_at, .. } = row;
+pub(super) fn key_of(row: &KeyRow<'_>) -> Result<StoredKey, String> {
+    let KeyRow { kid, jwk, created_at, expires_at, .. } = *row;
     let key =
         VerifyingKey::from_text(jwk.as_bytes(), None).map_err(|error| format!("client_key {kid}: jwk: {error}"))?;
     if key.kid().is_some_and(|own| own != kid) {

@@ -2,57 +2,55 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
-use std::iter::Peekable;
 use std::sync::Arc;
-use std::vec;
 
 use super::client_certs::{CertificateRow, certificate_of};
 use super::client_keys::{KeyRow, key_of};
 use super::columns::{flag, lifetime, moment};
-use super::rows::row;
+use super::rows::borrowed_row;
 use super::{Refusal, StoreError};
 use crate::crypto::jwk::KeyError;
 use crate::crypto::secret_verifier::Verifier;
 use crate::model::client::{Client, ClientScope};
-use crate::model::credential::{SecretOrigin, StoredCertificate, StoredKey, StoredSecret};
+use crate::model::credential::{SecretOrigin, StoredSecret};
 use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
 
-row!(
+borrowed_row!(
     /// Row of a client.
-    ClientRow of "client", also as text, by "" {
-        client_id: String,
-        scope: String,
-        default_scope: String,
-        grant_types: String,
-        auth_methods: Option<String>,
+    ClientRow of "client" by "order by c.client_id" {
+        client_id: &'r str,
+        scope: &'r str,
+        default_scope: &'r str,
+        grant_types: &'r str,
+        auth_methods: Option<&'r str>,
         token_ttl: Option<i64>,
-        claims: String,
+        claims: &'r str,
         require_dpop: i64,
         require_mtls_binding: i64,
         enabled: i64,
         created_at: i64,
-        jwks_uri: Option<String>,
+        jwks_uri: Option<&'r str>,
         not_before: i64,
-        introspection_signed_response_alg: Option<String>,
+        introspection_signed_response_alg: Option<&'r str>,
         assertion_lifetime: Option<i64>,
-        assertion_audience: String,
+        assertion_audience: &'r str,
     }
 );
-row!(
+borrowed_row!(
     /// Row of a resource that a client may ask for.
-    ResourceLink of "client_resource", also as text, by "order by c.client_id, c.identifier" { client_id: String, identifier: String }
+    ResourceLink of "client_resource" by "order by c.client_id, c.identifier" { client_id: &'r str, identifier: &'r str }
 );
-row!(
+borrowed_row!(
     /// Row of a client's secret.
-    SecretRow of "client_secret", also as text, by "order by c.client_id, c.created_at desc, c.secret_id" {
-        client_id: String,
+    SecretRow of "client_secret" by "order by c.client_id, c.created_at desc, c.secret_id" {
+        client_id: &'r str,
         created_at: i64,
-        secret_id: String,
-        hash: String,
+        secret_id: &'r str,
+        hash: &'r str,
         imported: i64,
-        tag_key: Option<String>,
-        verifier: Option<String>,
+        tag_key: Option<&'r str>,
+        verifier: Option<&'r str>,
         expires_at: Option<i64>,
         revoked_at: Option<i64>,
     }
@@ -61,89 +59,97 @@ row!(
 /// A client by its id; an error when one of its rows cannot be read.
 pub(super) type ReadClient = (String, Result<Arc<Client>, StoreError>);
 
-/// Rows of clients.
-#[derive(Default)]
-pub(super) struct ClientRows {
-    pub(super) clients: Vec<ClientRow>,
-    pub(super) resources: Vec<ResourceLink>,
-    pub(super) secrets: Vec<SecretRow>,
-    pub(super) keys: Vec<KeyRow>,
-    pub(super) certificates: Vec<CertificateRow>,
+/// Assembles clients from rows: first those of clients, in the order of their ids, then those of each other table, in the
+/// same order. A row that cannot be read makes its own client an error, and no other.
+pub(super) struct ClientAssembler<'s> {
+    shared: &'s mut SharedTexts,
+    drafts: Vec<Draft>,
+    /// The client of the last row.
+    at: usize,
 }
 
-impl ClientRows {
-    /// Makes the clients, in the order of their ids. A row that cannot be read makes its own client an error, and no
-    /// other.
-    pub(super) fn assemble(mut self, shared: &mut SharedTexts) -> Vec<ReadClient> {
-        // Rows in this order already, as most statements return them, are sorted in one pass.
-        self.clients.sort_by(|a, b| a.client_id.cmp(&b.client_id));
-        self.resources.sort_by(|a, b| (&a.client_id, &a.identifier).cmp(&(&b.client_id, &b.identifier)));
-        self.secrets.sort_by(|a, b| {
-            (&a.client_id, b.created_at, &a.secret_id).cmp(&(&b.client_id, a.created_at, &b.secret_id))
-        });
-        self.keys.sort_by(|a, b| (&a.client_id, b.created_at, &a.kid).cmp(&(&b.client_id, a.created_at, &b.kid)));
-        self.certificates
-            .sort_by(|a, b| (&a.client_id, b.created_at, &a.cert_id).cmp(&(&b.client_id, a.created_at, &b.cert_id)));
-        let mut resources = self.resources.into_iter().peekable();
-        let mut secrets = self.secrets.into_iter().peekable();
-        let mut keys = self.keys.into_iter().peekable();
-        let mut certificates = self.certificates.into_iter().peekable();
-        let mut assembled = Vec::with_capacity(self.clients.len());
-        for row in self.clients {
-            let id = row.client_id.clone();
-            let mut fingerprint = DefaultHasher::new();
-            row.hash(&mut fingerprint);
-            // All rows are taken, so that those of the next client come next whatever is wrong with one.
-            let parts = Parts {
-                resources: taken(
-                    &mut resources,
-                    &id,
-                    |row| &row.client_id,
-                    &mut fingerprint,
-                    |row| shared.resource(&row),
-                ),
-                secrets: taken(&mut secrets, &id, |row| &row.client_id, &mut fingerprint, secret_of),
-                keys: taken(&mut keys, &id, |row| &row.client_id, &mut fingerprint, key_of),
-                certificates: taken(&mut certificates, &id, |row| &row.client_id, &mut fingerprint, certificate_of),
-            };
-            let client = client_of(row, parts, shared, fingerprint.finish()).map(Arc::new);
+struct Draft {
+    id: String,
+    fingerprint: DefaultHasher,
+    client: Result<Client, String>,
+}
+
+impl<'s> ClientAssembler<'s> {
+    /// Makes an assembler without clients.
+    pub(super) fn new(shared: &'s mut SharedTexts) -> Self {
+        Self { shared, drafts: Vec::new(), at: 0 }
+    }
+
+    /// The id of the last client.
+    pub(super) fn last_id(&self) -> Option<&str> {
+        self.drafts.last().map(|draft| draft.id.as_str())
+    }
+
+    pub(super) fn add_client(&mut self, row: &ClientRow<'_>) {
+        let mut fingerprint = DefaultHasher::new();
+        row.hash(&mut fingerprint);
+        let client = client_of(row, self.shared);
+        self.drafts.push(Draft { id: row.client_id.to_owned(), fingerprint, client });
+    }
+
+    /// Begins the rows of another table.
+    pub(super) fn next_table(&mut self) {
+        self.at = 0;
+    }
+
+    pub(super) fn add_resource(&mut self, row: &ResourceLink<'_>) {
+        let resource = self.shared.resource(row.identifier);
+        self.add(row.client_id, row, resource, |client, resource| push(&mut client.resources, resource));
+    }
+
+    pub(super) fn add_secret(&mut self, row: &SecretRow<'_>) {
+        self.add(row.client_id, row, secret_of(row), |client, secret| push(&mut client.secrets, secret));
+    }
+
+    pub(super) fn add_key(&mut self, row: &KeyRow<'_>) {
+        self.add(row.client_id, row, key_of(row), |client, key| push(&mut client.keys, key));
+    }
+
+    pub(super) fn add_certificate(&mut self, row: &CertificateRow<'_>) {
+        self.add(row.client_id, row, certificate_of(row), |client, one| push(&mut client.certificates, one));
+    }
+
+    /// Adds what a row of a client is, and its hash to the client's fingerprint.
+    fn add<T>(&mut self, client_id: &str, row: &impl Hash, read: Result<T, String>, put: impl FnOnce(&mut Client, T)) {
+        while self.drafts.get(self.at).is_some_and(|draft| draft.id.as_str() < client_id) {
+            self.at += 1;
+        }
+        let Some(draft) = self.drafts.get_mut(self.at).filter(|draft| draft.id == client_id) else { return };
+        row.hash(&mut draft.fingerprint);
+        match (read, &mut draft.client) {
+            (Ok(one), Ok(client)) => put(client, one),
+            (Err(reason), Ok(_)) => draft.client = Err(reason),
+            (_, Err(_)) => {}
+        }
+    }
+
+    /// Returns the clients, in the order of their ids.
+    pub(super) fn finish(self) -> Vec<ReadClient> {
+        let finish = |Draft { id, fingerprint, client }: Draft| {
+            let client = client.and_then(|mut client| {
+                client.fingerprint = fingerprint.finish();
+                match client.jwks_uri.is_some() && !client.keys.is_empty() {
+                    true => Err(format!("jwks_uri: {}", Refusal::KeysOrJwksUri)),
+                    false => Ok(Arc::new(client)),
+                }
+            });
             let malformed = |reason| StoreError::Malformed { kind: "client", id: id.clone(), reason };
             let client = client.map_err(malformed);
-            assembled.push((id, client));
-        }
-        assembled
+            (id, client)
+        };
+        self.drafts.into_iter().map(finish).collect()
     }
 }
 
-type Taken<T> = Result<Vec<T>, String>;
-
-struct Parts {
-    resources: Taken<ResourceId>,
-    secrets: Taken<StoredSecret>,
-    keys: Taken<StoredKey>,
-    certificates: Taken<StoredCertificate>,
-}
-
-/// Takes the rows of one client from rows in the order of clients, and adds them to its fingerprint.
-fn taken<R: Hash, T>(
-    rows: &mut Peekable<vec::IntoIter<R>>,
-    client_id: &str,
-    id_of: impl Fn(&R) -> &String,
-    fingerprint: &mut DefaultHasher,
-    mut read: impl FnMut(R) -> Result<T, String>,
-) -> Taken<T> {
-    // The rows of a client that has none itself cannot exist; they would stop the rows of all that follow.
-    while rows.next_if(|row| id_of(row).as_str() < client_id).is_some() {}
-    let (mut all, mut fault) = (Vec::new(), None);
-    while let Some(row) = rows.next_if(|row| id_of(row) == client_id) {
-        row.hash(fingerprint);
-        match read(row) {
-            Ok(one) => all.push(one),
-            Err(reason) => fault = fault.or(Some(reason)),
-        }
-    }
-    all.shrink_to_fit();
-    fault.map_or(Ok(all), Err)
+/// Adds an item to a list that stays small and is kept for long.
+fn push<T>(list: &mut Vec<T>, item: T) {
+    list.reserve_exact(1);
+    list.push(item);
 }
 
 /// Texts that many clients have: they share one copy.
@@ -154,34 +160,34 @@ pub(super) struct SharedTexts {
 }
 
 impl SharedTexts {
-    fn scope(&mut self, text: String) -> Result<Scope, ScopeError> {
-        match self.scopes.get(&text) {
+    fn scope(&mut self, text: &str) -> Result<Scope, ScopeError> {
+        match self.scopes.get(text) {
             Some(scope) => Ok(scope.clone()),
             None => {
                 let scope: Scope = text.parse()?;
                 // Each client may have a scope of its own, which nobody shares.
                 if self.scopes.len() < SHARED_MAX {
-                    self.scopes.insert(text, scope.clone());
+                    self.scopes.insert(text.to_owned(), scope.clone());
                 }
                 Ok(scope)
             }
         }
     }
 
-    fn resource(&mut self, row: &ResourceLink) -> Result<ResourceId, String> {
-        if let Some(resource) = self.resources.get(&row.identifier) {
+    fn resource(&mut self, identifier: &str) -> Result<ResourceId, String> {
+        if let Some(resource) = self.resources.get(identifier) {
             return Ok(resource.clone());
         }
         let resource: ResourceId =
-            row.identifier.parse().map_err(|error| format!("client_resource.identifier: {error}"))?;
+            identifier.parse().map_err(|error| format!("client_resource.identifier: {error}"))?;
         if self.resources.len() < SHARED_MAX {
-            self.resources.insert(row.identifier.clone(), resource.clone());
+            self.resources.insert(identifier.to_owned(), resource.clone());
         }
         Ok(resource)
     }
 }
 
-fn client_of(row: ClientRow, parts: Parts, shared: &mut SharedTexts, fingerprint: u64) -> Result<Client, String> {
+fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, String> {
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
     let all_by_default = row.default_scope == row.scope;
     let allowed = shared.scope(row.scope).map_err(|error| at("scope")(&error))?;
@@ -189,10 +195,10 @@ fn client_of(row: ClientRow, parts: Parts, shared: &mut SharedTexts, fingerprint
         true => allowed.clone(),
         false => shared.scope(row.default_scope).map_err(|error| at("default_scope")(&error))?,
     };
-    let client = Client {
+    Ok(Client {
         client_id: row.client_id.parse().map_err(|error| at("client_id")(&error))?,
         scopes: ClientScope::new(allowed, default).map_err(|error| at("default_scope")(&error))?,
-        resources: parts.resources?,
+        resources: Vec::new(),
         client_credentials: row.grant_types.split(' ').any(|name| name == "client_credentials"),
         auth_methods: row.auth_methods.map(Into::into),
         token_ttl: row.token_ttl.map(|seconds| lifetime("token_ttl", seconds)).transpose()?,
@@ -202,10 +208,10 @@ fn client_of(row: ClientRow, parts: Parts, shared: &mut SharedTexts, fingerprint
         enabled: flag("enabled", row.enabled)?,
         created_at: moment("created_at", row.created_at)?,
         not_before: moment("not_before", row.not_before)?,
-        secrets: parts.secrets?,
-        keys: parts.keys?,
+        secrets: Vec::new(),
+        keys: Vec::new(),
         jwks_uri: row.jwks_uri.map(|uri| uri.parse()).transpose().map_err(|error| at("jwks_uri")(&error))?,
-        certificates: parts.certificates?,
+        certificates: Vec::new(),
         introspection_signed_response_alg: row
             .introspection_signed_response_alg
             .map(|alg| alg.parse())
@@ -216,15 +222,11 @@ fn client_of(row: ClientRow, parts: Parts, shared: &mut SharedTexts, fingerprint
             .map(|seconds| lifetime("assertion_lifetime", seconds))
             .transpose()?,
         assertion_audience: row.assertion_audience.parse().map_err(|error| at("assertion_audience")(&error))?,
-        fingerprint,
-    };
-    if client.jwks_uri.is_some() && !client.keys.is_empty() {
-        return Err(format!("jwks_uri: {}", Refusal::KeysOrJwksUri));
-    }
-    Ok(client)
+        fingerprint: 0,
+    })
 }
 
-fn secret_of(row: SecretRow) -> Result<StoredSecret, String> {
+fn secret_of(row: &SecretRow<'_>) -> Result<StoredSecret, String> {
     let secret_id = row.secret_id;
     let origin = match (flag("imported", row.imported)?, row.tag_key) {
         (true, _) => SecretOrigin::Imported,

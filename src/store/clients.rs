@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use super::client_certs::CertificateRow;
-use super::client_keys::KeyRow;
-use super::client_rows::{ClientRow, ClientRows, ResourceLink, SecretRow, SharedTexts};
 use super::secrets::{INSERT_SECRET, NewSecret};
-use super::session::{Transaction, within};
+use super::session::Transaction;
 use super::statement::args;
 use super::{Store, StoreError, transaction};
 use crate::crypto::jwk::Alg;
@@ -20,22 +17,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; [`StoreError::Malformed`] when its rows cannot be read.
     pub async fn client(&self, client_id: &str) -> Result<Option<Client>, StoreError> {
-        let session = self.session().await?;
-        let id = args![client_id];
-        let rows = within(async {
-            let mut reading = Transaction::begin_reading(session, self.queries.clone()).await?;
-            let rows = ClientRows {
-                clients: reading.fetch(ClientRow::select("", ONE), &id).await?,
-                resources: reading.fetch(ResourceLink::select("", ONE), &id).await?,
-                secrets: reading.fetch(SecretRow::select("", ONE), &id).await?,
-                keys: reading.fetch(KeyRow::select("", ONE), &id).await?,
-                certificates: reading.fetch(CertificateRow::select("", ONE), &id).await?,
-            };
-            reading.rollback().await?.close().await;
-            Ok::<_, StoreError>(rows)
-        })
-        .await?;
-        let client = rows.assemble(&mut SharedTexts::default()).pop();
+        let mut reader = self.reader().await?;
+        let client = reader.client(client_id).await?;
+        reader.close().await;
         client.map(|(_, client)| client.map(Arc::unwrap_or_clone)).transpose()
     }
 
@@ -151,9 +135,6 @@ async fn add_resources(tx: &mut Transaction, client: &Client) -> Result<(), Stor
     }
     Ok(())
 }
-
-/// SQL condition for the rows of one client.
-const ONE: &str = "where c.client_id = $1";
 
 fn grant_types(client: &Client) -> &'static str {
     if client.client_credentials { "client_credentials" } else { "" }

@@ -3,14 +3,16 @@
 //!
 //! One statement reads one moment without a transaction, and costs the database a fifth of nine.
 
+use std::cmp::Reverse;
 use std::sync::LazyLock;
 
 use sqlx::FromRow;
 
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow;
-use super::client_rows::{ClientRow, ClientRows, ResourceLink, SecretRow};
-use super::rows::{TextRow, row, value};
+use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
+use super::rows::{BorrowedRow, value};
+use crate::model::time::UnixTime;
 
 /// Position of the database.
 pub(super) struct PositionRow {
@@ -20,20 +22,9 @@ pub(super) struct PositionRow {
     pub(super) asked_history: Option<String>,
 }
 
-/// Note of a change.
-pub(super) struct NoteRow {
-    pub(super) kind: String,
-    pub(super) id: String,
-}
-
-row!(
-    /// Revocation of a token.
-    RevocationRow of "revoked_token", also as text, by "" { jti: String, expires_at: i64 }
-);
-
 /// Row of the statement: its table, and the columns as text.
 pub(super) struct DeltaRow {
-    table: i64,
+    table: usize,
     texts: Vec<Option<String>>,
 }
 
@@ -45,46 +36,92 @@ where
 {
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
         let texts = (1..row.columns().len()).map(|column| row.try_get(column)).collect::<Result<_, _>>()?;
-        Ok(Self { table: row.try_get(0)?, texts })
+        let table: i64 = row.try_get(0)?;
+        Ok(Self { table: usize::try_from(table).unwrap_or_default(), texts })
     }
 }
 
 /// Rows that the statement returned, by table.
 #[derive(Default)]
 pub(super) struct Delta {
-    pub(super) position: Option<PositionRow>,
-    pub(super) notes: Vec<NoteRow>,
-    pub(super) clients: ClientRows,
-    pub(super) revoked: Vec<RevocationRow>,
+    /// Position, notes, clients, resources, secrets, keys, certificates, revocations.
+    tables: [Vec<Vec<Option<String>>>; 8],
 }
 
 impl Delta {
     /// Sorts the rows of the statement by table.
-    pub(super) fn of(rows: Vec<DeltaRow>) -> Result<Self, sqlx::Error> {
+    pub(super) fn of(rows: Vec<DeltaRow>) -> Self {
         let mut delta = Self::default();
         for DeltaRow { table, texts } in rows {
-            let mut texts = texts.into_iter();
-            match table {
-                0 => {
-                    delta.position = Some(PositionRow {
-                        revision: value("revision", &mut texts)?,
-                        history: value("history", &mut texts)?,
-                        asked_history: value("history", &mut texts)?,
-                    });
-                }
-                1 => {
-                    delta.notes.push(NoteRow { kind: value("kind", &mut texts)?, id: value("id", &mut texts)? });
-                }
-                2 => delta.clients.clients.push(ClientRow::from_texts(texts)?),
-                3 => delta.clients.resources.push(ResourceLink::from_texts(texts)?),
-                4 => delta.clients.secrets.push(SecretRow::from_texts(texts)?),
-                5 => delta.clients.keys.push(KeyRow::from_texts(texts)?),
-                6 => delta.clients.certificates.push(CertificateRow::from_texts(texts)?),
-                _ => delta.revoked.push(RevocationRow::from_texts(texts)?),
+            if let Some(rows) = delta.tables.get_mut(table) {
+                rows.push(texts);
             }
         }
-        Ok(delta)
+        delta
     }
+
+    /// The position of the database.
+    pub(super) fn position(&self) -> Result<Option<PositionRow>, sqlx::Error> {
+        let [positions, ..] = &self.tables;
+        let position = |texts: &Vec<Option<String>>| {
+            let mut texts = texts.iter().map(Option::as_deref);
+            Ok(PositionRow {
+                revision: value("revision", &mut texts)?,
+                history: value::<&str>("history", &mut texts)?.to_owned(),
+                asked_history: value::<Option<&str>>("history", &mut texts)?.map(str::to_owned),
+            })
+        };
+        positions.first().map(position).transpose()
+    }
+
+    /// The notes: kind and id.
+    pub(super) fn notes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let [_, notes, ..] = &self.tables;
+        notes.iter().filter_map(|texts| match texts.as_slice() {
+            [Some(kind), Some(id), ..] => Some((kind.as_str(), id.as_str())),
+            _ => None,
+        })
+    }
+
+    /// The revoked tokens, with their expiry.
+    pub(super) fn revoked(&self) -> Result<Vec<(String, UnixTime)>, sqlx::Error> {
+        let [.., revocations] = &self.tables;
+        let revocation = |texts: &Vec<Option<String>>| {
+            let mut texts = texts.iter().map(Option::as_deref);
+            let jti: &str = value("jti", &mut texts)?;
+            Ok((jti.to_owned(), UnixTime(value("expires_at", &mut texts)?)))
+        };
+        revocations.iter().map(revocation).collect()
+    }
+
+    /// Assembles the changed clients that exist, in the order of their ids.
+    pub(super) fn clients(&self, shared: &mut SharedTexts) -> Result<Vec<ReadClient>, sqlx::Error> {
+        let [_, _, clients, resources, secrets, keys, certificates, _] = &self.tables;
+        let mut assembler = ClientAssembler::new(shared);
+        let mut clients = rows::<ClientRow<'_>>(clients)?;
+        clients.sort_by_key(|row| row.client_id);
+        clients.iter().for_each(|row| assembler.add_client(row));
+        let mut resources = rows::<ResourceLink<'_>>(resources)?;
+        resources.sort_by_key(|row| (row.client_id, row.identifier));
+        resources.iter().for_each(|row| assembler.add_resource(row));
+        assembler.next_table();
+        let mut secrets = rows::<SecretRow<'_>>(secrets)?;
+        secrets.sort_by_key(|row| (row.client_id, Reverse(row.created_at), row.secret_id));
+        secrets.iter().for_each(|row| assembler.add_secret(row));
+        assembler.next_table();
+        let mut keys = rows::<KeyRow<'_>>(keys)?;
+        keys.sort_by_key(|row| (row.client_id, Reverse(row.created_at), row.kid));
+        keys.iter().for_each(|row| assembler.add_key(row));
+        assembler.next_table();
+        let mut certificates = rows::<CertificateRow<'_>>(certificates)?;
+        certificates.sort_by_key(|row| (row.client_id, Reverse(row.created_at), row.cert_id));
+        certificates.iter().for_each(|row| assembler.add_certificate(row));
+        Ok(assembler.finish())
+    }
+}
+
+fn rows<'r, R: BorrowedRow<'r>>(texts: &'r [Vec<Option<String>>]) -> Result<Vec<R>, sqlx::Error> {
+    texts.iter().map(|texts| R::from_texts(texts)).collect()
 }
 
 /// The statement. `$1` is the revision after which to read. Above [`NOTES_MAX`] notes it returns some of them only.
@@ -109,7 +146,7 @@ pub(super) static SQL: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The rows of a table for the clients that changed.
-fn of_client<R: TextRow>(table: i64) -> String {
+fn of_client<'r, R: BorrowedRow<'r>>(table: i64) -> String {
     let (columns, name) = (columns(table, R::COLUMNS), R::TABLE);
     format!("{columns} from noted r join {name} c on c.client_id = r.id where r.kind = 'client'")
 }

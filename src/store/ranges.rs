@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use sqlx::Connection as _;
+use futures_util::TryStreamExt as _;
+use sqlx::{AssertSqlSafe, Connection as _, FromRow as _};
 
 use super::changes::{ChangeReader, Changes, Position, exchange};
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow;
-use super::client_rows::{ClientRow, ClientRows, ResourceLink, SecretRow, SharedTexts};
-use super::delta::RevocationRow;
+use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
 use super::link::LinkConnection;
+use super::rows::BorrowedRow as _;
 use super::statement::args;
 use super::{StoreError, on};
 use crate::model::client::Client;
@@ -44,10 +45,10 @@ impl RangeReader {
     /// # Errors
     /// [`StoreError`]; the same range is then read again.
     pub async fn next(&mut self, reader: &mut ChangeReader) -> Result<ClientRange, StoreError> {
-        let (position, rows) = reader.range_rows(self.after.as_deref()).await?;
-        let through = rows.clients.last().filter(|_| rows.clients.len() >= RANGE).map(|last| last.client_id.clone());
+        let (position, clients) = reader.range(self.after.as_deref(), &mut self.shared).await?;
+        let through = clients.last().filter(|_| clients.len() >= RANGE).map(|(id, _)| id.clone());
         let after = std::mem::replace(&mut self.after, through.clone());
-        Ok(ClientRange { position, after, through, clients: rows.assemble(&mut self.shared) })
+        Ok(ClientRange { position, after, through, clients })
     }
 }
 
@@ -61,10 +62,10 @@ impl ChangeReader {
         // Rows that are written while these are read come with a later revision.
         let mut after = String::new();
         loop {
-            let sql = RevocationRow::select("", "where c.jti > $1 order by c.jti limit 20000");
-            let rows: Vec<RevocationRow> = self.fetch(sql, &args![&after]).await?;
+            let sql = "select jti, expires_at from revoked_token where jti > $1 order by jti limit 20000";
+            let rows: Vec<(String, i64)> = self.fetch(sql, &args![&after]).await?;
             let is_last = rows.len() < 20_000;
-            changes.revoked.extend(rows.into_iter().map(|row| (row.jti, UnixTime(row.expires_at))));
+            changes.revoked.extend(rows.into_iter().map(|(jti, expires_at)| (jti, UnixTime(expires_at))));
             match changes.revoked.last() {
                 Some((jti, _)) if !is_last => after.clone_from(jti),
                 _ => return Ok(changes),
@@ -72,47 +73,89 @@ impl ChangeReader {
         }
     }
 
-    /// Reads the rows of the clients that follow an id, as of one moment.
-    async fn range_rows(&mut self, after: Option<&str>) -> Result<(Position, ClientRows), StoreError> {
+    /// Reads the clients that follow an id, as of one moment.
+    async fn range(
+        &mut self,
+        after: Option<&str>,
+        shared: &mut SharedTexts,
+    ) -> Result<(Position, Vec<ReadClient>), StoreError> {
         let (after, queries) = (after.unwrap_or_default(), self.queries.clone());
         let (named, begin) = (self.is_named(), self.begin());
         let sent = || {
             queries.inc();
             named
         };
-        macro_rules! rows {
-            ($at:ident, $row:ty, $through:expr) => {
-                sqlx::query_as(<$row>::select("", "where c.client_id > $1 and c.client_id <= $2"))
-                    .bind(after)
-                    .bind($through)
-                    .persistent(sent())
-                    .fetch_all(&mut *$at)
-                    .await?
+        let mut assembler = ClientAssembler::new(shared);
+        /// Reads the rows of a table up to the last client, and passes them on one by one.
+        macro_rules! each {
+            ($at:ident, $row:ident, $add:ident) => {
+                if let Some(through) = assembler.last_id().map(str::to_owned) {
+                    assembler.next_table();
+                    let select = $row::select("c.client_id > $1 and c.client_id <= $2");
+                    let query = sqlx::query(select).bind(after).bind(through.as_str()).persistent(sent());
+                    let mut rows = query.fetch(&mut *$at);
+                    while let Some(row) = rows.try_next().await? {
+                        assembler.$add(&$row::from_row(&row)?);
+                    }
+                }
             };
         }
-        exchange!(self, connection => {
+        let position = exchange!(self, connection => {
             let mut at = connection.begin_with(begin).await?;
             let sql = "select revision, history from registry_revision";
             let (revision, history): (i64, String) =
                 sqlx::query_as(sql).persistent(sent()).fetch_one(&mut *at).await?;
-            let mut rows = ClientRows {
-                clients: sqlx::query_as(ClientRow::select("", "where c.client_id > $1 order by c.client_id limit 4096"))
-                    .bind(after)
-                    .persistent(sent())
-                    .fetch_all(&mut *at)
-                    .await?,
-                ..ClientRows::default()
-            };
-            if let Some(last) = rows.clients.last() {
-                let through = last.client_id.clone();
-                rows.resources = rows!(at, ResourceLink, through.as_str());
-                rows.secrets = rows!(at, SecretRow, through.as_str());
-                rows.keys = rows!(at, KeyRow, through.as_str());
-                rows.certificates = rows!(at, CertificateRow, through.as_str());
+            {
+                let select = format!("{} limit {RANGE}", ClientRow::select("c.client_id > $1").0);
+                let query = sqlx::query(AssertSqlSafe(select)).bind(after).persistent(sent());
+                let mut rows = query.fetch(&mut *at);
+                while let Some(row) = rows.try_next().await? {
+                    assembler.add_client(&ClientRow::from_row(&row)?);
+                }
             }
+            each!(at, ResourceLink, add_resource);
+            each!(at, SecretRow, add_secret);
+            each!(at, KeyRow, add_key);
+            each!(at, CertificateRow, add_certificate);
             at.rollback().await?;
-            Ok((Position { revision, history: history.into() }, rows))
-        })
+            Ok(Position { revision, history: history.into() })
+        })?;
+        Ok((position, assembler.finish()))
+    }
+
+    /// Reads one client.
+    pub(super) async fn client(&mut self, client_id: &str) -> Result<Option<ReadClient>, StoreError> {
+        let (queries, named, begin) = (self.queries.clone(), self.is_named(), self.begin());
+        let sent = || {
+            queries.inc();
+            named
+        };
+        let mut shared = SharedTexts::default();
+        let mut assembler = ClientAssembler::new(&mut shared);
+        macro_rules! each {
+            ($at:ident, $row:ident, $add:ident) => {
+                assembler.next_table();
+                for row in &sqlx::query($row::select("c.client_id = $1"))
+                    .bind(client_id)
+                    .persistent(sent())
+                    .fetch_all(&mut *$at)
+                    .await?
+                {
+                    assembler.$add(&$row::from_row(row)?);
+                }
+            };
+        }
+        exchange!(self, connection => {
+            let mut at = connection.begin_with(begin).await?;
+            each!(at, ClientRow, add_client);
+            each!(at, ResourceLink, add_resource);
+            each!(at, SecretRow, add_secret);
+            each!(at, KeyRow, add_key);
+            each!(at, CertificateRow, add_certificate);
+            at.rollback().await?;
+            Ok(())
+        })?;
+        Ok(assembler.finish().pop())
     }
 }
 

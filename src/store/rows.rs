@@ -5,23 +5,6 @@ use sqlx::error::BoxDynError;
 /// Defines the row struct of a table, with the order in which rows are read. Columns are read by position, since
 /// looking up names takes a tenth of the time of a large load.
 macro_rules! row {
-    ($(#[$meta:meta])* $name:ident of $table:literal, also as text, by $order:literal {
-        $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)?
-    }) => {
-        $crate::store::rows::row!($(#[$meta])* $name of $table by $order { $first: $first_type $(, $column: $type)* });
-
-        impl $crate::store::rows::TextRow for $name {
-            const TABLE: &'static str = $table;
-            const COLUMNS: &'static [&'static str] = &[stringify!($first) $(, stringify!($column))*];
-
-            fn from_texts(mut texts: impl Iterator<Item = Option<String>>) -> Result<Self, sqlx::Error> {
-                Ok(Self {
-                    $first: $crate::store::rows::value(stringify!($first), &mut texts)?,
-                    $($column: $crate::store::rows::value(stringify!($column), &mut texts)?,)*
-                })
-            }
-        }
-    };
     ($(#[$meta:meta])* $name:ident of $table:literal by $order:literal { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Hash)]
@@ -57,37 +40,91 @@ macro_rules! row {
 }
 pub(super) use row;
 
-/// Row that can be read from columns of text, in a statement that reads several tables.
-pub(super) trait TextRow: Sized {
+/// Defines the row struct of a table whose texts stay where they were received. A load reads millions of rows, and a copy
+/// of each text would take half of its time. The rows can also be read from columns of text, in a statement that reads
+/// several tables.
+macro_rules! borrowed_row {
+    ($(#[$meta:meta])* $name:ident of $table:literal by $order:literal { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Hash)]
+        pub(super) struct $name<'r> {
+            pub(super) $first: $first_type,
+            $(pub(super) $column: $type,)*
+        }
+
+        impl<'r> $crate::store::rows::BorrowedRow<'r> for $name<'r> {
+            const TABLE: &'static str = $table;
+            const ORDER: &'static str = $order;
+            const COLUMNS: &'static [&'static str] = &[stringify!($first) $(, stringify!($column))*];
+
+            fn from_texts(texts: &'r [Option<String>]) -> Result<Self, sqlx::Error> {
+                let mut texts = texts.iter().map(Option::as_deref);
+                Ok(Self {
+                    $first: $crate::store::rows::value(stringify!($first), &mut texts)?,
+                    $($column: $crate::store::rows::value(stringify!($column), &mut texts)?,)*
+                })
+            }
+        }
+
+        impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for $name<'r>
+        where
+            usize: sqlx::ColumnIndex<R>,
+            $first_type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+            $($type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,)*
+        {
+            fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+                let mut next = 0..;
+                let mut position = move || next.next().unwrap_or_default();
+                Ok(Self {
+                    $first: row.try_get(position())?,
+                    $($column: row.try_get(position())?,)*
+                })
+            }
+        }
+    };
+}
+pub(super) use borrowed_row;
+
+/// Row whose texts are borrowed.
+pub(super) trait BorrowedRow<'r>: Sized {
     /// The table.
     const TABLE: &'static str;
+    /// The order in which rows are read: by client first.
+    const ORDER: &'static str;
     /// The columns.
     const COLUMNS: &'static [&'static str];
 
     /// Reads the columns, in their order.
-    fn from_texts(texts: impl Iterator<Item = Option<String>>) -> Result<Self, sqlx::Error>;
+    fn from_texts(texts: &'r [Option<String>]) -> Result<Self, sqlx::Error>;
+
+    /// Returns the statement that reads the rows from the table, named `c`, where a condition holds.
+    fn select(condition: &str) -> sqlx::AssertSqlSafe<String> {
+        let columns: Vec<String> = Self::COLUMNS.iter().map(|column| format!("c.{column}")).collect();
+        let (columns, table, order) = (columns.join(", "), Self::TABLE, Self::ORDER);
+        sqlx::AssertSqlSafe(format!("select {columns} from {table} c where {condition} {order}"))
+    }
 }
 
 /// Column value that can be read from text.
-pub(super) trait TextValue: Sized {
+pub(super) trait TextValue<'r>: Sized {
     /// Reads the text. `None` when there is no such value.
-    fn from_text(text: Option<String>) -> Option<Self>;
+    fn from_text(text: Option<&'r str>) -> Option<Self>;
 }
 
-impl TextValue for String {
-    fn from_text(text: Option<String>) -> Option<Self> {
+impl<'r> TextValue<'r> for &'r str {
+    fn from_text(text: Option<&'r str>) -> Option<Self> {
         text
     }
 }
 
-impl TextValue for i64 {
-    fn from_text(text: Option<String>) -> Option<Self> {
+impl TextValue<'_> for i64 {
+    fn from_text(text: Option<&str>) -> Option<Self> {
         text?.parse().ok()
     }
 }
 
-impl<T: TextValue> TextValue for Option<T> {
-    fn from_text(text: Option<String>) -> Option<Self> {
+impl<'r, T: TextValue<'r>> TextValue<'r> for Option<T> {
+    fn from_text(text: Option<&'r str>) -> Option<Self> {
         match text {
             None => Some(None),
             text => T::from_text(text).map(Some),
@@ -96,9 +133,9 @@ impl<T: TextValue> TextValue for Option<T> {
 }
 
 /// Reads the next column.
-pub(super) fn value<T: TextValue>(
+pub(super) fn value<'r, T: TextValue<'r>>(
     column: &str,
-    texts: &mut impl Iterator<Item = Option<String>>,
+    texts: &mut impl Iterator<Item = Option<&'r str>>,
 ) -> Result<T, sqlx::Error> {
     let unreadable = || sqlx::Error::ColumnDecode {
         index: column.to_owned(),

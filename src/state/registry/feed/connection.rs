@@ -89,7 +89,11 @@ impl Connection {
     /// snapshot counts as current.
     pub(super) fn pause(&self, poll: Duration) -> Duration {
         let announced = self.reader.as_ref().is_some_and(ChangeReader::is_listening);
-        if announced && self.unannounced < UNANNOUNCED_MAX { (poll * 4).min(poll + Duration::from_secs(1)) } else { poll }
+        if announced && self.unannounced < UNANNOUNCED_MAX {
+            (poll * 4).min(poll + Duration::from_secs(1))
+        } else {
+            poll
+        }
     }
 
     /// Closes the connection.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::{Feed, SETTLING};
 use crate::model::event::Event;
-use crate::state::registry::Freshness;
 use crate::model::time::UnixTime;
+use crate::state::registry::Freshness;
 use crate::state::registry::difference::Difference;
 use crate::state::registry::snapshot::Snapshot;
 use crate::store::StoreError;
@@ -180,8 +180,7 @@ fn difference_from(held: &Snapshot, held_keys: &[SealedKey], changes: &Changes) 
             |key: &&SealedKey| held_keys.iter().any(|held| held.kid == key.kid && held.active_at == key.active_at);
         difference.keys.changed = keys.iter().filter(|key| before.contains(&*key.kid) && !same(key)).count();
     }
-    difference.lost_global_cutoff =
-        held.not_before().filter(|held| *held > changes.not_before.unwrap_or(UnixTime(0)));
+    difference.lost_global_cutoff = held.not_before().filter(|held| *held > changes.not_before.unwrap_or(UnixTime(0)));
     difference
 }
 
