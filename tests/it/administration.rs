@@ -4,24 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use grantd::admin::clients::ClientPatch;
-use grantd::admin::resources::ResourcePatch;
-use grantd::admin::{Admin, Change, Policy};
-use grantd::config::{Config, Settings, Sources};
-use grantd::crypto::secret::HashParams;
 use grantd::model::client::Client;
 use grantd::model::credential::SecretOrigin;
-use grantd::model::profile::Profile;
 use grantd::model::time::Clock;
 use grantd::store::last_used::LastUsedTimes;
 use grantd::store::ranges::{RANGE, RangeReader};
-use grantd::store::{Refusal, Store, StoreError};
+use grantd::store::{Refusal, StoreError};
 use serde_json::Value;
 use sqlx::Connection as _;
 
 use crate::assertion::Signer;
 use crate::client_certificates::register;
-use crate::harness::{Db, ISS, Setup, client, new_secret, set_auth_methods, set_jwks_uri};
+use crate::harness::{Db, Setup, client, new_secret, set_auth_methods, set_jwks_uri};
 use crate::process::daemon::{Done, Grantd};
 
 on_both!(
@@ -99,28 +93,13 @@ async fn a_refusal_is_typed_on_both_databases(db: Db) {
     assert!(matches!(refusal(other), Refusal::Constraint(name) if name.starts_with("auth_methods: ")));
 }
 
-/// Administration in this process.
-fn admin(store: &Store) -> Admin {
-    let config = Config::parse(&Settings { issuer: ISS.into(), ..Settings::default() }, &Sources::default()).unwrap();
-    let policy = Policy {
-        profile: Profile::Default,
-        argon2: HashParams::default(),
-        issuer: ISS.parse().unwrap(),
-        defaults: config.defaults(&ISS.parse().unwrap()),
-        fully_specified: false,
-        has_client_ca: false,
-        has_certificate_listener: false,
-        certificates_by_proxy: false,
-    };
-    Admin::new(store.clone(), Clock::System, policy, Box::new(|| Err("there is no sealing key".into())))
-}
-
-/// Keeps writers of `client` and `resource` out for a while, as another session that is about to commit does.
+/// Keeps writers of `client` and `resource` out for a second, as another session that is about to commit does.
 async fn keep_writers_out(db: &Db) {
-    let pause = tokio::time::sleep(Duration::from_millis(700));
+    let pause = tokio::time::sleep(Duration::from_secs(1));
     if db.is_postgres() {
         let mut other = sqlx::PgConnection::connect(&db.url).await.unwrap();
-        sqlx::raw_sql("begin; select 1 from client for update; select 1 from resource for update").execute(&mut other).await.unwrap();
+        let lock = "begin; select 1 from client for update; select 1 from resource for update";
+        sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
         pause.await;
         sqlx::raw_sql("commit").execute(&mut other).await.unwrap();
     } else {
@@ -132,41 +111,35 @@ async fn keep_writers_out(db: &Db) {
 }
 
 async fn changes_of_two_administrators_at_the_same_time_are_both_made(db: Db) {
-    let setup = Setup::new(db).await;
-    setup.resource("https://a.test", "api:read").await;
-    setup.resource("https://b.test", "api:read").await;
-    let resources = vec!["https://a.test".parse().unwrap()];
-    setup.store.create_client(&Client { resources, ..client("c") }, None).await.unwrap();
-    let (one, other) = (admin(&setup.store), admin(&setup.store));
-    let (id, uri) = ("c".parse().unwrap(), "https://a.test".parse().unwrap());
-    let token_ttl = Change::To(Some("10m".parse().unwrap()));
-    let of_one = ClientPatch { token_ttl: token_ttl.clone(), ..ClientPatch::default() };
-    let of_other = ClientPatch {
-        require_dpop: Change::To(true),
-        resources: Change::To(vec!["https://b.test".parse().unwrap()]),
-        ..ClientPatch::default()
-    };
-    let resource_of_one = ResourcePatch { token_ttl, ..ResourcePatch::default() };
-    let resource_of_other =
-        ResourcePatch { introspectors: Change::To(vec!["c".parse().unwrap()]), ..ResourcePatch::default() };
+    let grantd = Grantd::new(&db);
+    grantd.ok(&["migrate"]).await;
+    for uri in ["https://a.test", "https://b.test"] {
+        grantd.ok(&["resource", "create", uri, "--scope", "api:read"]).await;
+    }
+    grantd.ok(&["client", "create", "c", "--no-secret", "--resource", "https://a.test"]).await;
     // Each has read what it changes before the first can write.
-    let held = async {
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        tokio::join!(
-            async { assert!(one.change_client(&id, of_one).await.unwrap().value) },
-            async { assert!(other.change_client(&id, of_other).await.unwrap().value) },
-            async { assert!(one.change_resource(&uri, resource_of_one).await.unwrap()) },
-            async { assert!(other.change_resource(&uri, resource_of_other).await.unwrap()) },
-        );
+    let change = async |arguments: &[&str]| {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let done = grantd.ok(arguments).await;
+        assert!(done.stderr.contains("is changed"), "{done:?}");
     };
-    tokio::join!(keep_writers_out(&setup.db), held);
-    let client = one.client(&id).await.unwrap();
-    assert!(client.token_ttl.is_some() && client.require_dpop, "{client:?}");
-    assert_eq!(client.resources, ["https://b.test".parse().unwrap()]);
-    let resource = one.resource(&uri).await.unwrap();
-    assert!(resource.token_ttl.is_some() && resource.introspectors.len() == 1, "{resource:?}");
-    let again = ClientPatch { require_dpop: Change::To(true), ..ClientPatch::default() };
-    assert!(!one.change_client(&id, again).await.unwrap().value, "it has these values already");
+    tokio::join!(
+        keep_writers_out(&db),
+        change(&["client", "set", "c", "--token-ttl", "10m"]),
+        change(&["client", "set", "c", "--require-dpop", "true", "--resource", "https://b.test"]),
+        change(&["resource", "set", "https://a.test", "--token-ttl", "10m"]),
+        change(&["resource", "set", "https://a.test", "--introspect-by", "c"]),
+    );
+    let client = grantd.json(&["client", "show", "c", "--json"]).await;
+    assert!(client["token_ttl"] == 600 && client["require_dpop"] == true, "{client}");
+    assert_eq!(client["resources"], serde_json::json!(["https://b.test"]));
+    let resource = grantd.json(&["resource", "show", "https://a.test", "--json"]).await;
+    assert!(resource["token_ttl"] == 600 && resource["introspect_by"][0] == "c", "{resource}");
+    for unchanged in
+        [&["client", "set", "c", "--require-dpop", "true"][..], &["resource", "set", "https://a.test", "--token-ttl", "10m"]]
+    {
+        assert!(grantd.ok(unchanged).await.stderr.starts_with("nothing changed"), "{unchanged:?}");
+    }
 }
 
 /// Inserts clients `c00001`, `c00002`, …, as a bulk load by SQL does.
@@ -253,18 +226,15 @@ async fn secrets_that_expire_are_listed_in_the_order_of_their_expiry(db: Db) {
         );
         setup.db.sql(&sql).await.unwrap();
     }
-    let admin = admin(&setup.store);
-    let mut secrets = admin.expiring_secrets("1d".parse().unwrap());
-    let part = secrets.next(&[]).await.unwrap().unwrap();
-    let ids: Vec<&str> = part.iter().map(|secret| secret.client_id.as_str()).collect();
-    assert_eq!(ids, ["same", "sooner", "later"]);
-    assert!(secrets.next(&part).await.unwrap().is_none());
-    // The part that follows a secret begins behind it.
     let (now, until) = (Clock::System.now(), Clock::System.now().plus("1d".parse().unwrap()));
+    let part = setup.store.expiring_secrets(now, until, None).await.unwrap();
+    let expected = ["same", "sooner", "later"];
+    assert_eq!(part.iter().map(|secret| secret.client_id.as_str()).collect::<Vec<_>>(), expected);
+    // The part that follows a secret begins behind it.
     let rest = setup.store.expiring_secrets(now, until, Some(&part[0])).await.unwrap();
-    assert_eq!(rest.iter().map(|secret| secret.client_id.as_str()).collect::<Vec<_>>(), ["sooner", "later"]);
+    assert_eq!(rest.iter().map(|secret| secret.client_id.as_str()).collect::<Vec<_>>(), expected[1..]);
     let listed = Grantd::new(&setup.db).json(&["client", "secret", "expiring", "--within", "1d", "--json"]).await;
-    assert_eq!(self::ids(&listed), ids);
+    assert_eq!(ids(&listed), expected);
 }
 
 async fn doctor_shows_ten_faults_of_a_kind_and_counts_the_others(db: Db) {
