@@ -78,10 +78,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keys_last_used(
-        &self,
-        client_ids: &[&str],
-    ) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
+    pub async fn keys_last_used(&self, client_ids: &[&str]) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
         let sql = "select client_id, kid, last_used_at from client_key_use where client_id in ";
         let rows: Vec<(String, String, i64)> = self.of_clients(sql, client_ids).await?;
         Ok(rows.into_iter().map(|(client_id, kid, at)| ((client_id, kid), UnixTime(at))).collect())

@@ -64,7 +64,9 @@ impl Store {
             let Some(before) = assemble_resources(rows, introspectors).pop().transpose()? else { return Ok(None) };
             let mut resource = before.clone();
             change(&mut resource);
-            if let Some((sql, values)) = update("resource", ("identifier", identifier.into()), &columns(&before), &columns(&resource)) {
+            if let Some((sql, values)) =
+                update("resource", ("identifier", identifier.into()), &columns(&before), &columns(&resource))
+            {
                 tx.execute(sql, &values).await?;
             }
             if resource.introspectors != before.introspectors {

@@ -203,7 +203,8 @@ impl Store {
     ) -> Result<Vec<SecretSummary>, StoreError> {
         // Every secret that expires after `now` follows this place.
         let first = args![now, "", 0, ""];
-        let place = after.map(|secret| args![secret.expires_at, &secret.client_id, secret.created_at, &secret.secret_id]);
+        let place =
+            after.map(|secret| args![secret.expires_at, &secret.client_id, secret.created_at, &secret.secret_id]);
         let [expires_at, client_id, created_at, secret_id] = place.unwrap_or(first);
         let sql = summaries!(
             "where s.revoked_at is null and s.expires_at > $1 and s.expires_at <= $2

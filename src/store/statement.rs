@@ -164,7 +164,8 @@ pub(super) fn update(
     before: &[Column],
     after: &[Column],
 ) -> Option<(SqlStr, Vec<Value>)> {
-    let changed: Vec<&Column> = after.iter().zip(before).filter(|(after, before)| after != before).map(|(after, _)| after).collect();
+    let changed: Vec<&Column> =
+        after.iter().zip(before).filter(|(after, before)| after != before).map(|(after, _)| after).collect();
     if changed.is_empty() {
         return None;
     }

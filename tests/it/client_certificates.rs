@@ -99,7 +99,9 @@ async fn the_certificate_is_that_of_the_client_named_by_client_id(db: Db) {
     ask_by(&server, None, &[], format!("{FORM}&client_id=pki-client")).await.unauthorized();
 
     assert!(
-        set_auth_methods(&server.store, "pki-client", Some("self_signed_tls_client_auth private_key_jwt")).await.unwrap()
+        set_auth_methods(&server.store, "pki-client", Some("self_signed_tls_client_auth private_key_jwt"))
+            .await
+            .unwrap()
     );
     server.refresh().await;
     ask(&server, &certificate, "pki-client").await.unauthorized();
