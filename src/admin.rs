@@ -6,6 +6,7 @@ mod change;
 pub mod checkup;
 pub mod client_certs;
 pub mod client_keys;
+pub mod client_stream;
 pub mod clients;
 mod document;
 mod error;
@@ -29,9 +30,7 @@ use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
 use crate::protocol::grant::Defaults;
-use crate::store::changes::Changes;
-use crate::store::ranges::RangeReader;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 pub use change::Change;
 pub use error::AdminError;
@@ -100,22 +99,6 @@ impl Admin {
     #[must_use]
     pub fn now(&self) -> UnixTime {
         self.clock.now()
-    }
-
-    /// Reads the whole registry, as the server reads it.
-    pub async fn everything(&self) -> Result<Changes, StoreError> {
-        let mut reader = self.store.reader().await?;
-        let mut changes = reader.all_but_clients().await?;
-        let mut ranges = RangeReader::default();
-        loop {
-            let range = ranges.next(&mut reader).await?;
-            changes.clients.extend(range.clients.into_iter().map(|(id, client)| (id, Some(client))));
-            if range.through.is_none() {
-                break;
-            }
-        }
-        reader.close().await;
-        Ok(changes)
     }
 
     fn sealing_key(&self) -> Result<Arc<SealingKey>, AdminError> {

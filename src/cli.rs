@@ -9,6 +9,7 @@ mod disclosure;
 mod doctor;
 mod health;
 mod key;
+mod list;
 mod migrate;
 mod open;
 mod phrases;
@@ -125,6 +126,8 @@ pub fn main() -> ExitCode {
         );
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // The reader of the output has all that it wants.
+        Err(error) if error.is::<list::OutputClosed>() => ExitCode::from(1),
         Err(error) => {
             // A failed write to stderr is ignored: there is nowhere else to report it.
             let remedy = phrases::remedy(&error).map(|remedy| format!("; {remedy}")).unwrap_or_default();

@@ -11,11 +11,6 @@ pub enum Change<T> {
 }
 
 impl<T> Change<T> {
-    /// Whether the field gets a value.
-    pub(super) fn is_set(&self) -> bool {
-        matches!(self, Self::To(_))
-    }
-
     /// Makes the change.
     pub(super) fn apply(self, field: &mut T) {
         if let Self::To(value) = self {

@@ -9,6 +9,7 @@ use crate::model::client::Client;
 use crate::model::credential::{SecretOrigin, StoredKey, StoredSecret};
 use crate::model::profile::Profile;
 use crate::model::resource::{Resource, TokenTyp};
+use crate::protocol::access_token::size::TOO_LARGE;
 use crate::store::secrets::MAX_IMPORTED;
 
 /// Fault of a client or a resource.
@@ -36,6 +37,78 @@ pub enum RegistrationFault {
     ResourceAlg(Alg),
     #[error("its token_typ JWT has no effect under the fapi2 profile; tokens have typ at+jwt")]
     TokenTyp,
+}
+
+/// Kind of a fault, by which faults of many clients are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    NoClientCa,
+    NoWayForCertificates,
+    KeysExpired,
+    CertificateExpired,
+    UnusableCertificate,
+    ImportedSecrets,
+    CredentialsRefused,
+    IntrospectionAlg,
+    ResourceAlg,
+    TokenTyp,
+    /// The tokens of a client can be too large for a header field.
+    LargeTokens,
+    /// The JWK Set that a client publishes cannot be used.
+    PublishedKeys,
+    /// A row of a client cannot be read.
+    MalformedClient,
+    /// A row of a resource cannot be read.
+    MalformedResource,
+}
+
+impl FaultKind {
+    /// Returns the fault as a sentence without names and values.
+    #[must_use]
+    pub fn sentence(self) -> String {
+        match self {
+            Self::NoClientCa => RegistrationFault::NoClientCa.to_string(),
+            Self::NoWayForCertificates => RegistrationFault::NoWayForCertificates.to_string(),
+            Self::KeysExpired => RegistrationFault::KeysExpired.to_string(),
+            Self::CertificateExpired => "a certificate has expired".to_owned(),
+            Self::UnusableCertificate => "no TLS handshake accepts the certificate in x5c of a key".to_owned(),
+            Self::ImportedSecrets => format!("more than {MAX_IMPORTED} imported secrets; revoke the others"),
+            Self::CredentialsRefused => "the fapi2 profile refuses its credentials".to_owned(),
+            Self::IntrospectionAlg => {
+                "the fapi2 profile does not sign with its introspection_signed_response_alg".to_owned()
+            }
+            Self::ResourceAlg => "the fapi2 profile does not sign with its alg".to_owned(),
+            Self::TokenTyp => RegistrationFault::TokenTyp.to_string(),
+            Self::LargeTokens => format!("its tokens can have more than {TOO_LARGE} bytes"),
+            Self::PublishedKeys => "its key set cannot be used".to_owned(),
+            Self::MalformedClient | Self::MalformedResource => "a row cannot be read".to_owned(),
+        }
+    }
+
+    /// Whether the fault is one of a resource, and not of a client.
+    #[must_use]
+    pub fn is_of_resource(self) -> bool {
+        matches!(self, Self::ResourceAlg | Self::TokenTyp | Self::MalformedResource)
+    }
+}
+
+impl RegistrationFault {
+    /// Returns the kind of the fault.
+    #[must_use]
+    pub fn kind(&self) -> FaultKind {
+        match self {
+            Self::NoClientCa => FaultKind::NoClientCa,
+            Self::NoWayForCertificates => FaultKind::NoWayForCertificates,
+            Self::KeysExpired => FaultKind::KeysExpired,
+            Self::CertificateExpired(_) => FaultKind::CertificateExpired,
+            Self::UnusableCertificate { .. } => FaultKind::UnusableCertificate,
+            Self::ImportedSecrets(_) => FaultKind::ImportedSecrets,
+            Self::CredentialsRefused(_) => FaultKind::CredentialsRefused,
+            Self::IntrospectionAlg(_) => FaultKind::IntrospectionAlg,
+            Self::ResourceAlg(_) => FaultKind::ResourceAlg,
+            Self::TokenTyp => FaultKind::TokenTyp,
+        }
+    }
 }
 
 impl Admin {

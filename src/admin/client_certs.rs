@@ -1,10 +1,10 @@
 //! Certificates of clients, for mutual TLS (RFC 8705 section 2): a name in them, or the certificate itself.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::client_stream::{ClientRange, readable};
 use super::document::with_client;
 use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::certificate::Certificate;
@@ -36,16 +36,6 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Returns the registrations of a client, with their last uses by id.
-    pub(super) fn all(client: &Client, uses: &HashMap<String, UnixTime>) -> Vec<Self> {
-        let with_use = |stored: &StoredCertificate| Self {
-            client_id: client.client_id.clone(),
-            stored: stored.clone(),
-            last_used_at: uses.get(&*stored.cert_id).copied(),
-        };
-        client.certificates.iter().map(with_use).collect()
-    }
-
     /// Returns the registration as JSON.
     #[must_use]
     pub fn document(&self) -> Value {
@@ -98,14 +88,27 @@ impl Admin {
         Ok(Outcome { value, warnings })
     }
 
-    /// Returns the certificate registrations of a client, or of all clients, with their last uses.
-    pub async fn client_certificates(&self, client_id: Option<&ClientId>) -> AdminResult<Vec<ClientCertificate>> {
-        let Outcome { value: clients, warnings } = self.each_client(client_id).await?;
-        let uses = self.store.certificates_last_used(client_id.map(ClientId::as_str)).await?;
-        Ok(Outcome {
-            value: clients.iter().flat_map(|client| ClientCertificate::all(client, &uses)).collect(),
-            warnings,
-        })
+    /// Returns the certificate registrations of the clients of a range, with their last uses.
+    pub async fn client_certificates(&self, range: ClientRange) -> AdminResult<Vec<ClientCertificate>> {
+        let Outcome { value: clients, warnings } = readable(range);
+        let clients: Vec<&Client> = clients.iter().map(AsRef::as_ref).collect();
+        Ok(Outcome { value: self.certificates_of(&clients).await?, warnings })
+    }
+
+    /// Returns the certificate registrations of clients, with their last uses.
+    pub(super) async fn certificates_of(&self, clients: &[&Client]) -> Result<Vec<ClientCertificate>, AdminError> {
+        let registered = || clients.iter().filter(|client| !client.certificates.is_empty());
+        let ids: Vec<&str> = registered().map(|client| client.client_id.as_str()).collect();
+        let uses = self.store.certificates_last_used(&ids).await?;
+        let of_one = |client: &&Client| {
+            let certificates = client.certificates.iter().map(|stored| ClientCertificate {
+                client_id: client.client_id.clone(),
+                stored: stored.clone(),
+                last_used_at: uses.get(&*stored.cert_id).copied(),
+            });
+            certificates.collect::<Vec<_>>()
+        };
+        Ok(registered().flat_map(of_one).collect())
     }
 
     /// Removes a registration of a client's certificate.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::client_stream::{ClientRange, readable};
 use super::document::with_client;
 use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::certificate::Certificate;
@@ -30,11 +31,6 @@ pub struct ClientKey {
 }
 
 impl ClientKey {
-    /// Returns the keys of a client, with their last uses by client and `kid`.
-    pub(super) fn all(client: &Client, uses: &HashMap<(String, String), UnixTime>) -> Vec<Self> {
-        client.keys.iter().map(|key| Self::new(&client.client_id, key, uses)).collect()
-    }
-
     fn new(client_id: &ClientId, key: &StoredKey, uses: &HashMap<(String, String), UnixTime>) -> Self {
         let last_used_at = uses.get(&(client_id.to_string(), key.kid.to_string())).copied();
         Self { client_id: client_id.clone(), key: key.clone(), last_used_at }
@@ -143,11 +139,23 @@ impl Admin {
         Ok(warnings)
     }
 
-    /// Returns the keys of a client, or of all clients, with their last uses.
-    pub async fn client_keys(&self, client_id: Option<&ClientId>) -> AdminResult<Vec<ClientKey>> {
-        let Outcome { value: clients, warnings } = self.each_client(client_id).await?;
-        let uses = self.store.keys_last_used(client_id.map(ClientId::as_str)).await?;
-        Ok(Outcome { value: clients.iter().flat_map(|client| ClientKey::all(client, &uses)).collect(), warnings })
+    /// Returns the keys of the clients of a range, with their last uses.
+    pub async fn client_keys(&self, range: ClientRange) -> AdminResult<Vec<ClientKey>> {
+        let Outcome { value: clients, warnings } = readable(range);
+        let clients: Vec<&Client> = clients.iter().map(AsRef::as_ref).collect();
+        Ok(Outcome { value: self.keys_of(&clients).await?, warnings })
+    }
+
+    /// Returns the keys of clients, with their last uses.
+    pub(super) async fn keys_of(&self, clients: &[&Client]) -> Result<Vec<ClientKey>, AdminError> {
+        let with_keys = || clients.iter().filter(|client| !client.keys.is_empty());
+        let ids: Vec<&str> = with_keys().map(|client| client.client_id.as_str()).collect();
+        let uses = self.store.keys_last_used(&ids).await?;
+        let of_one = |client: &&Client| {
+            let keys = client.keys.iter().map(|key| ClientKey::new(&client.client_id, key, &uses));
+            keys.collect::<Vec<_>>()
+        };
+        Ok(with_keys().flat_map(of_one).collect())
     }
 
     /// Removes a key of a client.

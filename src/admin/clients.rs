@@ -1,13 +1,11 @@
 //! Clients: create, change, disable, enable, delete, show, and revoke their tokens.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::change::{Change, as_a_table};
 use super::client_certs::ClientCertificate;
 use super::client_keys::ClientKey;
-use super::{Admin, AdminError, AdminResult, Outcome, Warning};
+use super::{Admin, AdminError, AdminResult, Outcome};
 use crate::crypto::jwk::Alg;
 use crate::model::claims::RegisteredClaims;
 use crate::model::client::{AssertionAudience, Client, ClientScope, DefaultScopeError};
@@ -17,11 +15,10 @@ use crate::model::lifetime::{AssertionLifetime, TokenTtl};
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::{Span, UnixTime};
-use crate::store::StoreError;
 use crate::store::secrets::{NewSecret, SecretSummary};
 
 /// Changes of a client's registration. Each field is named like its column.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ClientPatch {
     pub scope: Change<Scope>,
     pub default_scope: Change<Scope>,
@@ -125,25 +122,12 @@ impl Admin {
 
     /// Changes a client. The value is `false` when the client has these values already.
     pub async fn change_client(&self, id: &ClientId, patch: ClientPatch) -> AdminResult<bool> {
-        let mut client = self.client(id).await?;
-        client.resources = as_a_table(client.resources);
-        let before = document(&client);
-        let (sets_uri, sets_methods) = (patch.jwks_uri.is_set(), patch.auth_methods.is_set());
-        patch.apply(&mut client)?;
-        if document(&client) == before {
-            return Ok(Outcome { value: false, warnings: Vec::new() });
-        }
-        let warnings = self.token_size(&client).await?;
-        // The changes that the store may refuse come first.
-        if sets_uri {
-            let uri = client.jwks_uri.as_ref().map(JwksUri::as_str);
-            found(self.store.set_jwks_uri(id.as_str(), uri).await?, id)?;
-        }
-        if sets_methods {
-            found(self.store.set_auth_methods(id.as_str(), client.auth_methods.as_deref()).await?, id)?;
-        }
-        found(self.store.update_client(&client).await?, id)?;
-        Ok(Outcome { value: true, warnings })
+        let change = |client: &mut Client| patch.clone().apply(client).map_err(AdminError::from);
+        let updated = self.store.update_client(id.as_str(), change).await?;
+        let (client, is_changed) = updated.ok_or_else(|| AdminError::NoSuchClient(id.clone()))?;
+        // The change is made, so a failure to work out its warnings is no error.
+        let warnings = if is_changed { self.token_size(&client).await.unwrap_or_default() } else { Vec::new() };
+        Ok(Outcome { value: is_changed, warnings })
     }
 
     /// Enables or disables a client. `Ok(false)` when it already was.
@@ -173,35 +157,9 @@ impl Admin {
     /// Returns one client with its credentials and their last uses.
     pub async fn client_details(&self, id: &ClientId) -> Result<ClientDetails, AdminError> {
         let client = self.client(id).await?;
-        let secrets = self.store.secrets(Some(id.as_str())).await?;
-        let keys_last_used = self.store.keys_last_used(Some(id.as_str())).await?;
-        let certificates_last_used = self.store.certificates_last_used(Some(id.as_str())).await?;
-        let keys = ClientKey::all(&client, &keys_last_used);
-        let certificates = ClientCertificate::all(&client, &certificates_last_used);
+        let secrets = self.store.secrets(id.as_str()).await?;
+        let (keys, certificates) = (self.keys_of(&[&client]).await?, self.certificates_of(&[&client]).await?);
         Ok(ClientDetails { client, secrets, keys, certificates })
-    }
-
-    /// Returns all clients by id. A client whose rows cannot be read is an error of its own.
-    pub async fn clients(&self) -> Result<Vec<(String, Result<Arc<Client>, StoreError>)>, AdminError> {
-        let clients = self.everything().await?.clients.into_iter();
-        let mut clients: Vec<_> = clients.filter_map(|(id, client)| Some((id, client?))).collect();
-        clients.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(clients)
-    }
-
-    /// Returns the client `id`, or all readable clients by id, with a warning for each other.
-    pub(super) async fn each_client(&self, id: Option<&ClientId>) -> AdminResult<Vec<Arc<Client>>> {
-        if let Some(id) = id {
-            return Ok(Outcome { value: vec![Arc::new(self.client(id).await?)], warnings: Vec::new() });
-        }
-        let (mut clients, mut warnings) = (Vec::new(), Vec::new());
-        for (_, client) in self.clients().await? {
-            match client {
-                Ok(client) => clients.push(client),
-                Err(fault) => warnings.push(Warning::LeftOut(fault)),
-            }
-        }
-        Ok(Outcome { value: clients, warnings })
     }
 }
 

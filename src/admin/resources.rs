@@ -12,7 +12,7 @@ use crate::model::scope::Scope;
 use crate::model::time::Span;
 
 /// Changes of a resource. Each field is named like its column.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ResourcePatch {
     pub scope: Change<Scope>,
     pub alg: Change<Option<Alg>>,
@@ -44,20 +44,17 @@ impl Admin {
 
     /// Changes a resource. `Ok(false)` when it has these values already.
     pub async fn change_resource(&self, uri: &ResourceId, patch: ResourcePatch) -> Result<bool, AdminError> {
-        let mut resource = self.resource(uri).await?;
-        resource.introspectors = as_a_table(resource.introspectors);
-        let before = resource.clone();
-        patch.scope.apply(&mut resource.scope);
-        patch.alg.apply(&mut resource.alg);
-        patch.token_ttl.apply(&mut resource.token_ttl);
-        patch.token_typ.apply(&mut resource.token_typ);
-        patch.introspectors.apply(&mut resource.introspectors);
-        resource.introspectors = as_a_table(resource.introspectors);
-        if resource == before {
-            return Ok(false);
-        }
-        let found = self.store.update_resource(&resource).await?;
-        if found { Ok(true) } else { Err(AdminError::NoSuchResource(uri.clone())) }
+        let change = |resource: &mut Resource| {
+            let patch = patch.clone();
+            patch.scope.apply(&mut resource.scope);
+            patch.alg.apply(&mut resource.alg);
+            patch.token_ttl.apply(&mut resource.token_ttl);
+            patch.token_typ.apply(&mut resource.token_typ);
+            patch.introspectors.apply(&mut resource.introspectors);
+            resource.introspectors = as_a_table(std::mem::take(&mut resource.introspectors));
+        };
+        let updated = self.store.update_resource(uri.as_str(), change).await?;
+        updated.ok_or_else(|| AdminError::NoSuchResource(uri.clone()))
     }
 
     /// Deletes a resource that no client uses.
@@ -68,8 +65,8 @@ impl Admin {
 
     /// Returns one resource.
     pub async fn resource(&self, uri: &ResourceId) -> Result<Resource, AdminError> {
-        let mut resources = self.resources().await?.into_iter();
-        resources.find(|resource| resource.identifier == *uri).ok_or_else(|| AdminError::NoSuchResource(uri.clone()))
+        let resource = self.store.resource(uri.as_str()).await?;
+        resource.ok_or_else(|| AdminError::NoSuchResource(uri.clone()))
     }
 
     /// Returns all resources.

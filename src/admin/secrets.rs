@@ -9,7 +9,8 @@ use crate::model::client_id::ClientId;
 use crate::model::credential::SecretOrigin;
 use crate::model::lifetime::{ExpiresIn, UnusedFor};
 use crate::model::time::{Span, UnixTime};
-use crate::store::secrets::{NewSecret, SecretSummary};
+use crate::store::Store;
+use crate::store::secrets::{EXPIRING, NewSecret, SecretSummary};
 
 /// Options of a new secret.
 #[derive(Debug, Default)]
@@ -216,19 +217,35 @@ impl Admin {
 
     /// Returns the secrets of a client, oldest first.
     pub async fn secrets(&self, client_id: &ClientId) -> Result<Vec<SecretSummary>, AdminError> {
-        Ok(self.store.secrets(Some(client_id.as_str())).await?)
+        Ok(self.store.secrets(client_id.as_str()).await?)
     }
 
     /// Returns the secrets of all clients that expire within a time, the next to expire first.
-    pub async fn expiring_secrets(&self, within: Span) -> Result<Vec<SecretSummary>, AdminError> {
+    #[must_use]
+    pub fn expiring_secrets(&self, within: Span) -> ExpiringSecrets<'_> {
         let now = self.now();
-        let until = now.plus(within);
-        let mut secrets = self.store.secrets(None).await?;
-        secrets.retain(|secret| {
-            secret.revoked_at.is_none() && secret.expires_at.is_some_and(|at| at > now && at <= until)
-        });
-        secrets.sort_by_key(|secret| secret.expires_at);
-        Ok(secrets)
+        ExpiringSecrets { store: &self.store, now, until: now.plus(within), is_over: false }
+    }
+}
+
+/// Secrets that expire within a time, part after part, so that only one part is in memory.
+#[derive(Debug)]
+pub struct ExpiringSecrets<'a> {
+    store: &'a Store,
+    now: UnixTime,
+    until: UnixTime,
+    is_over: bool,
+}
+
+impl ExpiringSecrets<'_> {
+    /// Returns the secrets that follow `part`, the part before; `None` at the end.
+    pub async fn next(&mut self, part: &[SecretSummary]) -> Result<Option<Vec<SecretSummary>>, AdminError> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let next = self.store.expiring_secrets(self.now, self.until, part.last()).await?;
+        self.is_over = next.len() < EXPIRING;
+        Ok(Some(next))
     }
 }
 

@@ -6,7 +6,6 @@ mod secret;
 mod set;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -25,7 +24,6 @@ use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::Span;
 use crate::serve::prepare::is_absent;
-use crate::store::StoreError;
 use crate::telemetry::printable::one_line;
 
 use secret::secret_line;
@@ -233,19 +231,23 @@ async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<(
 }
 
 async fn list(shell: &Shell) -> anyhow::Result<()> {
-    let clients = shell.admin(Purpose::Read).await?.clients().await?;
-    let value = |(id, client): &(String, Result<Arc<Client>, StoreError>)| match client {
-        Ok(client) => document(client),
-        Err(fault) => json!({"client_id": id, "malformed": fault.to_string()}),
-    };
-    let line = |(id, client): &(String, Result<Arc<Client>, StoreError>)| match client {
-        Ok(client) => {
-            let state = if client.enabled { "enabled" } else { "disabled" };
-            format!("{id:<32} {state:<9} {}\n", client.scopes.allowed())
+    let mut clients = shell.admin(Purpose::Read).await?.clients(None).await?;
+    let mut list = shell.list();
+    while let Some(range) = clients.next().await? {
+        for (id, client) in range {
+            match client {
+                Ok(client) => {
+                    let state = if client.enabled { "enabled" } else { "disabled" };
+                    list.item(|| document(&client), || format!("{id:<32} {state:<9} {}", client.scopes.allowed()))?;
+                }
+                Err(fault) => list.item(
+                    || json!({"client_id": id, "malformed": fault.to_string()}),
+                    || format!("{id:<32} malformed {}", one_line(&fault.to_string())),
+                )?,
+            }
         }
-        Err(fault) => format!("{id:<32} malformed {}\n", one_line(&fault.to_string())),
-    };
-    shell.print(&clients.iter().map(value).collect::<Vec<_>>(), || clients.iter().map(line).collect())
+    }
+    list.end()
 }
 
 async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {

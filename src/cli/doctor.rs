@@ -1,6 +1,7 @@
 //! `grantd doctor`: checks configuration, database, keys, clocks and every row, and prints one line per fault.
 
 mod database;
+mod faults;
 mod published;
 
 use anyhow::bail;
@@ -8,6 +9,8 @@ use serde_json::json;
 
 use super::open::{absolute, administration};
 use super::{Shell, phrases};
+use crate::admin::Admin;
+use crate::admin::checkup::FaultKind;
 use crate::config::Config;
 use crate::model::client::Client;
 use crate::model::profile::Profile;
@@ -18,15 +21,16 @@ use crate::serve::prepare::{exposed, sealing_key};
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store};
 use crate::telemetry::printable::one_line;
+use faults::Faults;
 
 pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
     let config = Config { make_sealing_key: false, ..shell.config()? };
     let store = Store::open(&config.database, 2);
-    let faults = examine(shell, &config, &store).await?;
+    let (faults, count) = examine(shell, &config, &store).await?;
     shell.print(&json!({"healthy": faults.is_empty(), "faults": faults}), || {
         if faults.is_empty() { format!("{}: no faults", store.engine()) } else { lines_of(&faults) }
     })?;
-    if faults.is_empty() { Ok(()) } else { bail!("{} fault{}", faults.len(), if faults.len() == 1 { "" } else { "s" }) }
+    if faults.is_empty() { Ok(()) } else { bail!("{count} fault{}", if count == 1 { "" } else { "s" }) }
 }
 
 /// Writes one fault per line; names and values in it are escaped.
@@ -34,16 +38,17 @@ fn lines_of(faults: &[String]) -> String {
     faults.iter().map(|fault| one_line(fault)).collect::<Vec<_>>().join("\n")
 }
 
-async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<Vec<String>> {
-    let mut faults = Vec::new();
+/// Returns the faults as lines, and their number.
+async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<(Vec<String>, u64)> {
+    let mut faults = Faults::default();
     if let Database::Sqlite(path) = &config.database
         && !path.exists()
     {
-        return Ok(vec![format!("database: there is no {}: run `grantd migrate`", absolute(path))]);
+        return Ok((vec![format!("database: there is no {}: run `grantd migrate`", absolute(path))], 1));
     }
     match store.schema().await? {
         Schema::Older { pending } => {
-            return Ok(vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")]);
+            return Ok((vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")], 1));
         }
         Schema::Newer { by } => {
             shell.info(&format!(
@@ -60,15 +65,24 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             "clock: the database says {ours}, this machine {machine}; set both by NTP, tokens carry these times"
         ));
     }
-    faults.extend(database::examine(store).await?);
+    database::examine(store).await?.into_iter().for_each(|fault| faults.push(fault));
     match expiry::of_config(config) {
-        Ok(endings) => faults.extend(expiry::faults(&endings, ours)),
+        Ok(endings) => expiry::faults(&endings, ours).into_iter().for_each(|fault| faults.push(fault)),
         Err(error) => faults.push(format!("{error:#}")),
     }
-    let everything = admin.everything().await?;
+    examine_keys(config, store, &mut faults).await?;
+    let resources = examine_resources(shell, config, &admin, store, &mut faults).await?;
+    let (published, of_clients) = examine_clients(shell, config, &admin, &resources).await?;
+    let count = faults.count() + published.count() + of_clients.count();
+    let all = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines);
+    Ok((all.collect(), count))
+}
+
+/// Checks that the sealing key opens signing keys and tag keys.
+async fn examine_keys(config: &Config, store: &Store, faults: &mut Faults) -> anyhow::Result<()> {
+    let (keys, tag_keys) = (store.keys().await?, store.tag_keys().await?);
     // A missing sealing key is a fault only once something was sealed under it; the first signing key makes it.
-    let sealed = everything.keys.as_ref().is_some_and(|keys| !keys.is_empty())
-        || everything.tag_keys.as_ref().is_some_and(|keys| !keys.is_empty());
+    let sealed = !keys.is_empty() || !tag_keys.is_empty();
     let sealing_key = match sealing_key(config) {
         Ok(key) => Some(key),
         Err(_) if !sealed && matches!(config.database, Database::Sqlite(_)) => None,
@@ -77,53 +91,85 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
             None
         }
     };
-    faults.extend(exposed(&config.sealing_key_file).map(|fault| format!("keys.sealing_key_file: {fault}")));
+    exposed(&config.sealing_key_file)
+        .into_iter()
+        .for_each(|fault| faults.push(format!("keys.sealing_key_file: {fault}")));
     // An algorithm without a key is no fault: the server generates its first one.
-    let keys = everything.keys.iter().flatten();
-    faults.extend(keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
-    let tag_keys = everything.tag_keys.iter().flatten();
-    faults.extend(tag_keys.filter_map(|key| key.open(sealing_key.as_ref()?).err()).map(|fault| fault.to_string()));
-    // Resources that cannot be read are reported in the loop below, and clients likewise.
-    let resources: Vec<&Resource> = everything.resources.iter().flatten().filter_map(|one| one.as_ref().ok()).collect();
-    for resource in everything.resources.iter().flatten() {
+    if let Some(under) = sealing_key {
+        keys.iter().filter_map(|key| key.open(&under).err()).for_each(|fault| faults.push(fault.to_string()));
+        tag_keys.iter().filter_map(|key| key.open(&under).err()).for_each(|fault| faults.push(fault.to_string()));
+    }
+    Ok(())
+}
+
+/// Checks the resources, and returns those that can be read.
+async fn examine_resources(
+    shell: &Shell,
+    config: &Config,
+    admin: &Admin,
+    store: &Store,
+    faults: &mut Faults,
+) -> anyhow::Result<Vec<Resource>> {
+    let mut readable = Vec::new();
+    for resource in store.resources().await? {
         match resource {
-            Err(fault) => faults.push(fault.to_string()),
+            Err(fault) => faults.add(FaultKind::MalformedResource, &fault.to_string(), || fault.to_string()),
             Ok(resource) => {
                 let uri = &resource.identifier;
-                let of_resource = admin.resource_faults(resource).into_iter();
-                faults.extend(
-                    of_resource.map(|fault| format!("resource {uri}: {}", phrases::fault(&fault, uri.as_str()))),
-                );
+                for fault in admin.resource_faults(&resource) {
+                    faults.add(fault.kind(), uri.as_str(), || {
+                        format!("resource {uri}: {}", phrases::fault(&fault, uri.as_str()))
+                    });
+                }
                 if resource.token_typ == TokenTyp::Jwt && config.profile == Profile::Default {
                     shell.info(&format!(
                         "note: tokens for {uri} have typ JWT, so its API has to distinguish them from other JWTs by iss and aud"
                     ))?;
                 }
+                readable.push(resource);
             }
         }
     }
+    Ok(readable)
+}
 
-    let mut clients: Vec<_> = everything.clients.into_iter().collect();
-    clients.sort_by(|a, b| a.0.cmp(&b.0));
-    // A client whose row cannot be read is a fault of its own, below.
-    let readable: Vec<&Client> = clients.iter().filter_map(|(_, client)| client.as_ref()?.as_deref().ok()).collect();
-    for published::PublishedSet { client_id, found } in published::examine(config, &readable, ours).await? {
-        match found {
-            Ok(None) => {}
-            Ok(Some(skipped)) => shell.info(&format!("note: client {client_id}: {skipped}"))?,
-            Err(fault) => faults.push(format!("client {client_id}: {fault}")),
+/// Checks the clients, range after range. Returns the faults of the JWK Sets that they publish, and all others.
+async fn examine_clients(
+    shell: &Shell,
+    config: &Config,
+    admin: &Admin,
+    resources: &[Resource],
+) -> anyhow::Result<(Faults, Faults)> {
+    let (mut of_sets, mut faults) = (Faults::default(), Faults::default());
+    let resources: Vec<&Resource> = resources.iter().collect();
+    let (fetches, mut clients) = (published::fetches(config)?, admin.clients(None).await?);
+    while let Some(range) = clients.next().await? {
+        let readable: Vec<&Client> = range.iter().filter_map(|(_, client)| client.as_deref().ok()).collect();
+        for published::PublishedSet { client_id, found } in published::examine(&fetches, &readable, admin.now()).await?
+        {
+            match found {
+                Ok(None) => {}
+                Ok(Some(skipped)) => shell.info(&format!("note: client {client_id}: {skipped}"))?,
+                Err(fault) => {
+                    of_sets.add(FaultKind::PublishedKeys, &client_id, || format!("client {client_id}: {fault}"));
+                }
+            }
         }
-    }
-    for (id, client) in clients {
-        match client {
-            None => {}
-            Some(Err(fault)) => faults.push(fault.to_string()),
-            Some(Ok(client)) => {
-                let (word, of_client) = (client.client_id.in_shell(), admin.client_faults(&client).into_iter());
-                faults.extend(of_client.map(|fault| format!("client {id}: {}", phrases::fault(&fault, &word))));
-                faults.extend(admin.large_tokens(&client, &resources).map(|warning| warning.to_string()));
+        for (id, client) in &range {
+            match client {
+                Err(fault) => faults.add(FaultKind::MalformedClient, id, || fault.to_string()),
+                Ok(client) => {
+                    for fault in admin.client_faults(client) {
+                        faults.add(fault.kind(), id, || {
+                            format!("client {id}: {}", phrases::fault(&fault, &client.client_id.in_shell()))
+                        });
+                    }
+                    if let Some(warning) = admin.large_tokens(client, &resources) {
+                        faults.add(FaultKind::LargeTokens, id, || warning.to_string());
+                    }
+                }
             }
         }
     }
-    Ok(faults)
+    Ok((of_sets, faults))
 }

@@ -27,7 +27,7 @@ impl Store {
     /// [`StoreError::Taken`], and [`StoreError::Refused`] when the client does not exist or has a `jwks_uri`.
     pub async fn add_client_keys(&self, client_id: &str, keys: &[StoredKey]) -> Result<(), StoreError> {
         transaction!(self, |tx| {
-            // Serialises with `set_jwks_uri`, so that a client never has both.
+            // Serialises with `update_client`, so that a client never has both.
             tx.take_turn().await?;
             let sql = "select count(*) from client where client_id = $1 and jwks_uri is not null";
             if tx.count(sql, &args![client_id]).await? > 0 {
@@ -51,23 +51,6 @@ impl Store {
     pub async fn remove_client_key(&self, client_id: &str, kid: &str) -> Result<bool, StoreError> {
         let sql = "delete from client_key where client_id = $1 and kid = $2";
         Ok(self.execute(sql, &args![client_id, kid]).await? > 0)
-    }
-
-    /// Sets or removes a client's `jwks_uri`. `Ok(false)` when the client does not exist.
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`] when the client has registered keys.
-    pub async fn set_jwks_uri(&self, client_id: &str, jwks_uri: Option<&str>) -> Result<bool, StoreError> {
-        transaction!(self, |tx| {
-            // Serialises with `add_client_keys`, so that a client never has both.
-            tx.take_turn().await?;
-            let keys = tx.count("select count(*) from client_key where client_id = $1", &args![client_id]).await?;
-            if keys > 0 && jwks_uri.is_some() {
-                return Err(StoreError::Refused(Refusal::KeysOrJwksUri));
-            }
-            let sql = "update client set jwks_uri = $2 where client_id = $1";
-            Ok(tx.execute(sql, &args![client_id, jwks_uri]).await? > 0)
-        })
     }
 }
 

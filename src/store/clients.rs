@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
+use sqlx::FromRow as _;
+
+use super::client_certs::CertificateRow;
+use super::client_keys::KeyRow;
+use super::client_rows::{ClientAssembler, ClientRow, ResourceLink, SecretRow, SharedTexts};
+use super::rows::BorrowedRow as _;
 use super::secrets::{INSERT_SECRET, NewSecret};
-use super::session::Transaction;
-use super::statement::args;
-use super::{Store, StoreError, transaction};
+use super::session::{Session, Transaction, within};
+use super::statement::{Column, args, insert, update};
+use super::{Refusal, Store, StoreError, on, transaction};
 use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
 use crate::model::jwks_uri::JwksUri;
@@ -17,10 +23,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; [`StoreError::Malformed`] when its rows cannot be read.
     pub async fn client(&self, client_id: &str) -> Result<Option<Client>, StoreError> {
-        let mut reader = self.reader().await?;
-        let client = reader.client(client_id).await?;
-        reader.close().await;
-        client.map(|(_, client)| client.map(Arc::unwrap_or_clone)).transpose()
+        let session = self.session().await?;
+        within(async {
+            let mut reading = Transaction::begin_reading(session, self.queries.clone()).await?;
+            let client = client_of(&mut reading, client_id).await?;
+            reading.rollback().await?.close().await;
+            Ok::<_, StoreError>(client)
+        })
+        .await
     }
 
     /// Adds a client, with an optional first secret.
@@ -29,32 +39,16 @@ impl Store {
     /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint refuses it.
     pub async fn create_client(&self, client: &Client, secret: Option<&NewSecret>) -> Result<(), StoreError> {
         let id = client.client_id.as_str();
+        let mut all = columns(client);
+        all.extend([
+            ("client_id", id.into()),
+            ("grant_types", grant_types(client).into()),
+            ("enabled", client.enabled.into()),
+            ("created_at", client.created_at.into()),
+        ]);
+        let (sql, values) = insert("client", all);
         transaction!(self, |tx| {
-            tx.execute(
-                "insert into client (client_id, scope, default_scope, grant_types, auth_methods, token_ttl, claims,
-                                     require_dpop, require_mtls_binding, enabled, created_at,
-                                     introspection_signed_response_alg, assertion_lifetime, assertion_audience, jwks_uri)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-                &args![
-                    id,
-                    client.scopes.allowed().as_str(),
-                    client.scopes.default_scope().as_str(),
-                    grant_types(client),
-                    client.auth_methods.as_deref(),
-                    client.token_ttl.map(Span::from),
-                    client.claims.to_ascii(),
-                    client.require_dpop,
-                    client.require_mtls_binding,
-                    client.enabled,
-                    client.created_at,
-                    client.introspection_signed_response_alg.map(Alg::as_str),
-                    client.assertion_lifetime.map(Span::from),
-                    client.assertion_audience.as_str(),
-                    client.jwks_uri.as_ref().map(JwksUri::as_str),
-                ],
-            )
-            .await
-            .map_err(|error| error.naming("client", id))?;
+            tx.execute(sql.clone(), &values).await.map_err(|error| error.naming("client", id))?;
             add_resources(tx, client).await?;
             if let Some(secret) = secret {
                 tx.execute(INSERT_SECRET, &secret.values(id)).await?;
@@ -63,41 +57,43 @@ impl Store {
         })
     }
 
-    /// Updates the columns of a client that an administrator may change. `Ok(false)` when the client does not exist.
+    /// Changes a client in one transaction: reads it, applies `change`, and writes the columns whose values differ, so
+    /// that concurrent changes of other columns stay. `change` may run more than once. Returns the client as it is then,
+    /// and whether anything was written; `None` when the client does not exist.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn update_client(&self, client: &Client) -> Result<bool, StoreError> {
-        let id = client.client_id.as_str();
-        transaction!(self, |tx| {
-            // Without enabled and auth_methods: a concurrent `client disable` must not be undone.
-            let found = tx
-                .execute(
-                    "update client set scope = $2, default_scope = $3, token_ttl = $4, claims = $5,
-                                       require_dpop = $6, require_mtls_binding = $7,
-                                       introspection_signed_response_alg = $8, assertion_lifetime = $9,
-                                       assertion_audience = $10
-                     where client_id = $1",
-                    &args![
-                        id,
-                        client.scopes.allowed().as_str(),
-                        client.scopes.default_scope().as_str(),
-                        client.token_ttl.map(Span::from),
-                        client.claims.to_ascii(),
-                        client.require_dpop,
-                        client.require_mtls_binding,
-                        client.introspection_signed_response_alg.map(Alg::as_str),
-                        client.assertion_lifetime.map(Span::from),
-                        client.assertion_audience.as_str(),
-                    ],
-                )
-                .await?;
-            tx.execute("delete from client_resource where client_id = $1", &args![id]).await?;
-            if found > 0 {
-                add_resources(tx, client).await?;
+    /// The error of `change`, and [`StoreError::Refused`] when a constraint refuses the change, or the client would have
+    /// both keys and a `jwks_uri`.
+    pub async fn update_client<E: From<StoreError> + Send>(
+        &self,
+        client_id: &str,
+        change: impl Fn(&mut Client) -> Result<(), E> + Sync,
+    ) -> Result<Option<(Client, bool)>, E> {
+        let id = args![client_id];
+        let updated = transaction!(self, |tx| {
+            tx.lock_row("select 1 from client where client_id = $1 for no key update", &id).await?;
+            // Serialises with `add_client_keys`, so that a client never has both keys and a `jwks_uri`.
+            tx.take_turn().await?;
+            let Some(before) = client_of(tx, client_id).await? else { return Ok(Ok(None)) };
+            let mut client = before.clone();
+            if let Err(error) = change(&mut client) {
+                return Ok(Err(error));
             }
-            Ok(found > 0)
-        })
+            if client.jwks_uri.is_some() && !client.keys.is_empty() {
+                return Err(StoreError::Refused(Refusal::KeysOrJwksUri));
+            }
+            let update = update("client", ("client_id", client_id.into()), &columns(&before), &columns(&client));
+            let is_changed = update.is_some() || client.resources != before.resources;
+            if let Some((sql, values)) = update {
+                tx.execute(sql, &values).await?;
+            }
+            if client.resources != before.resources {
+                tx.execute("delete from client_resource where client_id = $1", &id).await?;
+                add_resources(tx, &client).await?;
+            }
+            Ok(Ok(Some((client, is_changed))))
+        });
+        updated?
     }
 
     /// Enables or disables a client. `Ok(false)` when the client does not exist.
@@ -109,15 +105,6 @@ impl Store {
         Ok(self.execute(sql, &args![client_id, enabled]).await? > 0)
     }
 
-    /// Sets or removes the client's restriction of authentication methods. `Ok(false)` when the client does not exist.
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`] when a name is not one of those in the metadata.
-    pub async fn set_auth_methods(&self, client_id: &str, names: Option<&str>) -> Result<bool, StoreError> {
-        let sql = "update client set auth_methods = $2 where client_id = $1";
-        Ok(self.execute(sql, &args![client_id, names]).await? > 0)
-    }
-
     /// Deletes a client with its credentials. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
@@ -126,6 +113,46 @@ impl Store {
         let sql = "delete from client where client_id = $1";
         Ok(self.execute(sql, &args![client_id]).await? > 0)
     }
+}
+
+/// Reads one client.
+async fn client_of(tx: &mut Transaction, client_id: &str) -> Result<Option<Client>, StoreError> {
+    let mut shared = SharedTexts::default();
+    let mut assembler = ClientAssembler::new(&mut shared);
+    macro_rules! each {
+        ($row:ident, $add:ident) => {
+            assembler.next_table();
+            on!(Session, tx.session(), connection => {
+                let query = sqlx::query($row::select("c.client_id = $1")).bind(client_id).persistent(false);
+                for row in &query.fetch_all(connection).await? {
+                    assembler.$add(&$row::from_row(row)?);
+                }
+            });
+        };
+    }
+    each!(ClientRow, add_client);
+    each!(ResourceLink, add_resource);
+    each!(SecretRow, add_secret);
+    each!(KeyRow, add_key);
+    each!(CertificateRow, add_certificate);
+    assembler.finish().pop().map(|(_, client)| client.map(Arc::unwrap_or_clone)).transpose()
+}
+
+/// Returns the columns of a client that an administrator may set.
+fn columns(client: &Client) -> Vec<Column> {
+    vec![
+        ("scope", client.scopes.allowed().as_str().into()),
+        ("default_scope", client.scopes.default_scope().as_str().into()),
+        ("auth_methods", client.auth_methods.as_deref().into()),
+        ("jwks_uri", client.jwks_uri.as_ref().map(JwksUri::as_str).into()),
+        ("assertion_audience", client.assertion_audience.as_str().into()),
+        ("assertion_lifetime", client.assertion_lifetime.map(Span::from).into()),
+        ("token_ttl", client.token_ttl.map(Span::from).into()),
+        ("claims", client.claims.to_ascii().into()),
+        ("require_dpop", client.require_dpop.into()),
+        ("require_mtls_binding", client.require_mtls_binding.into()),
+        ("introspection_signed_response_alg", client.introspection_signed_response_alg.map(Alg::as_str).into()),
+    ]
 }
 
 async fn add_resources(tx: &mut Transaction, client: &Client) -> Result<(), StoreError> {

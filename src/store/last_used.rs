@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sqlx::AssertSqlSafe;
 
+use super::session::Row;
 use super::statement::{Value, args, placeholders};
 use super::{Store, StoreError};
 use crate::model::time::UnixTime;
@@ -73,40 +74,35 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the last-used times of the keys of one client or of all, by client and `kid`, to within half a minute.
+    /// Returns the last-used times of the keys of some clients, by client and `kid`, to within half a minute.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keys_last_used(
-        &self,
-        client_id: Option<&str>,
-    ) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
-        let of_all = "select client_id, kid, last_used_at from client_key_use";
-        let of_one = "select client_id, kid, last_used_at from client_key_use where client_id = $1";
-        let rows: Vec<(String, String, i64)> = match client_id {
-            Some(client_id) => self.fetch(of_one, &args![client_id]).await?,
-            None => self.fetch(of_all, &[]).await?,
-        };
+    pub async fn keys_last_used(&self, client_ids: &[&str]) -> Result<HashMap<(String, String), UnixTime>, StoreError> {
+        let sql = "select client_id, kid, last_used_at from client_key_use where client_id in ";
+        let rows: Vec<(String, String, i64)> = self.of_clients(sql, client_ids).await?;
         Ok(rows.into_iter().map(|(client_id, kid, at)| ((client_id, kid), UnixTime(at))).collect())
     }
 
-    /// Returns the last-used times of the certificates of one client or of all, by registration id, to within half a
-    /// minute.
+    /// Returns the last-used times of the certificates of some clients, by registration id, to within half a minute.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn certificates_last_used(
-        &self,
-        client_id: Option<&str>,
-    ) -> Result<HashMap<String, UnixTime>, StoreError> {
-        let of_all = "select cert_id, last_used_at from client_certificate_use";
-        let of_one = "select u.cert_id, u.last_used_at from client_certificate_use u
-                      join client_certificate c on c.cert_id = u.cert_id where c.client_id = $1";
-        let rows: Vec<(String, i64)> = match client_id {
-            Some(client_id) => self.fetch(of_one, &args![client_id]).await?,
-            None => self.fetch(of_all, &[]).await?,
-        };
+    pub async fn certificates_last_used(&self, client_ids: &[&str]) -> Result<HashMap<String, UnixTime>, StoreError> {
+        let sql = "select u.cert_id, u.last_used_at from client_certificate_use u
+                   join client_certificate c on c.cert_id = u.cert_id where c.client_id in ";
+        let rows: Vec<(String, i64)> = self.of_clients(sql, client_ids).await?;
         Ok(rows.into_iter().map(|(id, at)| (id, UnixTime(at))).collect())
+    }
+
+    /// Reads rows of some clients in batches. `sql` ends where the list of ids begins.
+    async fn of_clients<R: Row>(&self, sql: &'static str, client_ids: &[&str]) -> Result<Vec<R>, StoreError> {
+        let mut rows = Vec::new();
+        for ids in client_ids.chunks(BATCH) {
+            let sql = AssertSqlSafe(format!("{sql}{}", placeholders(1, ids.len())));
+            rows.extend(self.fetch(sql, &ids.iter().copied().map(Value::from).collect::<Vec<_>>()).await?);
+        }
+        Ok(rows)
     }
 }
 

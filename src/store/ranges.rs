@@ -122,41 +122,6 @@ impl ChangeReader {
         })?;
         Ok((position, assembler.finish()))
     }
-
-    /// Reads one client.
-    pub(super) async fn client(&mut self, client_id: &str) -> Result<Option<ReadClient>, StoreError> {
-        let (queries, named, begin) = (self.queries.clone(), self.is_named(), self.begin());
-        let sent = || {
-            queries.inc();
-            named
-        };
-        let mut shared = SharedTexts::default();
-        let mut assembler = ClientAssembler::new(&mut shared);
-        macro_rules! each {
-            ($at:ident, $row:ident, $add:ident) => {
-                assembler.next_table();
-                for row in &sqlx::query($row::select("c.client_id = $1"))
-                    .bind(client_id)
-                    .persistent(sent())
-                    .fetch_all(&mut *$at)
-                    .await?
-                {
-                    assembler.$add(&$row::from_row(row)?);
-                }
-            };
-        }
-        exchange!(self, connection => {
-            let mut at = connection.begin_with(begin).await?;
-            each!(at, ClientRow, add_client);
-            each!(at, ResourceLink, add_resource);
-            each!(at, SecretRow, add_secret);
-            each!(at, KeyRow, add_key);
-            each!(at, CertificateRow, add_certificate);
-            at.rollback().await?;
-            Ok(())
-        })?;
-        Ok(assembler.finish().pop())
-    }
 }
 
 /// Clients of one range.

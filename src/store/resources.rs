@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::columns::lifetime;
 use super::rows::row;
 use super::session::Transaction;
-use super::statement::{Value, args};
+use super::statement::{Column, args, insert, update};
 use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::jwk::Alg;
 use crate::model::client_id::ClientId;
@@ -34,31 +34,58 @@ impl Store {
     /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint refuses it.
     pub async fn create_resource(&self, resource: &Resource, now: UnixTime) -> Result<(), StoreError> {
         let identifier = resource.identifier.as_str();
+        let mut all = columns(resource);
+        all.extend([("identifier", identifier.into()), ("created_at", now.into())]);
+        let (sql, values) = insert("resource", all);
         transaction!(self, |tx| {
-            let sql = "insert into resource (identifier, scope, alg, token_ttl, token_typ, created_at)
-                     values ($1, $2, $3, $4, $5, $6)";
-            let [id, scope, alg, ttl, typ] = columns(resource);
-            let added = tx.execute(sql, &[id, scope, alg, ttl, typ, now.into()]).await;
+            let added = tx.execute(sql.clone(), &values).await;
             added.map_err(|error| error.naming("resource", identifier))?;
             add_introspectors(tx, resource).await
         })
     }
 
-    /// Updates a resource. `Ok(false)` when the resource does not exist.
+    /// Changes a resource in one transaction: reads it, applies `change`, and writes the columns whose values differ, so
+    /// that concurrent changes of other columns stay. `change` may run more than once. Returns whether anything was
+    /// written; `None` when the resource does not exist.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when a constraint refuses it.
-    pub async fn update_resource(&self, resource: &Resource) -> Result<bool, StoreError> {
+    pub async fn update_resource(
+        &self,
+        identifier: &str,
+        change: impl Fn(&mut Resource) + Sync,
+    ) -> Result<Option<bool>, StoreError> {
+        let id = args![identifier];
         transaction!(self, |tx| {
-            let sql = "update resource set scope = $2, alg = $3, token_ttl = $4, token_typ = $5 where identifier = $1";
-            if tx.execute(sql, &columns(resource)).await? == 0 {
-                return Ok(false);
+            tx.lock_row("select 1 from resource where identifier = $1 for no key update", &id).await?;
+            tx.take_turn().await?;
+            let rows = tx.fetch(ResourceRow::select("", ONE), &id).await?;
+            let introspectors = tx.fetch(IntrospectorRow::select("", ONE), &id).await?;
+            let Some(before) = assemble_resources(rows, introspectors).pop().transpose()? else { return Ok(None) };
+            let mut resource = before.clone();
+            change(&mut resource);
+            if let Some((sql, values)) =
+                update("resource", ("identifier", identifier.into()), &columns(&before), &columns(&resource))
+            {
+                tx.execute(sql, &values).await?;
             }
-            let sql = "delete from resource_introspector where identifier = $1";
-            tx.execute(sql, &args![resource.identifier.as_str()]).await?;
-            add_introspectors(tx, resource).await?;
-            Ok(true)
+            if resource.introspectors != before.introspectors {
+                tx.execute("delete from resource_introspector where identifier = $1", &id).await?;
+                add_introspectors(tx, &resource).await?;
+            }
+            Ok(Some(resource != before))
         })
+    }
+
+    /// Reads one resource.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Malformed`] when its rows cannot be read.
+    pub async fn resource(&self, identifier: &str) -> Result<Option<Resource>, StoreError> {
+        let id = args![identifier];
+        let rows = self.fetch(ResourceRow::select("", ONE), &id).await?;
+        let introspectors = self.fetch(IntrospectorRow::select("", ONE), &id).await?;
+        assemble_resources(rows, introspectors).pop().transpose()
     }
 
     /// Returns all resources by identifier. A resource that cannot be read is an error of its own.
@@ -90,16 +117,18 @@ impl Store {
     }
 }
 
-/// Returns the values of a resource's row, without `created_at`.
-fn columns(resource: &Resource) -> [Value; 5] {
-    args![
-        resource.identifier.as_str(),
-        resource.scope.as_str(),
-        resource.alg.map(Alg::as_str),
-        resource.token_ttl.map(Span::from),
-        resource.token_typ.as_str(),
+/// Returns the columns of a resource that an administrator may set.
+fn columns(resource: &Resource) -> Vec<Column> {
+    vec![
+        ("scope", resource.scope.as_str().into()),
+        ("alg", resource.alg.map(Alg::as_str).into()),
+        ("token_ttl", resource.token_ttl.map(Span::from).into()),
+        ("token_typ", resource.token_typ.as_str().into()),
     ]
 }
+
+/// SQL condition for the rows of one resource.
+const ONE: &str = "where c.identifier = $1";
 
 async fn add_introspectors(tx: &mut Transaction, resource: &Resource) -> Result<(), StoreError> {
     let sql = "insert into resource_introspector (identifier, client_id) values ($1, $2)";

@@ -7,6 +7,17 @@ use crate::crypto::secret_verifier::Verifier;
 use crate::model::credential::SecretOrigin;
 use crate::model::time::UnixTime;
 
+/// Statement that reads summaries of secrets, with the condition and the order.
+macro_rules! summaries {
+    ($behind:literal) => {
+        concat!(
+            "select s.client_id, s.secret_id, s.label, s.imported, s.created_at, s.expires_at, s.revoked_at, u.last_used_at
+             from client_secret s left join client_secret_use u on u.secret_id = s.secret_id ",
+            $behind
+        )
+    };
+}
+
 /// Secret to be stored.
 #[derive(Debug)]
 pub struct NewSecret {
@@ -170,26 +181,42 @@ impl Store {
         written.map(drop)
     }
 
-    /// Returns the secrets of one client, or of all clients, oldest first.
+    /// Returns the secrets of one client, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn secrets(&self, client_id: Option<&str>) -> Result<Vec<SecretSummary>, StoreError> {
+    pub async fn secrets(&self, client_id: &str) -> Result<Vec<SecretSummary>, StoreError> {
+        let sql = summaries!("where s.client_id = $1 order by s.created_at, s.secret_id");
+        self.summaries(sql, &args![client_id]).await
+    }
+
+    /// Returns the next unrevoked secrets that expire after `now` and until `until`, the next to expire first: those that
+    /// follow the secret `after`, at most [`EXPIRING`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expiring_secrets(
+        &self,
+        now: UnixTime,
+        until: UnixTime,
+        after: Option<&SecretSummary>,
+    ) -> Result<Vec<SecretSummary>, StoreError> {
+        // Every secret that expires after `now` follows this place.
+        let first = args![now, "", 0, ""];
+        let place =
+            after.map(|secret| args![secret.expires_at, &secret.client_id, secret.created_at, &secret.secret_id]);
+        let [expires_at, client_id, created_at, secret_id] = place.unwrap_or(first);
+        let sql = summaries!(
+            "where s.revoked_at is null and s.expires_at > $1 and s.expires_at <= $2
+             and (s.expires_at, s.client_id, s.created_at, s.secret_id) > ($3, $4, $5, $6)
+             order by s.expires_at, s.client_id, s.created_at, s.secret_id limit 20000"
+        );
+        self.summaries(sql, &[now.into(), until.into(), expires_at, client_id, created_at, secret_id]).await
+    }
+
+    async fn summaries(&self, sql: &'static str, values: &[Value]) -> Result<Vec<SecretSummary>, StoreError> {
         type Row = (String, String, String, i64, i64, Option<i64>, Option<i64>, Option<i64>);
-        macro_rules! select {
-            ($of:literal) => {
-                concat!(
-                    "select s.client_id, s.secret_id, s.label, s.imported, s.created_at, s.expires_at, s.revoked_at, u.last_used_at
-                     from client_secret s left join client_secret_use u on u.secret_id = s.secret_id ",
-                    $of,
-                    " order by s.client_id, s.created_at, s.secret_id"
-                )
-            };
-        }
-        let rows: Vec<Row> = match client_id {
-            Some(client_id) => self.fetch(select!("where s.client_id = $1"), &args![client_id]).await?,
-            None => self.fetch(select!(""), &[]).await?,
-        };
+        let rows: Vec<Row> = self.fetch(sql, values).await?;
         let summary =
             |(client_id, secret_id, label, imported, created_at, expires_at, revoked_at, last_used_at): Row| {
                 SecretSummary {
@@ -207,6 +234,8 @@ impl Store {
     }
 }
 
+/// Maximum number of expiring secrets that are read at once.
+pub const EXPIRING: usize = 20_000;
 /// Maximum number of live imported secrets of a client. Each has to be tried, so this bounds the cost of a wrong guess.
 pub const MAX_IMPORTED: i64 = 2;
 

@@ -26,7 +26,7 @@ pub(crate) enum Session {
 }
 
 impl Session {
-    pub(super) async fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, sqlx::Error> {
+    pub(super) async fn execute(&mut self, sql: impl SqlSafeStr, values: &[Value]) -> Result<u64, sqlx::Error> {
         Ok(
             on!(Session, self, connection => query(sql, values)?.persistent(false).execute(connection).await?.rows_affected()),
         )
@@ -95,7 +95,7 @@ impl Transaction {
     }
 
     /// Runs a statement and returns the number of rows that it changed.
-    pub(crate) async fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
+    pub(crate) async fn execute(&mut self, sql: impl SqlSafeStr, values: &[Value]) -> Result<u64, StoreError> {
         self.queries.inc();
         Ok(self.session.execute(sql, values).await?)
     }
@@ -106,14 +106,25 @@ impl Transaction {
         Ok(self.session.count(sql, values).await?)
     }
 
+    /// Locks the row of `sql`, a `select … for no key update`, until this transaction ends. A transaction that reads a row
+    /// and then changes it calls this before [`take_turn`](Self::take_turn): a single `update` takes these locks in the
+    /// same order. SQLite has locked the database already.
+    pub(super) async fn lock_row(&mut self, sql: &'static str, values: &[Value]) -> Result<(), StoreError> {
+        if let Session::Postgres(_) = self.session {
+            self.execute(sql, values).await?;
+        }
+        Ok(())
+    }
+
     /// Takes the row lock of the revision: every other transaction that takes it, and every change of the registry,
     /// waits until this one ends.
     pub(crate) async fn take_turn(&mut self) -> Result<(), StoreError> {
         self.execute("update registry_revision set revision = revision", &[]).await.map(drop)
     }
 
-    /// Returns the session, for statements that only read.
+    /// Returns the session, for a statement that only reads.
     pub(super) fn session(&mut self) -> &mut Session {
+        self.queries.inc();
         &mut self.session
     }
 

@@ -1,12 +1,12 @@
 //! Statements: SQL text that both databases accept, and the values bound to it.
 
 use sqlx::query::{Query, QueryAs};
-use sqlx::{Arguments as _, Database, Encode, Error, FromRow, IntoArguments, SqlSafeStr, Type};
+use sqlx::{Arguments as _, AssertSqlSafe, Database, Encode, Error, FromRow, IntoArguments, SqlSafeStr, SqlStr, Type};
 
 use crate::model::time::{Span, UnixTime};
 
 /// Value of a statement or row: text, an integer or bytes; text and integers may be null.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     Text(Option<String>),
     Integer(Option<i64>),
@@ -145,9 +145,51 @@ pub(super) fn placeholders(rows: usize, columns: usize) -> String {
     (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
+/// Column with its value. Names of columns are constants of this program.
+pub(super) type Column = (&'static str, Value);
+
+/// Returns the statement that inserts a row, with its values.
+pub(super) fn insert(table: &'static str, columns: Vec<Column>) -> (SqlStr, Vec<Value>) {
+    let (names, values): (Vec<&str>, Vec<Value>) = columns.into_iter().unzip();
+    let placeholders = placeholders(1, values.len());
+    let sql = format!("insert into {table} ({}) values {placeholders}", names.join(", "));
+    (AssertSqlSafe(sql).into_sql_str(), values)
+}
+
+/// Returns the statement that updates the columns of a row whose values differ, with its values; `None` when all are
+/// equal. `key` is the column that identifies the row; `before` and `after` have the same columns in the same order.
+pub(super) fn update(
+    table: &'static str,
+    key: Column,
+    before: &[Column],
+    after: &[Column],
+) -> Option<(SqlStr, Vec<Value>)> {
+    let changed: Vec<&Column> =
+        after.iter().zip(before).filter(|(after, before)| after != before).map(|(after, _)| after).collect();
+    if changed.is_empty() {
+        return None;
+    }
+    let set: Vec<String> = (2..).zip(&changed).map(|(at, (name, _))| format!("{name} = ${at}")).collect();
+    let sql = format!("update {table} set {} where {} = $1", set.join(", "), key.0);
+    let values = [key.1].into_iter().chain(changed.into_iter().map(|(_, value)| value.clone())).collect();
+    Some((AssertSqlSafe(sql).into_sql_str(), values))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_update_names_the_columns_that_differ() {
+        let columns = |scope: &str, ttl: Option<i64>| [("scope", scope.into()), ("token_ttl", Value::Integer(ttl))];
+        let key = || ("client_id", Value::from("c"));
+        assert!(update("client", key(), &columns("a", None), &columns("a", None)).is_none());
+        let (sql, values) = update("client", key(), &columns("a", None), &columns("a", Some(60))).unwrap();
+        assert_eq!(sql.as_str(), "update client set token_ttl = $2 where client_id = $1");
+        assert_eq!(values, args!["c", 60]);
+        let (sql, _) = update("client", key(), &columns("a", None), &columns("b", Some(60))).unwrap();
+        assert_eq!(sql.as_str(), "update client set scope = $2, token_ttl = $3 where client_id = $1");
+    }
 
     #[test]
     fn placeholders_are_numbered_row_by_row() {

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::assertion::{Signer, TYPE};
-use crate::harness::{Answer, Db, Server, Setup, basic, client, form, verdict};
+use crate::harness::{Answer, Db, Server, Setup, basic, client, form, set_auth_methods, verdict};
 use crate::mutual_tls::{self, Ca, Identity, ca, named, self_signed};
 use crate::process::daemon::{Daemon, Grantd, eventually};
 
@@ -99,11 +99,13 @@ async fn the_certificate_is_that_of_the_client_named_by_client_id(db: Db) {
     ask_by(&server, None, &[], format!("{FORM}&client_id=pki-client")).await.unauthorized();
 
     assert!(
-        server.store.set_auth_methods("pki-client", Some("self_signed_tls_client_auth private_key_jwt")).await.unwrap()
+        set_auth_methods(&server.store, "pki-client", Some("self_signed_tls_client_auth private_key_jwt"))
+            .await
+            .unwrap()
     );
     server.refresh().await;
     ask(&server, &certificate, "pki-client").await.unauthorized();
-    assert!(server.store.set_auth_methods("pki-client", Some("tls_client_auth")).await.unwrap());
+    assert!(set_auth_methods(&server.store, "pki-client", Some("tls_client_auth")).await.unwrap());
     server.refresh().await;
     ask(&server, &certificate, "pki-client").await.ok();
     server.store.set_client_enabled("pki-client", false).await.unwrap();

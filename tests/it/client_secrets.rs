@@ -460,7 +460,7 @@ async fn uses_of_secrets_are_recorded(db: Db) {
     server.store.record_last_used(&of(vec![(id.clone(), used[0]), ("gone".into(), used[0])])).await.unwrap();
     server.store.record_last_used(&of(vec![(id, UnixTime(5))])).await.unwrap();
     assert_eq!(
-        server.store.secrets(Some("basic-client")).await.unwrap()[0].last_used_at,
+        server.store.secrets("basic-client").await.unwrap()[0].last_used_at,
         Some(used[0]),
         "the latest use stays"
     );

@@ -11,7 +11,7 @@ use grantd::store::last_used::LastUsedTimes;
 use serde_json::Value;
 
 use crate::assertion::{Signer, ask};
-use crate::harness::{Db, Setup, client, form};
+use crate::harness::{Db, Setup, client, form, set_auth_methods};
 use crate::mutual_tls::self_signed;
 use crate::process::daemon::Grantd;
 
@@ -40,11 +40,11 @@ async fn uses_of_keys_are_recorded_and_the_latest_stays(db: Db) {
         ..LastUsedTimes::default()
     };
     server.store.record_last_used(&earlier).await.unwrap();
-    let noted = server.store.keys_last_used(None).await.unwrap();
+    let noted = server.store.keys_last_used(&["jwt-client", "gone"]).await.unwrap();
     assert_eq!(noted.into_iter().collect::<Vec<_>>(), [(("jwt-client".to_owned(), "k1".to_owned()), *at)]);
 
     // A change of the client forgets nothing.
-    server.store.set_auth_methods("jwt-client", Some("private_key_jwt")).await.unwrap();
+    set_auth_methods(&server.store, "jwt-client", Some("private_key_jwt")).await.unwrap();
     server.refresh().await;
     assert_eq!(server.server.registry.uses.times().keys.len(), 1);
 }
@@ -71,7 +71,7 @@ async fn a_secret_is_retired_when_it_is_unused(db: Db) {
     refused("24h", "is in use, last at").await;
     let done = retire("30m").await;
     assert!(done.status.success() && done.stderr.contains("is revoked, within a second"), "{done:?}");
-    assert!(store.secrets(Some("basic-client")).await.unwrap()[0].revoked_at.is_some());
+    assert!(store.secrets("basic-client").await.unwrap()[0].revoked_at.is_some());
     let again = retire("30m").await;
     assert!(again.status.success() && again.stderr.contains("is revoked since"), "{again:?}");
     let none = grantd.run(&["client", "secret", "retire", "basic-client", "nothere", "--if-unused", "24h"]).await;

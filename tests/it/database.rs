@@ -110,7 +110,7 @@ async fn a_right_seed_is_taken_with_its_defaults(db: Db) {
     let server = setup.start().await;
     let answer = server.basic("billing", "some+secure+%26+non-standard+secret", "").await;
     assert_eq!(answer.token().1["aud"], "https://api1.test");
-    let secrets = server.store.secrets(Some("billing")).await.unwrap();
+    let secrets = server.store.secrets("billing").await.unwrap();
     assert!(secrets[0].imported && secrets[0].created_at > UnixTime(1_700_000_000) && secrets[0].secret_id.len() == 32);
 }
 

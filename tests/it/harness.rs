@@ -26,7 +26,7 @@ use grantd::serve::secret_upkeep::look_after_secrets;
 use grantd::state::load_shedding::LoadShedding;
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
-use grantd::store::{Database, Store};
+use grantd::store::{Database, Store, StoreError};
 use grantd::transport::listener::connection_rate::ConnectionRate;
 use grantd::transport::listener::refusals::Refusals;
 use http_body_util::BodyExt as _;
@@ -184,6 +184,25 @@ impl Setup {
         let config = Arc::new(Config::parse(&self.settings, &Sources::default()).unwrap());
         Box::pin(Server::launch(Arc::new(self.db), self.store, config, self.sealing_key, self.clock)).await
     }
+}
+
+/// Sets or removes a client's `jwks_uri`. Returns whether the client exists.
+pub async fn set_jwks_uri(store: &Store, id: &str, uri: Option<&str>) -> Result<bool, StoreError> {
+    let uri = uri.map(|uri| uri.parse().unwrap());
+    let set = |client: &mut Client| {
+        client.jwks_uri.clone_from(&uri);
+        Ok::<_, StoreError>(())
+    };
+    Ok(store.update_client(id, set).await?.is_some())
+}
+
+/// Restricts a client's authentication methods, or permits all. Returns whether the client exists.
+pub async fn set_auth_methods(store: &Store, id: &str, names: Option<&str>) -> Result<bool, StoreError> {
+    let set = |client: &mut Client| {
+        client.auth_methods = names.map(Into::into);
+        Ok::<_, StoreError>(())
+    };
+    Ok(store.update_client(id, set).await?.is_some())
 }
 
 /// A secret to be stored.

@@ -222,7 +222,8 @@ async fn only_resource_servers_of_its_audience_may_introspect_a_token(db: Db) {
         world.server.basic("basic-client", &world.basic_client, "resource=https://api2.test").await.access_token();
     world.by_rs1(&other).await.inactive();
     // Within a second of the change.
-    assert!(world.server.store.update_resource(&resource(API1, &["rs2"])).await.unwrap());
+    let by_rs2 = |resource: &mut Resource| resource.introspectors = vec!["rs2".parse().unwrap()];
+    assert_eq!(world.server.store.update_resource(API1, by_rs2).await.unwrap(), Some(true));
     world.server.refresh().await;
     world.by_rs1(&token).await.inactive();
     assert_eq!(world.server.introspect("rs2", &world.rs2, &token).await.json()["active"], true);

@@ -15,7 +15,7 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
 use crate::assertion::{Signer, ask, claims_at};
-use crate::harness::{Answer, Db, Server, Setup, client, form, verdict};
+use crate::harness::{Answer, Db, Server, Setup, client, form, set_auth_methods, verdict};
 use crate::jwks_host::{Host, ask_as, publishing, setup, with_jwks_uri_client};
 use crate::mutual_tls::{ca, named};
 use crate::process::daemon::Grantd;
@@ -118,11 +118,11 @@ async fn a_certificate_in_a_registered_key_is_exactly_that_certificate(db: Db) {
     ask(&server, &first.signer.assert(&claims_at("self-signed-client", now))).await.ok();
 
     assert!(
-        server.store.set_auth_methods("self-signed-client", Some("private_key_jwt tls_client_auth")).await.unwrap()
+        set_auth_methods(&server.store, "self-signed-client", Some("private_key_jwt tls_client_auth")).await.unwrap()
     );
     server.refresh().await;
     show(&server, &of_first, "self-signed-client").await.unauthorized();
-    assert!(server.store.set_auth_methods("self-signed-client", Some("self_signed_tls_client_auth")).await.unwrap());
+    assert!(set_auth_methods(&server.store, "self-signed-client", Some("self_signed_tls_client_auth")).await.unwrap());
     assert!(server.store.remove_client_key("self-signed-client", "k2").await.unwrap());
     server.refresh().await;
     show(&server, &of_first, "self-signed-client").await.ok();
@@ -140,7 +140,7 @@ async fn a_rotated_certificate_is_found_at_the_jwks_uri(db: Db) {
         publishing(&setup, id, &host.uri()).await;
     }
     setup.store.set_client_enabled("off", false).await.unwrap();
-    setup.store.set_auth_methods("signs", Some("private_key_jwt")).await.unwrap();
+    set_auth_methods(&setup.store, "signs", Some("private_key_jwt")).await.unwrap();
     let server = setup.start().await;
     for id in ["off", "signs"] {
         show(&server, &of_first, id).await.unauthorized();

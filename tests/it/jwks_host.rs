@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::assertion::{Signer, ask, claims_at};
-use crate::harness::{Answer, Db, Server, Setup, client};
+use crate::harness::{Answer, Db, Server, Setup, client, set_jwks_uri};
 
 /// The behaviour of a host on a connection.
 #[derive(Clone)]
@@ -166,7 +166,7 @@ pub async fn setup(db: Db, allowed: &[&str]) -> (Setup, Arc<AtomicI64>) {
 /// Registers a client that publishes its keys at `uri`.
 pub async fn publishing(setup: &Setup, id: &str, uri: &str) {
     setup.store.create_client(&client(id), None).await.unwrap();
-    assert!(setup.store.set_jwks_uri(id, Some(uri)).await.unwrap());
+    assert!(set_jwks_uri(&setup.store, id, Some(uri)).await.unwrap());
 }
 
 /// A server with the client `jwks-uri-client` that publishes at the host, and a hand on its clock.

@@ -12,7 +12,7 @@ use grantd::model::time::{Clock, UnixTime};
 use serde_json::{Value, json};
 
 use crate::assertion::{Signer, TYPE, ask, ask_at, claims, claims_at};
-use crate::harness::{Db, ISS, Server, Setup, basic, client};
+use crate::harness::{Db, ISS, Server, Setup, basic, client, set_auth_methods};
 
 on_both!(
     one_assertion_of_the_registered_type_is_required,
@@ -539,13 +539,13 @@ async fn a_change_by_an_administrator_is_in_force_at_once(db: Db) {
     server.basic("jwt-client", &secret, "").await.unauthorized();
     server.in_body("jwt-client", &secret, "").await.unauthorized();
     ask(&server, &signer.fresh("jwt-client")).await.ok();
-    assert!(server.store.set_auth_methods("jwt-client", Some("client_secret_basic")).await.unwrap());
+    assert!(set_auth_methods(&server.store, "jwt-client", Some("client_secret_basic")).await.unwrap());
     server.refresh().await;
     ask(&server, &signer.fresh("jwt-client")).await.unauthorized();
     server.basic("jwt-client", &secret, "").await.ok();
-    let wrong = server.store.set_auth_methods("jwt-client", Some("password")).await.unwrap_err().to_string();
+    let wrong = set_auth_methods(&server.store, "jwt-client", Some("password")).await.unwrap_err().to_string();
     assert!(wrong.contains("auth_methods: null for any"), "{wrong}");
-    server.store.set_auth_methods("jwt-client", None).await.unwrap();
+    set_auth_methods(&server.store, "jwt-client", None).await.unwrap();
     server.store.set_client_enabled("jwt-client", false).await.unwrap();
     server.refresh().await;
     ask(&server, &signer.fresh("jwt-client")).await.unauthorized();

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
 use super::secret::or_never;
 use crate::admin::client_certs::{ClientCertificate, NewCertificate};
@@ -99,11 +98,15 @@ impl Command {
                 shell.print(&added.document_of_client(), || certificate_line(&added))
             }
             Self::List { id } => {
-                let all = shell.after_warnings(admin.client_certificates(id.as_ref()).await?);
-                let values: Vec<Value> = all.iter().map(ClientCertificate::document_of_client).collect();
-                shell.print(&values, || {
-                    all.iter().map(|one| format!("{}  {}", one.client_id, certificate_line(one))).collect()
-                })
+                let mut clients = admin.clients(id.as_ref()).await?;
+                let mut list = shell.list();
+                while let Some(range) = clients.next().await? {
+                    for one in shell.after_warnings(admin.client_certificates(range).await?) {
+                        let line = || format!("{}  {}", one.client_id, certificate_line(&one));
+                        list.item(|| one.document_of_client(), line)?;
+                    }
+                }
+                list.end()
             }
             Self::Remove { id, cert_id } => {
                 admin.remove_client_certificate(&id, &cert_id).await?;

@@ -65,9 +65,15 @@ impl Command {
                 shell.print(&json!({"client_id": id, "keys": values}), || added.iter().map(key_line).collect())
             }
             Self::List { id } => {
-                let all = shell.after_warnings(admin.client_keys(id.as_ref()).await?);
-                let values: Vec<Value> = all.iter().map(ClientKey::document_of_client).collect();
-                shell.print(&values, || all.iter().map(|key| format!("{}  {}", key.client_id, key_line(key))).collect())
+                let mut clients = admin.clients(id.as_ref()).await?;
+                let mut list = shell.list();
+                while let Some(range) = clients.next().await? {
+                    for key in shell.after_warnings(admin.client_keys(range).await?) {
+                        let line = || format!("{}  {}", key.client_id, key_line(&key));
+                        list.item(|| key.document_of_client(), line)?;
+                    }
+                }
+                list.end()
             }
             Self::Remove { id, kid } => {
                 admin.remove_client_key(&id, &kid).await?;

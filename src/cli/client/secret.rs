@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::admin::Admin;
 use crate::admin::secrets::{GeneratedSecret, SecretOptions};
 use crate::cli::disclosure::{SHOWN_ONCE, show_once};
+use crate::cli::list::List;
 use crate::cli::open::Purpose;
 use crate::cli::{Shell, read_secret_from_stdin};
 use crate::model::client_id::ClientId;
@@ -94,7 +95,11 @@ impl Command {
                 let value = json!({"client_id": id, "secret_id": stored.secret_id, "expires_at": stored.expires_at});
                 shell.print(&value, || format!("client_id      {id}\nsecret_id      {}", stored.secret_id))
             }
-            Self::List { id } => print_all(shell, &admin.secrets(&id).await?),
+            Self::List { id } => {
+                let mut list = shell.list();
+                print_all(&mut list, &admin.secrets(&id).await?)?;
+                list.end()
+            }
             Self::Revoke { id, secret_id } => shell.info(&match admin.revoke_secret(&id, &secret_id).await? {
                 Some(at) => format!("nothing changed: {} since {at}", revoked(&id, &secret_id)),
                 None => format!("{}, within a second on every replica", revoked(&id, &secret_id)),
@@ -105,7 +110,14 @@ impl Command {
                     None => format!("{}, within a second on every replica", revoked(&id, &secret_id)),
                 })
             }
-            Self::Expiring { within } => print_all(shell, &admin.expiring_secrets(within).await?),
+            Self::Expiring { within } => {
+                let (mut secrets, mut list, mut part) = (admin.expiring_secrets(within), shell.list(), Vec::new());
+                while let Some(next) = secrets.next(&part).await? {
+                    part = next;
+                    print_all(&mut list, &part)?;
+                }
+                list.end()
+            }
         }
     }
 }
@@ -149,10 +161,11 @@ async fn rotate(shell: &Shell, admin: &Admin, add: Add, overlap: Span) -> anyhow
     ))
 }
 
-fn print_all(shell: &Shell, secrets: &[SecretSummary]) -> anyhow::Result<()> {
-    shell.print(&secrets, || {
-        secrets.iter().map(|secret| format!("{}  {}", secret.client_id, secret_line(secret))).collect()
-    })
+fn print_all(list: &mut List, secrets: &[SecretSummary]) -> anyhow::Result<()> {
+    for secret in secrets {
+        list.item(|| secret, || format!("{}  {}", secret.client_id, secret_line(secret)))?;
+    }
+    Ok(())
 }
 
 /// Writes a secret as a line of text.

@@ -15,13 +15,25 @@ pub(super) struct PublishedSet {
     pub(super) found: Result<Option<String>, String>,
 }
 
-/// Fetches the sets of enabled clients, several at once, in the order of the clients.
+/// Starts the task that fetches JWK Sets, and returns its queue.
 ///
 /// # Errors
 /// When the file of CAs cannot be used.
-pub(super) async fn examine(config: &Config, clients: &[&Client], now: UnixTime) -> anyhow::Result<Vec<PublishedSet>> {
+pub(super) fn fetches(config: &Config) -> anyhow::Result<mpsc::Sender<Fetch>> {
     let (fetches, queue) = mpsc::channel(1);
     tokio::spawn(fetcher(config)?.run(queue));
+    Ok(fetches)
+}
+
+/// Fetches the sets of the enabled ones of `clients`, several at once, in the order of the clients.
+///
+/// # Errors
+/// When the task that fetches has ended.
+pub(super) async fn examine(
+    fetches: &mpsc::Sender<Fetch>,
+    clients: &[&Client],
+    now: UnixTime,
+) -> anyhow::Result<Vec<PublishedSet>> {
     let publishing =
         clients.iter().filter(|client| client.enabled).filter_map(|client| Some((client, client.jwks_uri.clone()?)));
     let publishing: Vec<_> = publishing.collect();
