@@ -179,9 +179,16 @@ pub enum HashError {
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretHash {
     params: HashParams,
-    /// Salt and output in one allocation, since a registry may hold a hundred thousand hashes.
-    bytes: Box<[u8]>,
-    salt_len: u8,
+    bytes: HashBytes,
+}
+
+/// Salt and output.
+#[derive(Clone, PartialEq, Eq)]
+enum HashBytes {
+    /// A salt of 16 and an output of 32 bytes, in place: a registry may hold a million hashes.
+    Usual([u8; 48]),
+    /// A salt of that many bytes, and an output.
+    Other(Box<(usize, Box<[u8]>)>),
 }
 
 impl SecretHash {
@@ -214,12 +221,17 @@ impl SecretHash {
     }
 
     fn of(params: HashParams, salt: &[u8], output: &[u8]) -> Self {
-        // The salt of a PHC string has at most 64 bytes.
-        Self { params, salt_len: u8::try_from(salt.len()).unwrap_or(0), bytes: [salt, output].concat().into() }
+        let both = [salt, output].concat();
+        let usual = both.as_slice().try_into().ok().filter(|_| salt.len() == 16);
+        let bytes = usual.map_or_else(|| HashBytes::Other(Box::new((salt.len(), both.into()))), HashBytes::Usual);
+        Self { params, bytes }
     }
 
     fn parts(&self) -> (&[u8], &[u8]) {
-        self.bytes.split_at_checked(usize::from(self.salt_len)).unwrap_or_default()
+        match &self.bytes {
+            HashBytes::Usual(bytes) => bytes.split_at(16),
+            HashBytes::Other(other) => other.1.split_at_checked(other.0).unwrap_or_default(),
+        }
     }
 
     /// The cost parameters of the hash.

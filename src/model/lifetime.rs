@@ -1,5 +1,6 @@
 //! Spans of time that administrators choose, each with its range.
 
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use super::time::{Span, SpanError};
@@ -20,13 +21,16 @@ macro_rules! lifetime {
     ($(#[$doc:meta])* $name:ident, $seconds:expr, $range:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub struct $name(Span);
+        pub struct $name(NonZeroU32);
 
         impl TryFrom<Span> for $name {
             type Error = LifetimeError;
 
             fn try_from(span: Span) -> Result<Self, LifetimeError> {
-                if ($seconds).contains(&span.seconds()) { Ok(Self(span)) } else { Err(LifetimeError::Range($range)) }
+                // Four bytes, since a registry may hold a million of them.
+                let seconds = u32::try_from(span.seconds()).ok().and_then(NonZeroU32::new);
+                let seconds = seconds.filter(|_| ($seconds).contains(&span.seconds()));
+                seconds.map(Self).ok_or(LifetimeError::Range($range))
             }
         }
 
@@ -40,7 +44,7 @@ macro_rules! lifetime {
 
         impl From<$name> for Span {
             fn from(lifetime: $name) -> Self {
-                lifetime.0
+                Span::from_secs(lifetime.0.get().into())
             }
         }
     };

@@ -97,7 +97,7 @@ async fn most_connections(session: &mut PgConnection, time: Duration) -> anyhow:
 
 const DATABASE: &str = "scale_database";
 const ROLE: &str = "grantd_scale";
-/// More than one, since PostgreSQL's own work is of the same size as that for one replica.
+/// Number of replicas: more than one, since PostgreSQL's own work is of the same size as that for one replica.
 const REPLICAS: usize = 10;
 /// Changes a second.
 const RATE: f64 = 5.0;
