@@ -363,15 +363,6 @@ impl Store {
         }
         self.health.record(written)
     }
-
-    /// Returns the sessions that hold locks, or else the database's message.
-    async fn lock_holders_or(&self, said: String) -> String {
-        match self.lock_holders().await {
-            Ok(holders) if !holders.is_empty() => holders.join("; "),
-            Ok(_) => said,
-            Err(error) => format!("{said}; the holder is not known: {error}"),
-        }
-    }
 }
 
 /// Returns a connection to its pool, or drops it after an error that may come from a demoted primary.

@@ -26,6 +26,15 @@ impl Store {
         self.holders(sql, &[]).await
     }
 
+    /// Returns the sessions that hold locks, or else the database's message.
+    pub(super) async fn lock_holders_or(&self, said: String) -> String {
+        match self.lock_holders().await {
+            Ok(holders) if !holders.is_empty() => holders.join("; "),
+            Ok(_) => said,
+            Err(error) => format!("{said}; the holder is not known: {error}"),
+        }
+    }
+
     /// Returns the sessions that the session `pid` waits for (`pg_blocking_pids`).
     ///
     /// # Errors

@@ -179,7 +179,7 @@ impl Feed {
         self.connection.note_poll(position != held, told);
         self.context.registry.note_standby(standby);
         self.compare_clocks(now, polled_at.elapsed());
-        if read_only && self.complete {
+        if read_only && self.context.registry.age().is_some() {
             // A demoted primary or a lagging standby may be behind the snapshot.
             return Err(StoreError::ReadOnly);
         }

@@ -1,4 +1,4 @@
-//! What a replica costs its PostgreSQL: connections, and processor time idle and for each change.
+//! Costs of a replica for its PostgreSQL: connections, and processor time idle and for each change.
 
 use std::time::Duration;
 
