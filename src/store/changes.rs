@@ -159,13 +159,17 @@ impl ChangeReader {
     pub async fn since(&mut self, held: &Position) -> Result<Since, StoreError> {
         let rows = self.fetch::<DeltaRow>(AssertSqlSafe(delta::SQL.as_str()), &args![held.revision]).await?;
         let delta = Delta::of(rows);
-        let Some(PositionRow { revision, history, asked_history }) = delta.position()? else {
+        let Some(PositionRow { revision, history, asked_history, oldest }) = delta.position()? else {
             return Err(StoreError::Schema("the table registry_revision is empty: restore its one row".into()));
         };
+        let position = Position { revision, history: history.into() };
+        // The ids of the last ten thousand revisions are kept, so nothing tells whether an older one was another's.
+        if oldest.is_some_and(|oldest| held.revision < oldest && revision - oldest >= KEPT_IDS - 1) {
+            return Ok(Since::Everything(position));
+        }
         if held.revision > revision || asked_history.as_deref() != Some(&*held.history) {
             return Ok(Since::OtherHistory);
         }
-        let position = Position { revision, history: history.into() };
         let noted = |what: &str| delta.notes().any(|(kind, _)| kind == what);
         if noted("all") || delta.notes().count() > NOTES_MAX {
             return Ok(Since::Everything(position));
@@ -286,6 +290,8 @@ impl ChangeReader {
     }
 }
 
+/// Number of revisions whose ids the triggers of the schema keep.
+const KEPT_IDS: i64 = 10_000;
 /// Begins a snapshot of one moment, with the settings that sessions of grantd need, which a transaction pooler does not
 /// keep.
 pub(super) const BEGIN_LOADING: &str =

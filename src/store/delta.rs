@@ -20,6 +20,8 @@ pub(super) struct PositionRow {
     pub(super) history: String,
     /// The id that the asked revision had.
     pub(super) asked_history: Option<String>,
+    /// The oldest revision whose id is kept.
+    pub(super) oldest: Option<i64>,
 }
 
 /// Row of the statement: its table, and the columns as text.
@@ -69,6 +71,7 @@ impl Delta {
                 revision: value("revision", &mut texts)?,
                 history: value::<&str>("history", &mut texts)?.to_owned(),
                 asked_history: value::<Option<&str>>("history", &mut texts)?.map(str::to_owned),
+                oldest: value("oldest", &mut texts)?,
             })
         };
         positions.first().map(position).transpose()
@@ -128,7 +131,7 @@ fn rows<'r, R: BorrowedRow<'r>>(texts: &'r [Vec<Option<String>>]) -> Result<Vec<
 pub(super) static SQL: LazyLock<String> = LazyLock::new(|| {
     let most = NOTES_MAX + 1;
     let parts = [
-        columns(0, &["v.revision", "v.history", "h.history"])
+        columns(0, &["v.revision", "v.history", "h.history", "(select min(revision) from registry_history)"])
             + " from registry_revision v left join registry_history h on h.revision = $1",
         columns(1, &["r.kind", "r.id"]) + " from noted r",
         of_client::<ClientRow>(2),
@@ -153,7 +156,7 @@ fn of_client<'r, R: BorrowedRow<'r>>(table: i64) -> String {
 
 /// `select`, with the columns as text, as many for each table. A column without a table is one of `c`.
 fn columns(table: i64, columns: &[&str]) -> String {
-    let text = |column: &&str| match column.contains('.') {
+    let text = |column: &&str| match column.contains(['.', '(']) {
         true => format!("cast({column} as text)"),
         false => format!("cast(c.{column} as text)"),
     };

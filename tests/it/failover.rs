@@ -31,7 +31,11 @@ async fn a_failover_that_cuts_no_connection_moves_the_feed_too() {
     let primary = Cluster::start().await;
     let standby = primary.standby();
     let switch = Switch::to(primary.port).await;
-    let (server, secret) = Setup::with_basic_client(Db::at(&url(&[switch.port], ""), "session")).await;
+    let setup = Setup::new(Db::at(&url(&[switch.port], ""), "session")).await;
+    // A generated secret gets a verifier, and the connection of that write would lead to the former primary.
+    let secret = "a secret from elsewhere".to_owned();
+    setup.imported(client("basic-client"), &secret).await;
+    let server = setup.start().await;
     let token = server.basic("basic-client", &secret, "").await.access_token();
     standby.catch_up(&primary).await;
     standby.promote();
@@ -244,6 +248,7 @@ async fn a_transaction_left_open_holds_revocations_and_nothing_else() {
     setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
     let token = server.basic("basic-client", &secret, "").await.access_token();
+    server.verifiers_written().await;
     let mut administrator = sqlx::PgConnection::connect(&server.db.url).await.unwrap();
     sqlx::raw_sql("begin; update client set token_ttl = 60 where client_id = 'basic-client'")
         .execute(&mut administrator)

@@ -155,6 +155,7 @@ async fn a_change_that_nothing_announced_is_found_by_a_whole_load(db: Db) {
     let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     server.basic("basic-client", &secret, "").await.ok();
+    server.verifiers_written().await;
     let position = server.server.registry.snapshot().position();
     // As a subscriber of logical replication changes, whose triggers do not fire.
     let unannounced = format!(

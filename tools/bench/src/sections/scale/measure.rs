@@ -1,4 +1,4 @@
-//! What the sections measure with: processes from /proc, statements on connections of their own, and loads that run until
+//! Instruments of the sections: processes from /proc, statements on connections of their own, and loads that run until
 //! they are stopped.
 
 use std::fs;
