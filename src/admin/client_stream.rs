@@ -5,12 +5,11 @@ use std::sync::Arc;
 use super::{Admin, AdminError, Outcome, Warning};
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
-use crate::store::StoreError;
-use crate::store::changes::ChangeReader;
+use crate::store::changes::{ChangeReader, ReadClient};
 use crate::store::ranges::RangeReader;
 
 /// Clients in the order of their ids. A client whose rows cannot be read is an error of its own.
-pub type ClientRange = Vec<(String, Result<Arc<Client>, StoreError>)>;
+pub type ClientRange = Vec<(String, ReadClient)>;
 
 /// The clients of a registry, range after range. Each range is read as of one moment.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub enum ClientStream {
     /// One range, which is in memory.
     One(ClientRange),
     /// All clients: the ranges that are still to be read.
-    All(ChangeReader, RangeReader),
+    All(Box<(ChangeReader, RangeReader)>),
     /// Everything was read.
     End,
 }
@@ -29,12 +28,13 @@ impl ClientStream {
         match std::mem::replace(self, Self::End) {
             Self::End => Ok(None),
             Self::One(range) => Ok(Some(range)),
-            Self::All(mut reader, mut ranges) => {
-                let range = ranges.next(&mut reader).await?;
+            Self::All(mut reading) => {
+                let (reader, ranges) = &mut *reading;
+                let range = ranges.next(reader).await?;
                 if range.through.is_some() {
-                    *self = Self::All(reader, ranges);
+                    *self = Self::All(reading);
                 } else {
-                    reader.close().await;
+                    reading.0.close().await;
                 }
                 Ok(Some(range.clients))
             }
@@ -47,7 +47,7 @@ impl Admin {
     pub async fn clients(&self, id: Option<&ClientId>) -> Result<ClientStream, AdminError> {
         Ok(match id {
             Some(id) => ClientStream::One(vec![(id.to_string(), Ok(Arc::new(self.client(id).await?)))]),
-            None => ClientStream::All(self.store.reader().await?, RangeReader::default()),
+            None => ClientStream::All(Box::new((self.store.reader().await?, RangeReader::default()))),
         })
     }
 }

@@ -91,9 +91,9 @@ async fn examine_keys(config: &Config, store: &Store, faults: &mut Faults) -> an
             None
         }
     };
-    exposed(&config.sealing_key_file)
-        .into_iter()
-        .for_each(|fault| faults.push(format!("keys.sealing_key_file: {fault}")));
+    if let Some(fault) = exposed(&config.sealing_key_file) {
+        faults.push(format!("keys.sealing_key_file: {fault}"));
+    }
     // An algorithm without a key is no fault: the server generates its first one.
     if let Some(under) = sealing_key {
         keys.iter().filter_map(|key| key.open(&under).err()).for_each(|fault| faults.push(fault.to_string()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr};
 
-use super::client_rows::{ReadClient, SharedTexts};
+use super::client_rows::{ClientWithId, SharedTexts};
 use super::delta::{self, Delta, DeltaRow, NOTES_MAX, PositionRow};
 use super::keys::{KeyRow, SealedKey};
 use super::link::{Link, LinkConnection};
@@ -37,13 +37,16 @@ pub struct Position {
     pub history: Arc<str>,
 }
 
+/// A client as it was read; an error when one of its rows cannot be read.
+pub type ReadClient = Result<Arc<Client>, StoreError>;
+
 /// Changes after a position.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// The position after these changes.
     pub position: Position,
     /// Changed clients by id; `None` for a deleted one.
-    pub clients: Vec<(String, Option<Result<Arc<Client>, StoreError>>)>,
+    pub clients: Vec<(String, Option<ReadClient>)>,
     /// All resources, when any changed.
     pub resources: Option<Vec<Result<Resource, StoreError>>>,
     /// All signing keys, when any changed.
@@ -187,7 +190,7 @@ impl ChangeReader {
         changes.clients = ids
             .into_iter()
             .map(|id| {
-                let client = present.next_if(|(present, _): &ReadClient| *present == id).map(|(_, client)| client);
+                let client = present.next_if(|(present, _): &ClientWithId| *present == id).map(|(_, client)| client);
                 (id, client)
             })
             .collect();

@@ -57,7 +57,7 @@ borrowed_row!(
 );
 
 /// A client by its id; an error when one of its rows cannot be read.
-pub(super) type ReadClient = (String, Result<Arc<Client>, StoreError>);
+pub(super) type ClientWithId = (String, Result<Arc<Client>, StoreError>);
 
 /// Assembles clients from rows: first those of clients, in the order of their ids, then those of each other table, in the
 /// same order. A row that cannot be read makes its own client an error, and no other.
@@ -129,14 +129,14 @@ impl<'s> ClientAssembler<'s> {
     }
 
     /// Returns the clients, in the order of their ids.
-    pub(super) fn finish(self) -> Vec<ReadClient> {
+    pub(super) fn finish(self) -> Vec<ClientWithId> {
         let finish = |Draft { id, fingerprint, client }: Draft| {
             let client = client.and_then(|mut client| {
                 client.fingerprint = fingerprint.finish();
-                match client.jwks_uri.is_some() && !client.keys.is_empty() {
-                    true => Err(format!("jwks_uri: {}", Refusal::KeysOrJwksUri)),
-                    false => Ok(Arc::new(client)),
+                if client.jwks_uri.is_some() && !client.keys.is_empty() {
+                    return Err(format!("jwks_uri: {}", Refusal::KeysOrJwksUri));
                 }
+                Ok(Arc::new(client))
             });
             let malformed = |reason| StoreError::Malformed { kind: "client", id: id.clone(), reason };
             let client = client.map_err(malformed);
@@ -191,9 +191,10 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
     let all_by_default = row.default_scope == row.scope;
     let allowed = shared.scope(row.scope).map_err(|error| at("scope")(&error))?;
-    let default = match all_by_default {
-        true => allowed.clone(),
-        false => shared.scope(row.default_scope).map_err(|error| at("default_scope")(&error))?,
+    let default = if all_by_default {
+        allowed.clone()
+    } else {
+        shared.scope(row.default_scope).map_err(|error| at("default_scope")(&error))?
     };
     Ok(Client {
         client_id: row.client_id.parse().map_err(|error| at("client_id")(&error))?,
@@ -210,11 +211,11 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
         not_before: moment("not_before", row.not_before)?,
         secrets: Vec::new(),
         keys: Vec::new(),
-        jwks_uri: row.jwks_uri.map(|uri| uri.parse()).transpose().map_err(|error| at("jwks_uri")(&error))?,
+        jwks_uri: row.jwks_uri.map(str::parse).transpose().map_err(|error| at("jwks_uri")(&error))?,
         certificates: Vec::new(),
         introspection_signed_response_alg: row
             .introspection_signed_response_alg
-            .map(|alg| alg.parse())
+            .map(str::parse)
             .transpose()
             .map_err(|error: KeyError| at("introspection_signed_response_alg")(&error))?,
         assertion_lifetime: row

@@ -10,7 +10,7 @@ use sqlx::FromRow;
 
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow;
-use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
+use super::client_rows::{ClientAssembler, ClientRow, ClientWithId, ResourceLink, SecretRow, SharedTexts};
 use super::rows::{BorrowedRow, value};
 use crate::model::time::UnixTime;
 
@@ -98,27 +98,37 @@ impl Delta {
     }
 
     /// Assembles the changed clients that exist, in the order of their ids.
-    pub(super) fn clients(&self, shared: &mut SharedTexts) -> Result<Vec<ReadClient>, sqlx::Error> {
+    pub(super) fn clients(&self, shared: &mut SharedTexts) -> Result<Vec<ClientWithId>, sqlx::Error> {
         let [_, _, clients, resources, secrets, keys, certificates, _] = &self.tables;
         let mut assembler = ClientAssembler::new(shared);
         let mut clients = rows::<ClientRow<'_>>(clients)?;
         clients.sort_by_key(|row| row.client_id);
-        clients.iter().for_each(|row| assembler.add_client(row));
+        for row in &clients {
+            assembler.add_client(row);
+        }
         let mut resources = rows::<ResourceLink<'_>>(resources)?;
         resources.sort_by_key(|row| (row.client_id, row.identifier));
-        resources.iter().for_each(|row| assembler.add_resource(row));
+        for row in &resources {
+            assembler.add_resource(row);
+        }
         assembler.next_table();
         let mut secrets = rows::<SecretRow<'_>>(secrets)?;
         secrets.sort_by_key(|row| (row.client_id, Reverse(row.created_at), row.secret_id));
-        secrets.iter().for_each(|row| assembler.add_secret(row));
+        for row in &secrets {
+            assembler.add_secret(row);
+        }
         assembler.next_table();
         let mut keys = rows::<KeyRow<'_>>(keys)?;
         keys.sort_by_key(|row| (row.client_id, Reverse(row.created_at), row.kid));
-        keys.iter().for_each(|row| assembler.add_key(row));
+        for row in &keys {
+            assembler.add_key(row);
+        }
         assembler.next_table();
         let mut certificates = rows::<CertificateRow<'_>>(certificates)?;
         certificates.sort_by_key(|row| (row.client_id, Reverse(row.created_at), row.cert_id));
-        certificates.iter().for_each(|row| assembler.add_certificate(row));
+        for row in &certificates {
+            assembler.add_certificate(row);
+        }
         Ok(assembler.finish())
     }
 }
@@ -156,9 +166,9 @@ fn of_client<'r, R: BorrowedRow<'r>>(table: i64) -> String {
 
 /// `select`, with the columns as text, as many for each table. A column without a table is one of `c`.
 fn columns(table: i64, columns: &[&str]) -> String {
-    let text = |column: &&str| match column.contains(['.', '(']) {
-        true => format!("cast({column} as text)"),
-        false => format!("cast(c.{column} as text)"),
+    let text = |column: &&str| {
+        let of = if column.contains(['.', '(']) { "" } else { "c." };
+        format!("cast({of}{column} as text)")
     };
     let mut texts: Vec<String> = columns.iter().map(text).collect();
     texts.resize(ClientRow::COLUMNS.len(), "null".to_owned());

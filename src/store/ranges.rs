@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, FromRow as _};
 use super::changes::{ChangeReader, Changes, Position, exchange};
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow;
-use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
+use super::client_rows::{ClientAssembler, ClientRow, ClientWithId, ResourceLink, SecretRow, SharedTexts};
 use super::link::LinkConnection;
 use super::rows::BorrowedRow as _;
 use super::statement::args;
@@ -78,7 +78,7 @@ impl ChangeReader {
         &mut self,
         after: Option<&str>,
         shared: &mut SharedTexts,
-    ) -> Result<(Position, Vec<ReadClient>), StoreError> {
+    ) -> Result<(Position, Vec<ClientWithId>), StoreError> {
         let (after, queries) = (after.unwrap_or_default(), self.queries.clone());
         let (named, begin) = (self.is_named(), self.begin());
         let sent = || {

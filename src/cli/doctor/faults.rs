@@ -38,7 +38,7 @@ impl Faults {
         let Some(group) = self.groups.iter_mut().find(|group| group.kind == kind) else { return };
         if group.subjects == 0 || group.last != subject {
             group.subjects += 1;
-            group.last = subject.to_owned();
+            subject.clone_into(&mut group.last);
         }
         if group.subjects <= SHOWN {
             group.end = lines + 1;

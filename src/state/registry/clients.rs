@@ -1,6 +1,8 @@
 //! All clients by id, in ranges of ids: a change copies the range that it touches and shares the others, and a load
 //! replaces one range after the other.
 
+#![expect(clippy::mutable_key_type, reason = "the id of a client, which is the key, does not change")]
+
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -129,7 +131,7 @@ impl Clients {
                 Some(clients) => {
                     let mut clients: Vec<_> = clients.into_iter().map(|client| client.0).collect();
                     clients.sort_unstable_by(|a, b| a.client_id.cmp(&b.client_id));
-                    ranges.extend(split(range.first.clone(), clients));
+                    ranges.extend(split(&range.first, &clients));
                 }
             }
         }
@@ -138,7 +140,7 @@ impl Clients {
 
     /// Returns all clients after those behind `after` up to `through` are replaced by `clients`, which are in order.
     /// `None` for the beginning and the end.
-    pub(super) fn with_range(&self, after: Option<&str>, through: Option<&str>, clients: Vec<Arc<Client>>) -> Self {
+    pub(super) fn with_range(&self, after: Option<&str>, through: Option<&str>, clients: &[Arc<Client>]) -> Self {
         let (low, high) = (behind(after), through.map(|through| behind(Some(through))));
         let before = self.with_a_first();
         let mut ranges = Vec::with_capacity(before.ranges.len() + clients.len() / WIDTH + 2);
@@ -168,7 +170,7 @@ impl Clients {
                 kept_behind.push(Range::of(high.clone(), part(&|id| *id >= **high)));
             }
         }
-        ranges.extend(split(new_first, clients));
+        ranges.extend(split(&new_first, clients));
         ranges.extend(kept_behind);
         Self { ranges }
     }
@@ -213,13 +215,13 @@ impl Range {
 }
 
 /// Makes ranges of clients in order. The first range begins with `first`.
-fn split(first: Box<str>, clients: Vec<Arc<Client>>) -> Vec<Arc<Range>> {
+fn split(first: &str, clients: &[Arc<Client>]) -> Vec<Arc<Range>> {
     if clients.is_empty() {
-        return vec![Range::of(first, HashSet::new())];
+        return vec![Range::of(first.into(), HashSet::new())];
     }
     let range = |(number, clients): (usize, &[Arc<Client>])| {
         let own_first = clients.first().map(|client| client.client_id.as_str().into());
-        let first = own_first.filter(|_| number > 0).unwrap_or_else(|| first.clone());
+        let first = own_first.filter(|_| number > 0).unwrap_or_else(|| first.into());
         Range::of(first, clients.iter().cloned().map(ById).collect())
     };
     clients.chunks(WIDTH).enumerate().map(range).collect()
@@ -285,7 +287,11 @@ mod tests {
                 let (low_id, high_id) = (id(low), id(low + width));
                 let (after, through) = (Some(low_id.as_str()), Some(high_id.as_str()));
                 assert_eq!(clients.count(after, through), wanted.range(low + 1..=low + width).count());
-                clients = clients.with_range(after, through, present.iter().map(|number| client(*number)).collect());
+                clients = clients.with_range(
+                    after,
+                    through,
+                    &present.iter().map(|number| client(*number)).collect::<Vec<_>>(),
+                );
                 wanted.retain(|number| *number <= low || *number > low + width);
                 wanted.extend(present);
             } else {
@@ -302,10 +308,10 @@ mod tests {
             }
             check(&clients, &wanted);
         }
-        clients = clients.with_range(None, None, (0..5000).map(client).collect());
+        clients = clients.with_range(None, None, &(0..5000).map(client).collect::<Vec<_>>());
         check(&clients, &(0..5000).collect());
         assert!(clients.ranges.len() >= 4);
-        clients = clients.with_range(None, None, Vec::new());
+        clients = clients.with_range(None, None, &[]);
         check(&clients, &BTreeSet::new());
     }
 }

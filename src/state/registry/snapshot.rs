@@ -17,7 +17,7 @@ use crate::model::event::Event;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
 use crate::store::StoreError;
-use crate::store::changes::{Changes, Position};
+use crate::store::changes::{Changes, Position, ReadClient};
 use crate::store::ranges::ClientRange;
 
 /// All clients and resources at one revision, immutable.
@@ -200,7 +200,7 @@ impl Snapshot {
             }
         }
         difference.clients.gone += self.clients.count(after, through).saturating_sub(known);
-        next.clients = self.clients.with_range(after, through, present);
+        next.clients = self.clients.with_range(after, through, &present);
         next.summarize();
         next
     }
@@ -219,23 +219,23 @@ impl Snapshot {
         }
     }
 
-    fn change_clients(&mut self, before: &Self, changed: Vec<(String, Option<Result<Arc<Client>, StoreError>>)>) {
+    fn change_clients(&mut self, before: &Self, clients: Vec<(String, Option<ReadClient>)>) {
         let revision = self.revision;
-        if changed.len() > NAMED_CHANGES {
+        if clients.len() > NAMED_CHANGES {
             tracing::info!(
                 event = Event::ClientChanged.as_str(),
-                clients = changed.len(),
+                clients = clients.len(),
                 revision,
                 "more clients have changed than are named"
             );
         } else {
-            for (id, client) in &changed {
+            for (id, client) in &clients {
                 let what = if client.is_some() { "loaded" } else { "gone" };
                 tracing::info!(event = Event::ClientChanged.as_str(), client_id = id, revision, what);
             }
         }
-        let mut changes = Vec::with_capacity(changed.len());
-        for (id, client) in changed {
+        let mut changes = Vec::with_capacity(clients.len());
+        for (id, client) in clients {
             self.malformed.remove(&format!("client {id}"));
             let client = match client {
                 Some(Ok(client)) => Some(succeeding(client, before.client(&id), false)),

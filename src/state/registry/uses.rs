@@ -102,20 +102,24 @@ mod tests {
 
     #[test]
     fn a_credential_is_listed_once_until_it_is_written_and_its_latest_use_is_written() {
-        let (uses, used) = (Uses::default(), Arc::new(LastUsed::default()));
+        let (waiting_uses, last) = (Uses::default(), Arc::new(LastUsed::default()));
         let note = |now| {
-            if used.note(UnixTime(now)) {
-                uses.add(vec![Use::Certificate("c1".into(), Arc::clone(&used))]);
+            if last.note(UnixTime(now)) {
+                waiting_uses.add(vec![Use::Certificate("c1".into(), Arc::clone(&last))]);
             }
         };
         (100..200).for_each(note);
-        assert_eq!(uses.times().certificates, [("c1".into(), UnixTime(199))]);
-        let waiting = uses.take();
-        assert_eq!((waiting.len(), uses.times().certificates.len()), (1, 0));
+        assert_eq!(waiting_uses.times().certificates, [("c1".into(), UnixTime(199))]);
+        let waiting = waiting_uses.take();
+        assert_eq!((waiting.len(), waiting_uses.times().certificates.len()), (1, 0));
         note(200);
-        assert_eq!(uses.times().certificates.len(), 0, "it still waits, in what is being written");
+        assert_eq!(waiting_uses.times().certificates.len(), 0, "it still waits, in what is being written");
         assert_eq!(begin_to_write(&waiting).certificates, [("c1".into(), UnixTime(200))]);
         note(200);
-        assert_eq!(uses.times().certificates.len(), 1, "a use in the same second may have come after the write");
+        assert_eq!(
+            waiting_uses.times().certificates.len(),
+            1,
+            "a use in the same second may have come after the write"
+        );
     }
 }
