@@ -1,4 +1,4 @@
-//! What one change costs a server on SQLite.
+//! The cost of one change for a server on SQLite.
 
 use std::fs;
 use std::time::Duration;
