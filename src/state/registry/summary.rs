@@ -1,4 +1,4 @@
-//! What clients contribute to what holds for all of them: the cost of a guess, and the algorithms in use.
+//! Contribution of clients to the figures that hold for all: the cost of a guess, and the algorithms in use.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
