@@ -123,9 +123,10 @@ async fn listening(pool: &PgPool, selection: &ServerSelection) -> Result<Option<
 /// Time to connect and listen, after which the feed goes on without notifications.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Settings of the feed's session, where the server has them. The feed reads by the changed ids, and estimates of how many
-/// there are would at times have it read whole tables.
-pub(super) const BY_INDEX: &str = "select set_config(name, 'off', false)
-    from (values ('enable_seqscan'), ('enable_hashjoin'), ('enable_mergejoin')) as settings (name)
+/// there are would at times have it read whole tables. Its statements are planned once for each connection.
+pub(super) const BY_INDEX: &str = "select set_config(name, value, false)
+    from (values ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'),
+                 ('plan_cache_mode', 'force_generic_plan')) as settings (name, value)
     where current_setting(name, true) is not null";
 /// The channel that the triggers of `migrations/postgres` notify.
 const CHANNEL: &str = "grantd";

@@ -124,5 +124,5 @@ impl ChangeReader {
     }
 }
 
-/// Clients that are read at once: four ranges of the registry.
+/// Clients that are read at once: eight ranges of the registry.
 pub const RANGE: usize = 3584;

@@ -232,9 +232,9 @@ fn behind(id: Option<&str>) -> Box<str> {
     id.map(|id| format!("{id}\0").into()).unwrap_or_default()
 }
 
-/// Clients of a range after a load. A change copies one range and reads its clients. A hash table of 1,024 places holds as
+/// Clients of a range after a load. A change copies one range and reads its clients. A hash table of 512 places holds as
 /// many.
-const WIDTH: usize = 896;
+const WIDTH: usize = 448;
 
 #[cfg(test)]
 mod tests {
