@@ -61,6 +61,7 @@ use session::{Row, Session, within};
 use spend_queue::SpendQueue;
 use statement::{Value, query, query_as};
 
+pub use client_rows::ReadClient;
 pub use database::Database;
 pub use error::StoreError;
 pub use refusal::Refusal;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{Admin, AdminError, Outcome, Warning};
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
-use crate::store::changes::{ChangeReader, ReadClient};
+use crate::store::ReadClient;
+use crate::store::changes::ChangeReader;
 use crate::store::ranges::RangeReader;
 
 /// Clients in the order of their ids. A client whose rows cannot be read is an error of its own.

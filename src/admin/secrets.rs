@@ -59,31 +59,29 @@ pub fn chosen_secret(bytes: &[u8]) -> Result<ClientSecret, ChosenSecretError> {
 impl Admin {
     /// Generates a secret for a client. It works once it is stored.
     pub async fn generate_secret(&self, client_id: &ClientId, options: SecretOptions) -> AdminResult<GeneratedSecret> {
-        let tag_keys = self.usable_tag_keys().await?;
-        let verifier_key = self.verifier_key();
-        let mut made = self.new_secret(client_id, (tag_keys.first(), verifier_key.as_ref()), options)?;
+        let under = self.sealing_key()?;
+        let tag_keys = self.usable_tag_keys(&under).await?;
+        let verifier_key = VerifierKey::new(&under);
+        let mut made = self.new_secret(client_id, (tag_keys.first(), Some(&verifier_key)), options)?;
         made.warnings.extend(tag_keys.is_empty().then_some(Warning::Untagged));
         Ok(made)
     }
 
-    /// Generates a secret for a printed seed, without changing the database. The secret carries a tag only when the
-    /// database and the sealing key are `reachable` and there is a tag key. It has a verifier only when the sealing key
-    /// can be read.
+    /// Generates a secret for a printed seed, without changing the database. It has a verifier when the database and the
+    /// sealing key are `reachable`, and a tag when there is a tag key besides.
     pub async fn generate_secret_for_seed(
         &self,
         client_id: &ClientId,
         options: SecretOptions,
         reachable: bool,
     ) -> AdminResult<GeneratedSecret> {
-        let tag_keys = if reachable { self.tag_keys_for_seed().await? } else { Vec::new() };
-        let verifier_key = if reachable { self.verifier_key() } else { None };
-        self.new_secret(client_id, (tag_keys.first(), verifier_key.as_ref()), options)
-    }
-
-    /// The key of verifiers; `None` where the sealing key cannot be read. A secret without a verifier works, and the
-    /// server writes one after its first use.
-    fn verifier_key(&self) -> Option<VerifierKey> {
-        self.sealing_key().ok().map(|under| VerifierKey::new(&under))
+        if !reachable {
+            return self.new_secret(client_id, (None, None), options);
+        }
+        let under = self.sealing_key()?;
+        let tag_keys = self.tag_keys_for_seed(&under).await;
+        let verifier_key = VerifierKey::new(&under);
+        self.new_secret(client_id, (tag_keys.first(), Some(&verifier_key)), options)
     }
 
     /// Generates a secret with an id, a hash of the configured cost, a tag and a verifier where there are keys for
@@ -138,17 +136,18 @@ impl Admin {
         options: SecretOptions,
     ) -> AdminResult<NewSecret> {
         let mut warnings = Vec::new();
-        let (secret_id, origin) = match secret.secret_id() {
+        let (secret_id, origin, verifier_key) = match secret.secret_id() {
             Some(secret_id) => {
-                let tag_keys = self.usable_tag_keys().await?;
+                let under = self.sealing_key()?;
+                let tag_keys = self.usable_tag_keys(&under).await?;
                 warnings.extend(tag_keys.is_empty().then_some(Warning::Untagged));
                 let tagged_by = secret.tagged_by(client_id.as_str(), &tag_keys);
-                (secret_id.to_owned(), tagged_by.map_or(SecretOrigin::Untagged, SecretOrigin::Tagged))
+                let origin = tagged_by.map_or(SecretOrigin::Untagged, SecretOrigin::Tagged);
+                (secret_id.to_owned(), origin, Some(VerifierKey::new(&under)))
             }
-            None => (new_secret_id()?, SecretOrigin::Imported),
+            None => (new_secret_id()?, SecretOrigin::Imported, None),
         };
         let mut stored = self.row(secret, secret_id, origin, options)?;
-        let verifier_key = if origin == SecretOrigin::Imported { None } else { self.verifier_key() };
         stored.verifier = verifier_key.map(|key| key.verifier(client_id.as_str(), secret, &stored.hash));
         self.store_secret(client_id, &stored).await?;
         Ok(Outcome { value: stored, warnings })

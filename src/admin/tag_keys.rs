@@ -24,21 +24,19 @@ impl Admin {
     }
 
     /// Returns the tag keys that open, the one in use first. Generates the first one.
-    pub(super) async fn usable_tag_keys(&self) -> Result<Vec<TagKey>, AdminError> {
-        let under = self.sealing_key()?;
+    pub(super) async fn usable_tag_keys(&self, under: &SealingKey) -> Result<Vec<TagKey>, AdminError> {
         let mut sealed = self.store.tag_keys().await?;
         if sealed.is_empty() {
-            self.store.add_tag_key(&SealedTagKey::generate(&under, self.now())?, true).await?;
+            self.store.add_tag_key(&SealedTagKey::generate(under, self.now())?, true).await?;
             sealed = self.store.tag_keys().await?;
         }
-        Ok(opened(&sealed, &under))
+        Ok(opened(&sealed, under))
     }
 
     /// Returns the tag keys for a printed seed, and generates none. A seed may be printed where no database can be
     /// reached; its secret then carries no tag, and a comment in the seed says so.
-    pub(super) async fn tag_keys_for_seed(&self) -> Result<Vec<TagKey>, AdminError> {
-        let sealed = self.store.tag_keys().await.unwrap_or_default();
-        if sealed.is_empty() { Ok(Vec::new()) } else { Ok(opened(&sealed, &*self.sealing_key()?)) }
+    pub(super) async fn tag_keys_for_seed(&self, under: &SealingKey) -> Vec<TagKey> {
+        opened(&self.store.tag_keys().await.unwrap_or_default(), under)
     }
 }
 

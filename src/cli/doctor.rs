@@ -144,6 +144,7 @@ async fn examine_clients(
     let resources: Vec<&Resource> = resources.iter().collect();
     let (fetches, mut clients) = (published::fetches(config)?, admin.clients(None).await?);
     while let Some(range) = clients.next().await? {
+        // A client whose rows cannot be read is a fault of its own, below.
         let readable: Vec<&Client> = range.iter().filter_map(|(_, client)| client.as_deref().ok()).collect();
         for published::PublishedSet { client_id, found } in published::examine(&fetches, &readable, admin.now()).await?
         {

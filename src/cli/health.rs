@@ -72,7 +72,8 @@ fn given_to_server(named: Option<&Path>) -> Option<String> {
     found.pop().filter(|_| found.is_empty())
 }
 
-/// Returns the configuration file of a running server, and its `--set admin.listen`.
+/// Returns the configuration file of a running server, and its `--set admin.listen`. `None` for a process that is no server,
+/// is another user's, or has ended meanwhile: `/proc` tells nothing of these, and they decide nothing.
 fn of_server(process: &Path) -> Option<(PathBuf, String)> {
     let texts = |file: &str| Some(String::from_utf8_lossy(&fs::read(process.join(file)).ok()?).into_owned());
     let line = texts("cmdline")?;

@@ -34,6 +34,8 @@ use crate::state::throttle::repeated::RepeatedSecrets;
 use crate::state::throttle::{KnownSources, Throttle, network};
 use crate::store::spent::SingleUseId;
 
+pub use by_verifier::{NextStep, UsedSecret};
+
 /// The credential of a request, read but not checked.
 #[derive(Debug)]
 pub enum Credential<'a> {
@@ -93,8 +95,6 @@ impl Credential<'_> {
         }
     }
 }
-
-pub use by_verifier::{NextStep, UsedSecret};
 
 /// A client that has proved who it is.
 #[derive(Debug)]

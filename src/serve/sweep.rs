@@ -12,6 +12,7 @@ use crate::store::{Store, StoreError};
 
 /// Every few seconds, forgets expired revocations in memory, and deletes expired rows where this replica holds the lease.
 pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
+    // Without entropy replicas share a name: each sweeps then.
     let holder =
         random::<8>().map_or_else(|_| "replica".to_owned(), |bytes| format!("{:016x}", u64::from_ne_bytes(bytes)));
     let mut revisions = PastRevisions::default();

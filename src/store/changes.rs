@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr};
 
-use super::client_rows::{ClientWithId, SharedTexts};
+use super::client_rows::SharedTexts;
 use super::delta::{self, Delta, DeltaRow, NOTES_MAX, PositionRow};
 use super::keys::{KeyRow, SealedKey};
 use super::link::{Link, LinkConnection};
@@ -15,8 +15,7 @@ use super::resources::{IntrospectorRow, ResourceRow, assemble_resources};
 use super::session::{Row, Session, within};
 use super::statement::{Value, args, query_as};
 use super::tag_keys::{SealedTagKey, TagKeyRow};
-use super::{Store, StoreError, on};
-use crate::model::client::Client;
+use super::{ReadClient, Store, StoreError, on};
 use crate::model::resource::Resource;
 use crate::model::time::UnixTime;
 
@@ -36,9 +35,6 @@ pub struct Position {
     /// The revision's random id.
     pub history: Arc<str>,
 }
-
-/// A client as it was read; an error when one of its rows cannot be read.
-pub type ReadClient = Result<Arc<Client>, StoreError>;
 
 /// Changes after a position.
 #[derive(Debug, Default)]
@@ -190,7 +186,8 @@ impl ChangeReader {
         changes.clients = ids
             .into_iter()
             .map(|id| {
-                let client = present.next_if(|(present, _): &ClientWithId| *present == id).map(|(_, client)| client);
+                let client =
+                    present.next_if(|(present, _): &(String, ReadClient)| *present == id).map(|(_, client)| client);
                 (id, client)
             })
             .collect();
@@ -206,35 +203,35 @@ impl ChangeReader {
             named
         };
         exchange!(self, connection => {
-                let mut at = connection.begin_with(begin).await?;
-                let (revision, history): (i64, String) =
-                    sqlx::query_as("select revision, history from registry_revision").persistent(sent()).fetch_one(&mut *at).await?;
-                let position = Position { revision, history: history.into() };
-                let mut changes = Changes { position, ..Changes::default() };
-                if kinds.contains(&"resource") {
-                    let rows: Vec<ResourceRow> =
-                        sqlx::query_as(ResourceRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
-                    let introspectors: Vec<IntrospectorRow> =
-                        sqlx::query_as(IntrospectorRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
-                    changes.resources = Some(assemble_resources(rows, introspectors));
-                }
-                if kinds.contains(&"key") {
-                    let rows: Vec<KeyRow> =
-                        sqlx::query_as(KeyRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
-                    changes.keys = Some(rows.into_iter().map(SealedKey::from).collect());
-                }
-                if kinds.contains(&"tag_key") {
-                    let rows: Vec<TagKeyRow> =
-                        sqlx::query_as(TagKeyRow::select("", "")).persistent(sent()).fetch_all(&mut *at).await?;
-                    changes.tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
-                }
-                if kinds.contains(&"cutoff") {
-                    let (latest,): (Option<i64>,) =
-                        sqlx::query_as("select max(not_before) from token_cutoff").persistent(sent()).fetch_one(&mut *at).await?;
-                    changes.not_before = Some(UnixTime(latest.unwrap_or(0)));
-                }
-                at.rollback().await?;
-                Ok(changes)
+            let mut at = connection.begin_with(begin).await?;
+            let (revision, history): (i64, String) =
+                sqlx::query_as("select revision, history from registry_revision").persistent(sent()).fetch_one(&mut *at).await?;
+            let position = Position { revision, history: history.into() };
+            let mut changes = Changes { position, ..Changes::default() };
+            if kinds.contains(&"resource") {
+                let rows: Vec<ResourceRow> =
+                    sqlx::query_as(ResourceRow::select("")).persistent(sent()).fetch_all(&mut *at).await?;
+                let introspectors: Vec<IntrospectorRow> =
+                    sqlx::query_as(IntrospectorRow::select("")).persistent(sent()).fetch_all(&mut *at).await?;
+                changes.resources = Some(assemble_resources(rows, introspectors));
+            }
+            if kinds.contains(&"key") {
+                let rows: Vec<KeyRow> =
+                    sqlx::query_as(KeyRow::select("")).persistent(sent()).fetch_all(&mut *at).await?;
+                changes.keys = Some(rows.into_iter().map(SealedKey::from).collect());
+            }
+            if kinds.contains(&"tag_key") {
+                let rows: Vec<TagKeyRow> =
+                    sqlx::query_as(TagKeyRow::select("")).persistent(sent()).fetch_all(&mut *at).await?;
+                changes.tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
+            }
+            if kinds.contains(&"cutoff") {
+                let (latest,): (Option<i64>,) =
+                    sqlx::query_as("select max(not_before) from token_cutoff").persistent(sent()).fetch_one(&mut *at).await?;
+                changes.not_before = Some(UnixTime(latest.unwrap_or(0)));
+            }
+            at.rollback().await?;
+            Ok(changes)
         })
     }
 

@@ -56,8 +56,8 @@ borrowed_row!(
     }
 );
 
-/// A client by its id; an error when one of its rows cannot be read.
-pub(super) type ClientWithId = (String, Result<Arc<Client>, StoreError>);
+/// A client as it was read; an error when one of its rows cannot be read.
+pub type ReadClient = Result<Arc<Client>, StoreError>;
 
 /// Assembles clients from rows: first those of clients, in the order of their ids, then those of each other table, in the
 /// same order. A row that cannot be read makes its own client an error, and no other.
@@ -92,11 +92,6 @@ impl<'s> ClientAssembler<'s> {
         self.drafts.push(Draft { id: row.client_id.to_owned(), fingerprint, client });
     }
 
-    /// Begins the rows of another table.
-    pub(super) fn next_table(&mut self) {
-        self.at = 0;
-    }
-
     pub(super) fn add_resource(&mut self, row: &ResourceLink<'_>) {
         let resource = self.shared.resource(row.identifier);
         self.add(row.client_id, row, resource, |client, resource| push(&mut client.resources, resource));
@@ -116,6 +111,10 @@ impl<'s> ClientAssembler<'s> {
 
     /// Adds what a row of a client is, and its hash to the client's fingerprint.
     fn add<T>(&mut self, client_id: &str, row: &impl Hash, read: Result<T, String>, put: impl FnOnce(&mut Client, T)) {
+        // The rows of another table begin with the first client again.
+        if self.drafts.get(self.at).is_none_or(|draft| draft.id.as_str() > client_id) {
+            self.at = 0;
+        }
         while self.drafts.get(self.at).is_some_and(|draft| draft.id.as_str() < client_id) {
             self.at += 1;
         }
@@ -129,7 +128,7 @@ impl<'s> ClientAssembler<'s> {
     }
 
     /// Returns the clients, in the order of their ids.
-    pub(super) fn finish(self) -> Vec<ClientWithId> {
+    pub(super) fn finish(self) -> Vec<(String, ReadClient)> {
         let finish = |Draft { id, fingerprint, client }: Draft| {
             let client = client.and_then(|mut client| {
                 client.fingerprint = fingerprint.finish();
@@ -189,9 +188,8 @@ impl SharedTexts {
 
 fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, String> {
     let at = |column: &'static str| move |error: &dyn std::fmt::Display| format!("{column}: {error}");
-    let all_by_default = row.default_scope == row.scope;
     let allowed = shared.scope(row.scope).map_err(|error| at("scope")(&error))?;
-    let default = if all_by_default {
+    let default = if row.default_scope == row.scope {
         allowed.clone()
     } else {
         shared.scope(row.default_scope).map_err(|error| at("default_scope")(&error))?

@@ -121,9 +121,8 @@ async fn client_of(tx: &mut Transaction, client_id: &str) -> Result<Option<Clien
     let mut assembler = ClientAssembler::new(&mut shared);
     macro_rules! each {
         ($row:ident, $add:ident) => {
-            assembler.next_table();
             on!(Session, tx.session(), connection => {
-                let query = sqlx::query($row::select("c.client_id = $1")).bind(client_id).persistent(false);
+                let query = sqlx::query($row::select("where c.client_id = $1")).bind(client_id).persistent(false);
                 for row in &query.fetch_all(connection).await? {
                     assembler.$add(&$row::from_row(row)?);
                 }

@@ -1,7 +1,7 @@
 //! The statement that reads what changed after a revision: the position, the notes of the change feed, and the rows of
 //! changed clients and new revocations, as columns of text.
 //!
-//! One statement reads one moment without a transaction, and costs the database a fifth of nine.
+//! One statement reads one moment without a transaction, in one exchange.
 
 use std::cmp::Reverse;
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use sqlx::FromRow;
 
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow;
-use super::client_rows::{ClientAssembler, ClientRow, ClientWithId, ResourceLink, SecretRow, SharedTexts};
+use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
 use super::rows::{BorrowedRow, value};
 use crate::model::time::UnixTime;
 
@@ -98,43 +98,31 @@ impl Delta {
     }
 
     /// Assembles the changed clients that exist, in the order of their ids.
-    pub(super) fn clients(&self, shared: &mut SharedTexts) -> Result<Vec<ClientWithId>, sqlx::Error> {
+    pub(super) fn clients(&self, shared: &mut SharedTexts) -> Result<Vec<(String, ReadClient)>, sqlx::Error> {
         let [_, _, clients, resources, secrets, keys, certificates, _] = &self.tables;
         let mut assembler = ClientAssembler::new(shared);
-        let mut clients = rows::<ClientRow<'_>>(clients)?;
-        clients.sort_by_key(|row| row.client_id);
-        for row in &clients {
-            assembler.add_client(row);
+        // In the order of `BorrowedRow::ORDER`, which the statement cannot give to parts of a union.
+        macro_rules! each {
+            ($rows:ident, $row:ident, $add:ident, $place:expr) => {
+                let mut rows =
+                    $rows.iter().map(|texts| $row::from_texts(texts)).collect::<Result<Vec<_>, sqlx::Error>>()?;
+                rows.sort_by_key($place);
+                for row in &rows {
+                    assembler.$add(row);
+                }
+            };
         }
-        let mut resources = rows::<ResourceLink<'_>>(resources)?;
-        resources.sort_by_key(|row| (row.client_id, row.identifier));
-        for row in &resources {
-            assembler.add_resource(row);
-        }
-        assembler.next_table();
-        let mut secrets = rows::<SecretRow<'_>>(secrets)?;
-        secrets.sort_by_key(|row| (row.client_id, Reverse(row.created_at), row.secret_id));
-        for row in &secrets {
-            assembler.add_secret(row);
-        }
-        assembler.next_table();
-        let mut keys = rows::<KeyRow<'_>>(keys)?;
-        keys.sort_by_key(|row| (row.client_id, Reverse(row.created_at), row.kid));
-        for row in &keys {
-            assembler.add_key(row);
-        }
-        assembler.next_table();
-        let mut certificates = rows::<CertificateRow<'_>>(certificates)?;
-        certificates.sort_by_key(|row| (row.client_id, Reverse(row.created_at), row.cert_id));
-        for row in &certificates {
-            assembler.add_certificate(row);
-        }
+        each!(clients, ClientRow, add_client, |row| row.client_id);
+        each!(resources, ResourceLink, add_resource, |row| (row.client_id, row.identifier));
+        each!(secrets, SecretRow, add_secret, |row| (row.client_id, Reverse(row.created_at), row.secret_id));
+        each!(keys, KeyRow, add_key, |row| (row.client_id, Reverse(row.created_at), row.kid));
+        each!(certificates, CertificateRow, add_certificate, |row| (
+            row.client_id,
+            Reverse(row.created_at),
+            row.cert_id
+        ));
         Ok(assembler.finish())
     }
-}
-
-fn rows<'r, R: BorrowedRow<'r>>(texts: &'r [Vec<Option<String>>]) -> Result<Vec<R>, sqlx::Error> {
-    texts.iter().map(|texts| R::from_texts(texts)).collect()
 }
 
 /// The statement. `$1` is the revision after which to read. Above [`NOTES_MAX`] notes it returns some of them only.

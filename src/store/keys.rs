@@ -80,7 +80,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn keys(&self) -> Result<Vec<SealedKey>, StoreError> {
-        let rows: Vec<KeyRow> = self.fetch(KeyRow::select("", ""), &[]).await?;
+        let rows: Vec<KeyRow> = self.fetch(KeyRow::select(""), &[]).await?;
         Ok(rows.into_iter().map(SealedKey::from).collect())
     }
 

@@ -35,15 +35,18 @@ impl Store {
                    where registry_change.revision < excluded.revision";
         self.execute(sql, &args![through]).await?;
         let sql = "delete from registry_change where revision <= $1 and kind <> 'all' and (kind, id) in
-                   (select kind, id from registry_change where revision <= $1 and kind <> 'all' order by revision limit 2000)";
+                   (select kind, id from registry_change where revision <= $1 and kind <> 'all' order by revision limit $2)";
         let mut deleted = 0;
         loop {
-            let rows = self.execute(sql, &args![through]).await?;
+            let rows = self.execute(sql, &args![through, AT_ONCE]).await?;
             deleted += rows;
-            if rows < 2000 {
+            if i64::try_from(rows).is_ok_and(|rows| rows < AT_ONCE) {
                 return Ok(deleted);
             }
             tokio::time::sleep(REST / 5).await;
         }
     }
 }
+
+/// Notes that one statement deletes.
+const AT_ONCE: i64 = 2000;

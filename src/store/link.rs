@@ -112,7 +112,7 @@ async fn listening(pool: &PgPool, selection: &ServerSelection) -> Result<Option<
     }
     connection.execute(BY_INDEX).await?;
     // A database that only speaks PostgreSQL's protocol, or a proxy, may accept LISTEN and deliver nothing.
-    let probe = format!("grantd_{:016x}", u64::from_ne_bytes(random().map_err(|_| sqlx::Error::WorkerCrashed)?));
+    let probe = format!("grantd_{:016x}", u64::from_ne_bytes(random().map_err(std::io::Error::other)?));
     listener.listen_all([CHANNEL, &probe]).await?;
     sqlx::query("select pg_notify($1, '')").bind(&probe).persistent(false).execute(&mut listener).await?;
     let arrived = listener.next_buffered().is_some();

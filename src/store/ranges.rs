@@ -3,20 +3,17 @@
 //! No range waits for another, so a registry of any size is read in statements that take milliseconds, and changes are
 //! read in between.
 
-use std::sync::Arc;
-
 use futures_util::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, FromRow as _};
 
 use super::changes::{ChangeReader, Changes, Position, exchange};
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow;
-use super::client_rows::{ClientAssembler, ClientRow, ClientWithId, ResourceLink, SecretRow, SharedTexts};
+use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
 use super::link::LinkConnection;
 use super::rows::BorrowedRow as _;
 use super::statement::args;
 use super::{StoreError, on};
-use crate::model::client::Client;
 use crate::model::time::UnixTime;
 
 /// All clients of a range of ids.
@@ -29,7 +26,7 @@ pub struct ClientRange {
     /// The last id of the range; `None` for the last range, which has no end.
     pub through: Option<String>,
     /// The clients, in the order of their ids. A client whose rows cannot be read is an error of its own.
-    pub clients: Vec<(String, Result<Arc<Client>, StoreError>)>,
+    pub clients: Vec<(String, ReadClient)>,
 }
 
 /// Reader of one range after another. Clients that it reads share equal texts.
@@ -62,9 +59,9 @@ impl ChangeReader {
         // Rows that are written while these are read come with a later revision.
         let mut after = String::new();
         loop {
-            let sql = "select jti, expires_at from revoked_token where jti > $1 order by jti limit 20000";
-            let rows: Vec<(String, i64)> = self.fetch(sql, &args![&after]).await?;
-            let is_last = rows.len() < 20_000;
+            let sql = "select jti, expires_at from revoked_token where jti > $1 order by jti limit $2";
+            let rows: Vec<(String, i64)> = self.fetch(sql, &args![&after, REVOKED_AT_ONCE]).await?;
+            let is_last = i64::try_from(rows.len()).is_ok_and(|rows| rows < REVOKED_AT_ONCE);
             changes.revoked.extend(rows.into_iter().map(|(jti, expires_at)| (jti, UnixTime(expires_at))));
             match changes.revoked.last() {
                 Some((jti, _)) if !is_last => after.clone_from(jti),
@@ -78,7 +75,7 @@ impl ChangeReader {
         &mut self,
         after: Option<&str>,
         shared: &mut SharedTexts,
-    ) -> Result<(Position, Vec<ClientWithId>), StoreError> {
+    ) -> Result<(Position, Vec<(String, ReadClient)>), StoreError> {
         let (after, queries) = (after.unwrap_or_default(), self.queries.clone());
         let (named, begin) = (self.is_named(), self.begin());
         let sent = || {
@@ -90,8 +87,7 @@ impl ChangeReader {
         macro_rules! each {
             ($at:ident, $row:ident, $add:ident) => {
                 if let Some(through) = assembler.last_id().map(str::to_owned) {
-                    assembler.next_table();
-                    let select = $row::select("c.client_id > $1 and c.client_id <= $2");
+                    let select = $row::select("where c.client_id > $1 and c.client_id <= $2");
                     let query = sqlx::query(select).bind(after).bind(through.as_str()).persistent(sent());
                     let mut rows = query.fetch(&mut *$at);
                     while let Some(row) = rows.try_next().await? {
@@ -106,7 +102,7 @@ impl ChangeReader {
             let (revision, history): (i64, String) =
                 sqlx::query_as(sql).persistent(sent()).fetch_one(&mut *at).await?;
             {
-                let select = format!("{} limit {RANGE}", ClientRow::select("c.client_id > $1").0);
+                let select = format!("{} limit {RANGE}", ClientRow::select("where c.client_id > $1").0);
                 let query = sqlx::query(AssertSqlSafe(select)).bind(after).persistent(sent());
                 let mut rows = query.fetch(&mut *at);
                 while let Some(row) = rows.try_next().await? {
@@ -124,5 +120,7 @@ impl ChangeReader {
     }
 }
 
+/// Revoked tokens that are read at once.
+const REVOKED_AT_ONCE: i64 = 20_000;
 /// Clients that are read at once: eight ranges of the registry.
 pub const RANGE: usize = 3584;

@@ -59,8 +59,8 @@ impl Store {
         transaction!(self, |tx| {
             tx.lock_row("select 1 from resource where identifier = $1 for no key update", &id).await?;
             tx.take_turn().await?;
-            let rows = tx.fetch(ResourceRow::select("", ONE), &id).await?;
-            let introspectors = tx.fetch(IntrospectorRow::select("", ONE), &id).await?;
+            let rows = tx.fetch(ResourceRow::select(ONE), &id).await?;
+            let introspectors = tx.fetch(IntrospectorRow::select(ONE), &id).await?;
             let Some(before) = assemble_resources(rows, introspectors).pop().transpose()? else { return Ok(None) };
             let mut resource = before.clone();
             change(&mut resource);
@@ -83,8 +83,8 @@ impl Store {
     /// [`StoreError`]; [`StoreError::Malformed`] when its rows cannot be read.
     pub async fn resource(&self, identifier: &str) -> Result<Option<Resource>, StoreError> {
         let id = args![identifier];
-        let rows = self.fetch(ResourceRow::select("", ONE), &id).await?;
-        let introspectors = self.fetch(IntrospectorRow::select("", ONE), &id).await?;
+        let rows = self.fetch(ResourceRow::select(ONE), &id).await?;
+        let introspectors = self.fetch(IntrospectorRow::select(ONE), &id).await?;
         assemble_resources(rows, introspectors).pop().transpose()
     }
 
@@ -93,8 +93,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn resources(&self) -> Result<Vec<Result<Resource, StoreError>>, StoreError> {
-        let rows = self.fetch(ResourceRow::select("", ""), &[]).await?;
-        let introspectors = self.fetch(IntrospectorRow::select("", ""), &[]).await?;
+        let rows = self.fetch(ResourceRow::select(""), &[]).await?;
+        let introspectors = self.fetch(IntrospectorRow::select(""), &[]).await?;
         Ok(assemble_resources(rows, introspectors))
     }
 

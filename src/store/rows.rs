@@ -2,46 +2,48 @@
 
 use sqlx::error::BoxDynError;
 
-/// Defines the row struct of a table, with the order in which rows are read. Columns are read by position, since
-/// looking up names takes a tenth of the time of a large load.
+/// Reads a row by the positions of its columns. To look up their names takes longer, and a load reads millions of rows.
+macro_rules! read_by_position {
+    ($row:ty { $($column:ident: $type:ty),* }) => {
+        impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for $row
+        where
+            usize: sqlx::ColumnIndex<R>,
+            $($type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,)*
+        {
+            fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+                let mut next = 0..;
+                let mut position = move || next.next().unwrap_or_default();
+                Ok(Self { $($column: row.try_get(position())?,)* })
+            }
+        }
+    };
+}
+pub(super) use read_by_position;
+
+/// Defines the row struct of a table, with the order in which rows are read.
 macro_rules! row {
     ($(#[$meta:meta])* $name:ident of $table:literal by $order:literal { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }) => {
         $(#[$meta])*
-        #[derive(Debug, Hash)]
+        #[derive(Debug)]
         pub(super) struct $name {
             pub(super) $first: $first_type,
             $(pub(super) $column: $type,)*
         }
 
         impl $name {
-            /// Returns the statement that reads the rows from the table, named `c`, with SQL before and after it.
-            pub(super) fn select(before: &str, behind: &str) -> sqlx::AssertSqlSafe<String> {
+            /// Returns the statement that reads the rows from the table, named `c`, with a condition.
+            pub(super) fn select(condition: &str) -> sqlx::AssertSqlSafe<String> {
                 const COLUMNS: &str = concat!("c.", stringify!($first) $(, ", c.", stringify!($column))*);
-                sqlx::AssertSqlSafe(format!("select {COLUMNS} from {before}{} c {behind} {}", $table, $order))
+                sqlx::AssertSqlSafe(format!("select {COLUMNS} from {} c {condition} {}", $table, $order))
             }
         }
 
-        impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for $name
-        where
-            usize: sqlx::ColumnIndex<R>,
-            $first_type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-            $($type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,)*
-        {
-            fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
-                let mut next = 0..;
-                let mut position = move || next.next().unwrap_or_default();
-                Ok(Self {
-                    $first: row.try_get(position())?,
-                    $($column: row.try_get(position())?,)*
-                })
-            }
-        }
+        $crate::store::rows::read_by_position!($name { $first: $first_type $(, $column: $type)* });
     };
 }
 pub(super) use row;
 
-/// Defines the row struct of a table whose texts stay where they were received. A load reads millions of rows, and a copy
-/// of each text would take half of its time. The rows can also be read from columns of text, in a statement that reads
+/// Defines the row struct of a table whose texts stay where they were received: a load copies none. The rows can also be read from columns of text, in a statement that reads
 /// several tables.
 macro_rules! borrowed_row {
     ($(#[$meta:meta])* $name:ident of $table:literal by $order:literal { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }) => {
@@ -66,21 +68,7 @@ macro_rules! borrowed_row {
             }
         }
 
-        impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for $name<'r>
-        where
-            usize: sqlx::ColumnIndex<R>,
-            $first_type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-            $($type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,)*
-        {
-            fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
-                let mut next = 0..;
-                let mut position = move || next.next().unwrap_or_default();
-                Ok(Self {
-                    $first: row.try_get(position())?,
-                    $($column: row.try_get(position())?,)*
-                })
-            }
-        }
+        $crate::store::rows::read_by_position!($name<'r> { $first: $first_type $(, $column: $type)* });
     };
 }
 pub(super) use borrowed_row;
@@ -97,11 +85,11 @@ pub(super) trait BorrowedRow<'r>: Sized {
     /// Reads the columns, in their order.
     fn from_texts(texts: &'r [Option<String>]) -> Result<Self, sqlx::Error>;
 
-    /// Returns the statement that reads the rows from the table, named `c`, where a condition holds.
+    /// Returns the statement that reads the rows from the table, named `c`, with a condition.
     fn select(condition: &str) -> sqlx::AssertSqlSafe<String> {
         let columns: Vec<String> = Self::COLUMNS.iter().map(|column| format!("c.{column}")).collect();
         let (columns, table, order) = (columns.join(", "), Self::TABLE, Self::ORDER);
-        sqlx::AssertSqlSafe(format!("select {columns} from {table} c where {condition} {order}"))
+        sqlx::AssertSqlSafe(format!("select {columns} from {table} c {condition} {order}"))
     }
 }
 

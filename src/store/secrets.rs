@@ -203,15 +203,17 @@ impl Store {
     ) -> Result<Vec<SecretSummary>, StoreError> {
         // Every secret that expires after `now` follows this place.
         let first = args![now, "", 0, ""];
+        let most = i64::try_from(EXPIRING).unwrap_or(i64::MAX);
         let place =
             after.map(|secret| args![secret.expires_at, &secret.client_id, secret.created_at, &secret.secret_id]);
         let [expires_at, client_id, created_at, secret_id] = place.unwrap_or(first);
         let sql = summaries!(
             "where s.revoked_at is null and s.expires_at > $1 and s.expires_at <= $2
              and (s.expires_at, s.client_id, s.created_at, s.secret_id) > ($3, $4, $5, $6)
-             order by s.expires_at, s.client_id, s.created_at, s.secret_id limit 20000"
+             order by s.expires_at, s.client_id, s.created_at, s.secret_id limit $7"
         );
-        self.summaries(sql, &[now.into(), until.into(), expires_at, client_id, created_at, secret_id]).await
+        self.summaries(sql, &[now.into(), until.into(), expires_at, client_id, created_at, secret_id, most.into()])
+            .await
     }
 
     async fn summaries(&self, sql: &'static str, values: &[Value]) -> Result<Vec<SecretSummary>, StoreError> {

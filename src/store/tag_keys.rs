@@ -60,7 +60,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn tag_keys(&self) -> Result<Vec<SealedTagKey>, StoreError> {
-        let rows: Vec<TagKeyRow> = self.fetch(TagKeyRow::select("", ""), &[]).await?;
+        let rows: Vec<TagKeyRow> = self.fetch(TagKeyRow::select(""), &[]).await?;
         Ok(rows.into_iter().map(SealedTagKey::from).collect())
     }
 

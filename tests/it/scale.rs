@@ -32,6 +32,7 @@ fn filler(db: &Db, count: usize) -> String {
 async fn a_bulk_change_is_in_force_within_seconds_and_refuses_nobody_meanwhile(db: Db) {
     let setup = Setup::new(db).await;
     let secret = setup.client(client("basic-client")).await;
+    setup.client(client("other")).await;
     let server = setup.start().await;
     server.basic("basic-client", &secret, "").await.ok();
     let registry = &server.server.registry;
@@ -52,12 +53,22 @@ async fn a_bulk_change_is_in_force_within_seconds_and_refuses_nobody_meanwhile(d
     };
     // More than is noted one by one, and more than two ranges.
     server.db.sql(&filler(&server.db, 12_000)).await.unwrap();
-    until("all are loaded", &|| registry.snapshot().client_count() == 12_001).await;
-    server.db.sql("update client set token_ttl = 77 where client_id like 'filler-%'").await.unwrap();
+    until("all are loaded", &|| registry.snapshot().client_count() == 12_002).await;
+    // Changes of one client, at each poll, and a second bulk change while the first is read.
+    let store = server.store.clone();
+    let small = tokio::spawn(async move {
+        for number in 0.. {
+            store.set_client_enabled("other", number % 2 == 0).await.unwrap();
+        }
+    });
+    let update = |ttl: i64| format!("update client set token_ttl = {ttl} where client_id like 'filler-%'");
+    server.db.sql(&update(76)).await.unwrap();
+    server.db.sql(&update(77)).await.unwrap();
     let ttl = |id: &str| registry.snapshot().client(id).unwrap().token_ttl.map(Span::from).map(Span::seconds);
     until("the last is changed", &|| ttl("filler-012000") == Some(77) && ttl("filler-000001") == Some(77)).await;
+    small.abort();
     server.db.sql("delete from client where client_id like 'filler-%'").await.unwrap();
-    until("all are gone", &|| registry.snapshot().client_count() == 1).await;
+    until("all are gone", &|| registry.snapshot().client_count() == 2).await;
     assert_eq!((registry.differences.get(), registry.history_changes.get()), (0, 0));
 }
 

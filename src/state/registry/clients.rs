@@ -86,8 +86,7 @@ impl Clients {
             let mut known = range.ends.lock().unwrap_or_else(PoisonError::into_inner);
             let ends = known.take().filter(|ends| ends.values().all(|at| *at > now));
             for (kind, at) in known.insert(ends.unwrap_or_else(|| range.ends_after(now))) {
-                let first = soonest.entry(kind).or_insert(*at);
-                *first = (*first).min(*at);
+                note_end(&mut soonest, kind, *at);
             }
         }
         soonest
@@ -206,12 +205,17 @@ impl Range {
                 .iter()
                 .filter_map(|key| Some(("client_certificate", UnixTime(key.key.x5c()?.not_after().saturating_add(1)))));
             for (kind, at) in secrets.chain(keys).chain(certificates).chain(in_keys).filter(|(_, at)| *at > now) {
-                let first = ends.entry(kind).or_insert(at);
-                *first = (*first).min(at);
+                note_end(&mut ends, kind, at);
             }
         }
         ends
     }
+}
+
+/// Adds an end; the first of each kind stays.
+fn note_end(ends: &mut Ends, kind: &'static str, at: UnixTime) {
+    let first = ends.entry(kind).or_insert(at);
+    *first = at.min(*first);
 }
 
 /// Makes ranges of clients in order. The first range begins with `first`.

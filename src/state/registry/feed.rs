@@ -31,11 +31,9 @@ use load::{Cause, Load};
 pub struct Feed {
     context: FeedContext,
     connection: Connection,
-    /// Whether everything has been read once.
-    complete: bool,
     /// The load of everything that is in progress.
     load: Option<Load>,
-    /// Whether everything has changed since the load in progress began.
+    /// Whether everything has changed since the last load began.
     load_again: bool,
     keys: Vec<SealedKey>,
     first_keys: FirstKeys,
@@ -91,7 +89,6 @@ impl Feed {
         Self {
             context,
             connection: Connection::default(),
-            complete: false,
             load: None,
             load_again: false,
             keys: Vec::new(),
@@ -183,7 +180,7 @@ impl Feed {
             // A demoted primary or a lagging standby may be behind the snapshot.
             return Err(StoreError::ReadOnly);
         }
-        if !self.complete && self.load.is_none() {
+        if held.revision == 0 {
             self.begin_load(&mut reader, Cause::Start).await?;
         } else if position != held {
             match reader.since(&held).await? {
@@ -192,21 +189,22 @@ impl Feed {
                     self.apply(changes, true);
                 }
                 Since::OtherHistory => self.begin_load(&mut reader, Cause::OtherHistory).await?,
-                Since::Everything(position) if self.load.is_some() => {
+                Since::Everything(position) => {
                     self.load_again = true;
                     self.apply(Changes { position, ..Changes::default() }, true);
                 }
-                Since::Everything(_) => self.begin_load(&mut reader, Cause::Announced).await?,
             }
-        } else if self.load.is_none() {
-            if std::mem::take(&mut self.load_again) {
+        }
+        // Not put off by further changes: these may come with every poll.
+        if self.load.is_none() {
+            if self.load_again {
                 self.begin_load(&mut reader, Cause::Announced).await?;
             } else if may_begin && self.wants_everything() {
                 self.begin_load(&mut reader, Cause::Routine).await?;
             }
         }
         self.context.keyring.publish(self.database_time());
-        if self.complete && self.load.as_ref().is_none_or(Load::leaves_current) {
+        if self.load.as_ref().is_none_or(Load::leaves_current) {
             if read_only {
                 // Used at the start, when there is no snapshot, and marked as possibly stale.
                 self.context.registry.confirm_behind(asked_at);

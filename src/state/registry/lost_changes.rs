@@ -1,6 +1,6 @@
 //! Revocations and removals that the database has lost. They stay in force in this process, and are written again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Registry;
 use super::difference::Difference;
@@ -17,7 +17,7 @@ pub(super) struct LostChanges {
     /// Removed keys by id, with the time at which the last token that they signed expires.
     removed_keys: HashMap<String, UnixTime>,
     /// In the order in which the losses were found.
-    pending: Vec<LostChange>,
+    pending: VecDeque<LostChange>,
 }
 
 /// Change that the database has lost.
@@ -52,14 +52,14 @@ impl LostChanges {
         let lost = revocations.len();
         if let Some(not_before) = difference.lost_global_cutoff {
             tracing::error!(event = Event::RegistryLost.as_str(), what = "cut-off of all clients", until = %not_before, "all tokens up to then stay revoked");
-            self.pending.push(LostChange::CutOff(None, not_before));
+            self.pending.push_back(LostChange::CutOff(None, not_before));
             changes.not_before = Some(not_before);
         }
         for (number, (jti, expires_at)) in revocations.into_iter().enumerate() {
             if number < NAMED_LOSSES {
                 tracing::error!(event = Event::RegistryLost.as_str(), jti = %jti, what = "revocation", until = %expires_at, "the token stays revoked");
             }
-            self.pending.push(LostChange::Revocation(jti, expires_at));
+            self.pending.push_back(LostChange::Revocation(jti, expires_at));
         }
         self.removed_keys.retain(|_, until| *until > now);
         if let Some(keys) = &mut changes.keys {
@@ -70,7 +70,7 @@ impl LostChanges {
                     what = "removed key",
                     "the signing key stays removed"
                 );
-                self.pending.push(LostChange::RemovedKey(key.kid.clone()));
+                self.pending.push_back(LostChange::RemovedKey(key.kid.clone()));
             }
             keys.retain(|key| !self.removed_keys.contains_key(&key.kid));
         }
@@ -113,14 +113,16 @@ impl LostChanges {
             if number < NAMED_LOSSES {
                 tracing::error!(event = Event::RegistryLost.as_str(), %client_id, what = "cut-off", until = %not_before, "the tokens of this client stay revoked");
             }
-            self.pending.push(LostChange::CutOff(Some(client_id.to_string()), *not_before));
+            self.pending.push_back(LostChange::CutOff(Some(client_id.to_string()), *not_before));
         }
     }
 
-    /// Writes lost changes again. A change that cannot be written is kept for the next time.
+    /// Writes some of the lost changes again, and leaves the others for the next times, so that polls go on. A change that
+    /// cannot be written is kept.
     pub(super) async fn rewrite(&mut self, store: &Store, now: UnixTime) {
         let mut written = 0;
-        while let Some(lost) = self.pending.first().cloned() {
+        for _ in 0..REWRITTEN_AT_ONCE {
+            let Some(lost) = self.pending.front().cloned() else { break };
             let done = match &lost {
                 LostChange::Revocation(jti, expires_at) => store.revoke_token(jti, "", *expires_at, now).await,
                 LostChange::CutOff(Some(client_id), at) => store.revoke_tokens_of(client_id, *at).await.map(drop),
@@ -138,7 +140,7 @@ impl LostChanges {
                     break;
                 }
             }
-            self.pending.remove(0);
+            self.pending.pop_front();
         }
         if written > 0 {
             tracing::warn!(
@@ -164,3 +166,5 @@ impl LostChanges {
 const LONGEST_LIFE: i64 = 86_400 + 120;
 /// Maximum number of losses of a kind that the log names one by one.
 const NAMED_LOSSES: usize = 100;
+/// Maximum number of changes that are written again between two polls.
+const REWRITTEN_AT_ONCE: usize = 100;

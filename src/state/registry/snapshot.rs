@@ -16,9 +16,9 @@ use crate::model::credential::{KeyCounts, StoredKey};
 use crate::model::event::Event;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
-use crate::store::StoreError;
-use crate::store::changes::{Changes, Position, ReadClient};
+use crate::store::changes::{Changes, Position};
 use crate::store::ranges::ClientRange;
+use crate::store::{ReadClient, StoreError};
 
 /// All clients and resources at one revision, immutable.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub struct Snapshot {
     /// The id of that revision.
     pub history: Arc<str>,
     clients: Clients,
-    resources: HashMap<ResourceId, Arc<Resource>>,
+    resources: Arc<HashMap<ResourceId, Arc<Resource>>>,
     /// Rows that cannot be read, by name, with the reason.
     malformed: BTreeMap<String, String>,
     tag_keys: Arc<[TagKey]>,
@@ -211,7 +211,7 @@ impl Snapshot {
             revision: self.revision,
             history: Arc::clone(&self.history),
             clients: self.clients.clone(),
-            resources: self.resources.clone(),
+            resources: Arc::clone(&self.resources),
             malformed: self.malformed.clone(),
             tag_keys: Arc::clone(&self.tag_keys),
             not_before: self.not_before,
@@ -274,11 +274,11 @@ impl Snapshot {
 
     fn replace_resources(&mut self, rows: Vec<Result<Resource, StoreError>>) {
         self.malformed.retain(|name, _| !name.starts_with("resource "));
-        self.resources = HashMap::with_capacity(rows.len());
+        let mut resources = HashMap::with_capacity(rows.len());
         for row in rows {
             match row {
                 Ok(resource) => {
-                    self.resources.insert(resource.identifier.clone(), Arc::new(resource));
+                    resources.insert(resource.identifier.clone(), Arc::new(resource));
                 }
                 Err(fault) => {
                     tracing::error!(event = Event::ResourceMalformed.as_str(), reason = %fault, "no token is issued for this resource until its row is corrected");
@@ -286,6 +286,7 @@ impl Snapshot {
                 }
             }
         }
+        self.resources = Arc::new(resources);
     }
 
     /// Computes the cost of a wrong guess over all clients.

@@ -1,7 +1,7 @@
 //! Uses of credentials that wait to be written: each credential is listed once until then, so writing reads those that
 //! were used and no others.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::client_id::ClientId;
 use crate::model::credential::{LastUsed, StoredCertificate, StoredKey, StoredSecret, VerificationCache};
@@ -35,39 +35,42 @@ impl Uses {
     /// Records the use of a secret.
     pub fn note_secret(&self, secret: &StoredSecret, now: UnixTime) {
         if secret.cache.used().note(now) {
-            self.add(vec![Use::Secret(Arc::clone(&secret.secret_id), Arc::clone(&secret.cache))]);
+            self.waiting().push(Use::Secret(Arc::clone(&secret.secret_id), Arc::clone(&secret.cache)));
         }
     }
 
     /// Records the use of a registered key.
     pub fn note_key(&self, client_id: &ClientId, key: &StoredKey, now: UnixTime) {
         if key.used.note(now) {
-            self.add(vec![Use::Key(client_id.clone(), Arc::clone(&key.kid), Arc::clone(&key.used))]);
+            self.waiting().push(Use::Key(client_id.clone(), Arc::clone(&key.kid), Arc::clone(&key.used)));
         }
     }
 
     /// Records the use of a registered certificate.
     pub fn note_certificate(&self, certificate: &StoredCertificate, now: UnixTime) {
         if certificate.used.note(now) {
-            self.add(vec![Use::Certificate(Arc::clone(&certificate.cert_id), Arc::clone(&certificate.used))]);
+            self.waiting().push(Use::Certificate(Arc::clone(&certificate.cert_id), Arc::clone(&certificate.used)));
         }
     }
 
     /// Takes what waits.
     pub(super) fn take(&self) -> Vec<Use> {
-        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.waiting())
     }
 
-    /// Adds uses, also those that could not be written.
+    /// Adds uses that could not be written.
     pub(super) fn add(&self, uses: Vec<Use>) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).extend(uses);
+        self.waiting().extend(uses);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Use>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the last-used times of what waits.
     #[must_use]
     pub fn times(&self) -> LastUsedTimes {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        times(&waiting, LastUsed::at)
+        times(&self.waiting(), LastUsed::at)
     }
 }
 

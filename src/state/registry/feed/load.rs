@@ -75,6 +75,7 @@ impl Feed {
             revocations_lost = self.lost_changes.keep_in_force(&self.context.registry, &difference, &mut changes, now);
             self.unsettled_until = Some(Instant::now() + SETTLING);
         }
+        self.load_again = false;
         self.load = Some(Load {
             cause,
             ranges: RangeReader::default(),
@@ -118,7 +119,6 @@ impl Feed {
     }
 
     fn end_load(&mut self, load: &Load) {
-        self.complete = true;
         let Load { cause, from, difference, unexplained, revocations_lost, .. } = load;
         let to = self.context.registry.snapshot().position();
         match cause {
@@ -160,6 +160,7 @@ impl Feed {
 fn difference_from(held: &Snapshot, held_keys: &[SealedKey], changes: &Changes) -> Difference {
     let mut difference = Difference::default();
     if let Some(rows) = &changes.resources {
+        // A row that cannot be read is logged where the resources are put in place.
         let new: Vec<_> = rows.iter().filter_map(|row| row.as_ref().ok()).collect();
         for resource in &new {
             match held.resource(resource.identifier.as_str()) {
