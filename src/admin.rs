@@ -10,6 +10,7 @@ pub mod client_stream;
 pub mod clients;
 mod document;
 mod error;
+pub mod ids;
 pub mod inspection;
 pub mod keys;
 pub mod resources;

@@ -7,6 +7,7 @@
 pub mod changes;
 mod checkup;
 pub mod client_certs;
+pub mod client_ids;
 pub mod client_keys;
 mod client_rows;
 pub mod clients;
