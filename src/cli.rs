@@ -3,18 +3,28 @@
 
 mod claims;
 mod client;
+mod completion;
 mod config;
+mod confirm;
 mod dev;
 mod disclosure;
 mod doctor;
+mod examples;
 mod health;
 mod key;
 mod list;
+mod look;
 mod migrate;
+mod nearest;
+mod next_step;
 mod open;
+mod parsing;
 mod phrases;
+mod progress;
 mod reference;
 mod resource;
+mod states;
+mod table;
 mod token;
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -22,7 +32,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -36,20 +46,24 @@ use crate::store::migrations::MigrationError;
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Filter, printable};
 use crate::{serve, telemetry};
+use parsing::{command, refuse};
 
 /// An OAuth 2.0 authorization server for machines.
 #[derive(Debug, Parser)]
 #[command(name = "grantd", version, arg_required_else_help = true, max_term_width = 100)]
 struct Arguments {
     /// Configuration file [default: `$GRANTD_CONFIG`, /etc/grantd/grantd.toml, ./grantd.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
     /// Override one key, such as server.listen=127.0.0.1:0 (repeatable)
-    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value, help_heading = GLOBAL)]
     set: Vec<(String, String)>,
     /// Print data as one JSON document
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
+    /// Print times in UTC (RFC 3339) instead of "9 days ago"
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    utc: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -87,10 +101,17 @@ enum Command {
     /// Check or print the configuration in force
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Print completions for a shell
+    /// Print completions for a shell; in bash, zsh and fish they include the ids of clients, resources and keys
     Completions {
         /// Shell to generate completions for
         shell: clap_complete::Shell,
+    },
+    /// Print the ids that may stand in place of the last word
+    #[command(hide = true)]
+    Complete {
+        /// Words of the command line, without the program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
     },
     /// Print the manual page
     Man,
@@ -114,7 +135,7 @@ enum ConfigCommand {
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 database unavailable, 78 bad configuration.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::try_parse().unwrap_or_else(|error| refuse(&error));
+    let arguments = Arguments::parsed(std::env::args_os()).unwrap_or_else(|error| refuse(&error));
     let done =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime").and_then(
             |runtime| {
@@ -129,24 +150,11 @@ pub fn main() -> ExitCode {
         // The reader of the output has all that it wants.
         Err(error) if error.is::<list::OutputClosed>() => ExitCode::from(1),
         Err(error) => {
+            progress::clear();
             // A failed write to stderr is ignored: there is nowhere else to report it.
             let remedy = phrases::remedy(&error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
             drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(error_chain(&error) + &remedy))));
             exit_code(&error)
-        }
-    }
-}
-
-/// Prints the error of the arguments, or the requested help, and ends the process.
-fn refuse(error: &clap::Error) -> ! {
-    // The message repeats arguments, which may come from an untrusted source, so they are escaped before it is made.
-    let escaped = std::env::args_os().map(|argument| printable::one_line(&argument.to_string_lossy()).into_owned());
-    match Arguments::try_parse_from(escaped) {
-        Err(escaped) => escaped.exit(),
-        // The escaped arguments are valid, as when an escaped client id is one.
-        Ok(_) => {
-            drop(writeln!(io::stderr(), "{}", printable::one_line(&error.render().to_string())));
-            std::process::exit(error.exit_code())
         }
     }
 }
@@ -201,18 +209,20 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // These commands need no configuration, so a faulty one does not stop them.
     match &arguments.command {
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Arguments::command(), "grantd", &mut script);
-            return Ok(io::stdout().write_all(&script)?);
+            return Ok(io::stdout().write_all(&completion::script(*shell, command()))?);
         }
-        Command::Man => return Ok(clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout())?),
+        Command::Complete { words } => {
+            completion::print_ids(words, command()).await;
+            return Ok(());
+        }
+        Command::Man => return Ok(clap_mangen::Man::new(command()).render(&mut io::stdout())?),
         Command::Reference { dir } => return reference::write(dir).await,
         Command::Health { url } => return health::run(url.as_deref(), arguments.config.as_deref(), sources()).await,
         _ => {}
     }
     let sources = sources()?;
     let settings = sources.read()?;
-    let shell = Shell { settings, sources, json: arguments.json };
+    let shell = Shell { settings, sources, json: arguments.json, utc: arguments.utc };
     match (arguments.command, daemon) {
         (Command::Dev, Some(signals)) => dev::run(shell, signals).await,
         (Command::Serve, Some(signals)) => {
@@ -225,7 +235,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         (command, _) => {
             let _logging = telemetry::start(LogFormat::Text, false, Filter::from_environment("warn")?)
                 .context("starting the log")?;
-            shell.command(command).await
+            match shell.command(command).await {
+                Err(error) => Err(shell.with_nearest_id(error).await),
+                Ok(()) => Ok(()),
+            }
         }
     }
 }
@@ -235,6 +248,7 @@ struct Shell {
     settings: Settings,
     sources: Sources,
     json: bool,
+    utc: bool,
 }
 
 impl Shell {
@@ -256,6 +270,7 @@ impl Shell {
             | Command::Serve
             | Command::Health { .. }
             | Command::Completions { .. }
+            | Command::Complete { .. }
             | Command::Man
             | Command::Reference { .. } => Ok(()),
         }
@@ -268,6 +283,7 @@ impl Shell {
     /// Prints data, as JSON with `--json` and else as text.
     fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
         let text = if self.json { printable::json(value)? } else { text() };
+        progress::clear();
         let mut stdout = io::stdout();
         writeln!(stdout, "{}", printable::lines(text.trim_end()))?;
         Ok(stdout.flush()?)
@@ -276,6 +292,7 @@ impl Shell {
     /// Prints a message for the operator on stderr.
     #[expect(clippy::unused_self, reason = "reads as what it is at every call")]
     fn info(&self, message: &str) -> anyhow::Result<()> {
+        progress::clear();
         Ok(writeln!(io::stderr(), "{}", printable::one_line(message))?)
     }
 
@@ -283,6 +300,9 @@ impl Shell {
     /// been made.
     #[expect(clippy::unused_self, reason = "reads as what it is at every call")]
     fn after_warnings<T>(&self, outcome: Outcome<T>) -> T {
+        if !outcome.warnings.is_empty() {
+            progress::clear();
+        }
         for warning in &outcome.warnings {
             drop(writeln!(io::stderr(), "{}", printable::one_line(&phrases::line(warning))));
         }
@@ -318,6 +338,8 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// Heading of the global options in the help.
+const GLOBAL: &str = "Global options";
 /// End of messages about revocations: when and where they take effect.
 const REVOCATION_REACH: &str =
     ", within a second on every replica; resource servers that do not introspect accept them until they expire";
@@ -343,6 +365,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        command().debug_assert();
     }
 }

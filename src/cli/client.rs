@@ -12,8 +12,11 @@ use serde_json::{Value, json};
 
 use super::claims::{self, json_claim};
 use super::disclosure::{self, SHOWN_ONCE, SecretFile};
+use super::look::Tone;
+use super::next_step::SecretIn;
 use super::open::{self, Purpose};
-use super::{REVOCATION_REACH, Shell, key_value};
+use super::table::{Cell, Column};
+use super::{REVOCATION_REACH, Shell, confirm, key_value, next_step, states};
 use crate::admin::clients::{ClientPatch, document};
 use crate::admin::secrets::{GeneratedSecret, SecretOptions};
 use crate::admin::{AdminError, Change, seed};
@@ -24,9 +27,7 @@ use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::Span;
 use crate::serve::prepare::is_absent;
-use crate::telemetry::printable::one_line;
 
-use secret::secret_line;
 use set::Set;
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +35,7 @@ pub(super) enum Command {
     /// Register a client, with a first secret that is shown once
     Create(Create),
     /// List clients
+    #[command(visible_alias = "ls")]
     List,
     /// Show a client, with the creation, expiry and last use of each of its credentials
     Show {
@@ -55,10 +57,14 @@ pub(super) enum Command {
         /// The client id
         id: ClientId,
     },
-    /// Delete a client and its credentials, and revoke its tokens
+    /// Delete a client and its credentials, and revoke its tokens; on a terminal it asks first
+    #[command(visible_alias = "rm")]
     Delete {
         /// The client id
         id: ClientId,
+        /// Delete without asking
+        #[arg(long)]
+        yes: bool,
     },
     /// Change a client; options that are not given leave their value as it is
     Set(Set),
@@ -78,46 +84,46 @@ pub(super) struct Create {
     /// The client id: 1 to 255 printable ASCII characters with no space at either end
     id: ClientId,
     /// Scopes the client may ask for, separated by spaces
-    #[arg(long, default_value = "")]
+    #[arg(long, help_heading = "Tokens", default_value = "")]
     scope: Scope,
     /// Scopes of a token when the client asks for none
-    #[arg(long, default_value = "")]
+    #[arg(long, help_heading = "Tokens", default_value = "")]
     default_scope: Scope,
     /// Resource the client may ask tokens for (repeatable); none means the server's default audience
-    #[arg(long, value_name = "URI")]
+    #[arg(long, help_heading = "Tokens", value_name = "URI")]
     resource: Vec<ResourceId>,
     /// Lifetime of the client's tokens, from 1s to 24h [default: the resource's or the server's]
-    #[arg(long, value_name = "SPAN")]
+    #[arg(long, help_heading = "Tokens", value_name = "SPAN")]
     token_ttl: Option<TokenTtl>,
     /// Further claim of the client's tokens, a string (repeatable)
-    #[arg(long, value_name = "NAME=TEXT", value_parser = key_value)]
+    #[arg(long, help_heading = "Tokens", value_name = "NAME=TEXT", value_parser = key_value)]
     claim: Vec<(String, String)>,
     /// Further claim of the client's tokens, any JSON value (repeatable)
-    #[arg(long, value_name = "NAME=JSON", value_parser = json_claim)]
+    #[arg(long, help_heading = "Tokens", value_name = "NAME=JSON", value_parser = json_claim)]
     claim_json: Vec<(String, Value)>,
     /// Issue only tokens that are bound to a DPoP key
-    #[arg(long)]
+    #[arg(long, help_heading = "Tokens")]
     require_dpop: bool,
     /// Issue only tokens that are bound to a certificate
-    #[arg(long)]
+    #[arg(long, help_heading = "Tokens")]
     require_mtls_binding: bool,
     /// Accepted audience of the client's assertions: `issuer`, or `token-endpoint` for either [default: issuer]
-    #[arg(long, value_name = "AUDIENCE")]
+    #[arg(long, help_heading = "Client assertions", value_name = "AUDIENCE")]
     assertion_audience: Option<AssertionAudience>,
     /// Longest lifetime of the client's assertions, from 1m to 1h [default: 5m]
-    #[arg(long, value_name = "SPAN")]
+    #[arg(long, help_heading = "Client assertions", value_name = "SPAN")]
     assertion_lifetime: Option<AssertionLifetime>,
     /// Time until the first secret expires [default: never]
-    #[arg(long, value_name = "SPAN", conflicts_with = "no_secret")]
+    #[arg(long, help_heading = "First secret", value_name = "SPAN", conflicts_with = "no_secret")]
     expires_in: Option<ExpiresIn>,
     /// Create the client without a secret
-    #[arg(long)]
+    #[arg(long, help_heading = "First secret")]
     no_secret: bool,
     /// Create nothing: print a migration for the seeds directory, and the secret on stderr
     #[arg(long)]
     sql: bool,
     /// Write the secret to this new file, readable by its owner alone, instead of printing it
-    #[arg(long, value_name = "FILE", conflicts_with = "no_secret")]
+    #[arg(long, help_heading = "First secret", value_name = "FILE", conflicts_with = "no_secret")]
     secret_file: Option<PathBuf>,
 }
 
@@ -133,8 +139,12 @@ impl Command {
                 shell.admin(Purpose::Change).await?.revoke_tokens_of(&id).await?;
                 shell.info(&format!("the tokens of client {id} are revoked{REVOCATION_REACH}"))
             }
-            Self::Delete { id } => {
-                shell.admin(Purpose::Change).await?.delete_client(&id).await?;
+            Self::Delete { id, yes } => {
+                let admin = shell.admin(Purpose::Change).await?;
+                if !yes && confirm::can_ask() {
+                    confirm::deletion_of_client(&admin, &id).await?;
+                }
+                admin.delete_client(&id).await?;
                 shell.info(&format!("client {id} is deleted and its tokens are revoked{REVOCATION_REACH}"))
             }
             Self::Set(set) => set.run(shell).await,
@@ -171,20 +181,25 @@ impl Create {
         };
         let file = secret_file(secret.as_ref(), self.secret_file.as_deref())?;
         let created = admin.create_client(client, secret.as_ref().map(|made| &made.stored)).await?;
-        let id = &shell.after_warnings(created).client_id;
+        let client = shell.after_warnings(created);
+        let id = &client.client_id;
         let Some(GeneratedSecret { secret, stored }) = secret else {
-            return shell.print(&json!({"client_id": id}), || format!("client_id      {id}"));
+            shell.print(&json!({"client_id": id}), || format!("client_id      {id}"))?;
+            return next_step::after_client(shell, &client, SecretIn::None);
         };
         let secret_id = stored.secret_id.as_str();
         let text = format!("client_id      {id}\nsecret_id      {secret_id}\n");
         if let Some(file) = file {
             file.publish()?;
-            return shell.print(&json!({"client_id": id, "secret_id": secret_id}), || text);
+            shell.print(&json!({"client_id": id, "secret_id": secret_id}), || text)?;
+            let place = self.secret_file.as_deref().map_or(SecretIn::Output, SecretIn::File);
+            return next_step::after_client(shell, &client, place);
         }
         let secret = secret.expose();
         let value = json!({"client_id": id, "secret_id": secret_id, "client_secret": secret});
         let text = || format!("{text}client_secret  {secret}\n\n{SHOWN_ONCE}");
-        disclosure::show_once(shell, &admin, (id, secret_id), &value, text).await
+        disclosure::show_once(shell, &admin, (id, secret_id), &value, text).await?;
+        next_step::after_client(shell, &client, SecretIn::Output)
     }
 }
 
@@ -231,18 +246,24 @@ async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<(
 }
 
 async fn list(shell: &Shell) -> anyhow::Result<()> {
-    let mut clients = shell.admin(Purpose::Read).await?.clients(None).await?;
-    let mut list = shell.list();
+    let admin = shell.admin(Purpose::Read).await?;
+    let (mut clients, mut list, times) = (admin.clients(None).await?, shell.list(CLIENTS), shell.times(&admin));
     while let Some(range) = clients.next().await? {
         for (id, client) in range {
             match client {
-                Ok(client) => {
-                    let state = if client.enabled { "enabled" } else { "disabled" };
-                    list.item(|| document(&client), || format!("{id:<32} {state:<9} {}", client.scopes.allowed()))?;
-                }
+                Ok(client) => list.item(
+                    || document(&client),
+                    || {
+                        let scope = Cell::new(client.scopes.allowed().as_str());
+                        vec![Cell::new(&id), states::of_client(&client, times), times.cell(client.created_at), scope]
+                    },
+                )?,
                 Err(fault) => list.item(
                     || json!({"client_id": id, "malformed": fault.to_string()}),
-                    || format!("{id:<32} malformed {}", one_line(&fault.to_string())),
+                    || {
+                        let state = Cell::toned("malformed", Tone::Bad);
+                        vec![Cell::new(&id), state, Cell::new(""), Cell::new(fault.to_string())]
+                    },
                 )?,
             }
         }
@@ -251,35 +272,45 @@ async fn list(shell: &Shell) -> anyhow::Result<()> {
 }
 
 async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
-    let details = shell.admin(Purpose::Read).await?.client_details(id).await?;
-    shell.print(&details.document(), || {
+    let admin = shell.admin(Purpose::Read).await?;
+    let (details, times) = (admin.client_details(id).await?, shell.times(&admin));
+    shell.print_sheet(&details.document(), |sheet| {
         let client = &details.client;
         let resources: Vec<&str> = client.resources.iter().map(ResourceId::as_str).collect();
-        let mut text = format!(
-            "client_id             {}\nenabled               {}\ncreated               {}\nscope                 {}\ndefault_scope         {}\nresources             {}\ntoken_ttl             {}\nauth_methods          {}\nrequire_dpop          {}\nrequire_mtls_binding  {}\nclaims                {}\n",
-            client.client_id, client.enabled, client.created_at, client.scopes.allowed(), client.scopes.default_scope(),
-            resources.join(" "), client.token_ttl.map_or_else(|| "default".into(), |ttl| Span::from(ttl).to_string()),
-            client.auth_methods.as_deref().unwrap_or("any"), client.require_dpop, client.require_mtls_binding,
-            Value::Object(client.claims.members().clone()),
-        );
+        let ttl = client.token_ttl.map_or_else(|| "default".into(), |ttl| Span::from(ttl).to_string());
+        let mut fact = |name, text: &str| sheet.fact(name, Cell::new(text));
+        fact("client_id", client.client_id.as_str());
+        fact("enabled", if client.enabled { "true" } else { "false" });
+        fact("created", &times.words(client.created_at));
+        fact("scope", client.scopes.allowed().as_str());
+        fact("default_scope", client.scopes.default_scope().as_str());
+        fact("resources", &resources.join(" "));
+        fact("token_ttl", &ttl);
+        fact("auth_methods", client.auth_methods.as_deref().unwrap_or("any"));
+        fact("require_dpop", if client.require_dpop { "true" } else { "false" });
+        fact("require_mtls_binding", if client.require_mtls_binding { "true" } else { "false" });
+        fact("claims", &Value::Object(client.claims.members().clone()).to_string());
         if client.assertion_audience != AssertionAudience::default() {
-            text += &format!("assertion_audience    {}\n", client.assertion_audience.as_str());
+            fact("assertion_audience", client.assertion_audience.as_str());
         }
         if let Some(lifetime) = client.assertion_lifetime {
-            text += &format!("assertion_lifetime    {}\n", Span::from(lifetime));
+            fact("assertion_lifetime", &Span::from(lifetime).to_string());
         }
         if let Some(uri) = &client.jwks_uri {
-            text += &format!("jwks_uri              {uri}\n");
+            fact("jwks_uri", uri.as_str());
+        }
+        if let Some(alg) = client.introspection_signed_response_alg {
+            fact("introspection signed", alg.as_str());
         }
         if client.not_before.0 > 0 {
-            text += &format!("tokens revoked        until {}\n", client.not_before);
+            fact("tokens revoked", &format!("those issued until {}", client.not_before));
         }
-        text.extend(details.secrets.iter().map(secret_line));
-        if let Some(alg) = client.introspection_signed_response_alg {
-            text += &format!("introspection signed  {alg}\n");
-        }
-        text.extend(details.keys.iter().map(key::key_line));
-        text.extend(details.certificates.iter().map(cert::certificate_line));
-        text
+        sheet.fact("state", states::of_client(client, times));
+        sheet.table(secret::OF_CLIENT, details.secrets.iter().map(|secret| secret::row(secret, times)));
+        sheet.table(key::OF_CLIENT, details.keys.iter().map(|key| key::row(key, times)));
+        sheet.table(cert::OF_CLIENT, details.certificates.iter().map(|certificate| cert::row(certificate, times)));
     })
 }
+
+const CLIENTS: &[Column] =
+    &[Column::whole("CLIENT"), Column::whole("STATE"), Column::whole("CREATED"), Column::shrinking("SCOPE")];

@@ -8,6 +8,7 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::open::{absolute, administration};
+use super::progress::Progress;
 use super::{Shell, phrases};
 use crate::admin::Admin;
 use crate::admin::checkup::FaultKind;
@@ -143,6 +144,7 @@ async fn examine_clients(
     let (mut of_sets, mut faults) = (Faults::default(), Faults::default());
     let resources: Vec<&Resource> = resources.iter().collect();
     let (fetches, mut clients) = (published::fetches(config)?, admin.clients(None).await?);
+    let progress = Progress::begin("checking clients");
     while let Some(range) = clients.next().await? {
         // A client whose rows cannot be read is a fault of its own, below.
         let readable: Vec<&Client> = range.iter().filter_map(|(_, client)| client.as_deref().ok()).collect();
@@ -156,6 +158,7 @@ async fn examine_clients(
                 }
             }
         }
+        progress.add(range.len());
         for (id, client) in &range {
             match client {
                 Err(fault) => faults.add(FaultKind::MalformedClient, id, || fault.to_string()),

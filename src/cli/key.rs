@@ -6,19 +6,20 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Shell;
 use super::open::Purpose;
+use super::table::{Cell, Column, Times};
+use super::{Shell, states};
 use crate::admin::keys::ListedKey;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
-use crate::state::keyring::KeyState;
 use crate::store::keys::SealedKey;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List signing keys with their states
+    #[command(visible_alias = "ls")]
     List,
     /// Show a signing key: its public half and its state
     Show {
@@ -45,6 +46,7 @@ pub(super) enum Command {
         alg: Option<Alg>,
     },
     /// Remove a key; tokens it signed no longer verify
+    #[command(visible_alias = "rm")]
     Remove {
         /// The key id
         #[arg(allow_hyphen_values = true)]
@@ -81,8 +83,8 @@ impl Command {
             Self::Tag(command) => command.run(shell, &admin).await,
             Self::List => {
                 let keys = shell.after_warnings(admin.keys().await?);
-                let values: Vec<Value> = keys.iter().map(ListedKey::document).collect();
-                shell.print(&values, || keys.iter().map(line).collect())
+                let times = shell.times(&admin);
+                shell.print_list(COLUMNS, &keys, ListedKey::document, |key| row(key, times))
             }
             Self::Show { kid, pem, jwk } => {
                 let listed = shell.after_warnings(admin.key(&kid).await?);
@@ -96,7 +98,8 @@ impl Command {
                     let value = listed.jwk().with_context(closed)?;
                     return shell.print(&value, || value.to_string());
                 }
-                shell.print(&listed.document(), || line(&listed))
+                let times = shell.times(&admin);
+                shell.print_sheet(&listed.document(), |sheet| sheet.table(COLUMNS, [row(&listed, times)]))
             }
             Self::Generate { alg } | Self::Rotate { alg } => print_new(shell, &admin.generate_key(alg).await?),
             Self::Import { file, alg } => {
@@ -127,12 +130,20 @@ fn print_new(shell: &Shell, key: &SealedKey) -> anyhow::Result<()> {
     })
 }
 
-fn line(ListedKey { key, state, .. }: &ListedKey) -> String {
-    let name = match state {
-        KeyState::Next => "next",
-        KeyState::Active => "active",
-        KeyState::Retiring => "retiring",
-        KeyState::Gone => "gone",
-    };
-    format!("{:<6} {:<9} {}  made {}  signs from {}\n", key.alg, name, key.kid, key.created_at, key.active_at)
+fn row(ListedKey { key, state, .. }: &ListedKey, times: Times) -> Vec<Cell<'_>> {
+    vec![
+        Cell::new(&key.alg),
+        states::of_signing_key(*state),
+        Cell::new(&key.kid),
+        times.cell(key.created_at),
+        times.cell(key.active_at),
+    ]
 }
+
+const COLUMNS: &[Column] = &[
+    Column::whole("ALG"),
+    Column::whole("STATE"),
+    Column::whole("KEY"),
+    Column::whole("MADE"),
+    Column::whole("SIGNS FROM"),
+];

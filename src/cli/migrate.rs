@@ -1,10 +1,12 @@
 //! `grantd migrate`: applies the schema, then the seeds, and lists what was applied or is pending.
 
+use super::look::Tone;
+use super::progress::Progress;
+use super::table::{Cell, Column};
 use super::{Shell, open};
 use crate::model::time::Span;
 use crate::store::Store;
 use crate::store::migrations::{MigrationOptions, MigrationStatus};
-use crate::telemetry::printable;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -36,7 +38,9 @@ impl Arguments {
             into_shared_database: self.into_shared_database,
             lock_timeout: self.lock_timeout.duration(),
         };
+        let progress = Progress::begin("migrating");
         let applied = store.migrate_with(&config.database, seeds, terms).await?;
+        drop(progress);
         if applied.is_empty() {
             shell.info("nothing to do: every migration is already applied; `grantd migrate --status` lists them")?;
         }
@@ -44,12 +48,20 @@ impl Arguments {
     }
 }
 
+/// Prints migrations. None are no news here: the message on stderr says why.
 fn report(shell: &Shell, migrations: &[MigrationStatus]) -> anyhow::Result<()> {
-    shell.print(&migrations, || {
-        let line = |one: &MigrationStatus| {
-            let state = if one.applied { "applied" } else { "pending" };
-            format!("{state:<8} {:<7} {} {}\n", one.kind, one.version, printable::one_line(&one.name))
-        };
-        migrations.iter().map(line).collect()
-    })
+    if migrations.is_empty() && !shell.json {
+        return Ok(());
+    }
+    let mut list = shell.list(COLUMNS);
+    for one in migrations {
+        let state =
+            || if one.applied { Cell::toned("applied", Tone::Good) } else { Cell::toned("PENDING", Tone::Warning) };
+        let row = || vec![state(), Cell::new(one.kind), Cell::new(one.version.to_string()), Cell::new(&one.name)];
+        list.item(|| one, row)?;
+    }
+    list.end()
 }
+
+const COLUMNS: &[Column] =
+    &[Column::whole("STATE"), Column::whole("KIND"), Column::whole("VERSION"), Column::whole("NAME")];

@@ -1,5 +1,6 @@
 //! Additions of the command line to errors and warnings of the admin floor: the command that helps.
 
+use super::nearest::Mistyped;
 use crate::admin::checkup::RegistrationFault;
 use crate::admin::secrets::ChosenSecretError;
 use crate::admin::{AdminError, Warning};
@@ -10,7 +11,9 @@ pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
     if let Some(ChosenSecretError::TooWeak) = error.downcast_ref() {
         return Some("`grantd client secret add` generates one".to_owned());
     }
-    Some(match error.chain().find_map(|cause| cause.downcast_ref::<AdminError>())? {
+    let meant = error.chain().find_map(|cause| cause.downcast_ref::<Mistyped>());
+    let meant = meant.map(|mistyped| format!("did you mean {}? ", mistyped.nearest)).unwrap_or_default();
+    let remedy = match error.chain().find_map(|cause| cause.downcast_ref::<AdminError>())? {
         AdminError::NoSuchClient(_) => "`grantd client list` lists them".to_owned(),
         AdminError::NoSuchResource(_) => "`grantd resource list` lists them".to_owned(),
         AdminError::NoSuchSecret { client_id, .. } => {
@@ -38,7 +41,8 @@ pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
             "secrets of `grantd client secret add` have no such limit".to_owned()
         }
         _ => return None,
-    })
+    };
+    Some(meant + &remedy)
 }
 
 /// Writes a warning as a line for stderr.

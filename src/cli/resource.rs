@@ -1,10 +1,10 @@
 //! `grantd resource`: protected resources, their scopes, and the clients that may introspect their tokens.
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
-use super::Shell;
 use super::open::Purpose;
+use super::table::{Cell, Column};
+use super::{Shell, confirm, next_step};
 use crate::admin::Change;
 use crate::admin::resources::{ResourcePatch, document};
 use crate::crypto::jwk::Alg;
@@ -19,6 +19,7 @@ pub(super) enum Command {
     /// Register a resource
     Create(Create),
     /// List resources
+    #[command(visible_alias = "ls")]
     List,
     /// Show a resource
     Show {
@@ -27,10 +28,14 @@ pub(super) enum Command {
     },
     /// Change a resource; options that are not given leave their value as it is
     Set(Set),
-    /// Delete a resource that no client uses
+    /// Delete a resource that no client uses; on a terminal it asks first
+    #[command(visible_alias = "rm")]
     Delete {
         /// The resource identifier
         uri: ResourceId,
+        /// Delete without asking
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -110,21 +115,13 @@ impl Command {
                 let resource =
                     Resource { identifier: uri, scope, alg, token_ttl, token_typ, introspectors: introspect_by };
                 let resource = admin.create_resource(resource).await?;
-                shell.print(&document(&resource), || text(&resource))
+                print(shell, &resource)?;
+                next_step::after_resource(shell, &resource)
             }
-            Self::List => {
-                let resources = admin.resources().await?;
-                let values: Vec<Value> = resources.iter().map(document).collect();
-                shell.print(&values, || {
-                    resources
-                        .iter()
-                        .map(|resource| format!("{:<40} {}\n", resource.identifier, resource.scope))
-                        .collect()
-                })
-            }
+            Self::List => shell.print_list(COLUMNS, &admin.resources().await?, document, row),
             Self::Show { uri } => {
                 let resource = admin.resource(&uri).await?;
-                shell.print(&document(&resource), || text(&resource))
+                print(shell, &resource)
             }
             Self::Set(Set { uri, changes }) => {
                 let named = changes.introspect_by_none || !changes.introspect_by.is_empty();
@@ -141,7 +138,10 @@ impl Command {
                     shell.info(&format!("nothing changed: resource {uri} already has these values"))
                 }
             }
-            Self::Delete { uri } => {
+            Self::Delete { uri, yes } => {
+                if !yes && confirm::can_ask() {
+                    confirm::deletion_of_resource(&admin, &uri).await?;
+                }
                 admin.delete_resource(&uri).await?;
                 shell.info(&format!("resource {uri} is deleted"))
             }
@@ -149,15 +149,40 @@ impl Command {
     }
 }
 
-fn text(resource: &Resource) -> String {
-    let introspectors: Vec<&str> = resource.introspectors.iter().map(ClientId::as_str).collect();
-    format!(
-        "identifier     {}\nscope          {}\nalg            {}\ntoken_ttl      {}\ntoken_typ      {}\nintrospect_by  {}",
-        resource.identifier,
-        resource.scope,
-        resource.alg.map_or("default", Alg::as_str),
-        resource.token_ttl.map_or_else(|| "default".into(), |ttl| Span::from(ttl).to_string()),
-        resource.token_typ.as_str(),
-        introspectors.join(" ")
-    )
+fn print(shell: &Shell, resource: &Resource) -> anyhow::Result<()> {
+    shell.print_sheet(&document(resource), |sheet| {
+        let mut fact = |name, text: &str| sheet.fact(name, Cell::new(text));
+        fact("identifier", resource.identifier.as_str());
+        fact("scope", resource.scope.as_str());
+        fact("alg", resource.alg.map_or("default", Alg::as_str));
+        fact("token_ttl", &ttl(resource));
+        fact("token_typ", resource.token_typ.as_str());
+        fact("introspect_by", &introspectors(resource));
+    })
 }
+
+fn row(resource: &Resource) -> Vec<Cell<'_>> {
+    vec![
+        Cell::new(resource.identifier.as_str()),
+        Cell::new(resource.alg.map_or("default", Alg::as_str)),
+        Cell::new(ttl(resource)),
+        Cell::new(resource.scope.as_str()),
+        Cell::new(introspectors(resource)),
+    ]
+}
+
+fn ttl(resource: &Resource) -> String {
+    resource.token_ttl.map_or_else(|| "default".into(), |ttl| Span::from(ttl).to_string())
+}
+
+fn introspectors(resource: &Resource) -> String {
+    resource.introspectors.iter().map(ClientId::as_str).collect::<Vec<_>>().join(" ")
+}
+
+const COLUMNS: &[Column] = &[
+    Column::whole("RESOURCE"),
+    Column::whole("ALG"),
+    Column::whole("TOKEN TTL"),
+    Column::shrinking("SCOPE"),
+    Column::shrinking("INTROSPECTED BY"),
+];

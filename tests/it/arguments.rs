@@ -154,7 +154,7 @@ async fn migrate_lists_what_this_run_applied(db: Db) {
     assert!(of_schema >= 1 && first[of_schema]["name"] == "one", "{first}");
     db.file("seeds/2_two.sql", "insert into client (client_id) values ('two');");
     let second = grantd.ok(&["migrate"]).await;
-    assert_eq!(second.stdout.trim(), "applied  seed    2 two");
+    assert_eq!(second.stdout, "STATE    KIND  VERSION  NAME\napplied  seed  2        two\n");
     let third = grantd.ok(&["migrate"]).await;
     assert!(third.stdout.trim().is_empty() && third.stderr.contains("nothing to do"), "{third:?}");
     assert_eq!(grantd.json(&["migrate", "--json"]).await, json!([]));

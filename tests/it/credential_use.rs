@@ -103,8 +103,8 @@ async fn show_tells_when_each_credential_was_made_expires_and_was_used(db: Db) {
         assert_eq!(one["last_used_at"], at, "{list}: {one}");
         assert_eq!(one["expires_at"].is_i64(), list != "secrets", "{list}: {one}");
     }
-    let text = grantd.ok(&["client", "show", "mixed"]).await.stdout;
-    assert_eq!(text.matches("last used 2023-11-14T22:13:20Z").count(), 2, "{text}");
+    let text = grantd.ok(&["client", "show", "mixed", "--utc"]).await.stdout;
+    assert_eq!(text.matches("  2023-11-14T22:13:20Z").count(), 2, "{text}");
 }
 
 async fn an_expired_certificate_registration_authenticates_no_client(db: Db) {

@@ -213,7 +213,7 @@ async fn the_command_line_registers_and_a_running_server_follows(db: Db) {
 
     let shown = grantd.ok(&["client", "show", "billing"]).await;
     assert!(
-        shown.stdout.contains("REVOKED") && shown.stdout.contains("(next)") && shown.stdout.contains("imported"),
+        shown.stdout.contains("REVOKED") && shown.stdout.contains("  next  ") && shown.stdout.contains("imported"),
         "{}",
         shown.stdout
     );

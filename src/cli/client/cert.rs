@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
-use super::secret::or_never;
 use crate::admin::client_certs::{ClientCertificate, NewCertificate};
-use crate::cli::Shell;
 use crate::cli::open::Purpose;
+use crate::cli::table::{Cell, Column, Times, columns_of_client};
+use crate::cli::{Shell, states};
 use crate::crypto::certificate::Certificate;
 use crate::model::certificate::RegisteredCertificate;
 use crate::model::client_id::ClientId;
-use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -24,11 +23,13 @@ pub(in crate::cli) enum Command {
         expected: RegistrationOptions,
     },
     /// List the certificate registrations of a client, or of all clients
+    #[command(visible_alias = "ls")]
     List {
         /// The client id
         id: Option<ClientId>,
     },
     /// Remove a certificate registration
+    #[command(visible_alias = "rm")]
     Remove {
         /// The client id
         id: ClientId,
@@ -95,15 +96,16 @@ impl Command {
         match self {
             Self::Add { id, expected } => {
                 let added = shell.after_warnings(admin.add_client_certificate(&id, expected.read()?).await?);
-                shell.print(&added.document_of_client(), || certificate_line(&added))
+                let times = shell.times(&admin);
+                shell.print_sheet(&added.document_of_client(), |sheet| sheet.table(OF_CLIENT, [row(&added, times)]))
             }
             Self::List { id } => {
                 let mut clients = admin.clients(id.as_ref()).await?;
-                let mut list = shell.list();
+                let (mut list, times) = (shell.list(OF_ALL), shell.times(&admin));
                 while let Some(range) = clients.next().await? {
                     for one in shell.after_warnings(admin.client_certificates(range).await?) {
-                        let line = || format!("{}  {}", one.client_id, certificate_line(&one));
-                        list.item(|| one.document_of_client(), line)?;
+                        let row = || [vec![Cell::new(one.client_id.as_str())], row(&one, times)].concat();
+                        list.item(|| one.document_of_client(), row)?;
                     }
                 }
                 list.end()
@@ -117,15 +119,29 @@ impl Command {
     }
 }
 
-/// Writes a registration as a line of text.
-pub(super) fn certificate_line(one: &ClientCertificate) -> String {
-    format!(
-        "cert {}  {} {}  made {}  expires {}  last used {}\n",
-        one.stored.cert_id,
-        one.stored.registered.kind(),
-        one_line(&one.stored.registered.to_string()),
-        one.stored.created_at,
-        or_never(one.stored.expires_at),
-        or_never(one.last_used_at)
-    )
+/// Returns a registration as a row, without its client.
+pub(super) fn row(ClientCertificate { stored, last_used_at, .. }: &ClientCertificate, times: Times) -> Vec<Cell<'_>> {
+    vec![
+        Cell::new(&*stored.cert_id),
+        Cell::new(stored.registered.kind()),
+        Cell::new(stored.registered.to_string()),
+        times.cell(stored.created_at),
+        times.or_never(stored.expires_at),
+        times.or_never(*last_used_at),
+        states::of_credential(stored.created_at, stored.expires_at, *last_used_at, times),
+    ]
 }
+
+/// Columns of certificate registrations.
+const OF_ALL: &[Column] = &[
+    Column::whole("CLIENT"),
+    Column::whole("CERT"),
+    Column::whole("KIND"),
+    Column::shrinking("VALUE"),
+    Column::whole("MADE"),
+    Column::whole("EXPIRES"),
+    Column::whole("LAST USED"),
+    Column::whole("STATE"),
+];
+/// Columns of the registrations of one client.
+pub(super) const OF_CLIENT: &[Column] = columns_of_client(OF_ALL);

@@ -7,14 +7,13 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::secret::or_never;
 use crate::admin::client_keys::{ClientKey, read_public_keys};
-use crate::cli::Shell;
 use crate::cli::open::Purpose;
+use crate::cli::table::{Cell, Column, Times, columns_of_client};
+use crate::cli::{Shell, states};
 use crate::crypto::signature_alg::SignatureAlg;
 use crate::model::client_id::ClientId;
 use crate::model::lifetime::ExpiresIn;
-use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -33,11 +32,13 @@ pub(in crate::cli) enum Command {
         expires_in: Option<ExpiresIn>,
     },
     /// List the keys of a client, or of all clients
+    #[command(visible_alias = "ls")]
     List {
         /// The client id
         id: Option<ClientId>,
     },
     /// Remove a key
+    #[command(visible_alias = "rm")]
     Remove {
         /// The client id
         id: ClientId,
@@ -62,15 +63,18 @@ impl Command {
                 let keys = read_public_keys(&read(&jwk)?, alg).with_context(|| format!("--jwk {}", jwk.display()))?;
                 let added = shell.after_warnings(admin.add_client_keys(&id, keys, expires_in).await?);
                 let values: Vec<Value> = added.iter().map(ClientKey::document).collect();
-                shell.print(&json!({"client_id": id, "keys": values}), || added.iter().map(key_line).collect())
+                let times = shell.times(&admin);
+                shell.print_sheet(&json!({"client_id": id, "keys": values}), |sheet| {
+                    sheet.table(OF_CLIENT, added.iter().map(|key| row(key, times)));
+                })
             }
             Self::List { id } => {
                 let mut clients = admin.clients(id.as_ref()).await?;
-                let mut list = shell.list();
+                let (mut list, times) = (shell.list(OF_ALL), shell.times(&admin));
                 while let Some(range) = clients.next().await? {
                     for key in shell.after_warnings(admin.client_keys(range).await?) {
-                        let line = || format!("{}  {}", key.client_id, key_line(&key));
-                        list.item(|| key.document_of_client(), line)?;
+                        let row = || [vec![Cell::new(key.client_id.as_str())], row(&key, times)].concat();
+                        list.item(|| key.document_of_client(), row)?;
                     }
                 }
                 list.end()
@@ -98,16 +102,28 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Writes a key as a line of text.
-pub(super) fn key_line(ClientKey { key, last_used_at, .. }: &ClientKey) -> String {
-    format!(
-        "key {}  {}  made {}  expires {}  last used {}\n",
-        one_line(&key.kid),
-        key.key.alg_text(),
-        key.created_at,
-        or_never(key.expires_at),
-        or_never(*last_used_at)
-    )
+/// Returns a key as a row, without its client.
+pub(super) fn row(ClientKey { key, last_used_at, .. }: &ClientKey, times: Times) -> Vec<Cell<'_>> {
+    vec![
+        Cell::new(&*key.kid),
+        Cell::new(key.key.alg_text()),
+        times.cell(key.created_at),
+        times.or_never(key.expires_at),
+        times.or_never(*last_used_at),
+        states::of_credential(key.created_at, key.expires_at, *last_used_at, times),
+    ]
 }
 
+/// Columns of keys.
+const OF_ALL: &[Column] = &[
+    Column::whole("CLIENT"),
+    Column::whole("KEY"),
+    Column::whole("ALG"),
+    Column::whole("MADE"),
+    Column::whole("EXPIRES"),
+    Column::whole("LAST USED"),
+    Column::whole("STATE"),
+];
+/// Columns of the keys of one client.
+pub(super) const OF_CLIENT: &[Column] = columns_of_client(OF_ALL);
 const MAX_FILE: u64 = 64 * 1024;

@@ -9,12 +9,12 @@ use crate::admin::secrets::{GeneratedSecret, SecretOptions};
 use crate::cli::disclosure::{SHOWN_ONCE, show_once};
 use crate::cli::list::List;
 use crate::cli::open::Purpose;
-use crate::cli::{Shell, read_secret_from_stdin};
+use crate::cli::table::{Cell, Column, Times, columns_of_client};
+use crate::cli::{Shell, read_secret_from_stdin, states};
 use crate::model::client_id::ClientId;
 use crate::model::lifetime::{ExpiresIn, UnusedFor};
 use crate::model::time::{Span, UnixTime};
 use crate::store::secrets::SecretSummary;
-use crate::telemetry::printable::one_line;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -31,6 +31,7 @@ pub(in crate::cli) enum Command {
         overlap: Span,
     },
     /// List a client's secrets, with the creation, expiry and last use of each
+    #[command(visible_alias = "ls")]
     List {
         /// The client id
         id: ClientId,
@@ -96,8 +97,13 @@ impl Command {
                 shell.print(&value, || format!("client_id      {id}\nsecret_id      {}", stored.secret_id))
             }
             Self::List { id } => {
-                let mut list = shell.list();
-                print_all(&mut list, &admin.secrets(&id).await?)?;
+                let secrets = admin.secrets(&id).await?;
+                if secrets.is_empty() {
+                    // A mistyped id has no secrets either.
+                    admin.client(&id).await?;
+                }
+                let (mut list, times) = (shell.list(OF_ALL), shell.times(&admin));
+                print_all(&mut list, &secrets, times)?;
                 list.end()
             }
             Self::Revoke { id, secret_id } => shell.info(&match admin.revoke_secret(&id, &secret_id).await? {
@@ -111,10 +117,12 @@ impl Command {
                 })
             }
             Self::Expiring { within } => {
-                let (mut secrets, mut list, mut part) = (admin.expiring_secrets(within), shell.list(), Vec::new());
+                let (mut secrets, mut list, mut part) =
+                    (admin.expiring_secrets(within), shell.list(OF_ALL), Vec::new());
+                let times = shell.times(&admin);
                 while let Some(next) = secrets.next(&part).await? {
                     part = next;
-                    print_all(&mut list, &part)?;
+                    print_all(&mut list, &part, times)?;
                 }
                 list.end()
             }
@@ -161,28 +169,39 @@ async fn rotate(shell: &Shell, admin: &Admin, add: Add, overlap: Span) -> anyhow
     ))
 }
 
-fn print_all(list: &mut List, secrets: &[SecretSummary]) -> anyhow::Result<()> {
+fn print_all(list: &mut List, secrets: &[SecretSummary], times: Times) -> anyhow::Result<()> {
     for secret in secrets {
-        list.item(|| secret, || format!("{}  {}", secret.client_id, secret_line(secret)))?;
+        list.item(|| secret, || [vec![Cell::new(&secret.client_id)], row(secret, times)].concat())?;
     }
     Ok(())
 }
 
-/// Writes a secret as a line of text.
-pub(super) fn secret_line(secret: &SecretSummary) -> String {
-    format!(
-        "secret {}  {}made {}  expires {}  last used {}{}{}\n",
-        secret.secret_id,
-        if secret.label.is_empty() { String::new() } else { format!("({})  ", one_line(&secret.label)) },
-        secret.created_at,
-        or_never(secret.expires_at),
-        or_never(secret.last_used_at),
-        if secret.imported { "  imported" } else { "" },
-        secret.revoked_at.map(|at| format!("  REVOKED {at}")).unwrap_or_default(),
-    )
+/// Returns a secret as a row, without its client.
+pub(super) fn row(secret: &SecretSummary, times: Times) -> Vec<Cell<'_>> {
+    vec![
+        Cell::new(&secret.secret_id),
+        Cell::new(&secret.label),
+        times.cell(secret.created_at),
+        times.or_never(secret.expires_at),
+        times.or_never(secret.last_used_at),
+        states::of_secret(secret, times),
+    ]
 }
 
 /// Writes a moment, or `never`.
-pub(super) fn or_never(at: Option<UnixTime>) -> String {
+fn or_never(at: Option<UnixTime>) -> String {
     at.map_or_else(|| "never".to_owned(), |at| at.to_string())
 }
+
+/// Columns of secrets.
+const OF_ALL: &[Column] = &[
+    Column::whole("CLIENT"),
+    Column::whole("SECRET"),
+    Column::shrinking("LABEL"),
+    Column::whole("MADE"),
+    Column::whole("EXPIRES"),
+    Column::whole("LAST USED"),
+    Column::whole("STATE"),
+];
+/// Columns of the secrets of one client.
+pub(super) const OF_CLIENT: &[Column] = columns_of_client(OF_ALL);

@@ -29,64 +29,64 @@ pub(in crate::cli) struct Set {
 #[group(required = true, multiple = true)]
 struct Changes {
     /// Scopes the client may ask for, separated by spaces
-    #[arg(long)]
+    #[arg(long, help_heading = "Tokens")]
     scope: Option<Scope>,
     /// Scopes of a token when the client asks for none
-    #[arg(long)]
+    #[arg(long, help_heading = "Tokens")]
     default_scope: Option<Scope>,
     /// Resource the client may ask tokens for (repeatable); replaces all resources
-    #[arg(long, value_name = "URI")]
+    #[arg(long, help_heading = "Tokens", value_name = "URI")]
     resource: Vec<ResourceId>,
     /// Remove all resources from the client
-    #[arg(long, conflicts_with = "resource")]
+    #[arg(long, help_heading = "Tokens", conflicts_with = "resource")]
     no_resources: bool,
     /// Lifetime of the client's tokens, from 1s to 24h
-    #[arg(long, value_name = "SPAN")]
+    #[arg(long, help_heading = "Tokens", value_name = "SPAN")]
     token_ttl: Option<TokenTtl>,
     /// Use the lifetime of the resource or the server
-    #[arg(long, conflicts_with = "token_ttl")]
+    #[arg(long, help_heading = "Tokens", conflicts_with = "token_ttl")]
     default_token_ttl: bool,
     /// Further claim of the client's tokens, a string (repeatable); replaces all further claims
-    #[arg(long, value_name = "NAME=TEXT", value_parser = key_value)]
+    #[arg(long, help_heading = "Tokens", value_name = "NAME=TEXT", value_parser = key_value)]
     claim: Vec<(String, String)>,
     /// Further claim of the client's tokens, any JSON value (repeatable); replaces all further claims
-    #[arg(long, value_name = "NAME=JSON", value_parser = json_claim)]
+    #[arg(long, help_heading = "Tokens", value_name = "NAME=JSON", value_parser = json_claim)]
     claim_json: Vec<(String, Value)>,
     /// Remove all further claims
-    #[arg(long, conflicts_with_all = ["claim", "claim_json"])]
+    #[arg(long, help_heading = "Tokens", conflicts_with_all = ["claim", "claim_json"])]
     no_claims: bool,
     /// Whether the client's tokens must be bound to a DPoP key
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, help_heading = "Tokens", value_name = "BOOL")]
     require_dpop: Option<bool>,
     /// URL where the client publishes its JWK Set for `private_key_jwt`; https
-    #[arg(long, value_name = "URL")]
+    #[arg(long, help_heading = "Authentication", value_name = "URL")]
     jwks_uri: Option<JwksUri>,
     /// Remove the client's `jwks_uri`
-    #[arg(long, conflicts_with = "jwks_uri")]
+    #[arg(long, help_heading = "Authentication", conflicts_with = "jwks_uri")]
     no_jwks_uri: bool,
     /// The only authentication methods the client may use, by their names in the metadata, separated by spaces
-    #[arg(long, value_name = "NAMES")]
+    #[arg(long, help_heading = "Authentication", value_name = "NAMES")]
     auth_methods: Option<String>,
     /// Permit every authentication method the client has a credential for
-    #[arg(long, conflicts_with = "auth_methods")]
+    #[arg(long, help_heading = "Authentication", conflicts_with = "auth_methods")]
     any_auth_method: bool,
     /// Algorithm of signed introspection responses to the client: ES256, EdDSA, PS256 or RS256
-    #[arg(long, value_name = "ALG")]
+    #[arg(long, help_heading = "Introspection", value_name = "ALG")]
     introspection_signed_response_alg: Option<Alg>,
     /// Sign introspection responses to the client with the server's algorithm
-    #[arg(long, conflicts_with = "introspection_signed_response_alg")]
+    #[arg(long, help_heading = "Introspection", conflicts_with = "introspection_signed_response_alg")]
     no_introspection_signed_response_alg: bool,
     /// Accepted audience of the client's assertions: `issuer`, or `token-endpoint` for either
-    #[arg(long, value_name = "AUDIENCE")]
+    #[arg(long, help_heading = "Client assertions", value_name = "AUDIENCE")]
     assertion_audience: Option<AssertionAudience>,
     /// Longest lifetime of the client's assertions, from 1m to 1h
-    #[arg(long, value_name = "SPAN")]
+    #[arg(long, help_heading = "Client assertions", value_name = "SPAN")]
     assertion_lifetime: Option<AssertionLifetime>,
     /// Use the default lifetime of assertions, 5m
-    #[arg(long, conflicts_with = "assertion_lifetime")]
+    #[arg(long, help_heading = "Client assertions", conflicts_with = "assertion_lifetime")]
     default_assertion_lifetime: bool,
     /// Whether the client's tokens must be bound to a certificate
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, help_heading = "Tokens", value_name = "BOOL")]
     require_mtls_binding: Option<bool>,
 }
 

@@ -1,11 +1,7 @@
 //! The page of the command line, from clap.
 
-use clap::CommandFactory as _;
-
-use crate::cli::Arguments;
-
 pub(super) fn page() -> String {
-    let mut command = Arguments::command().term_width(100);
+    let mut command = crate::cli::command().term_width(100);
     // Gives each subcommand its full name and the global options.
     command.build();
     let mut page = String::from(

@@ -35,7 +35,7 @@ async fn keys_are_added_listed_and_removed(db: Db) {
     let done =
         grantd.run_with_input(&["client", "key", "add", "jwt-client", "--jwk", "-", "--expires-in", "30d"], &set).await;
     assert!(
-        done.status.success() && done.stdout.contains("key k2  EdDSA") && done.stdout.contains("key k3  PS256"),
+        done.status.success() && done.stdout.contains("\nk2   EdDSA") && done.stdout.contains("\nk3   PS256"),
         "{done:?}"
     );
     let listed = grantd.json(&["client", "key", "list", "jwt-client", "--json"]).await;
@@ -183,7 +183,7 @@ async fn credentials_of_another_client_are_not_found(db: Db) {
     let grantd = migrated(&db).await;
     let created = grantd.json(&["client", "create", "other", "--scope", "a", "--json"]).await;
     assert_eq!(created["client_id"], "other");
-    let file = db.file("k.json", &Signer::es256().named("k1").jwk().to_string());
+    let file = db.file("k.json", &Signer::es256().named("of-another").jwk().to_string());
     grantd.ok(&["client", "key", "add", "other", "--jwk", file.to_str().unwrap()]).await;
     grantd.ok(&["client", "cert", "add", "other", "--san-dns", "svc.example"]).await;
     // `jwt-client` has one of each, too, so that it is not for want of any.

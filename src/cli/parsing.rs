@@ -1,0 +1,37 @@
+//! Parsing of the command line, by a parser whose help has examples.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use super::{Arguments, examples};
+use crate::telemetry::printable;
+
+/// Returns the commands, with the examples of their help.
+pub(super) fn command() -> clap::Command {
+    examples::with_examples(Arguments::command())
+}
+
+impl Arguments {
+    /// Parses the words of a command line.
+    pub(super) fn parsed(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let mut command = command();
+        let mut matches = command.try_get_matches_from_mut(words)?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// Prints the error of the arguments, or the requested help, and ends the process.
+pub(super) fn refuse(error: &clap::Error) -> ! {
+    // The message repeats arguments, which may come from an untrusted source, so they are escaped before it is made.
+    let escaped = std::env::args_os().map(|argument| printable::one_line(&argument.to_string_lossy()).into_owned());
+    match Arguments::parsed(escaped) {
+        Err(escaped) => escaped.exit(),
+        // The escaped arguments are valid, as when an escaped client id is one.
+        Ok(_) => {
+            drop(writeln!(io::stderr(), "{}", printable::one_line(&error.render().to_string())));
+            std::process::exit(error.exit_code())
+        }
+    }
+}
