@@ -10,6 +10,7 @@ mod dev;
 mod disclosure;
 mod doctor;
 mod examples;
+mod exit;
 mod health;
 mod key;
 mod list;
@@ -42,10 +43,11 @@ use crate::admin::secrets::{MAX_SECRET, chosen_secret};
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
 use crate::crypto::secret::{ClientSecret, HashMemory, SecretHash};
 use crate::serve::signals::{self, Signals};
-use crate::store::migrations::MigrationError;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::telemetry::{Filter, printable};
 use crate::{serve, telemetry};
+use exit::Exit;
+use list::{OutputClosed, written};
 use parsing::{command, refuse};
 
 /// An OAuth 2.0 authorization server for machines.
@@ -71,7 +73,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve on the embedded database with a demo client, on loopback, to try it out
-    Dev,
+    Dev(dev::Options),
     /// Run the server
     Serve,
     /// Apply the schema, then the seeds of database.seeds
@@ -85,7 +87,7 @@ enum Command {
     /// Manage signing keys
     #[command(subcommand)]
     Key(key::Command),
-    /// Inspect and revoke access tokens
+    /// Get, inspect and revoke access tokens
     #[command(subcommand)]
     Token(token::Command),
     /// Read a secret from stdin and print its argon2id hash, for SQL written by hand
@@ -132,7 +134,7 @@ enum ConfigCommand {
     Print,
 }
 
-/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 database unavailable, 78 bad configuration.
+/// Runs the program, and returns its exit code (`docs/reference/cli.md`).
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parsed(std::env::args_os()).unwrap_or_else(|error| refuse(&error));
@@ -147,16 +149,20 @@ pub fn main() -> ExitCode {
         );
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of the output has all that it wants.
-        Err(error) if error.is::<list::OutputClosed>() => ExitCode::from(1),
-        Err(error) => {
-            progress::clear();
-            // A failed write to stderr is ignored: there is nowhere else to report it.
-            let remedy = phrases::remedy(&error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
-            drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(error_chain(&error) + &remedy))));
-            exit_code(&error)
-        }
+        Err(error) => tell(&error).code().into(),
     }
+}
+
+/// Prints an error on stderr, and returns the exit code. A failed write is ignored: there is nowhere else to report it.
+fn tell(error: &anyhow::Error) -> Exit {
+    // The reader of the output has all that it wants. An error that says more is told.
+    if error.is::<OutputClosed>() && error.chain().len() == 1 {
+        return Exit::Failed;
+    }
+    progress::clear();
+    let remedy = phrases::remedy(error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(error_chain(error) + &remedy))));
+    Exit::of(error)
 }
 
 /// Returns the chain of causes as one line, without causes that an earlier message quotes.
@@ -173,33 +179,10 @@ fn error_chain(error: &anyhow::Error) -> String {
     text
 }
 
-fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let of_store = |is: fn(&StoreError) -> bool| {
-        error.chain().any(|cause| match cause.downcast_ref::<MigrationError>() {
-            Some(MigrationError::Store(error)) => is(error),
-            _ => cause.downcast_ref::<StoreError>().is_some_and(is),
-        })
-    };
-    let shared = error.chain().any(|cause| {
-        matches!(
-            cause.downcast_ref::<MigrationError>(),
-            Some(MigrationError::Shared { .. } | MigrationError::Development { .. })
-        )
-    });
-    let configuration = error.chain().any(<dyn std::error::Error>::is::<ConfigError>);
-    ExitCode::from(if configuration || shared || of_store(StoreError::is_configuration) {
-        78
-    } else if of_store(StoreError::is_outage) || of_store(|error| matches!(error, StoreError::Locked(_))) {
-        69
-    } else {
-        1
-    })
-}
-
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Installed before anything that waits. A daemon drains; other commands end at once.
     let daemon = match &arguments.command {
-        Command::Dev | Command::Serve => Some(Signals::new().context("listening for signals")?),
+        Command::Dev(_) | Command::Serve => Some(Signals::new().context("listening for signals")?),
         _ => {
             signals::end_when_told().context("listening for signals")?;
             None
@@ -209,13 +192,20 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // These commands need no configuration, so a faulty one does not stop them.
     match &arguments.command {
         Command::Completions { shell } => {
-            return Ok(io::stdout().write_all(&completion::script(*shell, command()))?);
+            return put_out(&completion::script(*shell, command()));
         }
         Command::Complete { words } => {
             completion::print_ids(words, command()).await;
             return Ok(());
         }
-        Command::Man => return Ok(clap_mangen::Man::new(command()).render(&mut io::stdout())?),
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command()).render(&mut page)?;
+            return put_out(&page);
+        }
+        Command::Token(command) if command.needs_no_shell() => {
+            return command.run_without_shell(arguments.json, sources()).await;
+        }
         Command::Reference { dir } => return reference::write(dir).await,
         Command::Health { url } => return health::run(url.as_deref(), arguments.config.as_deref(), sources()).await,
         _ => {}
@@ -224,7 +214,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let settings = sources.read()?;
     let shell = Shell { settings, sources, json: arguments.json, utc: arguments.utc };
     match (arguments.command, daemon) {
-        (Command::Dev, Some(signals)) => dev::run(shell, signals).await,
+        (Command::Dev(options), Some(signals)) => dev::run(shell, options, signals).await,
         (Command::Serve, Some(signals)) => {
             let config = shell.config()?;
             let logging = telemetry::start(config.log_format, true, Filter::from_environment("info")?)
@@ -266,7 +256,7 @@ impl Shell {
                 self.info("the configuration is valid")
             }
             Command::Config(ConfigCommand::Print) => config::print(self),
-            Command::Dev
+            Command::Dev(_)
             | Command::Serve
             | Command::Health { .. }
             | Command::Completions { .. }
@@ -282,11 +272,7 @@ impl Shell {
 
     /// Prints data, as JSON with `--json` and else as text.
     fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let text = if self.json { printable::json(value)? } else { text() };
-        progress::clear();
-        let mut stdout = io::stdout();
-        writeln!(stdout, "{}", printable::lines(text.trim_end()))?;
-        Ok(stdout.flush()?)
+        print(self.json, value, text)
     }
 
     /// Prints a message for the operator on stderr.
@@ -315,6 +301,19 @@ impl Shell {
         let hash = SecretHash::new(secret.expose(), cost, &mut HashMemory::default())?.to_string();
         self.print(&json!({"hash": hash}), || hash.clone())
     }
+}
+
+/// Prints data on stdout, as JSON or as text.
+fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let text = if json { printable::json(value)? } else { text() };
+    progress::clear();
+    put_out(format!("{}\n", printable::lines(text.trim_end())).as_bytes())
+}
+
+/// Writes bytes on stdout, all of them.
+fn put_out(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout();
+    written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
 
 /// Reads a secret from stdin, without the line end. Secrets never travel in arguments.

@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-use super::{Arguments, examples};
+use super::list::written;
+use super::{Arguments, examples, tell};
 use crate::telemetry::printable;
 
 /// Returns the commands, with the examples of their help.
@@ -27,7 +28,10 @@ pub(super) fn refuse(error: &clap::Error) -> ! {
     // The message repeats arguments, which may come from an untrusted source, so they are escaped before it is made.
     let escaped = std::env::args_os().map(|argument| printable::one_line(&argument.to_string_lossy()).into_owned());
     match Arguments::parsed(escaped) {
-        Err(escaped) => escaped.exit(),
+        Err(escaped) => match written(escaped.print()) {
+            Err(error) if !escaped.use_stderr() => std::process::exit(tell(&error).code().into()),
+            _ => std::process::exit(escaped.exit_code()),
+        },
         // The escaped arguments are valid, as when an escaped client id is one.
         Ok(_) => {
             drop(writeln!(io::stderr(), "{}", printable::one_line(&error.render().to_string())));
