@@ -60,6 +60,11 @@ pub enum KeyError {
         "this key cannot sign with {0}: ES256 takes P-256, EdDSA takes Ed25519, PS256 and RS256 take RSA of 2048 bits or more"
     )]
     WrongType(Alg),
+    /// A JWK without a private part, or with one that is malformed.
+    #[error(
+        "the JWK is no private key to sign with: it has kty EC with crv P-256, OKP with Ed25519, or RSA, its public members, and d (for RSA also p, q, dp, dq, qi)"
+    )]
+    NotPrivateJwk,
     /// RFC 7518 section 3.3 asks for 2048 bits; above 4096 a signature takes too long.
     #[error("an RSA signing key has 2048 to 4096 bits")]
     Size,

@@ -17,8 +17,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::json::Object;
 use super::jwk::{Alg, KeyError};
 use super::verifying_key::VerifyingKey;
+
+mod private_jwk;
 
 /// A private key with everything about its tokens that does not change from one to the next.
 pub struct SigningKey {
@@ -134,6 +137,15 @@ impl SigningKey {
     #[must_use]
     pub fn sign_as(&self, typ: &str, claims: &[u8]) -> Option<String> {
         self.sign_below(&header(typ, self.alg_name, self.kid())?, claims)
+    }
+
+    /// The claims as a JWT below the members of `header`, to which the key's `alg` is added. `None` when the library fails to
+    /// sign.
+    #[must_use]
+    pub fn sign_with(&self, mut header: Object, claims: &[u8]) -> Option<String> {
+        header.insert("alg".into(), self.alg_name.into());
+        let header = serde_json::to_vec(&header).ok()?;
+        self.sign_below(&(BASE64_URL_SAFE_NO_PAD.encode(header) + "."), claims)
     }
 
     fn sign_below(&self, header: &str, claims: &[u8]) -> Option<String> {
