@@ -7,6 +7,7 @@ mod config;
 mod dev;
 mod disclosure;
 mod doctor;
+mod exit;
 mod health;
 mod key;
 mod list;
@@ -32,10 +33,11 @@ use crate::admin::secrets::{MAX_SECRET, chosen_secret};
 use crate::config::{Config, ConfigError, LogFormat, Settings, Sources};
 use crate::crypto::secret::{ClientSecret, HashMemory, SecretHash};
 use crate::serve::signals::{self, Signals};
-use crate::store::migrations::MigrationError;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::telemetry::{Filter, printable};
 use crate::{serve, telemetry};
+use exit::Exit;
+use list::{OutputClosed, written};
 
 /// An OAuth 2.0 authorization server for machines.
 #[derive(Debug, Parser)]
@@ -111,7 +113,7 @@ enum ConfigCommand {
     Print,
 }
 
-/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 database unavailable, 78 bad configuration.
+/// Runs the program, and returns its exit code (`docs/reference/cli.md`).
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| refuse(&error));
@@ -126,15 +128,19 @@ pub fn main() -> ExitCode {
         );
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of the output has all that it wants.
-        Err(error) if error.is::<list::OutputClosed>() => ExitCode::from(1),
-        Err(error) => {
-            // A failed write to stderr is ignored: there is nowhere else to report it.
-            let remedy = phrases::remedy(&error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
-            drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(error_chain(&error) + &remedy))));
-            exit_code(&error)
-        }
+        Err(error) => tell(&error).code().into(),
     }
+}
+
+/// Prints an error on stderr, and returns the exit code. A failed write is ignored: there is nowhere else to report it.
+fn tell(error: &anyhow::Error) -> Exit {
+    // The reader of the output has all that it wants. An error that says more is told.
+    if error.is::<OutputClosed>() && error.chain().len() == 1 {
+        return Exit::Failed;
+    }
+    let remedy = phrases::remedy(error).map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    drop(writeln!(io::stderr(), "grantd: {}", printable::one_line(&(error_chain(error) + &remedy))));
+    Exit::of(error)
 }
 
 /// Prints the error of the arguments, or the requested help, and ends the process.
@@ -142,7 +148,10 @@ fn refuse(error: &clap::Error) -> ! {
     // The message repeats arguments, which may come from an untrusted source, so they are escaped before it is made.
     let escaped = std::env::args_os().map(|argument| printable::one_line(&argument.to_string_lossy()).into_owned());
     match Arguments::try_parse_from(escaped) {
-        Err(escaped) => escaped.exit(),
+        Err(escaped) => match written(escaped.print()) {
+            Err(error) if !escaped.use_stderr() => std::process::exit(tell(&error).code().into()),
+            _ => std::process::exit(escaped.exit_code()),
+        },
         // The escaped arguments are valid, as when an escaped client id is one.
         Ok(_) => {
             drop(writeln!(io::stderr(), "{}", printable::one_line(&error.render().to_string())));
@@ -165,29 +174,6 @@ fn error_chain(error: &anyhow::Error) -> String {
     text
 }
 
-fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let of_store = |is: fn(&StoreError) -> bool| {
-        error.chain().any(|cause| match cause.downcast_ref::<MigrationError>() {
-            Some(MigrationError::Store(error)) => is(error),
-            _ => cause.downcast_ref::<StoreError>().is_some_and(is),
-        })
-    };
-    let shared = error.chain().any(|cause| {
-        matches!(
-            cause.downcast_ref::<MigrationError>(),
-            Some(MigrationError::Shared { .. } | MigrationError::Development { .. })
-        )
-    });
-    let configuration = error.chain().any(<dyn std::error::Error>::is::<ConfigError>);
-    ExitCode::from(if configuration || shared || of_store(StoreError::is_configuration) {
-        78
-    } else if of_store(StoreError::is_outage) || of_store(|error| matches!(error, StoreError::Locked(_))) {
-        69
-    } else {
-        1
-    })
-}
-
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Installed before anything that waits. A daemon drains; other commands end at once.
     let daemon = match &arguments.command {
@@ -203,11 +189,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Arguments::command(), "grantd", &mut script);
-            return Ok(io::stdout().write_all(&script)?);
+            return put_out(&script);
         }
-        Command::Man => return Ok(clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout())?),
-        Command::Reference { dir } => return reference::write(dir).await,
-        Command::Health { url } => return health::run(url.as_deref(), arguments.config.as_deref(), sources()).await,
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            return put_out(&page);
+        }
         _ => {}
     }
     let sources = sources()?;
@@ -267,10 +255,7 @@ impl Shell {
 
     /// Prints data, as JSON with `--json` and else as text.
     fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let text = if self.json { printable::json(value)? } else { text() };
-        let mut stdout = io::stdout();
-        writeln!(stdout, "{}", printable::lines(text.trim_end()))?;
-        Ok(stdout.flush()?)
+        print(self.json, value, text)
     }
 
     /// Prints a message for the operator on stderr.
@@ -295,6 +280,18 @@ impl Shell {
         let hash = SecretHash::new(secret.expose(), cost, &mut HashMemory::default())?.to_string();
         self.print(&json!({"hash": hash}), || hash.clone())
     }
+}
+
+/// Prints data on stdout, as JSON or as text.
+fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let text = if json { printable::json(value)? } else { text() };
+    put_out(format!("{}\n", printable::lines(text.trim_end())).as_bytes())
+}
+
+/// Writes bytes on stdout, all of them.
+fn put_out(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout();
+    written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
 
 /// Reads a secret from stdin, without the line end. Secrets never travel in arguments.

@@ -55,7 +55,8 @@ impl List {
     }
 }
 
-fn written(written: io::Result<()>) -> anyhow::Result<()> {
+/// Tells an output that its reader has closed from one that cannot be written.
+pub(super) fn written(written: io::Result<()>) -> anyhow::Result<()> {
     written.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => OutputClosed.into(),
         _ => error.into(),

@@ -2,17 +2,18 @@
 
 use clap::CommandFactory as _;
 
+use super::row;
 use crate::cli::Arguments;
+use crate::cli::exit::Exit;
 
 pub(super) fn page() -> String {
     let mut command = Arguments::command().term_width(100);
     // Gives each subcommand its full name and the global options.
     command.build();
-    let mut page = String::from(
-        "Every command takes the global options of `grantd`. Exit codes: 0 done, also a server that was told to stop; 1 failed; \
-         2 wrong usage; 69 the database is unavailable, or a session that the message names holds a lock; 78 bad configuration, \
-         or a database that denies access, is damaged or belongs to another program; 130 and 143 ended by SIGINT and SIGTERM.\n",
-    );
+    let mut page = String::from(HEAD);
+    for exit in Exit::ALL {
+        page += &row(&[&exit.code().to_string(), exit.meaning()]);
+    }
     section(&mut command, &mut page);
     page
 }
@@ -32,3 +33,10 @@ fn section(command: &mut clap::Command, page: &mut String) {
         section(subcommand, page);
     }
 }
+
+const HEAD: &str = "\
+Every command takes the global options of `grantd`. With `--json`, stdout has one JSON document and nothing else; messages for people are on stderr.
+
+| exit code | meaning |
+|---|---|
+";
