@@ -73,7 +73,7 @@ enum Command {
     /// Manage signing keys
     #[command(subcommand)]
     Key(key::Command),
-    /// Inspect and revoke access tokens
+    /// Get, inspect and revoke access tokens
     #[command(subcommand)]
     Token(token::Command),
     /// Read a secret from stdin and print its argon2id hash, for SQL written by hand
@@ -196,6 +196,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
             return put_out(&page);
         }
+        Command::Token(command) if command.needs_no_shell() => {
+            return command.run_without_shell(arguments.json, sources()).await;
+        }
+        Command::Reference { dir } => return reference::write(dir).await,
+        Command::Health { url } => return health::run(url.as_deref(), arguments.config.as_deref(), sources()).await,
         _ => {}
     }
     let sources = sources()?;

@@ -1,5 +1,7 @@
-//! Floor 5: sockets. The listener with its deadlines, TLS, and outbound requests for JWK Sets.
+//! Floor 5: sockets. The listener with its deadlines, TLS, and outbound requests.
 
+pub mod client;
+mod exchange;
 pub mod fetch;
 pub mod listener;
 pub mod tls;

@@ -1,10 +1,12 @@
 //! Inspection of a token: its contents and its faults.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::{Admin, AdminError};
-use crate::crypto::jwk::Alg;
-use crate::crypto::jws::SigningKey;
+use crate::crypto::signature_alg::SignatureAlg;
+use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::client_id::ClientId;
 use crate::model::resource::TokenTyp;
 use crate::model::time::UnixTime;
@@ -30,7 +32,7 @@ pub enum TokenFault {
     #[error("{0}")]
     ClosedKey(StoreError),
     #[error("alg is `{alg}` and the key is for {of_key}")]
-    Alg { alg: String, of_key: Alg },
+    Alg { alg: String, of_key: String },
     #[error("typ is `{0}`; an access token has at+jwt (RFC 9068 section 2.1), or JWT where its resource says so")]
     Typ(String),
     #[error("the signature does not verify: the token was altered")]
@@ -65,15 +67,15 @@ impl Admin {
         header: Map<String, Value>,
         claims: Map<String, Value>,
     ) -> Result<Inspection, AdminError> {
-        let mut faults = Vec::new();
         let kid = text(&header, "kid");
-        match self.store.keys().await?.iter().find(|key| key.kid == kid) {
-            None => faults.push(TokenFault::UnknownKey(kid.to_owned())),
-            Some(key) => match key.open(&*self.sealing_key()?) {
-                Err(error) => faults.push(TokenFault::ClosedKey(error)),
-                Ok(key) => faults.extend(signature_faults(&header, &key, token)),
-            },
-        }
+        let key = match self.store.keys().await?.iter().find(|key| key.kid == kid) {
+            None => Err(TokenFault::UnknownKey(kid.to_owned())),
+            Some(key) => key.open(&*self.sealing_key()?).map_err(TokenFault::ClosedKey),
+        };
+        let mut faults = match key {
+            Err(fault) => vec![fault],
+            Ok(key) => signature_faults(&header, key.verifying(), token),
+        };
         faults.extend(claim_faults(&claims, self.policy.issuer.as_str(), self.now()));
         // Revocations concern only tokens of this server.
         if faults.is_empty() {
@@ -105,16 +107,38 @@ impl Admin {
     }
 }
 
-fn signature_faults(header: &Map<String, Value>, key: &SigningKey, token: &str) -> Vec<TokenFault> {
+/// Returns the faults of a token by published keys alone: those of an issuer, which are in its JWK Set. Whether the token was
+/// revoked is not in there.
+#[must_use]
+pub fn published_faults(
+    token: &str,
+    (header, claims): (&Map<String, Value>, &Map<String, Value>),
+    (issuer, keys): (&str, &[VerifyingKey]),
+    now: UnixTime,
+) -> Vec<TokenFault> {
+    let kid = header.get("kid").and_then(Value::as_str);
+    let named = keys.iter().filter(|key| kid.is_none_or(|kid| key.is_called(kid)));
+    // Of several keys that may be meant, the one that fits best counts.
+    let by_best = named.map(|key| signature_faults(header, key, token)).min_by_key(Vec::len);
+    let mut faults = by_best.unwrap_or_else(|| vec![TokenFault::UnknownKey(kid.unwrap_or_default().to_owned())]);
+    faults.extend(claim_faults(claims, issuer, now));
+    faults
+}
+
+fn signature_faults(header: &Map<String, Value>, key: &VerifyingKey, token: &str) -> Vec<TokenFault> {
     let mut faults = Vec::new();
     let (alg, typ) = (text(header, "alg"), text(header, "typ"));
-    if alg != key.alg().as_str() && !(key.alg() == Alg::EdDsa && alg == "Ed25519") {
-        faults.push(TokenFault::Alg { alg: alg.to_owned(), of_key: key.alg() });
+    if !SignatureAlg::named(alg).is_some_and(|alg| key.takes(alg)) {
+        faults.push(TokenFault::Alg { alg: alg.to_owned(), of_key: key.alg_text() });
     }
     if !TokenTyp::ALL.iter().any(|one| one.as_str() == typ) {
         faults.push(TokenFault::Typ(typ.to_owned()));
     }
-    if !key.verifies(token) {
+    let signed = token.rsplit_once('.').and_then(|(signed, signature)| {
+        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
+        key.algs().any(|alg| key.verifies(alg, signed.as_bytes(), &signature)).then_some(())
+    });
+    if signed.is_none() {
         faults.push(TokenFault::Signature);
     }
     faults

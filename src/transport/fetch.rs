@@ -9,10 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
-use http_body_util::{BodyExt as _, Limited};
-use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -21,6 +18,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 
+use super::exchange::{Identity, exchange};
 use crate::model::jwks_uri::JwksUri;
 use crate::state::client_jwks::Fetch;
 
@@ -61,7 +59,7 @@ impl Fetcher {
     /// # Errors
     /// When one of the certificates cannot be used.
     pub fn new(further: Vec<CertificateDer<'static>>, allowed: Vec<AllowedTarget>) -> Result<Self, rustls::Error> {
-        Ok(Self { tls: Arc::new(ArcSwap::from_pointee(trusting(further)?)), allowed: allowed.into() })
+        Ok(Self { tls: Arc::new(ArcSwap::from_pointee(trusting(further, None)?)), allowed: allowed.into() })
     }
 
     /// Replaces the further CAs.
@@ -69,7 +67,7 @@ impl Fetcher {
     /// # Errors
     /// When one of the certificates cannot be used; then nothing changes.
     pub fn trust(&self, further: Vec<CertificateDer<'static>>) -> Result<(), rustls::Error> {
-        self.tls.store(Arc::new(trusting(further)?));
+        self.tls.store(Arc::new(trusting(further, None)?));
         Ok(())
     }
 
@@ -92,30 +90,18 @@ impl Fetcher {
             .map_err(|_| "the host is not a name or an address".to_owned())?;
         let tls = TlsConnector::from(self.tls.load_full());
         let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| format!("HTTP: {error}"))?;
-        let connection = AbortOnDrop(tokio::spawn(connection));
         let request = Request::get(uri.target())
             .header(header::HOST, uri.authority())
             .header(header::ACCEPT, "application/jwk-set+json, application/json")
             .header(header::USER_AGENT, "grantd")
             .body(Body::empty())
             .map_err(|error| format!("HTTP: {error}"))?;
-        let answer = sender.send_request(request).await.map_err(|error| format!("HTTP: {error}"))?;
+        let answer = exchange(stream, request, MAX_BODY).await?;
         // A redirect would lead to an unchecked address (CVE-2026-4366), so it is refused like any other status.
         if answer.status() != StatusCode::OK {
             return Err(format!("status {}", answer.status().as_u16()));
         }
-        let is_coded = |value: &header::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
-        if answer.headers().get_all(header::CONTENT_ENCODING).iter().any(is_coded) {
-            return Err("the response has a content coding, which was not requested".to_owned());
-        }
-        let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-        drop(connection);
-        Ok(body.map_err(|error| format!("the body: {error}"))?.to_bytes().to_vec())
+        Ok(answer.into_body().to_vec())
     }
 
     /// Connects to one of the checked addresses. The host is not resolved a second time, since the result could be
@@ -149,28 +135,27 @@ impl Fetcher {
     }
 }
 
-fn trusting(further: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
+/// Returns the TLS of outbound requests: it trusts the CAs of the public web and the `further` ones, and has a client
+/// certificate where one is given.
+pub(super) fn trusting(
+    further: Vec<CertificateDer<'static>>,
+    identity: Option<Identity>,
+) -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     for certificate in further {
         roots.add(certificate)?;
     }
-    // No client certificate and no session of an earlier fetch, so the host learns nothing that it could use.
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    // No session of an earlier request, so the host learns nothing that it could use.
     config.resumption = rustls::client::Resumption::disabled();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// Task that is aborted when this is dropped.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Whether an address is on the public internet, by the registries of special-purpose addresses (RFC 6890).
@@ -207,7 +192,6 @@ fn is_public(address: IpAddr) -> bool {
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Maximum size of a JWK Set.
 const MAX_BODY: usize = 64 * 1024;
-const MAX_HEAD: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
