@@ -59,7 +59,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve on the embedded database with a demo client, on loopback, to try it out
-    Dev,
+    Dev(dev::Options),
     /// Run the server
     Serve,
     /// Apply the schema, then the seeds of database.seeds
@@ -177,7 +177,7 @@ fn error_chain(error: &anyhow::Error) -> String {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Installed before anything that waits. A daemon drains; other commands end at once.
     let daemon = match &arguments.command {
-        Command::Dev | Command::Serve => Some(Signals::new().context("listening for signals")?),
+        Command::Dev(_) | Command::Serve => Some(Signals::new().context("listening for signals")?),
         _ => {
             signals::end_when_told().context("listening for signals")?;
             None
@@ -207,7 +207,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let settings = sources.read()?;
     let shell = Shell { settings, sources, json: arguments.json };
     match (arguments.command, daemon) {
-        (Command::Dev, Some(signals)) => dev::run(shell, signals).await,
+        (Command::Dev(options), Some(signals)) => dev::run(shell, options, signals).await,
         (Command::Serve, Some(signals)) => {
             let config = shell.config()?;
             let logging = telemetry::start(config.log_format, true, Filter::from_environment("info")?)
@@ -245,7 +245,7 @@ impl Shell {
                 self.info("the configuration is valid")
             }
             Command::Config(ConfigCommand::Print) => config::print(self),
-            Command::Dev
+            Command::Dev(_)
             | Command::Serve
             | Command::Health { .. }
             | Command::Completions { .. }

@@ -6,6 +6,7 @@ mod lines;
 pub mod metrics;
 pub mod printable;
 mod process;
+pub mod tutor;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -16,6 +17,7 @@ use crate::config::LogFormat;
 use crate::model::event::Event;
 use json::Json;
 use lines::{Lines, Writer};
+use tutor::{Tutor, TutorLayer};
 
 pub use filter::Filter;
 
@@ -49,10 +51,28 @@ pub fn start(format: LogFormat, daemon: bool, filter: Filter) -> io::Result<Logg
         let text = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
         text.with_target(false).with_ansi(terminal).fmt_fields(printable::fields()).init();
     }
-    // A panic is logged as an event. Its message may quote input, so only its location is logged.
+    log_panics();
+    Ok(Logging { _writer: writer, lines })
+}
+
+/// Starts the log of `grantd dev` on stderr: lines for people with [`LogFormat::Auto`], and else the lines of a daemon.
+///
+/// # Errors
+/// When the writing thread cannot be started.
+pub fn start_for_people(format: LogFormat, filter: Filter, tutor: Tutor) -> io::Result<Logging> {
+    if format != LogFormat::Auto {
+        return start(format, false, filter);
+    }
+    let (lines, writer) = Lines::to(io::stderr())?;
+    tracing_subscriber::registry().with(filter.events).with(TutorLayer { lines: lines.clone(), tutor }).init();
+    log_panics();
+    Ok(Logging { _writer: writer, lines })
+}
+
+/// Logs a panic as an event. Its message may quote input, so only its location is logged.
+fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
         tracing::error!(event = Event::Internal.as_str(), reason = "panic", at);
     }));
-    Ok(Logging { _writer: writer, lines })
 }

@@ -128,6 +128,17 @@ impl Admin {
         self.add_secret(client_id, options).await
     }
 
+    /// Adds a secret that was chosen elsewhere in place of the client's secrets with the same label.
+    pub async fn replace_with_secret(
+        &self,
+        client_id: &ClientId,
+        secret: &ClientSecret,
+        options: SecretOptions,
+    ) -> AdminResult<NewSecret> {
+        self.store.delete_secrets_labelled(client_id.as_str(), &options.label).await?;
+        self.import_secret(client_id, secret, options).await
+    }
+
     /// Adds a secret that was chosen elsewhere. A secret that another grantd generated keeps the id that it carries.
     pub async fn import_secret(
         &self,
@@ -216,7 +227,12 @@ impl Admin {
 
     /// Returns the secrets of a client, oldest first.
     pub async fn secrets(&self, client_id: &ClientId) -> Result<Vec<SecretSummary>, AdminError> {
-        Ok(self.store.secrets(client_id.as_str()).await?)
+        let secrets = self.store.secrets(client_id.as_str()).await?;
+        if secrets.is_empty() {
+            // A client without secrets is told from one that does not exist.
+            self.client(client_id).await?;
+        }
+        Ok(secrets)
     }
 
     /// Returns the secrets of all clients that expire within a time, the next to expire first.

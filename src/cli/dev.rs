@@ -1,26 +1,74 @@
-//! `grantd dev`: a server to try out, on loopback, with a demo client whose secret is new at each start.
+//! `grantd dev`: a server to try out, and for integration tests of other programs, with a demo client.
 
+mod container;
+mod tutorial;
+
+use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::bail;
-use serde_json::json;
+use anyhow::{Context as _, bail};
+use clap::Args;
+use zeroize::Zeroizing;
 
 use super::Shell;
 use super::open::administration;
 use crate::admin::clients::ClientPatch;
-use crate::admin::secrets::SecretOptions;
-use crate::admin::{AdminError, Change};
+use crate::admin::resources::ResourcePatch;
+use crate::admin::secrets::{SecretOptions, chosen_secret};
+use crate::admin::{Admin, AdminError, Change};
 use crate::config::Config;
+use crate::crypto::secret::ClientSecret;
+use crate::model::client_id::ClientId;
 use crate::model::issuer::Issuer;
+use crate::model::resource::{Resource, ResourceId, TokenTyp};
+use crate::model::scope::Scope;
 use crate::serve::signals::Signals;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Logging;
+use crate::telemetry::tutor::Tutor;
 use crate::{serve, telemetry};
+use tutorial::{Demo, Place};
 
-pub(super) async fn run(shell: Shell, mut signals: Signals) -> anyhow::Result<()> {
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Address to listen on, with or without a port; other than loopback in a container only [default: server.listen]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    listen: Option<Listen>,
+    /// The demo client's id
+    #[arg(long, value_name = "ID", default_value = "demo", allow_hyphen_values = true)]
+    client_id: ClientId,
+    /// File with the demo client's secret, at least 16 bytes [default: a new secret at each start]
+    #[arg(long, value_name = "FILE")]
+    client_secret_file: Option<PathBuf>,
+    /// Scopes of the demo client, separated by spaces [default: read:data write:data]
+    #[arg(long, value_name = "SCOPES")]
+    scope: Option<Scope>,
+    /// Resource that the demo client may ask tokens for (repeatable)
+    #[arg(long, value_name = "URI")]
+    resource: Vec<ResourceId>,
+}
+
+/// Address of `--listen`; the port is that of `server.listen` where none is given.
+#[derive(Debug, Clone, Copy)]
+struct Listen {
+    ip: IpAddr,
+    port: Option<u16>,
+}
+
+fn address(text: &str) -> Result<Listen, String> {
+    let whole = text.parse::<SocketAddr>().map(|address| Listen { ip: address.ip(), port: Some(address.port()) });
+    let bare = text.trim_start_matches('[').trim_end_matches(']').parse().map(|ip| Listen { ip, port: None });
+    whole
+        .or(bare)
+        .map_err(|_| "write an address, or an address and a port, such as 0.0.0.0 or 127.0.0.1:8081".to_owned())
+}
+
+pub(super) async fn run(shell: Shell, options: Options, mut signals: Signals) -> anyhow::Result<()> {
     let DevServer { config, store, logging, announce } = tokio::select! {
-        prepared = prepare(shell) => prepared?,
+        prepared = prepare(shell, options) => prepared?,
         () = signals.stop() => return Ok(()),
     };
     serve::run(config, store, &logging, Some(announce), signals).await
@@ -33,10 +81,8 @@ struct DevServer {
     announce: serve::Announce,
 }
 
-async fn prepare(mut shell: Shell) -> anyhow::Result<DevServer> {
-    const CLIENT: &str = "demo";
-    const SCOPE: &str = "read:data write:data";
-    const LABEL: &str = "grantd dev";
+async fn prepare(mut shell: Shell, options: Options) -> anyhow::Result<DevServer> {
+    let place = Place::of(&shell);
     // Always the embedded database: a configured one is no place for a demo client.
     let file = shell.settings.data_dir.join("grantd.db");
     shell.settings.database.url = Some(format!("sqlite:{}", file.display()).into());
@@ -45,40 +91,143 @@ async fn prepare(mut shell: Shell) -> anyhow::Result<DevServer> {
     shell.settings.keys.sealing_key_file = PathBuf::new();
     // The demo client authenticates by a secret over cleartext on loopback, which fapi2 refuses.
     "default".clone_into(&mut shell.settings.profile);
+    listen_where_it_may(&mut shell, options.listen)?;
     let mut config = shell.config()?;
-    if !config.listen.ip().is_loopback() || !config.admin_listen.ip().is_loopback() {
-        bail!("`grantd dev` listens on loopback only; use `grantd serve` for anything else");
-    }
-    config.drain_delay = std::time::Duration::ZERO;
+    config.drain_delay = Duration::ZERO;
+    // No proxy stands in front of a container that tests talk to.
+    config.behind_proxy = false;
 
-    let logging = telemetry::start(config.log_format, false, telemetry::Filter::from_environment("info")?)?;
+    let tutor = Tutor::default();
+    let filter = telemetry::Filter::from_environment("info")?;
+    let logging = telemetry::start_for_people(config.log_format, filter, tutor.clone())?;
     let store = Store::open(&config.database, config.database_max_connections);
     serve::prepare::prepare_database(&config, &store).await?;
     let admin = administration(&config, store.clone()).await?;
-    let scope = Change::To(SCOPE.parse()?);
-    let demo = ClientPatch { scope, default_scope: Change::To("read:data".parse()?), ..ClientPatch::default() };
-    let demo = demo.new_client(CLIENT.parse()?)?;
-    let client_id = demo.client_id.clone();
-    match admin.create_client(demo, None).await {
-        Ok(_) | Err(AdminError::Store(StoreError::Taken { .. })) => {}
-        Err(error) => return Err(error.into()),
-    }
-    // Only hashes are stored, so each start generates a new secret.
-    let options = SecretOptions { label: LABEL.to_owned(), expires_in: None };
-    let secret = shell.after_warnings(admin.replace_secret(&client_id, options).await?).secret;
+    let secret = register(&shell, &admin, &options).await?;
 
+    // A request of a client with several resources has to name one.
+    let is_choice = options.resource.len() > 1;
+    let demo = Demo {
+        client_id: options.client_id,
+        secret,
+        secret_file: options.client_secret_file,
+        scope: options.scope.map_or_else(|| SCOPE.to_owned(), |scope| scope.as_str().to_owned()),
+        resource: options.resource.into_iter().next().filter(|_| is_choice),
+    };
     let json = shell.json;
     let announce = move |issuer: &Issuer| {
-        let (endpoint, secret) = (issuer.endpoint("/token"), secret.expose());
-        let text = if json {
-            json!({"issuer": issuer.as_str(), "token_endpoint": endpoint, "client_id": CLIENT, "client_secret": secret, "scope": SCOPE}).to_string()
-        } else {
-            format!(
-                "\n  issuer         {issuer}\n  client_id      {CLIENT}\n  client_secret  {secret}\n\nGet a token:\n\n  curl -s {endpoint} -d grant_type=client_credentials -d client_id={CLIENT} -d client_secret={secret} -d 'scope={SCOPE}'\n\nStop with Ctrl-C. This server is for trying out: read the README before you depend on it.\n"
-            )
-        };
+        let text = if json { demo.document(issuer).to_string() } else { demo.welcome(issuer) };
+        if !json {
+            // The steps have the secret in them, so they go where it was shown, and never into the log.
+            let next_steps = demo.next_steps(issuer, &place);
+            tutor.teach(move || say_after_the_log(next_steps));
+        }
         // A failed write is ignored: the server serves all the same.
         drop(writeln!(io::stdout(), "{text}"));
     };
     Ok(DevServer { config, store, logging, announce: Box::new(announce) })
 }
+
+/// Prints a text on stdout once the log line before it is written. A thread of its own waits, and is the one that blocks
+/// where nobody reads stdout.
+fn say_after_the_log(text: String) {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        // A failed write is ignored: the server serves all the same.
+        drop(writeln!(io::stdout(), "{text}"));
+    });
+}
+
+/// Sets the address of `--listen`, and refuses one that others can reach, except in a container.
+fn listen_where_it_may(shell: &mut Shell, listen: Option<Listen>) -> anyhow::Result<()> {
+    let server = &mut shell.settings.server;
+    let configured: Option<SocketAddr> = server.listen.parse().ok();
+    if let Some(Listen { ip, port }) = listen {
+        let port = port.or(configured.map(|address| address.port())).unwrap_or(8080);
+        server.listen = SocketAddr::new(ip, port).to_string();
+    }
+    // An address that cannot be parsed is refused with the configuration.
+    let is_local = |text: &str| text.parse::<SocketAddr>().map_or(true, |address| address.ip().is_loopback());
+    let are_local = is_local(&server.listen) && is_local(&shell.settings.admin.listen);
+    let asked = listen.is_some_and(|listen| !listen.ip.is_loopback());
+    if are_local {
+        return Ok(());
+    }
+    if !(asked && container::is_here()) {
+        bail!(
+            "`grantd dev` listens on loopback only, since it serves a demo client without TLS; in a container, `grantd dev --listen 0.0.0.0` listens on all addresses{}. Use `grantd serve` for anything else",
+            if asked { ", but this process is in none" } else { "" }
+        );
+    }
+    "behind-proxy".clone_into(&mut server.cleartext);
+    if shell.settings.issuer.is_empty() {
+        let port = server.listen.rsplit_once(':').map_or("", |(_, port)| port);
+        if port == "0" {
+            bail!(
+                "with --listen {} and port 0, set the issuer to the URL that clients use: GRANTD__ISSUER=http://127.0.0.1:PORT",
+                server.listen
+            );
+        }
+        shell.settings.issuer = format!("http://127.0.0.1:{port}");
+    }
+    Ok(())
+}
+
+/// Registers the demo client, with its resources and its secret, or changes it to what the options say.
+async fn register(shell: &Shell, admin: &Admin, options: &Options) -> anyhow::Result<ClientSecret> {
+    let scope: Scope = options.scope.clone().map_or_else(|| SCOPE.parse(), Ok)?;
+    let default_scope: Scope = options.scope.clone().map_or_else(|| DEFAULT_SCOPE.parse(), Ok)?;
+    for uri in &options.resource {
+        let resource = Resource {
+            identifier: uri.clone(),
+            scope: scope.clone(),
+            alg: None,
+            token_ttl: None,
+            token_typ: TokenTyp::default(),
+            introspectors: Vec::new(),
+        };
+        if is_taken(admin.create_resource(resource).await)? {
+            let patch = ResourcePatch { scope: Change::To(scope.clone()), ..ResourcePatch::default() };
+            admin.change_resource(uri, patch).await?;
+        }
+    }
+    let patch = ClientPatch {
+        scope: Change::To(scope),
+        default_scope: Change::To(default_scope),
+        resources: Change::To(options.resource.clone()),
+        ..ClientPatch::default()
+    };
+    let client = patch.clone().new_client(options.client_id.clone())?;
+    if is_taken(admin.create_client(client, None).await)? {
+        shell.after_warnings(admin.change_client(&options.client_id, patch).await?);
+    }
+    let secret_options = SecretOptions { label: LABEL.to_owned(), expires_in: None };
+    let Some(file) = &options.client_secret_file else {
+        // Only hashes are stored, so each start generates a new secret.
+        let made = admin.replace_secret(&options.client_id, secret_options).await?;
+        return Ok(shell.after_warnings(made).secret);
+    };
+    let secret = read_secret(file).with_context(|| format!("--client-secret-file {}", file.display()))?;
+    let stored = admin.replace_with_secret(&options.client_id, &secret, secret_options).await?;
+    shell.after_warnings(stored);
+    Ok(secret)
+}
+
+fn read_secret(file: &Path) -> anyhow::Result<ClientSecret> {
+    let bytes = Zeroizing::new(fs::read(file)?);
+    let end = bytes.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
+    Ok(chosen_secret(bytes.get(..end).unwrap_or_default())?)
+}
+
+/// Whether something of that name exists already.
+fn is_taken<T>(created: Result<T, AdminError>) -> Result<bool, AdminError> {
+    match created {
+        Ok(_) => Ok(false),
+        Err(AdminError::Store(StoreError::Taken { .. })) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+const SCOPE: &str = "read:data write:data";
+const DEFAULT_SCOPE: &str = "read:data";
+const LABEL: &str = "grantd dev";
