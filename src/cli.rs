@@ -310,7 +310,9 @@ fn secret_from(input: impl io::Read) -> anyhow::Result<ClientSecret> {
     // One byte more than the longest secret with its line end, so that a longer input is noticed.
     input.take(MAX_SECRET as u64 + 3).read_to_end(&mut secret).context("reading the secret from stdin")?;
     let end = secret.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
-    Ok(chosen_secret(secret.get(..end).unwrap_or_default())?)
+    let secret = secret.get(..end).unwrap_or_default();
+    // A byte order mark, which some editors write before the text of a file.
+    Ok(chosen_secret(secret.strip_prefix(b"\xef\xbb\xbf").unwrap_or(secret))?)
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -338,6 +340,7 @@ mod tests {
             assert!(read("é".repeat(too_long).as_bytes()).unwrap_err().contains("at most 4096 bytes"), "{too_long}");
         }
         assert!(read(b"short\n").unwrap_err().contains("at least 16"));
+        assert_eq!(read(b"\xef\xbb\xbfwritten by an editor\r\n"), Ok(20), "without the byte order mark");
         assert!(read(&[0xff; 20]).unwrap_err().contains("UTF-8"));
     }
 

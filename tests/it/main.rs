@@ -72,4 +72,5 @@ mod token_endpoint;
 mod transport;
 mod verifiers;
 mod verify;
+mod wrong_kinds;
 mod wycheproof;
