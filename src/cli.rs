@@ -1,12 +1,14 @@
 //! The command line: turns arguments into calls, prints results on stdout as text or JSON and messages on stderr, and
 //! maps errors to exit codes.
 
+mod admin_listener;
 mod claims;
 mod client;
 mod config;
 mod dev;
 mod disclosure;
 mod doctor;
+mod explain;
 mod health;
 mod key;
 mod list;
@@ -15,6 +17,7 @@ mod open;
 mod phrases;
 mod reference;
 mod resource;
+mod status;
 mod token;
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -82,6 +85,10 @@ enum Command {
         #[arg(long)]
         url: Option<String>,
     },
+    /// Explain why requests were refused, as the running server remembers them
+    Explain(explain::Arguments),
+    /// Show the state of the running server on one screen
+    Status(status::Arguments),
     /// Check configuration, database, schema, keys, clocks and every row
     Doctor,
     /// Check or print the configuration in force
@@ -207,6 +214,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Man => return Ok(clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout())?),
         Command::Reference { dir } => return reference::write(dir).await,
+        Command::Explain(explain) => return explain.run(arguments.json, arguments.config.as_deref(), sources).await,
+        Command::Status(status) => return status.run(arguments.json, arguments.config.as_deref(), sources()).await,
         Command::Health { url } => return health::run(url.as_deref(), arguments.config.as_deref(), sources()).await,
         _ => {}
     }
@@ -254,6 +263,8 @@ impl Shell {
             Command::Config(ConfigCommand::Print) => config::print(self),
             Command::Dev
             | Command::Serve
+            | Command::Explain(_)
+            | Command::Status(_)
             | Command::Health { .. }
             | Command::Completions { .. }
             | Command::Man
@@ -267,10 +278,7 @@ impl Shell {
 
     /// Prints data, as JSON with `--json` and else as text.
     fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let text = if self.json { printable::json(value)? } else { text() };
-        let mut stdout = io::stdout();
-        writeln!(stdout, "{}", printable::lines(text.trim_end()))?;
-        Ok(stdout.flush()?)
+        print(self.json, value, text)
     }
 
     /// Prints a message for the operator on stderr.
@@ -295,6 +303,14 @@ impl Shell {
         let hash = SecretHash::new(secret.expose(), cost, &mut HashMemory::default())?.to_string();
         self.print(&json!({"hash": hash}), || hash.clone())
     }
+}
+
+/// Prints data on stdout, as JSON or as text.
+fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let text = if json { printable::json(value)? } else { text() };
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{}", printable::lines(text.trim_end()))?;
+    Ok(stdout.flush()?)
 }
 
 /// Reads a secret from stdin, without the line end. Secrets never travel in arguments.
