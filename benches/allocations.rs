@@ -1,10 +1,11 @@
-//! Number and size of the allocations of a warm token request: `cargo bench --bench allocations`.
+//! Number and size of the allocations of a warm token request, and of a refused one: `cargo bench --bench allocations`.
 
 #[path = "in_process/server.rs"]
 mod server;
 
 use anyhow::ensure;
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use grantd::http::ListenerUrl;
 use server::InProcess;
@@ -20,12 +21,19 @@ fn main() -> anyhow::Result<()> {
     println!("  {:>6} allocations a request", each(seen.count_total));
     println!("  {:>6} bytes a request", each(seen.bytes_total));
     println!("  {:>6} bytes at once, at most, for all of them with their answers", seen.bytes_max);
+    let (_, seen) = send(&server, (0..REQUESTS).map(|_| InProcess::refused_request()).collect::<Result<_, _>>()?);
+    println!("{REQUESTS} requests with made-up secrets:");
+    println!("  {:>6} allocations a request", each(seen.count_total));
+    println!("  {:>6} bytes a request", each(seen.bytes_total));
     Ok(())
 }
 
 /// Sends `count` requests in sequence, and counts the allocations between request and response.
 fn ask(server: &InProcess, count: u32) -> anyhow::Result<(Vec<Response>, allocation_counter::AllocationInfo)> {
-    let requests = (0..count).map(|_| server.request()).collect::<Result<Vec<_>, _>>()?;
+    Ok(send(server, (0..count).map(|_| server.request()).collect::<Result<Vec<_>, _>>()?))
+}
+
+fn send(server: &InProcess, requests: Vec<Request<Body>>) -> (Vec<Response>, allocation_counter::AllocationInfo) {
     let mut answers = Vec::with_capacity(requests.len());
     let (app, caller) = (&server.assembled.app, InProcess::caller());
     let seen = allocation_counter::measure(|| {
@@ -35,7 +43,7 @@ fn ask(server: &InProcess, count: u32) -> anyhow::Result<(Vec<Response>, allocat
             }
         });
     });
-    Ok((answers, seen))
+    (answers, seen)
 }
 
 const REQUESTS: u32 = 200;

@@ -15,11 +15,16 @@ use grantd::crypto::jws::SigningKey;
 use grantd::http::ListenerUrl;
 use grantd::http::credentials::{BasicReading, credential};
 use grantd::http::form::Form;
+use grantd::http::log::RequestIds;
+use grantd::http::log::recent::{RecentRefusal, RecentRefusals};
+use grantd::model::client::AuthMethod;
 use grantd::model::profile::Profile;
-use grantd::model::time::UnixTime;
+use grantd::model::time::{Clock, UnixTime};
 use grantd::protocol::access_token::mint;
 use grantd::protocol::client_auth::Credential;
 use grantd::protocol::client_secret::tagged;
+use grantd::protocol::compared::Compared;
+use grantd::protocol::error::{ClientAuthError, Error};
 use grantd::protocol::grant::{self, Binding, RequestedAccess};
 use server::{CLIENT, ISSUER, InProcess};
 
@@ -33,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     reading(&mut criterion, &server)?;
     deciding(&mut criterion, &server)?;
     whole(&mut criterion, &server);
+    refusing(&mut criterion, &server)?;
     criterion.final_summary();
     Ok(())
 }
@@ -47,6 +53,41 @@ fn whole(criterion: &mut Criterion, server: &InProcess) {
             BatchSize::SmallInput,
         );
     });
+}
+
+/// A refused request through the router, and what keeping its refusal for `grantd explain` takes of that.
+fn refusing(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> {
+    let (app, caller) = (&server.assembled.app, InProcess::caller());
+    criterion.bench_function("refused token request", |bencher| {
+        bencher.iter_batched(
+            || InProcess::refused_request().unwrap_or_default(),
+            |request| server.runtime.block_on(app.answer(ListenerUrl::Issuer, &caller, request)),
+            BatchSize::SmallInput,
+        );
+    });
+    let (recent, ids) = (RecentRefusals::default(), RequestIds::new()?);
+    let error = Error::from(ClientAuthError::WrongSecret);
+    criterion.bench_function("refusal kept", |bencher| {
+        bencher.iter(|| {
+            recent.add(RecentRefusal {
+                request_id: ids.next(),
+                at: Clock::System.now(),
+                client_id: Some(black_box("filler-7").into()),
+                remote_addr: caller.address.ip(),
+                reason: error.reason(),
+                detail: error.to_string().into(),
+                method: Some(AuthMethod::ClientSecretBasic),
+                credential_id: None,
+                presented_secret_id: Some(black_box("aaaaaaaaaaaaaaaa").into()),
+                compared: Compared::default(),
+            });
+        });
+    });
+    let registry = &server.assembled.server.registry;
+    criterion.bench_function("owner of a secret among 10,000 clients", |bencher| {
+        bencher.iter(|| registry.snapshot().owner_of_secret(black_box("aaaaaaaaaaaaaaaa")).is_some());
+    });
+    Ok(())
 }
 
 /// Parsing of a request, up to the credential.

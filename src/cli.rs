@@ -1,6 +1,7 @@
 //! The command line: turns arguments into calls, prints results on stdout as text or JSON and messages on stderr, and
 //! maps errors to exit codes.
 
+mod admin_listener;
 mod claims;
 mod client;
 mod completion;
@@ -11,6 +12,7 @@ mod disclosure;
 mod doctor;
 mod examples;
 mod exit;
+mod explain;
 mod health;
 mod key;
 mod list;
@@ -25,6 +27,7 @@ mod progress;
 mod reference;
 mod resource;
 mod states;
+mod status;
 mod table;
 mod token;
 
@@ -98,6 +101,10 @@ enum Command {
         #[arg(long)]
         url: Option<String>,
     },
+    /// Explain why requests were refused, as the running server remembers them
+    Explain(explain::Arguments),
+    /// Show the state of the running server on one screen
+    Status(status::Arguments),
     /// Check configuration, database, schema, keys, clocks and every row
     Doctor,
     /// Check or print the configuration in force
@@ -207,6 +214,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             return command.run_without_shell(arguments.json, sources()).await;
         }
         Command::Reference { dir } => return reference::write(dir).await,
+        Command::Explain(explain) => return explain.run(arguments.json, arguments.config.as_deref(), sources).await,
+        Command::Status(status) => return status.run(arguments.json, arguments.config.as_deref(), sources()).await,
         Command::Health { url } => return health::run(url.as_deref(), arguments.config.as_deref(), sources()).await,
         _ => {}
     }
@@ -258,6 +267,8 @@ impl Shell {
             Command::Config(ConfigCommand::Print) => config::print(self),
             Command::Dev(_)
             | Command::Serve
+            | Command::Explain(_)
+            | Command::Status(_)
             | Command::Health { .. }
             | Command::Completions { .. }
             | Command::Complete { .. }
@@ -329,7 +340,9 @@ fn secret_from(input: impl io::Read) -> anyhow::Result<ClientSecret> {
     // One byte more than the longest secret with its line end, so that a longer input is noticed.
     input.take(MAX_SECRET as u64 + 3).read_to_end(&mut secret).context("reading the secret from stdin")?;
     let end = secret.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
-    Ok(chosen_secret(secret.get(..end).unwrap_or_default())?)
+    let secret = secret.get(..end).unwrap_or_default();
+    // A byte order mark, which some editors write before the text of a file.
+    Ok(chosen_secret(secret.strip_prefix(b"\xef\xbb\xbf").unwrap_or(secret))?)
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -359,6 +372,7 @@ mod tests {
             assert!(read("é".repeat(too_long).as_bytes()).unwrap_err().contains("at most 4096 bytes"), "{too_long}");
         }
         assert!(read(b"short\n").unwrap_err().contains("at least 16"));
+        assert_eq!(read(b"\xef\xbb\xbfwritten by an editor\r\n"), Ok(20), "without the byte order mark");
         assert!(read(&[0xff; 20]).unwrap_err().contains("UTF-8"));
     }
 

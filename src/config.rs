@@ -26,7 +26,7 @@ use crate::model::time::{Span, SpanError};
 use crate::protocol::grant::Defaults;
 use crate::state::registry::RegistryOptions;
 use crate::store::Database;
-use crate::transport::fetch::AllowedTarget;
+use crate::transport::fetch::{AllowedTarget, is_ipv4_mapped};
 use crate::transport::listener::Deadlines;
 use crate::transport::tls::Files;
 
@@ -199,13 +199,16 @@ impl Config {
             tls,
             trusted_proxies: at("server.trusted_proxies").each(
                 &server.trusted_proxies,
-                "an address or a network, such as 10.0.0.0/8 or 192.0.2.7",
-                |net| net.parse().ok().or_else(|| net.parse().ok().map(|ip: IpAddr| ip.into())),
+                "an address or a network, such as 10.0.0.0/8 or 192.0.2.7; an IPv4 address is written without ::ffff: before it",
+                |net| {
+                    let net = net.parse().ok().or_else(|| net.parse().ok().map(|ip: IpAddr| ip.into()));
+                    net.filter(|net| !is_ipv4_mapped(net))
+                },
             )?,
             client_certificates,
             jwks_uri_allow: at("clients.jwks_uri_allow").each(
                 &settings.clients.jwks_uri_allow,
-                "an address, a network or a host name, such as 10.0.0.0/8 or keys.internal",
+                "an address, a network or a host name, such as 10.0.0.0/8 or keys.internal; an IPv4 address is written without ::ffff: before it",
                 AllowedTarget::parse,
             )?,
             jwks_uri_ca_file: optional(&settings.clients.jwks_uri_ca_file),

@@ -13,6 +13,7 @@ mod introspection;
 pub mod log;
 mod message;
 mod posted;
+pub mod refusals;
 mod revocation;
 mod token;
 mod verify;

@@ -7,6 +7,7 @@ pub mod client_assertion;
 pub mod client_auth;
 pub mod client_certificate;
 pub mod client_secret;
+pub mod compared;
 pub mod dpop;
 pub mod error;
 pub mod grant;
@@ -102,7 +103,12 @@ impl AuthorizationServer {
             attempt.dpop_nonce = Some(self.dpop.nonce(moment.now)?);
         }
         // 10. Scope, audience, lifetime, algorithm.
-        let grant = grant::decide(self.profile, client, &moment.snapshot, &self.defaults, &request.access, binding)?;
+        let (access, snapshot) = (&request.access, &moment.snapshot);
+        let granted = grant::decide(self.profile, client, snapshot, &self.defaults, access, binding);
+        let grant = granted.inspect_err(|error| {
+            let asked = (access.scope, access.resources.as_slice());
+            attempt.refused = attempt.compared.access(*error, client, snapshot, asked);
+        })?;
         // 11. The token.
         self.issue(&authenticated, grant, moment.now)
     }
@@ -116,8 +122,10 @@ impl AuthorizationServer {
     /// (RFC 9449 section 8).
     fn proof(&self, request: &TokenRequest<'_>, now: UnixTime, attempt: &mut Attempt) -> Result<Option<Proof>, Error> {
         let proof = self.dpop.check(&request.proofs, request.by_alias, now);
-        if proof == Err(DpopError::Nonce) {
-            attempt.dpop_nonce = Some(self.dpop.nonce(now)?);
+        match (&proof, request.proofs.first()) {
+            (Err(DpopError::Nonce), _) => attempt.dpop_nonce = Some(self.dpop.nonce(now)?),
+            (Err(error), Some(presented)) => attempt.compared.proof(presented, *error, now),
+            _ => {}
         }
         Ok(proof?)
     }

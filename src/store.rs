@@ -34,6 +34,7 @@ mod rows;
 mod schema;
 pub mod secrets;
 mod seeds;
+mod server_requirements;
 pub mod servers;
 mod session;
 pub mod spend_queue;

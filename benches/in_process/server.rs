@@ -59,9 +59,18 @@ impl InProcess {
 
     /// Returns a token request as the listener passes it on.
     pub fn request(&self) -> anyhow::Result<Request<Body>> {
+        Self::request_with(&self.authorization)
+    }
+
+    /// Returns a token request with a made-up secret, which its tag refuses.
+    pub fn refused_request() -> anyhow::Result<Request<Body>> {
+        Self::request_with(&format!("Basic {}", BASE64_STANDARD.encode(format!("filler-7:{MADE_UP}"))))
+    }
+
+    fn request_with(authorization: &str) -> anyhow::Result<Request<Body>> {
         Ok(Request::post("/token")
             .header(header::HOST, "auth.example.com")
-            .header(header::AUTHORIZATION, &self.authorization)
+            .header(header::AUTHORIZATION, authorization)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Body::from("grant_type=client_credentials"))?)
     }
@@ -88,6 +97,7 @@ fn register(directory: &TempDir) -> anyhow::Result<String> {
 
 /// The client whose secret is cached.
 pub const CLIENT: &str = "billing";
+const MADE_UP: &str = "gds_aaaaaaaaaaaaaaaa_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAbbbbbbbbbbbb";
 /// The issuer.
 pub const ISSUER: &str = "https://auth.example.com";
 const FILLER: &str = "with recursive n (i) as (select 1 union all select i + 1 from n where i < 10000)

@@ -66,7 +66,7 @@ impl Admin {
         let (registered, expires_at, warnings) = match certificate {
             NewCertificate::Name(name) => {
                 let warning = (!self.policy.has_client_ca).then_some(Warning::NoClientCa);
-                (name, None, warning.into_iter().collect())
+                (name.clone(), None, warning.into_iter().chain(reversed_subject(&name)).collect())
             }
             NewCertificate::SelfSigned(certificate) => {
                 // RFC 5280 section 4.1.2.5: the certificate is valid through the second of `notAfter`.
@@ -118,5 +118,15 @@ impl Admin {
         }
         self.client(client_id).await?;
         Err(AdminError::NoSuchCertificate { client_id: client_id.clone(), cert_id: cert_id.to_owned() })
+    }
+}
+
+/// The warning about a subject that was likely written in the wrong order.
+fn reversed_subject(name: &RegisteredCertificate) -> Option<Warning> {
+    match name {
+        RegisteredCertificate::SubjectDn(subject) if subject.looks_reversed() => {
+            Some(Warning::ReversedSubject { likely: subject.reversed().to_string() })
+        }
+        _ => None,
     }
 }

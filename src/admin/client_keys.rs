@@ -76,7 +76,10 @@ pub enum KeysError {
 /// Reads a JWK, a JWK Set or one key in PEM. All keys have to be usable: an administrator who registers a set wants all
 /// of them.
 pub fn read_public_keys(text: &[u8], alg: Option<SignatureAlg>) -> Result<Vec<VerifyingKey>, KeysError> {
-    if text.trim_ascii_start().starts_with(b"-----") {
+    // Some editors write a byte order mark, and `openssl pkcs12` writes attributes before a key in PEM.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let begin = b"-----BEGIN ";
+    if !text.trim_ascii_start().starts_with(b"{") && text.windows(begin.len()).any(|part| part == begin) {
         return Ok(vec![VerifyingKey::from_pem(text, alg)?]);
     }
     if !json::object(text)?.contains_key("keys") {

@@ -23,6 +23,8 @@ pub enum Warning {
     NotValidNow { kid: Option<Arc<str>> },
     /// No CA for names in certificates is configured.
     NoClientCa,
+    /// The subject was likely written in the order of OpenSSL, and matches no certificate then.
+    ReversedSubject { likely: String },
     /// A row that cannot be read is left out.
     LeftOut(StoreError),
     /// A signing key does not open, so its public key is left out.
@@ -57,6 +59,10 @@ impl fmt::Display for Warning {
             }
             Self::NoClientCa => f.write_str(
                 "this configuration has no server.mtls.client_ca_file, so no CA verifies names in certificates",
+            ),
+            Self::ReversedSubject { likely } => write!(
+                f,
+                "RFC 4514 writes the common name first, and this subject ends with it, as `openssl x509 -subject` prints it; if no certificate matches it, register {likely:?} instead (`openssl x509 -subject -nameopt RFC2253` prints this order)"
             ),
             Self::LeftOut(fault) => write!(f, "left out: {fault}"),
             Self::KeyNotOpened(fault) => write!(f, "its public key is left out: {fault}"),

@@ -1,21 +1,11 @@
 //! `grantd health`: requests /readyz of the admin listener, for container health checks.
 
-use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use anyhow::{Context as _, bail};
-use axum::body::Body;
-use clap::Parser as _;
-use http_body_util::BodyExt as _;
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use anyhow::bail;
 
-use super::{Arguments, Command};
-use crate::config::{ConfigError, Settings, Sources};
+use super::admin_listener::{AdminListener, fetch};
+use crate::config::{ConfigError, Sources};
 
 /// Requests `url`, or else /readyz of the admin listener of this configuration. Other faults of the configuration do
 /// not matter: the running server has started with it.
@@ -24,96 +14,9 @@ pub(super) async fn run(
     named: Option<&Path>,
     sources: Result<Sources, ConfigError>,
 ) -> anyhow::Result<()> {
-    let url = match url {
-        Some(url) => url.to_owned(),
-        None => format!("http://{}/readyz", listener(named, sources)?),
+    let (status, body) = match url {
+        Some(url) => fetch(url).await?,
+        None => AdminListener::find(None, named, sources)?.get("/readyz").await?,
     };
-    let (status, body) =
-        tokio::time::timeout(Duration::from_secs(3), fetch(&url)).await.context("no answer within 3 s")??;
     if status.is_success() { Ok(()) } else { bail!("not ready ({status}): {body}") }
 }
-
-/// Returns the address on which `serve` listens: from this command's flags, else from those of a running server with
-/// this configuration file, else from environment and file.
-fn listener(named: Option<&Path>, sources: Result<Sources, ConfigError>) -> anyhow::Result<SocketAddr> {
-    // A configuration that cannot be read now does not fail the check: the running server was started with another one.
-    let sources = sources.ok();
-    let flag = sources.as_ref().and_then(|sources| flag(&sources.flags)).or_else(|| given_to_server(named));
-    let told = flag.or_else(|| sources.as_ref()?.one(KEY)).unwrap_or_else(|| Settings::default().admin.listen);
-    let mut address: SocketAddr = told.parse().with_context(|| format!("{KEY}: `{told}`"))?;
-    if address.port() == 0 {
-        bail!(
-            "{KEY} leaves the port to the system; the server's log line `listening` has it: grantd health --url http://127.0.0.1:PORT/readyz"
-        );
-    }
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
-    }
-    Ok(address)
-}
-
-fn flag(flags: &[(String, String)]) -> Option<String> {
-    flags.iter().rev().find(|(key, _)| key == KEY).map(|(_, value)| value.clone())
-}
-
-/// Returns the address that `--set` gave to a `grantd serve` of this user with the same configuration file, from `/proc`.
-/// `None` when several servers disagree, and where `/proc` is absent or not readable: then the configuration decides. A
-/// process that ends while it is looked at is no server.
-fn given_to_server(named: Option<&Path>) -> Option<String> {
-    let own = named.map(Path::to_owned).or_else(|| std::env::var_os(CONFIG).map(PathBuf::from));
-    let own = in_force(own, &std::env::current_dir().ok()?);
-    let mut found: Vec<String> = fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|process| of_server(&process.ok()?.path()))
-        .filter(|(file, _)| *file == own)
-        .map(|(_, told)| told)
-        .collect();
-    found.dedup();
-    found.pop().filter(|_| found.is_empty())
-}
-
-/// Returns the configuration file of a running server, and its `--set admin.listen`. `None` for a process that is no server,
-/// is another user's, or has ended meanwhile: `/proc` tells nothing of these, and they decide nothing.
-fn of_server(process: &Path) -> Option<(PathBuf, String)> {
-    let texts = |file: &str| Some(String::from_utf8_lossy(&fs::read(process.join(file)).ok()?).into_owned());
-    let line = texts("cmdline")?;
-    let arguments: Vec<&str> = line.trim_end_matches('\0').split('\0').collect();
-    if Path::new(arguments.first()?).file_name()? != "grantd" {
-        return None;
-    }
-    let arguments = Arguments::try_parse_from(arguments).ok().filter(|all| matches!(all.command, Command::Serve))?;
-    // Readable only for processes of the same user.
-    let environment = texts("environ")?;
-    let from_environment =
-        || environment.split('\0').find_map(|pair| pair.strip_prefix(CONFIG)?.strip_prefix('=')).map(PathBuf::from);
-    let file = in_force(arguments.config.or_else(from_environment), &fs::read_link(process.join("cwd")).ok()?);
-    Some((file, flag(&arguments.set)?))
-}
-
-/// Returns the configuration file of a process, whether it exists or not.
-fn in_force(named: Option<PathBuf>, directory: &Path) -> PathBuf {
-    let usual = Path::new("/etc/grantd/grantd.toml");
-    directory.join(named.unwrap_or_else(|| if usual.exists() { usual.into() } else { "grantd.toml".into() }))
-}
-
-async fn fetch(url: &str) -> anyhow::Result<(StatusCode, String)> {
-    let uri: Uri = url.parse().context("the URL")?;
-    let authority = uri
-        .authority()
-        .filter(|_| uri.scheme_str() == Some("http"))
-        .context("the admin listener is reached by an http:// URL")?;
-    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-    let stream = TcpStream::connect(&address).await.with_context(|| format!("connecting to {address}"))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let request =
-        Request::get(uri.path_and_query().map_or("/", |path| path.as_str())).header("host", authority.as_str());
-    let answer = sender.send_request(request.body(Body::empty())?).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    connection.abort();
-    Ok((status, String::from_utf8_lossy(&body).into_owned()))
-}
-
-const KEY: &str = "admin.listen";
-const CONFIG: &str = "GRANTD_CONFIG";

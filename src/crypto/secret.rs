@@ -49,12 +49,48 @@ impl ClientSecret {
     /// The secret's id when grantd generated it; `None` for a secret that was chosen elsewhere.
     #[must_use]
     pub fn secret_id(&self) -> Option<&str> {
-        let (id, random) = self.expose().strip_prefix(PREFIX)?.split_once('_')?;
+        self.parts().filter(|(_, random)| matches!(random.len(), RANDOM_LEN | TAGGED_LEN)).map(|(id, _)| id)
+    }
+
+    /// Whether it has the form of a generated secret with a tag.
+    #[must_use]
+    pub fn has_tag(&self) -> bool {
+        self.parts().is_some_and(|(_, random)| random.len() == TAGGED_LEN)
+    }
+
+    /// Whether it begins like a secret that grantd generated, and is too short for one.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.parts().is_some_and(|(_, random)| random.len() < TAGGED_LEN && random.len() != RANDOM_LEN)
+    }
+
+    /// The id and the rest of a text that begins like a generated secret, whatever its length.
+    fn parts(&self) -> Option<(&str, &str)> {
+        let rest = self.expose().strip_prefix(PREFIX)?;
+        let (id, random) = rest.split_once('_').unwrap_or((rest, ""));
         let well_formed = (1..=64).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && matches!(random.len(), RANDOM_LEN | TAGGED_LEN)
             && random.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-        well_formed.then_some(id)
+        well_formed.then_some((id, random))
+    }
+
+    /// The secret without the characters around it that come with a copy: white space, quotation marks, a byte order mark,
+    /// and a line end in letters. `None` when there are none.
+    #[must_use]
+    pub fn unwrapped(&self) -> Option<(Self, Wrapping)> {
+        let text = self.expose();
+        let is_around = |character: char| Wrapping::of(character).is_some();
+        let mut inner = text.trim_matches(is_around);
+        while let Some(shorter) = inner.strip_suffix(r"\n").or_else(|| inner.strip_suffix(r"\r")) {
+            inner = shorter.trim_end_matches(is_around);
+        }
+        if inner.len() == text.len() || inner.is_empty() {
+            return None;
+        }
+        let ends = [text.chars().next_back(), text.chars().next()];
+        // What is left is a line end in letters.
+        let wrapping = ends.into_iter().flatten().find_map(Wrapping::of).unwrap_or(Wrapping::LineEnd);
+        Some((Self::new(inner.to_owned()), wrapping))
     }
 
     /// The identifier of the key among `keys` that tagged this secret for `client_id`.
@@ -69,6 +105,42 @@ impl ClientSecret {
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
+    }
+}
+
+/// The kind of characters around a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapping {
+    /// A line feed or a carriage return.
+    LineEnd,
+    /// Other white space, visible or not.
+    Blank,
+    /// Quotation marks.
+    Quotes,
+    /// U+FEFF, which some editors write at the start of a file.
+    ByteOrderMark,
+}
+
+impl Wrapping {
+    fn of(character: char) -> Option<Self> {
+        match character {
+            '\n' | '\r' => Some(Self::LineEnd),
+            '"' | '\'' | '`' | '\u{201c}' | '\u{201d}' => Some(Self::Quotes),
+            '\u{feff}' => Some(Self::ByteOrderMark),
+            '\u{200b}' => Some(Self::Blank),
+            other => other.is_whitespace().then_some(Self::Blank),
+        }
+    }
+}
+
+impl fmt::Display for Wrapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LineEnd => "a line end",
+            Self::Blank => "a blank",
+            Self::Quotes => "a quotation mark",
+            Self::ByteOrderMark => "a byte order mark",
+        })
     }
 }
 
@@ -355,6 +427,45 @@ mod tests {
             altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
             let altered = ClientSecret::new(String::from_utf8(altered).unwrap());
             assert_eq!(altered.tagged_by("c", &keys), None, "altered at {at}");
+        }
+    }
+
+    #[test]
+    fn characters_around_a_secret_are_told_and_taken_off() {
+        let unwrapped = |text: &str| {
+            let unwrapped = ClientSecret::new(text.to_owned()).unwrapped();
+            unwrapped.map(|(secret, wrapping)| (secret.expose().to_owned(), wrapping))
+        };
+        for (text, wrapping) in [
+            ("s3cret\n", Wrapping::LineEnd),
+            ("s3cret\r\n", Wrapping::LineEnd),
+            (r"s3cret\n", Wrapping::LineEnd),
+            (" s3cret", Wrapping::Blank),
+            ("s3cret\u{a0}", Wrapping::Blank),
+            ("\"s3cret\"", Wrapping::Quotes),
+            ("'s3cret'", Wrapping::Quotes),
+            ("\u{feff}s3cret", Wrapping::ByteOrderMark),
+            ("\u{feff}\"s3cret\"\n", Wrapping::LineEnd),
+        ] {
+            assert_eq!(unwrapped(text), Some(("s3cret".to_owned(), wrapping)), "{text:?}");
+        }
+        for text in ["s3cret", "s3 cret", "s3\"cret", "", " ", "\n\n"] {
+            assert_eq!(unwrapped(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_generated_secret_that_lacks_its_end_is_told() {
+        let (key, _) = TagKey::generate().unwrap();
+        let secret = ClientSecret::generate("c", "row", Some(&key)).unwrap();
+        for length in 5..secret.expose().len() {
+            let cut = ClientSecret::new(secret.expose()[..length].to_owned());
+            // Without exactly its tag it is as long as one that has none.
+            assert_eq!(cut.is_truncated(), length != secret.expose().len() - TAG_LEN, "{length}");
+        }
+        assert!(!secret.is_truncated());
+        for other in ["chosen elsewhere, long enough", "gds", "gds_", "gds_row with blanks"] {
+            assert!(!ClientSecret::new(other.to_owned()).is_truncated(), "{other}");
         }
     }
 

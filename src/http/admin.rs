@@ -1,5 +1,6 @@
-//! The admin listener: liveness, readiness and metrics, on an address of its own.
+//! The admin listener: liveness, readiness, metrics and refusals, on an address of its own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,6 +17,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::exposition::Format;
 use super::message;
+use super::refusals::{self, Peer, ShownRefusals};
 use crate::protocol::AuthorizationServer;
 use crate::protocol::error::Error;
 
@@ -28,14 +30,17 @@ pub struct Admin {
     pub draining: Arc<AtomicBool>,
     /// Writes the metrics in the text format of OpenMetrics.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The refusals that are shown to callers on the machine itself.
+    pub refusals: ShownRefusals,
 }
 
-/// `/livez`, `/readyz`, `/metrics`.
+/// `/livez`, `/readyz`, `/metrics`, `/v1/refusals`.
 pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/livez", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/v1/refusals", get(refusals::refusals).with_state(admin.refusals.clone()))
         .with_state(admin)
         .layer(CatchPanicLayer::custom(|_| (&Error::Internal).into_response()))
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
@@ -46,12 +51,17 @@ pub fn router(admin: Admin) -> Router {
 }
 
 /// Answers a request of the admin listener.
-pub fn answer<B>(router: &Router, request: Request<B>) -> impl Future<Output = Response> + Send + use<B>
+pub fn answer<B>(
+    router: &Router,
+    peer: SocketAddr,
+    mut request: Request<B>,
+) -> impl Future<Output = Response> + Send + use<B>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let refusal = message::refusal(&request);
+    request.extensions_mut().insert(Peer(peer));
     let answer = router.clone().oneshot(request.map(Body::new));
     async move {
         if let Some(refusal) = refusal {
@@ -87,6 +97,14 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     let writes = admin.server.store.health.trouble();
     let position = admin.server.registry.snapshot().position();
     let clock_skew = admin.server.registry.clock_ahead() / 1000;
+    let keys = admin.server.keyring.schedule(admin.server.database_time());
+    let keys: Vec<Value> = keys
+        .iter()
+        .map(|(key, state, changes_at)| {
+            let alg = admin.server.keyring.alg_name(key.alg());
+            json!({"kid": key.kid(), "alg": alg, "state": state, "changes_at": changes_at})
+        })
+        .collect();
     let body = json!({
         "ready": ready,
         "checks": checks,
@@ -97,6 +115,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         "standby": admin.server.registry.is_on_standby(),
         "database_write_trouble": writes,
         "clock_skew_seconds": clock_skew,
+        "signing_keys": keys,
     });
     (status, Json(body)).into_response()
 }

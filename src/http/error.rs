@@ -23,9 +23,9 @@ fn response(status: StatusCode, error: &str, error_description: &str) -> Respons
 }
 
 /// The refusal of a request. `basic` says whether a challenge to use Basic makes sense: it is offered, or was tried.
-/// `authentication` is what a client reads whose authentication failed.
+/// `error_description` is [`Error::description`], or more for a client that may know more.
 #[must_use]
-pub fn refusal(error: &Error, basic: bool, authentication: &str) -> Response {
+pub fn refusal(error: &Error, basic: bool, error_description: &str) -> Response {
     let status = match (error, error.code()) {
         // "If the client attempted to authenticate via the "Authorization" request header field, the authorization
         // server MUST respond with an HTTP 401"; the others may have one too, where there is a challenge to go with it.
@@ -35,10 +35,6 @@ pub fn refusal(error: &Error, basic: bool, authentication: &str) -> Response {
         (_, ErrorCode::ServerError) => StatusCode::INTERNAL_SERVER_ERROR,
         (Error::Request(RequestError::TooLarge), _) => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
-    };
-    let error_description = match error {
-        Error::ClientAuth(_) => authentication,
-        other => other.description(),
     };
     let mut response = response(status, error.code().as_str(), error_description);
     let headers = response.headers_mut();

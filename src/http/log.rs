@@ -1,6 +1,7 @@
 //! One line and one count per request, written here and nowhere else.
 
 mod about_tokens;
+pub mod recent;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::Caller;
 use crate::crypto::{NoEntropy, random};
 use crate::model::client::AuthMethod;
 use crate::model::event::Event;
+use crate::model::time::Clock;
 use crate::protocol::error::Error;
 use crate::protocol::error::reason::Reason;
 use crate::protocol::introspection::IntrospectionResponse;
@@ -28,6 +30,7 @@ use crate::protocol::verification::VerificationOutcome;
 use crate::protocol::{Attempt, Revocation, TokenResponse};
 
 use about_tokens::LineContext;
+use recent::RecentRefusals;
 
 /// The counters and histograms of requests.
 #[derive(Debug, Clone)]
@@ -153,6 +156,10 @@ pub struct Log {
     pub counts: Counts,
     /// Makes request ids.
     pub request_ids: RequestIds,
+    /// Keeps the last refusals.
+    pub recent: Arc<RecentRefusals>,
+    /// The time of refusals.
+    pub clock: Clock,
 }
 
 /// A request that has come, as the log names it.
@@ -229,7 +236,7 @@ impl Log {
     /// Writes the line of a request that has been answered, and counts it.
     pub fn write(&self, arrival: &Arrival, response: &Response, record: Option<&LogRecord>) {
         let seconds = arrival.started.elapsed().as_secs_f64();
-        let context = LineContext { source: arrival.source, request_id: arrival.request_id.as_str(), seconds };
+        let context = LineContext { source: arrival.source, request_id: arrival.request_id, seconds };
         match record {
             Some(LogRecord::Token(attempt, granted)) => self.token(attempt, granted.as_ref(), &context),
             Some(LogRecord::Introspection(attempt, introspected)) => {
@@ -251,8 +258,9 @@ impl Log {
         }
     }
 
-    fn token(&self, attempt: &Attempt, granted: Result<&TokenResponse, &Error>, context: &LineContext<'_>) {
-        let LineContext { source, request_id, seconds } = *context;
+    fn token(&self, attempt: &Attempt, granted: Result<&TokenResponse, &Error>, context: &LineContext) {
+        let LineContext { source, seconds, .. } = *context;
+        let request_id = context.request_id.as_str();
         let method = attempt.method.map_or("none", |method| method.as_str());
         let client_id = attempt.client_id.as_deref().map(cut);
         self.counts.token_seconds.observe(seconds);
@@ -288,6 +296,7 @@ impl Log {
                 let reason = error.reason().as_str();
                 let labels = TokenLabels { result: "refused", reason, method };
                 self.counts.token_requests.get_or_create(&labels).inc();
+                self.keep(attempt, error, context);
                 tracing::warn!(
                     event = Event::TokenRefused.as_str(),
                     reason,

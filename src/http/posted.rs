@@ -1,5 +1,7 @@
 //! A posted form, as the endpoints for clients and resource servers read it.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Request, header};
@@ -13,6 +15,7 @@ use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::protocol::Attempt;
 use crate::protocol::client_auth::Credential;
+use crate::protocol::compared::Repeatable;
 use crate::protocol::error::{ClientAuthError, Error, RequestError, Unavailable};
 
 /// A posted request.
@@ -48,7 +51,7 @@ pub(super) async fn answer<T>(
     };
     let mut response = match &result {
         Ok(done) => success(done),
-        Err(error) => app.refusal(error, &posted, form.as_ref().ok()),
+        Err(error) => app.refusal(error, &posted, form.as_ref().ok(), attempt.refused.as_ref()),
     };
     // RFC 6749 section 5.1: "Cache-Control" with "no-store" "as well as the "Pragma" response header field with a value of
     // "no-cache"", on refusals too. Every answer that says nothing else has the first.
@@ -91,15 +94,25 @@ impl AppState {
 
     /// The refusal of a posted request. RFC 6749 section 5.2: 401 "If the client attempted to authenticate via the
     /// "Authorization" request header field"; otherwise where Basic is offered, since a 401 has a challenge that can be met
-    /// (RFC 9110 section 15.5.2).
-    fn refusal(&self, refused: &Error, posted: &Posted, form: Option<&Form<'_>>) -> Response {
+    /// (RFC 9110 section 15.5.2). An authenticated client reads which of its scopes or resources is refused.
+    fn refusal(
+        &self,
+        refused: &Error,
+        posted: &Posted,
+        form: Option<&Form<'_>>,
+        word: Option<&Repeatable>,
+    ) -> Response {
         let headers = &posted.parts.headers;
         let offered = self.server.profile.permits_method(AuthMethod::ClientSecretBasic);
         let certificate = match &self.settings.client_cert_header {
             Some(_) if posted.sender.by_proxy => headers.contains_key("client-cert"),
             _ => posted.sender.certificate.is_some(),
         };
-        let description = self.descriptions.of(headers, form, certificate);
-        error::refusal(refused, offered || headers.contains_key(header::AUTHORIZATION), description)
+        let description = match (refused, word) {
+            (Error::ClientAuth(_), _) => Cow::Borrowed(self.descriptions.of(headers, form, certificate)),
+            (Error::Grant(error), Some(word)) => Cow::Owned(format!("{}: {}", error.description(), word.as_str())),
+            (other, _) => Cow::Borrowed(other.description()),
+        };
+        error::refusal(refused, offered || headers.contains_key(header::AUTHORIZATION), &description)
     }
 }

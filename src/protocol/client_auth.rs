@@ -2,11 +2,12 @@
 
 mod by_key;
 mod by_verifier;
+mod failure;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
@@ -31,10 +32,11 @@ use crate::state::registry::moment::Moment;
 use crate::state::registry::snapshot::Snapshot;
 use crate::state::registry::{Freshness, Registry};
 use crate::state::throttle::repeated::RepeatedSecrets;
-use crate::state::throttle::{KnownSources, Throttle, network};
+use crate::state::throttle::{KnownSources, Throttle, Throttled, network};
 use crate::store::spent::SingleUseId;
 
 pub use by_verifier::{NextStep, UsedSecret};
+pub use failure::OwnerSearches;
 
 /// The credential of a request, read but not checked.
 #[derive(Debug)]
@@ -81,7 +83,11 @@ impl Credential<'_> {
     /// The record of a request that carries it.
     #[must_use]
     pub fn attempt(&self) -> Attempt {
-        Attempt { client_id: self.client_id().map(str::to_owned), method: self.method(), ..Attempt::default() }
+        let client_id = match self {
+            Self::Unreadable(ClientAuthError::SecretEmpty(client_id)) => Some(&**client_id),
+            _ => self.client_id(),
+        };
+        Attempt { client_id: client_id.map(str::to_owned), method: self.method(), ..Attempt::default() }
     }
 
     /// The authentication method, as far as it can be told before it is checked.
@@ -146,6 +152,8 @@ pub struct Authenticator {
     pub repeated: RepeatedSecrets,
     /// Sources that a right secret has come from.
     pub known_sources: KnownSources,
+    /// Limits the searches for the owner of a secret.
+    pub owner_searches: OwnerSearches,
     /// Chooses what an unknown client costs, always the same for the same id.
     pub decoys: RandomState,
     /// The configured cost of hashes.
@@ -196,6 +204,13 @@ impl Authenticator {
             }
             Credential::Unreadable(error) => return Err(error.clone().into()),
         };
+        if let Err(Error::ClientAuth(error)) = &decided {
+            match credential {
+                Credential::Assertion { jwt, .. } => attempt.compared.assertion(jwt, error, &self.audience, moment.now),
+                Credential::Certificate { certificate, .. } => attempt.compared.certificate(certificate),
+                _ => {}
+            }
+        }
         match decided {
             // The credential may be newer than what is known here: that is said, and not that it is wrong.
             Err(Error::ClientAuth(_)) if freshness != Freshness::Current => Err(Unavailable::Unconfirmed.into()),
@@ -259,26 +274,28 @@ impl Authenticator {
             Ok(()) if needs_hashes => {
                 Box::pin(self.by_hash(presented, tagged.map(|tagged| tagged.kid), None, moment, attempt)).await
             }
-            Ok(()) => Err(failure(&moment.snapshot, client_id).into()),
+            Ok(()) => Err(self.failure(&moment.snapshot, presented, tagged.is_some(), attempt).into()),
             // It may be the client's own secret, which cannot be told from a guess: see `throttle::repeated`.
-            Err(wait) if needs_hashes && tagged.is_none() => {
-                Box::pin(self.by_hash(presented, None, Some(wait), moment, attempt)).await
+            Err(slowed) if needs_hashes && tagged.is_none() => {
+                Box::pin(self.by_hash(presented, None, Some(slowed), moment, attempt)).await
             }
-            Err(wait) => return Err(Error::Throttled(wait)),
+            Err(slowed) => return Err(Error::Throttled(slowed)),
         };
         // While the database is away, a client that is new is not to be blamed for our not knowing it.
-        if matches!(decided, Err(Error::ClientAuth(_))) && moment.freshness == Freshness::Current {
-            self.throttle.failed(guesser, source, Instant::now());
+        if let Err(error @ Error::ClientAuth(_)) = &decided
+            && moment.freshness == Freshness::Current
+        {
+            self.throttle.failed(guesser, source, error.reason().as_str(), Instant::now());
         }
         decided
     }
 
-    /// Decides by hashes. `slowed` is the wait that the throttle demands, if any.
+    /// Decides by hashes. `slowed` is the refusal of the throttle, if any.
     async fn by_hash(
         &self,
         presented: &PresentedSecret<'_>,
         tagged_by: Option<TagKid>,
-        slowed: Option<Duration>,
+        slowed: Option<Throttled>,
         moment: &mut Moment,
         attempt: &mut Attempt,
     ) -> Result<AuthenticatedClient, Error> {
@@ -305,10 +322,14 @@ impl Authenticator {
         let value = self.repeated.fingerprint(&trials.attempt, source);
         // The same computation would fail again.
         if self.repeated.was_refused(value) {
-            return Err(slowed.map_or_else(|| failure(&before, client_id).into(), Error::Throttled));
+            return Err(match slowed {
+                Some(slowed) => Error::Throttled(slowed),
+                None => self.failure(&before, presented, tagged_by.is_some(), attempt).into(),
+            });
         }
-        if slowed.is_some() {
-            self.repeated.admit(value, client_id, source, Instant::now()).map_err(Error::Throttled)?;
+        if let Some(Throttled { last, .. }) = slowed {
+            let admitted = self.repeated.admit(value, client_id, source, Instant::now());
+            admitted.map_err(|wait| Error::Throttled(Throttled { wait, last }))?;
         }
         let matched = match client_secret::verify(&self.lane, trial.place, trials).await {
             Err(error @ Error::Unavailable(_)) => return Err(error),
@@ -329,7 +350,9 @@ impl Authenticator {
             let secret = client.secrets.iter().find(|secret| secret.is_still(matched.secret))?;
             Some((client, secret, matched.reading))
         });
-        let Some((client, secret, reading)) = known else { return Err(failure(snapshot, client_id).into()) };
+        let Some((client, secret, reading)) = known else {
+            return Err(self.failure(snapshot, presented, tagged_by.is_some(), attempt).into());
+        };
         attempt.credential_id = Some(secret.secret_id.clone());
         usable(client, method, secret, moment.now)?;
         self.throttle.succeeded(client_id, source);
@@ -345,11 +368,6 @@ impl Authenticator {
 /// The reason why no client has the id.
 fn no_such(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
     if snapshot.is_malformed(client_id) { ClientAuthError::Broken } else { ClientAuthError::Unknown }
-}
-
-/// The reason why a secret matched nothing, for the log: the answer is the same.
-fn failure(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
-    snapshot.client(client_id).map_or_else(|| no_such(snapshot, client_id), |_| ClientAuthError::WrongSecret)
 }
 
 /// Refuses a client whose credential is right where an administrator decided against it.

@@ -1,5 +1,6 @@
 //! Every refusal. Each has two faces: what happened, for the log, and what the client may know, which cannot leak since
-//! it is made of `&'static str` alone.
+//! it is made of `&'static str` alone. One word is added to it elsewhere: an authenticated client reads which of its own
+//! scopes or resources was refused (`Attempt::refused`).
 
 mod client_auth;
 pub mod dpop;
@@ -16,6 +17,7 @@ pub use grant::GrantError;
 use reason::Reason;
 
 use crate::crypto::NoEntropy;
+use crate::state::throttle::Throttled;
 
 /// The `error` member of an answer (RFC 6749 section 5.2, RFC 8707 section 2, RFC 9449 section 12.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +88,8 @@ pub enum Error {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// This client failed too often from this source.
-    #[error("too many failures of this client from this source")]
-    Throttled(Duration),
+    #[error("too many failures of this client from this source; the reason of the last one: {}", .0.last)]
+    Throttled(Throttled),
     /// A fault of ours.
     #[error("internal fault")]
     Internal,
@@ -215,7 +217,7 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Throttled(wait) => Some(*wait),
+            Self::Throttled(throttled) => Some(throttled.wait),
             Self::Unavailable(Unavailable::Hashing { retry_after }) => Some(*retry_after),
             Self::Unavailable(Unavailable::KeySets | Unavailable::Overloaded) => Some(Duration::from_secs(1)),
             Self::Unavailable(_) => Some(Duration::from_secs(5)),

@@ -28,13 +28,15 @@ use crate::config::Config;
 use crate::crypto::seal::SealingKey;
 use crate::crypto::secret_verifier::VerifierKey;
 use crate::http::admin::{self, Admin};
+use crate::http::log::recent::RecentRefusals;
 use crate::http::log::{Counts, Log, RequestIds};
+use crate::http::refusals::ShownRefusals;
 use crate::http::{App, HttpSettings, ListenerUrl};
 use crate::model::event::Event;
 use crate::model::issuer::Issuer;
 use crate::model::time::Clock;
 use crate::protocol::AuthorizationServer;
-use crate::protocol::client_auth::{Authenticator, UsedSecret};
+use crate::protocol::client_auth::{Authenticator, OwnerSearches, UsedSecret};
 use crate::protocol::client_secret::Memory;
 use crate::protocol::dpop::Dpop;
 use crate::state::client_jwks::{ClientJwks, Fetch};
@@ -74,6 +76,8 @@ pub struct ServerParts {
     pub mutual_tls: MutualTlsFiles,
     /// Counts and logs what is refused before the surface sees it.
     pub refusals: Arc<Refusals>,
+    /// The last refusals of the surface.
+    pub recent_refusals: Arc<RecentRefusals>,
 }
 
 /// Puts a server together.
@@ -131,6 +135,7 @@ pub fn assemble(
             throttle: Throttle::default(),
             repeated: RepeatedSecrets::new(Instant::now()),
             known_sources: KnownSources::default(),
+            owner_searches: OwnerSearches::default(),
             decoys: RandomState::new(),
             cost: config.argon2,
             verifiers,
@@ -155,9 +160,27 @@ pub fn assemble(
     };
     let request_ids = RequestIds::new().context("making request ids")?;
     let refusals = Arc::new(Refusals::new(counts.connections_refused.clone(), request_ids.clone()));
-    let log = Log { trusted_proxies: config.trusted_proxies.clone().into(), counts: counts.clone(), request_ids };
+    let recent_refusals = Arc::new(RecentRefusals::default());
+    let log = Log {
+        trusted_proxies: config.trusted_proxies.clone().into(),
+        counts: counts.clone(),
+        request_ids,
+        recent: Arc::clone(&recent_refusals),
+        clock: server.clock.clone(),
+    };
     let app = Arc::new(App::new(Arc::clone(&server), settings, Arc::clone(&load_shedding), log));
-    Ok(ServerParts { server, feed, app, counts, used_secrets, load_shedding, fetches, mutual_tls, refusals })
+    Ok(ServerParts {
+        server,
+        feed,
+        app,
+        counts,
+        used_secrets,
+        load_shedding,
+        fetches,
+        mutual_tls,
+        refusals,
+        recent_refusals,
+    })
 }
 
 /// A daemon that is put together.
@@ -183,8 +206,8 @@ impl Assembled {
     /// Reads the database once, then starts the listeners and the background work.
     pub(super) async fn start(self, logging: &Logging, announce: Option<Announce>) -> anyhow::Result<Running> {
         let Self { mut config, store, tls, file_limit, sockets, fetcher, parts } = self;
-        let ServerParts { server, feed, app, counts, used_secrets, load_shedding, fetches, mutual_tls, refusals } =
-            parts;
+        let ServerParts { server, feed, app, counts, used_secrets, load_shedding, fetches, mutual_tls, .. } = parts;
+        let (refusals, recent_refusals) = (parts.refusals, parts.recent_refusals);
         let (stop, stopped) = watch::channel(false);
         let mut serving = Tasks::default();
         feed::start(feed, Arc::clone(&server), store.clone(), stopped.clone(), &mut serving).await?;
@@ -193,7 +216,16 @@ impl Assembled {
         let certificates = Arc::new(Certificates::new(tls.clone(), mutual_tls.clone(), cas, server.clock.clone()));
         let draining = Arc::new(AtomicBool::new(false));
         let metrics = telemetry::metrics::exposition(logging, &server, &store, &counts, certificates.ends(&server));
-        let admin = admin::router(Admin { server: Arc::clone(&server), draining: Arc::clone(&draining), metrics });
+        let admin = admin::router(Admin {
+            server: Arc::clone(&server),
+            draining: Arc::clone(&draining),
+            metrics,
+            refusals: ShownRefusals {
+                server: Arc::clone(&server),
+                recent: recent_refusals,
+                replica: replica_name(sockets.admin.local_addr()?.port()).into(),
+            },
+        });
 
         let listeners = if sockets.mtls.is_some() { 2 } else { 1 };
         let most = Connections::within(file_limit, config.max_connections, listeners, config.database_max_connections);
@@ -219,7 +251,10 @@ impl Assembled {
         let private = listener(sockets.admin, None, most.admin);
         let mtls = sockets.mtls.map(|socket| listener(socket, mutual_tls.listener.clone(), most.public));
         serving.start("public listener", public.run(answer_at(ListenerUrl::Issuer), stopped.clone()));
-        serving.start("admin listener", private.run(move |_, request| admin::answer(&admin, request), stopped.clone()));
+        serving.start(
+            "admin listener",
+            private.run(move |caller, request| admin::answer(&admin, caller.address, request), stopped.clone()),
+        );
         if let Some(mtls) = mtls {
             serving.start("mtls listener", mtls.run(answer_at(ListenerUrl::MtlsAlias), stopped));
         }
@@ -254,6 +289,13 @@ fn tell_listening(
     }
     tracing::info!(event = Event::Listening.as_str(), listener = "public", address = %sockets.public.local_addr()?, tls, issuer = %issuer, max_connections = most.public);
     Ok(())
+}
+
+/// The name of this process among its replicas: the machine, or the pod, and the port of the admin listener.
+fn replica_name(port: u16) -> String {
+    // Where the kernel does not tell the name of the machine, the port has to do.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{port}", Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("localhost"))
 }
 
 fn tell_capped(config: &Config, limit: Option<u64>, most: Connections) {

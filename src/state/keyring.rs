@@ -55,20 +55,24 @@ impl<K> Timeline<K> {
     /// Returns every key with its state at `now`. A retiring key is kept for the longest possible lifetime of a token,
     /// a day: the lifetimes that were configured when its tokens were issued are not known any more.
     pub fn states(&self, now: UnixTime) -> impl Iterator<Item = (&K, KeyState)> {
+        self.schedule(now).map(|(key, state, _)| (key, state))
+    }
+
+    /// Returns every key with its state at `now`, and the time at which the state changes, if that is known.
+    fn schedule(&self, now: UnixTime) -> impl Iterator<Item = (&K, KeyState, Option<UnixTime>)> {
         let active = self.position(now);
-        self.keys.iter().enumerate().map(move |(position, (_, key))| {
+        self.keys.iter().enumerate().map(move |(position, (active_at, key))| {
             let replaced_at = self.keys.get(position + 1).map(|(active_at, _)| *active_at);
             let last_token_ends = replaced_at.map(|at| at.plus(LONGEST_TTL).plus(SKEW));
-            let state = if position > active {
-                KeyState::Next
+            if position > active {
+                (key, KeyState::Next, Some(*active_at))
             } else if position == active {
-                KeyState::Active
+                (key, KeyState::Active, replaced_at)
             } else if last_token_ends.is_some_and(|end| end <= now) {
-                KeyState::Gone
+                (key, KeyState::Gone, None)
             } else {
-                KeyState::Retiring
-            };
-            (key, state)
+                (key, KeyState::Retiring, last_token_ends)
+            }
         })
     }
 
@@ -152,6 +156,17 @@ impl Keyring {
         if document.etag != self.jwks.load().etag {
             self.jwks.store(Arc::new(document));
         }
+    }
+
+    /// Returns every published key with its state at `now`, and the time at which the state changes, if that is known.
+    #[must_use]
+    pub fn schedule(&self, now: UnixTime) -> Vec<(Arc<SigningKey>, KeyState, Option<UnixTime>)> {
+        let keys = self.keys.load();
+        let all = keys.values().flat_map(|timeline| timeline.schedule(now));
+        let published = all.filter(|(_, state, _)| *state != KeyState::Gone);
+        let mut published: Vec<_> = published.map(|(key, state, at)| (Arc::clone(key), state, at)).collect();
+        published.sort_by(|(one, ..), (other, ..)| one.kid().cmp(other.kid()));
+        published
     }
 
     /// Returns the key that signs with `alg` at `now`.

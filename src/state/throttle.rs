@@ -23,11 +23,22 @@ struct Slot {
     pair: u64,
     /// Time at which the bucket will be empty.
     empty_at: Option<Instant>,
+    /// Reason of the last failure.
+    last: &'static str,
+}
+
+/// The refusal of a pair that has failed too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttled {
+    /// Time until the pair may try.
+    pub wait: Duration,
+    /// Reason of the last failure that was counted.
+    pub last: &'static str,
 }
 
 impl Default for Throttle {
     fn default() -> Self {
-        let slots = (0..SLOTS).map(|_| Mutex::new(Slot { pair: 0, empty_at: None })).collect();
+        let slots = (0..SLOTS).map(|_| Mutex::new(Slot { pair: 0, empty_at: None, last: "" })).collect();
         Self { slots, hasher: RandomState::new() }
     }
 }
@@ -36,27 +47,28 @@ impl Throttle {
     /// Checks whether the pair may try now.
     ///
     /// # Errors
-    /// The time until the pair may try.
-    pub fn check(&self, client_id: &str, source: IpAddr, now: Instant) -> Result<(), Duration> {
+    /// [`Throttled`].
+    pub fn check(&self, client_id: &str, source: IpAddr, now: Instant) -> Result<(), Throttled> {
         let (pair, slot) = self.slot(client_id, source);
         let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let full_until =
             slot.empty_at.filter(|_| slot.pair == pair).and_then(|at| at.checked_sub(REFILL_INTERVAL * (BURST - 1)));
         match full_until.map(|until| until.saturating_duration_since(now)) {
-            Some(wait) if !wait.is_zero() => Err(wait),
+            Some(wait) if !wait.is_zero() => Err(Throttled { wait, last: slot.last }),
             _ => Ok(()),
         }
     }
 
-    /// Counts a failure. When two pairs share a slot, the one with more failures keeps it.
-    pub fn failed(&self, client_id: &str, source: IpAddr, now: Instant) {
+    /// Counts a failure, and keeps its reason. When two pairs share a slot, the one with more failures keeps it.
+    pub fn failed(&self, client_id: &str, source: IpAddr, reason: &'static str, now: Instant) {
         let (pair, slot) = self.slot(client_id, source);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let drained = slot.empty_at.is_none_or(|at| at <= now);
         if slot.pair == pair && !drained {
             slot.empty_at = slot.empty_at.map(|at| (at + REFILL_INTERVAL).min(now + REFILL_INTERVAL * BURST));
+            slot.last = reason;
         } else if drained || slot.empty_at.is_some_and(|at| at <= now + REFILL_INTERVAL) {
-            *slot = Slot { pair, empty_at: Some(now + REFILL_INTERVAL) };
+            *slot = Slot { pair, empty_at: Some(now + REFILL_INTERVAL), last: reason };
         }
     }
 
@@ -144,14 +156,15 @@ mod tests {
         let (throttle, now) = (Throttle::default(), Instant::now());
         for _ in 0..BURST {
             assert_eq!(throttle.check("victim", A, now), Ok(()));
-            throttle.failed("victim", A, now);
+            throttle.failed("victim", A, "wrong_secret", now);
         }
-        assert_eq!(throttle.check("victim", A, now), Err(REFILL_INTERVAL));
+        let throttled = Throttled { wait: REFILL_INTERVAL, last: "wrong_secret" };
+        assert_eq!(throttle.check("victim", A, now), Err(throttled));
         assert_eq!(throttle.check("victim", B, now), Ok(()), "another source");
         assert_eq!(throttle.check("other", A, now), Ok(()), "another client");
         assert_eq!(throttle.check("victim", A, now + REFILL_INTERVAL), Ok(()), "one try drains back");
         let (one, neighbour) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
-        (0..BURST).for_each(|_| throttle.failed("victim", one, now));
+        (0..BURST).for_each(|_| throttle.failed("victim", one, "wrong_secret", now));
         assert!(throttle.check("victim", neighbour, now).is_err(), "the same /64");
         throttle.succeeded("victim", A);
         assert_eq!(throttle.check("victim", A, now), Ok(()));
@@ -170,10 +183,10 @@ mod tests {
     fn a_flood_of_other_pairs_does_not_wash_out_a_busy_one() {
         let (throttle, now) = (Throttle::default(), Instant::now());
         for _ in 0..BURST {
-            throttle.failed("victim", A, now);
+            throttle.failed("victim", A, "wrong_secret", now);
         }
         for number in 0..200_000 {
-            throttle.failed(&format!("random-{number}"), A, now);
+            throttle.failed(&format!("random-{number}"), A, "wrong_secret", now);
         }
         assert!(throttle.check("victim", A, now).is_err());
     }

@@ -14,6 +14,7 @@ use super::locks::lock_beside;
 use super::migration_status::{applied_migrations, has_table, run, statuses, store_error};
 use super::pooling::Pooling;
 use super::seeds::{Seed, SeedFault, read_seeds};
+use super::server_requirements::refuse_unusable_server;
 use super::session::{self, Session, Transaction, within};
 use super::{Database, Pool, Store, StoreError, on};
 
@@ -150,7 +151,7 @@ impl Store {
         // sqlx locks PostgreSQL itself. Its lock for SQLite does nothing, so processes lock a file beside the database.
         let _one_at_a_time = lock_beside(database).await?;
         let mut session = self.session().await?;
-        refuse_old_server(&mut session).await?;
+        refuse_unusable_server(&mut session).await?;
         let waiting = self.report_waiting(&mut session, options).await?;
         let migrated = self.migrate_in(&mut session, database, directory, options).await;
         waiting.abort();
@@ -277,7 +278,7 @@ impl Store {
             // One transaction, so that a transaction pooler keeps one session.
             let mut transaction = Transaction::begin_reading(session, self.queries.clone()).await?;
             let session = transaction.session();
-            refuse_old_server(session).await?;
+            refuse_unusable_server(session).await?;
             let applied = applied_migrations(session, table).await?;
             transaction.rollback().await?.close().await;
             Ok::<_, StoreError>(applied)
@@ -348,23 +349,6 @@ fn is_among(migration: &Migration, applied: &HashMap<i64, String>) -> bool {
     applied.get(&migration.version).is_some_and(|name| *name == migration.description)
 }
 
-/// Refuses a server before PostgreSQL 13: the schema and the statements need it.
-async fn refuse_old_server(session: &mut Session) -> Result<(), StoreError> {
-    if matches!(session, Session::Sqlite(_)) {
-        return Ok(());
-    }
-    let sql = "select current_setting('server_version_num')::bigint, current_setting('server_version')";
-    let versions: Vec<(i64, String)> = session.fetch(sql, &[]).await?;
-    versions.first().map_or(Ok(()), |(number, name)| old_server(*number, name))
-}
-
-fn old_server(number: i64, name: &str) -> Result<(), StoreError> {
-    if number >= OLDEST_POSTGRES {
-        return Ok(());
-    }
-    Err(StoreError::Schema(format!("PostgreSQL {name} is too old: grantd needs {} or later", OLDEST_POSTGRES / 10_000)))
-}
-
 /// Refuses a database with tables of another program, which `DATABASE_URL` often names. Tables of extensions do not
 /// count.
 async fn refuse_others_database(session: &mut Session, database: &Database) -> Result<(), MigrationError> {
@@ -388,21 +372,7 @@ async fn refuse_others_database(session: &mut Session, database: &Database) -> R
     Err(MigrationError::Shared { target: database.to_string(), tables: tables.join(", ") })
 }
 
-/// `server_version_num` of the oldest supported PostgreSQL.
-const OLDEST_POSTGRES: i64 = 130_000;
 const SCHEMA_TABLE: &str = "_grantd_migrations";
 /// Time from the start of a wait to its first report, and from one report to the next.
 const REPORT_WAITING: Duration = Duration::from_secs(2);
 const SEED_TABLE: &str = "_grantd_seeds";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_postgresql_that_is_too_old_is_named_with_the_version_that_is_needed() {
-        assert!(old_server(130_000, "13.0").is_ok() && old_server(180_001, "18.1").is_ok());
-        let refused = old_server(120_022, "12.22").unwrap_err().to_string();
-        assert_eq!(refused, "PostgreSQL 12.22 is too old: grantd needs 13 or later");
-    }
-}

@@ -39,6 +39,19 @@ impl Seed {
     }
 }
 
+/// Finds the first line that is a command of psql, with its number. Other lines that begin with a backslash may be part of
+/// a text.
+fn command_of_psql(sql: &str) -> Option<(usize, &str)> {
+    sql.lines().enumerate().find_map(|(at, line)| {
+        let command = line.split_whitespace().next()?;
+        PSQL.contains(&command).then_some((at + 1, command))
+    })
+}
+
+/// Commands of psql that dumps and scripts have.
+const PSQL: [&str; 10] =
+    [r"\restrict", r"\unrestrict", r"\connect", r"\c", r"\set", r"\i", r"\ir", r"\copy", r"\echo", r"\."];
+
 /// Reads all files `<number>_<name>.sql`. A file with another name is an error and is not skipped silently.
 pub(super) fn read_seeds(directory: &Path) -> Result<Vec<Seed>, SeedFault> {
     let fault = |path: &Path, reason: String| SeedFault { path: path.display().to_string(), reason };
@@ -61,8 +74,32 @@ pub(super) fn read_seeds(directory: &Path) -> Result<Vec<Seed>, SeedFault> {
             return Err(fault(&path, format!("has the same number as {}; give it another one", twin.path.display())));
         }
         let sql = fs::read_to_string(&path).map_err(|error| fault(&path, error.to_string()))?;
+        // Some editors write a byte order mark, which is no SQL.
+        let sql = sql.strip_prefix('\u{feff}').map_or_else(|| sql.clone(), str::to_owned);
+        if let Some((line, command)) = command_of_psql(&sql) {
+            return Err(fault(
+                &path,
+                format!(
+                    "line {line} is `{command}`, a command of psql and no SQL; remove the lines that begin with a backslash, which pg_dump writes, and write COPY as INSERT (pg_dump --inserts)"
+                ),
+            ));
+        }
         seeds.push(Seed { version, name, path, sql });
     }
     seeds.sort_by_key(|seed| seed.version);
     Ok(seeds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_of_psql_is_told_from_sql() {
+        assert_eq!(command_of_psql("-- a dump\n\\restrict Ab12\nselect 1;"), Some((2, "\\restrict")));
+        assert_eq!(command_of_psql("copy client from stdin;\nx\n\\.\n"), Some((3, "\\.")));
+        for sql in ["", "select 1;", "select '\\restrict';", "select '\n\\d+ digits';"] {
+            assert_eq!(command_of_psql(sql), None, "{sql}");
+        }
+    }
 }

@@ -39,11 +39,17 @@ impl AllowedTarget {
         let is_name =
             |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
         match net {
+            Some(net) if is_ipv4_mapped(&net) => None,
             Some(net) => Some(Self::Net(net)),
             None if is_name(text) => Some(Self::Host(text.to_ascii_lowercase().into())),
             None => None,
         }
     }
+}
+
+/// Whether a network is one of IPv4 addresses within IPv6. Addresses are compared as IPv4, so it would contain none.
+pub(crate) fn is_ipv4_mapped(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some())
 }
 
 /// Fetches JWK Sets concurrently.

@@ -212,13 +212,21 @@ pub fn pem_items<T: PemObject>(path: &Path) -> Result<Vec<T>, TlsError> {
             "contains a private key with a passphrase; remove the passphrase with `openssl pkey -in FILE -out FILE.pem`",
         ));
     }
-    let items: Result<Vec<T>, pem::Error> = T::pem_slice_iter(&text).collect();
+    // A byte order mark would hide the line behind it.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let items: Result<Vec<T>, pem::Error> = T::pem_slice_iter(text).collect();
     let items = items.map_err(|error| {
         let on_one_line = text.trim_ascii().split(|&byte| byte == b'\n').count() < 3;
         let lost = if on_one_line { "; its line ends are missing, write the file with line ends" } else { "" };
         fault(path, &format!("{}{lost}", said(&error)))
     })?;
-    if items.is_empty() { Err(fault(path, NOTHING)) } else { Ok(items) }
+    if !items.is_empty() {
+        return Ok(items);
+    }
+    let others =
+        [("CERTIFICATE-----", "a certificate"), ("PRIVATE KEY-----", "a private key"), (" KEY-----", "a public key")];
+    let found = others.into_iter().find(|(label, _)| has(label));
+    Err(fault(path, &found.map_or_else(|| NOTHING.to_owned(), |(_, name)| format!("{NOTHING}; it has {name}"))))
 }
 
 /// Describes an error of the PEM parser, whose own message would quote the file.

@@ -183,6 +183,9 @@ async fn failing(db: Db) -> (Server, Vec<(&'static str, String, String)>) {
         setup.db.sql(&format!("update client_secret set {ended} where client_id = '{id}'")).await.unwrap();
         attempts.push((reason, id.into(), secret));
     }
+    attempts.push(("secret_whitespace", "basic-client".into(), format!("{right}\n")));
+    attempts.push(("secret_truncated", "basic-client".into(), right[..40].to_owned()));
+    attempts.push(("secret_of_other_client", "basic-client".into(), setup.client(client("another")).await));
     setup.store.create_client(&client("bare"), None).await.unwrap();
     attempts.push((
         "wrong_secret",
@@ -199,8 +202,13 @@ async fn every_failure_to_authenticate_looks_and_works_the_same(db: Db) {
     for (reason, id, secret) in &attempts {
         let before = hashes();
         let answer = server.basic(id, secret, "").await;
-        let made_up = matches!(*reason, "unknown_client" | "wrong_secret");
-        assert_eq!(hashes() - before, u64::from(!made_up), "{reason}: {id}: only what was once a secret costs a hash");
+        let was_once_one =
+            matches!(*reason, "client_disabled" | "auth_method_not_allowed" | "secret_expired" | "secret_revoked");
+        assert_eq!(
+            hashes() - before,
+            u64::from(was_once_one),
+            "{reason}: {id}: only what was once a secret costs a hash"
+        );
         answer.unauthorized();
         faces.push(answer.face());
         let counted = grantd::http::log::TokenLabels { result: "refused", reason, method: "client_secret_basic" };

@@ -61,6 +61,9 @@ pub enum CertificateError {
     /// A file with none, or with a chain.
     #[error("expected one certificate, in PEM or DER")]
     NotOne,
+    /// A key, where a certificate is wanted.
+    #[error("this is a key, and a certificate is wanted; `openssl req -x509` makes one for a key")]
+    IsKey,
     /// OpenSSL's own form, a certificate with a trailer of trust settings.
     #[error(
         "a TRUSTED CERTIFICATE, which only OpenSSL reads; `openssl x509 -in FILE -out FILE.pem` writes it as a CERTIFICATE"
@@ -119,10 +122,15 @@ impl Certificate {
         if file.first() == Some(&0x30) {
             return Self::parse(file);
         }
-        let trusted = b"-----BEGIN TRUSTED CERTIFICATE";
-        if file.windows(trusted.len()).any(|part| part == trusted) {
+        let has = |label: &[u8]| file.windows(label.len()).any(|part| part == label);
+        if has(b"-----BEGIN TRUSTED CERTIFICATE") {
             return Err(CertificateError::Trusted);
         }
+        if has(b" KEY-----") && !has(b"-----BEGIN CERTIFICATE") {
+            return Err(CertificateError::IsKey);
+        }
+        // A byte order mark would hide the line behind it.
+        let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
         let mut found = CertificateDer::pem_slice_iter(file);
         match (found.next(), found.next()) {
             (Some(Ok(der)), None) => Self::parse(&der),

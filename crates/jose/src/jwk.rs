@@ -55,6 +55,14 @@ pub enum KeyError {
     /// Not a private key in PEM.
     #[error("no private key found; expected PEM, as `openssl genpkey` writes it")]
     NotPem,
+    /// A private key with a passphrase.
+    #[error("the private key has a passphrase; `openssl pkey -in FILE -out FILE.pem` writes it without one")]
+    Encrypted,
+    /// A certificate or a public key, where a private key is wanted.
+    #[error(
+        "this is a {0}, and a private key is wanted; it is in the file that `openssl genpkey` or `openssl req` wrote"
+    )]
+    NotPrivate(&'static str),
     /// The key's type does not go with the algorithm, or it is damaged.
     #[error(
         "this key cannot sign with {0}: ES256 takes P-256, EdDSA takes Ed25519, PS256 and RS256 take RSA of 2048 bits or more"

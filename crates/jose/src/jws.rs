@@ -74,6 +74,17 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError`] saying what is expected instead.
     pub fn from_pem(alg: Alg, pem: &[u8]) -> Result<(Self, Zeroizing<Vec<u8>>), KeyError> {
+        let has = |label: &str| pem.windows(label.len()).any(|part| part == label.as_bytes());
+        if has("-----BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
+            return Err(KeyError::Encrypted);
+        }
+        if !has("PRIVATE KEY-----") {
+            let others = [("CERTIFICATE-----", "certificate"), ("PUBLIC KEY-----", "public key")];
+            let found = others.into_iter().find(|(label, _)| has(label));
+            return Err(found.map_or(KeyError::NotPem, |(_, name)| KeyError::NotPrivate(name)));
+        }
+        // A byte order mark would hide the line behind it.
+        let pem = pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(pem);
         let der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPem)?;
         // The library says no more than that it does not take a key; what it would take is what helps.
         let pair = match (alg, &der) {

@@ -45,6 +45,11 @@ pub enum JwkError {
     /// As [`JwkError::Private`], in PEM.
     #[error("this is a private key: send the public key only, and replace the one you sent")]
     PrivatePem,
+    /// A certificate in PEM, where a key is wanted.
+    #[error(
+        "this is a certificate, and a public key is wanted; `openssl x509 -in FILE -pubkey -noout` prints the key in it, and `grantd client cert add` registers certificates"
+    )]
+    CertificatePem,
     /// Not one public key in PEM.
     #[error("no public key found; expected one in PEM, as `openssl pkey -pubout` writes it")]
     Pem,

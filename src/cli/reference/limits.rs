@@ -7,10 +7,11 @@ use crate::http::body::MAX_BODY;
 use crate::state::client_jwks::{REFRESH, entry::STALE};
 
 use crate::http::form::MAX_PARAMETERS;
+use crate::http::log::recent::{KEPT, KEPT_BYTES};
 use crate::model::client_id::ClientId;
 use crate::model::time::{MAX_SECONDS, Span};
 use crate::model::{resource, scope};
-use crate::protocol::{access_token, client_assertion, dpop};
+use crate::protocol::{access_token, client_assertion, compared, dpop};
 use crate::serve::descriptors::ADMIN;
 use crate::state::keyring::{LONGEST_TTL, PUBLISH_AHEAD, SKEW};
 use crate::state::throttle::{BURST, REFILL_INTERVAL};
@@ -36,7 +37,7 @@ fn seconds(span: Span) -> String {
     format!("{} s", span.seconds())
 }
 
-fn sizes() -> [(&'static str, String); 21] {
+fn sizes() -> [(&'static str, String); 23] {
     let settings = Settings::default();
     let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
     [
@@ -87,6 +88,14 @@ fn sizes() -> [(&'static str, String); 21] {
                 "{BURST}, then one each {} s, and two a second of secrets that are presented again",
                 REFILL_INTERVAL.as_secs()
             ),
+        ),
+        (
+            "refusals that a process keeps for `grantd explain`",
+            format!("{KEPT}, and {} MiB; each text in them {} bytes", KEPT_BYTES >> 20, compared::MAX_TEXT),
+        ),
+        (
+            "refused scopes or resource in the answer to an authenticated client",
+            format!("{} bytes", compared::MAX_REPEATED),
         ),
         (
             "delay until a change in the database is in force",

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Log, TokenLabels, VerificationLabels, cut, micros};
+use super::{Log, RequestId, TokenLabels, VerificationLabels, cut, micros};
 use crate::model::client::AuthMethod;
 use crate::model::event::Event;
 use crate::protocol::error::Error;
@@ -13,9 +13,9 @@ use crate::protocol::verification::VerificationOutcome;
 use crate::protocol::{Attempt, Revocation};
 
 /// The facts that every line says of its request.
-pub(super) struct LineContext<'a> {
+pub(super) struct LineContext {
     pub(super) source: IpAddr,
-    pub(super) request_id: &'a str,
+    pub(super) request_id: RequestId,
     pub(super) seconds: f64,
 }
 
@@ -31,7 +31,7 @@ impl Log {
         &self,
         attempt: &Attempt,
         introspected: Result<&IntrospectionResponse, &Error>,
-        context: &LineContext<'_>,
+        context: &LineContext,
     ) {
         let (result, reason) = match introspected {
             Ok(introspected) => match introspected.inactive {
@@ -44,15 +44,13 @@ impl Log {
         self.counts.introspections.get_or_create(&labels).inc();
         let token = introspected.ok().and_then(|introspected| introspected.token.as_ref());
         let about = token.map(|(jti, client_id)| About { jti: Some(jti), client_id: Some(client_id) });
+        if let Err(error) = introspected {
+            self.keep(attempt, error, context);
+        }
         write(Event::Introspection, reason, attempt, introspected.err(), &about.unwrap_or_default(), context);
     }
 
-    pub(super) fn revocation(
-        &self,
-        attempt: &Attempt,
-        revoked: Result<&Revocation, &Error>,
-        context: &LineContext<'_>,
-    ) {
+    pub(super) fn revocation(&self, attempt: &Attempt, revoked: Result<&Revocation, &Error>, context: &LineContext) {
         let (result, reason) = match revoked {
             Ok(revocation) => ("done", revocation.inactive.map_or(Reason::Revoked, Inactive::reason)),
             Err(error) => ("refused", error.reason()),
@@ -60,20 +58,19 @@ impl Log {
         let labels = TokenLabels { result, reason: reason.as_str(), method: name(attempt.method) };
         self.counts.revocations.get_or_create(&labels).inc();
         let jti = revoked.ok().and_then(|revocation| revocation.jti.as_deref());
+        if let Err(error) = revoked {
+            self.keep(attempt, error, context);
+        }
         write(Event::Revocation, reason, attempt, revoked.err(), &About { jti, client_id: None }, context);
     }
 }
 
 impl Log {
-    pub(super) fn verification(
-        &self,
-        verified: &VerificationOutcome,
-        resource: Option<&str>,
-        context: &LineContext<'_>,
-    ) {
+    pub(super) fn verification(&self, verified: &VerificationOutcome, resource: Option<&str>, context: &LineContext) {
         let token = verified.token.as_ref();
         let (client_id, jti) = token.map(|token| (cut(&token.client_id), token.jti.to_string())).unzip();
-        let (remote_addr, request_id, duration_us) = (context.source, context.request_id, micros(context.seconds));
+        let (remote_addr, request_id, duration_us) =
+            (context.source, context.request_id.as_str(), micros(context.seconds));
         let (aud, resource) = (token.map(|token| &*token.aud), resource.map(cut));
         match &verified.verdict {
             Ok(()) => {
@@ -90,6 +87,7 @@ impl Log {
                 );
             }
             Err(refusal) => {
+                self.keep_verification(verified, refusal, resource, context);
                 let reason = refusal.reason().as_str();
                 self.counts.verifications.get_or_create(&VerificationLabels { result: "refused", reason }).inc();
                 tracing::warn!(
@@ -119,12 +117,12 @@ fn write(
     attempt: &Attempt,
     error: Option<&Error>,
     about: &About<'_>,
-    context: &LineContext<'_>,
+    context: &LineContext,
 ) {
     let client_id = attempt.client_id.as_deref().map(cut);
     let auth_method = name(attempt.method);
     let credential_id = attempt.credential_id.as_deref();
-    let (remote_addr, request_id, duration_us) = (context.source, context.request_id, micros(context.seconds));
+    let (remote_addr, request_id, duration_us) = (context.source, context.request_id.as_str(), micros(context.seconds));
     match error {
         None => tracing::info!(
             event = event.as_str(),

@@ -2,7 +2,9 @@
 
 use super::reason::Reason;
 use crate::crypto::jose::JoseError;
+use crate::crypto::secret::Wrapping;
 use crate::model::certificate::CertificateMismatch;
+use crate::model::client_id::ClientId;
 
 /// The client is not authenticated. All of these look the same from outside.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -34,6 +36,24 @@ pub enum ClientAuthError {
     /// No secret matches.
     #[error("wrong secret")]
     WrongSecret,
+    /// The secret was generated for this client, and its row is gone.
+    #[error("wrong secret: grantd generated it for this client, and its row was deleted")]
+    SecretDeleted,
+    /// The secret has characters around it that come with a copy, and without them a valid tag.
+    #[error("the secret has {0} before or behind it; without it, it is one that grantd generated for this client")]
+    SecretWrapped(Wrapping),
+    /// The secret has characters around it that come with a copy. Whether it is right without them is not known.
+    #[error("the secret begins or ends with {0}, and matches no secret of the client")]
+    SecretLooksWrapped(Wrapping),
+    /// The secret is one of another client.
+    #[error("the secret is one of the client {:?}", .0.as_str())]
+    SecretOfOtherClient(ClientId),
+    /// The secret begins like one that grantd generated, and is too short.
+    #[error("the secret lacks its end")]
+    SecretTruncated,
+    /// The secret of the client of that id is the empty text.
+    #[error("the secret is empty")]
+    SecretEmpty(Box<str>),
     /// The secret is right and its time is over.
     #[error("secret expired")]
     SecretExpired,
@@ -105,7 +125,11 @@ impl ClientAuthError {
             Self::Disabled => Reason::ClientDisabled,
             Self::MethodNotAllowed => Reason::AuthMethodNotAllowed,
             Self::MethodNotInProfile => Reason::AuthMethodNotInProfile,
-            Self::WrongSecret => Reason::WrongSecret,
+            Self::WrongSecret | Self::SecretDeleted => Reason::WrongSecret,
+            Self::SecretWrapped(_) | Self::SecretLooksWrapped(_) => Reason::SecretWhitespace,
+            Self::SecretOfOtherClient(_) => Reason::SecretOfOtherClient,
+            Self::SecretTruncated => Reason::SecretTruncated,
+            Self::SecretEmpty(_) => Reason::SecretEmpty,
             Self::SecretExpired => Reason::SecretExpired,
             Self::SecretRevoked => Reason::SecretRevoked,
             Self::AssertionType => Reason::AssertionType,
@@ -127,6 +151,21 @@ impl ClientAuthError {
             Self::Certificate(CertificateMismatch::Untrusted(_)) => Reason::CertificateUntrusted,
             Self::Certificate(CertificateMismatch::Purpose) => Reason::CertificatePurpose,
             Self::Certificate(CertificateMismatch::Expired) => Reason::CertificateExpired,
+        }
+    }
+}
+
+impl From<&JoseError> for Reason {
+    fn from(error: &JoseError) -> Self {
+        match error {
+            JoseError::TooLong | JoseError::NotCompact | JoseError::Encrypted | JoseError::Base64 => Self::JwsMalformed,
+            JoseError::Header(_) | JoseError::Member(_) | JoseError::Refused(_) | JoseError::Kid => Self::JwsHeader,
+            JoseError::Critical => Self::JwsCrit,
+            JoseError::Alg | JoseError::OtherAlg => Self::JwsAlg,
+            JoseError::Typ => Self::JwsTyp,
+            JoseError::Jwk(_) | JoseError::NoKey => Self::JwsKey,
+            JoseError::Signature => Self::JwsSignature,
+            JoseError::Claims(_) | JoseError::Claim(_) => Self::ClaimsMalformed,
         }
     }
 }

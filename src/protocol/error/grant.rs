@@ -84,7 +84,9 @@ impl GrantError {
         }
     }
 
-    pub(super) fn description(self) -> &'static str {
+    /// The description without the word that was refused.
+    #[must_use]
+    pub fn description(self) -> &'static str {
         match self {
             Self::UnsupportedGrantType => "this server supports client_credentials",
             Self::GrantTypeSpelling => {

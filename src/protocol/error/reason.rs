@@ -1,7 +1,5 @@
 //! The reason codes of the log and the metrics: a closed list. `grantd reference` prints it, with the remedies.
 
-use crate::crypto::jose::JoseError;
-
 macro_rules! reasons {
     ($($name:literal $variant:ident $answer:literal $meaning:literal $remedy:literal)+) => {
         /// The reason code of a request's outcome.
@@ -9,6 +7,12 @@ macro_rules! reasons {
         pub enum Reason { $(#[doc = $meaning] $variant),+ }
 
         impl Reason {
+            /// The reason of that code.
+            #[must_use]
+            pub fn named(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == code)
+            }
+
             /// Every reason, in the order of the reference.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
@@ -37,21 +41,6 @@ macro_rules! reasons {
             }
         }
     };
-}
-
-impl From<&JoseError> for Reason {
-    fn from(error: &JoseError) -> Self {
-        match error {
-            JoseError::TooLong | JoseError::NotCompact | JoseError::Encrypted | JoseError::Base64 => Self::JwsMalformed,
-            JoseError::Header(_) | JoseError::Member(_) | JoseError::Refused(_) | JoseError::Kid => Self::JwsHeader,
-            JoseError::Critical => Self::JwsCrit,
-            JoseError::Alg | JoseError::OtherAlg => Self::JwsAlg,
-            JoseError::Typ => Self::JwsTyp,
-            JoseError::Jwk(_) | JoseError::NoKey => Self::JwsKey,
-            JoseError::Signature => Self::JwsSignature,
-            JoseError::Claims(_) | JoseError::Claim(_) => Self::ClaimsMalformed,
-        }
-    }
 }
 
 reasons! {
@@ -105,13 +94,13 @@ reasons! {
         "Fix the caller; at `/verify` it is often a scanner."
     "no_credentials" NoCredentials "401 `invalid_client`"
         "No secret, or no client id with it."
-        "An empty variable in the client's deployment is the usual cause."
+        "Let the client send its id and its secret; an empty variable in its deployment is the usual cause."
     "auth_scheme" AuthScheme "401 `invalid_client`"
         "`Authorization` is not Basic."
         "Fix the client; a Bearer token is not for this endpoint."
     "credentials_malformed" CredentialsMalformed "401 `invalid_client`"
-        "Basic that is not base64, has no colon, an empty half, or bad escapes."
-        "Fix the client's encoding."
+        "Basic that is not base64, has no colon, an empty client id, or bad escapes."
+        "Fix the client's encoding; an empty variable in its deployment leaves the client id empty."
     "unknown_client" UnknownClient "401 `invalid_client`"
         "No client of that id."
         "Check the id and the environment it points to; many ids from one address mean guessing."
@@ -130,6 +119,18 @@ reasons! {
     "wrong_secret" WrongSecret "401 `invalid_client`"
         "No secret of the client matches."
         "Deploy the right one, or `grantd client secret add ID`; look at `remote_addr` for guessing."
+    "secret_whitespace" SecretWhitespace "401 `invalid_client`"
+        "The secret has a line end, a blank, a quotation mark or a byte order mark before or behind it. `detail` says which, and whether the secret is right without it."
+        "Write the secret into the variable or file of the client without it: `printf %s`, not `echo`; no quotation marks in a file of variables."
+    "secret_of_other_client" SecretOfOtherClient "401 `invalid_client`"
+        "The secret is one of another client, which `detail` names."
+        "Deploy the secret that belongs to the client id, or the client id that belongs to the secret."
+    "secret_truncated" SecretTruncated "401 `invalid_client`"
+        "The secret begins like one of grantd's and lacks its end."
+        "Copy the whole secret again, or `grantd client secret add ID`; a column, a field or a shell has cut it."
+    "secret_empty" SecretEmpty "401 `invalid_client`"
+        "The client id came with an empty secret."
+        "Set the secret in the client's deployment: its variable or file is empty."
     "secret_expired" SecretExpired "401 `invalid_client`"
         "The secret is right and it has expired."
         "Deploy the new secret; `grantd client secret list ID` shows which."
@@ -360,7 +361,7 @@ reasons! {
         "Bring the database back; has the serving role its grants?"
     "throttled" Throttled "429 `temporarily_unavailable`"
         "Too many failures of this client id from this address. A correct secret that is presented again after `Retry-After` is checked all the same."
-        "Find the attacker, or the deployment with a wrong secret; the limit ends by itself."
+        "Find the attacker, or the deployment with a wrong secret; `detail` has the reason of the last failure. The limit ends by itself."
     "registry_unusable" RegistryUnusable "503 `temporarily_unavailable`"
         "Nothing has been read from the database yet, or longer ago than `registry.max_stale`."
         "Bring the database back; `/readyz` says what is in the way."

@@ -64,6 +64,13 @@ impl Clients {
         range.clients.get(client_id).map(|client| &client.0)
     }
 
+    /// Returns the client that has a generated secret of that id.
+    pub(super) fn owner_of_secret(&self, secret_id: &str) -> Option<&Arc<Client>> {
+        let has = |client: &Client| client.secrets.iter().any(|secret| *secret.secret_id == *secret_id);
+        let mut ranges = self.ranges.iter().filter(|range| range.summary.may_have_secret(secret_id));
+        ranges.find_map(|range| range.clients.iter().map(|client| &client.0).find(|client| has(client)))
+    }
+
     /// Returns all clients, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
         self.ranges.iter().flat_map(|range| range.clients.iter().map(|client| &client.0))

@@ -68,6 +68,12 @@ impl Snapshot {
         self.clients.get(client_id)
     }
 
+    /// Returns the client that has a generated secret of that id. Every range of clients is asked.
+    #[must_use]
+    pub fn owner_of_secret(&self, secret_id: &str) -> Option<&Arc<Client>> {
+        self.clients.owner_of_secret(secret_id)
+    }
+
     /// Returns the resource with that identifier, compared character for character.
     #[must_use]
     pub fn resource(&self, identifier: &str) -> Option<&Arc<Resource>> {

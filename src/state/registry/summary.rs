@@ -21,12 +21,15 @@ pub(super) struct Summary {
     pub(super) costs: Vec<(HashParams, usize)>,
     /// Algorithms of signed introspection responses.
     pub(super) algs: BTreeSet<Alg>,
+    /// Fingerprints of the ids of secrets, sorted: four bytes for each secret that carries its id.
+    secret_ids: Box<[u32]>,
 }
 
 impl Summary {
     /// Summarizes clients.
     pub(super) fn of<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> Self {
         let mut summary = Self::default();
+        let mut secret_ids = Vec::new();
         for client in clients {
             summary.key_counts = summary.key_counts.max(KeyCounts::of(&client.keys));
             summary.algs.extend(client.introspection_signed_response_alg);
@@ -40,6 +43,7 @@ impl Summary {
                     SecretOrigin::Untagged => None,
                     SecretOrigin::Tagged(kid) => Some(kid),
                 };
+                secret_ids.push(fingerprint(&secret.secret_id));
                 if !summary.tag_kids.contains(&kid) {
                     summary.tag_kids.push(kid);
                 }
@@ -52,6 +56,18 @@ impl Summary {
                 }
             }
         }
+        secret_ids.sort_unstable();
+        summary.secret_ids = secret_ids.into();
         summary
     }
+
+    /// Whether one of the clients may have a secret of that id: always where one has, and else once in 4 billion.
+    pub(super) fn may_have_secret(&self, secret_id: &str) -> bool {
+        self.secret_ids.binary_search(&fingerprint(secret_id)).is_ok()
+    }
+}
+
+/// FNV-1a of an id, in 32 bits.
+fn fingerprint(secret_id: &str) -> u32 {
+    secret_id.bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

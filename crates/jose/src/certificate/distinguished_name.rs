@@ -60,6 +60,24 @@ impl DistinguishedName {
     }
 }
 
+impl DistinguishedName {
+    /// The name with its parts in the reverse order.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self(self.0.iter().rev().cloned().collect())
+    }
+
+    /// Whether it was likely written in the order of `openssl x509`, the most general part first: as text it ends with a
+    /// common name and does not begin with one.
+    #[must_use]
+    pub fn looks_reversed(&self) -> bool {
+        let is_common_name = |rdn: &[Attribute]| rdn.iter().any(|attribute| attribute.to_string().starts_with("CN="));
+        self.0.len() > 1
+            && self.0.first().is_some_and(|rdn| is_common_name(rdn))
+            && !self.0.last().is_some_and(|rdn| is_common_name(rdn))
+    }
+}
+
 /// By type and prepared value, so that equal sets are equal in place.
 fn sorted(mut rdn: Vec<Attribute>) -> Vec<Attribute> {
     rdn.sort();

@@ -13,6 +13,12 @@ pub(super) fn jwk(pem: &[u8]) -> Result<Object, JwkError> {
     if text.contains("PRIVATE KEY-----") {
         return Err(JwkError::PrivatePem);
     }
+    if CERTIFICATES.into_iter().any(|label| text.contains(label)) {
+        return Err(JwkError::CertificatePem);
+    }
+    // Before it may stand a byte order mark, or the attributes that `openssl pkcs12` prints.
+    let text = text.find("-----BEGIN ").and_then(|at| text.get(at..)).unwrap_or(text);
+    let pem = text.as_bytes();
     // The library would take a certificate too, and of several blocks the first.
     let labelled = LABELS.into_iter().any(|label| text.contains(label)) && text.matches("-----BEGIN ").count() == 1;
     if !labelled || text.len() > PEM_MAX {
@@ -29,6 +35,8 @@ pub(super) fn jwk(pem: &[u8]) -> Result<Object, JwkError> {
 }
 
 const LABELS: [&str; 2] = ["-----BEGIN PUBLIC KEY-----", "-----BEGIN RSA PUBLIC KEY-----"];
+
+const CERTIFICATES: [&str; 2] = ["-----BEGIN CERTIFICATE-----", "-----BEGIN TRUSTED CERTIFICATE-----"];
 
 const PEM_MAX: usize = 4096;
 
@@ -74,12 +82,11 @@ mod tests {
                 text.replace('\n', "\r\n"),
                 format!("\u{feff}{text}"),
                 format!("# mine\n{text}# end\n"),
+                format!("Bag Attributes\n    friendlyName: mine\n{text}"),
             ];
             for wrapped in wrapped {
-                // Another spelling is the same key or none; there is no third thing that it could be taken for.
-                if let Ok(again) = VerifyingKey::from_pem(wrapped.as_bytes(), None) {
-                    assert_eq!(again.jkt(), key.jkt(), "{wrapped}");
-                }
+                let again = VerifyingKey::from_pem(wrapped.as_bytes(), None).unwrap();
+                assert_eq!(again.jkt(), key.jkt(), "{wrapped}");
             }
             assert_eq!(VerifyingKey::from_pem(format!("{text}{text}").as_bytes(), None).unwrap_err(), JwkError::Pem);
             assert_eq!(
@@ -87,7 +94,7 @@ mod tests {
                 JwkError::PrivatePem
             );
             let certificate = text.replace("PUBLIC KEY", "CERTIFICATE");
-            assert_eq!(VerifyingKey::from_pem(certificate.as_bytes(), None).unwrap_err(), JwkError::Pem);
+            assert_eq!(VerifyingKey::from_pem(certificate.as_bytes(), None).unwrap_err(), JwkError::CertificatePem);
         }
         let rs256 = VerifyingKey::from_pem(pem(rsa_der.as_ref()).as_bytes(), Some(SignatureAlg::Rs256)).unwrap();
         assert_eq!(rs256.alg(), Some(SignatureAlg::Rs256));

@@ -1,0 +1,205 @@
+//! The last refusals of this process, in bounded memory, for `GET /v1/refusals`.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::about_tokens::LineContext;
+use super::{Log, RequestId, cut};
+use crate::model::client::AuthMethod;
+use crate::model::time::UnixTime;
+use crate::protocol::Attempt;
+use crate::protocol::compared::Compared;
+use crate::protocol::error::Error;
+use crate::protocol::error::reason::Reason;
+use crate::protocol::error::verification::Refusal;
+use crate::protocol::verification::VerificationOutcome;
+
+/// A refusal, as the process keeps it. It holds no secret and no part of one.
+#[derive(Debug)]
+pub struct RecentRefusal {
+    /// The id of the request, as its answer has it.
+    pub request_id: RequestId,
+    /// The second in which it was answered.
+    pub at: UnixTime,
+    /// The client that the request named, known or not, cut at 256 bytes.
+    pub client_id: Option<Box<str>>,
+    /// The address of the client, trusted proxies taken off.
+    pub remote_addr: IpAddr,
+    /// The reason code.
+    pub reason: Reason,
+    /// The reason in words.
+    pub detail: Box<str>,
+    /// The authentication method, as far as it was known.
+    pub method: Option<AuthMethod>,
+    /// The credential that was right, even when it could no longer be used.
+    pub credential_id: Option<Arc<str>>,
+    /// The id in a secret that matched nothing. It may be made up, so it is shown only where a client has such a secret.
+    pub presented_secret_id: Option<Box<str>>,
+    /// The values that decided.
+    pub compared: Compared,
+}
+
+/// The last refusals, at most 4,096 and at most 4 MiB of them.
+#[derive(Debug, Default)]
+pub struct RecentRefusals(Mutex<Ring>);
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// The oldest first.
+    refusals: VecDeque<Arc<RecentRefusal>>,
+    bytes: usize,
+}
+
+impl RecentRefusals {
+    /// Adds a refusal, in place of the oldest ones when there are too many.
+    pub fn add(&self, refusal: RecentRefusal) {
+        let refusal = Arc::new(refusal);
+        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.bytes += refusal.bytes();
+        ring.refusals.push_back(refusal);
+        let oldest = ring.take_surplus();
+        while ring.take_surplus().is_some() {}
+        // Freed without the lock: usually it is one.
+        drop(ring);
+        drop(oldest);
+    }
+
+    /// Returns the refusals, the newest first.
+    #[must_use]
+    pub fn newest_first(&self) -> Vec<Arc<RecentRefusal>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).refusals.iter().rev().cloned().collect()
+    }
+}
+
+impl Ring {
+    fn take_surplus(&mut self) -> Option<Arc<RecentRefusal>> {
+        if self.refusals.len() <= KEPT && self.bytes <= KEPT_BYTES {
+            return None;
+        }
+        let oldest = self.refusals.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(oldest.bytes());
+        Some(oldest)
+    }
+}
+
+impl RecentRefusal {
+    /// The memory that it takes, but for what it shares.
+    fn bytes(&self) -> usize {
+        let length = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        let texts = length(&self.client_id) + length(&self.presented_secret_id) + self.detail.len();
+        size_of::<Self>() + texts + self.compared.bytes()
+    }
+}
+
+impl Log {
+    /// Keeps the refusal of a request for or about a token.
+    pub(super) fn keep(&self, attempt: &Attempt, error: &Error, context: &LineContext) {
+        let mut compared = attempt.compared.clone();
+        if let Error::Throttled(throttled) = error {
+            compared.text("last_reason", throttled.last);
+        }
+        self.recent.add(RecentRefusal {
+            request_id: context.request_id,
+            at: self.clock.now(),
+            client_id: attempt.client_id.as_deref().map(cut).map(Into::into),
+            remote_addr: context.source,
+            reason: error.reason(),
+            detail: error.to_string().into(),
+            method: attempt.method,
+            credential_id: attempt.credential_id.clone(),
+            presented_secret_id: attempt.presented_secret_id.clone(),
+            compared,
+        });
+    }
+
+    /// Keeps the refusal of a request to an API, about which a gateway asked. Requests without a token are left out: they
+    /// say nothing of a client, and scanners would displace the others.
+    pub(super) fn keep_verification(
+        &self,
+        outcome: &VerificationOutcome,
+        refusal: &Refusal,
+        resource: Option<&str>,
+        context: &LineContext,
+    ) {
+        if *refusal == Refusal::NoToken {
+            return;
+        }
+        let token = outcome.token.as_ref();
+        let mut compared = Compared::default();
+        if let Some(resource) = resource {
+            compared.text("requested_resource", resource);
+        }
+        if let Some(token) = token {
+            compared.text("aud", &token.aud);
+        }
+        if let (Refusal::Scope(scope), Some(token)) = (refusal, token) {
+            compared.text("requested_scope", scope.as_str());
+            compared.text("token_scope", token.text("scope"));
+        }
+        self.recent.add(RecentRefusal {
+            request_id: context.request_id,
+            at: self.clock.now(),
+            client_id: token.map(|token| cut(&token.client_id).into()),
+            remote_addr: context.source,
+            reason: refusal.reason(),
+            detail: refusal.to_string().into(),
+            method: None,
+            credential_id: None,
+            presented_secret_id: None,
+            compared,
+        });
+    }
+}
+
+/// Most refusals that are kept.
+pub(crate) const KEPT: usize = 4096;
+/// Most bytes that they take.
+pub(crate) const KEPT_BYTES: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::log::RequestIds;
+
+    fn refusal(ids: &RequestIds, number: i64, compared: Compared) -> RecentRefusal {
+        RecentRefusal {
+            request_id: ids.next(),
+            at: UnixTime(number),
+            client_id: Some("c".into()),
+            remote_addr: IpAddr::from([192, 0, 2, 1]),
+            reason: Reason::WrongSecret,
+            detail: "wrong secret".into(),
+            method: None,
+            credential_id: None,
+            presented_secret_id: None,
+            compared,
+        }
+    }
+
+    #[test]
+    fn the_newest_refusals_stay_within_their_number() {
+        let (recent, ids) = (RecentRefusals::default(), RequestIds::new().unwrap());
+        for number in 0..5000 {
+            recent.add(refusal(&ids, number, Compared::default()));
+        }
+        let kept = recent.newest_first();
+        assert_eq!((kept.len(), kept[0].at, kept[KEPT - 1].at), (KEPT, UnixTime(4999), UnixTime(904)));
+    }
+
+    #[test]
+    fn large_refusals_stay_within_their_bytes() {
+        let (recent, ids) = (RecentRefusals::default(), RequestIds::new().unwrap());
+        for number in 0..5000 {
+            let mut compared = Compared::default();
+            for name in ["requested_scope", "allowed_scope", "requested_resource", "allowed_resource"] {
+                compared.text(name, &"x".repeat(10_000));
+            }
+            recent.add(refusal(&ids, number, compared));
+        }
+        let kept = recent.newest_first();
+        let bytes: usize = kept.iter().map(|refusal| refusal.bytes()).sum();
+        assert!(bytes <= KEPT_BYTES && bytes > KEPT_BYTES - 10_000, "{bytes}");
+        assert_eq!((kept[0].at, bytes), (UnixTime(4999), recent.0.lock().unwrap().bytes));
+    }
+}
