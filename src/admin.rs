@@ -12,6 +12,7 @@ mod document;
 mod error;
 pub mod inspection;
 pub mod keys;
+pub mod lifecycle;
 pub mod resources;
 pub mod secrets;
 pub mod seed;

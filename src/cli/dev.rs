@@ -57,8 +57,8 @@ async fn prepare(mut shell: Shell) -> anyhow::Result<DevServer> {
     let admin = administration(&config, store.clone()).await?;
     let scope = Change::To(SCOPE.parse()?);
     let demo = ClientPatch { scope, default_scope: Change::To("read:data".parse()?), ..ClientPatch::default() };
-    let demo = demo.new_client(CLIENT.parse()?)?;
-    let client_id = demo.client_id.clone();
+    let demo = demo.new_client(CLIENT.parse()?, admin.now())?;
+    let client_id = demo.client.client_id.clone();
     match admin.create_client(demo, None).await {
         Ok(_) | Err(AdminError::Store(StoreError::Taken { .. })) => {}
         Err(error) => return Err(error.into()),

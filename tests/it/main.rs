@@ -48,6 +48,7 @@ mod jwks_crowds;
 mod jwks_host;
 mod jwks_uri;
 mod leeway;
+mod lifecycle;
 mod looking;
 mod mutual_tls;
 mod private_key_jwt;
