@@ -8,6 +8,7 @@ pub mod client_certs;
 pub mod client_keys;
 pub mod client_stream;
 pub mod clients;
+pub mod copying;
 mod document;
 mod error;
 pub mod inspection;

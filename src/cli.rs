@@ -4,9 +4,11 @@
 mod claims;
 mod client;
 mod config;
+mod database;
 mod dev;
 mod disclosure;
 mod doctor;
+mod export;
 mod health;
 mod key;
 mod list;
@@ -74,6 +76,11 @@ enum Command {
     /// Inspect and revoke access tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Copy everything into another database
+    #[command(subcommand)]
+    Database(database::Command),
+    /// Print the registry as a seed: hashes included, private keys never
+    Export,
     /// Read a secret from stdin and print its argon2id hash, for SQL written by hand
     HashSecret,
     /// Check that the server is ready: exit 0 if it is, 1 if not
@@ -245,6 +252,8 @@ impl Shell {
             Command::Resource(command) => command.run(self).await,
             Command::Key(command) => command.run(self).await,
             Command::Token(command) => command.run(self).await,
+            Command::Database(command) => command.run(self).await,
+            Command::Export => export::run(self).await,
             Command::HashSecret => self.hash_secret(),
             Command::Doctor => doctor::run(self).await,
             Command::Config(ConfigCommand::Check) => {

@@ -1,8 +1,10 @@
 //! Registrations as SQL migrations that both databases accept.
 
 use super::clients::NewClient;
+use super::{Admin, AdminError};
 use crate::model::credential::SecretOrigin;
 use crate::model::time::{Expiry, Span};
+use crate::store::export::{Export, quoted};
 use crate::store::secrets::NewSecret;
 
 /// Returns the statements that create a client.
@@ -51,17 +53,9 @@ fn seconds(span: Option<Span>) -> String {
     span.map_or_else(|| "null".to_owned(), |span| span.seconds().to_string())
 }
 
-/// Quotes a text as a string literal of standard SQL.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quote_in_a_claim_cannot_end_the_literal() {
-        assert_eq!(quoted("it's'; drop table client; --"), "'it''s''; drop table client; --'");
+impl Admin {
+    /// Begins an export of everything that administrators register, as statements of a seed.
+    pub async fn export(&self) -> Result<Export, AdminError> {
+        Ok(self.store.export().await?)
     }
 }

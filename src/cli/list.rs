@@ -55,7 +55,8 @@ impl List {
     }
 }
 
-fn written(written: io::Result<()>) -> anyhow::Result<()> {
+/// Turns an error of stdout into that of a command.
+pub(super) fn written(written: io::Result<()>) -> anyhow::Result<()> {
     written.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => OutputClosed.into(),
         _ => error.into(),

@@ -393,7 +393,7 @@ const OLDEST_POSTGRES: i64 = 130_000;
 const SCHEMA_TABLE: &str = "_grantd_migrations";
 /// Time from the start of a wait to its first report, and from one report to the next.
 const REPORT_WAITING: Duration = Duration::from_secs(2);
-const SEED_TABLE: &str = "_grantd_seeds";
+pub(super) const SEED_TABLE: &str = "_grantd_seeds";
 
 #[cfg(test)]
 mod tests {
