@@ -11,6 +11,7 @@ pub mod clients;
 pub mod copying;
 mod document;
 mod error;
+pub mod import;
 pub mod inspection;
 pub mod keys;
 pub mod lifecycle;

@@ -10,6 +10,7 @@ mod disclosure;
 mod doctor;
 mod export;
 mod health;
+mod import;
 mod key;
 mod list;
 mod migrate;
@@ -79,6 +80,9 @@ enum Command {
     /// Copy everything into another database
     #[command(subcommand)]
     Database(database::Command),
+    /// Register the clients of another authorization server
+    #[command(subcommand)]
+    Import(import::Command),
     /// Print the registry as a seed: hashes included, private keys never
     Export,
     /// Read a secret from stdin and print its argon2id hash, for SQL written by hand
@@ -253,6 +257,7 @@ impl Shell {
             Command::Key(command) => command.run(self).await,
             Command::Token(command) => command.run(self).await,
             Command::Database(command) => command.run(self).await,
+            Command::Import(command) => command.run(self).await,
             Command::Export => export::run(self).await,
             Command::HashSecret => self.hash_secret(),
             Command::Doctor => doctor::run(self).await,

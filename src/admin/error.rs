@@ -56,6 +56,8 @@ pub enum AdminError {
     NoEntropy(#[from] NoEntropy),
     #[error("{0}")]
     SealingKey(#[source] Box<dyn Error + Send + Sync>),
+    #[error("hashing was interrupted: {0}")]
+    Hashing(#[from] tokio::task::JoinError),
     /// A database could not be copied.
     #[error("{0}")]
     Copy(#[from] CopyError),

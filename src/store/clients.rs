@@ -1,6 +1,6 @@
 //! Stored clients.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::FromRow as _;
@@ -144,6 +144,16 @@ impl Store {
                    where client_id >= $1 and client_id <= $2 and (description <> '' or owner <> '')";
         let rows: Vec<(String, String, String)> = self.fetch(sql, &args![first, last]).await?;
         Ok(rows.into_iter().map(|(id, description, owner)| (id, Annotations { description, owner })).collect())
+    }
+
+    /// Returns those of some ids that are registered.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn existing_clients(&self, client_ids: &[&str]) -> Result<HashSet<String>, StoreError> {
+        let rows: Vec<(String,)> =
+            self.of_clients("select client_id from client where client_id in ", client_ids).await?;
+        Ok(rows.into_iter().map(|(id,)| id).collect())
     }
 
     /// Enables or disables a client. `Ok(false)` when the client does not exist.

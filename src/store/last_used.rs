@@ -115,7 +115,7 @@ impl Store {
     }
 
     /// Reads rows of some clients in batches. `sql` ends where the list of ids begins.
-    async fn of_clients<R: Row>(
+    pub(super) async fn of_clients<R: Row>(
         &self,
         sql: &'static str,
         client_ids: &[&str],

@@ -50,6 +50,7 @@ mod jwks_uri;
 mod leeway;
 mod lifecycle;
 mod looking;
+mod moving;
 mod mutual_tls;
 mod private_key_jwt;
 mod process;
