@@ -29,9 +29,12 @@ pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
     let store = Store::open(&config.database, 2);
     let Findings { faults, count, advice } = examine(shell, &config, &store).await?;
     shell.print(&json!({"healthy": faults.is_empty(), "faults": faults, "advice": advice}), || {
-        let faults = if faults.is_empty() { format!("{}: no faults", store.engine()) } else { lines_of(&faults) };
-        if advice.is_empty() { faults } else { format!("{faults}\nadvice:\n{}", lines_of(&advice)) }
+        if faults.is_empty() { format!("{}: no faults", store.engine()) } else { lines_of(&faults) }
     })?;
+    // Stdout has a line for each fault, and nothing else.
+    for line in advice.iter().filter(|_| !shell.json) {
+        shell.info(&format!("advice: {line}"))?;
+    }
     if faults.is_empty() { Ok(()) } else { bail!("{count} fault{}", if count == 1 { "" } else { "s" }) }
 }
 
