@@ -7,13 +7,16 @@ mod client;
 mod completion;
 mod config;
 mod confirm;
+mod database;
 mod dev;
 mod disclosure;
 mod doctor;
 mod examples;
 mod exit;
 mod explain;
+mod export;
 mod health;
+mod import;
 mod key;
 mod list;
 mod look;
@@ -93,6 +96,14 @@ enum Command {
     /// Get, inspect and revoke access tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Copy everything into another database
+    #[command(subcommand)]
+    Database(database::Command),
+    /// Register the clients of another authorization server
+    #[command(subcommand)]
+    Import(import::Command),
+    /// Print the registry as a seed: hashes included, private keys never
+    Export,
     /// Read a secret from stdin and print its argon2id hash, for SQL written by hand
     HashSecret,
     /// Check that the server is ready: exit 0 if it is, 1 if not
@@ -258,6 +269,9 @@ impl Shell {
             Command::Resource(command) => command.run(self).await,
             Command::Key(command) => command.run(self).await,
             Command::Token(command) => command.run(self).await,
+            Command::Database(command) => command.run(self).await,
+            Command::Import(command) => command.run(self).await,
+            Command::Export => export::run(self).await,
             Command::HashSecret => self.hash_secret(),
             Command::Doctor => doctor::run(self).await,
             Command::Config(ConfigCommand::Check) => {

@@ -30,7 +30,7 @@ use crate::transport::fetch::{AllowedTarget, is_ipv4_mapped};
 use crate::transport::listener::Deadlines;
 use crate::transport::tls::Files;
 
-pub use database::UrlFile;
+pub use database::{UrlFile, database_at};
 pub use file::user;
 pub use listening::{ClientCertificates, Mtls};
 pub use settings::Settings;

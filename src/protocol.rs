@@ -171,8 +171,8 @@ impl AuthorizationServer {
         self.spend(caller.assertion.as_ref(), None, request.source).await?;
         let issued = self.issued(token, self.latest(moment.now)).await?;
         let issued = issued.and_then(|issued| issued.has_begun(moment.now).map(|()| issued));
-        let response =
-            IntrospectionResponse::new(&caller.client, issued.as_ref().map_err(|error| *error), &self.registry);
+        let issued = issued.as_ref().map_err(|error| *error);
+        let response = IntrospectionResponse::new(&caller.client, issued, &self.registry, moment.now);
         self.confirm(response.inactive)?;
         if !request.wants_jwt {
             return Ok(response);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Admin;
+use super::lifecycle::Advice;
 use crate::crypto::certificate::Certificate;
 use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
@@ -56,6 +57,10 @@ pub enum FaultKind {
     LargeTokens,
     /// The JWK Set that a client publishes cannot be used.
     PublishedKeys,
+    /// Nobody is noted as the owner of a client. Advice, no fault.
+    Ownerless,
+    /// No credential of a client was used for long. Advice, no fault.
+    Unused,
     /// A row of a client cannot be read.
     MalformedClient,
     /// A row of a resource cannot be read.
@@ -80,9 +85,17 @@ impl FaultKind {
             Self::ResourceAlg => "the fapi2 profile does not sign with its alg".to_owned(),
             Self::TokenTyp => RegistrationFault::TokenTyp.to_string(),
             Self::LargeTokens => format!("its tokens can have more than {TOO_LARGE} bytes"),
+            Self::Ownerless => Advice::Ownerless.to_string(),
+            Self::Unused => "none of its credentials was used for 90 days".to_owned(),
             Self::PublishedKeys => "its key set cannot be used".to_owned(),
             Self::MalformedClient | Self::MalformedResource => "a row cannot be read".to_owned(),
         }
+    }
+
+    /// Whether it is advice about a client that works.
+    #[must_use]
+    pub fn is_advice(self) -> bool {
+        matches!(self, Self::Ownerless | Self::Unused)
     }
 
     /// Whether the fault is one of a resource, and not of a client.

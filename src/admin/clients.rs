@@ -8,18 +8,22 @@ use super::client_keys::ClientKey;
 use super::{Admin, AdminError, AdminResult, Outcome};
 use crate::crypto::jwk::Alg;
 use crate::model::claims::RegisteredClaims;
-use crate::model::client::{AssertionAudience, Client, ClientScope, DefaultScopeError};
+use crate::model::client::{Annotations, AssertionAudience, Client, ClientScope, DefaultScopeError};
 use crate::model::client_id::ClientId;
 use crate::model::jwks_uri::JwksUri;
-use crate::model::lifetime::{AssertionLifetime, TokenTtl};
+use crate::model::lifetime::{AssertionLifetime, ExpiresIn, TokenTtl};
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
-use crate::model::time::{Span, UnixTime};
+use crate::model::time::{Expiry, Span, UnixTime};
 use crate::store::secrets::{NewSecret, SecretSummary};
 
 /// Changes of a client's registration. Each field is named like its column.
 #[derive(Debug, Clone, Default)]
 pub struct ClientPatch {
+    pub description: Change<String>,
+    pub owner: Change<String>,
+    /// Time from now until the client expires.
+    pub expires_in: Change<Option<ExpiresIn>>,
     pub scope: Change<Scope>,
     pub default_scope: Change<Scope>,
     pub resources: Change<Vec<ResourceId>>,
@@ -35,15 +39,20 @@ pub struct ClientPatch {
 }
 
 impl ClientPatch {
-    /// Makes the client with that id and these values.
-    pub fn new_client(self, client_id: ClientId) -> Result<Client, DefaultScopeError> {
-        // `create_client` sets the time.
-        let mut client = Client::new(client_id, ClientScope::default(), UnixTime(0));
-        self.apply(&mut client)?;
-        Ok(client)
+    /// Makes the client with that id and these values, as of `now`.
+    pub fn new_client(self, client_id: ClientId, now: UnixTime) -> Result<NewClient, DefaultScopeError> {
+        let mut client = Client::new(client_id, ClientScope::default(), now);
+        let mut annotations = Annotations::default();
+        self.apply(&mut client, &mut annotations, now)?;
+        Ok(NewClient { client, annotations })
     }
 
-    fn apply(self, client: &mut Client) -> Result<(), DefaultScopeError> {
+    fn apply(self, client: &mut Client, annotations: &mut Annotations, now: UnixTime) -> Result<(), DefaultScopeError> {
+        self.description.apply(&mut annotations.description);
+        self.owner.apply(&mut annotations.owner);
+        if let Change::To(expires_in) = self.expires_in {
+            client.expires_at = expires_in.and_then(|span| Expiry::new(now.plus(span.into())));
+        }
         let mut scope = client.scopes.allowed().clone();
         let mut default_scope = client.scopes.default_scope().clone();
         self.scope.apply(&mut scope);
@@ -64,10 +73,18 @@ impl ClientPatch {
     }
 }
 
+/// Client to be created, with what administrators note about it.
+#[derive(Debug)]
+pub struct NewClient {
+    pub client: Client,
+    pub annotations: Annotations,
+}
+
 /// Client with its credentials and their last uses.
 #[derive(Debug)]
 pub struct ClientDetails {
     pub client: Client,
+    pub annotations: Annotations,
     pub secrets: Vec<SecretSummary>,
     pub keys: Vec<ClientKey>,
     pub certificates: Vec<ClientCertificate>,
@@ -77,7 +94,7 @@ impl ClientDetails {
     /// Returns the client as JSON, with its credentials.
     #[must_use]
     pub fn document(&self) -> Value {
-        let mut value = document(&self.client);
+        let mut value = document(&self.client, &self.annotations);
         if let Value::Object(members) = &mut value {
             members.insert("secrets".into(), json!(self.secrets));
             members.insert("keys".into(), self.keys.iter().map(ClientKey::document).collect());
@@ -90,9 +107,12 @@ impl ClientDetails {
 
 /// Returns a client's registration as JSON, without its credentials.
 #[must_use]
-pub fn document(client: &Client) -> Value {
+pub fn document(client: &Client, annotations: &Annotations) -> Value {
     json!({
         "client_id": client.client_id,
+        "description": annotations.description,
+        "owner": annotations.owner,
+        "expires_at": client.expires_at,
         "enabled": client.enabled,
         "created_at": client.created_at,
         "not_before": Some(client.not_before).filter(|at| at.0 > 0),
@@ -113,17 +133,22 @@ pub fn document(client: &Client) -> Value {
 
 impl Admin {
     /// Creates a client, with an optional first secret.
-    pub async fn create_client(&self, client: Client, secret: Option<&NewSecret>) -> AdminResult<Client> {
+    pub async fn create_client(&self, new: NewClient, secret: Option<&NewSecret>) -> AdminResult<Client> {
+        let NewClient { client, annotations } = new;
         let client = Client { created_at: self.now(), ..client };
         let warnings = self.token_size(&client).await?;
-        self.store.create_client(&client, secret).await?;
+        let secrets: Vec<&NewSecret> = secret.into_iter().collect();
+        self.store.add_client(&client, &annotations, &secrets).await?;
         Ok(Outcome { value: client, warnings })
     }
 
     /// Changes a client. The value is `false` when the client has these values already.
     pub async fn change_client(&self, id: &ClientId, patch: ClientPatch) -> AdminResult<bool> {
-        let change = |client: &mut Client| patch.clone().apply(client).map_err(AdminError::from);
-        let updated = self.store.update_client(id.as_str(), change).await?;
+        let now = self.now();
+        let change = |client: &mut Client, annotations: &mut Annotations| {
+            patch.clone().apply(client, annotations, now).map_err(AdminError::from)
+        };
+        let updated = self.store.update_annotated_client(id.as_str(), change).await?;
         let (client, is_changed) = updated.ok_or_else(|| AdminError::NoSuchClient(id.clone()))?;
         // The change is made, so a failure to work out its warnings is no error.
         let warnings = if is_changed { self.token_size(&client).await.unwrap_or_default() } else { Vec::new() };
@@ -159,7 +184,9 @@ impl Admin {
         let client = self.client(id).await?;
         let secrets = self.store.secrets(id.as_str()).await?;
         let (keys, certificates) = (self.keys_of(&[&client]).await?, self.certificates_of(&[&client]).await?);
-        Ok(ClientDetails { client, secrets, keys, certificates })
+        let annotations = self.store.annotations(id.as_str(), id.as_str()).await?.remove(id.as_str());
+        let annotations = annotations.unwrap_or_default();
+        Ok(ClientDetails { client, annotations, secrets, keys, certificates })
     }
 }
 

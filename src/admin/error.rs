@@ -12,6 +12,7 @@ use crate::model::client_id::ClientId;
 use crate::model::resource::ResourceId;
 use crate::model::time::{Span, UnixTime};
 use crate::protocol::error::inactive::Inactive;
+use crate::store::copying::CopyError;
 use crate::store::{Refusal, StoreError};
 
 /// Error of a use case, which then changed nothing.
@@ -55,6 +56,11 @@ pub enum AdminError {
     NoEntropy(#[from] NoEntropy),
     #[error("{0}")]
     SealingKey(#[source] Box<dyn Error + Send + Sync>),
+    #[error("hashing was interrupted: {0}")]
+    Hashing(#[from] tokio::task::JoinError),
+    /// A database could not be copied.
+    #[error("{0}")]
+    Copy(#[from] CopyError),
     #[error("{0}")]
     Store(#[from] StoreError),
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{Admin, AdminError};
 use crate::crypto::signature_alg::SignatureAlg;
 use crate::crypto::verifying_key::VerifyingKey;
+use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::model::resource::TokenTyp;
 use crate::model::time::UnixTime;
@@ -55,6 +56,8 @@ pub enum TokenFault {
     MalformedClient(StoreError),
     #[error("client {0} is disabled")]
     ClientDisabled(ClientId),
+    #[error("client {client_id} expired at {at}")]
+    ClientExpired { client_id: ClientId, at: UnixTime },
     #[error("all tokens of client {client_id} issued until {until} were revoked")]
     AllOfClientRevoked { client_id: ClientId, until: UnixTime },
 }
@@ -97,6 +100,9 @@ impl Admin {
             Err(error @ StoreError::Malformed { .. }) => faults.push(TokenFault::MalformedClient(error)),
             Err(error) => return Err(error.into()),
             Ok(Some(client)) if !client.enabled => faults.push(TokenFault::ClientDisabled(client.client_id)),
+            Ok(Some(Client { client_id, expires_at: Some(end), .. })) if end.is_over(self.now()) => {
+                faults.push(TokenFault::ClientExpired { client_id, at: end.at() });
+            }
             Ok(Some(client)) if iat <= client.not_before => {
                 let (client_id, until) = (client.client_id, client.not_before);
                 faults.push(TokenFault::AllOfClientRevoked { client_id, until });

@@ -146,6 +146,18 @@ impl Admin {
         secret: &ClientSecret,
         options: SecretOptions,
     ) -> AdminResult<NewSecret> {
+        let imported = self.imported_secret(client_id, secret, options).await?;
+        self.store_secret(client_id, &imported.value).await?;
+        Ok(imported)
+    }
+
+    /// Returns the row of a secret that was chosen elsewhere, to be stored with its client.
+    pub async fn imported_secret(
+        &self,
+        client_id: &ClientId,
+        secret: &ClientSecret,
+        options: SecretOptions,
+    ) -> AdminResult<NewSecret> {
         let mut warnings = Vec::new();
         let (secret_id, origin, verifier_key) = match secret.secret_id() {
             Some(secret_id) => {
@@ -160,8 +172,17 @@ impl Admin {
         };
         let mut stored = self.row(secret, secret_id, origin, options)?;
         stored.verifier = verifier_key.map(|key| key.verifier(client_id.as_str(), secret, &stored.hash));
-        self.store_secret(client_id, &stored).await?;
         Ok(Outcome { value: stored, warnings })
+    }
+
+    /// Returns the row of a secret that was chosen elsewhere, for a printed seed. A secret that another grantd generated
+    /// keeps the id that it carries; without the database it has neither tag nor verifier.
+    pub fn imported_secret_for_seed(&self, secret: &ClientSecret, options: SecretOptions) -> AdminResult<NewSecret> {
+        let (secret_id, origin) = match secret.secret_id() {
+            Some(id) => (id.to_owned(), SecretOrigin::Untagged),
+            None => (new_secret_id()?, SecretOrigin::Imported),
+        };
+        Ok(Outcome { value: self.row(secret, secret_id, origin, options)?, warnings: Vec::new() })
     }
 
     async fn store_secret(&self, client_id: &ClientId, secret: &NewSecret) -> Result<(), AdminError> {

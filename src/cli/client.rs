@@ -16,13 +16,15 @@ use super::look::Tone;
 use super::next_step::SecretIn;
 use super::open::{self, Purpose};
 use super::table::{Cell, Column};
-use super::{REVOCATION_REACH, Shell, confirm, key_value, next_step, states};
-use crate::admin::clients::{ClientPatch, document};
+use super::{REVOCATION_REACH, Shell, confirm, key_value, next_step, read_secret_from_stdin, states};
+use crate::admin::clients::ClientPatch;
+use crate::admin::lifecycle::ClientFilter;
 use crate::admin::secrets::{GeneratedSecret, SecretOptions};
 use crate::admin::{AdminError, Change, seed};
-use crate::model::client::{AssertionAudience, Client};
+use crate::crypto::secret::ClientSecret;
+use crate::model::client::AssertionAudience;
 use crate::model::client_id::ClientId;
-use crate::model::lifetime::{AssertionLifetime, ExpiresIn, TokenTtl};
+use crate::model::lifetime::{AssertionLifetime, ExpiresIn, TokenTtl, UnusedFor};
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::Span;
@@ -36,7 +38,7 @@ pub(super) enum Command {
     Create(Create),
     /// List clients
     #[command(visible_alias = "ls")]
-    List,
+    List(List),
     /// Show a client, with the creation, expiry and last use of each of its credentials
     Show {
         /// The client id
@@ -80,9 +82,31 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only clients of which no credential was used for this long, such as 90d (minimum 1m)
+    #[arg(long, value_name = "SPAN")]
+    unused: Option<UnusedFor>,
+    /// Only clients of this owner; '' for those without one
+    #[arg(long)]
+    owner: Option<String>,
+    /// Only clients that expire within this time, such as 30d
+    #[arg(long, value_name = "SPAN")]
+    expiring: Option<Span>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Create {
     /// The client id: 1 to 255 printable ASCII characters with no space at either end
     id: ClientId,
+    /// Purpose of the client, at most 512 characters
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    description: String,
+    /// Team or person that answers for the client, at most 128 characters
+    #[arg(long, default_value = "")]
+    owner: String,
+    /// Time until the client expires: it gets no tokens then, and those it has are inactive [default: never]
+    #[arg(long, value_name = "SPAN")]
+    expires_in: Option<ExpiresIn>,
     /// Scopes the client may ask for, separated by spaces
     #[arg(long, help_heading = "Tokens", default_value = "")]
     scope: Scope,
@@ -115,10 +139,13 @@ pub(super) struct Create {
     assertion_lifetime: Option<AssertionLifetime>,
     /// Time until the first secret expires [default: never]
     #[arg(long, help_heading = "First secret", value_name = "SPAN", conflicts_with = "no_secret")]
-    expires_in: Option<ExpiresIn>,
+    secret_expires_in: Option<ExpiresIn>,
     /// Create the client without a secret
     #[arg(long, help_heading = "First secret")]
     no_secret: bool,
+    /// Read the first secret, which was chosen elsewhere, from stdin
+    #[arg(long, conflicts_with_all = ["no_secret", "secret_file"])]
+    import_secret: bool,
     /// Create nothing: print a migration for the seeds directory, and the secret on stderr
     #[arg(long)]
     sql: bool,
@@ -131,7 +158,7 @@ impl Command {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         match self {
             Self::Create(create) => create.run(shell).await,
-            Self::List => list(shell).await,
+            Self::List(filter) => list(shell, filter).await,
             Self::Show { id } => show(shell, &id).await,
             Self::Enable { id } => switch(shell, &id, true).await,
             Self::Disable { id } => switch(shell, &id, false).await,
@@ -158,6 +185,9 @@ impl Command {
 impl Create {
     async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let patch = ClientPatch {
+            description: Change::To(self.description),
+            owner: Change::To(self.owner),
+            expires_in: Change::To(self.expires_in),
             scope: Change::To(self.scope),
             default_scope: Change::To(self.default_scope),
             resources: Change::To(self.resource),
@@ -169,14 +199,21 @@ impl Create {
             assertion_lifetime: Change::To(self.assertion_lifetime),
             ..ClientPatch::default()
         };
-        let client = patch.new_client(self.id).map_err(AdminError::from)?;
-        let options = (!self.no_secret).then_some(SecretOptions { label: String::new(), expires_in: self.expires_in });
+        let chosen = self.import_secret.then(read_secret_from_stdin).transpose()?;
+        let options = SecretOptions { label: String::new(), expires_in: self.secret_expires_in };
+        let options = (!self.no_secret).then_some((options, chosen));
         if self.sql {
-            return print_seed(shell, &client, options, self.secret_file.as_deref()).await;
+            return print_seed(shell, (patch, self.id), options, self.secret_file.as_deref()).await;
         }
         let admin = shell.admin(Purpose::Create).await?;
+        let client = patch.new_client(self.id, admin.now()).map_err(AdminError::from)?;
+        let client_id = &client.client.client_id;
         let secret = match options {
-            Some(options) => Some(shell.after_warnings(admin.generate_secret(&client.client_id, options).await?)),
+            Some((options, None)) => Some(shell.after_warnings(admin.generate_secret(client_id, options).await?)),
+            Some((options, Some(secret))) => {
+                let stored = shell.after_warnings(admin.imported_secret(client_id, &secret, options).await?);
+                Some(GeneratedSecret { secret, stored })
+            }
             None => None,
         };
         let file = secret_file(secret.as_ref(), self.secret_file.as_deref())?;
@@ -189,6 +226,9 @@ impl Create {
         };
         let secret_id = stored.secret_id.as_str();
         let text = format!("client_id      {id}\nsecret_id      {secret_id}\n");
+        if self.import_secret {
+            return shell.print(&json!({"client_id": id, "secret_id": secret_id}), || text);
+        }
         if let Some(file) = file {
             file.publish()?;
             shell.print(&json!({"client_id": id, "secret_id": secret_id}), || text)?;
@@ -206,24 +246,31 @@ impl Create {
 /// Prints the migration that creates a client on stdout, and its secret on stderr.
 async fn print_seed(
     shell: &Shell,
-    client: &Client,
-    options: Option<SecretOptions>,
+    (values, id): (ClientPatch, ClientId),
+    options: Option<(SecretOptions, Option<ClientSecret>)>,
     path: Option<&Path>,
 ) -> anyhow::Result<()> {
     let config = shell.config()?;
     // The seed itself says in a comment what it lacks, since stderr carries the secret and nothing else.
     let reachable = open::missing(&config.database).is_none() && !is_absent(&config.sealing_key_file);
     let admin = open::without_database(&config);
+    let client = values.new_client(id, admin.now()).map_err(AdminError::from)?;
+    let client_id = &client.client.client_id;
+    let is_chosen = matches!(options, Some((_, Some(_))));
     let secret = match options {
-        Some(options) => {
-            let made = admin.generate_secret_for_seed(&client.client_id, options, reachable).await?;
+        Some((options, None)) => {
+            let made = admin.generate_secret_for_seed(client_id, options, reachable).await?;
             Some(shell.after_warnings(made))
+        }
+        Some((options, Some(secret))) => {
+            let stored = shell.after_warnings(admin.imported_secret_for_seed(&secret, options)?);
+            Some(GeneratedSecret { secret, stored })
         }
         None => None,
     };
-    let migration = seed::client(client, secret.as_ref().map(|made| &made.stored));
+    let migration = seed::client(&client, secret.as_ref().map(|made| &made.stored));
     let file = secret_file(secret.as_ref(), path)?;
-    if let (Some(made), None) = (&secret, &file) {
+    if let (Some(made), None, false) = (&secret, &file, is_chosen) {
         shell.info(made.secret.expose())?;
     }
     shell.print(&json!({"sql": migration}), || migration.clone())?;
@@ -245,27 +292,24 @@ async fn switch(shell: &Shell, id: &ClientId, enabled: bool) -> anyhow::Result<(
     shell.info(&format!("client {id} is {state}{tokens}"))
 }
 
-async fn list(shell: &Shell) -> anyhow::Result<()> {
+async fn list(shell: &Shell, List { unused, owner, expiring }: List) -> anyhow::Result<()> {
     let admin = shell.admin(Purpose::Read).await?;
-    let (mut clients, mut list, times) = (admin.clients(None).await?, shell.list(CLIENTS), shell.times(&admin));
+    let mut clients = admin.client_list(ClientFilter { owner, unused, expiring }).await?;
+    let (mut list, times) = (shell.list(CLIENTS), shell.times(&admin));
     while let Some(range) = clients.next().await? {
-        for (id, client) in range {
-            match client {
-                Ok(client) => list.item(
-                    || document(&client),
-                    || {
-                        let scope = Cell::new(client.scopes.allowed().as_str());
-                        vec![Cell::new(&id), states::of_client(&client, times), times.cell(client.created_at), scope]
-                    },
-                )?,
-                Err(fault) => list.item(
-                    || json!({"client_id": id, "malformed": fault.to_string()}),
-                    || {
-                        let state = Cell::toned("malformed", Tone::Bad);
-                        vec![Cell::new(&id), state, Cell::new(""), Cell::new(fault.to_string())]
-                    },
-                )?,
-            }
+        for listed in range {
+            let id = &listed.client_id;
+            let row = || match &listed.client {
+                Ok(client) => {
+                    let scope = Cell::new(client.scopes.allowed().as_str());
+                    vec![Cell::new(id), states::of_client(client, times), times.cell(client.created_at), scope]
+                }
+                Err(fault) => {
+                    let state = Cell::toned("malformed", Tone::Bad);
+                    vec![Cell::new(id), state, Cell::new(""), Cell::new(fault.to_string())]
+                }
+            };
+            list.item(|| listed.document(clients.filter()), row)?;
         }
     }
     list.end()
@@ -290,6 +334,14 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         fact("require_dpop", if client.require_dpop { "true" } else { "false" });
         fact("require_mtls_binding", if client.require_mtls_binding { "true" } else { "false" });
         fact("claims", &Value::Object(client.claims.members().clone()).to_string());
+        for (name, value) in [("description", &details.annotations.description), ("owner", &details.annotations.owner)] {
+            if !value.is_empty() {
+                fact(name, value);
+            }
+        }
+        if let Some(end) = client.expires_at {
+            fact("expires", &times.words(end.at()));
+        }
         if client.assertion_audience != AssertionAudience::default() {
             fact("assertion_audience", client.assertion_audience.as_str());
         }

@@ -197,7 +197,7 @@ async fn register(shell: &Shell, admin: &Admin, options: &Options) -> anyhow::Re
         resources: Change::To(options.resource.clone()),
         ..ClientPatch::default()
     };
-    let client = patch.clone().new_client(options.client_id.clone())?;
+    let client = patch.clone().new_client(options.client_id.clone(), admin.now())?;
     if is_taken(admin.create_client(client, None).await)? {
         shell.after_warnings(admin.change_client(&options.client_id, patch).await?);
     }

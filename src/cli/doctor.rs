@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::{Shell, phrases};
 use crate::admin::Admin;
 use crate::admin::checkup::FaultKind;
+use crate::admin::lifecycle::Advice;
 use crate::config::Config;
 use crate::model::client::Client;
 use crate::model::profile::Profile;
@@ -27,11 +28,31 @@ use faults::Faults;
 pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
     let config = Config { make_sealing_key: false, ..shell.config()? };
     let store = Store::open(&config.database, 2);
-    let (faults, count) = examine(shell, &config, &store).await?;
-    shell.print(&json!({"healthy": faults.is_empty(), "faults": faults}), || {
+    let Findings { faults, count, advice } = examine(shell, &config, &store).await?;
+    shell.print(&json!({"healthy": faults.is_empty(), "faults": faults, "advice": advice}), || {
         if faults.is_empty() { format!("{}: no faults", store.engine()) } else { lines_of(&faults) }
     })?;
+    // Stdout has a line for each fault, and nothing else.
+    for line in advice.iter().filter(|_| !shell.json) {
+        shell.info(&format!("advice: {line}"))?;
+    }
     if faults.is_empty() { Ok(()) } else { bail!("{count} fault{}", if count == 1 { "" } else { "s" }) }
+}
+
+/// Findings as lines. Advice is about clients that work, so it does not fail the command.
+#[derive(Default)]
+struct Findings {
+    faults: Vec<String>,
+    /// Number of faults, also of those that have no line.
+    count: u64,
+    advice: Vec<String>,
+}
+
+impl From<String> for Findings {
+    /// Makes the findings of a fault that prevents every other check.
+    fn from(fault: String) -> Self {
+        Self { faults: vec![fault], count: 1, advice: Vec::new() }
+    }
 }
 
 /// Writes one fault per line; names and values in it are escaped.
@@ -39,17 +60,16 @@ fn lines_of(faults: &[String]) -> String {
     faults.iter().map(|fault| one_line(fault)).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns the faults as lines, and their number.
-async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<(Vec<String>, u64)> {
+async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<Findings> {
     let mut faults = Faults::default();
     if let Database::Sqlite(path) = &config.database
         && !path.exists()
     {
-        return Ok((vec![format!("database: there is no {}: run `grantd migrate`", absolute(path))], 1));
+        return Ok(format!("database: there is no {}: run `grantd migrate`", absolute(path)).into());
     }
     match store.schema().await? {
         Schema::Older { pending } => {
-            return Ok((vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")], 1));
+            return Ok(format!("schema: lacks {pending} migrations: run `grantd migrate`").into());
         }
         Schema::Newer { by } => {
             shell.info(&format!(
@@ -73,10 +93,10 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     }
     examine_keys(config, store, &mut faults).await?;
     let resources = examine_resources(shell, config, &admin, store, &mut faults).await?;
-    let (published, of_clients) = examine_clients(shell, config, &admin, &resources).await?;
+    let [published, of_clients, advice] = examine_clients(shell, config, &admin, &resources).await?;
     let count = faults.count() + published.count() + of_clients.count();
-    let all = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines);
-    Ok((all.collect(), count))
+    let faults = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines).collect();
+    Ok(Findings { faults, count, advice: advice.into_lines() })
 }
 
 /// Checks that the sealing key opens signing keys and tag keys.
@@ -134,14 +154,14 @@ async fn examine_resources(
     Ok(readable)
 }
 
-/// Checks the clients, range after range. Returns the faults of the JWK Sets that they publish, and all others.
+/// Checks the clients, range after range. Returns the faults of the JWK Sets that they publish, all others, and advice.
 async fn examine_clients(
     shell: &Shell,
     config: &Config,
     admin: &Admin,
     resources: &[Resource],
-) -> anyhow::Result<(Faults, Faults)> {
-    let (mut of_sets, mut faults) = (Faults::default(), Faults::default());
+) -> anyhow::Result<[Faults; 3]> {
+    let (mut of_sets, mut faults, mut advice) = (Faults::default(), Faults::default(), Faults::default());
     let resources: Vec<&Resource> = resources.iter().collect();
     let (fetches, mut clients) = (published::fetches(config)?, admin.clients(None).await?);
     let progress = Progress::begin("checking clients");
@@ -157,6 +177,13 @@ async fn examine_clients(
                     of_sets.add(FaultKind::PublishedKeys, &client_id, || format!("client {client_id}: {fault}"));
                 }
             }
+        }
+        for (id, about) in admin.client_advice(&range).await? {
+            let kind = match about {
+                Advice::Ownerless => FaultKind::Ownerless,
+                Advice::Unused(_) => FaultKind::Unused,
+            };
+            advice.add(kind, id.as_str(), || format!("client {id}: {}", phrases::advice(&about, &id.in_shell())));
         }
         progress.add(range.len());
         for (id, client) in &range {
@@ -175,5 +202,5 @@ async fn examine_clients(
             }
         }
     }
-    Ok((of_sets, faults))
+    Ok([of_sets, faults, advice])
 }

@@ -2,6 +2,7 @@
 
 use super::nearest::Mistyped;
 use crate::admin::checkup::RegistrationFault;
+use crate::admin::lifecycle::Advice;
 use crate::admin::secrets::ChosenSecretError;
 use crate::admin::{AdminError, Warning};
 use crate::store::{Refusal, StoreError};
@@ -54,6 +55,14 @@ pub(super) fn line(warning: &Warning) -> String {
         Warning::Untagged => format!("{warning}; `grantd doctor` says more"),
         Warning::LeftOut(_) => warning.to_string(),
         _ => format!("warning: {warning}"),
+    }
+}
+
+/// Writes advice about a client with the command that follows it. `id` is quoted for a shell.
+pub(super) fn advice(advice: &Advice, id: &str) -> String {
+    match advice {
+        Advice::Ownerless => format!("{advice}; `grantd client set {id} --owner TEAM` notes one"),
+        Advice::Unused(_) => format!("{advice}; `grantd client disable {id}` if nobody needs it"),
     }
 }
 

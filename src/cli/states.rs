@@ -8,10 +8,13 @@ use crate::model::time::UnixTime;
 use crate::state::keyring::KeyState;
 use crate::store::secrets::SecretSummary;
 
-/// Returns the state of a client: whether it is enabled, and whether it has a credential that still works.
+/// Returns the state of a client: whether it is enabled, its end, and whether it has a credential that still works.
 pub(super) fn of_client(client: &Client, times: Times) -> Cell<'static> {
     if !client.enabled {
         return Cell::toned("DISABLED", Tone::Bad);
+    }
+    if client.has_expired(times.now) {
+        return Cell::toned("EXPIRED", Tone::Bad);
     }
     let secrets = client.secrets.iter().filter(|secret| secret.state(times.now) != SecretState::Revoked);
     let ends = secrets.map(|secret| secret.expires_at);
@@ -22,6 +25,10 @@ pub(super) fn of_client(client: &Client, times: Times) -> Cell<'static> {
     match ends.map(|end| end.unwrap_or(UnixTime(i64::MAX))).max() {
         None => Cell::toned("no credential", Tone::Warning),
         Some(last) if last <= times.now => Cell::toned("credentials EXPIRED", Tone::Bad),
+        _ if client.expires_at.is_some_and(|end| is_soon(end.at(), times)) => {
+            let end = client.expires_at.map(|end| times.words(end.at())).unwrap_or_default();
+            Cell::toned(format!("ends {end}"), Tone::Warning)
+        }
         Some(last) if is_soon(last, times) => {
             Cell::toned(format!("credentials end {}", times.words(last)), Tone::Warning)
         }

@@ -73,7 +73,19 @@ pub(super) fn database(settings: &Settings, sources: &Sources) -> Result<Databas
         let database = Database::Sqlite(settings.data_dir.join("grantd.db"));
         return Ok(DatabaseChoice { database, by_default: true, url_file: None });
     };
-    let url = url.expose_secret();
+    let database = named(url.expose_secret(), at, settings, sources)?;
+    Ok(DatabaseChoice { database, by_default: false, url_file })
+}
+
+/// Parses the URL of a database other than the configured one, with the same pooler.
+///
+/// # Errors
+/// [`ConfigError`] when the text is no URL of a database.
+pub fn database_at(url: &str, settings: &Settings, sources: &Sources) -> Result<Database, ConfigError> {
+    named(url, SettingRef { key: "database.url", sources }, settings, sources)
+}
+
+fn named(url: &str, at: SettingRef<'_>, settings: &Settings, sources: &Sources) -> Result<Database, ConfigError> {
     if url.is_empty() {
         return Err(at.wrong("set, but empty; give it a value or remove it"));
     }
@@ -81,14 +93,13 @@ pub(super) fn database(settings: &Settings, sources: &Sources) -> Result<Databas
         &settings.database.pooling,
         &[Pooling::Session, Pooling::Transaction].map(|pooling| (pooling.as_str(), pooling)),
     )?;
-    let database = match url.strip_prefix("sqlite:") {
+    Ok(match url.strip_prefix("sqlite:") {
         Some(path) => Database::Sqlite(sqlite(path).map_err(|remedy| at.wrong(remedy))?),
         None => {
             let servers = postgres_url::parse(url, &sources.environment).map_err(|remedy| at.wrong(&remedy))?;
             Database::Postgres(Box::new(Servers { pooling, ..servers }))
         }
-    };
-    Ok(DatabaseChoice { database, by_default: false, url_file })
+    })
 }
 
 fn sqlite(path: &str) -> Result<PathBuf, &'static str> {

@@ -9,7 +9,7 @@ use super::jwks_uri::JwksUri;
 use super::lifetime::{AssertionLifetime, TokenTtl};
 use super::resource::ResourceId;
 use super::scope::Scope;
-use super::time::UnixTime;
+use super::time::{Expiry, UnixTime};
 use crate::crypto::jwk::Alg;
 
 /// Client authentication method, by its name in the metadata (RFC 7591 section 2).
@@ -130,6 +130,15 @@ impl ClientScope {
     }
 }
 
+/// Texts about a client that administrators read. No token request depends on them, so no registry holds them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// Purpose of the client, at most 512 characters.
+    pub description: String,
+    /// Team or person that answers for the client, at most 128 characters.
+    pub owner: String,
+}
+
 /// Registered client, with everything that a token request needs of it.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -153,6 +162,8 @@ pub struct Client {
     pub require_mtls_binding: bool,
     /// Whether the client may authenticate.
     pub enabled: bool,
+    /// End of the client: it may not authenticate from then on.
+    pub expires_at: Option<Expiry>,
     /// Time of registration.
     pub created_at: UnixTime,
     /// Cut-off: tokens that the client was issued at this second or earlier are revoked.
@@ -190,6 +201,7 @@ impl Client {
             require_dpop: false,
             require_mtls_binding: false,
             enabled: true,
+            expires_at: None,
             created_at,
             not_before: UnixTime(0),
             secrets: Vec::new(),
@@ -201,6 +213,12 @@ impl Client {
             assertion_audience: AssertionAudience::default(),
             fingerprint: 0,
         }
+    }
+
+    /// Whether the end of the client has come.
+    #[must_use]
+    pub fn has_expired(&self, now: UnixTime) -> bool {
+        self.expires_at.is_some_and(|end| end.is_over(now))
     }
 
     /// Whether the client may authenticate by `method`. RFC 7591 section 2, `token_endpoint_auth_method`.

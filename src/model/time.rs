@@ -1,6 +1,7 @@
 //! Moments and spans of time: `NumericDate` seconds (RFC 7519 section 2), and the clock that functions are handed.
 
 use std::fmt;
+use std::num::NonZeroI64;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -34,6 +35,32 @@ impl fmt::Display for UnixTime {
             Some(moment) if self.0 < 253_402_300_800 => humantime::format_rfc3339_seconds(moment).fmt(f),
             _ => write!(f, "{} s", self.0),
         }
+    }
+}
+
+/// End of a client: the second from which on it may not authenticate. As small as a number, since a registry may hold a
+/// million of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Expiry(NonZeroI64);
+
+impl Expiry {
+    /// Makes the end at `at`. `None` for second 0, which the database refuses.
+    #[must_use]
+    pub fn new(at: UnixTime) -> Option<Self> {
+        NonZeroI64::new(at.0).map(Self)
+    }
+
+    /// The second.
+    #[must_use]
+    pub fn at(self) -> UnixTime {
+        UnixTime(self.0.get())
+    }
+
+    /// Whether the end has come.
+    #[must_use]
+    pub fn is_over(self, now: UnixTime) -> bool {
+        self.at() <= now
     }
 }
 

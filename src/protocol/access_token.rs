@@ -149,11 +149,11 @@ impl IssuedToken {
         self.claims.get("cnf")?.get(name)?.as_str()
     }
 
-    /// Whether the token still counts: nothing that it depends on was revoked, deleted or disabled.
+    /// Whether the token still counts: nothing that it depends on was revoked, deleted or disabled, or has expired.
     ///
     /// # Errors
     /// [`Inactive`].
-    pub fn stands(&self, registry: &Registry, snapshot: &Snapshot) -> Result<(), Inactive> {
+    pub fn stands(&self, registry: &Registry, snapshot: &Snapshot, now: UnixTime) -> Result<(), Inactive> {
         let client = snapshot.client(&self.client_id).ok_or(Inactive::ClientUnknown)?;
         if registry.revoked.contains(&self.jti) {
             return Err(Inactive::Revoked);
@@ -161,7 +161,10 @@ impl IssuedToken {
         if snapshot.cuts_off(client, self.iat) {
             return Err(Inactive::CutOff);
         }
-        if client.enabled { Ok(()) } else { Err(Inactive::ClientDisabled) }
+        if !client.enabled {
+            return Err(Inactive::ClientDisabled);
+        }
+        if client.has_expired(registry.database_time(now)) { Err(Inactive::ClientExpired) } else { Ok(()) }
     }
 
     /// Whether its time has come. Another replica's clock may be a little ahead.

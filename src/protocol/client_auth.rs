@@ -24,7 +24,6 @@ use crate::model::certificate::PeerCertificate;
 use crate::model::client::{AuthMethod, Client};
 use crate::model::credential::StoredSecret;
 use crate::model::profile::Profile;
-use crate::model::time::UnixTime;
 use crate::state::client_jwks::ClientJwks;
 use crate::state::hashing::Lane;
 use crate::state::hashing::queue::{Priority, QueueKey};
@@ -244,7 +243,7 @@ impl Authenticator {
         let client = moment.snapshot.client(client_id);
         let matched = self.memory.recall(client.map(|client| &**client), readings)?;
         attempt.credential_id = Some(matched.secret.secret_id.clone());
-        if let Err(error) = usable(client?, method, matched.secret, moment.now) {
+        if let Err(error) = usable(client?, method, matched.secret, moment) {
             return Some(Err(error.into()));
         }
         self.registry.uses.note_secret(matched.secret, moment.now);
@@ -354,7 +353,7 @@ impl Authenticator {
             return Err(self.failure(snapshot, presented, tagged_by.is_some(), attempt).into());
         };
         attempt.credential_id = Some(secret.secret_id.clone());
-        usable(client, method, secret, moment.now)?;
+        usable(client, method, secret, moment)?;
         self.throttle.succeeded(client_id, source);
         self.known_sources.add(source);
         self.registry.uses.note_secret(secret, moment.now);
@@ -371,9 +370,12 @@ fn no_such(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
 }
 
 /// Refuses a client whose credential is right where an administrator decided against it.
-fn may_authenticate(client: &Client, method: AuthMethod) -> Result<(), ClientAuthError> {
+fn may_authenticate(client: &Client, method: AuthMethod, moment: &Moment) -> Result<(), ClientAuthError> {
     if !client.enabled {
         return Err(ClientAuthError::Disabled);
+    }
+    if client.has_expired(moment.database_now) {
+        return Err(ClientAuthError::Expired);
     }
     if !client.may_use(method) {
         return Err(ClientAuthError::MethodNotAllowed);
@@ -381,9 +383,9 @@ fn may_authenticate(client: &Client, method: AuthMethod) -> Result<(), ClientAut
     Ok(())
 }
 
-fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, now: UnixTime) -> Result<(), ClientAuthError> {
-    may_authenticate(client, method)?;
-    client_secret::usable(secret, now)
+fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, moment: &Moment) -> Result<(), ClientAuthError> {
+    may_authenticate(client, method, moment)?;
+    client_secret::usable(secret, moment.now)
 }
 
 /// Holds a `client_id` in the body against the client that other credentials name.

@@ -32,8 +32,8 @@ pub struct IntrospectionResponse {
 impl IntrospectionResponse {
     /// The answer to `caller` about a token that was verified, or was not.
     #[must_use]
-    pub fn new(caller: &Client, issued: Result<&IssuedToken, Inactive>, registry: &Registry) -> Self {
-        let worth = issued.and_then(|issued| is_active(&caller.client_id, issued, registry).map(|()| issued));
+    pub fn new(caller: &Client, issued: Result<&IssuedToken, Inactive>, registry: &Registry, now: UnixTime) -> Self {
+        let worth = issued.and_then(|issued| is_active(&caller.client_id, issued, registry, now).map(|()| issued));
         let members = match worth {
             Ok(issued) => active(issued),
             // RFC 7662 section 2.2: "to avoid disclosing too much of the authorization server's state to a third party, the
@@ -67,13 +67,13 @@ impl IntrospectionResponse {
 
 /// RFC 7662 section 4: "If the token can be used only at certain resource servers, the authorization server MUST determine
 /// whether or not the token can be used at the resource server making the introspection call."
-fn is_active(caller: &ClientId, issued: &IssuedToken, registry: &Registry) -> Result<(), Inactive> {
+fn is_active(caller: &ClientId, issued: &IssuedToken, registry: &Registry, now: UnixTime) -> Result<(), Inactive> {
     let snapshot: &Snapshot = &registry.snapshot();
     let resource = snapshot.resource(&issued.aud).ok_or(Inactive::NotIntrospector)?;
     if !resource.introspectors.contains(caller) {
         return Err(Inactive::NotIntrospector);
     }
-    issued.stands(registry, snapshot)
+    issued.stands(registry, snapshot, now)
 }
 
 /// The members of RFC 7662 section 2.2, and the claims that were registered for the client.

@@ -84,7 +84,7 @@ impl AuthorizationServer {
             Ok(issued) => found.insert(issued),
             Err(inactive) => return Err(self.inactive(inactive)),
         };
-        let stands = issued.has_begun(now).and_then(|()| issued.stands(&self.registry, &self.registry.snapshot()));
+        let stands = issued.has_begun(now).and_then(|()| issued.stands(&self.registry, &self.registry.snapshot(), now));
         stands.map_err(|inactive| self.inactive(inactive))?;
         self.confirm(None)?;
         // RFC 9068 section 4: "The resource server MUST validate that the "aud" claim contains a resource indicator value

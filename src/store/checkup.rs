@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// Returns the tables of the schema, in its order.
-    fn tables(&self) -> impl Iterator<Item = &'static str> + use<> {
+    pub(super) fn tables(&self) -> impl Iterator<Item = &'static str> + use<> {
         let sql = self.schema_sql();
         sql.into_iter()
             .flat_map(|sql| sql.lines())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::columns::moment;
 use super::rows::borrowed_row;
-use super::statement::args;
+use super::statement::{Value, args};
 use super::{Refusal, Store, StoreError, transaction};
 use crate::model::certificate::RegisteredCertificate;
 use crate::model::credential::StoredCertificate;
@@ -34,11 +34,7 @@ impl Store {
             if stored.registered.needs_ca() && tx.count(sql, &args![client_id]).await? > 0 {
                 return Err(StoreError::Refused(Refusal::SecondCertificateName));
             }
-            let sql = "insert into client_certificate (cert_id, client_id, kind, value, created_at, expires_at)
-                       values ($1, $2, $3, $4, $5, $6)";
-            let (kind, value) = (stored.registered.kind(), stored.registered.to_string());
-            let values = args![&*stored.cert_id, client_id, kind, value, stored.created_at, stored.expires_at];
-            tx.execute(sql, &values).await.map(drop)
+            tx.execute(INSERT_CERTIFICATE, &values(client_id, stored)).await.map(drop)
         })
     }
 
@@ -51,6 +47,16 @@ impl Store {
         Ok(self.execute(sql, &args![client_id, cert_id]).await? > 0)
     }
 }
+
+/// The values of [`INSERT_CERTIFICATE`].
+pub(super) fn values(client_id: &str, stored: &StoredCertificate) -> [Value; 6] {
+    let (kind, value) = (stored.registered.kind(), stored.registered.to_string());
+    args![&*stored.cert_id, client_id, kind, value, stored.created_at, stored.expires_at]
+}
+
+/// Inserts a registration, with [`values`].
+pub(super) const INSERT_CERTIFICATE: &str = "insert into client_certificate
+    (cert_id, client_id, kind, value, created_at, expires_at) values ($1, $2, $3, $4, $5, $6)";
 
 /// Reads a row.
 pub(super) fn certificate_of(row: &CertificateRow<'_>) -> Result<StoredCertificate, String> {

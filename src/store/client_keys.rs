@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::columns::moment;
 use super::rows::borrowed_row;
-use super::statement::args;
+use super::statement::{Value, args};
 use super::{Refusal, Store, StoreError, transaction};
 use crate::crypto::verifying_key::VerifyingKey;
 use crate::model::credential::StoredKey;
@@ -33,12 +33,9 @@ impl Store {
             if tx.count(sql, &args![client_id]).await? > 0 {
                 return Err(StoreError::Refused(Refusal::KeysOrJwksUri));
             }
-            let sql =
-                "insert into client_key (client_id, kid, jwk, created_at, expires_at) values ($1, $2, $3, $4, $5)";
             for stored in keys {
-                let jwk = jwk(&stored.key);
-                let values = args![client_id, &*stored.kid, jwk, stored.created_at, stored.expires_at];
-                tx.execute(sql, &values).await.map_err(|error| error.naming("client key", &stored.kid))?;
+                let added = tx.execute(INSERT_CLIENT_KEY, &values(client_id, stored)).await;
+                added.map_err(|error| error.naming("client key", &stored.kid))?;
             }
             Ok(())
         })
@@ -70,6 +67,15 @@ pub(super) fn key_of(row: &KeyRow<'_>) -> Result<StoredKey, String> {
         used: Arc::default(),
     })
 }
+
+/// The values of [`INSERT_CLIENT_KEY`].
+pub(super) fn values(client_id: &str, stored: &StoredKey) -> [Value; 5] {
+    args![client_id, &*stored.kid, jwk(&stored.key), stored.created_at, stored.expires_at]
+}
+
+/// Inserts a key, with [`values`].
+pub(super) const INSERT_CLIENT_KEY: &str =
+    "insert into client_key (client_id, kid, jwk, created_at, expires_at) values ($1, $2, $3, $4, $5)";
 
 /// Writes a key as JSON in ASCII, since SQLite does not check that text is UTF-8. A `kid` is ASCII: the schema refuses
 /// others.

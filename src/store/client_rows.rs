@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::client_certs::{CertificateRow, certificate_of};
 use super::client_keys::{KeyRow, key_of};
-use super::columns::{flag, lifetime, moment};
+use super::columns::{expiry, flag, lifetime, moment};
 use super::rows::borrowed_row;
 use super::{Refusal, StoreError};
 use crate::crypto::jwk::KeyError;
@@ -35,6 +35,7 @@ borrowed_row!(
         introspection_signed_response_alg: Option<&'r str>,
         assertion_lifetime: Option<i64>,
         assertion_audience: &'r str,
+        expires_at: Option<i64>,
     }
 );
 borrowed_row!(
@@ -205,6 +206,7 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
         require_dpop: flag("require_dpop", row.require_dpop)?,
         require_mtls_binding: flag("require_mtls_binding", row.require_mtls_binding)?,
         enabled: flag("enabled", row.enabled)?,
+        expires_at: row.expires_at.map(|at| expiry("expires_at", at)).transpose()?,
         created_at: moment("created_at", row.created_at)?,
         not_before: moment("not_before", row.not_before)?,
         secrets: Vec::new(),

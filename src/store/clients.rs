@@ -1,11 +1,12 @@
 //! Stored clients.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::FromRow as _;
 
-use super::client_certs::CertificateRow;
-use super::client_keys::KeyRow;
+use super::client_certs::{self, CertificateRow, INSERT_CERTIFICATE};
+use super::client_keys::{self, INSERT_CLIENT_KEY, KeyRow};
 use super::client_rows::{ClientAssembler, ClientRow, ResourceLink, SecretRow, SharedTexts};
 use super::rows::BorrowedRow as _;
 use super::secrets::{INSERT_SECRET, NewSecret};
@@ -13,9 +14,9 @@ use super::session::{Session, Transaction, within};
 use super::statement::{Column, args, insert, update};
 use super::{Refusal, Store, StoreError, on, transaction};
 use crate::crypto::jwk::Alg;
-use crate::model::client::Client;
+use crate::model::client::{Annotations, Client};
 use crate::model::jwks_uri::JwksUri;
-use crate::model::time::Span;
+use crate::model::time::{Expiry, Span};
 
 impl Store {
     /// Reads one client with its credentials and resources, as of one moment.
@@ -38,8 +39,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint refuses it.
     pub async fn create_client(&self, client: &Client, secret: Option<&NewSecret>) -> Result<(), StoreError> {
+        let secrets: Vec<&NewSecret> = secret.into_iter().collect();
+        self.add_client(client, &Annotations::default(), &secrets).await
+    }
+
+    /// Adds a client with its annotations, keys, certificates and secrets, all or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`], and [`StoreError::Refused`] when a constraint refuses it.
+    pub async fn add_client(
+        &self,
+        client: &Client,
+        annotations: &Annotations,
+        secrets: &[&NewSecret],
+    ) -> Result<(), StoreError> {
         let id = client.client_id.as_str();
-        let mut all = columns(client);
+        let mut all = columns(client, annotations);
         all.extend([
             ("client_id", id.into()),
             ("grant_types", grant_types(client).into()),
@@ -50,8 +65,16 @@ impl Store {
         transaction!(self, |tx| {
             tx.execute(sql.clone(), &values).await.map_err(|error| error.naming("client", id))?;
             add_resources(tx, client).await?;
-            if let Some(secret) = secret {
-                tx.execute(INSERT_SECRET, &secret.values(id)).await?;
+            for secret in secrets {
+                let added = tx.execute(INSERT_SECRET, &secret.values(id)).await;
+                added.map_err(|error| error.naming("client secret", &secret.secret_id))?;
+            }
+            for stored in &client.keys {
+                let added = tx.execute(INSERT_CLIENT_KEY, &client_keys::values(id, stored)).await;
+                added.map_err(|error| error.naming("client key", &stored.kid))?;
+            }
+            for stored in &client.certificates {
+                tx.execute(INSERT_CERTIFICATE, &client_certs::values(id, stored)).await?;
             }
             Ok(())
         })
@@ -69,20 +92,36 @@ impl Store {
         client_id: &str,
         change: impl Fn(&mut Client) -> Result<(), E> + Sync,
     ) -> Result<Option<(Client, bool)>, E> {
+        self.update_annotated_client(client_id, |client, _| change(client)).await
+    }
+
+    /// The same with the client's annotations.
+    ///
+    /// # Errors
+    /// As [`update_client`](Self::update_client).
+    pub async fn update_annotated_client<E: From<StoreError> + Send>(
+        &self,
+        client_id: &str,
+        change: impl Fn(&mut Client, &mut Annotations) -> Result<(), E> + Sync,
+    ) -> Result<Option<(Client, bool)>, E> {
         let id = args![client_id];
         let updated = transaction!(self, |tx| {
             tx.lock_row("select 1 from client where client_id = $1 for no key update", &id).await?;
             // Serialises with `add_client_keys`, so that a client never has both keys and a `jwks_uri`.
             tx.take_turn().await?;
             let Some(before) = client_of(tx, client_id).await? else { return Ok(Ok(None)) };
-            let mut client = before.clone();
-            if let Err(error) = change(&mut client) {
+            let rows: Vec<(String, String)> =
+                tx.fetch("select description, owner from client where client_id = $1", &id).await?;
+            let noted: Annotations = rows.into_iter().next().map(annotations).unwrap_or_default();
+            let (mut client, mut annotations) = (before.clone(), noted.clone());
+            if let Err(error) = change(&mut client, &mut annotations) {
                 return Ok(Err(error));
             }
             if client.jwks_uri.is_some() && !client.keys.is_empty() {
                 return Err(StoreError::Refused(Refusal::KeysOrJwksUri));
             }
-            let update = update("client", ("client_id", client_id.into()), &columns(&before), &columns(&client));
+            let (from, to) = (columns(&before, &noted), columns(&client, &annotations));
+            let update = update("client", ("client_id", client_id.into()), &from, &to);
             let is_changed = update.is_some() || client.resources != before.resources;
             if let Some((sql, values)) = update {
                 tx.execute(sql, &values).await?;
@@ -94,6 +133,27 @@ impl Store {
             Ok(Ok(Some((client, is_changed))))
         });
         updated?
+    }
+
+    /// Returns the annotations of the clients from one id to another, by client; clients without any are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn annotations(&self, first: &str, last: &str) -> Result<HashMap<String, Annotations>, StoreError> {
+        let sql = "select client_id, description, owner from client
+                   where client_id >= $1 and client_id <= $2 and (description <> '' or owner <> '')";
+        let rows: Vec<(String, String, String)> = self.fetch(sql, &args![first, last]).await?;
+        Ok(rows.into_iter().map(|(id, description, owner)| (id, Annotations { description, owner })).collect())
+    }
+
+    /// Returns those of some ids that are registered.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn existing_clients(&self, client_ids: &[&str]) -> Result<HashSet<String>, StoreError> {
+        let rows: Vec<(String,)> =
+            self.of_clients("select client_id from client where client_id in ", client_ids).await?;
+        Ok(rows.into_iter().map(|(id,)| id).collect())
     }
 
     /// Enables or disables a client. `Ok(false)` when the client does not exist.
@@ -137,9 +197,17 @@ async fn client_of(tx: &mut Transaction, client_id: &str) -> Result<Option<Clien
     assembler.finish().pop().map(|(_, client)| client.map(Arc::unwrap_or_clone)).transpose()
 }
 
+/// Makes annotations of the columns `description` and `owner`.
+fn annotations((description, owner): (String, String)) -> Annotations {
+    Annotations { description, owner }
+}
+
 /// Returns the columns of a client that an administrator may set.
-fn columns(client: &Client) -> Vec<Column> {
+fn columns(client: &Client, annotations: &Annotations) -> Vec<Column> {
     vec![
+        ("description", annotations.description.as_str().into()),
+        ("owner", annotations.owner.as_str().into()),
+        ("expires_at", client.expires_at.map(Expiry::at).into()),
         ("scope", client.scopes.allowed().as_str().into()),
         ("default_scope", client.scopes.default_scope().as_str().into()),
         ("auth_methods", client.auth_methods.as_deref().into()),

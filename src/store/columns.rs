@@ -1,7 +1,7 @@
 //! Conversion of columns: each function refuses values that the schema's constraints would refuse.
 
 use crate::model::lifetime::LifetimeError;
-use crate::model::time::{Span, UnixTime};
+use crate::model::time::{Expiry, Span, UnixTime};
 
 /// Reads a lifetime in seconds.
 pub(super) fn lifetime<T: TryFrom<Span, Error = LifetimeError>>(
@@ -16,6 +16,11 @@ pub(super) fn lifetime<T: TryFrom<Span, Error = LifetimeError>>(
 /// Reads a moment in seconds. A moment in milliseconds would make a credential that never expires.
 pub(super) fn moment(column: &str, seconds: i64) -> Result<UnixTime, String> {
     UnixTime::from_column(seconds).ok_or_else(|| format!("{column}: {seconds} is not in seconds since 1970"))
+}
+
+/// Reads the end of a client in seconds.
+pub(super) fn expiry(column: &str, seconds: i64) -> Result<Expiry, String> {
+    Expiry::new(moment(column, seconds)?).ok_or_else(|| format!("{column}: 0 is no moment"))
 }
 
 /// Reads a flag, 0 or 1.

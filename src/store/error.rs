@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
-use super::refusal::Refusal;
+use super::refusal::{FROZEN, Refusal};
 
 /// Error of the database. No variant says anything about a credential.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,11 @@ pub enum StoreError {
     /// The database is read-only: a standby, or a demoted primary.
     #[error("database is read-only: it is a standby, or default_transaction_read_only is on")]
     ReadOnly,
+    /// The database was copied to another place and takes no more writes.
+    #[error(
+        "database is frozen: `grantd database copy` has copied it, so it takes no writes; use the copy, or run `grantd database unfreeze`"
+    )]
+    Frozen,
     /// The file of the embedded database has disappeared.
     #[error("there is no database file at {}: it was moved or deleted; put it back, or restore a backup there", .0.display())]
     Missing(PathBuf),
@@ -74,7 +79,7 @@ impl StoreError {
     /// Whether the database is unavailable, so that a later retry may succeed.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Late(_) | Self::ReadOnly | Self::Missing(_))
+        matches!(self, Self::Unavailable(_) | Self::Late(_) | Self::ReadOnly | Self::Frozen | Self::Missing(_))
     }
 
     /// Whether the operator has to change configuration, privileges or the file before a retry can succeed.
@@ -122,6 +127,7 @@ impl From<sqlx::Error> for StoreError {
             "55P03" => Self::Locked(message),
             "40001" | "40P01" => Self::Conflict(message),
             "23505" => taken(database.table().unwrap_or_default(), taken_id(database).unwrap_or_default()),
+            "23514" if message == FROZEN => Self::Frozen,
             _ if code.starts_with("23") => Self::Refused(database.constraint().map_or(message, str::to_owned).into()),
             // Raised by grantd's triggers.
             "P0001" => Self::Refused(message.into()),
@@ -142,6 +148,7 @@ fn from_sqlite(code: u32, message: String, constraint: Option<&str>) -> StoreErr
             let column = message.rsplit(": ").next().unwrap_or_default();
             taken(column.split('.').next().unwrap_or_default(), String::new())
         }
+        (19, _) if message == FROZEN => StoreError::Frozen,
         (19, _) => {
             let failed = || message.strip_prefix("CHECK constraint failed: ").unwrap_or(&message).to_owned();
             StoreError::Refused(constraint.map_or_else(failed, str::to_owned).into())

@@ -95,6 +95,25 @@ impl Store {
         Ok(rows.into_iter().map(|(id, at)| (id, UnixTime(at))).collect())
     }
 
+    /// Returns when any credential of each client, from one id to another, was last used, to within half a minute. Clients
+    /// of whose credentials no use is recorded are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn clients_last_used(&self, first: &str, last: &str) -> Result<HashMap<String, UnixTime>, StoreError> {
+        let sql = "select client_id, max(last_used_at) from (
+                       select s.client_id, u.last_used_at from client_secret s
+                       join client_secret_use u on u.secret_id = s.secret_id where s.client_id >= $1 and s.client_id <= $2
+                       union all
+                       select client_id, last_used_at from client_key_use where client_id >= $1 and client_id <= $2
+                       union all
+                       select c.client_id, u.last_used_at from client_certificate c
+                       join client_certificate_use u on u.cert_id = c.cert_id where c.client_id >= $1 and c.client_id <= $2
+                   ) as uses group by client_id";
+        let rows: Vec<(String, i64)> = self.fetch(sql, &args![first, last]).await?;
+        Ok(rows.into_iter().map(|(client_id, at)| (client_id, UnixTime(at))).collect())
+    }
+
     /// Reads rows of some clients in batches. `sql` ends where the list of ids begins.
     pub(super) async fn of_clients<R: Row>(&self, sql: &'static str, client_ids: &[&str]) -> Result<Vec<R>, StoreError> {
         let mut rows = Vec::new();

@@ -23,6 +23,15 @@ impl Store {
         Ok(self.execute(sql, &args![work, holder, until, now]).await? > 0)
     }
 
+    /// Whether a replica holds a lease, so that a server works on this database.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_lease(&self, now: UnixTime) -> Result<bool, StoreError> {
+        let counts: Vec<(i64,)> = self.fetch("select count(*) from lease where until >= $1", &args![now]).await?;
+        Ok(counts.first().is_some_and(|(count,)| *count > 0))
+    }
+
     /// Deletes the notes of changes up to a revision, which every live replica has read. A replica that holds an older
     /// revision finds one note that everything has changed. Works in small batches with pauses, since a change of the
     /// same id waits for a batch.

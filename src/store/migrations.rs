@@ -328,7 +328,7 @@ impl Store {
     }
 
     /// Version, name and SQL of each migration.
-    fn schema_files(&self) -> [(i64, &'static str, &'static str); 2] {
+    fn schema_files(&self) -> [(i64, &'static str, &'static str); 3] {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
@@ -340,7 +340,7 @@ impl Store {
                 ($version, $name, sql)
             }};
         }
-        [file!(1, "schema"), file!(2, "scale")]
+        [file!(1, "schema"), file!(2, "scale"), file!(3, "lifecycle")]
     }
 }
 
@@ -375,4 +375,4 @@ async fn refuse_others_database(session: &mut Session, database: &Database) -> R
 const SCHEMA_TABLE: &str = "_grantd_migrations";
 /// Time from the start of a wait to its first report, and from one report to the next.
 const REPORT_WAITING: Duration = Duration::from_secs(2);
-const SEED_TABLE: &str = "_grantd_seeds";
+pub(super) const SEED_TABLE: &str = "_grantd_seeds";

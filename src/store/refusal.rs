@@ -53,3 +53,5 @@ impl From<String> for Refusal {
 
 const NO_SUCH_CLIENT: &str = "client_id: no such client; insert into client first";
 const NO_SUCH_RESOURCE: &str = "identifier: no such resource; insert into resource first";
+/// The message of the triggers of a frozen database.
+pub(super) const FROZEN: &str = "frozen: this database was copied; use the copy";

@@ -6,7 +6,7 @@ use sqlx::{Arguments as _, AssertSqlSafe, Database, Encode, Error, FromRow, Into
 use crate::model::time::{Span, UnixTime};
 
 /// Value of a statement or row: text, an integer or bytes; text and integers may be null.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
     Text(Option<String>),
     Integer(Option<i64>),

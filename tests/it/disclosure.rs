@@ -58,7 +58,7 @@ async fn a_secret_that_cannot_be_printed_is_revoked(db: Db) {
 async fn rotating_adds_one_and_lets_the_others_expire(db: Db) {
     let grantd = Grantd::new(&db);
     grantd.ok(&["migrate"]).await;
-    let first = grantd.json(&["client", "create", "c", "--scope", "a", "--expires-in", "90d", "--json"]).await;
+    let first = grantd.json(&["client", "create", "c", "--scope", "a", "--secret-expires-in", "90d", "--json"]).await;
     let soon = grantd.json(&["client", "secret", "add", "c", "--expires-in", "1d", "--json"]).await;
     let endless = grantd.json(&["client", "secret", "add", "c", "--json"]).await;
     let revoked = grantd.json(&["client", "secret", "add", "c", "--json"]).await;

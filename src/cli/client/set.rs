@@ -12,7 +12,7 @@ use crate::crypto::jwk::Alg;
 use crate::model::client::AssertionAudience;
 use crate::model::client_id::ClientId;
 use crate::model::jwks_uri::JwksUri;
-use crate::model::lifetime::{AssertionLifetime, TokenTtl};
+use crate::model::lifetime::{AssertionLifetime, ExpiresIn, TokenTtl};
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 
@@ -28,6 +28,18 @@ pub(in crate::cli) struct Set {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct Changes {
+    /// Purpose of the client, at most 512 characters; '' for none
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Team or person that answers for the client, at most 128 characters; '' for none
+    #[arg(long)]
+    owner: Option<String>,
+    /// Time from now until the client expires
+    #[arg(long, value_name = "SPAN")]
+    expires_in: Option<ExpiresIn>,
+    /// Let the client live until it is disabled or deleted
+    #[arg(long, conflicts_with = "expires_in")]
+    never_expires: bool,
     /// Scopes the client may ask for, separated by spaces
     #[arg(long, help_heading = "Tokens")]
     scope: Option<Scope>,
@@ -100,6 +112,9 @@ impl Set {
             .transpose()?;
         let resources = (changes.no_resources || !changes.resource.is_empty()).then_some(changes.resource);
         let patch = ClientPatch {
+            description: changes.description.into(),
+            owner: changes.owner.into(),
+            expires_in: Change::of(changes.never_expires, changes.expires_in),
             scope: changes.scope.into(),
             default_scope: changes.default_scope.into(),
             resources: resources.into(),

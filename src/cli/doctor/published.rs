@@ -34,8 +34,10 @@ pub(super) async fn examine(
     clients: &[&Client],
     now: UnixTime,
 ) -> anyhow::Result<Vec<PublishedSet>> {
-    let publishing =
-        clients.iter().filter(|client| client.enabled).filter_map(|client| Some((client, client.jwks_uri.clone()?)));
+    let publishing = clients
+        .iter()
+        .filter(|client| client.enabled && !client.has_expired(now))
+        .filter_map(|client| Some((client, client.jwks_uri.clone()?)));
     let publishing: Vec<_> = publishing.collect();
     let mut published = Vec::with_capacity(publishing.len());
     for together in publishing.chunks(AT_ONCE) {

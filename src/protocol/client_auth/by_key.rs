@@ -43,11 +43,11 @@ impl Authenticator {
         let snapshot = &moment.snapshot;
         let client = snapshot.client(client_id).ok_or_else(|| no_such(snapshot, client_id))?;
         if client.jwks_uri.is_some() {
-            may_authenticate(client, method)?;
+            may_authenticate(client, method, moment)?;
         }
         let verified = verified?;
         attempt.credential_id = Some(Arc::clone(&verified.key.kid));
-        may_authenticate(client, method)?;
+        may_authenticate(client, method, moment)?;
         if verified.key_expired {
             return Err(ClientAuthError::KeyExpired.into());
         }
@@ -112,7 +112,7 @@ impl Authenticator {
             Used::Certificate(certificate) => Arc::clone(&certificate.cert_id),
         });
         let client = moment.snapshot.client(client_id).ok_or_else(|| no_such(&moment.snapshot, client_id))?;
-        may_authenticate(client, method)?;
+        may_authenticate(client, method, moment)?;
         match &used {
             Used::Key(key) => self.note_key(client, key, moment.now),
             Used::Certificate(certificate) => self.registry.uses.note_certificate(certificate, moment.now),
@@ -134,7 +134,7 @@ impl Authenticator {
         let (client_id, now) = (claimant.client_id, moment.now);
         // Nothing is fetched from the host of a client that may not authenticate anyway.
         let client = moment.snapshot.client(client_id);
-        let uri = client.filter(|client| may_authenticate(client, method).is_ok());
+        let uri = client.filter(|client| may_authenticate(client, method, moment).is_ok());
         let Some(uri) = uri.and_then(|client| client.jwks_uri.clone()) else {
             return Ok(verify(client.map_or(&[], |client| &client.keys), moment)?);
         };

@@ -58,7 +58,7 @@ impl Authenticator {
             return None;
         }
         attempt.credential_id = Some(Arc::clone(&secret.secret_id));
-        if let Err(error) = usable(client, presented.method, secret, moment.now) {
+        if let Err(error) = usable(client, presented.method, secret, moment) {
             return Some(Err(error.into()));
         }
         self.throttle.succeeded(client_id, presented.claimant.source);

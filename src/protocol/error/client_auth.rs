@@ -27,6 +27,9 @@ pub enum ClientAuthError {
     /// The client is disabled.
     #[error("client disabled")]
     Disabled,
+    /// The end of the client has come.
+    #[error("client expired")]
+    Expired,
     /// The client's `auth_methods` do not list this one.
     #[error("authentication method not allowed for this client")]
     MethodNotAllowed,
@@ -123,6 +126,7 @@ impl ClientAuthError {
             Self::Unknown => Reason::UnknownClient,
             Self::Broken => Reason::ClientMalformed,
             Self::Disabled => Reason::ClientDisabled,
+            Self::Expired => Reason::ClientExpired,
             Self::MethodNotAllowed => Reason::AuthMethodNotAllowed,
             Self::MethodNotInProfile => Reason::AuthMethodNotInProfile,
             Self::WrongSecret | Self::SecretDeleted => Reason::WrongSecret,

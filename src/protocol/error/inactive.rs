@@ -36,6 +36,9 @@ pub enum Inactive {
     /// Its client was switched off.
     #[error("the token's client is disabled")]
     ClientDisabled,
+    /// The end of its client has come.
+    #[error("the token's client has expired")]
+    ClientExpired,
     /// The one who asks is none who may.
     #[error("the caller may not introspect tokens for this audience")]
     NotIntrospector,
@@ -45,7 +48,10 @@ impl Inactive {
     /// Whether it stays so whatever the database would say.
     #[must_use]
     pub fn is_final(self) -> bool {
-        !matches!(self, Self::Key | Self::ClientUnknown | Self::ClientDisabled | Self::NotIntrospector)
+        !matches!(
+            self,
+            Self::Key | Self::ClientUnknown | Self::ClientDisabled | Self::ClientExpired | Self::NotIntrospector
+        )
     }
 
     /// The reason code of the log: one of a closed list.
@@ -62,6 +68,7 @@ impl Inactive {
             Self::CutOff => Reason::TokenCutOff,
             Self::ClientUnknown => Reason::TokenClientUnknown,
             Self::ClientDisabled => Reason::TokenClientDisabled,
+            Self::ClientExpired => Reason::TokenClientExpired,
             Self::NotIntrospector => Reason::NotIntrospector,
         }
     }

@@ -86,7 +86,7 @@ impl Clients {
         self.ranges.iter().map(|range| &range.summary)
     }
 
-    /// Returns, for each kind of credential, the first end after `now` of those that authenticate an enabled client.
+    /// Returns, for clients and each kind of credential, the first end after `now`; only of enabled clients that live.
     pub(super) fn soonest_ends(&self, now: UnixTime) -> Ends {
         let mut soonest = Ends::new();
         for range in &self.ranges {
@@ -201,7 +201,8 @@ impl Range {
 
     fn ends_after(&self, now: UnixTime) -> Ends {
         let mut ends = Ends::new();
-        for client in self.clients.iter().map(|client| &client.0).filter(|client| client.enabled) {
+        let lives = |client: &&Arc<Client>| client.enabled && !client.has_expired(now);
+        for client in self.clients.iter().map(|client| &client.0).filter(lives) {
             let secrets = client.secrets.iter().filter(|secret| secret.revoked_at.is_none());
             let secrets = secrets.filter_map(|secret| Some(("client_secret", secret.expires_at?)));
             let keys = client.keys.iter().filter_map(|key| Some(("client_key", key.expires_at?)));
@@ -211,7 +212,10 @@ impl Range {
                 .keys
                 .iter()
                 .filter_map(|key| Some(("client_certificate", UnixTime(key.key.x5c()?.not_after().saturating_add(1)))));
-            for (kind, at) in secrets.chain(keys).chain(certificates).chain(in_keys).filter(|(_, at)| *at > now) {
+            let whole = client.expires_at.map(|end| ("client", end.at()));
+            for (kind, at) in
+                secrets.chain(keys).chain(whole).chain(certificates).chain(in_keys).filter(|(_, at)| *at > now)
+            {
                 note_end(&mut ends, kind, at);
             }
         }

@@ -13,6 +13,8 @@ use crate::model::time::UnixTime;
 pub struct Moment {
     /// Second in which the request arrived.
     pub now: UnixTime,
+    /// The same by the database's clock, which decides when a client ends.
+    pub database_now: UnixTime,
     /// Freshness of the snapshot at that time.
     pub freshness: Freshness,
     /// All clients and resources.
@@ -23,7 +25,8 @@ impl Moment {
     /// Reads the registry at `now`.
     #[must_use]
     pub fn new(registry: &Registry, now: UnixTime) -> Self {
-        Self { now, freshness: registry.freshness(), snapshot: registry.snapshot() }
+        let database_now = registry.database_time(now);
+        Self { now, database_now, freshness: registry.freshness(), snapshot: registry.snapshot() }
     }
 
     /// Reads the snapshot again, after a wait that may have taken seconds: a client may have been disabled meanwhile.

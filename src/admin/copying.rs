@@ -1,0 +1,90 @@
+//! A copy of the whole database into another one: rows verified by count and contents, keys by a token.
+
+use super::{Admin, AdminError};
+use crate::store::copying::CopiedTable;
+use crate::store::keys::SealedKey;
+use crate::store::{Store, StoreError};
+
+/// Outcome of a copy.
+#[derive(Debug)]
+pub struct CopyReport {
+    /// The tables with the numbers of their rows, which both databases hold.
+    pub tables: Vec<CopiedTable>,
+    /// Ids of the signing keys of which a token of the source verifies with the target's key.
+    pub keys: Vec<String>,
+    /// Whether the target held everything already.
+    pub was_complete: bool,
+}
+
+impl Admin {
+    /// Whether a server has worked on the database within the last minute.
+    pub async fn has_server(&self) -> Result<bool, AdminError> {
+        Ok(self.store.has_lease(self.now()).await?)
+    }
+
+    /// Copies everything into `target`, whose schema is this one's. The database takes no writes from then on, so that
+    /// nothing is written that the copy lacks; when the copy fails, it takes them again.
+    pub async fn copy_into(
+        &self,
+        target: &Store,
+        progress: &mut (dyn FnMut(&str, u64) + Send),
+    ) -> Result<CopyReport, AdminError> {
+        // Before anything is frozen, since a copy without its sealing key is of no use.
+        let tokens = self.tokens_of_keys().await?;
+        let was_frozen = self.store.is_frozen().await?;
+        if !was_frozen {
+            self.store.freeze().await?;
+        }
+        let copied = match self.store.copy_into(target, progress).await {
+            Ok(copied) => copied,
+            Err(error) => {
+                if !was_frozen && let Err(fault) = self.store.unfreeze().await {
+                    tracing::warn!(%fault, "the source stays frozen; `grantd database unfreeze` takes that back");
+                }
+                return Err(error.into());
+            }
+        };
+        let keys = self.verified_tokens(target, tokens).await?;
+        Ok(CopyReport { tables: copied.tables, keys, was_complete: copied.was_complete })
+    }
+
+    /// Lets the database take writes again. `Ok(false)` when it did.
+    pub async fn unfreeze(&self) -> Result<bool, AdminError> {
+        let was_frozen = self.store.is_frozen().await?;
+        self.store.unfreeze().await?;
+        Ok(was_frozen)
+    }
+
+    /// Returns a token of each signing key, signed by it.
+    async fn tokens_of_keys(&self) -> Result<Vec<(String, String)>, AdminError> {
+        let keys = self.store.keys().await?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (under, now) = (self.sealing_key()?, self.now().0);
+        let claims = format!("{{\"iss\":\"grantd database copy\",\"iat\":{now}}}");
+        let token = |key: &SealedKey| -> Result<(String, String), AdminError> {
+            let token = key.open(&under)?.sign(claims.as_bytes());
+            Ok((key.kid.clone(), token.ok_or_else(|| unusable(&key.kid, "it does not sign"))?))
+        };
+        keys.iter().map(token).collect()
+    }
+
+    /// Returns the ids of the keys whose tokens verify with the keys of `target`.
+    async fn verified_tokens(&self, target: &Store, tokens: Vec<(String, String)>) -> Result<Vec<String>, AdminError> {
+        let (keys, mut verified) = (target.keys().await?, Vec::new());
+        for (kid, token) in tokens {
+            let key = keys.iter().find(|key| key.kid == kid);
+            let key = key.ok_or_else(|| unusable(&kid, "the target lacks it"))?.open(&*self.sealing_key()?)?;
+            if !key.verifies(&token) {
+                return Err(unusable(&kid, "the target's key does not verify a token of the source").into());
+            }
+            verified.push(kid);
+        }
+        Ok(verified)
+    }
+}
+
+fn unusable(kid: &str, reason: &str) -> StoreError {
+    StoreError::Malformed { kind: "signing key", id: kid.to_owned(), reason: reason.to_owned() }
+}
