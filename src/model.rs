@@ -8,6 +8,7 @@ pub mod client_id;
 pub mod credential;
 pub mod document;
 pub mod event;
+pub mod federation;
 pub mod issuer;
 pub mod jwks_uri;
 pub mod lifetime;

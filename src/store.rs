@@ -14,6 +14,7 @@ mod columns;
 mod database;
 mod delta;
 mod error;
+pub mod federation;
 mod health;
 pub mod keys;
 pub mod last_used;

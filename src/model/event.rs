@@ -94,6 +94,8 @@ events! {
         "The JWK Set at a client's `jwks_uri` has other keys than before. `skipped` says which keys cannot be used, and why."
     "jwks_uri.trouble" JwksUriTrouble "warn" [client_id uri reason]
         "The JWK Set at a client's `jwks_uri` could not be fetched. The last good one is used for an hour."
+    "issuer.malformed" IssuerMalformed "error" [reason]
+        "The row of a trusted issuer cannot be read. None of its tokens is accepted; all others work."
     "key.changed" KeyChanged "info" [kid alg signs_from what]
         "A signing key was published or removed, or the server made the first key of an algorithm or the first tag key."
     "key.malformed" KeyMalformed "error" [reason]

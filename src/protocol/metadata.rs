@@ -30,6 +30,10 @@ impl MutualTls {
             AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost | AuthMethod::PrivateKeyJwt => true,
             AuthMethod::TlsClientAuth => self.offered && self.with_ca,
             AuthMethod::SelfSignedTlsClientAuth => self.offered,
+            // Metadata names it private_key_jwt.
+            AuthMethod::FederatedJwt => false,
+            // Offered while a trust domain is there.
+            AuthMethod::SpiffeJwt | AuthMethod::SpiffeX509 => false,
         }
     }
 }

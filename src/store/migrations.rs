@@ -327,7 +327,7 @@ impl Store {
     }
 
     /// Version, name and SQL of each migration.
-    fn schema_files(&self) -> [(i64, &'static str, &'static str); 2] {
+    fn schema_files(&self) -> [(i64, &'static str, &'static str); 3] {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
@@ -339,7 +339,7 @@ impl Store {
                 ($version, $name, sql)
             }};
         }
-        [file!(1, "schema"), file!(2, "scale")]
+        [file!(1, "schema"), file!(2, "scale"), file!(4, "federation")]
     }
 }
 

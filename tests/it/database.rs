@@ -65,7 +65,7 @@ async fn a_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do(d
         (with_client("default_scope", "'a  b'"), "default_scope: must be a part of scope"),
         (with_client("token_ttl", "0"), "token_ttl: seconds, from 1 to 86400"),
         (with_client("token_ttl", "86401"), "token_ttl: seconds, from 1 to 86400"),
-        (with_client("grant_types", "'password'"), "grant_types: client_credentials, or empty for none"),
+        (with_client("grant_types", "'password'"), "grant_types: names separated by spaces, or empty for none"),
         (with_client("auth_methods", "'none'"), "auth_methods: null for any, else names as in the metadata"),
         (with_client("claims", "'[]'"), "claims: a JSON object"),
         (with_client("claims", &format!("'{{\"a\":\"{}\"}}'", "x".repeat(4089))), "claims: at most 4096 characters"),
@@ -421,6 +421,8 @@ fn shape(sql: &str) -> BTreeSet<String> {
             [table, "add", what, column, kind, ..] => (table, what, column, kind),
             // The collation and defaults of a column are not compared.
             [_, "alter", "column", ..] => continue,
+            // Its name stays in the migration that made it.
+            [_, "drop", "constraint", ..] => continue,
             _ => panic!("{statement}"),
         };
         if *what == "column" {
@@ -435,11 +437,24 @@ fn shape(sql: &str) -> BTreeSet<String> {
                 .map(|rest| format!("{table}: {}", rest.split('"').next().unwrap())),
         );
     }
+    // SQLite changes a constraint in the text of its table.
+    for changed in sql.split("\nupdate sqlite_schema ").skip(1) {
+        let statement = changed.split(';').next().unwrap();
+        let table = statement.rsplit("name = '").next().unwrap().trim_end_matches('\'');
+        shape.extend(
+            statement
+                .split("'constraint \"")
+                .skip(1)
+                .map(|rest| format!("{table}: {}", rest.split('"').next().unwrap())),
+        );
+    }
     // SQLite cannot name a foreign key's message, nor look beyond a row in a check: triggers say these.
     // So do triggers of PostgreSQL where a check would need the time.
     for trigger in sql.split("\ncreate trigger ").skip(1) {
         let table = trigger.split(" on ").nth(1).unwrap().split_whitespace().next().unwrap();
-        let message = ["raise(abort, '", "grantd_refuse('"].into_iter().find_map(|call| trigger.split(call).nth(1));
+        let message = ["raise(abort, '", "grantd_refuse('", "grantd_refuse_rule('", "grantd_refuse_own_issuer('"]
+            .into_iter()
+            .find_map(|call| trigger.split(call).nth(1));
         shape.extend(message.map(|rest| format!("{table}: {}", rest.split('\'').next().unwrap())));
     }
     shape

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::rule_index::{RuleIndex, RuleKeys};
 use super::summary::Summary;
 use crate::model::client::Client;
 use crate::model::time::UnixTime;
@@ -25,6 +26,7 @@ struct Range {
     first: Box<str>,
     clients: HashSet<ById>,
     summary: Summary,
+    rules: RuleIndex,
     /// The ends of credentials that were found last. A scrape of the metrics reads each range again only when one of them
     /// has come.
     ends: Mutex<Option<Ends>>,
@@ -62,6 +64,19 @@ impl Clients {
     pub(super) fn get(&self, client_id: &str) -> Option<&Arc<Client>> {
         let range = self.ranges.get(self.position(client_id)?)?;
         range.clients.get(client_id).map(|client| &client.0)
+    }
+
+    /// Returns the clients that have a rule of one of these keys, each once.
+    pub(super) fn with_rule(&self, keys: &RuleKeys) -> Vec<&Arc<Client>> {
+        let mut found = Vec::new();
+        for range in &self.ranges {
+            for client in range.rules.find(keys).filter_map(|id| range.clients.get(id.as_str())).map(|one| &one.0) {
+                if !found.iter().any(|known| Arc::ptr_eq(known, client)) {
+                    found.push(client);
+                }
+            }
+        }
+        found
     }
 
     /// Returns all clients, in no order.
@@ -189,7 +204,8 @@ impl Range {
     fn of(first: Box<str>, mut clients: HashSet<ById>) -> Arc<Self> {
         clients.shrink_to_fit();
         let summary = Summary::of(clients.iter().map(|client| &client.0));
-        Arc::new(Self { first, clients, summary, ends: Mutex::default() })
+        let rules = RuleIndex::of(clients.iter().map(|client| &client.0));
+        Arc::new(Self { first, clients, summary, rules, ends: Mutex::default() })
     }
 
     fn ends_after(&self, now: UnixTime) -> Ends {
