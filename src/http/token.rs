@@ -40,7 +40,7 @@ pub(super) async fn token(
 /// Reads a token request (RFC 6749 section 4.4.2).
 fn token_request<'a>(app: &AppState, posted: &'a Posted, form: &'a Form<'_>) -> Result<TokenRequest<'a>, RequestError> {
     let (grant_type, scope) = (form.one("grant_type")?, form.one("scope")?);
-    let (certificate, credential) = app.identity(posted, form)?;
+    let (certificate, credential) = app.identity(posted, form, grant_type)?;
     Ok(TokenRequest {
         grant_type,
         credential,

@@ -5,5 +5,6 @@ pub mod claim_conditions;
 pub mod kind;
 pub mod mismatch;
 pub mod rule;
+pub mod selection;
 pub mod subject;
 pub mod trusted_issuer;

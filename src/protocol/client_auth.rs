@@ -1,5 +1,6 @@
 //! Client authentication (RFC 6749 section 2.3), by the one credential that a request carries.
 
+mod by_federation;
 mod by_key;
 mod by_verifier;
 
@@ -14,8 +15,9 @@ use tokio::sync::mpsc;
 use super::attempt::Attempt;
 use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
+use super::federation::known_tokens::KnownTokens;
+use super::presented_jwt::{PresentedAssertion, PresentedJwt};
 
-use crate::crypto::jose::Unverified;
 use crate::crypto::secret::{ClientSecret, HashParams};
 use crate::crypto::secret_tag::TagKid;
 use crate::crypto::secret_verifier::VerifierKey;
@@ -24,9 +26,10 @@ use crate::model::client::{AuthMethod, Client};
 use crate::model::credential::StoredSecret;
 use crate::model::profile::Profile;
 use crate::model::time::UnixTime;
-use crate::state::client_jwks::ClientJwks;
 use crate::state::hashing::Lane;
 use crate::state::hashing::queue::{Priority, QueueKey};
+use crate::state::key_sets::KeySets;
+use crate::state::key_sets::source::Source;
 use crate::state::registry::moment::Moment;
 use crate::state::registry::snapshot::Snapshot;
 use crate::state::registry::{Freshness, Registry};
@@ -48,13 +51,8 @@ pub enum Credential<'a> {
         /// The secret, in each way that its bytes can be read: form-decoded and, where that differs, raw.
         readings: Vec<Arc<ClientSecret>>,
     },
-    /// `private_key_jwt`.
-    Assertion {
-        /// The client that the JWT names.
-        client_id: String,
-        /// The JWT.
-        jwt: Box<Unverified<'a>>,
-    },
+    /// `private_key_jwt`, or a token of a trusted issuer.
+    Assertion(Box<PresentedAssertion<'a>>),
     /// `tls_client_auth` or `self_signed_tls_client_auth`: which of them turns out when it matches.
     Certificate {
         /// The client that the body names.
@@ -71,9 +69,8 @@ impl Credential<'_> {
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
         match self {
-            Self::Secret { client_id, .. }
-            | Self::Assertion { client_id, .. }
-            | Self::Certificate { client_id, .. } => Some(client_id),
+            Self::Secret { client_id, .. } | Self::Certificate { client_id, .. } => Some(client_id),
+            Self::Assertion(assertion) => assertion.client_id(),
             Self::Unreadable(_) => None,
         }
     }
@@ -89,7 +86,7 @@ impl Credential<'_> {
     pub fn method(&self) -> Option<AuthMethod> {
         match self {
             Self::Secret { method, .. } => Some(*method),
-            Self::Assertion { .. } => Some(AuthMethod::PrivateKeyJwt),
+            Self::Assertion(assertion) => Some(assertion.method()),
             Self::Certificate { .. } => Some(AuthMethod::TlsClientAuth),
             Self::Unreadable(_) => None,
         }
@@ -123,6 +120,15 @@ struct Claimant<'a> {
     source: IpAddr,
 }
 
+/// Owner of a key set that is fetched: a client or an issuer.
+#[derive(Clone, Copy)]
+struct KeyOwner<'a> {
+    sets: &'a KeySets,
+    /// The client's id, or the issuer.
+    name: &'a str,
+    source: &'a Source,
+}
+
 /// The state that client authentication needs.
 #[derive(Debug)]
 pub struct Authenticator {
@@ -135,7 +141,11 @@ pub struct Authenticator {
     /// Every client.
     pub registry: Arc<Registry>,
     /// Keys that clients publish.
-    pub client_jwks: ClientJwks,
+    pub client_jwks: KeySets,
+    /// Keys of trusted issuers.
+    pub issuer_keys: KeySets,
+    /// Knows tokens of trusted issuers again.
+    pub known_tokens: KnownTokens,
     /// Knows secrets again.
     pub memory: Memory,
     /// Checks secrets.
@@ -188,9 +198,7 @@ impl Authenticator {
                 }
             }
             // Boxed, here and below, to keep the future of other requests small.
-            Credential::Assertion { client_id, jwt } => {
-                Box::pin(self.by_assertion(claimant(client_id), jwt, moment, attempt)).await
-            }
+            Credential::Assertion(assertion) => Box::pin(self.by_jwt(assertion, source, moment, attempt)).await,
             Credential::Certificate { client_id, certificate } => {
                 Box::pin(self.by_certificate(claimant(client_id), certificate, moment, attempt)).await
             }
@@ -209,9 +217,12 @@ impl Authenticator {
             return Err(ClientAuthError::MethodNotInProfile);
         }
         match credential {
-            Credential::Assertion { jwt, .. } if !self.profile.permits_signature(jwt.header().alg()) => {
-                Err(ClientAuthError::AssertionAlg)
-            }
+            Credential::Assertion(assertion) => match &assertion.jwt {
+                PresentedJwt::New(jwt) if !self.profile.permits_signature(jwt.unverified.header().alg()) => {
+                    Err(ClientAuthError::AssertionAlg)
+                }
+                PresentedJwt::New(_) | PresentedJwt::Known(_) => Ok(()),
+            },
             Credential::Unreadable(error) => Err(error.clone()),
             _ => Ok(()),
         }

@@ -9,7 +9,7 @@ use super::dpop::Proof;
 use super::error::{Error, GrantError, RequestError};
 use crate::crypto::jwk::Alg;
 use crate::model::certificate::PeerCertificate;
-use crate::model::client::{AuthMethod, Client};
+use crate::model::client::{AuthMethod, CLIENT_CREDENTIALS, Client, JWT_BEARER};
 use crate::model::profile::Profile;
 use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::{MAX_BYTES, MAX_TOKENS, Scope};
@@ -103,19 +103,40 @@ pub struct Grant {
     pub binding: Binding,
 }
 
-/// Refuses every grant type but `client_credentials` (RFC 6749 section 4.4.2).
-///
-/// # Errors
-/// [`RequestError::NoGrantType`] or [`GrantError`].
-pub fn require_client_credentials(grant_type: Option<&str>) -> Result<(), Error> {
-    match grant_type {
-        Some("client_credentials") => Ok(()),
-        None => Err(RequestError::NoGrantType.into()),
-        // A line end behind it comes from a form that was read from a file.
-        Some(other) if other.trim().eq_ignore_ascii_case("client_credentials") => {
-            Err(GrantError::GrantTypeSpelling.into())
+/// Grant of a token request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantType {
+    /// RFC 6749 section 4.4.
+    ClientCredentials,
+    /// RFC 7523 section 2.1: the token of a trusted issuer says which client asks.
+    JwtBearer,
+}
+
+impl GrantType {
+    /// Reads `grant_type`. `jwt_bearer` says whether that grant is offered.
+    ///
+    /// # Errors
+    /// [`RequestError::NoGrantType`] or [`GrantError`].
+    pub fn read(grant_type: Option<&str>, jwt_bearer: bool) -> Result<Self, Error> {
+        match grant_type {
+            Some(CLIENT_CREDENTIALS) => Ok(Self::ClientCredentials),
+            Some(JWT_BEARER) if jwt_bearer => Ok(Self::JwtBearer),
+            None => Err(RequestError::NoGrantType.into()),
+            // A line end behind it comes from a form that was read from a file.
+            Some(other) if other.trim().eq_ignore_ascii_case(CLIENT_CREDENTIALS) => {
+                Err(GrantError::GrantTypeSpelling.into())
+            }
+            Some(_) => Err(GrantError::UnsupportedGrantType.into()),
         }
-        Some(_) => Err(GrantError::UnsupportedGrantType.into()),
+    }
+
+    /// The refusal of this grant for an error of authentication.
+    #[must_use]
+    pub fn refusal(self, error: Error) -> Error {
+        match self {
+            Self::ClientCredentials => error,
+            Self::JwtBearer => error.of_grant(),
+        }
     }
 }
 
@@ -123,8 +144,12 @@ pub fn require_client_credentials(grant_type: Option<&str>) -> Result<(), Error>
 ///
 /// # Errors
 /// [`GrantError`].
-pub fn admit(profile: Profile, client: &Client, binding: &Binding) -> Result<(), GrantError> {
-    if !client.client_credentials {
+pub fn admit(profile: Profile, client: &Client, grant: GrantType, binding: &Binding) -> Result<(), GrantError> {
+    let is_allowed = match grant {
+        GrantType::ClientCredentials => client.client_credentials,
+        GrantType::JwtBearer => client.jwt_bearer,
+    };
+    if !is_allowed {
         return Err(GrantError::GrantNotAllowed);
     }
     // RFC 9449 section 5.2: "If the value is true, the authorization server MUST reject token requests from the client that

@@ -1,6 +1,7 @@
-//! Fetches JWK Sets from hosts of clients: over https, from a checked address, one response within bounds.
+//! Fetches JWK Sets from hosts of clients and of trusted issuers: over https, from a checked address, one response within
+//! bounds.
 //!
-//! The registration of a client decides which host grantd connects to, so this is where server-side request forgery is
+//! The registration of a client or an issuer decides which host grantd connects to, so this is where server-side request forgery is
 //! prevented.
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpStream, lookup_host};
@@ -22,7 +24,8 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 
 use crate::model::jwks_uri::JwksUri;
-use crate::state::client_jwks::Fetch;
+use crate::model::time::Span;
+use crate::state::key_sets::source::{Fetch, FetchedDocument};
 
 /// Host or network outside the public internet that may be connected to (`clients.jwks_uri_allow`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,10 +78,10 @@ impl Fetcher {
 
     /// Runs the fetches of the queue until it is closed. The sender limits the number of concurrent ones.
     pub async fn run(self, mut queue: mpsc::Receiver<Fetch>) {
-        while let Some(Fetch { uri, reply }) = queue.recv().await {
+        while let Some(Fetch { uri, ca_pem, reply }) = queue.recv().await {
             let fetcher = self.clone();
             tokio::spawn(async move {
-                let document = tokio::time::timeout(DEADLINE, fetcher.fetch(&uri)).await;
+                let document = tokio::time::timeout(DEADLINE, fetcher.fetch(&uri, ca_pem.as_deref())).await;
                 let late = || Err(format!("no answer within {} s", DEADLINE.as_secs()));
                 // The requests that waited may have been abandoned.
                 drop(reply.send(document.unwrap_or_else(|_| late())));
@@ -86,12 +89,15 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&self, uri: &JwksUri) -> Result<Vec<u8>, String> {
+    async fn fetch(&self, uri: &JwksUri, ca_pem: Option<&str>) -> Result<FetchedDocument, String> {
+        let config = match ca_pem {
+            None => self.tls.load_full(),
+            Some(pem) => Arc::new(trusting_only(pem)?),
+        };
         let stream = self.connect(uri).await?;
         let name = ServerName::try_from(uri.host().to_owned())
             .map_err(|_| "the host is not a name or an address".to_owned())?;
-        let tls = TlsConnector::from(self.tls.load_full());
-        let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+        let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .handshake(TokioIo::new(stream))
@@ -113,9 +119,11 @@ impl Fetcher {
         if answer.headers().get_all(header::CONTENT_ENCODING).iter().any(is_coded) {
             return Err("the response has a content coding, which was not requested".to_owned());
         }
+        let max_age = max_age(answer.headers());
         let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
         drop(connection);
-        Ok(body.map_err(|error| format!("the body: {error}"))?.to_bytes().to_vec())
+        let document = body.map_err(|error| format!("the body: {error}"))?.to_bytes().to_vec();
+        Ok(FetchedDocument { document, max_age })
     }
 
     /// Connects to one of the checked addresses. The host is not resolved a second time, since the result could be
@@ -154,6 +162,32 @@ fn trusting(further: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustl
     for certificate in further {
         roots.add(certificate)?;
     }
+    by_roots(roots)
+}
+
+/// Trusts the CAs of one issuer, instead of those of the public web and of the configuration.
+fn trusting_only(ca_pem: &str) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("ca_pem: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("ca_pem: {error}"))?;
+    }
+    by_roots(roots).map_err(|error| format!("TLS: {error}"))
+}
+
+/// RFC 9111 section 5.2.2.1. Of several, the first.
+fn max_age(headers: &header::HeaderMap) -> Option<Span> {
+    let directives = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    directives.flat_map(|value| value.split(',')).find_map(|directive| {
+        let (name, seconds) = directive.trim().split_once('=')?;
+        let seconds = Some(seconds.trim_matches('"')).filter(|_| name.eq_ignore_ascii_case("max-age"))?;
+        // A number that no 64 bits hold is a long time.
+        let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| Span::from_secs(seconds.parse().unwrap_or(u64::from(u32::MAX))))
+    })
+}
+
+fn by_roots(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     // No client certificate and no session of an earlier fetch, so the host learns nothing that it could use.
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?

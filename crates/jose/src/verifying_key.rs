@@ -229,7 +229,8 @@ impl VerifyingKey {
     }
 
     /// Whether it is the same key for the same use.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
         self.jkt == other.jkt && self.kid == other.kid && self.algs().eq(other.algs())
     }
 

@@ -29,7 +29,7 @@ pub enum ClaimConditionsError {
 }
 
 /// A claim that is not as a rule wants it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimMismatch {
     /// The claim; for a member of an object, the names on the way to it, separated by dots.
     pub name: String,

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use super::claim_conditions::ClaimConditions;
 use super::subject::SubjectPattern;
 use crate::crypto::json::Object;
+use crate::crypto::jwk_set::KeyUse;
 
 /// Kind of a trusted issuer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +39,8 @@ struct Rules {
     parts_before: usize,
     /// Whether each token is accepted once.
     single_use: bool,
+    /// The `use` of keys.
+    key_use: KeyUse,
     /// Claims that a rule has to name.
     pinned: &'static [&'static str],
     /// A claim, and the value of it with which neither a rule nor a token is accepted.
@@ -122,6 +125,12 @@ impl IssuerKind {
         self.rules().single_use
     }
 
+    /// The use that keys of such issuers declare.
+    #[must_use]
+    pub fn key_use(self) -> KeyUse {
+        self.rules().key_use
+    }
+
     /// Claims that a rule has to name.
     #[must_use]
     pub fn pinned_claims(self) -> &'static [&'static str] {
@@ -138,7 +147,7 @@ impl IssuerKind {
             return Err(PinFault::Subject { kind: self, form: rules.subject_form });
         }
         let parts = |prefix: &str| prefix.split(rules.separators).filter(|part| !part.is_empty()).count();
-        if subject.prefix(self).is_some_and(|prefix| parts(prefix) < rules.parts_before) {
+        if subject.prefix(rules.separators).is_some_and(|prefix| parts(prefix) < rules.parts_before) {
             return Err(PinFault::Prefix { kind: self, parts: rules.parts_before });
         }
         if let Some(claim) = rules.pinned.iter().find(|claim| !claims.members().contains_key(**claim)) {

@@ -9,7 +9,7 @@ use super::kind::PinFault;
 use crate::model::time::UnixTime;
 
 /// The first condition of a rule that a token fails, in the order in which they are checked.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// The rule is about another issuer.
     #[error("issuer: the rule wants {wanted}, the token has {found}")]
@@ -40,6 +40,14 @@ pub enum Mismatch {
         /// The value in the token.
         found: Option<Value>,
     },
+    /// A claim has a value with which no token is accepted.
+    #[error("claim {claim}: {value} is refused whatever a rule says")]
+    RefusedClaim {
+        /// The claim.
+        claim: &'static str,
+        /// The value.
+        value: &'static str,
+    },
     /// The rule has expired.
     #[error("the rule expired at {at}, and it is {now}")]
     RuleExpired {
@@ -58,8 +66,9 @@ impl Mismatch {
             Self::Issuer { .. } => 0,
             Self::Subject { .. } => 1,
             Self::Pin(_) => 2,
-            Self::Claim { .. } => 3,
-            Self::RuleExpired { .. } => 4,
+            Self::RefusedClaim { .. } => 3,
+            Self::Claim { .. } => 4,
+            Self::RuleExpired { .. } => 5,
         }
     }
 }
@@ -70,7 +79,10 @@ impl From<ClaimMismatch> for Mismatch {
     }
 }
 
-/// A value as JSON, or that there is none.
+/// The beginning of a value as JSON, or that there is none.
 fn value(found: Option<&Value>) -> String {
-    found.map_or_else(|| "none".to_owned(), Value::to_string)
+    found.map_or_else(|| "none".to_owned(), |found| found.to_string().chars().take(LOGGED).collect())
 }
+
+/// Longest part of a value in a message: it may come from a token.
+const LOGGED: usize = 256;

@@ -39,10 +39,13 @@ impl FederationRule {
             let (wanted, found) = (Arc::clone(&self.issuer), Arc::clone(&issuer.issuer));
             return Err(Mismatch::Issuer { wanted, found });
         }
-        if !self.subject.matches(issuer.kind, sub) {
+        if !self.subject.matches(issuer.kind.separators(), sub) {
             return Err(Mismatch::Subject { wanted: self.subject.as_str().into(), found: sub.into() });
         }
         issuer.kind.check_pins(&issuer.issuer, &self.subject, &self.claims)?;
+        if let Some((claim, value)) = issuer.kind.refused_value(claims) {
+            return Err(Mismatch::RefusedClaim { claim, value });
+        }
         if let Some(mismatch) = self.claims.first_mismatch(claims) {
             return Err(mismatch.into());
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::kind::IssuerKind;
-use crate::crypto::jwk_set::{JwkSet, KeyUse};
-use crate::crypto::verifying_key::VerifyingKey;
+use crate::crypto::jwk_set::JwkSet;
+use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::{JwksUri, JwksUriError};
 use crate::model::lifetime::FederatedLifetime;
 use crate::model::time::{Span, UnixTime};
@@ -49,7 +49,7 @@ pub struct PinnedKeys {
     /// The JWK Set as registered.
     pub text: Arc<str>,
     /// The usable keys.
-    pub keys: Arc<[Arc<VerifyingKey>]>,
+    pub keys: Arc<[StoredKey]>,
 }
 
 impl PartialEq for PinnedKeys {
@@ -131,7 +131,7 @@ impl TrustedIssuer {
         Ok(Self {
             issuer: issuer.into(),
             kind,
-            keys: key_source(&columns)?,
+            keys: key_source(&columns, created_at)?,
             audience: audience.map(Into::into),
             max_lifetime: None,
             ca_pem: ca_pem.map(Into::into),
@@ -145,12 +145,6 @@ impl TrustedIssuer {
     pub fn lifetime(&self) -> Span {
         self.max_lifetime.map_or(MAX_LIFETIME, Span::from)
     }
-
-    /// The use that its keys declare.
-    #[must_use]
-    pub fn key_use(&self) -> KeyUse {
-        if self.kind == IssuerKind::Spiffe { KeyUse::JwtSvid } else { KeyUse::Sig }
-    }
 }
 
 /// The trust domain of a SPIFFE ID: the text between `spiffe://` and the path. `None` for another text than a trust
@@ -162,12 +156,12 @@ pub fn trust_domain(id: &str) -> Option<&str> {
     Some(domain).filter(|domain| (1..=255).contains(&domain.len()) && domain.bytes().all(fits))
 }
 
-fn key_source(columns: &IssuerColumns<'_>) -> Result<KeySource, TrustedIssuerError> {
+fn key_source(columns: &IssuerColumns<'_>, created_at: UnixTime) -> Result<KeySource, TrustedIssuerError> {
     let IssuerColumns { issuer, kind, jwks_uri, jwks, bundle_uri, .. } = *columns;
     let is_spiffe = kind == IssuerKind::Spiffe;
     Ok(match (jwks_uri, jwks, bundle_uri) {
         (Some(uri), None, None) if !is_spiffe => KeySource::JwksUri(uri.parse()?),
-        (None, Some(text), None) => KeySource::Pinned(PinnedKeys::read(text, kind)?),
+        (None, Some(text), None) => KeySource::Pinned(PinnedKeys::read(text, kind, created_at)?),
         (None, None, Some(uri)) if is_spiffe => KeySource::Bundle(uri.parse()?),
         (None, None, None) if !is_spiffe => KeySource::Discovery(discovery_uri(issuer)?),
         (Some(_), None, None) | (None, None, _) => return Err(TrustedIssuerError::Bundle),
@@ -182,15 +176,15 @@ fn discovery_uri(issuer: &str) -> Result<JwksUri, JwksUriError> {
 }
 
 impl PinnedKeys {
-    fn read(text: &str, kind: IssuerKind) -> Result<Self, TrustedIssuerError> {
+    fn read(text: &str, kind: IssuerKind, created_at: UnixTime) -> Result<Self, TrustedIssuerError> {
         let fault = |error: &dyn std::fmt::Display| TrustedIssuerError::Jwks(error.to_string());
-        let key_use = if kind == IssuerKind::Spiffe { KeyUse::JwtSvid } else { KeyUse::Sig };
-        let set = JwkSet::parse_for(text.as_bytes(), key_use, MOST_KEYS).map_err(|error| fault(&error))?;
+        let set = JwkSet::parse_for(text.as_bytes(), kind.key_use(), MOST_KEYS).map_err(|error| fault(&error))?;
         // An empty bundle revokes every key of a trust domain. An empty key set is a mistake.
         if set.keys.is_empty() && kind != IssuerKind::Spiffe {
             return Err(fault(&set.skipped.first().map_or("no keys".to_owned(), |skipped| skipped.why.to_string())));
         }
-        Ok(Self { text: text.into(), keys: set.keys.into_iter().map(Arc::new).collect() })
+        let keys = set.keys.into_iter().map(|key| StoredKey::unregistered(key, created_at)).collect();
+        Ok(Self { text: text.into(), keys })
     }
 }
 

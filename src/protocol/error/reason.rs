@@ -1,13 +1,10 @@
 //! The reason codes of the log and the metrics: a closed list. `grantd reference` prints it, with the remedies.
 
-use crate::crypto::jose::JoseError;
-
 macro_rules! reasons {
     ($($name:literal $variant:ident $answer:literal $meaning:literal $remedy:literal)+) => {
         /// The reason code of a request's outcome.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Reason { $(#[doc = $meaning] $variant),+ }
-
         impl Reason {
             /// Every reason, in the order of the reference.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
@@ -37,21 +34,6 @@ macro_rules! reasons {
             }
         }
     };
-}
-
-impl From<&JoseError> for Reason {
-    fn from(error: &JoseError) -> Self {
-        match error {
-            JoseError::TooLong | JoseError::NotCompact | JoseError::Encrypted | JoseError::Base64 => Self::JwsMalformed,
-            JoseError::Header(_) | JoseError::Member(_) | JoseError::Refused(_) | JoseError::Kid => Self::JwsHeader,
-            JoseError::Critical => Self::JwsCrit,
-            JoseError::Alg | JoseError::OtherAlg => Self::JwsAlg,
-            JoseError::Typ => Self::JwsTyp,
-            JoseError::Jwk(_) | JoseError::NoKey => Self::JwsKey,
-            JoseError::Signature => Self::JwsSignature,
-            JoseError::Claims(_) | JoseError::Claim(_) => Self::ClaimsMalformed,
-        }
-    }
 }
 
 reasons! {
@@ -89,7 +71,7 @@ reasons! {
         "Two `Authorization` fields."
         "Fix the client or the proxy that adds one."
     "several_auth_methods" SeveralAuthMethods "400 `invalid_request`"
-        "Basic and a secret or assertion in the body at once."
+        "Basic and a secret or assertion in the body at once, or any of them beside the `assertion` of the grant `jwt-bearer`."
         "Use one of them."
     "client_id_differs" ClientIdDiffers "400 `invalid_request`"
         "`client_id` in the body is not the one in Basic."
@@ -139,8 +121,8 @@ reasons! {
     "assertion_type" AssertionType "401 `invalid_client`"
         "`client_assertion_type` is missing or another."
         "Send `urn:ietf:params:oauth:client-assertion-type:jwt-bearer`."
-    "assertion_missing" AssertionMissing "401 `invalid_client`"
-        "`client_assertion_type` without `client_assertion`."
+    "assertion_missing" AssertionMissing "401 `invalid_client`; 400 `invalid_request` at the grant `jwt-bearer`"
+        "`client_assertion_type` without `client_assertion`, or the grant `jwt-bearer` without `assertion`."
         "Send both."
     "jws_malformed" JwsMalformed "401 `invalid_client`"
         "`client_assertion` is no JWS in compact form: not three parts of base64url, encrypted, or above 8 KiB."
@@ -193,6 +175,36 @@ reasons! {
     "assertion_replayed" AssertionReplayed "401 `invalid_client`"
         "The client has used this `jti` before."
         "Make a new assertion for each request, retries too; from another `remote_addr` it may be a thief."
+    "federation_issuer" FederationIssuer "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "`iss`, or the trust domain of the SVID, is no enabled trusted issuer; or it is one of another kind than this way of sending takes; or it is this server itself."
+        "Compare `federated_issuer` with `grantd trusted-issuer list`, byte for byte: a final slash counts."
+    "federation_subject" FederationSubject "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "No rule is about the token's `sub`; for an SVID, `sub` is no SPIFFE ID."
+        "`grantd federation test` with the token shows each rule with the first condition that fails."
+    "federation_claims" FederationClaims "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "A claim that the rule names is missing or has another value, or the token is of a run that is always refused (`pull_request_target`); `detail` has both values."
+        "Change the rule, or the workload."
+    "federation_audience" FederationAudience "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "`aud` is not the issuer's `audience`, or not the only one."
+        "Let the workload ask for a token with that `aud` alone; `grantd trusted-issuer set ISSUER --audience` changes it."
+    "federation_lifetime" FederationLifetime "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "`exp` is further away than the issuer's `max_lifetime`."
+        "Ask the platform for shorter tokens, or `grantd trusted-issuer set ISSUER --max-lifetime`."
+    "federation_ambiguous" FederationAmbiguous "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "Rules of several enabled clients match, and the request has no `client_id`."
+        "Send `client_id`, or narrow the rules."
+    "federation_keys_unavailable" FederationKeysUnavailable "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "The issuer's keys could not be fetched for an hour, or ever."
+        "The event `issuer.keys_trouble` says why."
+    "federation_replayed" FederationReplayed "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "The token works once, and its `jti` was used before."
+        "Ask the platform for a new token for each request; from another `remote_addr` it may be a thief."
+    "federation_pin" FederationPin "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "The rule does not pin what the kind of its issuer demands, as after a change of `kind`."
+        "`detail` says what is missing; add it to the rule."
+    "federation_rule_expired" FederationRuleExpired "401 `invalid_client`; 400 `invalid_grant` at the grant `jwt-bearer`"
+        "The rule matches and has expired."
+        "`grantd client federation add` a new one."
     "jwks_uri_unavailable" JwksUriUnavailable "401 `invalid_client`"
         "The key set at the client's `jwks_uri` could not be fetched for an hour, or ever."
         "The event `jwks_uri.trouble` says why."
@@ -218,8 +230,8 @@ reasons! {
         "Another grant, or this one with a line end behind it."
         "This server offers `client_credentials`."
     "grant_not_allowed" GrantNotAllowed "400 `unauthorized_client`"
-        "The client's `grant_types` are empty."
-        "Set them by SQL if it should get tokens."
+        "The client's `grant_types` do not name the grant."
+        "`grantd client set ID --grant-types` if it should get tokens by it."
     "dpop_required" DpopRequired "400 `invalid_dpop_proof`"
         "The client has `require_dpop` and sent no proof."
         "Turn DPoP on in the client, or `grantd client set ID --require-dpop false`."

@@ -68,7 +68,7 @@ impl Clients {
 
     /// Returns the clients that have a rule of one of these keys, each once.
     pub(super) fn with_rule(&self, keys: &RuleKeys) -> Vec<&Arc<Client>> {
-        let mut found = Vec::new();
+        let mut found: Vec<&Arc<Client>> = Vec::new();
         for range in &self.ranges {
             for client in range.rules.find(keys).filter_map(|id| range.clients.get(id.as_str())).map(|one| &one.0) {
                 if !found.iter().any(|known| Arc::ptr_eq(known, client)) {

@@ -21,7 +21,8 @@ impl RuleKeys {
     /// Returns the keys of the rules that a token of `issuer` about `sub` can match.
     #[must_use]
     pub fn new(issuer: &str, kind: IssuerKind, sub: &str) -> Self {
-        let mut keys: Vec<u64> = subject::candidates(kind, sub).map(|subject| key(issuer, &subject)).collect();
+        let mut keys: Vec<u64> =
+            subject::candidates(kind.separators(), sub).map(|subject| key(issuer, &subject)).collect();
         keys.sort_unstable();
         keys.dedup();
         Self(keys)

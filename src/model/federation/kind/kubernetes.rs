@@ -2,12 +2,14 @@
 //! until then.
 
 use super::Rules;
+use crate::crypto::jwk_set::KeyUse;
 
 pub(super) const RULES: Rules = Rules {
     name: "kubernetes",
     separators: &[],
     parts_before: 0,
     single_use: false,
+    key_use: KeyUse::Sig,
     pinned: &[],
     refused: None,
     is_subject,

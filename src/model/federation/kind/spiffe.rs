@@ -1,6 +1,7 @@
 //! SPIFFE: workloads of a trust domain, by their SPIFFE ID or by whole segments of its path.
 
 use super::Rules;
+use crate::crypto::jwk_set::KeyUse;
 use crate::model::federation::subject::is_spiffe_path;
 
 pub(super) const RULES: Rules = Rules {
@@ -8,6 +9,7 @@ pub(super) const RULES: Rules = Rules {
     separators: &['/'],
     parts_before: 0,
     single_use: false,
+    key_use: KeyUse::JwtSvid,
     pinned: &[],
     refused: None,
     is_subject,
