@@ -34,7 +34,7 @@ create table trusted_issuer (
     constraint "jwks: at most 65536 ASCII characters"
         check (octet_length(jwks) = length(jwks) and length(jwks) <= 65536),
     constraint "jwks: a JWK Set, a JSON object with the array keys"
-        check (jsonb_typeof(jwks::jsonb) = 'object' and coalesce(jsonb_typeof(jwks::jsonb -> 'keys') = 'array', false)),
+        check (jwks is null or jsonb_typeof(jwks::jsonb) = 'object' and coalesce(jsonb_typeof(jwks::jsonb -> 'keys') = 'array', false)),
     constraint "jwks: public keys only; no d p q dp dq qi oth k"
         check (not jsonb_path_exists(jwks::jsonb, '$.keys[*] ? (exists (@.d) || exists (@.p) || exists (@.q) || exists (@.dp)
             || exists (@.dq) || exists (@.qi) || exists (@.oth) || exists (@.k))')),

@@ -27,7 +27,7 @@ pub enum BasicReading {
     Strict,
 }
 
-/// What the server knows of what a request brings.
+/// Clients and tokens that the server knows, looked up while a request is read.
 pub struct Known<'a> {
     /// Tells whether an id names a client.
     pub client: &'a dyn Fn(&str) -> bool,

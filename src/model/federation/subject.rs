@@ -129,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_matches_is_among_the_candidates(parts in prop::collection::vec("[a-c*]{0,2}[/:]", 0..5), rest in "[a-c*/:]{0,4}", cut in 0usize..5) {
+        fn the_candidates_include_every_subject_that_matches(parts in prop::collection::vec("[a-c*]{0,2}[/:]", 0..5), rest in "[a-c*/:]{0,4}", cut in 0usize..5) {
             let sub = parts.concat() + &rest;
             let beginning: String = parts.iter().take(cut).map(String::as_str).collect();
             for separators in SETS {
