@@ -129,6 +129,11 @@ fn routes(state: Arc<AppState>) -> Router {
         .with_state(state)
 }
 
+/// The id of a request, in its answer and in its line.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Room for the header fields of an answer, so that none has to move.
+const HEADERS: usize = 16;
+
 /// The application behind the public listeners.
 #[derive(Debug)]
 pub struct App {
@@ -190,7 +195,7 @@ impl App {
         }
         // Base64url, which every field may hold.
         if let Ok(id) = HeaderValue::from_str(arrival.request_id.as_str()) {
-            headers.insert("x-request-id", id);
+            headers.insert(X_REQUEST_ID, id);
         }
         response
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::AppState;
@@ -12,27 +12,27 @@ use crate::model::document::Document;
 use crate::protocol::error::{Error, Unavailable};
 
 /// Answers with the key set.
-pub(super) async fn jwks(State(app): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+pub(super) async fn jwks(State(app): State<Arc<AppState>>, request: Request) -> Response {
     if !app.server.knows_anything() || app.server.keyring.is_empty() {
         return unknown_yet();
     }
-    document(&app.server.keyring.jwks(), "application/jwk-set+json", &headers)
+    document(&app.server.keyring.jwks(), "application/jwk-set+json", &request)
 }
 
 /// Answers with the metadata.
-pub(super) async fn metadata(State(app): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+pub(super) async fn metadata(State(app): State<Arc<AppState>>, request: Request) -> Response {
     if !app.server.knows_anything() {
         return unknown_yet();
     }
-    document(&app.server.metadata().authorization_server, "application/json", &headers)
+    document(&app.server.metadata().authorization_server, "application/json", &request)
 }
 
 /// Answers with the metadata for clients of OpenID Connect.
-pub(super) async fn openid_configuration(State(app): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+pub(super) async fn openid_configuration(State(app): State<Arc<AppState>>, request: Request) -> Response {
     if !app.server.knows_anything() {
         return unknown_yet();
     }
-    document(&app.server.metadata().openid_configuration, "application/json", &headers)
+    document(&app.server.metadata().openid_configuration, "application/json", &request)
 }
 
 /// Tells a person who opens the issuer in a browser what this is, and where its metadata stands.
@@ -50,13 +50,14 @@ fn unknown_yet() -> Response {
 }
 
 /// A document that may be cached, or 304 when the asker has it (RFC 9110 section 13.1.2).
-fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) -> Response {
-    let known = headers
+fn document(document: &Document, media_type: &'static str, request: &Request) -> Response {
+    let known = request
+        .headers()
         .get_all(header::IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','));
-    let matches = |tag: &str| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == document.etag;
+    let matches = |tag: &str| tag.trim() == "*" || tag.trim().trim_start_matches("W/").as_bytes() == document.etag;
     let mut response = Response::new(Body::empty());
     if known.into_iter().any(matches) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -64,10 +65,10 @@ fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) 
         *response.body_mut() = Body::from(document.body.clone());
     }
     let headers = response.headers_mut();
-    headers.reserve(HEADERS);
+    headers.reserve(super::HEADERS);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(DOCUMENT_CACHING));
     // Hexadecimal between quotes.
-    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+    if let Ok(etag) = HeaderValue::from_maybe_shared(document.etag.clone()) {
         headers.insert(header::ETAG, etag);
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -76,5 +77,3 @@ fn document(document: &Document, media_type: &'static str, headers: &HeaderMap) 
 
 /// How long a verifier may keep the key set; [`PUBLISH_AHEAD`](crate::state::keyring::PUBLISH_AHEAD) counts on it.
 const DOCUMENT_CACHING: &str = "public, max-age=300";
-/// Room for the header fields of a document, so that none has to move.
-const HEADERS: usize = 16;

@@ -1,17 +1,25 @@
 //! The one place that turns a refusal into HTTP (RFC 6749 section 5.2).
 
-use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
+use crate::crypto::json::push_string;
 use crate::protocol::error::{Error, ErrorCode, RequestError};
 
-/// RFC 6749 section 5.2, the parameters of an error response.
-#[derive(Serialize)]
-struct Body<'a> {
-    error: &'static str,
-    error_description: &'a str,
+/// An error response (RFC 6749 section 5.2).
+fn response(status: StatusCode, error: &str, error_description: &str) -> Response {
+    let mut body = Vec::with_capacity(error_description.len() + 64);
+    body.extend_from_slice(b"{\"error\":");
+    push_string(&mut body, error);
+    body.extend_from_slice(b",\"error_description\":");
+    push_string(&mut body, error_description);
+    body.push(b'}');
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().reserve(super::HEADERS);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// The refusal of a request. `basic` says whether a challenge to use Basic makes sense: it is offered, or was tried.
@@ -28,7 +36,12 @@ pub fn refusal(error: &Error, basic: bool, authentication: &str) -> Response {
         (Error::Request(RequestError::TooLarge), _) => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
-    let mut headers = HeaderMap::new();
+    let error_description = match error {
+        Error::ClientAuth(_) => authentication,
+        other => other.description(),
+    };
+    let mut response = response(status, error.code().as_str(), error_description);
+    let headers = response.headers_mut();
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
     }
@@ -42,12 +55,7 @@ pub fn refusal(error: &Error, basic: bool, authentication: &str) -> Response {
     if matches!(error, Error::Request(RequestError::TooLarge | RequestError::Slow | RequestError::BrokenOff)) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let error_description = match error {
-        Error::ClientAuth(_) => authentication,
-        other => other.description(),
-    };
-    let body = Body { error: error.code().as_str(), error_description };
-    (status, headers, Json(body)).into_response()
+    response
 }
 
 impl IntoResponse for &Error {
@@ -60,8 +68,9 @@ impl IntoResponse for &Error {
 /// An answer to a request for something that is not there, or not by this method.
 #[must_use]
 pub fn plain(status: StatusCode, error_description: &'static str) -> Response {
-    let no_cache = [(header::PRAGMA, HeaderValue::from_static("no-cache"))];
-    (status, no_cache, Json(Body { error: "invalid_request", error_description })).into_response()
+    let mut response = response(status, "invalid_request", error_description);
+    response.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    response
 }
 
 /// RFC 7617 section 2: the realm is mandatory.

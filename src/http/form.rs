@@ -95,9 +95,10 @@ impl<'a> Form<'a> {
 /// Decodes one form-urlencoded name or value (appendix B).
 #[must_use]
 pub fn decode(encoded: &[u8]) -> Option<Cow<'_, str>> {
-    // What has nothing to decode stays where it is.
-    if !encoded.iter().any(|byte| matches!(byte, b'+' | b'%')) {
-        return std::str::from_utf8(encoded).ok().filter(|text| !text.contains('\0')).map(Cow::Borrowed);
+    // A text without escapes stays where it is. Looking at all bytes takes vector instructions, a search branches at each.
+    let special = |byte: u8| u8::from(byte == b'+') | u8::from(byte == b'%') | u8::from(byte == b'\0');
+    if encoded.iter().fold(0, |found, byte| found | special(*byte)) == 0 {
+        return std::str::from_utf8(encoded).ok().map(Cow::Borrowed);
     }
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut bytes = encoded.iter().copied();

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Request, header};
+use axum::http::{HeaderName, HeaderValue, Request, header};
 use axum::response::Response;
 
 use super::body::read_body;
@@ -59,7 +59,7 @@ pub(super) async fn answer<T>(
 
 impl Posted {
     /// The values of a header field, one per line. A value that is not ASCII reads as an empty one.
-    pub(super) fn field(&self, name: &str) -> Vec<&str> {
+    pub(super) fn field(&self, name: &HeaderName) -> Vec<&str> {
         self.parts.headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect()
     }
 }

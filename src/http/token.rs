@@ -5,15 +5,15 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::Response;
 
 use super::form::Form;
 use super::log::{LogRecord, Recorded};
 use super::posted::{PostAnswer, Posted, answer};
 use super::{AppState, ListenerUrl, Sender};
-use crate::protocol::error::{Error, RequestError};
+use crate::crypto::json::push_string;
+use crate::protocol::error::RequestError;
 use crate::protocol::grant::RequestedAccess;
 use crate::protocol::{Attempt, TokenRequest, TokenResponse};
 
@@ -45,7 +45,7 @@ fn token_request<'a>(app: &AppState, posted: &'a Posted, form: &'a Form<'_>) -> 
         grant_type,
         credential,
         access: RequestedAccess { scope, resources: form.all("resource").chain(form.all("audience")).collect() },
-        proofs: posted.field("dpop"),
+        proofs: posted.field(&DPOP),
         certificate,
         by_alias: posted.sender.url == ListenerUrl::MtlsAlias,
         source: posted.sender.source,
@@ -53,31 +53,23 @@ fn token_request<'a>(app: &AppState, posted: &'a Posted, form: &'a Form<'_>) -> 
 }
 
 /// RFC 6749 section 5.1.
-#[derive(Serialize)]
-struct ResponseBody<'a> {
-    access_token: &'a str,
-    token_type: &'static str,
-    expires_in: i64,
-    scope: &'a str,
-}
-
 fn success(token: &TokenResponse) -> Response {
-    let answer = ResponseBody {
-        access_token: &token.access_token.token,
-        token_type: token.token_type,
-        expires_in: token.expires_in.seconds(),
-        scope: token.scope.as_str(),
-    };
-    let mut body = Vec::with_capacity(answer.access_token.len() + answer.scope.len() + 128);
-    // Text and a number: serialising them does not fail.
-    if serde_json::to_writer(&mut body, &answer).is_err() {
-        return (&Error::Internal).into_response();
-    }
+    let (access_token, scope) = (&token.access_token.token, token.scope.as_str());
+    let mut body = Vec::with_capacity(access_token.len() + scope.len() + 128);
+    body.extend_from_slice(b"{\"access_token\":");
+    push_string(&mut body, access_token);
+    body.extend_from_slice(b",\"token_type\":");
+    push_string(&mut body, token.token_type);
+    body.extend_from_slice(b",\"expires_in\":");
+    body.extend_from_slice(token.expires_in.seconds().to_string().as_bytes());
+    body.extend_from_slice(b",\"scope\":");
+    push_string(&mut body, scope);
+    body.push(b'}');
     let mut response = Response::new(Body::from(body));
-    response.headers_mut().reserve(HEADERS);
+    response.headers_mut().reserve(super::HEADERS);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// Room for the header fields of a token response, so that none has to move.
-const HEADERS: usize = 16;
+/// RFC 9449 section 4.1: the header field of a proof.
+const DPOP: HeaderName = HeaderName::from_static("dpop");

@@ -93,7 +93,7 @@ fn response(verified: &VerificationOutcome, dpop_algs: &str) -> Response {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
             let headers = response.headers_mut();
-            headers.reserve(HEADERS);
+            headers.reserve(super::HEADERS);
             for (name, claim) in [CLIENT_ID, SUBJECT, SCOPE].into_iter().zip(["client_id", "sub", "scope"]) {
                 // Ids and scopes are printable ASCII.
                 headers.insert(name, HeaderValue::from_str(token.text(claim)).unwrap_or(HeaderValue::from_static("")));
@@ -157,5 +157,3 @@ const BEARER: &str = "Bearer realm=\"grantd\"";
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-auth-client-id");
 const SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
 const SCOPE: HeaderName = HeaderName::from_static("x-auth-scope");
-/// Room for the header fields of an answer, so that none has to move.
-const HEADERS: usize = 12;

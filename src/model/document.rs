@@ -10,7 +10,7 @@ pub struct Document {
     /// The JSON text.
     pub body: Bytes,
     /// The entity tag, with its quotes.
-    pub etag: String,
+    pub etag: Bytes,
 }
 
 impl Document {
@@ -19,6 +19,6 @@ impl Document {
     pub fn new(value: &serde_json::Value) -> Self {
         let body = Bytes::from(value.to_string());
         let etag = sha256::<16>(&body).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Self { body, etag: format!("\"{etag}\"") }
+        Self { body, etag: Bytes::from(format!("\"{etag}\"")) }
     }
 }

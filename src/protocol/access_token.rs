@@ -3,18 +3,18 @@
 pub mod size;
 
 use std::fmt;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::error::Error;
 use super::error::inactive::Inactive;
 use super::grant::{Binding, Grant};
 use crate::crypto::jose::{Audience, JoseError, Kind, Unverified};
-use crate::crypto::json::Object;
+use crate::crypto::json::{Object, push_string};
 use crate::crypto::jws::SigningKey;
 use crate::crypto::random_id;
 use crate::model::client::Client;
@@ -42,7 +42,6 @@ impl fmt::Debug for AccessToken {
 }
 
 /// RFC 9068 section 2.2, with no `nbf`: a verifier whose clock is a second behind would refuse a fresh token.
-#[derive(Serialize)]
 struct Claims<'a> {
     iss: &'a str,
     sub: &'a str,
@@ -53,7 +52,6 @@ struct Claims<'a> {
     exp: UnixTime,
     jti: &'a str,
     /// RFC 7800 section 3.1; absent from a bearer token.
-    #[serde(skip_serializing_if = "Binding::is_none")]
     cnf: &'a Binding,
 }
 
@@ -90,9 +88,28 @@ pub fn mint(
 /// The claims, and behind them those that are registered for the client: two objects made one.
 fn with_further(claims: &Claims<'_>, further: &Map<String, Value>) -> serde_json::Result<Vec<u8>> {
     let mut json = Vec::with_capacity(512);
-    serde_json::to_writer(&mut json, claims)?;
-    if !further.is_empty() {
-        json.pop();
+    let Claims { iss, sub, client_id, aud, scope, iat, exp, jti, cnf } = claims;
+    let before = [
+        ("{\"iss\":", iss),
+        (",\"sub\":", sub),
+        (",\"client_id\":", client_id),
+        (",\"aud\":", aud),
+        (",\"scope\":", scope),
+    ];
+    for (name, text) in before {
+        json.extend_from_slice(name.as_bytes());
+        push_string(&mut json, text);
+    }
+    write!(json, ",\"iat\":{},\"exp\":{},\"jti\":", iat.0, exp.0).map_err(serde_json::Error::io)?;
+    push_string(&mut json, jti);
+    if !cnf.is_none() {
+        json.extend_from_slice(b",\"cnf\":");
+        serde_json::to_writer(&mut json, cnf)?;
+    }
+    if further.is_empty() {
+        json.push(b'}');
+    } else {
+        // The second object continues the first.
         let at = json.len();
         serde_json::to_writer(&mut json, further)?;
         if let Some(brace) = json.get_mut(at) {

@@ -117,7 +117,9 @@ impl Visit for Object {
 /// a line reader could misinterpret.
 impl fmt::Write for Object {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\') {
+        // Looking at all bytes takes vector instructions, a search branches at each.
+        let escaped = |byte| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\');
+        if text.bytes().fold(0, |found, byte| found | u8::from(escaped(byte))) == 0 {
             self.0.extend_from_slice(text.as_bytes());
             return Ok(());
         }

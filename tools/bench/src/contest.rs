@@ -2,6 +2,7 @@
 //! meanwhile falls on all of them.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -62,16 +63,19 @@ impl Contender<'_> {
     async fn start(&self) -> anyhow::Result<Server> {
         match &self.program {
             Program::Grantd(grantd) => grantd.serve().await,
-            Program::Limit(arguments) => {
-                let address = free_address()?;
-                let mut command = pinned(SERVER_CORE, &beside_us("limit-server")?);
-                command.args(arguments).args(["--listen", &address.to_string()]).stdout(Stdio::null());
-                let mut server = Server::spawn(command, address, address)?;
-                server.listening().await?;
-                Ok(server)
-            }
+            Program::Limit(arguments) => start_limit(SERVER_CORE, arguments).await,
         }
     }
+}
+
+/// Starts the limit server on `cores`.
+pub async fn start_limit<S: AsRef<OsStr>>(cores: &str, arguments: &[S]) -> anyhow::Result<Server> {
+    let address = free_address()?;
+    let mut command = pinned(cores, &beside_us("limit-server")?);
+    command.args(arguments).args(["--listen", &address.to_string()]).stdout(Stdio::null());
+    let mut server = Server::spawn(command, address, address)?;
+    server.listening().await?;
+    Ok(server)
 }
 
 /// The figures of one round.
