@@ -74,7 +74,7 @@ pub fn credential<'a>(
         }),
         (None, None, Some(_)) => {
             let assertion = presented_jwt::read(assertion_type, assertion, client_id, known.token);
-            Ok(assertion.map_or_else(Credential::Unreadable, |assertion| Credential::Assertion(Box::new(assertion))))
+            Ok(assertion.map_or_else(Credential::Unreadable, Credential::Assertion))
         }
         // RFC 8705 section 2: "the client MUST include the "client_id" parameter". Nobody is guessed from a certificate.
         (None, None, None) => Ok(match (client_id, certificate) {
@@ -104,7 +104,7 @@ pub fn grant_assertion<'a>(
     }
     let assertion = form.one("assertion")?.ok_or(RequestError::NoAssertion)?;
     let assertion = presented_jwt::read_by(Door::Grant, assertion, client_id, known.token);
-    Ok(assertion.map_or_else(Credential::Unreadable, |assertion| Credential::Assertion(Box::new(assertion))))
+    Ok(assertion.map_or_else(Credential::Unreadable, Credential::Assertion))
 }
 
 /// Reads `Authorization: Basic` (RFC 7617), each half "encoded using the "application/x-www-form-urlencoded" encoding".

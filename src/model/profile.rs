@@ -30,9 +30,11 @@ impl Profile {
     #[must_use]
     pub fn permits_method(self, method: AuthMethod) -> bool {
         match method {
-            AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost => self == Self::Default,
             // Assertions of others are none of the named methods. An X.509-SVID is a client certificate.
-            AuthMethod::FederatedJwt | AuthMethod::SpiffeJwt => self == Self::Default,
+            AuthMethod::ClientSecretBasic
+            | AuthMethod::ClientSecretPost
+            | AuthMethod::FederatedJwt
+            | AuthMethod::SpiffeJwt => self == Self::Default,
             AuthMethod::PrivateKeyJwt
             | AuthMethod::TlsClientAuth
             | AuthMethod::SelfSignedTlsClientAuth

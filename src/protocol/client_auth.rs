@@ -52,7 +52,7 @@ pub enum Credential<'a> {
         readings: Vec<Arc<ClientSecret>>,
     },
     /// `private_key_jwt`, or a token of a trusted issuer.
-    Assertion(Box<PresentedAssertion<'a>>),
+    Assertion(PresentedAssertion<'a>),
     /// `tls_client_auth` or `self_signed_tls_client_auth`: which of them turns out when it matches.
     Certificate {
         /// The client that the body names.

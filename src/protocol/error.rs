@@ -319,12 +319,11 @@ impl RequestError {
             Self::Repeated => Reason::ParameterRepeated,
             Self::CredentialsInUri => Reason::CredentialsInUri,
             Self::SeveralAuthorizations => Reason::SeveralAuthorizations,
-            Self::SeveralMethods => Reason::SeveralAuthMethods,
+            Self::SeveralMethods | Self::AuthenticationBesideAssertion => Reason::SeveralAuthMethods,
             Self::OtherClientId => Reason::ClientIdDiffers,
             Self::ClientCert => Reason::ClientCertMalformed,
             Self::NoGrantType => Reason::GrantTypeMissing,
             Self::NoAssertion => Reason::AssertionMissing,
-            Self::AuthenticationBesideAssertion => Reason::SeveralAuthMethods,
             Self::NoToken => Reason::TokenMissing,
         }
     }

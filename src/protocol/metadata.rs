@@ -28,10 +28,12 @@ pub struct MutualTls {
 impl MutualTls {
     fn permits(&self, method: AuthMethod) -> bool {
         match method {
-            AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost | AuthMethod::PrivateKeyJwt => true,
+            AuthMethod::ClientSecretBasic
+            | AuthMethod::ClientSecretPost
+            | AuthMethod::PrivateKeyJwt
+            | AuthMethod::SpiffeJwt => true,
             AuthMethod::TlsClientAuth => self.offered && self.with_ca,
             AuthMethod::SelfSignedTlsClientAuth => self.offered,
-            AuthMethod::SpiffeJwt => true,
             // Metadata names a federated token private_key_jwt. X.509-SVIDs are not accepted yet.
             AuthMethod::FederatedJwt | AuthMethod::SpiffeX509 => false,
         }

@@ -23,7 +23,7 @@ pub struct PresentedAssertion<'a> {
 #[derive(Debug)]
 pub enum PresentedJwt<'a> {
     /// One that has to be verified.
-    New(NewJwt<'a>),
+    New(Box<NewJwt<'a>>),
     /// One of a trusted issuer that was verified before.
     Known(Arc<VerifiedToken>),
 }
@@ -116,7 +116,7 @@ pub fn read_by<'a>(
 ) -> Result<PresentedAssertion<'a>, ClientAuthError> {
     let jwt = match known(assertion, door) {
         Some(token) => PresentedJwt::Known(token),
-        None => PresentedJwt::New(NewJwt::parse(assertion)?),
+        None => PresentedJwt::New(Box::new(NewJwt::parse(assertion)?)),
     };
     Ok(PresentedAssertion { door, client_id, jwt })
 }

@@ -202,9 +202,9 @@ impl KeySets {
         state.asked_at = Some(now);
         state.pending = Some(pending.clone());
         let (entry, owner, key_counts) = (Arc::clone(entry), owner.to_owned(), Arc::clone(&self.key_counts));
-        let fetches = self.fetches.clone();
+        let queue = self.fetches.clone();
         tokio::spawn(async move {
-            let fetched = tokio::time::timeout(DEADLINE, entry.source.fetch(&fetches, now)).await;
+            let fetched = tokio::time::timeout(DEADLINE, entry.source.fetch(&queue, now)).await;
             drop(slot);
             let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} ms", DEADLINE.as_millis())));
             if let Ok(fetched) = &fetched {

@@ -163,20 +163,16 @@ impl Authenticator {
     }
 }
 
-/// The claims of a token of an issuer, for the log.
-pub(super) fn claims_for_log(jwt: &NewJwt<'_>) -> FederatedClaims {
+/// The claims of a token, for the log. `issuer` is the one whose token it is, or says it is.
+pub(super) fn claims_for_log(jwt: &NewJwt<'_>, issuer: &str) -> FederatedClaims {
     let jti = jwt.unverified.claims_nobody_vouches_for().string("jti", client_assertion::JTI);
-    FederatedClaims { issuer: jwt.iss.clone(), subject: jwt.sub.clone(), jti: jti.ok().flatten().map(str::to_owned) }
+    FederatedClaims { issuer: issuer.to_owned(), subject: jwt.sub.clone(), jti: jti.ok().flatten().map(str::to_owned) }
 }
 
 /// The claims of a verified token, for the log.
 pub(super) fn verified_claims_for_log(token: &VerifiedToken) -> FederatedClaims {
-    let text = |name: &str| token.claims.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
-    FederatedClaims {
-        issuer: text("iss").unwrap_or_else(|| token.issuer.issuer.to_string()),
-        subject: token.sub.to_string(),
-        jti: text("jti"),
-    }
+    let jti = token.claims.get("jti").and_then(serde_json::Value::as_str).map(str::to_owned);
+    FederatedClaims { issuer: token.issuer.issuer.to_string(), subject: token.sub.to_string(), jti }
 }
 
 fn not_selected(fault: NotSelected, token: &VerifiedToken) -> ClientAuthError {

@@ -47,7 +47,7 @@ impl Authenticator {
         match self.trusted_issuer(&moment.snapshot, presented.door, jwt) {
             Ok(Some(issuer)) => {
                 attempt.method = Some(presented.door.method());
-                attempt.federated = Some(Box::new(claims_for_log(jwt)));
+                attempt.federated = Some(Box::new(claims_for_log(jwt, &issuer.issuer)));
                 self.by_issuers_token(presented, jwt, issuer, moment, attempt).await
             }
             // RFC 7523 section 3: "For client authentication, the subject MUST be the "client_id" of the OAuth client." RFC 7521
@@ -61,7 +61,7 @@ impl Authenticator {
                     Ok(_) => ClientAuthError::AssertionSubject,
                     Err(fault) => {
                         attempt.method = Some(presented.door.method());
-                        attempt.federated = Some(Box::new(claims_for_log(jwt)));
+                        attempt.federated = Some(Box::new(claims_for_log(jwt, &jwt.iss)));
                         fault.into()
                     }
                 };

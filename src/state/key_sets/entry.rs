@@ -76,7 +76,7 @@ impl State {
                     return;
                 }
                 let skipped = fetched.skipped_keys();
-                log_change(owner, source, &fetched.keys, skipped);
+                log_change(owner, source, &fetched.keys, skipped.as_deref());
                 self.keys = fetched.keys.into();
             }
             Err(reason) => log_trouble(owner, source, &reason),
@@ -90,7 +90,7 @@ fn is_same(keys: &[StoredKey], known: &[StoredKey]) -> bool {
     keys.len() == known.len() && pairs.all(|(key, known)| key.kid == known.kid && key.key.is_same(&known.key))
 }
 
-fn log_change(owner: &str, source: &Source, keys: &[StoredKey], skipped: Option<String>) {
+fn log_change(owner: &str, source: &Source, keys: &[StoredKey], skipped: Option<&str>) {
     match source {
         Source::Client(uri) => {
             tracing::info!(event = Event::JwksUriChanged.as_str(), client_id = owner, %uri, keys = keys.len(), skipped);

@@ -108,8 +108,8 @@ impl Source {
     pub async fn fetch(&self, fetches: &mpsc::Sender<Fetch>, now: UnixTime) -> Result<FetchedSet, String> {
         match self {
             Self::Client(uri) => {
-                let fetched = fetch(fetches, uri, None).await?;
-                let set = JwkSet::parse(&fetched.document, None, MOST).map_err(|error| error.to_string())?;
+                let published = fetch(fetches, uri, None).await?;
+                let set = JwkSet::parse(&published.document, None, MOST).map_err(|error| error.to_string())?;
                 usable(set, false, now)
             }
             Self::Issuer(issuer) => issuer.fetch(fetches, now).await,
