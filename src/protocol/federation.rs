@@ -85,7 +85,7 @@ pub struct VerifiedToken {
     pub sub: Box<str>,
     /// All claims.
     pub claims: Object,
-    /// What else was found in them.
+    /// Claims that every rule relies on.
     pub accepted: Accepted,
 }
 

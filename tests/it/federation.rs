@@ -446,6 +446,13 @@ async fn tokens_are_known_again_until_something_changes(db: Db) {
     ask(&server, &pod).await.ok();
     assert!(knows(&pod));
     assert_eq!(of(&ask(&server, &pod).await), "cluster");
+    // Both uses are one to be written.
+    let uses = server.server.registry.uses.times();
+    assert_eq!(uses.rules, [("rule-of-cluster".into(), UnixTime(NOW))]);
+    server.store.record_last_used(&uses).await.unwrap();
+    server.store.record_last_used(&uses).await.unwrap();
+    let rules = server.store.federation_rules_of_client("cluster").await.unwrap();
+    assert_eq!((rules.len(), rules[0].last_used_at), (1, Some(UnixTime(NOW))));
     // By the other door it has to be for us, too.
     let for_endpoint = signer.assert(&with(kubernetes(CLUSTER, NOW), &json!({"aud": [format!("{ISS}/token")]})));
     ask_by_grant(&server, &for_endpoint, "").await.ok();

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::source::{FetchedSet, Source};
 use super::{Keys, REFRESH};
+use crate::crypto::certificate::Certificate;
 use crate::model::credential::StoredKey;
 use crate::model::event::Event;
 use crate::model::time::{Span, UnixTime};
@@ -84,10 +85,12 @@ impl State {
     }
 }
 
-/// Whether two sets have the same keys in the same order.
+/// Whether two sets have the same keys, with the same certificates, in the same order.
 fn is_same(keys: &[StoredKey], known: &[StoredKey]) -> bool {
+    let certificate = |stored: &StoredKey| stored.key.x5c().map(Certificate::x5t_s256);
     let mut pairs = keys.iter().zip(known);
-    keys.len() == known.len() && pairs.all(|(key, known)| key.kid == known.kid && key.key.is_same(&known.key))
+    keys.len() == known.len()
+        && pairs.all(|(key, known)| key.key.is_same(&known.key) && certificate(key) == certificate(known))
 }
 
 fn log_change(owner: &str, source: &Source, keys: &[StoredKey], skipped: Option<&str>) {
