@@ -15,5 +15,6 @@ pub mod lifetime;
 pub mod profile;
 pub mod resource;
 pub mod scope;
+pub mod spiffe_id;
 pub mod time;
 pub mod token_id;

@@ -18,6 +18,7 @@ use entry::{Entry, State, since};
 use fetch_slots::{AT_ONCE, FetchSlots};
 use source::{Fetch, Source};
 
+use crate::crypto::certificate::path::TrustAnchors;
 use crate::model::credential::{KeyCounts, StoredKey};
 use crate::model::time::{Span, UnixTime};
 
@@ -123,6 +124,13 @@ impl KeySets {
         let state = entry.lock();
         let is_new = state.good_at.is_some_and(|at| since(at, now) < ahead(state.refresh));
         state.usable(now).filter(|_| is_new)
+    }
+
+    /// Returns the CAs of X.509-SVIDs that came with `keys`, which are those of `owner`.
+    #[must_use]
+    pub fn authorities(&self, owner: &str, keys: &Keys) -> TrustAnchors {
+        let entry = self.lock().by_owner.get(owner).cloned();
+        entry.map(|entry| entry.lock().authorities_of(keys)).unwrap_or_default()
     }
 
     /// Returns keys other than `than`, none of which verified the assertion: its key may be new. `None` when there are

@@ -92,6 +92,9 @@ pub enum JwkError {
     /// RFC 7517 section 4.7: "The key in the first certificate MUST match the public key" of the JWK.
     #[error("the first certificate of x5c is about another key")]
     X5cKey,
+    /// SPIFFE Trust Domain and Bundle section 4.2.2: "exactly one" certificate, of a CA.
+    #[error("x5c of an X.509 authority has exactly one certificate, a CA's, in base64")]
+    SpiffeAuthority,
     /// More keys than we read.
     #[error("the JWK Set has too many keys")]
     SetSize,

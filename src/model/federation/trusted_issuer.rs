@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::kind::IssuerKind;
+use crate::crypto::certificate::path::TrustAnchors;
 use crate::crypto::jwk_set::JwkSet;
+use crate::crypto::spiffe_bundle::SpiffeBundle;
 use crate::model::credential::StoredKey;
 use crate::model::jwks_uri::{JwksUri, JwksUriError};
 use crate::model::lifetime::FederatedLifetime;
@@ -50,6 +52,8 @@ pub struct PinnedKeys {
     pub text: Arc<str>,
     /// The usable keys.
     pub keys: Arc<[StoredKey]>,
+    /// The CAs of X.509-SVIDs, of a trust domain.
+    pub authorities: TrustAnchors,
 }
 
 impl PartialEq for PinnedKeys {
@@ -178,13 +182,18 @@ fn discovery_uri(issuer: &str) -> Result<JwksUri, JwksUriError> {
 impl PinnedKeys {
     fn read(text: &str, kind: IssuerKind, created_at: UnixTime) -> Result<Self, TrustedIssuerError> {
         let fault = |error: &dyn std::fmt::Display| TrustedIssuerError::Jwks(error.to_string());
+        if kind == IssuerKind::Spiffe {
+            // An empty bundle revokes every key of a trust domain.
+            let bundle = SpiffeBundle::parse(text.as_bytes(), MOST_KEYS).map_err(|error| fault(&error))?;
+            let keys = bundle.jwt_keys.into_iter().map(|key| StoredKey::unregistered(key, created_at)).collect();
+            return Ok(Self { text: text.into(), keys, authorities: bundle.x509_authorities });
+        }
         let set = JwkSet::parse_for(text.as_bytes(), kind.key_use(), MOST_KEYS).map_err(|error| fault(&error))?;
-        // An empty bundle revokes every key of a trust domain. An empty key set is a mistake.
-        if set.keys.is_empty() && kind != IssuerKind::Spiffe {
+        if set.keys.is_empty() {
             return Err(fault(&set.skipped.first().map_or("no keys".to_owned(), |skipped| skipped.why.to_string())));
         }
         let keys = set.keys.into_iter().map(|key| StoredKey::unregistered(key, created_at)).collect();
-        Ok(Self { text: text.into(), keys })
+        Ok(Self { text: text.into(), keys, authorities: TrustAnchors::default() })
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::source::{FetchedSet, Source};
 use super::{Keys, REFRESH};
 use crate::crypto::certificate::Certificate;
+use crate::crypto::certificate::path::TrustAnchors;
 use crate::model::credential::StoredKey;
 use crate::model::event::Event;
 use crate::model::time::{Span, UnixTime};
@@ -20,6 +21,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct State {
     keys: Keys,
+    /// The CAs of X.509-SVIDs, which came with the keys.
+    authorities: TrustAnchors,
     /// `spiffe_sequence` of the keys, if they have one.
     sequence: Option<u64>,
     /// Age from which on the keys are fetched again before they are used.
@@ -39,6 +42,7 @@ impl Entry {
     pub(super) fn new(source: &Source) -> Self {
         let state = State {
             keys: Arc::default(),
+            authorities: TrustAnchors::default(),
             sequence: None,
             refresh: REFRESH,
             good_at: None,
@@ -60,6 +64,11 @@ impl State {
         self.good_at.filter(|at| since(*at, now) < STALE).map(|_| Arc::clone(&self.keys))
     }
 
+    /// Returns the CAs of X.509-SVIDs that came with `keys`; none when there are other keys by now.
+    pub(super) fn authorities_of(&self, keys: &Keys) -> TrustAnchors {
+        if Arc::ptr_eq(keys, &self.keys) { self.authorities.clone() } else { TrustAnchors::default() }
+    }
+
     /// Stores the result of a fetch. The last good set is kept until another good one replaces it.
     pub(super) fn update(&mut self, owner: &str, source: &Source, fetched: Result<FetchedSet, String>, now: UnixTime) {
         self.pending = None;
@@ -73,12 +82,12 @@ impl State {
             Ok(fetched) => {
                 (self.good_at, self.refresh, self.sequence) = (Some(now), fetched.refresh, fetched.sequence);
                 // What was verified by these keys stays known while they stay the same.
-                if is_same(&fetched.keys, &self.keys) {
+                if is_same(&fetched.keys, &self.keys) && fetched.authorities == self.authorities {
                     return;
                 }
                 let skipped = fetched.skipped_keys();
                 log_change(owner, source, &fetched.keys, skipped.as_deref());
-                self.keys = fetched.keys.into();
+                (self.keys, self.authorities) = (fetched.keys.into(), fetched.authorities);
             }
             Err(reason) => log_trouble(owner, source, &reason),
         }

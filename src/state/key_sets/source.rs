@@ -6,8 +6,10 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{PAUSE, REFRESH};
+use crate::crypto::certificate::path::TrustAnchors;
 use crate::crypto::json;
 use crate::crypto::jwk_set::{JwkSet, Skipped};
+use crate::crypto::spiffe_bundle::SpiffeBundle;
 use crate::model::credential::StoredKey;
 use crate::model::federation::kind::IssuerKind;
 use crate::model::federation::trusted_issuer::{KeySource, TrustedIssuer};
@@ -59,6 +61,8 @@ pub struct IssuerSource {
 pub struct FetchedSet {
     /// The usable keys.
     pub keys: Vec<StoredKey>,
+    /// The CAs of X.509-SVIDs, in a SPIFFE bundle.
+    pub authorities: TrustAnchors,
     /// The keys that cannot be used.
     skipped: Vec<Skipped>,
     /// The age from which on the set is fetched again before it is used.
@@ -110,7 +114,7 @@ impl Source {
             Self::Client(uri) => {
                 let published = fetch(fetches, uri, None).await?;
                 let set = JwkSet::parse(&published.document, None, MOST).map_err(|error| error.to_string())?;
-                usable(set, false, now)
+                usable(set, now)
             }
             Self::Issuer(issuer) => issuer.fetch(fetches, now).await,
         }
@@ -133,19 +137,22 @@ impl IssuerSource {
 
     /// Reads a key set or a bundle.
     fn read(&self, fetched: &FetchedDocument, now: UnixTime) -> Result<FetchedSet, String> {
-        let set = JwkSet::parse_for(&fetched.document, self.kind.key_use(), MOST).map_err(|error| error.to_string())?;
-        let is_bundle = self.kind == IssuerKind::Spiffe;
-        let set = usable(set, is_bundle, now)?;
-        if !is_bundle {
-            // A long max-age is not believed: issuers rotate within it.
-            let refresh = fetched.max_age.map_or(REFRESH, |age| age.clamp(PAUSE, REFRESH));
-            return Ok(FetchedSet { refresh, ..set });
+        if self.kind == IssuerKind::Spiffe {
+            // An empty bundle revokes all.
+            let bundle = SpiffeBundle::parse(&fetched.document, MOST).map_err(|error| error.to_string())?;
+            let hint = bundle.refresh_hint.map(Span::from_secs);
+            return Ok(FetchedSet {
+                keys: bundle.jwt_keys.into_iter().map(|key| StoredKey::unregistered(key, now)).collect(),
+                authorities: bundle.x509_authorities,
+                skipped: bundle.skipped,
+                refresh: hint.map_or(REFRESH, |hint| hint.clamp(PAUSE, LONGEST_HINT)),
+                sequence: bundle.sequence,
+            });
         }
-        let members = json::object(&fetched.document).map_err(|error| error.to_string())?;
-        let number = |name: &str| members.get(name).and_then(Value::as_u64);
-        let hint = number("spiffe_refresh_hint").map(Span::from_secs);
-        let refresh = hint.map_or(REFRESH, |hint| hint.clamp(PAUSE, LONGEST_HINT));
-        Ok(FetchedSet { refresh, sequence: number("spiffe_sequence"), ..set })
+        let set = JwkSet::parse_for(&fetched.document, self.kind.key_use(), MOST).map_err(|error| error.to_string())?;
+        // A long max-age is not believed: issuers rotate within it.
+        let refresh = fetched.max_age.map_or(REFRESH, |age| age.clamp(PAUSE, REFRESH));
+        Ok(FetchedSet { refresh, ..usable(set, now)? })
     }
 }
 
@@ -174,14 +181,14 @@ fn jwks_uri(document: &[u8], issuer: &str) -> Result<JwksUri, String> {
     text("jwks_uri").ok_or("it has no jwks_uri")?.parse().map_err(|error| format!("its jwks_uri: {error}"))
 }
 
-/// The usable keys of a set. `may_be_empty`: a SPIFFE bundle without keys revokes all. Elsewhere it is a mistake, and the
-/// last good set stays.
-fn usable(set: JwkSet, may_be_empty: bool, now: UnixTime) -> Result<FetchedSet, String> {
-    if set.keys.is_empty() && !may_be_empty {
+/// The usable keys of a set. One without any is a mistake, and the last good set stays.
+fn usable(set: JwkSet, now: UnixTime) -> Result<FetchedSet, String> {
+    if set.keys.is_empty() {
         return Err(format!("no usable key among {}: {}", set.skipped.len(), reasons(&set.skipped)));
     }
     let keys = set.keys.into_iter().map(|key| StoredKey::unregistered(key, now)).collect();
-    Ok(FetchedSet { keys, skipped: set.skipped, refresh: REFRESH, sequence: None })
+    let authorities = TrustAnchors::default();
+    Ok(FetchedSet { keys, authorities, skipped: set.skipped, refresh: REFRESH, sequence: None })
 }
 
 /// Lists the reasons for skipped keys, eight at most.
