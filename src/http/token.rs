@@ -62,8 +62,11 @@ fn success(token: &TokenResponse) -> Response {
     push_string(&mut body, token.token_type);
     body.extend_from_slice(b",\"expires_in\":");
     body.extend_from_slice(token.expires_in.seconds().to_string().as_bytes());
-    body.extend_from_slice(b",\"scope\":");
-    push_string(&mut body, scope);
+    // A resource without scopes gives tokens without one.
+    if !scope.is_empty() {
+        body.extend_from_slice(b",\"scope\":");
+        push_string(&mut body, scope);
+    }
     body.push(b'}');
     let mut response = Response::new(Body::from(body));
     response.headers_mut().reserve(super::HEADERS);

@@ -191,16 +191,18 @@ pub fn decide(
         NamedResource::DefaultAudience => (asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone()), None),
         NamedResource::None => {
             let scope = asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone());
-            if scope.is_empty() {
-                return Err(GrantError::ScopeMissing);
-            }
-            let resource = inferred_resource(client, snapshot, &scope)?;
+            let resource = match (scope.is_empty(), client.resources.as_slice()) {
+                (true, [only]) => snapshot.resource(only.as_str()).map(|resource| &**resource),
+                (true, _) => None,
+                (false, _) => inferred_resource(client, snapshot, &scope)?,
+            };
             (scope, resource)
         }
     };
     // "If the client omits the scope parameter … the authorization server MUST either process the request using a
-    // pre-defined default value or fail the request".
-    if scope.is_empty() {
+    // pre-defined default value or fail the request". A resource without scopes gives tokens without one, for services that
+    // know nothing of scopes.
+    if scope.is_empty() && resource.is_none_or(|resource| !resource.scope.is_empty()) {
         return Err(GrantError::ScopeMissing);
     }
     // RFC 9068 section 2.2.3: every scope "MUST have meaning for the resources indicated in the aud claim".
