@@ -10,6 +10,9 @@ pub mod client_stream;
 pub mod clients;
 mod document;
 mod error;
+pub mod federation_advice;
+pub mod federation_rules;
+pub mod federation_test;
 pub mod inspection;
 pub mod keys;
 pub mod resources;
@@ -18,6 +21,7 @@ pub mod seed;
 pub mod tag_keys;
 pub mod token_size;
 pub mod tokens;
+pub mod trusted_issuers;
 mod warning;
 
 use std::error::Error;

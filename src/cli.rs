@@ -7,6 +7,7 @@ mod config;
 mod dev;
 mod disclosure;
 mod doctor;
+mod federation;
 mod health;
 mod key;
 mod list;
@@ -16,6 +17,7 @@ mod phrases;
 mod reference;
 mod resource;
 mod token;
+mod trusted_issuer;
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
@@ -68,6 +70,12 @@ enum Command {
     /// Manage protected resources
     #[command(subcommand)]
     Resource(resource::Command),
+    /// Manage issuers whose tokens prove who a client is
+    #[command(subcommand)]
+    TrustedIssuer(trusted_issuer::Command),
+    /// Test tokens of trusted issuers against the rules of clients
+    #[command(subcommand)]
+    Federation(federation::Command),
     /// Manage signing keys
     #[command(subcommand)]
     Key(key::Command),
@@ -243,6 +251,8 @@ impl Shell {
             Command::Migrate(arguments) => arguments.run(self).await,
             Command::Client(command) => command.run(self).await,
             Command::Resource(command) => command.run(self).await,
+            Command::TrustedIssuer(command) => command.run(self).await,
+            Command::Federation(command) => command.run(self).await,
             Command::Key(command) => command.run(self).await,
             Command::Token(command) => command.run(self).await,
             Command::HashSecret => self.hash_secret(),

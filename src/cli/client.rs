@@ -1,7 +1,8 @@
 //! `grantd client`: registers, changes, disables and deletes clients.
 
 mod cert;
-mod key;
+mod federation;
+pub(super) mod key;
 mod secret;
 mod set;
 
@@ -17,7 +18,7 @@ use super::{REVOCATION_REACH, Shell, key_value};
 use crate::admin::clients::{ClientPatch, document};
 use crate::admin::secrets::{GeneratedSecret, SecretOptions};
 use crate::admin::{AdminError, Change, seed};
-use crate::model::client::{AssertionAudience, Client};
+use crate::model::client::{AssertionAudience, CLIENT_CREDENTIALS, Client};
 use crate::model::client_id::ClientId;
 use crate::model::lifetime::{AssertionLifetime, ExpiresIn, TokenTtl};
 use crate::model::resource::ResourceId;
@@ -71,6 +72,9 @@ pub(super) enum Command {
     /// Manage a client's certificates, for mutual TLS
     #[command(subcommand)]
     Cert(cert::Command),
+    /// Manage a client's federation rules, for tokens of trusted issuers
+    #[command(subcommand)]
+    Federation(federation::Command),
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +145,7 @@ impl Command {
             Self::Secret(command) => command.run(shell).await,
             Self::Key(command) => command.run(shell).await,
             Self::Cert(command) => command.run(shell).await,
+            Self::Federation(command) => command.run(shell).await,
         }
     }
 }
@@ -268,6 +273,9 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         if let Some(lifetime) = client.assertion_lifetime {
             text += &format!("assertion_lifetime    {}\n", Span::from(lifetime));
         }
+        if client.grant_types() != CLIENT_CREDENTIALS {
+            text += &format!("grant_types           {}\n", client.grant_types());
+        }
         if let Some(uri) = &client.jwks_uri {
             text += &format!("jwks_uri              {uri}\n");
         }
@@ -280,6 +288,7 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         }
         text.extend(details.keys.iter().map(key::key_line));
         text.extend(details.certificates.iter().map(cert::certificate_line));
+        text.extend(details.rules.iter().map(federation::rule_line));
         text
     })
 }

@@ -2,6 +2,7 @@
 
 mod database;
 mod faults;
+mod federation;
 mod published;
 
 use anyhow::bail;
@@ -26,11 +27,28 @@ use faults::Faults;
 pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
     let config = Config { make_sealing_key: false, ..shell.config()? };
     let store = Store::open(&config.database, 2);
-    let (faults, count) = examine(shell, &config, &store).await?;
-    shell.print(&json!({"healthy": faults.is_empty(), "faults": faults}), || {
-        if faults.is_empty() { format!("{}: no faults", store.engine()) } else { lines_of(&faults) }
+    let Findings { faults, count, advice } = examine(shell, &config, &store).await?;
+    shell.print(&json!({"healthy": faults.is_empty(), "faults": faults, "advice": advice}), || {
+        let faults = if faults.is_empty() { format!("{}: no faults", store.engine()) } else { lines_of(&faults) };
+        if advice.is_empty() { faults } else { format!("{faults}\nadvice:\n{}", lines_of(&advice)) }
     })?;
     if faults.is_empty() { Ok(()) } else { bail!("{count} fault{}", if count == 1 { "" } else { "s" }) }
+}
+
+/// Findings of `grantd doctor`, as lines. Advice concerns what works, so it does not fail the command.
+#[derive(Default)]
+struct Findings {
+    faults: Vec<String>,
+    /// Number of faults, also of those that have no line.
+    count: u64,
+    advice: Vec<String>,
+}
+
+impl From<String> for Findings {
+    /// Makes the findings of the one fault behind which nothing can be examined.
+    fn from(fault: String) -> Self {
+        Self { faults: vec![fault], count: 1, advice: Vec::new() }
+    }
 }
 
 /// Writes one fault per line; names and values in it are escaped.
@@ -38,17 +56,16 @@ fn lines_of(faults: &[String]) -> String {
     faults.iter().map(|fault| one_line(fault)).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns the faults as lines, and their number.
-async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<(Vec<String>, u64)> {
+async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Result<Findings> {
     let mut faults = Faults::default();
     if let Database::Sqlite(path) = &config.database
         && !path.exists()
     {
-        return Ok((vec![format!("database: there is no {}: run `grantd migrate`", absolute(path))], 1));
+        return Ok(format!("database: there is no {}: run `grantd migrate`", absolute(path)).into());
     }
     match store.schema().await? {
         Schema::Older { pending } => {
-            return Ok((vec![format!("schema: lacks {pending} migrations: run `grantd migrate`")], 1));
+            return Ok(format!("schema: lacks {pending} migrations: run `grantd migrate`").into());
         }
         Schema::Newer { by } => {
             shell.info(&format!(
@@ -73,9 +90,11 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     examine_keys(config, store, &mut faults).await?;
     let resources = examine_resources(shell, config, &admin, store, &mut faults).await?;
     let (published, of_clients) = examine_clients(shell, config, &admin, &resources).await?;
+    federation::examine(store, &mut faults).await?;
+    let advice = federation::advice(config, &admin, store).await?;
     let count = faults.count() + published.count() + of_clients.count();
-    let all = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines);
-    Ok((all.collect(), count))
+    let faults = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines).collect();
+    Ok(Findings { faults, count, advice })
 }
 
 /// Checks that the sealing key opens signing keys and tag keys.

@@ -43,7 +43,7 @@ impl Command {
     }
 }
 
-fn token_from_stdin() -> anyhow::Result<String> {
+pub(super) fn token_from_stdin() -> anyhow::Result<String> {
     let mut token = String::new();
     io::stdin().take(MAX_TOKEN + 1).read_to_string(&mut token).context("reading the token from stdin")?;
     if token.len() as u64 > MAX_TOKEN {

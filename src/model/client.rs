@@ -100,6 +100,31 @@ impl FromStr for AssertionAudience {
     }
 }
 
+/// Grants that a client may use (RFC 7591 section 2, `grant_types`); possibly none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantTypes(Box<str>);
+
+/// Error for a text that does not name grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{CLIENT_CREDENTIALS} and {JWT_BEARER}, both separated by a space, or neither")]
+pub struct GrantTypesError;
+
+impl GrantTypes {
+    /// Sets the grants of a client.
+    pub fn apply(&self, client: &mut Client) {
+        client.set_grant_types(&self.0);
+    }
+}
+
+impl FromStr for GrantTypes {
+    type Err = GrantTypesError;
+
+    fn from_str(text: &str) -> Result<Self, GrantTypesError> {
+        let is_known = |name: &str| name == CLIENT_CREDENTIALS || name == JWT_BEARER;
+        if text.is_empty() || text.split(' ').all(is_known) { Ok(Self(text.into())) } else { Err(GrantTypesError) }
+    }
+}
+
 /// Scopes of a client: the allowed scope, and the default scope of requests that name none (RFC 6749 section 3.3).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientScope {

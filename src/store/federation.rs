@@ -1,5 +1,6 @@
 //! Stored trusted issuers, and the rules of clients.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::columns::{flag, lifetime, moment};
@@ -198,6 +199,15 @@ impl Store {
     pub async fn federation_rules_of_issuer(&self, issuer: &str) -> Result<Vec<StoredRule>, StoreError> {
         let sql = concat!(listed!(), " where c.issuer = $1 order by c.client_id, c.rule_id");
         self.listed_rules(sql, &args![issuer]).await
+    }
+
+    /// Returns the number of rules that name each issuer.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn federation_rule_counts(&self) -> Result<HashMap<String, i64>, StoreError> {
+        let sql = "select issuer, count(*) from client_federation group by issuer";
+        Ok(self.fetch::<(String, i64)>(sql, &[]).await?.into_iter().collect())
     }
 
     /// Returns the rules of all clients, by client and rule.

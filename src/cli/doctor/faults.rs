@@ -66,7 +66,8 @@ impl Group {
     fn remainder(&self) -> String {
         let (more, subject) = (self.subjects - SHOWN, if self.kind.is_of_resource() { "resource" } else { "client" });
         let have = if more == 1 { " has" } else { "s have" };
-        format!("{subject}: {more} more {subject}{have} this fault: {}", self.kind.sentence())
+        let what = if self.kind.is_advice() { "the same advice" } else { "this fault" };
+        format!("{subject}: {more} more {subject}{have} {what}: {}", self.kind.sentence())
     }
 }
 
