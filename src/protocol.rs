@@ -109,6 +109,7 @@ impl AuthorizationServer {
         }
         // 10. Scope, audience, lifetime, algorithm.
         let grant = grant::decide(self.profile, client, &moment.snapshot, &self.defaults, &request.access, binding)?;
+        let grant = grant.within_certificate(authenticated.method, request.certificate.as_ref(), moment.now);
         // 11. The token.
         self.issue(&authenticated, grant, moment.now)
     }

@@ -10,7 +10,7 @@ use super::form::{Form, decode};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
-use crate::protocol::client_auth::{Credential, same_client};
+use crate::protocol::client_auth::{Credential, same_client, spiffe_id};
 use crate::protocol::error::{ClientAuthError, RequestError};
 use crate::protocol::federation::{Door, VerifiedToken};
 use crate::protocol::{presented_jwt, readings};
@@ -76,10 +76,11 @@ pub fn credential<'a>(
             let assertion = presented_jwt::read(assertion_type, assertion, client_id, known.token);
             Ok(assertion.map_or_else(Credential::Unreadable, Credential::Assertion))
         }
-        // RFC 8705 section 2: "the client MUST include the "client_id" parameter". Nobody is guessed from a certificate.
+        // RFC 8705 section 2: "the client MUST include the "client_id" parameter". Nobody is guessed from a certificate, unless
+        // it is an X.509-SVID.
         (None, None, None) => Ok(match (client_id, certificate) {
-            (Some(client_id), Some(certificate)) => {
-                Credential::Certificate { client_id: client_id.to_owned(), certificate: certificate.clone() }
+            (client_id, Some(certificate)) if client_id.is_some() || spiffe_id(certificate).is_some() => {
+                Credential::Certificate { client_id: client_id.map(str::to_owned), certificate: certificate.clone() }
             }
             _ => Credential::Unreadable(ClientAuthError::Absent),
         }),

@@ -2,6 +2,7 @@
 
 mod by_federation;
 mod by_key;
+mod by_svid;
 mod by_verifier;
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -37,6 +38,7 @@ use crate::state::throttle::repeated::RepeatedSecrets;
 use crate::state::throttle::{KnownSources, Throttle, network};
 use crate::store::spent::SingleUseId;
 
+pub use by_svid::spiffe_id;
 pub use by_verifier::{NextStep, UsedSecret};
 
 /// The credential of a request, read but not checked.
@@ -53,10 +55,10 @@ pub enum Credential<'a> {
     },
     /// `private_key_jwt`, or a token of a trusted issuer.
     Assertion(PresentedAssertion<'a>),
-    /// `tls_client_auth` or `self_signed_tls_client_auth`: which of them turns out when it matches.
+    /// `tls_client_auth`, `self_signed_tls_client_auth` or `spiffe_x509`: which of them turns out when it matches.
     Certificate {
-        /// The client that the body names.
-        client_id: String,
+        /// The client that the body names. An X.509-SVID needs none.
+        client_id: Option<String>,
         /// The certificate of the connection.
         certificate: PeerCertificate,
     },
@@ -69,7 +71,8 @@ impl Credential<'_> {
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
         match self {
-            Self::Secret { client_id, .. } | Self::Certificate { client_id, .. } => Some(client_id),
+            Self::Secret { client_id, .. } => Some(client_id),
+            Self::Certificate { client_id, .. } => client_id.as_deref(),
             Self::Assertion(assertion) => assertion.client_id(),
             Self::Unreadable(_) => None,
         }
@@ -200,7 +203,7 @@ impl Authenticator {
             // Boxed, here and below, to keep the future of other requests small.
             Credential::Assertion(assertion) => Box::pin(self.by_jwt(assertion, source, moment, attempt)).await,
             Credential::Certificate { client_id, certificate } => {
-                Box::pin(self.by_certificate(claimant(client_id), certificate, moment, attempt)).await
+                Box::pin(self.by_connection(client_id.as_deref(), source, certificate, moment, attempt)).await
             }
             Credential::Unreadable(error) => return Err(error.clone().into()),
         };

@@ -13,7 +13,7 @@ use crate::model::client::{AuthMethod, CLIENT_CREDENTIALS, Client, JWT_BEARER};
 use crate::model::profile::Profile;
 use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::{MAX_BYTES, MAX_TOKENS, Scope};
-use crate::model::time::Span;
+use crate::model::time::{Span, UnixTime};
 use crate::state::registry::snapshot::Snapshot;
 
 /// The keys that a token is bound to, as they stand in `cnf` (RFC 7800): none, a DPoP key, a certificate, or both.
@@ -50,8 +50,11 @@ impl Binding {
         let by_certificate =
             matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
         let registered = by_certificate && proof.is_none() || authenticated.client.require_mtls_binding;
+        // An X.509-SVID is replaced at half of its hour, and a token that is bound to it would die with it. So it is bound
+        // only where it has to be; where the profile wants binding, the SVID counts as mutual TLS.
+        let is_svid = authenticated.method == AuthMethod::SpiffeX509;
         // Where a token has to be bound to something, the certificate is what there is.
-        let binds = registered || profile.needs_binding() && proof.is_none();
+        let binds = registered || profile.needs_binding() && (proof.is_none() || is_svid);
         Self {
             jkt: proof.map(|proof| proof.jkt.clone()),
             x5t_s256: certificate.filter(|_| binds).map(|peer| peer.certificate.x5t_s256()),
@@ -137,6 +140,18 @@ impl GrantType {
             Self::ClientCredentials => error,
             Self::JwtBearer => error.of_grant(),
         }
+    }
+}
+
+impl Grant {
+    /// The grant, for no longer than an X.509-SVID that its token is bound to is valid.
+    #[must_use]
+    pub fn within_certificate(self, method: AuthMethod, certificate: Option<&PeerCertificate>, now: UnixTime) -> Self {
+        let bound = certificate.filter(|_| method == AuthMethod::SpiffeX509 && self.binding.x5t_s256.is_some());
+        let left = bound.map(|peer| Span::from_secs(u64::try_from(peer.certificate.not_after() - now.0).unwrap_or(0)));
+        // RFC 6749 section 5.1: a token lives for some time at least.
+        let ttl = left.map_or(self.ttl, |left| self.ttl.min(left.max(Span::from_secs(1))));
+        Self { ttl, ..self }
     }
 }
 

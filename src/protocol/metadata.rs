@@ -33,9 +33,9 @@ impl MutualTls {
             | AuthMethod::PrivateKeyJwt
             | AuthMethod::SpiffeJwt => true,
             AuthMethod::TlsClientAuth => self.offered && self.with_ca,
-            AuthMethod::SelfSignedTlsClientAuth => self.offered,
-            // Metadata names a federated token private_key_jwt. X.509-SVIDs are not accepted yet.
-            AuthMethod::FederatedJwt | AuthMethod::SpiffeX509 => false,
+            AuthMethod::SelfSignedTlsClientAuth | AuthMethod::SpiffeX509 => self.offered,
+            // Metadata names a federated token private_key_jwt.
+            AuthMethod::FederatedJwt => false,
         }
     }
 }

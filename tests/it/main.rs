@@ -71,6 +71,7 @@ mod sessions;
 mod signals;
 mod single_use;
 mod snippets;
+mod spiffe;
 mod strict_settings;
 mod terminal;
 mod tidy;

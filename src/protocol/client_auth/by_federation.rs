@@ -10,6 +10,8 @@ use super::super::federation::{Door, Recipient, VerifiedToken, accept, check_hea
 use super::super::presented_jwt::{NewJwt, PresentedAssertion};
 use super::{AuthenticatedClient, Authenticator, KeyOwner, may_authenticate, no_such};
 use crate::crypto::jose::Claims;
+use crate::crypto::json::Object;
+use crate::model::client::{AuthMethod, Client};
 use crate::model::federation::selection::{NotSelected, select};
 use crate::model::federation::trusted_issuer::{KeySource, TrustedIssuer};
 use crate::model::time::UnixTime;
@@ -18,6 +20,15 @@ use crate::state::key_sets::source::Source;
 use crate::state::registry::moment::Moment;
 use crate::state::registry::rule_index::RuleKeys;
 use crate::state::registry::snapshot::Snapshot;
+
+/// Identity that an issuer vouches for, verified.
+#[derive(Clone, Copy)]
+pub(super) struct Identity<'a> {
+    pub(super) issuer: &'a TrustedIssuer,
+    pub(super) sub: &'a str,
+    pub(super) claims: &'a Object,
+    pub(super) method: AuthMethod,
+}
 
 impl Authenticator {
     /// The trusted issuer whose token this says it is: the one that `iss` names or, for an SVID, the trust domain of `sub`
@@ -65,13 +76,9 @@ impl Authenticator {
         };
         let (claims, keys) = match (Source::of_issuer(&issuer), &issuer.keys) {
             (Some(source), _) => {
-                let is_current = |snapshot: &Snapshot, name: &str, source: &Source| {
-                    let issuer = snapshot.trusted_issuer(name).filter(|issuer| issuer.enabled);
-                    issuer.and_then(|issuer| Source::of_issuer(issuer)).is_some_and(|current| current == *source)
-                };
                 let missing = || FederationError::Keys.into();
                 let owner = KeyOwner { sets: &self.issuer_keys, name: &issuer.issuer, source: &source };
-                self.with_fetched(&owner, is_current, missing, moment, signed).await?
+                self.with_fetched(&owner, is_published, missing, moment, signed).await?
             }
             (None, KeySource::Pinned(pinned)) => signed(&pinned.keys, moment)?,
             (None, _) => return Err(FederationError::Keys.into()),
@@ -109,28 +116,37 @@ impl Authenticator {
         moment: &Moment,
         attempt: &mut Attempt,
     ) -> Result<AuthenticatedClient, Error> {
-        let (snapshot, method) = (&moment.snapshot, presented.door.method());
-        let issuer = &token.issuer;
-        let clients = match presented.client_id {
+        let identity =
+            Identity { issuer: &token.issuer, sub: &token.sub, claims: &token.claims, method: presented.door.method() };
+        let client = self.selected(&identity, presented.client_id, moment, attempt)?;
+        let assertion = token.accepted.single_use.clone();
+        Ok(AuthenticatedClient { client, method: identity.method, raw_reading: false, assertion })
+    }
+
+    /// Selects the client of a verified identity: the one that the request names, else the only one of which a rule matches.
+    pub(super) fn selected(
+        &self,
+        identity: &Identity<'_>,
+        client_id: Option<&str>,
+        moment: &Moment,
+        attempt: &mut Attempt,
+    ) -> Result<Arc<Client>, Error> {
+        let (snapshot, Identity { issuer, sub, claims, method }) = (&moment.snapshot, *identity);
+        let clients = match client_id {
             Some(client_id) => vec![snapshot.client(client_id).ok_or_else(|| no_such(snapshot, client_id))?],
-            None => snapshot.clients_with_rule(&RuleKeys::new(&issuer.issuer, issuer.kind, &token.sub)),
+            None => snapshot.clients_with_rule(&RuleKeys::new(&issuer.issuer, issuer.kind, sub)),
         };
-        let selected = select(issuer, &token.sub, &token.claims, &clients, moment.now).map_err(|fault| {
+        let selected = select(issuer, sub, claims, &clients, moment.now).map_err(|fault| {
             if let NotSelected::Disabled(rule_id) | NotSelected::Mismatch { rule_id, .. } = &fault {
                 attempt.credential_id = Some(Arc::clone(rule_id));
             }
-            not_selected(fault, token)
+            not_selected(fault, sub)
         })?;
         attempt.client_id = Some(selected.client.client_id.to_string());
         attempt.credential_id = Some(Arc::clone(&selected.rule.rule_id));
         may_authenticate(selected.client, method)?;
         self.registry.uses.note_rule(selected.rule, moment.now);
-        Ok(AuthenticatedClient {
-            client: Arc::clone(selected.client),
-            method,
-            raw_reading: false,
-            assertion: token.accepted.single_use.clone(),
-        })
+        Ok(Arc::clone(selected.client))
     }
 
     /// Returns the token with these bytes, if it was verified before, by an issuer and keys that are still the same, and is
@@ -163,6 +179,12 @@ impl Authenticator {
     }
 }
 
+/// Whether an enabled issuer still publishes its keys there.
+pub(super) fn is_published(snapshot: &Snapshot, name: &str, source: &Source) -> bool {
+    let issuer = snapshot.trusted_issuer(name).filter(|issuer| issuer.enabled);
+    issuer.and_then(|issuer| Source::of_issuer(issuer)).is_some_and(|current| current == *source)
+}
+
 /// The claims of a token, for the log. `issuer` is the one whose token it is, or says it is.
 pub(super) fn claims_for_log(jwt: &NewJwt<'_>, issuer: &str) -> FederatedClaims {
     let jti = jwt.unverified.claims_nobody_vouches_for().string("jti", client_assertion::JTI);
@@ -175,9 +197,9 @@ pub(super) fn verified_claims_for_log(token: &VerifiedToken) -> FederatedClaims 
     FederatedClaims { issuer: token.issuer.issuer.to_string(), subject: token.sub.to_string(), jti }
 }
 
-fn not_selected(fault: NotSelected, token: &VerifiedToken) -> ClientAuthError {
+fn not_selected(fault: NotSelected, sub: &str) -> ClientAuthError {
     match fault {
-        NotSelected::NoRule => FederationError::NoRule(token.sub.clone()).into(),
+        NotSelected::NoRule => FederationError::NoRule(sub.into()).into(),
         NotSelected::Mismatch { rule_id, mismatch } => {
             FederationError::Rule { rule_id: (*rule_id).into(), mismatch }.into()
         }

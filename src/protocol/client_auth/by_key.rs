@@ -239,6 +239,6 @@ fn fits_none(error: &ClientAuthError) -> bool {
     matches!(
         error,
         ClientAuthError::Assertion(JoseError::NoKey | JoseError::OtherAlg | JoseError::Signature)
-            | ClientAuthError::Certificate(CertificateMismatch::Other)
+            | ClientAuthError::Certificate(CertificateMismatch::Other | CertificateMismatch::Untrusted(_))
     )
 }
