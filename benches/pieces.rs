@@ -13,7 +13,7 @@ use criterion::{BatchSize, Criterion};
 use grantd::crypto::jwk::Alg;
 use grantd::crypto::jws::SigningKey;
 use grantd::http::ListenerUrl;
-use grantd::http::credentials::{BasicReading, credential};
+use grantd::http::credentials::{BasicReading, Known, credential};
 use grantd::http::form::Form;
 use grantd::http::log::RequestIds;
 use grantd::http::log::recent::{RecentRefusal, RecentRefusals};
@@ -98,8 +98,9 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&server.authorization)?);
     let form = Form::parse(BODY).ok().context("the form does not parse")?;
+    let known = Known { client: &|_| true, token: &|_, _| None };
     criterion.bench_function("Basic credentials", |bencher| {
-        bencher.iter(|| credential(black_box(&headers), &form, BasicReading::Tolerant, None, &|_| true));
+        bencher.iter(|| credential(black_box(&headers), &form, BasicReading::Tolerant, None, &known));
     });
 
     let registry = &server.assembled.server.registry;
@@ -111,7 +112,7 @@ fn reading(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()> 
     let authenticator = &server.assembled.server.authenticator;
     let snapshot = registry.snapshot();
     let client = snapshot.client(CLIENT).context("the client is not known")?;
-    let basic = credential(&headers, &form, BasicReading::Tolerant, None, &|_| true).ok().context("no credentials")?;
+    let basic = credential(&headers, &form, BasicReading::Tolerant, None, &known).ok().context("no credentials")?;
     let Credential::Secret { readings, .. } = basic else { anyhow::bail!("Basic brings a secret") };
     criterion.bench_function("secret known again", |bencher| {
         bencher.iter(|| authenticator.memory.recall(Some(client), black_box(&readings)).is_some());

@@ -11,6 +11,9 @@ pub mod clients;
 pub mod copying;
 mod document;
 mod error;
+pub mod federation_advice;
+pub mod federation_rules;
+pub mod federation_test;
 pub mod ids;
 pub mod import;
 pub mod inspection;
@@ -22,6 +25,7 @@ pub mod seed;
 pub mod tag_keys;
 pub mod token_size;
 pub mod tokens;
+pub mod trusted_issuers;
 mod warning;
 
 use std::error::Error;

@@ -15,6 +15,7 @@ mod examples;
 mod exit;
 mod explain;
 mod export;
+mod federation;
 mod health;
 mod import;
 mod key;
@@ -33,6 +34,7 @@ mod states;
 mod status;
 mod table;
 mod token;
+mod trusted_issuer;
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
@@ -90,6 +92,12 @@ enum Command {
     /// Manage protected resources
     #[command(subcommand)]
     Resource(resource::Command),
+    /// Manage issuers whose tokens prove who a client is
+    #[command(subcommand)]
+    TrustedIssuer(trusted_issuer::Command),
+    /// Test tokens of trusted issuers against the rules of clients
+    #[command(subcommand)]
+    Federation(federation::Command),
     /// Manage signing keys
     #[command(subcommand)]
     Key(key::Command),
@@ -267,6 +275,8 @@ impl Shell {
             Command::Migrate(arguments) => arguments.run(self).await,
             Command::Client(command) => command.run(self).await,
             Command::Resource(command) => command.run(self).await,
+            Command::TrustedIssuer(command) => command.run(self).await,
+            Command::Federation(command) => command.run(self).await,
             Command::Key(command) => command.run(self).await,
             Command::Token(command) => command.run(self).await,
             Command::Database(command) => command.run(self).await,

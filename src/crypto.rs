@@ -6,7 +6,9 @@ pub mod secret;
 pub mod secret_tag;
 pub mod secret_verifier;
 
-pub use ::jose::{certificate, json, jwk, jwk_set, jws, jwt as jose, sha256, signature_alg, verifying_key};
+pub use ::jose::{
+    certificate, json, jwk, jwk_set, jws, jwt as jose, sha256, signature_alg, spiffe_bundle, verifying_key,
+};
 
 use std::cell::RefCell;
 

@@ -10,10 +10,12 @@ pub mod client_secret;
 pub mod compared;
 pub mod dpop;
 pub mod error;
+pub mod federation;
 pub mod grant;
 pub mod introspection;
 mod messages;
 pub mod metadata;
+pub mod presented_jwt;
 pub mod verification;
 
 use std::net::IpAddr;
@@ -25,6 +27,7 @@ use arc_swap::ArcSwap;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::secret::ClientSecret;
+use crate::model::client::AuthMethod;
 use crate::model::event::Event;
 use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
@@ -40,13 +43,14 @@ use access_token::IssuedToken;
 use client_auth::{AuthenticatedClient, Authenticator, Credential};
 use dpop::{Dpop, Proof};
 use error::dpop::DpopError;
+use error::federation::FederationError;
 use error::inactive::Inactive;
 use error::{ClientAuthError, Error, RequestError, Unavailable};
-use grant::{Binding, Defaults, Grant};
+use grant::{Binding, Defaults, Grant, GrantType};
 use introspection::IntrospectionResponse;
 use metadata::{CachedMetadata, Metadata, MutualTls};
 
-pub use attempt::Attempt;
+pub use attempt::{Attempt, FederatedClaims};
 pub use messages::{Revocation, TokenQuery, TokenRequest, TokenResponse};
 
 /// The server: its configuration, what it knows, and what signs.
@@ -85,19 +89,21 @@ impl AuthorizationServer {
     /// [`Error`]: the refusal.
     pub async fn token(&self, request: TokenRequest<'_>, attempt: &mut Attempt) -> Result<TokenResponse, Error> {
         // 5. The grant type: cheap, so before any secret is hashed.
-        grant::require_client_credentials(request.grant_type)?;
+        let grant_type = GrantType::read(request.grant_type, self.offers_jwt_bearer())?;
         // 6. The proof. Nothing is spent before it: a client that is asked for a nonce sends the same assertion again.
         let mut moment = self.moment();
         let proof = self.proof(&request, moment.now, attempt)?;
         // 7. and 8. The client.
-        let authenticated = self.authenticate(&request.credential, request.source, &mut moment, attempt).await?;
+        let authenticated = self.authenticate(&request.credential, request.source, &mut moment, attempt).await;
+        let authenticated = authenticated.map_err(|error| grant_type.refusal(error))?;
         let client = &authenticated.client;
         // 9. Whether the client may have tokens at all, bound like this. A client that has proved itself has used its
         //    assertion, whatever is refused then; a proof is used by a client that is admitted.
         let binding = Binding::new(self.profile, &authenticated, proof.as_ref(), request.certificate.as_ref());
-        let admission = grant::admit(self.profile, client, &binding);
+        let admission = grant::admit(self.profile, client, grant_type, &binding);
         let used_proof = proof.as_ref().filter(|_| admission.is_ok());
-        self.spend(authenticated.assertion.as_ref(), used_proof, request.source).await?;
+        let spent = self.spend(authenticated.assertion.as_ref(), used_proof, request.source).await;
+        spent.map_err(|error| grant_type.refusal(error))?;
         admission?;
         if proof.as_ref().is_some_and(|proof| proof.nonce_due) {
             attempt.dpop_nonce = Some(self.dpop.nonce(moment.now)?);
@@ -109,8 +115,15 @@ impl AuthorizationServer {
             let asked = (access.scope, access.resources.as_slice());
             attempt.refused = attempt.compared.access(*error, client, snapshot, asked);
         })?;
+        let grant = grant.within_certificate(authenticated.method, request.certificate.as_ref(), moment.now);
         // 11. The token.
         self.issue(&authenticated, grant, moment.now)
+    }
+
+    /// Whether the grant `jwt-bearer` is offered: while the tokens of some trusted issuer can be used for it.
+    #[must_use]
+    pub fn offers_jwt_bearer(&self) -> bool {
+        metadata::offers(self.profile, &self.registry.snapshot(), AuthMethod::FederatedJwt)
     }
 
     /// The view of one request.
@@ -271,6 +284,7 @@ impl AuthorizationServer {
             Ok(ReplayCheck::Replayed(SingleUseKind::Assertion)) => {
                 return Err(ClientAuthError::AssertionReplayed.into());
             }
+            Ok(ReplayCheck::Replayed(SingleUseKind::Federated)) => return Err(FederationError::Replayed.into()),
             Ok(ReplayCheck::Replayed(SingleUseKind::DpopProof)) => return Err(DpopError::Replayed.into()),
             Err(error) => {
                 tracing::warn!(event = Event::SpentTrouble.as_str(), reason = %error, "what may be used once is refused until the database answers");

@@ -17,6 +17,7 @@ mod database;
 mod delta;
 mod error;
 pub mod export;
+pub mod federation;
 mod health;
 pub mod keys;
 pub mod last_used;

@@ -6,7 +6,9 @@ grant insert on signing_key, secret_tag_key to grantd_app;
 grant delete on signing_key to grantd_app;
 grant update on registry_revision to grantd_app;
 -- When credentials were last used, hashes whose cost was raised, and verifiers of older secrets.
-grant insert, update on client_secret_use, client_key_use, client_certificate_use to grantd_app;
+grant insert, update on client_secret_use, client_key_use, client_certificate_use, client_federation_use to grantd_app;
+-- The issuer of this server, which is never a trusted one.
+grant insert on own_issuer to grantd_app;
 grant update (hash, verifier) on client_secret to grantd_app;
 -- Single-use ids and revocations, until they expire.
 grant insert, delete on revoked_token, spent_jti to grantd_app;

@@ -1,20 +1,23 @@
-//! How the client shows who it is: a secret (RFC 6749 section 2.3.1), a private key (RFC 7523 section 2.2), or a
-//! certificate (RFC 8705 section 2).
+//! How the client shows who it is: a secret (RFC 6749 section 2.3.1), a private key (RFC 7523 section 2.2), a JWT of its
+//! platform, or a certificate (RFC 8705 section 2).
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The client's credential.
 #[derive(Debug)]
 pub enum ClientAuth {
     Secret(SecretString),
     Key(ClientKey),
+    /// A file with a JWT of the platform, which the platform replaces: a CI job, a Kubernetes pod or a SPIFFE agent.
+    AssertionFile(PathBuf),
     /// The certificate of the connection, and nothing in the request but the client id.
     Certificate,
 }
@@ -26,6 +29,30 @@ impl ClientAuth {
         format!("Basic {}", BASE64_STANDARD.encode(pair))
     }
 }
+
+/// Reads the JWT that the platform keeps in a file, and the `client_assertion_type` for it. Read anew for each token: most
+/// such JWTs live for minutes, and many work once.
+pub fn platform_assertion(file: &Path) -> Result<(String, &'static str), String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let jwt = text.trim().to_owned();
+    let payload = jwt.split('.').nth(1).unwrap_or_default();
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(payload).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    let Some(Subject { sub }) = claims else { return Err(format!("{}: it holds no JWT", file.display())) };
+    // A JWT-SVID is known by its subject, a SPIFFE ID.
+    Ok((jwt, if sub.starts_with("spiffe://") { JWT_SPIFFE } else { JWT_BEARER }))
+}
+
+#[derive(Deserialize)]
+struct Subject {
+    #[serde(default)]
+    sub: String,
+}
+
+/// RFC 7523 section 2.2.
+pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// draft-ietf-oauth-spiffe-client-auth.
+const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 
 /// A private key whose public half is registered for the client.
 pub struct ClientKey {

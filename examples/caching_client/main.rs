@@ -42,6 +42,10 @@ pub struct Options {
     /// Key id (`kid`) of that key [default: its thumbprint]
     #[arg(long, requires = "key")]
     pub kid: Option<String>,
+    /// Show a JWT of the platform instead of a secret: a CI job's, a Kubernetes pod's or a JWT-SVID. The file is read anew
+    /// for each token
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_file", "key"])]
+    pub assertion_file: Option<PathBuf>,
     /// Bind tokens to a key that is made at the start (DPoP)
     #[arg(long)]
     pub dpop: bool,
@@ -108,18 +112,21 @@ pub struct Service {
 impl Service {
     /// Reads the credential; the first call gets the first token.
     pub fn new(options: &Options) -> Result<Self, Failed> {
-        let auth = match (&options.key, &options.secret_file) {
-            (Some(file), _) => ClientAuth::Key(ClientKey::from_pem(&std::fs::read(file)?, options.kid.clone())?),
-            (None, Some(file)) => {
+        let auth = match (&options.key, &options.assertion_file, &options.secret_file) {
+            (Some(file), ..) => ClientAuth::Key(ClientKey::from_pem(&std::fs::read(file)?, options.kid.clone())?),
+            (None, Some(file), _) => ClientAuth::AssertionFile(file.clone()),
+            (None, None, Some(file)) => {
                 ClientAuth::Secret(std::fs::read_to_string(file)?.trim_end_matches(['\r', '\n']).into())
             }
-            (None, None) => match (std::env::var("CLIENT_SECRET"), &options.tls_cert) {
-                (Ok(secret), _) => ClientAuth::Secret(secret.into()),
-                (Err(_), Some(_)) => ClientAuth::Certificate,
-                (Err(_), None) => {
-                    return Err("no credential: set CLIENT_SECRET, or use --secret-file, --key or --tls-cert".into());
+            (None, None, None) => {
+                match (std::env::var("CLIENT_SECRET"), &options.tls_cert) {
+                    (Ok(secret), _) => ClientAuth::Secret(secret.into()),
+                    (Err(_), Some(_)) => ClientAuth::Certificate,
+                    (Err(_), None) => {
+                        return Err("no credential: set CLIENT_SECRET, or use --secret-file, --key, --assertion-file or --tls-cert".into());
+                    }
                 }
-            },
+            }
         };
         let dpop = if options.dpop { Some(Arc::new(Dpop::generate()?)) } else { None };
         let http = http(options)?;

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use super::client_auth::{ClientAuth, form_encode};
+use super::client_auth::{ClientAuth, JWT_BEARER, form_encode, platform_assertion};
 use super::dpop::Dpop;
 use super::tokens::Wanted;
 
@@ -113,7 +113,14 @@ impl TokenEndpoint {
             ClientAuth::Key(key) => {
                 assertion =
                     key.assertion(&self.client_id, &self.issuer, (self.clock)()).map_err(Failure::Unreachable)?;
-                form.push(("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"));
+                form.push(("client_assertion_type", JWT_BEARER));
+                form.push(("client_assertion", &assertion));
+                form.push(("client_id", &self.client_id));
+            }
+            ClientAuth::AssertionFile(file) => {
+                let assertion_type;
+                (assertion, assertion_type) = platform_assertion(file).map_err(Failure::Unreachable)?;
+                form.push(("client_assertion_type", assertion_type));
                 form.push(("client_assertion", &assertion));
                 form.push(("client_id", &self.client_id));
             }

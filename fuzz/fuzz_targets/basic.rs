@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use grantd::http::credentials::{BasicReading, credential};
+use grantd::http::credentials::{BasicReading, Known, credential};
 use grantd::http::form::Form;
 use grantd::model::client::AuthMethod;
 use grantd::crypto::secret::ClientSecret;
@@ -57,7 +57,8 @@ struct Secrets {
 
 /// Reads the credential, and checks the invariants of every credential.
 fn read(headers: &HeaderMap, form: &Form, reading: BasicReading) -> Option<Secrets> {
-    let credential = credential(headers, form, reading, None, &|_| true).ok()?;
+    let known = Known { client: &|_| true, token: &|_, _| None };
+    let credential = credential(headers, form, reading, None, &known).ok()?;
     // Assertions have a target of their own.
     let Credential::Secret { client_id, method, readings } = credential else { return None };
     let presented = Secrets { client_id, method, readings };

@@ -61,6 +61,12 @@ pub enum FaultKind {
     Ownerless,
     /// No credential of a client was used for long. Advice, no fault.
     Unused,
+    /// A rule of a client matches nothing. Advice, no fault.
+    DeadRule,
+    /// A rule of a client admits more than is usually meant. Advice, no fault.
+    WeakRule,
+    /// A rule of a client was not used for long. Advice, no fault.
+    UnusedRule,
     /// A row of a client cannot be read.
     MalformedClient,
     /// A row of a resource cannot be read.
@@ -88,6 +94,9 @@ impl FaultKind {
             Self::Ownerless => Advice::Ownerless.to_string(),
             Self::Unused => "none of its credentials was used for 90 days".to_owned(),
             Self::PublishedKeys => "its key set cannot be used".to_owned(),
+            Self::DeadRule => "a federation rule matches nothing".to_owned(),
+            Self::WeakRule => "a federation rule admits more than is usually meant".to_owned(),
+            Self::UnusedRule => "a federation rule was not used for 90 days".to_owned(),
             Self::MalformedClient | Self::MalformedResource => "a row cannot be read".to_owned(),
         }
     }
@@ -95,7 +104,7 @@ impl FaultKind {
     /// Whether it is advice about a client that works.
     #[must_use]
     pub fn is_advice(self) -> bool {
-        matches!(self, Self::Ownerless | Self::Unused)
+        matches!(self, Self::Ownerless | Self::Unused | Self::DeadRule | Self::WeakRule | Self::UnusedRule)
     }
 
     /// Whether the fault is one of a resource, and not of a client.

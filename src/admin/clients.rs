@@ -8,13 +8,14 @@ use super::client_keys::ClientKey;
 use super::{Admin, AdminError, AdminResult, Outcome};
 use crate::crypto::jwk::Alg;
 use crate::model::claims::RegisteredClaims;
-use crate::model::client::{Annotations, AssertionAudience, Client, ClientScope, DefaultScopeError};
+use crate::model::client::{Annotations, AssertionAudience, Client, ClientScope, DefaultScopeError, GrantTypes};
 use crate::model::client_id::ClientId;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::lifetime::{AssertionLifetime, ExpiresIn, TokenTtl};
 use crate::model::resource::ResourceId;
 use crate::model::scope::Scope;
 use crate::model::time::{Expiry, Span, UnixTime};
+use crate::store::federation::StoredRule;
 use crate::store::secrets::{NewSecret, SecretSummary};
 
 /// Changes of a client's registration. Each field is named like its column.
@@ -30,6 +31,7 @@ pub struct ClientPatch {
     pub token_ttl: Change<Option<TokenTtl>>,
     pub claims: Change<RegisteredClaims>,
     pub auth_methods: Change<Option<Box<str>>>,
+    pub grant_types: Change<GrantTypes>,
     pub jwks_uri: Change<Option<JwksUri>>,
     pub require_dpop: Change<bool>,
     pub require_mtls_binding: Change<bool>,
@@ -63,6 +65,9 @@ impl ClientPatch {
         self.token_ttl.apply(&mut client.token_ttl);
         self.claims.apply(&mut client.claims);
         self.auth_methods.apply(&mut client.auth_methods);
+        if let Change::To(grants) = self.grant_types {
+            grants.apply(client);
+        }
         self.jwks_uri.apply(&mut client.jwks_uri);
         self.require_dpop.apply(&mut client.require_dpop);
         self.require_mtls_binding.apply(&mut client.require_mtls_binding);
@@ -88,6 +93,7 @@ pub struct ClientDetails {
     pub secrets: Vec<SecretSummary>,
     pub keys: Vec<ClientKey>,
     pub certificates: Vec<ClientCertificate>,
+    pub rules: Vec<StoredRule>,
 }
 
 impl ClientDetails {
@@ -100,6 +106,7 @@ impl ClientDetails {
             members.insert("keys".into(), self.keys.iter().map(ClientKey::document).collect());
             let certificates = self.certificates.iter().map(ClientCertificate::document).collect();
             members.insert("certificates".into(), certificates);
+            members.insert("federation".into(), self.rules.iter().map(StoredRule::document).collect());
         }
         value
     }
@@ -121,6 +128,7 @@ pub fn document(client: &Client, annotations: &Annotations) -> Value {
         "resources": client.resources.iter().map(ResourceId::as_str).collect::<Vec<_>>(),
         "token_ttl": client.token_ttl.map(|ttl| Span::from(ttl).seconds()),
         "auth_methods": client.auth_methods,
+        "grant_types": client.grant_types(),
         "claims": client.claims.members(),
         "require_dpop": client.require_dpop,
         "require_mtls_binding": client.require_mtls_binding,
@@ -186,7 +194,8 @@ impl Admin {
         let (keys, certificates) = (self.keys_of(&[&client]).await?, self.certificates_of(&[&client]).await?);
         let annotations = self.store.annotations(id.as_str(), id.as_str()).await?.remove(id.as_str());
         let annotations = annotations.unwrap_or_default();
-        Ok(ClientDetails { client, annotations, secrets, keys, certificates })
+        let rules = self.store.federation_rules_of_client(id.as_str()).await?;
+        Ok(ClientDetails { client, annotations, secrets, keys, certificates, rules })
     }
 }
 

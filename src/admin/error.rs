@@ -9,6 +9,9 @@ use crate::crypto::secret::HashError;
 use crate::crypto::secret_tag::TagKid;
 use crate::model::client::DefaultScopeError;
 use crate::model::client_id::ClientId;
+use crate::model::federation::claim_conditions::ClaimConditionsError;
+use crate::model::federation::kind::PinFault;
+use crate::model::federation::trusted_issuer::TrustedIssuerError;
 use crate::model::resource::ResourceId;
 use crate::model::time::{Span, UnixTime};
 use crate::protocol::error::inactive::Inactive;
@@ -28,6 +31,21 @@ pub enum AdminError {
     NoSuchClientKey { client_id: ClientId, kid: String },
     #[error("client {client_id} has no certificate {cert_id}")]
     NoSuchCertificate { client_id: ClientId, cert_id: String },
+    #[error("there is no trusted issuer {0}")]
+    NoSuchIssuer(String),
+    #[error("client {client_id} has no rule {rule_id}")]
+    NoSuchRule { client_id: ClientId, rule_id: String },
+    #[error("{0} is the issuer of this server; its own tokens prove nothing")]
+    OwnIssuer(String),
+    /// An issuer cannot be trusted as it is written.
+    #[error(transparent)]
+    TrustedIssuer(#[from] TrustedIssuerError),
+    /// Claims cannot be named by a rule.
+    #[error("claims: {0}")]
+    ClaimConditions(#[from] ClaimConditionsError),
+    /// A rule does not pin what the kind of its issuer demands.
+    #[error(transparent)]
+    Pin(#[from] PinFault),
     #[error("there is no key {0}")]
     NoSuchSigningKey(String),
     #[error("there is no tag key {0}")]

@@ -4,7 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use super::federation_rules::RuleWeakness;
 use crate::model::client_id::ClientId;
+use crate::model::federation::kind::PinFault;
 use crate::protocol::access_token::size::TOO_LARGE;
 use crate::store::StoreError;
 
@@ -25,6 +27,14 @@ pub enum Warning {
     NoClientCa,
     /// The subject was likely written in the order of OpenSSL, and matches no certificate then.
     ReversedSubject { likely: String },
+    /// The issuer of a new rule is not registered.
+    NoIssuer(Arc<str>),
+    /// The issuer of a new rule is disabled.
+    IssuerDisabled(Arc<str>),
+    /// The rule works, and admits more than is usually meant.
+    WeakRule(RuleWeakness),
+    /// A rule that stood before its issuer does not pin what the kind of the issuer demands.
+    UnsafeRule { client_id: String, rule_id: Arc<str>, fault: PinFault },
     /// A row that cannot be read is left out.
     LeftOut(StoreError),
     /// A signing key does not open, so its public key is left out.
@@ -64,6 +74,16 @@ impl fmt::Display for Warning {
                 f,
                 "RFC 4514 writes the common name first, and this subject ends with it, as `openssl x509 -subject` prints it; if no certificate matches it, register {likely:?} instead (`openssl x509 -subject -nameopt RFC2253` prints this order)"
             ),
+            Self::NoIssuer(issuer) => {
+                write!(f, "{issuer} is no trusted issuer yet, and the rule matches nothing until then")
+            }
+            Self::IssuerDisabled(issuer) => {
+                write!(f, "issuer {issuer} is disabled, and the rule matches nothing meanwhile")
+            }
+            Self::WeakRule(weakness) => write!(f, "the rule works, but {weakness}"),
+            Self::UnsafeRule { client_id, rule_id, fault } => {
+                write!(f, "rule {rule_id} of client {client_id} matches nothing: {fault}")
+            }
             Self::LeftOut(fault) => write!(f, "left out: {fault}"),
             Self::KeyNotOpened(fault) => write!(f, "its public key is left out: {fault}"),
             Self::NoPublicKeys(error) => write!(f, "public keys are left out: {error}"),

@@ -19,12 +19,21 @@ pub(super) fn json_claim(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value.ok_or_else(|| format!("`{json}` is more than one JSON value; {quoted}"))?))
 }
 
-/// Merges the claims and refuses duplicates. Prints a note for a text that looks like another JSON value.
+/// Merges further claims of a client's tokens.
 pub(super) fn registered(
     shell: &Shell,
     texts: Vec<(String, String)>,
     values: Vec<(String, Value)>,
 ) -> anyhow::Result<RegisteredClaims> {
+    merged(shell, texts, values)?.try_into().context("--claim")
+}
+
+/// Merges claims and refuses duplicates. Prints a note for a text that looks like another JSON value.
+pub(super) fn merged(
+    shell: &Shell,
+    texts: Vec<(String, String)>,
+    values: Vec<(String, Value)>,
+) -> anyhow::Result<Map<String, Value>> {
     for (name, text) in texts.iter().filter(|(_, text)| looks_like_json(text)) {
         shell.info(&format!(
             "note: --claim {name}={text} sets a string; for the JSON value write --claim-json '{name}={text}'"
@@ -37,7 +46,7 @@ pub(super) fn registered(
             bail!("--claim {name} is given twice");
         }
     }
-    members.try_into().context("--claim")
+    Ok(members)
 }
 
 /// Whether a text is, or begins like, a number, a boolean, null, a quoted string, a list or an object.

@@ -1,7 +1,8 @@
 //! `grantd client`: registers, changes, disables and deletes clients.
 
 mod cert;
-mod key;
+mod federation;
+pub(super) mod key;
 mod secret;
 mod set;
 
@@ -22,7 +23,7 @@ use crate::admin::lifecycle::ClientFilter;
 use crate::admin::secrets::{GeneratedSecret, SecretOptions};
 use crate::admin::{AdminError, Change, seed};
 use crate::crypto::secret::ClientSecret;
-use crate::model::client::AssertionAudience;
+use crate::model::client::{AssertionAudience, CLIENT_CREDENTIALS};
 use crate::model::client_id::ClientId;
 use crate::model::lifetime::{AssertionLifetime, ExpiresIn, TokenTtl, UnusedFor};
 use crate::model::resource::ResourceId;
@@ -79,6 +80,9 @@ pub(super) enum Command {
     /// Manage a client's certificates, for mutual TLS
     #[command(subcommand)]
     Cert(cert::Command),
+    /// Manage a client's federation rules, for tokens of trusted issuers
+    #[command(subcommand)]
+    Federation(federation::Command),
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +182,7 @@ impl Command {
             Self::Secret(command) => command.run(shell).await,
             Self::Key(command) => command.run(shell).await,
             Self::Cert(command) => command.run(shell).await,
+            Self::Federation(command) => command.run(shell).await,
         }
     }
 }
@@ -348,6 +353,9 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         if let Some(lifetime) = client.assertion_lifetime {
             fact("assertion_lifetime", &Span::from(lifetime).to_string());
         }
+        if client.grant_types() != CLIENT_CREDENTIALS {
+            fact("grant_types", &client.grant_types());
+        }
         if let Some(uri) = &client.jwks_uri {
             fact("jwks_uri", uri.as_str());
         }
@@ -361,6 +369,7 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         sheet.table(secret::OF_CLIENT, details.secrets.iter().map(|secret| secret::row(secret, times)));
         sheet.table(key::OF_CLIENT, details.keys.iter().map(|key| key::row(key, times)));
         sheet.table(cert::OF_CLIENT, details.certificates.iter().map(|certificate| cert::row(certificate, times)));
+        sheet.table(federation::OF_CLIENT, details.rules.iter().map(|rule| federation::row(rule, times)));
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod database;
 mod faults;
+mod federation;
 mod published;
 
 use anyhow::bail;
@@ -93,10 +94,13 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     }
     examine_keys(config, store, &mut faults).await?;
     let resources = examine_resources(shell, config, &admin, store, &mut faults).await?;
-    let [published, of_clients, advice] = examine_clients(shell, config, &admin, &resources).await?;
+    let [published, of_clients, of_advice] = examine_clients(shell, config, &admin, &resources).await?;
+    federation::examine(store, &mut faults).await?;
+    let mut advice = of_advice.into_lines();
+    advice.extend(federation::advice(config, &admin, store).await?);
     let count = faults.count() + published.count() + of_clients.count();
     let faults = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines).collect();
-    Ok(Findings { faults, count, advice: advice.into_lines() })
+    Ok(Findings { faults, count, advice })
 }
 
 /// Checks that the sealing key opens signing keys and tag keys.
@@ -168,8 +172,7 @@ async fn examine_clients(
     while let Some(range) = clients.next().await? {
         // A client whose rows cannot be read is a fault of its own, below.
         let readable: Vec<&Client> = range.iter().filter_map(|(_, client)| client.as_deref().ok()).collect();
-        for published::PublishedSet { client_id, found } in published::examine(&fetches, &readable, admin.now()).await?
-        {
+        for published::PublishedSet { client_id, found } in published::examine(&fetches, &readable, admin.now()).await? {
             match found {
                 Ok(None) => {}
                 Ok(Some(skipped)) => shell.info(&format!("note: client {client_id}: {skipped}"))?,

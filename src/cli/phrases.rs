@@ -5,6 +5,7 @@ use crate::admin::checkup::RegistrationFault;
 use crate::admin::lifecycle::Advice;
 use crate::admin::secrets::ChosenSecretError;
 use crate::admin::{AdminError, Warning};
+use crate::model::client_id::in_shell;
 use crate::store::{Refusal, StoreError};
 
 /// Returns the remedy to append to an error.
@@ -26,6 +27,10 @@ pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
         AdminError::NoSuchCertificate { client_id, .. } => {
             format!("`grantd client cert list {}` lists them", client_id.in_shell())
         }
+        AdminError::NoSuchIssuer(_) => "`grantd trusted-issuer list` lists them".to_owned(),
+        AdminError::NoSuchRule { client_id, .. } => {
+            format!("`grantd client federation list {}` lists them", client_id.in_shell())
+        }
         AdminError::NoSuchSigningKey(_) => "`grantd key list` lists them".to_owned(),
         AdminError::NoSuchTagKey(_) => "`grantd key tag list` lists them".to_owned(),
         AdminError::DefaultScope(_) => "name both, --scope and --default-scope".to_owned(),
@@ -37,6 +42,9 @@ pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
         }
         AdminError::Store(StoreError::Refused(Refusal::ResourceInUse { .. })) => {
             "first remove it from them with `grantd client set ID --resource …`".to_owned()
+        }
+        AdminError::Store(StoreError::Refused(Refusal::IssuerInUse { .. })) => {
+            "remove these with `grantd client federation remove`, or delete it with --with-rules".to_owned()
         }
         AdminError::Store(StoreError::Refused(Refusal::TooManyImported(_))) => {
             "secrets of `grantd client secret add` have no such limit".to_owned()
@@ -52,6 +60,12 @@ pub(super) fn line(warning: &Warning) -> String {
         Warning::SecretsRefused => format!(
             "note: {warning}; `grantd client create --no-secret`, then `grantd client key add` or `grantd client cert add`, creates a client that can authenticate"
         ),
+        Warning::NoIssuer(issuer) => {
+            format!("note: {warning}; `grantd trusted-issuer create {}` registers it", in_shell(issuer))
+        }
+        Warning::IssuerDisabled(issuer) => {
+            format!("note: {warning}; `grantd trusted-issuer enable {}` enables it", in_shell(issuer))
+        }
         Warning::Untagged => format!("{warning}; `grantd doctor` says more"),
         Warning::LeftOut(_) => warning.to_string(),
         _ => format!("warning: {warning}"),

@@ -14,7 +14,7 @@ use super::open::Purpose;
 use super::{REVOCATION_REACH, Shell};
 use crate::config::{ConfigError, Sources};
 use get::Get;
-use input::token_from_stdin;
+pub(super) use input::token_from_stdin;
 use inspect::Inspect;
 
 #[derive(Debug, Subcommand)]

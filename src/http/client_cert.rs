@@ -49,7 +49,8 @@ pub fn peer_certificate(headers: &HeaderMap, vouch: &Vouch) -> Result<Option<Pee
     let certificate = Arc::new(Certificate::parse(&der)?);
     let mut chain = vec![der];
     chain.extend(intermediates(headers)?);
-    Ok(Some(PeerCertificate { certificate, ca_verified: (vouch.0)(&chain) }))
+    let ca_verified = (vouch.0)(&chain);
+    Ok(Some(PeerCertificate { certificate, intermediates: chain.drain(1..).collect(), ca_verified }))
 }
 
 /// The certificate that the field holds; `None` when there is no field.

@@ -1,5 +1,7 @@
 //! The credential of a request: exactly one, or an error before anything is checked (RFC 6749 section 2.3).
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -8,9 +10,10 @@ use super::form::{Form, decode};
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::AuthMethod;
 use crate::model::client_id::ClientId;
-use crate::protocol::client_auth::{Credential, same_client};
+use crate::protocol::client_auth::{Credential, same_client, spiffe_id};
 use crate::protocol::error::{ClientAuthError, RequestError};
-use crate::protocol::{client_assertion, readings};
+use crate::protocol::federation::{Door, VerifiedToken};
+use crate::protocol::{presented_jwt, readings};
 
 /// How Basic credentials are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -24,8 +27,16 @@ pub enum BasicReading {
     Strict,
 }
 
+/// Clients and tokens that the server knows, looked up while a request is read.
+pub struct Known<'a> {
+    /// Tells whether an id names a client.
+    pub client: &'a dyn Fn(&str) -> bool,
+    /// Finds a token of a trusted issuer that was verified before.
+    pub token: &'a dyn Fn(&str, Door) -> Option<Arc<VerifiedToken>>,
+}
+
 /// Finds the one credential. The certificate of the connection is one when there is no other, and else none: it may be
-/// there for tokens to be bound to (RFC 8705 section 3). `is_client` tells whether an id names a client.
+/// there for tokens to be bound to (RFC 8705 section 3).
 ///
 /// # Errors
 /// [`RequestError`] for several. One that cannot be read is [`Credential::Unreadable`], since it is refused later.
@@ -34,7 +45,7 @@ pub fn credential<'a>(
     form: &'a Form<'_>,
     basic: BasicReading,
     certificate: Option<&PeerCertificate>,
-    is_client: &dyn Fn(&str) -> bool,
+    known: &Known<'_>,
 ) -> Result<Credential<'a>, RequestError> {
     let client_id = form.one("client_id")?;
     let client_secret = form.one("client_secret")?;
@@ -49,7 +60,7 @@ pub fn credential<'a>(
     match (authorization, client_secret, assertion.or(assertion_type)) {
         // Each legal combination is a line; every other is an invalid request.
         (Some(authorization), None, None) => {
-            let credential = from_basic(authorization, basic, is_client).unwrap_or_else(Credential::Unreadable);
+            let credential = from_basic(authorization, basic, known.client).unwrap_or_else(Credential::Unreadable);
             same_client(credential.client_id(), client_id)?;
             Ok(credential)
         }
@@ -62,14 +73,14 @@ pub fn credential<'a>(
             None => Credential::Unreadable(ClientAuthError::Absent),
         }),
         (None, None, Some(_)) => {
-            let assertion = client_assertion::read(assertion_type, assertion, client_id);
-            let assertion = assertion.map(|(client_id, jwt)| Credential::Assertion { client_id, jwt: Box::new(jwt) });
-            Ok(assertion.unwrap_or_else(Credential::Unreadable))
+            let assertion = presented_jwt::read(assertion_type, assertion, client_id, known.token);
+            Ok(assertion.map_or_else(Credential::Unreadable, Credential::Assertion))
         }
-        // RFC 8705 section 2: "the client MUST include the "client_id" parameter". Nobody is guessed from a certificate.
+        // RFC 8705 section 2: "the client MUST include the "client_id" parameter". Nobody is guessed from a certificate, unless
+        // it is an X.509-SVID.
         (None, None, None) => Ok(match (client_id, certificate) {
-            (Some(client_id), Some(certificate)) => {
-                Credential::Certificate { client_id: client_id.to_owned(), certificate: certificate.clone() }
+            (client_id, Some(certificate)) if client_id.is_some() || spiffe_id(certificate).is_some() => {
+                Credential::Certificate { client_id: client_id.map(str::to_owned), certificate: certificate.clone() }
             }
             // The parameter stands there, and nothing in it.
             (Some(client_id), None) if form.has("client_secret") => {
@@ -79,6 +90,26 @@ pub fn credential<'a>(
         }),
         _ => Err(RequestError::SeveralMethods),
     }
+}
+
+/// Reads the assertion of the grant `jwt-bearer` (RFC 7523 section 2.1), which says which client asks.
+///
+/// # Errors
+/// [`RequestError`] without an assertion, and for client authentication beside it.
+pub fn grant_assertion<'a>(
+    headers: &HeaderMap,
+    form: &'a Form<'_>,
+    known: &Known<'_>,
+) -> Result<Credential<'a>, RequestError> {
+    let client_id = form.one("client_id")?;
+    let is_beside =
+        ["client_secret", "client_assertion", "client_assertion_type"].into_iter().any(|name| form.has(name));
+    if is_beside || headers.contains_key(header::AUTHORIZATION) {
+        return Err(RequestError::AuthenticationBesideAssertion);
+    }
+    let assertion = form.one("assertion")?.ok_or(RequestError::NoAssertion)?;
+    let assertion = presented_jwt::read_by(Door::Grant, assertion, client_id, known.token);
+    Ok(assertion.map_or_else(Credential::Unreadable, Credential::Assertion))
 }
 
 /// Reads `Authorization: Basic` (RFC 7617), each half "encoded using the "application/x-www-form-urlencoded" encoding".

@@ -41,7 +41,7 @@ pub(super) fn token_query<'a>(
     wants_jwt: bool,
 ) -> Result<TokenQuery<'a>, RequestError> {
     let token = form.one("token")?;
-    let (_, credential) = app.identity(posted, form)?;
+    let (_, credential) = app.identity(posted, form, None)?;
     Ok(TokenQuery { credential, token, wants_jwt, source: posted.sender.source })
 }
 

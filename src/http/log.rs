@@ -263,6 +263,7 @@ impl Log {
         let request_id = context.request_id.as_str();
         let method = attempt.method.map_or("none", |method| method.as_str());
         let client_id = attempt.client_id.as_deref().map(cut);
+        let [federated_issuer, federated_subject, federated_jti] = federated(attempt);
         self.counts.token_seconds.observe(seconds);
         match granted {
             Ok(token) => {
@@ -281,6 +282,9 @@ impl Log {
                     client_id,
                     auth_method = method,
                     credential_id = attempt.credential_id.as_deref(),
+                    federated_issuer,
+                    federated_subject,
+                    federated_jti,
                     basic_reading = token.raw_reading.then_some("raw"),
                     scope = token.scope.as_str(),
                     aud = &*token.aud,
@@ -304,6 +308,9 @@ impl Log {
                     client_id,
                     auth_method = method,
                     credential_id = attempt.credential_id.as_deref(),
+                    federated_issuer,
+                    federated_subject,
+                    federated_jti,
                     remote_addr = %source,
                     request_id,
                     duration_us = micros(seconds),
@@ -311,6 +318,12 @@ impl Log {
             }
         }
     }
+}
+
+/// Issuer, subject and id of the token of a trusted issuer, verified or not.
+fn federated(attempt: &Attempt) -> [Option<&str>; 3] {
+    let Some(claims) = attempt.federated.as_deref() else { return [None; 3] };
+    [Some(cut(&claims.issuer)), Some(cut(&claims.subject)), claims.jti.as_deref().map(cut)]
 }
 
 /// The last address that was not written by somebody we do not trust: proxies append, so the list is read from its end.

@@ -9,10 +9,11 @@ use axum::response::Response;
 
 use super::body::read_body;
 use super::client_cert::{ClientCertError, peer_certificate};
+use super::credentials::{self, Known};
 use super::form::Form;
-use super::{AppState, Sender, credentials, error};
+use super::{AppState, Sender, error};
 use crate::model::certificate::PeerCertificate;
-use crate::model::client::AuthMethod;
+use crate::model::client::{AuthMethod, JWT_BEARER};
 use crate::protocol::Attempt;
 use crate::protocol::client_auth::Credential;
 use crate::protocol::compared::Repeatable;
@@ -67,11 +68,12 @@ impl Posted {
 }
 
 impl AppState {
-    /// The certificate of the client, and its one credential.
+    /// The certificate of the client, and its one credential: of the grant, if the grant is one.
     pub(super) fn identity<'a>(
         &self,
         posted: &Posted,
         form: &'a Form<'_>,
+        grant_type: Option<&str>,
     ) -> Result<(Option<PeerCertificate>, Credential<'a>), RequestError> {
         let headers = &posted.parts.headers;
         let certificate = match &self.settings.client_cert_header {
@@ -88,7 +90,13 @@ impl AppState {
             Err(ClientCertError::Malformed | ClientCertError::Certificate(_)) => return Err(RequestError::ClientCert),
         };
         let is_client = |id: &str| self.server.registry.snapshot().client(id).is_some();
-        let credential = credentials::credential(headers, form, self.settings.basic, certificate.as_ref(), &is_client)?;
+        let now = self.server.clock.now();
+        let token = |jwt: &str, door| self.server.authenticator.known_token(jwt, door, now);
+        let known = Known { client: &is_client, token: &token };
+        let credential = match grant_type {
+            Some(JWT_BEARER) if self.server.offers_jwt_bearer() => credentials::grant_assertion(headers, form, &known)?,
+            _ => credentials::credential(headers, form, self.settings.basic, certificate.as_ref(), &known)?,
+        };
         Ok((certificate, credential))
     }
 

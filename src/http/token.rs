@@ -40,7 +40,7 @@ pub(super) async fn token(
 /// Reads a token request (RFC 6749 section 4.4.2).
 fn token_request<'a>(app: &AppState, posted: &'a Posted, form: &'a Form<'_>) -> Result<TokenRequest<'a>, RequestError> {
     let (grant_type, scope) = (form.one("grant_type")?, form.one("scope")?);
-    let (certificate, credential) = app.identity(posted, form)?;
+    let (certificate, credential) = app.identity(posted, form, grant_type)?;
     Ok(TokenRequest {
         grant_type,
         credential,
@@ -62,8 +62,11 @@ fn success(token: &TokenResponse) -> Response {
     push_string(&mut body, token.token_type);
     body.extend_from_slice(b",\"expires_in\":");
     body.extend_from_slice(token.expires_in.seconds().to_string().as_bytes());
-    body.extend_from_slice(b",\"scope\":");
-    push_string(&mut body, scope);
+    // A resource without scopes gives tokens without one.
+    if !scope.is_empty() {
+        body.extend_from_slice(b",\"scope\":");
+        push_string(&mut body, scope);
+    }
     body.push(b'}');
     let mut response = Response::new(Body::from(body));
     response.headers_mut().reserve(super::HEADERS);

@@ -150,6 +150,8 @@ impl fmt::Display for RegisteredCertificate {
 pub struct PeerCertificate {
     /// The parsed certificate.
     pub certificate: Arc<Certificate>,
+    /// The certificates that were presented behind it, in DER.
+    pub intermediates: Arc<[Vec<u8>]>,
     /// Whether a configured CA verifies the certificate, or the verifier's reason for the log.
     pub ca_verified: Result<(), Arc<str>>,
 }

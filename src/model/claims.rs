@@ -34,17 +34,10 @@ impl RegisteredClaims {
         &self.0
     }
 
-    /// The claims as JSON in ASCII, for the database: SQLite does not check that text is UTF-8.
+    /// The claims as JSON in ASCII, for the database.
     #[must_use]
     pub fn to_ascii(&self) -> String {
-        let json = Value::Object(self.0.clone()).to_string();
-        let mut units = [0; 2];
-        json.chars()
-            .map(|character| match character {
-                ascii if ascii.is_ascii() => ascii.to_string(),
-                other => other.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
-            })
-            .collect()
+        ascii_json(&self.0)
     }
 
     fn checked(members: Map<String, Value>) -> Result<Self, RegisteredClaimsError> {
@@ -78,6 +71,18 @@ impl FromStr for RegisteredClaims {
         }
         Self::checked(json::object(text.as_bytes())?)
     }
+}
+
+/// Writes an object as JSON in ASCII: SQLite does not check that text is UTF-8.
+pub(super) fn ascii_json(members: &Map<String, Value>) -> String {
+    let json = Value::Object(members.clone()).to_string();
+    let mut units = [0; 2];
+    json.chars()
+        .map(|character| match character {
+            ascii if ascii.is_ascii() => ascii.to_string(),
+            other => other.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+        })
+        .collect()
 }
 
 /// Claims that grantd sets itself, so that no registration can override them.

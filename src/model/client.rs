@@ -5,6 +5,7 @@ use std::str::FromStr;
 use super::claims::RegisteredClaims;
 use super::client_id::ClientId;
 use super::credential::{StoredCertificate, StoredKey, StoredSecret};
+use super::federation::rule::Rules;
 use super::jwks_uri::JwksUri;
 use super::lifetime::{AssertionLifetime, TokenTtl};
 use super::resource::ResourceId;
@@ -25,19 +26,28 @@ pub enum AuthMethod {
     TlsClientAuth,
     /// Registered self-signed certificate (RFC 8705 section 2.2).
     SelfSignedTlsClientAuth,
+    /// Token of a trusted issuer, at either door (RFC 7523). `auth_methods` names it as `private_key_jwt`.
+    FederatedJwt,
+    /// JWT-SVID (draft-ietf-oauth-spiffe-client-auth).
+    SpiffeJwt,
+    /// X.509-SVID (draft-ietf-oauth-spiffe-client-auth).
+    SpiffeX509,
 }
 
 impl AuthMethod {
     /// All methods, in the order of the metadata.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::ClientSecretBasic,
         Self::ClientSecretPost,
         Self::PrivateKeyJwt,
         Self::TlsClientAuth,
         Self::SelfSignedTlsClientAuth,
+        Self::FederatedJwt,
+        Self::SpiffeJwt,
+        Self::SpiffeX509,
     ];
 
-    /// The registered name.
+    /// The registered name; of a federated token, the name in logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -46,6 +56,9 @@ impl AuthMethod {
             Self::PrivateKeyJwt => "private_key_jwt",
             Self::TlsClientAuth => "tls_client_auth",
             Self::SelfSignedTlsClientAuth => "self_signed_tls_client_auth",
+            Self::FederatedJwt => "federated_jwt",
+            Self::SpiffeJwt => "spiffe_jwt",
+            Self::SpiffeX509 => "spiffe_x509",
         }
     }
 }
@@ -84,6 +97,31 @@ impl FromStr for AssertionAudience {
 
     fn from_str(text: &str) -> Result<Self, AssertionAudienceError> {
         Self::ALL.into_iter().find(|one| one.as_str() == text).ok_or(AssertionAudienceError)
+    }
+}
+
+/// Grants that a client may use (RFC 7591 section 2, `grant_types`); possibly none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantTypes(Box<str>);
+
+/// Error for a text that does not name grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{CLIENT_CREDENTIALS} and {JWT_BEARER}, both separated by a space, or neither")]
+pub struct GrantTypesError;
+
+impl GrantTypes {
+    /// Sets the grants of a client.
+    pub fn apply(&self, client: &mut Client) {
+        client.set_grant_types(&self.0);
+    }
+}
+
+impl FromStr for GrantTypes {
+    type Err = GrantTypesError;
+
+    fn from_str(text: &str) -> Result<Self, GrantTypesError> {
+        let is_known = |name: &str| name == CLIENT_CREDENTIALS || name == JWT_BEARER;
+        if text.is_empty() || text.split(' ').all(is_known) { Ok(Self(text.into())) } else { Err(GrantTypesError) }
     }
 }
 
@@ -150,6 +188,8 @@ pub struct Client {
     pub resources: Vec<ResourceId>,
     /// Whether the client may use the `client_credentials` grant.
     pub client_credentials: bool,
+    /// Whether the client may use the `urn:ietf:params:oauth:grant-type:jwt-bearer` grant (RFC 7523 section 2.1).
+    pub jwt_bearer: bool,
     /// Names of the only authentication methods that the client may use, separated by spaces; `None` for any.
     pub auth_methods: Option<Box<str>>,
     /// Lifetime of the client's tokens; `None` for the resource's or the server's default.
@@ -182,6 +222,8 @@ pub struct Client {
     pub assertion_lifetime: Option<AssertionLifetime>,
     /// Accepted audience of the client's assertions.
     pub assertion_audience: AssertionAudience,
+    /// Rules for tokens of trusted issuers. Expired ones are included.
+    pub federation: Rules,
     /// Hash of the database rows of the client, to detect changes; 0 for a client that was not read from them.
     pub fingerprint: u64,
 }
@@ -195,6 +237,7 @@ impl Client {
             scopes,
             resources: Vec::new(),
             client_credentials: true,
+            jwt_bearer: false,
             auth_methods: None,
             token_ttl: None,
             claims: RegisteredClaims::default(),
@@ -211,6 +254,7 @@ impl Client {
             introspection_signed_response_alg: None,
             assertion_lifetime: None,
             assertion_audience: AssertionAudience::default(),
+            federation: Rules::default(),
             fingerprint: 0,
         }
     }
@@ -221,9 +265,29 @@ impl Client {
         self.expires_at.is_some_and(|end| end.is_over(now))
     }
 
+    /// The client's `grant_types` (RFC 7591 section 2), separated by spaces.
+    #[must_use]
+    pub fn grant_types(&self) -> String {
+        let names = [(self.client_credentials, CLIENT_CREDENTIALS), (self.jwt_bearer, JWT_BEARER)];
+        names.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Sets the client's grants. Names that are not known are no grants.
+    pub fn set_grant_types(&mut self, names: &str) {
+        let has = |grant| names.split(' ').any(|name| name == grant);
+        (self.client_credentials, self.jwt_bearer) = (has(CLIENT_CREDENTIALS), has(JWT_BEARER));
+    }
+
     /// Whether the client may authenticate by `method`. RFC 7591 section 2, `token_endpoint_auth_method`.
     #[must_use]
     pub fn may_use(&self, method: AuthMethod) -> bool {
+        // A federated token is an assertion that somebody else signed.
+        let method = if method == AuthMethod::FederatedJwt { AuthMethod::PrivateKeyJwt } else { method };
         self.auth_methods.as_deref().is_none_or(|names| names.split(' ').any(|name| name == method.as_str()))
     }
 }
+
+/// RFC 6749 section 4.4.
+pub const CLIENT_CREDENTIALS: &str = "client_credentials";
+/// RFC 7523 section 2.1.
+pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";

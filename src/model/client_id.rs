@@ -32,14 +32,20 @@ impl ClientId {
     /// The id quoted as one word of a POSIX shell, for commands that messages propose.
     #[must_use]
     pub fn in_shell(&self) -> Cow<'_, str> {
-        let plain = |byte: u8| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/' | b'@' | b'+' | b'%')
-        };
-        if self.0.bytes().all(plain) {
-            return Cow::Borrowed(&self.0);
-        }
-        Cow::Owned(format!("'{}'", self.0.replace('\'', r"'\''")))
+        in_shell(&self.0)
     }
+}
+
+/// Returns a text quoted as one word of a POSIX shell.
+#[must_use]
+pub fn in_shell(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/' | b'@' | b'+' | b'%' | b'=')
+    };
+    if !text.is_empty() && text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
 }
 
 impl FromStr for ClientId {

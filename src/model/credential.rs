@@ -49,6 +49,13 @@ pub struct StoredKey {
 }
 
 impl StoredKey {
+    /// Makes the stored key of a published key, which has no row.
+    #[must_use]
+    pub fn unregistered(key: VerifyingKey, created_at: UnixTime) -> Self {
+        let kid = key.kid().unwrap_or(key.jkt()).into();
+        Self { kid, key: Arc::new(key), created_at, expires_at: None, used: Arc::default() }
+    }
+
     /// Logs a warning when no TLS handshake accepts the certificate in the key's `x5c`. The key itself works.
     pub fn warn_about_certificate(&self, client_id: &str) {
         if let Some(reason) = self.key.x5c().and_then(Certificate::handshake_fault) {

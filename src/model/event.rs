@@ -86,7 +86,7 @@ events! {
         "A write to the database failed, or writes succeed again (info). Tokens for secrets need no write; assertions, proofs and revocations do."
     "internal" Internal "error" [reason at]
         "A fault of grantd itself. Report it."
-    "introspection" Introspection "info, warn" [reason detail client_id auth_method credential_id jti token_client_id remote_addr request_id duration_us]
+    "introspection" Introspection "info, warn" [reason detail client_id auth_method credential_id federated_issuer federated_subject federated_jti jti token_client_id remote_addr request_id duration_us]
         "An introspection request was answered (warn: refused). `client_id` is the caller."
     "introspection.unknown_key" IntrospectionUnknownKey "warn" [reason]
         "An introspection request names a key that this replica does not know, and the database cannot be asked. It was answered 503."
@@ -94,6 +94,12 @@ events! {
         "The JWK Set at a client's `jwks_uri` has other keys than before. `skipped` says which keys cannot be used, and why."
     "jwks_uri.trouble" JwksUriTrouble "warn" [client_id uri reason]
         "The JWK Set at a client's `jwks_uri` could not be fetched. The last good one is used for an hour."
+    "issuer.keys_changed" IssuerKeysChanged "info" [issuer uri keys skipped]
+        "The key set of a trusted issuer has other keys than before. `skipped` says which keys cannot be used, and why."
+    "issuer.keys_trouble" IssuerKeysTrouble "warn" [issuer uri reason]
+        "The keys of a trusted issuer, or its discovery document, could not be fetched. The last good set is used for an hour."
+    "issuer.malformed" IssuerMalformed "error" [reason]
+        "The row of a trusted issuer cannot be read. None of its tokens is accepted; all others work."
     "key.changed" KeyChanged "info" [kid alg signs_from what]
         "A signing key was published or removed, or the server made the first key of an algorithm or the first tag key."
     "key.malformed" KeyMalformed "error" [reason]
@@ -144,7 +150,7 @@ events! {
         "The resources were loaded again."
     "resource.malformed" ResourceMalformed "error" [reason]
         "The row of a resource cannot be read. No token is issued for it; all others work."
-    "revocation" Revocation "info, warn" [reason detail client_id auth_method credential_id jti token_client_id remote_addr request_id duration_us]
+    "revocation" Revocation "info, warn" [reason detail client_id auth_method credential_id federated_issuer federated_subject federated_jti jti token_client_id remote_addr request_id duration_us]
         "A revocation request was answered (warn: refused)."
     "revocation.not_written" RevocationNotWritten "error" [reason]
         "The database did not accept a revocation. The token is still valid, and the client was told so."
@@ -172,9 +178,9 @@ events! {
         "The process ends."
     "stopping" Stopping "info" []
         "The process was told to stop. Requests in flight finish."
-    "token.issued" TokenIssued "info" [reason client_id auth_method credential_id basic_reading scope aud token_type jti kid remote_addr request_id duration_us]
+    "token.issued" TokenIssued "info" [reason client_id auth_method credential_id federated_issuer federated_subject federated_jti basic_reading scope aud token_type jti kid remote_addr request_id duration_us]
         "A token was issued."
-    "token.refused" TokenRefused "warn" [reason detail client_id auth_method credential_id remote_addr request_id duration_us]
+    "token.refused" TokenRefused "warn" [reason detail client_id auth_method credential_id federated_issuer federated_subject federated_jti remote_addr request_id duration_us]
         "A token request was refused."
     "uses.not_written" UsesNotWritten "warn" [reason]
         "The last-used times of credentials could not be written. Nothing else depends on them."

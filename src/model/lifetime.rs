@@ -60,6 +60,10 @@ lifetime!(
     AssertionLifetime, 60..=3600, "from 1m to 1h"
 );
 lifetime!(
+    /// Longest lifetime of the tokens of a trusted issuer: ids of tokens that work once are kept as long.
+    FederatedLifetime, 60..=86400, "from 1m to 24h"
+);
+lifetime!(
     /// Time from now until a new credential expires.
     ExpiresIn, 1.., "at least 1s"
 );

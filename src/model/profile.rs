@@ -30,8 +30,15 @@ impl Profile {
     #[must_use]
     pub fn permits_method(self, method: AuthMethod) -> bool {
         match method {
-            AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost => self == Self::Default,
-            AuthMethod::PrivateKeyJwt | AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth => true,
+            // Assertions of others are none of the named methods. An X.509-SVID is a client certificate.
+            AuthMethod::ClientSecretBasic
+            | AuthMethod::ClientSecretPost
+            | AuthMethod::FederatedJwt
+            | AuthMethod::SpiffeJwt => self == Self::Default,
+            AuthMethod::PrivateKeyJwt
+            | AuthMethod::TlsClientAuth
+            | AuthMethod::SelfSignedTlsClientAuth
+            | AuthMethod::SpiffeX509 => true,
         }
     }
 

@@ -47,6 +47,7 @@ struct Claims<'a> {
     sub: &'a str,
     client_id: &'a str,
     aud: &'a str,
+    /// RFC 9068 section 2.2.3; absent when the resource has no scopes.
     scope: &'a str,
     iat: UnixTime,
     exp: UnixTime,
@@ -89,14 +90,9 @@ pub fn mint(
 fn with_further(claims: &Claims<'_>, further: &Map<String, Value>) -> serde_json::Result<Vec<u8>> {
     let mut json = Vec::with_capacity(512);
     let Claims { iss, sub, client_id, aud, scope, iat, exp, jti, cnf } = claims;
-    let before = [
-        ("{\"iss\":", iss),
-        (",\"sub\":", sub),
-        (",\"client_id\":", client_id),
-        (",\"aud\":", aud),
-        (",\"scope\":", scope),
-    ];
-    for (name, text) in before {
+    let before = [("{\"iss\":", iss), (",\"sub\":", sub), (",\"client_id\":", client_id), (",\"aud\":", aud)];
+    let scope = (!scope.is_empty()).then_some((",\"scope\":", scope));
+    for (name, text) in before.into_iter().chain(scope) {
         json.extend_from_slice(name.as_bytes());
         push_string(&mut json, text);
     }

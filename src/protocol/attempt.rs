@@ -15,6 +15,8 @@ pub struct Attempt {
     pub method: Option<AuthMethod>,
     /// The credential that was right, even when it may no longer be used.
     pub credential_id: Option<Arc<str>>,
+    /// The claims of a token of a trusted issuer, verified or not.
+    pub federated: Option<Box<FederatedClaims>>,
     /// A nonce for the client's next DPoP proof (RFC 9449 section 8).
     pub dpop_nonce: Option<String>,
     /// The values that a refusal was decided by.
@@ -23,4 +25,15 @@ pub struct Attempt {
     pub presented_secret_id: Option<Box<str>>,
     /// The scopes or the resource that an authenticated client was refused, for its answer.
     pub refused: Option<Repeatable>,
+}
+
+/// Claims of a token of a trusted issuer that the log names.
+#[derive(Debug, Clone)]
+pub struct FederatedClaims {
+    /// `iss`.
+    pub issuer: String,
+    /// `sub`.
+    pub subject: String,
+    /// `jti`.
+    pub jti: Option<String>,
 }

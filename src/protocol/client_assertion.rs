@@ -3,10 +3,9 @@
 use std::sync::{Arc, LazyLock};
 
 use super::error::ClientAuthError;
-use crate::crypto::jose::{Audience, Claims, JoseError, Kind, TRIED_MAX, Unverified};
+use crate::crypto::jose::{Audience, Claims, JoseError, TRIED_MAX, Unverified};
 use crate::crypto::sha256;
 use crate::crypto::verifying_key::VerifyingKey;
-use crate::model::client_id::ClientId;
 use crate::model::credential::StoredKey;
 use crate::model::time::{Span, UnixTime};
 use crate::store::spent::{SingleUseId, SingleUseKind};
@@ -35,32 +34,6 @@ pub struct Terms<'a> {
     pub one_in_an_array: bool,
 }
 
-/// Reads the assertion of a request, and the client that it claims to be from.
-///
-/// # Errors
-/// [`ClientAuthError`].
-pub fn read<'a>(
-    assertion_type: Option<&str>,
-    assertion: Option<&'a str>,
-    client_id: Option<&str>,
-) -> Result<(String, Unverified<'a>), ClientAuthError> {
-    if assertion_type != Some(JWT_BEARER) {
-        return Err(ClientAuthError::AssertionType);
-    }
-    let assertion = assertion.ok_or(ClientAuthError::AssertionAbsent)?;
-    let unverified = Unverified::parse(assertion, Kind::ClientAssertion, MAX_ASSERTION_BYTES)?;
-    // RFC 7523 section 3: "The JWT MUST contain an "iss" (issuer) claim … a "sub" (subject) claim … For client
-    // authentication, the subject MUST be the "client_id" of the OAuth client." If the two differ, neither is used.
-    let claims = unverified.claims_nobody_vouches_for();
-    let (iss, sub) = (claims.string("iss", ClientId::MAX_LENGTH)?, claims.string("sub", ClientId::MAX_LENGTH)?);
-    let sub = sub.filter(|sub| iss == Some(*sub)).ok_or(ClientAuthError::AssertionSubject)?.to_owned();
-    // RFC 7521 section 4.2: "If present, the value of the "client_id" parameter MUST identify the same client".
-    if client_id.is_some_and(|client_id| client_id != sub) {
-        return Err(ClientAuthError::AssertionSubject);
-    }
-    Ok((sub, unverified))
-}
-
 /// Whether one of `keys` signed it, and it keeps `terms` at `now`. When none did, `at_least` as many signatures
 /// have been checked, whatever keys there are, so that a client that does not exist costs what others do.
 ///
@@ -74,21 +47,37 @@ pub fn verify(
     now: UnixTime,
     at_least: usize,
 ) -> Result<VerifiedAssertion, ClientAuthError> {
-    let expired = |stored: &StoredKey| stored.expires_at.is_some_and(|at| at <= now);
+    let (claims, key) = verify_signature(assertion, keys, at_least, now)?;
+    let assertion = accept(claims, client_id, terms, now)?;
+    Ok(VerifiedAssertion { key_expired: has_expired(key, now), key: key.clone(), assertion })
+}
+
+/// The claims, and which of `keys` vouches for them. When none does, `at_least` as many signatures have been checked.
+///
+/// # Errors
+/// [`JoseError`].
+pub fn verify_signature<'j, 'k>(
+    assertion: &'j Unverified<'_>,
+    keys: &'k [StoredKey],
+    at_least: usize,
+    now: UnixTime,
+) -> Result<(&'j Claims, &'k StoredKey), JoseError> {
     // A few are tried when none is named: those first that may still be used.
     let mut candidates: Vec<&StoredKey> = keys.iter().collect();
-    candidates.sort_by_key(|stored| expired(stored));
+    candidates.sort_by_key(|stored| has_expired(stored, now));
     let (claims, key) = match assertion.verify_with_one_of(candidates.iter().map(|stored| &*stored.key)) {
         Ok(verified) => verified,
         Err(error) => {
-            (0..decoys(assertion, keys, at_least)).for_each(|_| check_decoy(assertion));
-            return Err(error.into());
+            check_decoys(assertion, decoys(assertion, keys, at_least));
+            return Err(error);
         }
     };
-    let stored =
-        candidates.iter().find(|stored| std::ptr::eq(Arc::as_ptr(&stored.key), key)).ok_or(JoseError::NoKey)?;
-    let assertion = accept(claims, client_id, terms, now)?;
-    Ok(VerifiedAssertion { key_expired: expired(stored), key: (*stored).clone(), assertion })
+    let stored = candidates.into_iter().find(|stored| std::ptr::eq(Arc::as_ptr(&stored.key), key));
+    Ok((claims, stored.ok_or(JoseError::NoKey)?))
+}
+
+fn has_expired(stored: &StoredKey, now: UnixTime) -> bool {
+    stored.expires_at.is_some_and(|at| at <= now)
 }
 
 /// How many signatures are still to be checked when none of `keys` fits, so that it is `at_least` as many.
@@ -97,10 +86,12 @@ fn decoys(assertion: &Unverified<'_>, keys: &[StoredKey], at_least: usize) -> us
     at_least.saturating_sub(tried)
 }
 
-/// The work of a signature check, for a result that nobody reads.
-fn check_decoy(assertion: &Unverified<'_>) {
-    for decoy in DECOYS.iter().filter(|decoy| decoy.takes(assertion.header().alg())) {
-        let _: bool = assertion.verify(decoy).is_ok();
+/// The work of some signature checks, for results that nobody reads.
+pub fn check_decoys(assertion: &Unverified<'_>, count: usize) {
+    for _ in 0..count {
+        for decoy in DECOYS.iter().filter(|decoy| decoy.takes(assertion.header().alg())) {
+            let _: bool = assertion.verify(decoy).is_ok();
+        }
     }
 }
 
@@ -146,12 +137,10 @@ fn accept(claims: &Claims, client_id: &str, terms: &Terms<'_>, now: UnixTime) ->
     })
 }
 
-/// RFC 7523 section 2.2.
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Most bytes of an assertion.
 pub(crate) const MAX_ASSERTION_BYTES: usize = 8 * 1024;
 /// Most bytes of a `jti`.
-const JTI: usize = 256;
+pub(crate) const JTI: usize = 256;
 /// Longest time from `iat` to `exp` of an assertion, unless the client is registered for another.
 pub const LIFETIME: Span = Span::from_secs(300);
 /// Leeway after `exp`, for a client's clock that is behind.
@@ -183,6 +172,7 @@ mod tests {
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
     use super::*;
+    use crate::crypto::jose::Kind;
     use crate::crypto::jwk::Alg;
     use crate::crypto::jws::SigningKey;
     use crate::crypto::signature_alg::SignatureAlg;

@@ -1,6 +1,8 @@
 //! Client authentication (RFC 6749 section 2.3), by the one credential that a request carries.
 
+mod by_federation;
 mod by_key;
+mod by_svid;
 mod by_verifier;
 mod failure;
 
@@ -15,8 +17,9 @@ use tokio::sync::mpsc;
 use super::attempt::Attempt;
 use super::client_secret::{self, Memory};
 use super::error::{ClientAuthError, Error, RequestError, Unavailable};
+use super::federation::known_tokens::KnownTokens;
+use super::presented_jwt::{PresentedAssertion, PresentedJwt};
 
-use crate::crypto::jose::Unverified;
 use crate::crypto::secret::{ClientSecret, HashParams};
 use crate::crypto::secret_tag::TagKid;
 use crate::crypto::secret_verifier::VerifierKey;
@@ -24,9 +27,10 @@ use crate::model::certificate::PeerCertificate;
 use crate::model::client::{AuthMethod, Client};
 use crate::model::credential::StoredSecret;
 use crate::model::profile::Profile;
-use crate::state::client_jwks::ClientJwks;
 use crate::state::hashing::Lane;
 use crate::state::hashing::queue::{Priority, QueueKey};
+use crate::state::key_sets::KeySets;
+use crate::state::key_sets::source::Source;
 use crate::state::registry::moment::Moment;
 use crate::state::registry::snapshot::Snapshot;
 use crate::state::registry::{Freshness, Registry};
@@ -34,6 +38,7 @@ use crate::state::throttle::repeated::RepeatedSecrets;
 use crate::state::throttle::{KnownSources, Throttle, Throttled, network};
 use crate::store::spent::SingleUseId;
 
+pub use by_svid::spiffe_id;
 pub use by_verifier::{NextStep, UsedSecret};
 pub use failure::OwnerSearches;
 
@@ -49,17 +54,12 @@ pub enum Credential<'a> {
         /// The secret, in each way that its bytes can be read: form-decoded and, where that differs, raw.
         readings: Vec<Arc<ClientSecret>>,
     },
-    /// `private_key_jwt`.
-    Assertion {
-        /// The client that the JWT names.
-        client_id: String,
-        /// The JWT.
-        jwt: Box<Unverified<'a>>,
-    },
-    /// `tls_client_auth` or `self_signed_tls_client_auth`: which of them turns out when it matches.
+    /// `private_key_jwt`, or a token of a trusted issuer.
+    Assertion(PresentedAssertion<'a>),
+    /// `tls_client_auth`, `self_signed_tls_client_auth` or `spiffe_x509`: which of them turns out when it matches.
     Certificate {
-        /// The client that the body names.
-        client_id: String,
+        /// The client that the body names. An X.509-SVID needs none.
+        client_id: Option<String>,
         /// The certificate of the connection.
         certificate: PeerCertificate,
     },
@@ -72,9 +72,9 @@ impl Credential<'_> {
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
         match self {
-            Self::Secret { client_id, .. }
-            | Self::Assertion { client_id, .. }
-            | Self::Certificate { client_id, .. } => Some(client_id),
+            Self::Secret { client_id, .. } => Some(client_id),
+            Self::Certificate { client_id, .. } => client_id.as_deref(),
+            Self::Assertion(assertion) => assertion.client_id(),
             Self::Unreadable(_) => None,
         }
     }
@@ -94,7 +94,7 @@ impl Credential<'_> {
     pub fn method(&self) -> Option<AuthMethod> {
         match self {
             Self::Secret { method, .. } => Some(*method),
-            Self::Assertion { .. } => Some(AuthMethod::PrivateKeyJwt),
+            Self::Assertion(assertion) => Some(assertion.method()),
             Self::Certificate { .. } => Some(AuthMethod::TlsClientAuth),
             Self::Unreadable(_) => None,
         }
@@ -128,6 +128,15 @@ struct Claimant<'a> {
     source: IpAddr,
 }
 
+/// Owner of a key set that is fetched: a client or an issuer.
+#[derive(Clone, Copy)]
+struct KeyOwner<'a> {
+    sets: &'a KeySets,
+    /// The client's id, or the issuer.
+    name: &'a str,
+    source: &'a Source,
+}
+
 /// The state that client authentication needs.
 #[derive(Debug)]
 pub struct Authenticator {
@@ -140,7 +149,11 @@ pub struct Authenticator {
     /// Every client.
     pub registry: Arc<Registry>,
     /// Keys that clients publish.
-    pub client_jwks: ClientJwks,
+    pub client_jwks: KeySets,
+    /// Keys of trusted issuers.
+    pub issuer_keys: KeySets,
+    /// Knows tokens of trusted issuers again.
+    pub known_tokens: KnownTokens,
     /// Knows secrets again.
     pub memory: Memory,
     /// Checks secrets.
@@ -195,17 +208,19 @@ impl Authenticator {
                 }
             }
             // Boxed, here and below, to keep the future of other requests small.
-            Credential::Assertion { client_id, jwt } => {
-                Box::pin(self.by_assertion(claimant(client_id), jwt, moment, attempt)).await
-            }
+            Credential::Assertion(assertion) => Box::pin(self.by_jwt(assertion, source, moment, attempt)).await,
             Credential::Certificate { client_id, certificate } => {
-                Box::pin(self.by_certificate(claimant(client_id), certificate, moment, attempt)).await
+                Box::pin(self.by_connection(client_id.as_deref(), source, certificate, moment, attempt)).await
             }
             Credential::Unreadable(error) => return Err(error.clone().into()),
         };
         if let Err(Error::ClientAuth(error)) = &decided {
             match credential {
-                Credential::Assertion { jwt, .. } => attempt.compared.assertion(jwt, error, &self.audience, moment.now),
+                Credential::Assertion(assertion) => {
+                    if let PresentedJwt::New(jwt) = &assertion.jwt {
+                        attempt.compared.assertion(&jwt.unverified, error, &self.audience, moment.now);
+                    }
+                }
                 Credential::Certificate { certificate, .. } => attempt.compared.certificate(certificate),
                 _ => {}
             }
@@ -223,9 +238,12 @@ impl Authenticator {
             return Err(ClientAuthError::MethodNotInProfile);
         }
         match credential {
-            Credential::Assertion { jwt, .. } if !self.profile.permits_signature(jwt.header().alg()) => {
-                Err(ClientAuthError::AssertionAlg)
-            }
+            Credential::Assertion(assertion) => match &assertion.jwt {
+                PresentedJwt::New(jwt) if !self.profile.permits_signature(jwt.unverified.header().alg()) => {
+                    Err(ClientAuthError::AssertionAlg)
+                }
+                PresentedJwt::New(_) | PresentedJwt::Known(_) => Ok(()),
+            },
             Credential::Unreadable(error) => Err(error.clone()),
             _ => Ok(()),
         }

@@ -4,8 +4,10 @@
 
 mod client_auth;
 pub mod dpop;
+pub mod federation;
 mod grant;
 pub mod inactive;
+mod jose;
 pub mod reason;
 pub mod verification;
 
@@ -13,6 +15,7 @@ use std::time::Duration;
 
 pub use client_auth::ClientAuthError;
 use dpop::DpopError;
+use federation::FederationError;
 pub use grant::GrantError;
 use reason::Reason;
 
@@ -81,6 +84,9 @@ pub enum Error {
     /// The access that is asked for.
     #[error(transparent)]
     Grant(#[from] GrantError),
+    /// The assertion of the grant `jwt-bearer` (RFC 7523 section 3.1).
+    #[error("{0}")]
+    Assertion(ClientAuthError),
     /// The token to be revoked was issued to another client.
     #[error("the token was issued to another client")]
     OtherClientsToken,
@@ -140,6 +146,12 @@ pub enum RequestError {
     /// `grant_type` is missing or empty.
     #[error("grant_type is missing")]
     NoGrantType,
+    /// `assertion` is missing or empty at the grant `jwt-bearer`.
+    #[error("assertion is missing")]
+    NoAssertion,
+    /// The request has client authentication beside `assertion`.
+    #[error("client authentication beside the assertion of the grant")]
+    AuthenticationBesideAssertion,
     /// `token` is missing or empty at `/introspect` or `/revoke`.
     #[error("token is missing")]
     NoToken,
@@ -183,7 +195,22 @@ impl From<NoEntropy> for Error {
     }
 }
 
+impl From<FederationError> for Error {
+    fn from(error: FederationError) -> Self {
+        Self::ClientAuth(error.into())
+    }
+}
+
 impl Error {
+    /// The same error at the grant `jwt-bearer`, which authenticates no client.
+    #[must_use]
+    pub fn of_grant(self) -> Self {
+        match self {
+            Self::ClientAuth(error) => Self::Assertion(error),
+            other => other,
+        }
+    }
+
     /// The member `error` of the answer.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
@@ -192,7 +219,8 @@ impl Error {
             Self::ClientAuth(_) => ErrorCode::InvalidClient,
             Self::Dpop(error) => error.code(),
             Self::Grant(error) => error.code(),
-            Self::OtherClientsToken => ErrorCode::InvalidGrant,
+            // RFC 7521 section 4.1.1: "the value of the "error" parameter MUST be the "invalid_grant" error code."
+            Self::Assertion(_) | Self::OtherClientsToken => ErrorCode::InvalidGrant,
             Self::Unavailable(_) | Self::Throttled(_) => ErrorCode::TemporarilyUnavailable,
             Self::Internal => ErrorCode::ServerError,
         }
@@ -206,6 +234,7 @@ impl Error {
             Self::ClientAuth(_) => "client authentication failed",
             Self::Dpop(error) => error.description(),
             Self::Grant(error) => error.description(),
+            Self::Assertion(_) => "the assertion is not accepted",
             Self::OtherClientsToken => "the token was issued to another client",
             Self::Unavailable(_) => "the server cannot answer now, try again later",
             Self::Throttled(_) => "too many failures, try again later",
@@ -230,7 +259,7 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Request(error) => error.reason(),
-            Self::ClientAuth(error) => error.reason(),
+            Self::ClientAuth(error) | Self::Assertion(error) => error.reason(),
             Self::Dpop(error) => error.reason(),
             Self::Grant(error) => error.reason(),
             Self::OtherClientsToken => Reason::TokenOfOtherClient,
@@ -272,6 +301,10 @@ impl RequestError {
             Self::OtherClientId => "client_id is not the client that authenticates",
             Self::ClientCert => "the Client-Cert header field is malformed",
             Self::NoGrantType => "grant_type is missing",
+            Self::NoAssertion => "assertion is missing",
+            Self::AuthenticationBesideAssertion => {
+                "the assertion says which client asks, send no other client authentication"
+            }
             Self::NoToken => "token is missing",
         }
     }
@@ -288,10 +321,11 @@ impl RequestError {
             Self::Repeated => Reason::ParameterRepeated,
             Self::CredentialsInUri => Reason::CredentialsInUri,
             Self::SeveralAuthorizations => Reason::SeveralAuthorizations,
-            Self::SeveralMethods => Reason::SeveralAuthMethods,
+            Self::SeveralMethods | Self::AuthenticationBesideAssertion => Reason::SeveralAuthMethods,
             Self::OtherClientId => Reason::ClientIdDiffers,
             Self::ClientCert => Reason::ClientCertMalformed,
             Self::NoGrantType => Reason::GrantTypeMissing,
+            Self::NoAssertion => Reason::AssertionMissing,
             Self::NoToken => Reason::TokenMissing,
         }
     }

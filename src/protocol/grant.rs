@@ -9,11 +9,11 @@ use super::dpop::Proof;
 use super::error::{Error, GrantError, RequestError};
 use crate::crypto::jwk::Alg;
 use crate::model::certificate::PeerCertificate;
-use crate::model::client::{AuthMethod, Client};
+use crate::model::client::{AuthMethod, CLIENT_CREDENTIALS, Client, JWT_BEARER};
 use crate::model::profile::Profile;
 use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::{MAX_BYTES, MAX_TOKENS, Scope};
-use crate::model::time::Span;
+use crate::model::time::{Span, UnixTime};
 use crate::state::registry::snapshot::Snapshot;
 
 /// The keys that a token is bound to, as they stand in `cnf` (RFC 7800): none, a DPoP key, a certificate, or both.
@@ -50,8 +50,11 @@ impl Binding {
         let by_certificate =
             matches!(authenticated.method, AuthMethod::TlsClientAuth | AuthMethod::SelfSignedTlsClientAuth);
         let registered = by_certificate && proof.is_none() || authenticated.client.require_mtls_binding;
+        // An X.509-SVID is replaced at half of its hour, and a token that is bound to it would die with it. So it is bound
+        // only where it has to be; where the profile wants binding, the SVID counts as mutual TLS.
+        let is_svid = authenticated.method == AuthMethod::SpiffeX509;
         // Where a token has to be bound to something, the certificate is what there is.
-        let binds = registered || profile.needs_binding() && proof.is_none();
+        let binds = registered || profile.needs_binding() && (proof.is_none() || is_svid);
         Self {
             jkt: proof.map(|proof| proof.jkt.clone()),
             x5t_s256: certificate.filter(|_| binds).map(|peer| peer.certificate.x5t_s256()),
@@ -103,19 +106,52 @@ pub struct Grant {
     pub binding: Binding,
 }
 
-/// Refuses every grant type but `client_credentials` (RFC 6749 section 4.4.2).
-///
-/// # Errors
-/// [`RequestError::NoGrantType`] or [`GrantError`].
-pub fn require_client_credentials(grant_type: Option<&str>) -> Result<(), Error> {
-    match grant_type {
-        Some("client_credentials") => Ok(()),
-        None => Err(RequestError::NoGrantType.into()),
-        // A line end behind it comes from a form that was read from a file.
-        Some(other) if other.trim().eq_ignore_ascii_case("client_credentials") => {
-            Err(GrantError::GrantTypeSpelling.into())
+/// Grant of a token request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantType {
+    /// RFC 6749 section 4.4.
+    ClientCredentials,
+    /// RFC 7523 section 2.1: the token of a trusted issuer says which client asks.
+    JwtBearer,
+}
+
+impl GrantType {
+    /// Reads `grant_type`. `jwt_bearer` says whether that grant is offered.
+    ///
+    /// # Errors
+    /// [`RequestError::NoGrantType`] or [`GrantError`].
+    pub fn read(grant_type: Option<&str>, jwt_bearer: bool) -> Result<Self, Error> {
+        match grant_type {
+            Some(CLIENT_CREDENTIALS) => Ok(Self::ClientCredentials),
+            Some(JWT_BEARER) if jwt_bearer => Ok(Self::JwtBearer),
+            None => Err(RequestError::NoGrantType.into()),
+            // A line end behind it comes from a form that was read from a file.
+            Some(other) if other.trim().eq_ignore_ascii_case(CLIENT_CREDENTIALS) => {
+                Err(GrantError::GrantTypeSpelling.into())
+            }
+            Some(_) => Err(GrantError::UnsupportedGrantType.into()),
         }
-        Some(_) => Err(GrantError::UnsupportedGrantType.into()),
+    }
+
+    /// The refusal of this grant for an error of authentication.
+    #[must_use]
+    pub fn refusal(self, error: Error) -> Error {
+        match self {
+            Self::ClientCredentials => error,
+            Self::JwtBearer => error.of_grant(),
+        }
+    }
+}
+
+impl Grant {
+    /// The grant, for no longer than an X.509-SVID that its token is bound to is valid.
+    #[must_use]
+    pub fn within_certificate(self, method: AuthMethod, certificate: Option<&PeerCertificate>, now: UnixTime) -> Self {
+        let bound = certificate.filter(|_| method == AuthMethod::SpiffeX509 && self.binding.x5t_s256.is_some());
+        let left = bound.map(|peer| Span::from_secs(u64::try_from(peer.certificate.not_after() - now.0).unwrap_or(0)));
+        // RFC 6749 section 5.1: a token lives for some time at least.
+        let ttl = left.map_or(self.ttl, |left| self.ttl.min(left.max(Span::from_secs(1))));
+        Self { ttl, ..self }
     }
 }
 
@@ -123,8 +159,12 @@ pub fn require_client_credentials(grant_type: Option<&str>) -> Result<(), Error>
 ///
 /// # Errors
 /// [`GrantError`].
-pub fn admit(profile: Profile, client: &Client, binding: &Binding) -> Result<(), GrantError> {
-    if !client.client_credentials {
+pub fn admit(profile: Profile, client: &Client, grant: GrantType, binding: &Binding) -> Result<(), GrantError> {
+    let is_allowed = match grant {
+        GrantType::ClientCredentials => client.client_credentials,
+        GrantType::JwtBearer => client.jwt_bearer,
+    };
+    if !is_allowed {
         return Err(GrantError::GrantNotAllowed);
     }
     // RFC 9449 section 5.2: "If the value is true, the authorization server MUST reject token requests from the client that
@@ -166,16 +206,18 @@ pub fn decide(
         NamedResource::DefaultAudience => (asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone()), None),
         NamedResource::None => {
             let scope = asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone());
-            if scope.is_empty() {
-                return Err(GrantError::ScopeMissing);
-            }
-            let resource = inferred_resource(client, snapshot, &scope)?;
+            let resource = match (scope.is_empty(), client.resources.as_slice()) {
+                (true, [only]) => snapshot.resource(only.as_str()).map(|resource| &**resource),
+                (true, _) => None,
+                (false, _) => inferred_resource(client, snapshot, &scope)?,
+            };
             (scope, resource)
         }
     };
     // "If the client omits the scope parameter … the authorization server MUST either process the request using a
-    // pre-defined default value or fail the request".
-    if scope.is_empty() {
+    // pre-defined default value or fail the request". A resource without scopes gives tokens without one, for services that
+    // know nothing of scopes.
+    if scope.is_empty() && resource.is_none_or(|resource| !resource.scope.is_empty()) {
         return Err(GrantError::ScopeMissing);
     }
     // RFC 9068 section 2.2.3: every scope "MUST have meaning for the resources indicated in the aud claim".

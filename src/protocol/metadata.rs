@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::crypto::jwk::Alg;
-use crate::model::client::AuthMethod;
+use crate::model::client::{AuthMethod, CLIENT_CREDENTIALS, JWT_BEARER};
 use crate::model::document::Document;
+use crate::model::federation::kind::IssuerKind;
 use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::state::keyring::Keyring;
@@ -27,11 +28,29 @@ pub struct MutualTls {
 impl MutualTls {
     fn permits(&self, method: AuthMethod) -> bool {
         match method {
-            AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost | AuthMethod::PrivateKeyJwt => true,
+            AuthMethod::ClientSecretBasic
+            | AuthMethod::ClientSecretPost
+            | AuthMethod::PrivateKeyJwt
+            | AuthMethod::SpiffeJwt => true,
             AuthMethod::TlsClientAuth => self.offered && self.with_ca,
-            AuthMethod::SelfSignedTlsClientAuth => self.offered,
+            AuthMethod::SelfSignedTlsClientAuth | AuthMethod::SpiffeX509 => self.offered,
+            // Metadata names a federated token private_key_jwt.
+            AuthMethod::FederatedJwt => false,
         }
     }
+}
+
+/// Whether an enabled trusted issuer makes a method of federation work. Every other method is offered whatever issuers there
+/// are.
+#[must_use]
+pub fn offers(profile: Profile, snapshot: &Snapshot, method: AuthMethod) -> bool {
+    let is_spiffe = match method {
+        AuthMethod::FederatedJwt => false,
+        AuthMethod::SpiffeJwt | AuthMethod::SpiffeX509 => true,
+        _ => return true,
+    };
+    let mut enabled = snapshot.trusted_issuers().filter(|issuer| issuer.enabled);
+    profile.permits_method(method) && enabled.any(|issuer| (issuer.kind == IssuerKind::Spiffe) == is_spiffe)
 }
 
 /// The metadata as the registry stands.
@@ -74,16 +93,23 @@ pub fn documents(
     keyring: &Keyring,
     snapshot: &Snapshot,
 ) -> Metadata {
-    let offered = |method: &AuthMethod| mutual_tls.permits(*method) && profile.permits_method(*method);
+    let offered = |method: &AuthMethod| {
+        mutual_tls.permits(*method) && profile.permits_method(*method) && offers(profile, snapshot, *method)
+    };
     let methods: Vec<&str> = AuthMethod::ALL.into_iter().filter(offered).map(AuthMethod::as_str).collect();
     let algs = profile.alg_names();
     let signing: Vec<&str> =
         Alg::ALL.into_iter().filter(|alg| profile.permits_alg(*alg)).map(|alg| keyring.alg_name(alg)).collect();
+    let grant_types: Vec<&str> =
+        [(true, CLIENT_CREDENTIALS), (offers(profile, snapshot, AuthMethod::FederatedJwt), JWT_BEARER)]
+            .into_iter()
+            .filter_map(|(offered, name)| offered.then_some(name))
+            .collect();
     let fixed = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.endpoint("/token"),
         "jwks_uri": issuer.endpoint("/jwks"),
-        "grant_types_supported": ["client_credentials"],
+        "grant_types_supported": grant_types,
         "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": algs,
         "introspection_endpoint": issuer.endpoint("/introspect"),

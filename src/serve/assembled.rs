@@ -39,8 +39,10 @@ use crate::protocol::AuthorizationServer;
 use crate::protocol::client_auth::{Authenticator, OwnerSearches, UsedSecret};
 use crate::protocol::client_secret::Memory;
 use crate::protocol::dpop::Dpop;
-use crate::state::client_jwks::{ClientJwks, Fetch};
+use crate::protocol::federation::known_tokens::KnownTokens;
 use crate::state::hashing::Lane;
+use crate::state::key_sets::KeySets;
+use crate::state::key_sets::source::Fetch;
 use crate::state::keyring::Keyring;
 use crate::state::load_shedding::LoadShedding;
 use crate::state::registry::Registry;
@@ -117,7 +119,7 @@ pub fn assemble(
     let queue = Some(config.hashing_queue).filter(|capacity| *capacity > 0);
     let lane = Lane::start(config.hashing_threads, queue, config.argon2).context("starting the argon2 lane")?;
     let (upkeep, used_secrets) = mpsc::channel(USED_SECRETS);
-    let (client_jwks, fetches) = ClientJwks::new();
+    let (client_jwks, fetches) = KeySets::new();
     let mutual_tls = mutual_tls(config)?;
     let server = Arc::new(AuthorizationServer {
         defaults: config.defaults(&issuer),
@@ -128,7 +130,9 @@ pub fn assemble(
             profile: config.profile,
             audience: issuer.as_str().into(),
             token_endpoints,
+            issuer_keys: client_jwks.beside(),
             client_jwks,
+            known_tokens: KnownTokens::new().context("making the key that tokens are remembered under")?,
             registry,
             memory: Memory::new().context("making the key that secrets are remembered under")?,
             lane,
@@ -262,7 +266,7 @@ impl Assembled {
         load_shedding.watch(Handle::current()).context("starting the thread that watches for overload")?;
         let mut background = Tasks::default();
         background.start("secrets", look_after_secrets(used_secrets, Arc::clone(&server), store.clone()));
-        background.start("key sets of clients", fetcher.clone().run(fetches));
+        background.start("key sets of clients and issuers", fetcher.clone().run(fetches));
         background.start("sweeps", sweep(store.clone(), Arc::clone(&server)));
         background.start("certificate files", Arc::clone(&certificates).watch());
 

@@ -16,6 +16,10 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     let holder =
         random::<8>().map_or_else(|_| "replica".to_owned(), |bytes| format!("{:016x}", u64::from_ne_bytes(bytes)));
     let mut revisions = PastRevisions::default();
+    // Once: a role that may not write it is told by `grantd doctor`, and the issuer is refused at use anyway.
+    if let Err(error) = store.record_own_issuer(server.issuer.as_str()).await {
+        tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "the database does not know the issuer of this server");
+    }
     loop {
         // Replicas that started together do not ask together.
         let jitter = random::<2>().map_or(0, |bytes| u64::from(u16::from_ne_bytes(bytes) % 5000));

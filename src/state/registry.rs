@@ -9,6 +9,7 @@ mod last_used;
 mod lost_changes;
 pub mod moment;
 pub mod revoked;
+pub mod rule_index;
 pub mod snapshot;
 mod summary;
 pub mod uses;

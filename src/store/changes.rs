@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr};
 
 use super::client_rows::SharedTexts;
 use super::delta::{self, Delta, DeltaRow, NOTES_MAX, PositionRow};
+use super::federation::{IssuerRow, read_issuer};
 use super::keys::{KeyRow, SealedKey};
 use super::link::{Link, LinkConnection};
 use super::pooling::Pooling;
@@ -16,6 +17,7 @@ use super::session::{Row, Session, within};
 use super::statement::{Value, args, query_as};
 use super::tag_keys::{SealedTagKey, TagKeyRow};
 use super::{ReadClient, Store, StoreError, on};
+use crate::model::federation::trusted_issuer::TrustedIssuer;
 use crate::model::resource::Resource;
 use crate::model::time::UnixTime;
 
@@ -45,6 +47,8 @@ pub struct Changes {
     pub clients: Vec<(String, Option<ReadClient>)>,
     /// All resources, when any changed.
     pub resources: Option<Vec<Result<Resource, StoreError>>>,
+    /// All trusted issuers, when any changed.
+    pub issuers: Option<Vec<Result<TrustedIssuer, StoreError>>>,
     /// All signing keys, when any changed.
     pub keys: Option<Vec<SealedKey>>,
     /// All tag keys, when any changed.
@@ -174,7 +178,7 @@ impl ChangeReader {
             return Ok(Since::Everything(position));
         }
         let small: Vec<&str> =
-            ["resource", "key", "tag_key", "cutoff"].into_iter().filter(|kind| noted(kind)).collect();
+            ["resource", "key", "tag_key", "cutoff", "issuer"].into_iter().filter(|kind| noted(kind)).collect();
         // Read after the clients, so they are as new at least; what they are newer by is read again.
         let mut changes = if small.is_empty() { Changes::default() } else { self.read_small_tables(&small).await? };
         changes.position = position;
@@ -214,6 +218,11 @@ impl ChangeReader {
                 let introspectors: Vec<IntrospectorRow> =
                     sqlx::query_as(IntrospectorRow::select("")).persistent(sent()).fetch_all(&mut *at).await?;
                 changes.resources = Some(assemble_resources(rows, introspectors));
+            }
+            if kinds.contains(&"issuer") {
+                let rows: Vec<IssuerRow> =
+                    sqlx::query_as(IssuerRow::select("")).persistent(sent()).fetch_all(&mut *at).await?;
+                changes.issuers = Some(rows.iter().map(read_issuer).collect());
             }
             if kinds.contains(&"key") {
                 let rows: Vec<KeyRow> =

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use super::client_certs::{CertificateRow, certificate_of};
 use super::client_keys::{KeyRow, key_of};
 use super::columns::{expiry, flag, lifetime, moment};
+use super::federation::{RuleRow, rule_of};
 use super::rows::borrowed_row;
 use super::{Refusal, StoreError};
 use crate::crypto::jwk::KeyError;
 use crate::crypto::secret_verifier::Verifier;
-use crate::model::client::{Client, ClientScope};
+use crate::model::client::{CLIENT_CREDENTIALS, Client, ClientScope, JWT_BEARER};
 use crate::model::credential::{SecretOrigin, StoredSecret};
+use crate::model::federation::rule::Rules;
 use crate::model::resource::ResourceId;
 use crate::model::scope::{Scope, ScopeError};
 
@@ -110,6 +112,11 @@ impl<'s> ClientAssembler<'s> {
         self.add(row.client_id, row, certificate_of(row), |client, one| push(&mut client.certificates, one));
     }
 
+    pub(super) fn add_rule(&mut self, row: &RuleRow<'_>) {
+        let rule = rule_of(row, self.shared.issuer(row.issuer));
+        self.add(row.client_id, row, rule, |client, rule| client.federation.push(rule));
+    }
+
     /// Adds what a row of a client is, and its hash to the client's fingerprint.
     fn add<T>(&mut self, client_id: &str, row: &impl Hash, read: Result<T, String>, put: impl FnOnce(&mut Client, T)) {
         // The rows of another table begin with the first client again.
@@ -157,6 +164,7 @@ fn push<T>(list: &mut Vec<T>, item: T) {
 pub(super) struct SharedTexts {
     scopes: HashMap<String, Scope>,
     resources: HashMap<String, ResourceId>,
+    issuers: HashMap<String, Arc<str>>,
 }
 
 impl SharedTexts {
@@ -185,6 +193,17 @@ impl SharedTexts {
         }
         Ok(resource)
     }
+
+    fn issuer(&mut self, issuer: &str) -> Arc<str> {
+        if let Some(shared) = self.issuers.get(issuer) {
+            return Arc::clone(shared);
+        }
+        let shared: Arc<str> = issuer.into();
+        if self.issuers.len() < SHARED_MAX {
+            self.issuers.insert(issuer.to_owned(), Arc::clone(&shared));
+        }
+        shared
+    }
 }
 
 fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, String> {
@@ -199,7 +218,8 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
         client_id: row.client_id.parse().map_err(|error| at("client_id")(&error))?,
         scopes: ClientScope::new(allowed, default).map_err(|error| at("default_scope")(&error))?,
         resources: Vec::new(),
-        client_credentials: row.grant_types.split(' ').any(|name| name == "client_credentials"),
+        client_credentials: row.grant_types.split(' ').any(|name| name == CLIENT_CREDENTIALS),
+        jwt_bearer: row.grant_types.split(' ').any(|name| name == JWT_BEARER),
         auth_methods: row.auth_methods.map(Into::into),
         token_ttl: row.token_ttl.map(|seconds| lifetime("token_ttl", seconds)).transpose()?,
         claims: row.claims.parse().map_err(|error| at("claims")(&error))?,
@@ -223,6 +243,7 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
             .map(|seconds| lifetime("assertion_lifetime", seconds))
             .transpose()?,
         assertion_audience: row.assertion_audience.parse().map_err(|error| at("assertion_audience")(&error))?,
+        federation: Rules::default(),
         fingerprint: 0,
     })
 }

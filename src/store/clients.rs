@@ -8,6 +8,7 @@ use sqlx::FromRow as _;
 use super::client_certs::{self, CertificateRow, INSERT_CERTIFICATE};
 use super::client_keys::{self, INSERT_CLIENT_KEY, KeyRow};
 use super::client_rows::{ClientAssembler, ClientRow, ResourceLink, SecretRow, SharedTexts};
+use super::federation::RuleRow;
 use super::rows::BorrowedRow as _;
 use super::secrets::{INSERT_SECRET, NewSecret};
 use super::session::{Session, Transaction, within};
@@ -57,7 +58,6 @@ impl Store {
         let mut all = columns(client, annotations);
         all.extend([
             ("client_id", id.into()),
-            ("grant_types", grant_types(client).into()),
             ("enabled", client.enabled.into()),
             ("created_at", client.created_at.into()),
         ]);
@@ -194,6 +194,7 @@ async fn client_of(tx: &mut Transaction, client_id: &str) -> Result<Option<Clien
     each!(SecretRow, add_secret);
     each!(KeyRow, add_key);
     each!(CertificateRow, add_certificate);
+    each!(RuleRow, add_rule);
     assembler.finish().pop().map(|(_, client)| client.map(Arc::unwrap_or_clone)).transpose()
 }
 
@@ -208,6 +209,7 @@ fn columns(client: &Client, annotations: &Annotations) -> Vec<Column> {
         ("description", annotations.description.as_str().into()),
         ("owner", annotations.owner.as_str().into()),
         ("expires_at", client.expires_at.map(Expiry::at).into()),
+        ("grant_types", client.grant_types().into()),
         ("scope", client.scopes.allowed().as_str().into()),
         ("default_scope", client.scopes.default_scope().as_str().into()),
         ("auth_methods", client.auth_methods.as_deref().into()),
@@ -228,8 +230,4 @@ async fn add_resources(tx: &mut Transaction, client: &Client) -> Result<(), Stor
         tx.execute(sql, &args![client.client_id.as_str(), identifier.as_str()]).await?;
     }
     Ok(())
-}
-
-fn grant_types(client: &Client) -> &'static str {
-    if client.client_credentials { "client_credentials" } else { "" }
 }

@@ -11,6 +11,7 @@ use sqlx::FromRow;
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow;
 use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
+use super::federation::RuleRow;
 use super::rows::{BorrowedRow, value};
 use crate::model::time::UnixTime;
 
@@ -46,8 +47,8 @@ where
 /// Rows that the statement returned, by table.
 #[derive(Default)]
 pub(super) struct Delta {
-    /// Position, notes, clients, resources, secrets, keys, certificates, revocations.
-    tables: [Vec<Vec<Option<String>>>; 8],
+    /// Position, notes, clients, resources, secrets, keys, certificates, rules, revocations.
+    tables: [Vec<Vec<Option<String>>>; 9],
 }
 
 impl Delta {
@@ -99,7 +100,7 @@ impl Delta {
 
     /// Assembles the changed clients that exist, in the order of their ids.
     pub(super) fn clients(&self, shared: &mut SharedTexts) -> Result<Vec<(String, ReadClient)>, sqlx::Error> {
-        let [_, _, clients, resources, secrets, keys, certificates, _] = &self.tables;
+        let [_, _, clients, resources, secrets, keys, certificates, rules, _] = &self.tables;
         let mut assembler = ClientAssembler::new(shared);
         // In the order of `BorrowedRow::ORDER`, which the statement cannot give to parts of a union.
         macro_rules! each {
@@ -121,6 +122,7 @@ impl Delta {
             Reverse(row.created_at),
             row.cert_id
         ));
+        each!(rules, RuleRow, add_rule, |row| (row.client_id, row.rule_id));
         Ok(assembler.finish())
     }
 }
@@ -137,7 +139,8 @@ pub(super) static SQL: LazyLock<String> = LazyLock::new(|| {
         of_client::<SecretRow>(4),
         of_client::<KeyRow>(5),
         of_client::<CertificateRow>(6),
-        columns(7, &["c.jti", "c.expires_at"])
+        of_client::<RuleRow>(7),
+        columns(8, &["c.jti", "c.expires_at"])
             + " from noted r join revoked_token c on c.batch = cast(r.id as bigint) where r.kind = 'revoked'",
     ];
     format!(

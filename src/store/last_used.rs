@@ -19,6 +19,8 @@ pub struct LastUsedTimes {
     pub keys: Vec<(String, Arc<str>, UnixTime)>,
     /// Of certificates, by the id of the registration.
     pub certificates: Vec<(Arc<str>, UnixTime)>,
+    /// Of federation rules, by id.
+    pub rules: Vec<(Arc<str>, UnixTime)>,
 }
 
 impl Store {
@@ -53,6 +55,15 @@ impl Store {
                  where client_certificate_use.last_used_at < excluded.last_used_at"
             )
         };
+        let rules = |values: &str| {
+            format!(
+                "insert into client_federation_use (rule_id, last_used_at) select v.column1, v.column2 from (values {values})
+                 as v join client_federation r on r.rule_id = v.column1 where true
+                 on conflict (rule_id) do update set last_used_at = excluded.last_used_at
+                 where client_federation_use.last_used_at < excluded.last_used_at"
+            )
+        };
+        self.in_batches(&uses.rules, rules, |(id, at)| args![&**id, *at]).await?;
         self.in_batches(&uses.secrets, secrets, |(id, at)| args![&**id, *at]).await?;
         self.in_batches(&uses.keys, keys, |(client_id, kid, at)| args![client_id, &**kid, *at]).await?;
         self.in_batches(&uses.certificates, certificates, |(id, at)| args![&**id, *at]).await?;

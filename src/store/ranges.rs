@@ -10,6 +10,7 @@ use super::changes::{ChangeReader, Changes, Position, exchange};
 use super::client_certs::CertificateRow;
 use super::client_keys::KeyRow;
 use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
+use super::federation::RuleRow;
 use super::link::LinkConnection;
 use super::rows::BorrowedRow as _;
 use super::statement::args;
@@ -55,7 +56,7 @@ impl ChangeReader {
     /// # Errors
     /// [`StoreError`]. A row that cannot be read is an error inside [`Changes`].
     pub async fn all_but_clients(&mut self) -> Result<Changes, StoreError> {
-        let mut changes = self.read_small_tables(&["resource", "key", "tag_key", "cutoff"]).await?;
+        let mut changes = self.read_small_tables(&["resource", "key", "tag_key", "cutoff", "issuer"]).await?;
         // Rows that are written while these are read come with a later revision.
         let mut after = String::new();
         loop {
@@ -113,6 +114,7 @@ impl ChangeReader {
             each!(at, SecretRow, add_secret);
             each!(at, KeyRow, add_key);
             each!(at, CertificateRow, add_certificate);
+            each!(at, RuleRow, add_rule);
             at.rollback().await?;
             Ok(Position { revision, history: history.into() })
         })?;

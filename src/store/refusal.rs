@@ -19,6 +19,14 @@ pub enum Refusal {
         /// Up to ten of the clients that use it.
         clients: Vec<String>,
     },
+    /// Rules of clients name the trusted issuer.
+    #[error("trusted issuer {issuer} is named by rules of {}", .clients.join(", "))]
+    IssuerInUse {
+        /// The issuer.
+        issuer: String,
+        /// Up to ten of the clients.
+        clients: Vec<String>,
+    },
     /// The client has the maximum number of live imported secrets.
     #[error("client {0} already has {MAX_IMPORTED} imported secrets that work; revoke one first")]
     TooManyImported(String),

@@ -11,7 +11,7 @@ use crate::model::time::UnixTime;
 pub struct SingleUseId {
     /// The kind of JWT.
     pub kind: SingleUseKind,
-    /// Owner: the client of an assertion, the key thumbprint of a proof.
+    /// Owner: the client of an assertion, the key thumbprint of a proof, the issuer of a federated token.
     pub owner: String,
     /// SHA-256 of the `jti`.
     pub jti: [u8; 32],
@@ -26,6 +26,8 @@ pub enum SingleUseKind {
     Assertion,
     /// A DPoP proof (RFC 9449 section 11.1).
     DpopProof,
+    /// A token of a trusted issuer that works once.
+    Federated,
 }
 
 impl SingleUseKind {
@@ -33,6 +35,7 @@ impl SingleUseKind {
         match self {
             Self::Assertion => "assertion",
             Self::DpopProof => "dpop_proof",
+            Self::Federated => "federated",
         }
     }
 }

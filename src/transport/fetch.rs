@@ -1,6 +1,7 @@
-//! Fetches JWK Sets from hosts of clients: over https, from a checked address, one response within bounds.
+//! Fetches JWK Sets from hosts of clients and of trusted issuers: over https, from a checked address, one response within
+//! bounds.
 //!
-//! The registration of a client decides which host grantd connects to, so this is where server-side request forgery is
+//! The registration of a client or an issuer decides which host grantd connects to, so this is where server-side request forgery is
 //! prevented.
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use axum::body::Body;
 use hyper::{Request, StatusCode, header};
 use ipnet::IpNet;
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpStream, lookup_host};
@@ -20,7 +22,8 @@ use tokio_rustls::TlsConnector;
 
 use super::exchange::{Identity, exchange};
 use crate::model::jwks_uri::JwksUri;
-use crate::state::client_jwks::Fetch;
+use crate::model::time::Span;
+use crate::state::key_sets::source::{Fetch, FetchedDocument};
 
 /// Host or network outside the public internet that may be connected to (`clients.jwks_uri_allow`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +82,10 @@ impl Fetcher {
 
     /// Runs the fetches of the queue until it is closed. The sender limits the number of concurrent ones.
     pub async fn run(self, mut queue: mpsc::Receiver<Fetch>) {
-        while let Some(Fetch { uri, reply }) = queue.recv().await {
+        while let Some(Fetch { uri, ca_pem, reply }) = queue.recv().await {
             let fetcher = self.clone();
             tokio::spawn(async move {
-                let document = tokio::time::timeout(DEADLINE, fetcher.fetch(&uri)).await;
+                let document = tokio::time::timeout(DEADLINE, fetcher.fetch(&uri, ca_pem.as_deref())).await;
                 let late = || Err(format!("no answer within {} s", DEADLINE.as_secs()));
                 // The requests that waited may have been abandoned.
                 drop(reply.send(document.unwrap_or_else(|_| late())));
@@ -90,12 +93,15 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&self, uri: &JwksUri) -> Result<Vec<u8>, String> {
+    async fn fetch(&self, uri: &JwksUri, ca_pem: Option<&str>) -> Result<FetchedDocument, String> {
+        let config = match ca_pem {
+            None => self.tls.load_full(),
+            Some(pem) => Arc::new(trusting_only(pem)?),
+        };
         let stream = self.connect(uri).await?;
         let name = ServerName::try_from(uri.host().to_owned())
             .map_err(|_| "the host is not a name or an address".to_owned())?;
-        let tls = TlsConnector::from(self.tls.load_full());
-        let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+        let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
         let request = Request::get(uri.target())
             .header(header::HOST, uri.authority())
             .header(header::ACCEPT, "application/jwk-set+json, application/json")
@@ -107,7 +113,8 @@ impl Fetcher {
         if answer.status() != StatusCode::OK {
             return Err(format!("status {}", answer.status().as_u16()));
         }
-        Ok(answer.into_body().to_vec())
+        let max_age = max_age(answer.headers());
+        Ok(FetchedDocument { document: answer.into_body().to_vec(), max_age })
     }
 
     /// Connects to one of the checked addresses. The host is not resolved a second time, since the result could be
@@ -151,6 +158,32 @@ pub(super) fn trusting(
     for certificate in further {
         roots.add(certificate)?;
     }
+    by_roots(roots, identity)
+}
+
+/// Trusts the CAs of one issuer, instead of those of the public web and of the configuration.
+fn trusting_only(ca_pem: &str) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("ca_pem: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("ca_pem: {error}"))?;
+    }
+    by_roots(roots, None).map_err(|error| format!("TLS: {error}"))
+}
+
+/// RFC 9111 section 5.2.2.1. Of several, the first.
+fn max_age(headers: &header::HeaderMap) -> Option<Span> {
+    let directives = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    directives.flat_map(|value| value.split(',')).find_map(|directive| {
+        let (name, seconds) = directive.trim().split_once('=')?;
+        let seconds = Some(seconds.trim_matches('"')).filter(|_| name.eq_ignore_ascii_case("max-age"))?;
+        // A number that no 64 bits hold is a long time.
+        let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| Span::from_secs(seconds.parse().unwrap_or(u64::from(u32::MAX))))
+    })
+}
+
+fn by_roots(roots: RootCertStore, identity: Option<Identity>) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_root_certificates(roots);

@@ -25,6 +25,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import platforms
 from blocks import RUN, Wrong, blocks, same
 from provisions import INTEROP, ROOT, initialized, kept_settings, missing, needs_postgres, postgres_bin, start_postgres, with_stand_ins
 
@@ -46,7 +47,8 @@ class Page:
 
     def __init__(self, grantd, path, directory):
         self.path = path
-        self.blocks = blocks((ROOT / path).read_text())
+        self.text = (ROOT / path).read_text()
+        self.blocks = blocks(self.text)
         self.languages = {block.language for block in self.blocks if block.language in RUN}
         self.room = Path(directory, "page")
         self.notes = Path(directory, "notes")
@@ -72,6 +74,11 @@ class Page:
             self.environment["CLASSPATH"] = f"{INTEROP}/java/{libraries}/lib/*"
         if needs_postgres(path):
             start_postgres(Path(directory, "postgres"))
+        if platforms.needed(self.text):
+            at = Path(directory, "platforms")
+            platforms.prepare(at)
+            platforms.start(at)
+            self.environment |= platforms.environment(at, self.room) | {"PATH": f"{at}/bin:{self.environment['PATH']}"}
         signal.signal(signal.SIGALRM, raise_timeout)
         self.shell = subprocess.Popen(
             ["bash"], cwd=self.room, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -323,6 +330,11 @@ def main():
         print(f"skipped: {path}: {program} is not here")
     here = [path for path in here if path not in skipped]
     isolation = namespaces()
+    if not isolation:
+        # Without a namespace of its own, a page cannot have other hosts.
+        apart = {path for path in here if platforms.needed((ROOT / path).read_text())}
+        print(*(f"skipped: {path}: it needs namespaces" for path in sorted(apart)), sep="\n")
+        here = [path for path in here if path not in apart]
     at_once = 2 if isolation else 1
     with tempfile.TemporaryDirectory(prefix="grantd-book.") as template, concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         os.environ["BOOK_POSTGRES"] = template

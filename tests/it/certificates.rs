@@ -345,6 +345,7 @@ fn self_signed_means_exactly_the_registered_certificate() {
     let pinned = RegisteredCertificate::self_signed(&certificate);
     assert_eq!(pinned.to_string(), certificate.x5t_s256());
     let peer = |certificate: &Certificate, ca_verified| PeerCertificate {
+        intermediates: Arc::default(),
         certificate: Arc::new(certificate.clone()),
         ca_verified: verdict(ca_verified),
     };
@@ -389,7 +390,8 @@ fn a_name_needs_a_ca_and_a_certificate_for_clients() {
     let subject = registered("subject_dn", "CN=svc");
     let proves = |extensions: &[Vec<u8>], ca_verified| {
         let certificate = Arc::new(Certificate::parse(&certificate_of(b"svc", extensions)).unwrap());
-        PeerCertificate { certificate, ca_verified: verdict(ca_verified) }.proves(&subject, now)
+        PeerCertificate { intermediates: Arc::default(), certificate, ca_verified: verdict(ca_verified) }
+            .proves(&subject, now)
     };
     let purposes = |last: u8| extension(37, &der(0x30, &[&der(6, &[&[0x2b, 6, 1, 5, 5, 7, 3, last]])]));
     assert_eq!(proves(&[], true), Ok(()));

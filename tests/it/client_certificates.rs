@@ -42,6 +42,7 @@ const FORM: &str = "grant_type=client_credentials";
 
 fn peer(identity: &Identity, ca_verified: bool) -> PeerCertificate {
     PeerCertificate {
+        intermediates: Arc::default(),
         certificate: Arc::new(Certificate::parse(&identity.chain()[0]).unwrap()),
         ca_verified: verdict(ca_verified),
     }
@@ -335,7 +336,7 @@ async fn client_cert_is_believed_from_trusted_proxies_and_only_when_configured(d
 }
 
 /// POSTs a form over mutual TLS. `None` when the connection breaks.
-async fn post_over(
+pub async fn post_over(
     address: SocketAddr,
     server: &CertificateDer<'static>,
     identity: Option<&Arc<Identity>>,

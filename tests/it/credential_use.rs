@@ -121,7 +121,11 @@ async fn an_expired_certificate_registration_authenticates_no_client(db: Db) {
     setup.store.create_client(&client("self-signed-client"), None).await.unwrap();
     setup.store.add_client_certificate("self-signed-client", &registered("over", now)).await.unwrap();
     let server = setup.start().await;
-    let shown = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: Err("no CA".into()) };
+    let shown = PeerCertificate {
+        intermediates: Arc::default(),
+        certificate: Arc::clone(&certificate),
+        ca_verified: Err("no CA".into()),
+    };
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(shown) };
     let ask = async || {
         server.send_by(&caller, form("/token", &[], "grant_type=client_credentials&client_id=self-signed-client")).await

@@ -15,6 +15,7 @@ use crate::process::schema_files;
 
 on_both!(
     a_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do,
+    a_federation_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do,
     a_right_seed_is_taken_with_its_defaults,
     seeds_are_applied_once_each_in_order_whole_or_not_at_all,
     every_change_by_hand_is_seen_and_only_what_changed_is_read,
@@ -65,7 +66,7 @@ async fn a_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do(d
         (with_client("default_scope", "'a  b'"), "default_scope: must be a part of scope"),
         (with_client("token_ttl", "0"), "token_ttl: seconds, from 1 to 86400"),
         (with_client("token_ttl", "86401"), "token_ttl: seconds, from 1 to 86400"),
-        (with_client("grant_types", "'password'"), "grant_types: client_credentials, or empty for none"),
+        (with_client("grant_types", "'password'"), "grant_types: names separated by spaces, or empty for none"),
         (with_client("auth_methods", "'none'"), "auth_methods: null for any, else names as in the metadata"),
         (with_client("claims", "'[]'"), "claims: a JSON object"),
         (with_client("claims", &format!("'{{\"a\":\"{}\"}}'", "x".repeat(4089))), "claims: at most 4096 characters"),
@@ -95,6 +96,149 @@ async fn a_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do(d
         assert!(error.contains(message), "{sql}\nwanted: {message}\ngot:    {error}");
         db.sql("delete from client; delete from resource").await.unwrap();
     }
+}
+
+async fn a_federation_seed_that_would_be_unsafe_fails_in_the_database_and_says_what_to_do(db: Db) {
+    db.store().await;
+    let issuers = "insert into client (client_id) values ('c');
+        insert into trusted_issuer (issuer, kind) values ('https://gh.test', 'github'), ('https://gl.test/', 'gitlab'),
+            ('https://k.test', 'kubernetes'), ('https://o.test', 'oidc');
+        insert into trusted_issuer (issuer, kind, jwks) values ('spiffe://td.test', 'spiffe', '{\"keys\":[]}');
+        insert into own_issuer values ('https://as.test')";
+    db.sql(issuers).await.unwrap();
+    let issuer =
+        |columns: &str, values: &str| format!("insert into trusted_issuer (issuer, {columns}) values ({values})");
+    let rule = |issuer: &str, subject: &str, claims: &str| {
+        format!(
+            "insert into client_federation (client_id, issuer, subject, claims) values ('c', '{issuer}', '{subject}', '{claims}')"
+        )
+    };
+    let github = r#"{"repository_id":"1","repository_owner_id":"2"}"#;
+    let target = github.replace('}', r#","event_name":"pull_request_target"}"#);
+    let (text, everything) = (
+        "subject: 1 to 1024 printable ASCII; write the whole sub",
+        "subject: not * alone; write the sub up to a / and then *",
+    );
+    let (keys, public) =
+        ("jwks: a JWK Set, a JSON object with the array keys", "jwks: public keys only; no d p q dp dq qi oth k");
+    let bundle = "bundle_uri: spiffe needs it or jwks, no other kind has it";
+    let account = "subject: write system:serviceaccount:NAMESPACE:NAME";
+    let workload = "subject: spiffe://TRUST-DOMAIN/PATH, in the domain of issuer";
+    let prefix = "subject: two parts before *, such as repo:acme/*";
+    let mut cases: Vec<(String, &str)> = vec![
+        (issuer("kind", "'https://x.test', 'saml'"), "kind: one of github gitlab kubernetes spiffe oidc"),
+        (issuer("kind", "'http://x.test', 'oidc'"), "issuer: the exact iss, an https URL without ? and #"),
+        (issuer("kind", "'https://x.test?y', 'oidc'"), "issuer: the exact iss, an https URL without ? and #"),
+        (
+            issuer("kind, jwks", "'https://x.test', 'spiffe', '{\"keys\":[]}'"),
+            "issuer: for spiffe the trust domain, spiffe://example.org",
+        ),
+        (issuer("kind", "'spiffe://x.test', 'spiffe'"), bundle),
+        (issuer("kind, bundle_uri", "'https://x.test', 'oidc', 'https://x.test/b'"), bundle),
+        (
+            issuer("kind, jwks_uri, jwks", "'https://x.test', 'oidc', 'https://x.test/b', '{\"keys\":[]}'"),
+            "jwks_uri, jwks, bundle_uri: at most one of them",
+        ),
+        (
+            issuer("kind, jwks_uri", "'https://x.test', 'oidc', 'http://x.test/b'"),
+            "jwks_uri: an https URL without fragment, at most 2048 long",
+        ),
+        (issuer("kind, jwks", "'https://x.test', 'oidc', '{}'"), keys),
+        (issuer("kind, jwks", "'https://x.test', 'oidc', '{\"keys\":{}}'"), keys),
+        (issuer("kind, jwks", "'https://x.test', 'oidc', '{\"keys\":[{\"kty\":\"EC\",\"d\":\"x\"}]}'"), public),
+        (issuer("kind, jwks", "'https://x.test', 'oidc', '{\"keys\":[{\"kty\":\"oct\",\"k\":\"x\"}]}'"), public),
+        (
+            issuer("kind, audience", "'https://x.test', 'oidc', ''"),
+            "audience: null for our issuer, else 1 to 1024 ASCII",
+        ),
+        (
+            issuer("kind, max_lifetime", "'https://x.test', 'oidc', 86401"),
+            "max_lifetime: seconds, from 60 to 86400; null for 3600",
+        ),
+        (issuer("kind, ca_pem", "'https://x.test', 'oidc', 'x'"), "ca_pem: certificates in PEM, at most 65536 ASCII"),
+        (
+            issuer(
+                "kind, ca_pem",
+                "'https://x.test', 'oidc', '-----BEGIN CERTIFICATE----- -----BEGIN PRIVATE KEY-----'",
+            ),
+            "ca_pem: certificates only, no private key",
+        ),
+        (issuer("kind, enabled", "'https://x.test', 'oidc', 2"), "enabled: 0 or 1"),
+        (issuer("kind", "'https://as.test', 'oidc'"), "issuer: that is this server; its own tokens prove nothing"),
+        (
+            "insert into client_federation (client_id, issuer, subject) values ('nobody', 'https://o.test', 'a')"
+                .into(),
+            "client_id: no such client; insert into client first",
+        ),
+        (rule("http://o.test", "a", "{}"), "issuer: the iss as in trusted_issuer, https or spiffe"),
+        (rule("https://o.test", "a", "[]"), "claims: a JSON object"),
+        (rule("https://o.test", "a", r#"{"a":"é"}"#), "claims: ASCII; write other characters as \\u00e9"),
+        (
+            rule("https://gh.test", "repo:acme/*", r#"{"repository_id":"1"}"#),
+            "claims: github needs repository_id and repository_owner_id",
+        ),
+        (rule("https://gh.test", "repo:acme/*", &target), "claims: no pull_request_target; strangers start such runs"),
+        (rule("https://gh.test", "repo:*", github), prefix),
+        (rule("https://gh.test", "repo:/*", github), prefix),
+        (
+            rule("https://gl.test/", "project_path:acme/app:*", github),
+            "claims: gitlab needs project_id and namespace_id",
+        ),
+        (rule("https://o.test", "tenant/*", "{}"), "subject: oidc has whole subjects; no /* or :* at the end"),
+    ];
+    cases.extend(["", "é", "a\nb"].map(|subject| (rule("https://none.test", subject, "{}"), text)));
+    cases.extend(["*", "/*", ":*"].map(|subject| (rule("https://none.test", subject, "{}"), everything)));
+    cases.extend(["iss", "sub", "aud", "exp", "iat", "nbf", "jti"].map(|name| {
+        let claims = format!(r#"{{"{name}":"x"}}"#);
+        (rule("https://none.test", "a", &claims), "claims: iss sub aud exp iat nbf jti have rules of their own")
+    }));
+    cases.extend(
+        [
+            "billing",
+            "system:serviceaccount:pay:*",
+            "system:serviceaccount:pay",
+            "system:serviceaccount:p.y:b",
+            "system:serviceaccount::b",
+        ]
+        .map(|subject| (rule("https://k.test", subject, "{}"), account)),
+    );
+    cases.extend(
+        [
+            "a",
+            "spiffe://td.test",
+            "spiffe://td.test/",
+            "spiffe://td.test//a",
+            "spiffe://td.test/a*",
+            "spiffe://td.test.evil/a",
+            "spiffe://other.test/a",
+            "spiffe://td.test/*/a",
+        ]
+        .map(|subject| (rule("spiffe://td.test", subject, "{}"), workload)),
+    );
+    for (sql, message) in cases {
+        let error = db.sql(&sql).await.expect_err(&sql).to_string();
+        assert!(error.contains(message), "{sql}\nwanted: {message}\ngot:    {error}");
+    }
+    // Rules that are right, and one that stands before its issuer.
+    for sql in [
+        rule("https://gh.test", "repo:acme/*", github),
+        rule("https://gl.test/", "project_path:acme/app:*", r#"{"project_id":"1","namespace_id":2}"#),
+        rule("https://k.test", "system:serviceaccount:pay:billing.v2", r#"{"kubernetes.io":{"namespace":"pay"}}"#),
+        rule("https://o.test", "any|thing*", "{}"),
+        rule("spiffe://td.test", "spiffe://td.test/ns/*", "{}"),
+        rule("https://none.test", "repo:*", "{}"),
+    ] {
+        db.sql(&sql).await.expect(&sql);
+    }
+    // Deleting a client deletes its rules; deleting an issuer leaves them.
+    let store = db.store().await;
+    assert_eq!(store.federation_rules().await.unwrap().len(), 6);
+    let refused = store.delete_trusted_issuer("https://gh.test", false).await.unwrap_err().to_string();
+    assert_eq!(refused, "trusted issuer https://gh.test is named by rules of c");
+    assert_eq!(store.delete_trusted_issuer("https://gh.test", true).await.unwrap(), Some(1));
+    assert_eq!(store.delete_trusted_issuer("https://gh.test", true).await.unwrap(), None);
+    assert!(store.delete_client("c").await.unwrap());
+    assert_eq!(store.federation_rules().await.unwrap().len(), 0);
 }
 
 async fn a_right_seed_is_taken_with_its_defaults(db: Db) {
@@ -421,6 +565,8 @@ fn shape(sql: &str) -> BTreeSet<String> {
             [table, "add", what, column, kind, ..] => (table, what, column, kind),
             // The collation and defaults of a column are not compared.
             [_, "alter", "column", ..] => continue,
+            // Its name stays in the migration that made it.
+            [_, "drop", "constraint", ..] => continue,
             _ => panic!("{statement}"),
         };
         if *what == "column" {
@@ -435,11 +581,24 @@ fn shape(sql: &str) -> BTreeSet<String> {
                 .map(|rest| format!("{table}: {}", rest.split('"').next().unwrap())),
         );
     }
+    // SQLite changes a constraint in the text of its table.
+    for changed in sql.split("\nupdate sqlite_schema ").skip(1) {
+        let statement = changed.split(';').next().unwrap();
+        let table = statement.rsplit("name = '").next().unwrap().trim_end_matches('\'');
+        shape.extend(
+            statement
+                .split("'constraint \"")
+                .skip(1)
+                .map(|rest| format!("{table}: {}", rest.split('"').next().unwrap())),
+        );
+    }
     // SQLite cannot name a foreign key's message, nor look beyond a row in a check: triggers say these.
     // So do triggers of PostgreSQL where a check would need the time.
     for trigger in sql.split("\ncreate trigger ").skip(1) {
         let table = trigger.split(" on ").nth(1).unwrap().split_whitespace().next().unwrap();
-        let message = ["raise(abort, '", "grantd_refuse('"].into_iter().find_map(|call| trigger.split(call).nth(1));
+        let message = ["raise(abort, '", "grantd_refuse('", "grantd_refuse_rule('", "grantd_refuse_own_issuer('"]
+            .into_iter()
+            .find_map(|call| trigger.split(call).nth(1));
         shape.extend(message.map(|rest| format!("{table}: {}", rest.split('\'').next().unwrap())));
     }
     shape

@@ -2,12 +2,15 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use grantd::crypto::jwk::Alg;
 use grantd::crypto::seal::SealingKey;
 use grantd::model::client::Client;
 use grantd::model::time::{Clock, Span, UnixTime};
 use grantd::state::keyring::PUBLISH_AHEAD;
 use grantd::store::keys::new_key;
+use serde_json::Value;
 
 use crate::assertion::{Signer, ask};
 use crate::harness::{Db, ISS, Setup, client, scopes};
@@ -25,6 +28,7 @@ on_both!(
     a_requested_resource_is_exactly_one_that_the_client_may_ask_for,
     a_token_has_one_audience,
     scope_and_resource_belong_together,
+    a_resource_without_scopes_gives_tokens_without_one,
     resource_identifiers_are_kept_to_the_letter,
 );
 
@@ -327,6 +331,36 @@ async fn scope_and_resource_belong_together(db: Db) {
     assert_eq!(claims["scope"], "api1:x", "the default, as far as the resource understands it");
 }
 
+async fn a_resource_without_scopes_gives_tokens_without_one(db: Db) {
+    let setup = Setup::new(db).await;
+    setup.resource("https://sts.test", "").await;
+    setup.resource("https://api.test", "api:read").await;
+    let resources = |identifiers: &[&str]| identifiers.iter().map(|one| one.parse().unwrap()).collect();
+    let unscoped = Client { scopes: scopes("", ""), resources: resources(&["https://sts.test"]), ..client("unscoped") };
+    let both = Client { resources: resources(&["https://sts.test", "https://api.test"]), ..client("both") };
+    let other =
+        Client { scopes: scopes("api:read", ""), resources: resources(&["https://api.test"]), ..client("other") };
+    let (unscoped, both, other) = (setup.client(unscoped).await, setup.client(both).await, setup.client(other).await);
+    let server = setup.start().await;
+    for (id, secret, form) in [
+        ("unscoped", &unscoped, ""),
+        ("unscoped", &unscoped, "resource=https://sts.test"),
+        ("both", &both, "resource=https://sts.test"),
+    ] {
+        let answer = server.basic(id, secret, form).await;
+        assert!(!answer.body.contains("scope"), "{}", answer.body);
+        let claims = grantd::crypto::json::object(&decoded(&answer.access_token())).unwrap();
+        assert_eq!((&claims["aud"], claims.get("scope")), (&Value::from("https://sts.test"), None), "{id} {form}");
+        let told = server.introspect(id, secret, &answer.access_token()).await;
+        assert_eq!(told.status, StatusCode::OK, "{}", told.body);
+    }
+    // A scope is never dropped, and a resource that has scopes gives no token without one.
+    server.basic("both", &both, "resource=https://sts.test&scope=api:read").await.error("invalid_scope");
+    server.basic("unscoped", &unscoped, "scope=api:read").await.error("invalid_scope");
+    server.basic("other", &other, "").await.error("invalid_scope");
+    server.basic("other", &other, "resource=https://api.test").await.error("invalid_scope");
+}
+
 async fn resource_identifiers_are_kept_to_the_letter(db: Db) {
     let setup = Setup::new(db).await;
     let identifier = "https://API.test/v1?tenant=a&x=%7e";
@@ -336,4 +370,9 @@ async fn resource_identifiers_are_kept_to_the_letter(db: Db) {
     let asked = identifier.replace('%', "%25").replace('&', "%26");
     assert_eq!(server.basic("basic-client", &secret, &format!("resource={asked}")).await.token().1["aud"], identifier);
     assert_eq!(server.get(METADATA).await.json()["protected_resources"], serde_json::json!([identifier]));
+}
+
+/// The claims of a token, as JSON.
+fn decoded(token: &str) -> Vec<u8> {
+    BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()
 }

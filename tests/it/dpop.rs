@@ -434,7 +434,11 @@ async fn without_the_database_a_proof_is_not_taken_and_a_secret_is(db: Db) {
 }
 
 fn certificate(der: &[u8]) -> PeerCertificate {
-    PeerCertificate { certificate: Arc::new(Certificate::parse(der).unwrap()), ca_verified: Err("no CA".into()) }
+    PeerCertificate {
+        intermediates: Arc::default(),
+        certificate: Arc::new(Certificate::parse(der).unwrap()),
+        ca_verified: Err("no CA".into()),
+    }
 }
 
 fn self_signed(name: &str) -> PeerCertificate {

@@ -99,7 +99,11 @@ async fn every_token_is_bound(db: Db) {
     let certificate = Arc::new(Certificate::parse(&self_signed("svc").chain()[0]).unwrap());
     let caller = Caller {
         address: ([192, 0, 2, 1], 4711).into(),
-        certificate: Some(PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: Err("no CA".into()) }),
+        certificate: Some(PeerCertificate {
+            intermediates: Arc::default(),
+            certificate: Arc::clone(&certificate),
+            ca_verified: Err("no CA".into()),
+        }),
     };
     let body = format!("{FORM}&client_assertion_type={TYPE}&client_assertion={}", signer.fresh("jwt-client"));
     let bound = server.send_by(&caller, form("/token", &[], body)).await;

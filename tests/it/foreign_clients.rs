@@ -138,7 +138,8 @@ async fn a_proof_binds_alone_unless_the_client_must_be_bound_to_its_certificate(
     let setup = Setup::new(db).await;
     let certificate = Certificate::parse(&self_signed("svc").chain()[0]).unwrap();
     let x5t = certificate.x5t_s256();
-    let shown = PeerCertificate { certificate: certificate.into(), ca_verified: Err("no CA".into()) };
+    let shown =
+        PeerCertificate { intermediates: [].into(), certificate: certificate.into(), ca_verified: Err("no CA".into()) };
     for (id, bound) in [("free", false), ("bound", true)] {
         let registered = Client { require_mtls_binding: bound, ..client(id) };
         setup.store.create_client(&registered, None).await.unwrap();

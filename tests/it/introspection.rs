@@ -277,7 +277,11 @@ async fn introspection_tells_the_bindings(db: Db) {
     world.server.store.add_client_keys("mtls-bound-client", &[signer.stored()]).await.unwrap();
     world.server.refresh().await;
     let certificate = Arc::new(Certificate::parse(&self_signed("svc").chain()[0]).unwrap());
-    let peer = PeerCertificate { certificate: Arc::clone(&certificate), ca_verified: Err("no CA".into()) };
+    let peer = PeerCertificate {
+        intermediates: Arc::default(),
+        certificate: Arc::clone(&certificate),
+        ca_verified: Err("no CA".into()),
+    };
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(peer) };
     let assertion = format!("client_assertion_type={TYPE}&client_assertion={}", signer.fresh("mtls-bound-client"));
     let asked = form("/token", &[], format!("grant_type=client_credentials&{assertion}"));

@@ -72,8 +72,11 @@ async fn show(server: &Server, der: &[u8], id: &str) -> Answer {
 }
 
 async fn show_as(server: &Server, der: &[u8], id: &str, ca_verified: bool) -> Answer {
-    let certificate =
-        PeerCertificate { certificate: Arc::new(Certificate::parse(der).unwrap()), ca_verified: verdict(ca_verified) };
+    let certificate = PeerCertificate {
+        intermediates: Arc::default(),
+        certificate: Arc::new(Certificate::parse(der).unwrap()),
+        ca_verified: verdict(ca_verified),
+    };
     let caller = Caller { address: ([192, 0, 2, 1], 4711).into(), certificate: Some(certificate) };
     let body = format!("grant_type=client_credentials&client_id={id}");
     server.send_by(&caller, form("/token", &[], body)).await

@@ -20,6 +20,8 @@ use crate::harness::{Answer, Db, Server, Setup, client, set_jwks_uri};
 pub enum Does {
     /// Answers with this, head and body.
     Answers(Vec<u8>),
+    /// Answers a path with a document, and every other with 404.
+    Serves(Vec<(String, Vec<u8>)>),
     /// Takes the request, and that is all.
     Hangs,
     /// Sends a byte now and then, for ever.
@@ -109,6 +111,21 @@ impl Host {
         self.answers("200 OK", "content-type: application/jwk-set+json\r\n", set.as_bytes());
     }
 
+    /// Is an OpenID provider: serves a discovery document that names `issuer`, and a key set.
+    pub fn is_issuer(&self, issuer: &str, keys: &[Value], fields: &str) {
+        let jwks_uri = format!("{}/keys", self.issuer());
+        let discovery = json!({"issuer": issuer, "jwks_uri": jwks_uri}).to_string();
+        self.does(Does::Serves(vec![
+            ("/.well-known/openid-configuration".into(), document(&discovery, "")),
+            ("/keys".into(), document(&json!({"keys": keys}).to_string(), fields)),
+        ]));
+    }
+
+    /// The issuer at this host.
+    pub fn issuer(&self) -> String {
+        format!("https://localhost:{}", self.port)
+    }
+
     /// How many connections were made, whatever became of them.
     pub fn reached(&self) -> usize {
         self.reached.load(Ordering::SeqCst)
@@ -123,6 +140,16 @@ impl Host {
     pub fn last(&self) -> String {
         self.last.lock().unwrap().to_lowercase()
     }
+}
+
+/// The CA of all hosts, in PEM.
+pub fn ca_pem() -> &'static str {
+    &CA.0
+}
+
+/// An answer with a JSON document.
+pub fn document(body: &str, fields: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{fields}\r\n{body}", body.len()).into_bytes()
 }
 
 async fn serve(
@@ -140,6 +167,13 @@ async fn serve(
     let does = does.lock().unwrap().clone();
     match does {
         Does::Answers(answer) => {
+            drop(stream.write_all(&answer).await);
+            drop(stream.shutdown().await);
+        }
+        Does::Serves(documents) => {
+            let path = String::from_utf8_lossy(&request[..read]).split(' ').nth(1).unwrap_or_default().to_owned();
+            let answer = documents.into_iter().find(|(served, _)| *served == path).map(|(_, answer)| answer);
+            let answer = answer.unwrap_or_else(|| b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec());
             drop(stream.write_all(&answer).await);
             drop(stream.shutdown().await);
         }

@@ -120,6 +120,7 @@ struct World {
 
 fn peer(identity: &Identity, ca_verified: bool) -> PeerCertificate {
     PeerCertificate {
+        intermediates: Arc::default(),
         certificate: Arc::new(Certificate::parse(&identity.chain()[0]).unwrap()),
         ca_verified: verdict(ca_verified),
     }

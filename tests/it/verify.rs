@@ -325,7 +325,8 @@ async fn a_token_bound_to_a_certificate_passes_with_that_certificate(db: Db) {
     }
     assert_eq!(count(&server, "refused", "token_certificate"), 4);
     // A stranger's word counts for nothing, nor does the certificate that a gateway itself has.
-    let own_connection = PeerCertificate { certificate: certificate.into(), ca_verified: Err("no CA".into()) };
+    let own_connection =
+        PeerCertificate { intermediates: [].into(), certificate: certificate.into(), ca_verified: Err("no CA".into()) };
     for address in [[192, 0, 2, 1], PROXY] {
         let caller = Caller { address: (address, 4711).into(), certificate: Some(own_connection.clone()) };
         let answer = server.send_by(&caller, asked(&query, &[("authorization", &bearer)])).await;

@@ -2,6 +2,7 @@
 
 pub mod attribute;
 pub mod distinguished_name;
+pub mod path;
 pub mod validity;
 
 use std::collections::HashSet;
@@ -29,11 +30,22 @@ pub struct Certificate {
     der: Box<[u8]>,
     subject: DistinguishedName,
     alternative_names: Vec<AlternativeName>,
+    uris: usize,
     spki: Box<[u8]>,
     not_before: i64,
     not_after: i64,
+    usage: Usage,
+}
+
+/// Usage of a key, as its certificate states it.
+#[derive(Debug, Clone, Copy)]
+struct Usage {
+    /// RFC 5280 section 4.2.1.9, `cA`.
     is_ca: bool,
+    /// Whether it may sign as a TLS client, as far as it says what it is for.
     for_client_auth: bool,
+    /// Whether it says that its key signs data, and nothing of certificates or revocation lists.
+    signs_data_alone: bool,
 }
 
 /// A name of the subject alternative name extension (RFC 5280 section 4.2.1.6), of a kind that clients are known by.
@@ -96,8 +108,8 @@ impl Certificate {
             return Err(CertificateError::Malformed);
         }
         let key_info = tbs.subject_public_key_info();
-        let (is_ca, for_client_auth) = usage(tbs).map_err(|_| CertificateError::Malformed)?;
-        let alternative_names = alternative_names(tbs).map_err(|_| CertificateError::Malformed)?;
+        let usage = usage(tbs).map_err(|_| CertificateError::Malformed)?;
+        let (alternative_names, uris) = alternative_names(tbs).map_err(|_| CertificateError::Malformed)?;
         let spki = key_info.to_der().map_err(|_| CertificateError::Malformed)?.into();
         if !is_accepted_key(key_info) {
             return Err(CertificateError::Key);
@@ -106,11 +118,11 @@ impl Certificate {
             der: der.into(),
             subject: DistinguishedName::of(tbs.subject()),
             alternative_names,
+            uris,
             spki,
             not_before: seconds(tbs.validity().not_before),
             not_after: seconds(tbs.validity().not_after),
-            is_ca,
-            for_client_auth,
+            usage,
         })
     }
 
@@ -163,6 +175,16 @@ impl Certificate {
         &self.alternative_names
     }
 
+    /// The URI of the alternative names when there is exactly one. A URI that is no text counts as one too.
+    #[must_use]
+    pub fn sole_uri(&self) -> Option<&str> {
+        let uri = |name: &AlternativeName| matches!(name, AlternativeName::Uri(_));
+        match self.alternative_names.iter().find(|name| uri(name)) {
+            Some(AlternativeName::Uri(uri)) if self.uris == 1 => Some(uri),
+            _ => None,
+        }
+    }
+
     /// The `SubjectPublicKeyInfo` in DER.
     #[must_use]
     pub fn spki(&self) -> &[u8] {
@@ -184,13 +206,19 @@ impl Certificate {
     /// Whether it may issue certificates, so that it belongs to nobody's client.
     #[must_use]
     pub fn is_ca(&self) -> bool {
-        self.is_ca
+        self.usage.is_ca
     }
 
     /// Whether its key may sign, and sign as a TLS client, as far as it says what its key is for.
     #[must_use]
     pub fn is_for_client_auth(&self) -> bool {
-        self.for_client_auth
+        self.usage.for_client_auth
+    }
+
+    /// Whether it says that its key signs data (`digitalSignature`), and neither certificates nor revocation lists.
+    #[must_use]
+    pub fn signs_data_alone(&self) -> bool {
+        self.usage.signs_data_alone
     }
 
     /// SHA-256 over the DER.
@@ -217,7 +245,7 @@ impl fmt::Debug for Certificate {
 #[must_use]
 pub fn is_ca(der: &[u8]) -> bool {
     let Ok(parsed) = x509_cert::Certificate::from_der(der) else { return false };
-    usage(parsed.tbs_certificate()).is_ok_and(|(is_ca, _)| is_ca)
+    usage(parsed.tbs_certificate()).is_ok_and(|usage| usage.is_ca)
 }
 
 /// Returns the reason of a certificate verifier in words: `UnknownIssuer` is "unknown issuer".
@@ -241,12 +269,13 @@ pub fn verifier_reason(error: &rustls::Error) -> String {
     words
 }
 
-/// Names of the kinds that clients are known by.
-fn alternative_names(tbs: &TbsCertificate) -> der::Result<Vec<AlternativeName>> {
+/// Names of the kinds that clients are known by, and the number of URIs among all names.
+fn alternative_names(tbs: &TbsCertificate) -> der::Result<(Vec<AlternativeName>, usize)> {
     let extension = tbs.extensions().into_iter().flatten().find(|extension| extension.extn_id == SUBJECT_ALT_NAME);
-    let Some(extension) = extension else { return Ok(Vec::new()) };
+    let Some(extension) = extension else { return Ok((Vec::new(), 0)) };
     let names = Vec::<Any>::from_der(extension.extn_value.as_bytes())?;
-    Ok(names.iter().filter_map(alternative_name).collect())
+    let is_uri = |name: &&Any| matches!(name.tag(), Tag::ContextSpecific { number, .. } if number.value() == 6);
+    Ok((names.iter().filter_map(alternative_name).collect(), names.iter().filter(is_uri).count()))
 }
 
 fn alternative_name(name: &Any) -> Option<AlternativeName> {
@@ -270,17 +299,19 @@ fn alternative_name(name: &Any) -> Option<AlternativeName> {
     }
 }
 
-/// Whether it is a CA's, and whether it is for authenticating clients.
-fn usage(tbs: &TbsCertificate) -> der::Result<(bool, bool)> {
+fn usage(tbs: &TbsCertificate) -> der::Result<Usage> {
     let is_ca = tbs.get_extension::<BasicConstraints>()?.is_some_and(|(_, constraints)| constraints.ca);
     // RFC 5280 section 4.2.1.3: digitalSignature "is asserted when the subject public key is used for verifying
     // digital signatures", as it is in a handshake.
-    let may_sign = tbs.get_extension::<KeyUsage>()?.is_none_or(|(_, usage)| usage.digital_signature());
+    let key_usage = tbs.get_extension::<KeyUsage>()?.map(|(_, usage)| usage);
+    let may_sign = key_usage.is_none_or(|usage| usage.digital_signature());
+    let signs_data_alone =
+        key_usage.is_some_and(|usage| usage.digital_signature() && !usage.key_cert_sign() && !usage.crl_sign());
     // RFC 5280 section 4.2.1.12: "If the extension is present, then the certificate MUST only be used for one of the
     // purposes indicated." As webpki does, we ask for this one, not for any.
     let purposes = tbs.get_extension::<ExtendedKeyUsage>()?;
     let purpose_fits = purposes.is_none_or(|(_, purposes)| purposes.0.contains(&CLIENT_AUTH));
-    Ok((is_ca, may_sign && purpose_fits))
+    Ok(Usage { is_ca, for_client_auth: may_sign && purpose_fits, signs_data_alone })
 }
 
 /// Whether the key is RSA of 2048 to 4096 bits with exponent 65537, P-256, P-384 or Ed25519. A key whose signatures are slow

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::json;
+use super::json::{self, Object};
 use super::signature_alg::SignatureAlg;
 use super::verifying_key::{JwkError, VerifyingKey};
 
@@ -13,6 +13,15 @@ pub struct JwkSet {
     pub keys: Vec<VerifyingKey>,
     /// The keys that cannot be used.
     pub skipped: Vec<Skipped>,
+}
+
+/// The `use` that the keys of a set declare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyUse {
+    /// RFC 7517 section 4.2: `sig`, or none.
+    Sig,
+    /// SPIFFE Trust Domain and Bundle section 4.2.2: `jwt-svid`, which is required there.
+    JwtSvid,
 }
 
 /// A key of a set that cannot be used.
@@ -37,6 +46,32 @@ impl JwkSet {
     /// # Errors
     /// [`JwkError`] when it is no set, or too large.
     pub fn parse(text: &[u8], registered: Option<SignatureAlg>, most: usize) -> Result<Self, JwkError> {
+        let read = |jwk: &Object| VerifyingKey::from_jwk(jwk, registered).and_then(|key| key.with_x5c(jwk));
+        Self::read(text, most, read)
+    }
+
+    /// Reads a set of at most `most` keys that sign JWTs of one use. Keys of another use are [`Skipped`], and certificates
+    /// are not read.
+    ///
+    /// # Errors
+    /// [`JwkError`] when it is no set, or too large.
+    pub fn parse_for(text: &[u8], key_use: KeyUse, most: usize) -> Result<Self, JwkError> {
+        Self::read(text, most, |jwk| match key_use {
+            KeyUse::Sig => VerifyingKey::from_jwk(jwk, None),
+            KeyUse::JwtSvid if jwk.get("use").is_none_or(|what| what != "jwt-svid") => Err(JwkError::Use),
+            KeyUse::JwtSvid => {
+                let mut jwk = jwk.clone();
+                jwk.remove("use");
+                VerifyingKey::from_jwk(&jwk, None)
+            }
+        })
+    }
+
+    fn read(
+        text: &[u8],
+        most: usize,
+        read_key: impl Fn(&Object) -> Result<VerifyingKey, JwkError>,
+    ) -> Result<Self, JwkError> {
         let set = json::object(text)?;
         let Some(Value::Array(members)) = set.get("keys") else { return Err(JwkError::Member("keys")) };
         if members.len() > most {
@@ -45,7 +80,7 @@ impl JwkSet {
         let (mut keys, mut skipped): (Vec<VerifyingKey>, _) = (Vec::new(), Vec::new());
         for (at, member) in members.iter().enumerate() {
             let Value::Object(jwk) = member else { return Err(JwkError::Member("keys")) };
-            match VerifyingKey::from_jwk(jwk, registered).and_then(|key| key.with_x5c(jwk)) {
+            match read_key(jwk) {
                 // The same key again says nothing new.
                 Ok(key) if keys.iter().any(|known| known.is_same(&key)) => {}
                 Ok(key) => keys.push(key),
@@ -105,6 +140,21 @@ mod tests {
         let set = read(&[ec.clone(), other.clone(), encrypts, ec.clone()]).unwrap();
         assert_eq!((set.keys.len(), set.skipped.len()), (2, 1), "the same key twice is one key");
         assert_eq!(read(&[ec, other, ed]).unwrap().keys.len(), 3);
+    }
+
+    #[test]
+    fn the_keys_of_a_set_have_its_use() {
+        let (plain, mut svid, mut x509) = (public(Alg::Es256), public(Alg::Es256), public(Alg::Es256));
+        (svid["use"], x509["use"]) = ("jwt-svid".into(), "x509-svid".into());
+        let mut none = public(Alg::Es256);
+        none.as_object_mut().unwrap().remove("use");
+        let text = json!({"keys": [plain, svid, x509, none]}).to_string();
+        let kids = |key_use| {
+            let set = JwkSet::parse_for(text.as_bytes(), key_use, 4).unwrap();
+            set.keys.iter().map(|key| key.kid().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(kids(KeyUse::Sig), [plain["kid"].as_str().unwrap(), none["kid"].as_str().unwrap()]);
+        assert_eq!(kids(KeyUse::JwtSvid), [svid["kid"].as_str().unwrap()]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! - [`json`]: JSON objects (RFC 8259) in which no name occurs twice
 //! - [`jwt`]: JWTs in compact form (RFC 7515, RFC 7519, RFC 8725)
 //! - [`verifying_key`], [`jwk_set`], [`signature_alg`]: public keys as JWK (RFC 7517) and in PEM, to verify with
+//! - [`spiffe_bundle`]: trust bundles of SPIFFE
 //! - [`jws`], [`jwk`]: private keys, to sign with
 //! - [`certificate`]: X.509 certificates and distinguished names (RFC 5280, RFC 4514)
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ pub mod jwk_set;
 pub mod jws;
 pub mod jwt;
 pub mod signature_alg;
+pub mod spiffe_bundle;
 pub mod verifying_key;
 
 use aws_lc_rs::digest::{SHA256, digest};

@@ -97,6 +97,9 @@ pub enum JwkError {
     /// RFC 7517 section 4.7: "The key in the first certificate MUST match the public key" of the JWK.
     #[error("the first certificate of x5c is about another key")]
     X5cKey,
+    /// SPIFFE Trust Domain and Bundle section 4.2.2: "exactly one" certificate, of a CA.
+    #[error("x5c of an X.509 authority has exactly one certificate, a CA's, in base64")]
+    SpiffeAuthority,
     /// More keys than we read.
     #[error("the JWK Set has too many keys")]
     SetSize,
@@ -234,7 +237,8 @@ impl VerifyingKey {
     }
 
     /// Whether it is the same key for the same use.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
         self.jkt == other.jkt && self.kid == other.kid && self.algs().eq(other.algs())
     }
 

@@ -88,7 +88,7 @@ impl Command {
 }
 
 /// Reads a file or stdin, up to the size of a JWK Set.
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(in crate::cli) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mut text = Vec::new();
     let name = || format!("reading {}", path.display());
     let read = if path.as_os_str() == "-" {
@@ -97,7 +97,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
         std::fs::File::open(path).with_context(name)?.take(MAX_FILE + 1).read_to_end(&mut text)
     };
     if read.with_context(name)? as u64 > MAX_FILE {
-        bail!("{}: more than {MAX_FILE} bytes; public keys are shorter", path.display());
+        bail!("{}: more than {MAX_FILE} bytes; public keys and certificates are shorter", path.display());
     }
     Ok(text)
 }

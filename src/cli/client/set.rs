@@ -9,7 +9,7 @@ use crate::cli::claims::{self, json_claim};
 use crate::cli::open::Purpose;
 use crate::cli::{Shell, key_value};
 use crate::crypto::jwk::Alg;
-use crate::model::client::AssertionAudience;
+use crate::model::client::{AssertionAudience, GrantTypes};
 use crate::model::client_id::ClientId;
 use crate::model::jwks_uri::JwksUri;
 use crate::model::lifetime::{AssertionLifetime, ExpiresIn, TokenTtl};
@@ -82,6 +82,10 @@ struct Changes {
     /// Permit every authentication method the client has a credential for
     #[arg(long, help_heading = "Authentication", conflicts_with = "auth_methods")]
     any_auth_method: bool,
+    /// Grants that the client may use, separated by spaces: `client_credentials`,
+    /// `urn:ietf:params:oauth:grant-type:jwt-bearer`, or none of them
+    #[arg(long, value_name = "NAMES")]
+    grant_types: Option<GrantTypes>,
     /// Algorithm of signed introspection responses to the client: ES256, EdDSA, PS256 or RS256
     #[arg(long, help_heading = "Introspection", value_name = "ALG")]
     introspection_signed_response_alg: Option<Alg>,
@@ -121,6 +125,7 @@ impl Set {
             token_ttl: Change::of(changes.default_token_ttl, changes.token_ttl),
             claims: claims.into(),
             auth_methods: Change::of(changes.any_auth_method, changes.auth_methods.map(String::into_boxed_str)),
+            grant_types: changes.grant_types.into(),
             jwks_uri: Change::of(changes.no_jwks_uri, changes.jwks_uri),
             require_dpop: changes.require_dpop.into(),
             require_mtls_binding: changes.require_mtls_binding.into(),

@@ -1,12 +1,13 @@
 //! The check of `grantd doctor` on the JWK Sets that clients publish: it fetches each as the server does.
 
-use tokio::sync::{mpsc, oneshot};
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::model::client::Client;
 use crate::model::time::UnixTime;
 use crate::serve::clients::fetcher;
-use crate::state::client_jwks::{Fetch, skipped_keys};
+use crate::state::key_sets::source::{Fetch, Source};
 
 /// Result of fetching the JWK Set of one client.
 pub(super) struct PublishedSet {
@@ -41,14 +42,10 @@ pub(super) async fn examine(
     let publishing: Vec<_> = publishing.collect();
     let mut published = Vec::with_capacity(publishing.len());
     for together in publishing.chunks(AT_ONCE) {
-        let mut answers = Vec::with_capacity(together.len());
-        for (client, uri) in together {
-            let (reply, answer) = oneshot::channel();
-            fetches.send(Fetch { uri: uri.clone(), reply }).await?;
-            answers.push((client, uri, answer));
-        }
-        for (client, uri, answer) in answers {
-            let found = answer.await?.and_then(|document| skipped_keys(&document, now));
+        let sources: Vec<Source> = together.iter().map(|(_, uri)| Source::Client(uri.clone())).collect();
+        let found = join_all(sources.iter().map(|source| source.fetch(fetches, now))).await;
+        for ((client, uri), found) in together.iter().zip(found) {
+            let found = found.map(|set| set.skipped_keys());
             published.push(PublishedSet {
                 client_id: client.client_id.to_string(),
                 found: found

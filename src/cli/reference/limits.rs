@@ -4,7 +4,7 @@ use super::row;
 use crate::config::Settings;
 use crate::crypto::secret::HashParams;
 use crate::http::body::MAX_BODY;
-use crate::state::client_jwks::{REFRESH, entry::STALE};
+use crate::state::key_sets::{REFRESH, entry::STALE};
 
 use crate::http::form::MAX_PARAMETERS;
 use crate::http::log::recent::{KEPT, KEPT_BYTES};

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
 
-pub(super) fn token_from_stdin() -> anyhow::Result<String> {
+pub(in crate::cli) fn token_from_stdin() -> anyhow::Result<String> {
     let mut text = String::new();
     io::stdin().take(MAX_INPUT + 1).read_to_string(&mut text).context("reading the token from stdin")?;
     if text.len() as u64 > MAX_INPUT {

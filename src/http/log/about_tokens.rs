@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Log, RequestId, TokenLabels, VerificationLabels, cut, micros};
+use super::{Log, RequestId, TokenLabels, VerificationLabels, cut, federated, micros};
 use crate::model::client::AuthMethod;
 use crate::model::event::Event;
 use crate::protocol::error::Error;
@@ -122,6 +122,7 @@ fn write(
     let client_id = attempt.client_id.as_deref().map(cut);
     let auth_method = name(attempt.method);
     let credential_id = attempt.credential_id.as_deref();
+    let [federated_issuer, federated_subject, federated_jti] = federated(attempt);
     let (remote_addr, request_id, duration_us) = (context.source, context.request_id.as_str(), micros(context.seconds));
     match error {
         None => tracing::info!(
@@ -130,6 +131,9 @@ fn write(
             client_id,
             auth_method,
             credential_id,
+            federated_issuer,
+            federated_subject,
+            federated_jti,
             jti = about.jti,
             token_client_id = about.client_id,
             remote_addr = %remote_addr,
@@ -143,6 +147,9 @@ fn write(
             client_id,
             auth_method,
             credential_id,
+            federated_issuer,
+            federated_subject,
+            federated_jti,
             remote_addr = %remote_addr,
             request_id,
             duration_us,

@@ -1,5 +1,6 @@
 //! Why a client is not authenticated (RFC 6749 section 5.2, `invalid_client`): many reasons inside, one face outside.
 
+use super::federation::FederationError;
 use super::reason::Reason;
 use crate::crypto::jose::JoseError;
 use crate::crypto::secret::Wrapping;
@@ -63,8 +64,8 @@ pub enum ClientAuthError {
     /// The secret is right and was revoked.
     #[error("secret revoked")]
     SecretRevoked,
-    /// `client_assertion_type` is not the one of RFC 7523.
-    #[error("client_assertion_type is not urn:ietf:params:oauth:client-assertion-type:jwt-bearer")]
+    /// `client_assertion_type` is neither that of RFC 7523 nor that of SVIDs.
+    #[error("client_assertion_type is neither urn:ietf:params:oauth:client-assertion-type:jwt-bearer nor …:jwt-spiffe")]
     AssertionType,
     /// `client_assertion_type` comes without `client_assertion`.
     #[error("client_assertion is missing")]
@@ -100,6 +101,9 @@ pub enum ClientAuthError {
     /// `iat` is more than a day back.
     #[error("client assertion: iat lies more than a day back")]
     AssertionOld,
+    /// A token of a trusted issuer is not accepted.
+    #[error(transparent)]
+    Federation(Box<FederationError>),
     /// The `jti` was used before.
     #[error("client assertion: its jti was used before")]
     AssertionReplayed,
@@ -115,6 +119,12 @@ pub enum ClientAuthError {
     /// The connection's certificate is not registered for the client, or no CA vouches for it.
     #[error(transparent)]
     Certificate(#[from] CertificateMismatch),
+}
+
+impl From<FederationError> for ClientAuthError {
+    fn from(error: FederationError) -> Self {
+        Self::Federation(Box::new(error))
+    }
 }
 
 impl ClientAuthError {
@@ -147,6 +157,7 @@ impl ClientAuthError {
             Self::AssertionLifetime => Reason::AssertionLifetime,
             Self::AssertionEarly => Reason::AssertionEarly,
             Self::AssertionOld => Reason::AssertionOld,
+            Self::Federation(error) => error.reason(),
             Self::AssertionReplayed => Reason::AssertionReplayed,
             Self::KeySet => Reason::JwksUriUnavailable,
             Self::KeyExpired => Reason::KeyExpired,
@@ -155,21 +166,6 @@ impl ClientAuthError {
             Self::Certificate(CertificateMismatch::Untrusted(_)) => Reason::CertificateUntrusted,
             Self::Certificate(CertificateMismatch::Purpose) => Reason::CertificatePurpose,
             Self::Certificate(CertificateMismatch::Expired) => Reason::CertificateExpired,
-        }
-    }
-}
-
-impl From<&JoseError> for Reason {
-    fn from(error: &JoseError) -> Self {
-        match error {
-            JoseError::TooLong | JoseError::NotCompact | JoseError::Encrypted | JoseError::Base64 => Self::JwsMalformed,
-            JoseError::Header(_) | JoseError::Member(_) | JoseError::Refused(_) | JoseError::Kid => Self::JwsHeader,
-            JoseError::Critical => Self::JwsCrit,
-            JoseError::Alg | JoseError::OtherAlg => Self::JwsAlg,
-            JoseError::Typ => Self::JwsTyp,
-            JoseError::Jwk(_) | JoseError::NoKey => Self::JwsKey,
-            JoseError::Signature => Self::JwsSignature,
-            JoseError::Claims(_) | JoseError::Claim(_) => Self::ClaimsMalformed,
         }
     }
 }

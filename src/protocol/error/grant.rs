@@ -6,7 +6,7 @@ use super::reason::Reason;
 /// The authenticated client does not get this.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum GrantError {
-    /// `grant_type` is not `client_credentials`.
+    /// `grant_type` is none that is supported.
     #[error("unknown grant type")]
     UnsupportedGrantType,
     /// `grant_type` is `client_credentials` with blanks around it or in another case.

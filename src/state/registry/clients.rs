@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::rule_index::{RuleIndex, RuleKeys};
 use super::summary::Summary;
 use crate::model::client::Client;
 use crate::model::time::UnixTime;
@@ -25,6 +26,7 @@ struct Range {
     first: Box<str>,
     clients: HashSet<ById>,
     summary: Summary,
+    rules: RuleIndex,
     /// The ends of credentials that were found last. A scrape of the metrics reads each range again only when one of them
     /// has come.
     ends: Mutex<Option<Ends>>,
@@ -69,6 +71,19 @@ impl Clients {
         let has = |client: &Client| client.secrets.iter().any(|secret| *secret.secret_id == *secret_id);
         let mut ranges = self.ranges.iter().filter(|range| range.summary.may_have_secret(secret_id));
         ranges.find_map(|range| range.clients.iter().map(|client| &client.0).find(|client| has(client)))
+    }
+
+    /// Returns the clients that have a rule of one of these keys, each once.
+    pub(super) fn with_rule(&self, keys: &RuleKeys) -> Vec<&Arc<Client>> {
+        let mut found: Vec<&Arc<Client>> = Vec::new();
+        for range in &self.ranges {
+            for client in range.rules.find(keys).filter_map(|id| range.clients.get(id.as_str())).map(|one| &one.0) {
+                if !found.iter().any(|known| Arc::ptr_eq(known, client)) {
+                    found.push(client);
+                }
+            }
+        }
+        found
     }
 
     /// Returns all clients, in no order.
@@ -196,7 +211,8 @@ impl Range {
     fn of(first: Box<str>, mut clients: HashSet<ById>) -> Arc<Self> {
         clients.shrink_to_fit();
         let summary = Summary::of(clients.iter().map(|client| &client.0));
-        Arc::new(Self { first, clients, summary, ends: Mutex::default() })
+        let rules = RuleIndex::of(clients.iter().map(|client| &client.0));
+        Arc::new(Self { first, clients, summary, rules, ends: Mutex::default() })
     }
 
     fn ends_after(&self, now: UnixTime) -> Ends {

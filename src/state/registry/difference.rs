@@ -25,6 +25,7 @@ impl Counts {
 pub(in crate::state) struct Difference {
     pub(super) clients: Counts,
     pub(super) resources: Counts,
+    pub(super) issuers: Counts,
     pub(super) keys: Counts,
     /// Clients that were disabled and are enabled in the load.
     pub(super) enabled_again: Vec<ClientId>,
@@ -38,7 +39,7 @@ impl Difference {
     /// Number of differences.
     pub(super) fn total(&self) -> usize {
         let cutoffs = self.lost_cutoffs.len() + usize::from(self.lost_global_cutoff.is_some());
-        self.clients.total() + self.resources.total() + self.keys.total() + cutoffs
+        self.clients.total() + self.resources.total() + self.issuers.total() + self.keys.total() + cutoffs
     }
 
     /// Counts a client that is not as it was. A client whose rows could not be read before is no news.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::clients::Clients;
 use super::difference::Difference;
+use super::rule_index::RuleKeys;
 
 use crate::crypto::jwk::Alg;
 use crate::crypto::secret::HashParams;
@@ -14,6 +15,7 @@ use crate::crypto::secret_tag::{TagKey, TagKid};
 use crate::model::client::Client;
 use crate::model::credential::{KeyCounts, StoredKey};
 use crate::model::event::Event;
+use crate::model::federation::trusted_issuer::TrustedIssuer;
 use crate::model::resource::{Resource, ResourceId};
 use crate::model::time::UnixTime;
 use crate::store::changes::{Changes, Position};
@@ -29,6 +31,7 @@ pub struct Snapshot {
     pub history: Arc<str>,
     clients: Clients,
     resources: Arc<HashMap<ResourceId, Arc<Resource>>>,
+    issuers: Arc<HashMap<Arc<str>, Arc<TrustedIssuer>>>,
     /// Rows that cannot be read, by name, with the reason.
     malformed: BTreeMap<String, String>,
     tag_keys: Arc<[TagKey]>,
@@ -78,6 +81,24 @@ impl Snapshot {
     #[must_use]
     pub fn resource(&self, identifier: &str) -> Option<&Arc<Resource>> {
         self.resources.get(identifier)
+    }
+
+    /// Returns the trusted issuer of that name, compared byte for byte.
+    #[must_use]
+    pub fn trusted_issuer(&self, issuer: &str) -> Option<&Arc<TrustedIssuer>> {
+        self.issuers.get(issuer)
+    }
+
+    /// Returns all trusted issuers, in no order.
+    #[must_use]
+    pub fn trusted_issuers(&self) -> impl ExactSizeIterator<Item = &Arc<TrustedIssuer>> {
+        self.issuers.values()
+    }
+
+    /// Returns the clients with a rule that a token can match, each once. The rules have to be checked.
+    #[must_use]
+    pub fn clients_with_rule(&self, keys: &RuleKeys) -> Vec<&Arc<Client>> {
+        self.clients.with_rule(keys)
     }
 
     /// Returns all clients, in no order.
@@ -175,6 +196,9 @@ impl Snapshot {
         if let Some(rows) = changes.resources {
             next.replace_resources(rows);
         }
+        if let Some(rows) = changes.issuers {
+            next.replace_issuers(rows);
+        }
         next.summarize();
         next
     }
@@ -218,6 +242,7 @@ impl Snapshot {
             history: Arc::clone(&self.history),
             clients: self.clients.clone(),
             resources: Arc::clone(&self.resources),
+            issuers: Arc::clone(&self.issuers),
             malformed: self.malformed.clone(),
             tag_keys: Arc::clone(&self.tag_keys),
             not_before: self.not_before,
@@ -295,6 +320,25 @@ impl Snapshot {
         self.resources = Arc::new(resources);
     }
 
+    /// An issuer that has not changed stays the same value, so that what is remembered of its tokens stays too.
+    fn replace_issuers(&mut self, rows: Vec<Result<TrustedIssuer, StoreError>>) {
+        self.malformed.retain(|name, _| !name.starts_with("trusted issuer "));
+        let mut issuers = HashMap::with_capacity(rows.len());
+        for row in rows {
+            match row {
+                Ok(issuer) => {
+                    let known = self.issuers.get(&issuer.issuer).filter(|known| ***known == issuer).cloned();
+                    issuers.insert(Arc::clone(&issuer.issuer), known.unwrap_or_else(|| Arc::new(issuer)));
+                }
+                Err(fault) => {
+                    tracing::error!(event = Event::IssuerMalformed.as_str(), reason = %fault, "no token of this issuer is accepted until its row is corrected");
+                    self.malformed.insert(format!("trusted issuer {}", self.malformed.len()), fault.to_string());
+                }
+            }
+        }
+        self.issuers = Arc::new(issuers);
+    }
+
     /// Computes the cost of a wrong guess over all clients.
     fn summarize(&mut self) {
         let known: Vec<TagKid> = self.tag_keys.iter().map(TagKey::kid).collect();
@@ -341,6 +385,11 @@ fn succeeding(mut client: Arc<Client>, before: Option<&Arc<Client>>, keep_cut_of
     for one in &mut new.certificates {
         if let Some(known) = before.certificates.iter().find(|known| known.cert_id == one.cert_id) {
             one.used = Arc::clone(&known.used);
+        }
+    }
+    for rule in new.federation.as_mut_slice() {
+        if let Some(known) = before.federation.as_slice().iter().find(|known| known.rule_id == rule.rule_id) {
+            rule.used = Arc::clone(&known.used);
         }
     }
     client

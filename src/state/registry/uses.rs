@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::client_id::ClientId;
 use crate::model::credential::{LastUsed, StoredCertificate, StoredKey, StoredSecret, VerificationCache};
+use crate::model::federation::rule::FederationRule;
 use crate::model::time::UnixTime;
 use crate::store::last_used::LastUsedTimes;
 
@@ -20,13 +21,14 @@ pub(super) enum Use {
     Secret(Arc<str>, Arc<VerificationCache>),
     Key(ClientId, Arc<str>, Arc<LastUsed>),
     Certificate(Arc<str>, Arc<LastUsed>),
+    Rule(Arc<str>, Arc<LastUsed>),
 }
 
 impl Use {
     fn last_used(&self) -> &LastUsed {
         match self {
             Self::Secret(_, cache) => cache.used(),
-            Self::Key(_, _, used) | Self::Certificate(_, used) => used,
+            Self::Key(_, _, used) | Self::Certificate(_, used) | Self::Rule(_, used) => used,
         }
     }
 }
@@ -50,6 +52,13 @@ impl Uses {
     pub fn note_certificate(&self, certificate: &StoredCertificate, now: UnixTime) {
         if certificate.used.note(now) {
             self.waiting().push(Use::Certificate(Arc::clone(&certificate.cert_id), Arc::clone(&certificate.used)));
+        }
+    }
+
+    /// Records the use of a federation rule.
+    pub fn note_rule(&self, rule: &FederationRule, now: UnixTime) {
+        if rule.used.note(now) {
+            self.waiting().push(Use::Rule(Arc::clone(&rule.rule_id), Arc::clone(&rule.used)));
         }
     }
 
@@ -88,6 +97,7 @@ fn times(uses: &[Use], time: impl Fn(&LastUsed) -> Option<UnixTime>) -> LastUsed
             Use::Secret(id, _) => times.secrets.push((Arc::clone(id), at)),
             Use::Key(client_id, kid, _) => times.keys.push((client_id.to_string(), Arc::clone(kid), at)),
             Use::Certificate(id, _) => times.certificates.push((Arc::clone(id), at)),
+            Use::Rule(id, _) => times.rules.push((Arc::clone(id), at)),
         }
     }
     times.secrets.sort();
@@ -96,6 +106,8 @@ fn times(uses: &[Use], time: impl Fn(&LastUsed) -> Option<UnixTime>) -> LastUsed
     times.keys.dedup_by(|later, earlier| (&later.0, &later.1) == (&earlier.0, &earlier.1));
     times.certificates.sort();
     times.certificates.dedup_by(|later, earlier| later.0 == earlier.0);
+    times.rules.sort();
+    times.rules.dedup_by(|later, earlier| later.0 == earlier.0);
     times
 }
 

@@ -236,6 +236,7 @@ pub struct HandshakeCertificate {
     tls: Arc<Tls>,
     chain: Vec<CertificateDer<'static>>,
     certificate: Arc<Certificate>,
+    intermediates: Arc<[Vec<u8>]>,
     verification: Mutex<CachedVerification>,
 }
 
@@ -250,8 +251,9 @@ impl HandshakeCertificate {
     pub(super) fn new(tls: Arc<Tls>, chain: &[CertificateDer<'_>]) -> Option<Self> {
         let certificate = Arc::new(Certificate::parse(chain.first()?).ok()?);
         let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        let intermediates = chain.iter().skip(1).map(|certificate| certificate.to_vec()).collect();
         let verification = Mutex::new(verification(&tls.current.load_full(), &chain));
-        Some(Self { tls, chain, certificate, verification })
+        Some(Self { tls, chain, certificate, intermediates, verification })
     }
 
     /// Returns the certificate with its present verification, for the next request.
@@ -262,7 +264,11 @@ impl HandshakeCertificate {
         if !std::ptr::eq(last.by.as_ptr(), Arc::as_ptr(&current)) || last.at.elapsed() > CACHE_TTL {
             *last = verification(&current, &self.chain);
         }
-        PeerCertificate { certificate: Arc::clone(&self.certificate), ca_verified: last.ca_verified.clone() }
+        PeerCertificate {
+            certificate: Arc::clone(&self.certificate),
+            intermediates: Arc::clone(&self.intermediates),
+            ca_verified: last.ca_verified.clone(),
+        }
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::Method;
 
 use super::issuer::{API, Answer, Issuer, decoded};
 use super::{Api, face, now, service, start_api};
 use crate::harness::Db;
+use crate::process::daemon::eventually;
 
 const SECRET: &str = "p@ss:w0rd+with%20all /?&=";
 
@@ -131,4 +134,31 @@ async fn a_private_key_replaces_the_secret() {
         let public = DecodingKey::from_ec_pem(key.public_key_pem().as_bytes()).unwrap();
         assert!(jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &public, Algorithm::ES256).unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_jwt_of_the_platform_is_read_anew_for_each_token() {
+    let jwt = |claims: &str| format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
+    let (job, svid) = (jwt(r#"{"sub":"repo:acme/app:ref:refs/heads/main"}"#), jwt(r#"{"sub":"spiffe://td/app"}"#));
+    let (issuer, db) = (Issuer::start(&[]).await, Db::sqlite());
+    let file = db.directory.path().join("token");
+    let arguments = ["--issuer", &issuer.url, "--client-id", "c", "--assertion-file", file.to_str().unwrap()];
+    let url = data(&issuer).await;
+    for (jwt, fault) in [(&job, "No such file"), (&svid, "it holds no JWT")] {
+        let service = service(&arguments);
+        let error = service.call(Method::GET, &url).await.unwrap_err().to_string();
+        assert!(error.contains(fault), "{error}");
+        // The platform writes it while the service runs, and the next attempt is a second later.
+        db.file("token", &format!("{jwt}\n"));
+        let called = async || service.call(Method::GET, &url).await.map(|answer| answer.status()).ok();
+        eventually(called, |status| status.is_some_and(|status| status == 200)).await;
+        db.file("token", "{}");
+    }
+    let requests = issuer.requests.lock().unwrap();
+    let sent: Vec<&str> =
+        requests.iter().map(|(_, body)| body.split_once("client_assertion_type=").unwrap().1).collect();
+    let typed = |name: &str, jwt: &str| {
+        format!("urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3A{name}&client_assertion={jwt}&client_id=c")
+    };
+    assert_eq!(sent, [typed("jwt-bearer", &job), typed("jwt-spiffe", &svid)]);
 }

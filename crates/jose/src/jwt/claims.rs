@@ -66,6 +66,12 @@ impl Claims {
         }
     }
 
+    /// All claims by name, whatever their types.
+    #[must_use]
+    pub fn members(&self) -> &Object {
+        &self.0
+    }
+
     /// All claims as they stand.
     #[must_use]
     pub fn into_members(self) -> Object {

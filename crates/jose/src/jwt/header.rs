@@ -25,6 +25,7 @@ pub enum Kind {
 pub struct Header {
     alg: SignatureAlg,
     kid: Option<String>,
+    typ: Option<String>,
     jwk: Option<Object>,
 }
 
@@ -40,12 +41,12 @@ impl Header {
         }
         let Some(Value::String(alg)) = members.get("alg") else { return Err(JoseError::Member("alg")) };
         let alg = SignatureAlg::named(alg).ok_or(JoseError::Alg)?;
-        match members.get("typ") {
+        let typ = match members.get("typ") {
             None if kind.wants_typ() => return Err(JoseError::Typ),
-            None => {}
-            Some(Value::String(typ)) if kind.accepts(typ) => {}
+            None => None,
+            Some(Value::String(typ)) if kind.accepts(typ) => Some(typ.clone()),
             Some(_) => return Err(JoseError::Typ),
-        }
+        };
         let key_id = kid(&members).map_err(|_| JoseError::Kid)?.map(str::to_owned);
         let jwk = match (members.remove("jwk"), kind) {
             (Some(Value::Object(jwk)), Kind::DpopProof) => Some(jwk),
@@ -54,13 +55,27 @@ impl Header {
             (None, _) => None,
         };
         // RFC 7515 section 4: "Header Parameters … not understood … MUST be ignored". What is left decides nothing.
-        Ok(Self { alg, kid: key_id, jwk })
+        Ok(Self { alg, kid: key_id, typ, jwk })
     }
 
     /// The algorithm it claims. A key says whether that is right.
     #[must_use]
     pub fn alg(&self) -> SignatureAlg {
         self.alg
+    }
+
+    /// Whether `typ` says no more than that this is a JWT: it is absent, `JWT` or `JOSE`. Identity tokens of platforms have
+    /// no `typ` of their own.
+    #[must_use]
+    pub fn is_plain_jwt(&self) -> bool {
+        let is_plain = |name: &str| name.eq_ignore_ascii_case("JWT") || name.eq_ignore_ascii_case("JOSE");
+        self.typ.as_deref().is_none_or(|typ| media_type(typ).is_some_and(is_plain))
+    }
+
+    /// SPIFFE JWT-SVID section 2.3: the `typ` header "is OPTIONAL. If set, its value MUST be either JWT or JOSE".
+    #[must_use]
+    pub fn is_svid(&self) -> bool {
+        self.typ.as_deref().is_none_or(|typ| matches!(typ, "JWT" | "JOSE"))
     }
 
     /// Whether the owner of this key may have signed it, by its `alg` and its `kid`.
@@ -234,6 +249,21 @@ mod tests {
         for kid in ["' OR 1=1--", "../../../../dev/null", "\u{1f511}", &"x".repeat(256)] {
             assert_eq!(assertion(&json!({"alg": "ES256", "kid": kid})).unwrap().kid(), Some(kid));
         }
+    }
+
+    #[test]
+    fn an_identity_token_has_no_typ_of_its_own() {
+        let read = |typ: &str| assertion(&json!({"alg": "ES256", "typ": typ}));
+        for (typ, svid) in [("JWT", true), ("JOSE", true), ("jwt", false), ("application/jose", false)] {
+            let header = read(typ).unwrap();
+            assert_eq!((header.is_plain_jwt(), header.is_svid()), (true, svid), "{typ}");
+        }
+        for typ in ["client-authentication+jwt", "x+jwt", "text/jwt"] {
+            let header = read(typ).unwrap();
+            assert!(!header.is_plain_jwt() && !header.is_svid(), "{typ}");
+        }
+        let header = assertion(&json!({"alg": "ES256"})).unwrap();
+        assert!(header.is_plain_jwt() && header.is_svid());
     }
 
     #[test]

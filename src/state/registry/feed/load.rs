@@ -173,6 +173,18 @@ fn difference_from(held: &Snapshot, held_keys: &[SealedKey], changes: &Changes) 
         difference.resources.gone =
             held.resources().filter(|resource| !there.contains(resource.identifier.as_str())).count();
     }
+    if let Some(rows) = &changes.issuers {
+        let new: Vec<_> = rows.iter().filter_map(|row| row.as_ref().ok()).collect();
+        for issuer in &new {
+            match held.trusted_issuer(&issuer.issuer) {
+                None => difference.issuers.came += 1,
+                Some(before) if **before != **issuer => difference.issuers.changed += 1,
+                Some(_) => {}
+            }
+        }
+        let there: HashSet<&str> = new.iter().map(|issuer| &*issuer.issuer).collect();
+        difference.issuers.gone = held.trusted_issuers().filter(|issuer| !there.contains(&*issuer.issuer)).count();
+    }
     if let Some(keys) = &changes.keys {
         let (before, now) = (kids(held_keys), kids(keys));
         difference.keys.came = now.difference(&before).count();

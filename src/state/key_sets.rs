@@ -1,37 +1,30 @@
-//! JWK Sets that clients publish at their `jwks_uri` (RFC 7517 section 5): the last fetched set, its age, and the
-//! decision when to fetch again.
+//! JWK Sets that clients publish at their `jwks_uri` (RFC 7517 section 5), and those of trusted issuers: the last fetched
+//! set, its age, and the decision when to fetch again.
 //!
-//! A fetch costs another server work, so each client's set is fetched at most once in half a minute, whatever is sent
-//! in the client's name. A request whose key is cached never waits for the network, and a slow host delays its own
-//! clients only.
+//! A fetch costs another server work, so each set is fetched at most once in half a minute, whatever is sent in its
+//! owner's name. A request whose key is cached never waits for the network, and a slow host delays those whose keys it
+//! has only.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 pub(crate) mod entry;
 mod fetch_slots;
+pub mod source;
 
-use entry::{Entry, State, read, since};
+use entry::{Entry, State, since};
 use fetch_slots::{AT_ONCE, FetchSlots};
+use source::{Fetch, Source};
 
+use crate::crypto::certificate::path::TrustAnchors;
 use crate::model::credential::{KeyCounts, StoredKey};
-use crate::model::jwks_uri::JwksUri;
 use crate::model::time::{Span, UnixTime};
 
-/// Fetch of a JWK Set, and the channel for its result.
+/// JWK Sets of all clients with a `jwks_uri`, or of all trusted issuers.
 #[derive(Debug)]
-pub struct Fetch {
-    /// The URL of the set.
-    pub uri: JwksUri,
-    /// Receives the document, or the reason for which there is none.
-    pub reply: oneshot::Sender<Result<Vec<u8>, String>>,
-}
-
-/// JWK Sets of all clients with a `jwks_uri`.
-#[derive(Debug)]
-pub struct ClientJwks {
+pub struct KeySets {
     entries: Mutex<Entries>,
     fetch_slots: FetchSlots,
     key_counts: Arc<Mutex<KeyCounts>>,
@@ -41,18 +34,10 @@ pub struct ClientJwks {
 /// Keys of one JWK Set, as fetched.
 pub type Keys = Arc<[StoredKey]>;
 
-/// Returns the keys of a JWK Set that cannot be used, with reasons; `None` when all can.
-///
-/// # Errors
-/// The reason for which no key can be used.
-pub fn skipped_keys(document: &[u8], now: UnixTime) -> Result<Option<String>, String> {
-    Ok(read(document, now)?.skipped_keys())
-}
-
-/// Reasons for which a client's keys are not available.
+/// Reasons for which keys are not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JwksError {
-    /// No set could be fetched within the last hour, or ever: a fault of the client or its host.
+    /// No set could be fetched within the last hour, or ever: a fault of its owner or the owner's host.
     Unavailable,
     /// The set was not fetched: a limit of this server.
     Busy,
@@ -64,12 +49,12 @@ pub struct TooManyFetches;
 
 #[derive(Debug, Default)]
 struct Entries {
-    by_client: HashMap<Box<str>, Arc<Entry>>,
+    by_owner: HashMap<Box<str>, Arc<Entry>>,
     /// Number of entries that the last prune kept.
     live_at_last_prune: usize,
 }
 
-impl ClientJwks {
+impl KeySets {
     /// Makes an empty cache, and the queue of sets to be fetched.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Fetch>) {
@@ -80,45 +65,72 @@ impl ClientJwks {
         )
     }
 
-    /// Returns the keys of `client_id`, whose `jwks_uri` is `uri`. Fetches them when they are due, and waits for the
-    /// result when the cached ones may not be used. Entries of clients for which `is_published` is false are pruned
-    /// from time to time.
+    /// Makes an empty cache for other owners, with the same queue and the same limits.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self {
+            entries: Mutex::default(),
+            fetch_slots: self.fetch_slots.clone(),
+            key_counts: Arc::default(),
+            fetches: self.fetches.clone(),
+        }
+    }
+
+    /// Returns the keys of `owner`, a client or an issuer, which are at `source`. Fetches them when they are due, and
+    /// waits for the result when the cached ones may not be used. Entries of owners for which `is_current` is false are
+    /// pruned from time to time.
     ///
     /// # Errors
     /// [`JwksError`].
     pub async fn keys(
         &self,
-        client_id: &str,
-        uri: &JwksUri,
+        owner: &str,
+        source: &Source,
         now: UnixTime,
-        is_published: impl Fn(&str, &JwksUri) -> bool,
+        is_current: impl Fn(&str, &Source) -> bool,
     ) -> Result<Keys, JwksError> {
-        let entry = self.entry(client_id, uri, is_published);
+        let entry = self.entry(owner, source, is_current);
         let pending = {
             let mut state = entry.lock();
             let known = state.usable(now);
-            let age = state.good_at.filter(|_| !known.is_empty()).map(|at| since(at, now));
-            let is_old = age.is_none_or(|age| age >= REFRESH);
+            let age = state.good_at.filter(|_| known.is_some()).map(|at| since(at, now));
+            let is_old = age.is_none_or(|age| age >= state.refresh);
             let asked = match age {
-                Some(age) if age < REFRESH_AHEAD => Ok(None),
-                _ => self.ask(client_id, &entry, &mut state, now),
+                Some(age) if age < ahead(state.refresh) => Ok(None),
+                _ => self.ask(owner, &entry, &mut state, now),
             };
-            match asked {
-                Err(TooManyFetches) if known.is_empty() => return Err(JwksError::Busy),
+            match (asked, known) {
+                (Err(TooManyFetches), None) => return Err(JwksError::Busy),
                 // While fetches fail, the cached keys are used.
-                Ok(Some(pending)) if is_old && (known.is_empty() || !state.failed) => pending,
-                _ if known.is_empty() => return Err(JwksError::Unavailable),
-                _ => return Ok(known),
+                (Ok(Some(pending)), known) if is_old && (known.is_none() || !state.failed) => pending,
+                (_, None) => return Err(JwksError::Unavailable),
+                (_, Some(known)) => return Ok(known),
             }
         };
         wait(pending).await;
         let state = entry.lock();
-        let keys = state.usable(now);
-        match &state.pending {
-            _ if !keys.is_empty() => Ok(keys),
-            Some(_) => Err(JwksError::Busy),
-            None => Err(JwksError::Unavailable),
+        match (state.usable(now), &state.pending) {
+            (Some(keys), _) => Ok(keys),
+            (None, Some(_)) => Err(JwksError::Busy),
+            (None, None) => Err(JwksError::Unavailable),
         }
+    }
+
+    /// Returns the keys of `owner` that may be used, without fetching any. They are fetched when they are due by requests
+    /// whose token is new.
+    #[must_use]
+    pub fn known(&self, owner: &str, source: &Source, now: UnixTime) -> Option<Keys> {
+        let entry = self.lock().by_owner.get(owner).filter(|entry| entry.source == *source).cloned()?;
+        let state = entry.lock();
+        let is_new = state.good_at.is_some_and(|at| since(at, now) < ahead(state.refresh));
+        state.usable(now).filter(|_| is_new)
+    }
+
+    /// Returns the CAs of X.509-SVIDs that came with `keys`, which are those of `owner`.
+    #[must_use]
+    pub fn authorities(&self, owner: &str, keys: &Keys) -> TrustAnchors {
+        let entry = self.lock().by_owner.get(owner).cloned();
+        entry.map(|entry| entry.lock().authorities_of(keys)).unwrap_or_default()
     }
 
     /// Returns keys other than `than`, none of which verified the assertion: its key may be new. `None` when there are
@@ -128,21 +140,21 @@ impl ClientJwks {
     /// [`TooManyFetches`].
     pub async fn other_keys(
         &self,
-        client_id: &str,
-        uri: &JwksUri,
+        owner: &str,
+        source: &Source,
         than: &Keys,
         now: UnixTime,
     ) -> Result<Option<Keys>, TooManyFetches> {
-        let Some(entry) = self.lock().by_client.get(client_id).filter(|entry| entry.uri == *uri).cloned() else {
+        let Some(entry) = self.lock().by_owner.get(owner).filter(|entry| entry.source == *source).cloned() else {
             return Ok(None);
         };
-        let others = |state: &State| Some(state.usable(now)).filter(|keys| !Arc::ptr_eq(keys, than));
+        let others = |state: &State| state.usable(now).filter(|keys| !Arc::ptr_eq(keys, than));
         let pending = {
             let mut state = entry.lock();
             if let Some(keys) = others(&state) {
                 return Ok(Some(keys));
             }
-            self.ask(client_id, &entry, &mut state, now)?
+            self.ask(owner, &entry, &mut state, now)?
         };
         let Some(pending) = pending else { return Ok(None) };
         wait(pending).await;
@@ -163,18 +175,18 @@ impl ClientJwks {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entry(&self, client_id: &str, uri: &JwksUri, is_published: impl Fn(&str, &JwksUri) -> bool) -> Arc<Entry> {
+    fn entry(&self, owner: &str, source: &Source, is_current: impl Fn(&str, &Source) -> bool) -> Arc<Entry> {
         let mut entries = self.lock();
-        if let Some(entry) = entries.by_client.get(client_id).filter(|entry| entry.uri == *uri) {
+        if let Some(entry) = entries.by_owner.get(owner).filter(|entry| entry.source == *source) {
             return Arc::clone(entry);
         }
         // Pruning when the number has doubled costs each new entry a constant.
-        if entries.by_client.len() >= PRUNE_MIN.max(2 * entries.live_at_last_prune) {
-            entries.by_client.retain(|client_id, entry| is_published(client_id, &entry.uri));
-            entries.live_at_last_prune = entries.by_client.len();
+        if entries.by_owner.len() >= PRUNE_MIN.max(2 * entries.live_at_last_prune) {
+            entries.by_owner.retain(|owner, entry| is_current(owner, &entry.source));
+            entries.live_at_last_prune = entries.by_owner.len();
         }
-        let entry = Arc::new(Entry::new(uri));
-        entries.by_client.insert(client_id.into(), Arc::clone(&entry));
+        let entry = Arc::new(Entry::new(source));
+        entries.by_owner.insert(owner.into(), Arc::clone(&entry));
         entry
     }
 
@@ -182,7 +194,7 @@ impl ClientJwks {
     /// signal that turns true when the result is in place, or `None` when the set was fetched within half a minute.
     fn ask(
         &self,
-        client_id: &str,
+        owner: &str,
         entry: &Arc<Entry>,
         state: &mut State,
         now: UnixTime,
@@ -193,22 +205,21 @@ impl ClientJwks {
         if state.asked_at.is_some_and(|at| since(at, now) < PAUSE) {
             return Ok(None);
         }
-        let slot = self.fetch_slots.take(entry.uri.host()).ok_or(TooManyFetches)?;
-        let (reply, answer) = oneshot::channel();
-        self.fetches.try_send(Fetch { uri: entry.uri.clone(), reply }).map_err(|_| TooManyFetches)?;
+        let slot = self.fetch_slots.take(entry.source.uri().host()).ok_or(TooManyFetches)?;
         let (done, pending) = watch::channel(false);
         state.asked_at = Some(now);
         state.pending = Some(pending.clone());
-        let (entry, client_id, key_counts) = (Arc::clone(entry), client_id.to_owned(), Arc::clone(&self.key_counts));
+        let (entry, owner, key_counts) = (Arc::clone(entry), owner.to_owned(), Arc::clone(&self.key_counts));
+        let queue = self.fetches.clone();
         tokio::spawn(async move {
-            let document = answer.await.unwrap_or_else(|_| Err("the fetch ended without an answer".to_owned()));
+            let fetched = tokio::time::timeout(DEADLINE, entry.source.fetch(&queue, now)).await;
             drop(slot);
-            let fetched = document.and_then(|document| read(&document, now));
+            let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {} ms", DEADLINE.as_millis())));
             if let Ok(fetched) = &fetched {
                 let mut most = key_counts.lock().unwrap_or_else(PoisonError::into_inner);
                 *most = most.max(KeyCounts::of(&fetched.keys));
             }
-            entry.lock().update(&client_id, &entry.uri, fetched, now);
+            entry.lock().update(&owner, &entry.source, fetched, now);
             // Every waiting request may have been abandoned.
             let _: bool = done.send(true).is_ok();
         });
@@ -221,20 +232,26 @@ async fn wait(mut pending: watch::Receiver<bool>) {
     drop(tokio::time::timeout(WAIT, pending.wait_for(|done| *done)).await);
 }
 
-/// Minimum time between two fetches of a client's set.
-const PAUSE: Span = Span::from_secs(30);
-/// Age from which on a set is fetched again while it is still used.
-const REFRESH_AHEAD: Span = Span::from_secs(240);
-/// Age from which on a set is fetched again before it is used.
+/// Returns the age from which on a set is fetched again while it is still used.
+fn ahead(refresh: Span) -> Span {
+    Span::from_secs(u64::try_from(refresh.seconds() * 4 / 5).unwrap_or_default())
+}
+
+/// Minimum time between two fetches of a set.
+pub(crate) const PAUSE: Span = Span::from_secs(30);
+/// Age from which on a set is fetched again before it is used, unless its host says less.
 pub(crate) const REFRESH: Span = Span::from_secs(300);
 /// Number of entries below which nothing is pruned.
 const PRUNE_MIN: usize = 16;
-/// Maximum time that a request waits for a fetch: a second more than a fetch may take.
+/// Deadline of fetching a set, its discovery document included.
+const DEADLINE: std::time::Duration = std::time::Duration::from_millis(3500);
+/// Maximum time that a request waits for a fetch: more than a fetch may take.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::key_sets::source::FetchedDocument;
 
     const KEY: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"k1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
@@ -244,27 +261,28 @@ mod tests {
 
     /// Host that answers as configured, and counts requests.
     struct FarEnd {
-        jwks: Arc<ClientJwks>,
+        jwks: Arc<KeySets>,
         queue: mpsc::Receiver<Fetch>,
-        uri: JwksUri,
+        source: Source,
     }
 
     impl FarEnd {
         fn new() -> Self {
-            let (jwks, queue) = ClientJwks::new();
-            Self { jwks: Arc::new(jwks), queue, uri: "https://c.test/jwks".parse().unwrap() }
+            let (jwks, queue) = KeySets::new();
+            Self { jwks: Arc::new(jwks), queue, source: Source::Client("https://c.test/jwks".parse().unwrap()) }
         }
 
         /// The kids that a request at `now` that looks for `kid` ends up with, when each fetch is answered with `answer`.
         /// And how many were.
         async fn ask(&mut self, kid: &str, now: i64, answer: Result<Vec<u8>, String>) -> (Vec<String>, usize) {
-            let (jwks, uri, now) = (Arc::clone(&self.jwks), self.uri.clone(), UnixTime(now));
+            let answer = answer.map(|document| FetchedDocument { document, max_age: None });
+            let (jwks, source, now) = (Arc::clone(&self.jwks), self.source.clone(), UnixTime(now));
             let mut asking = Box::pin(async {
-                let keys = jwks.keys("c", &uri, now, |_, _| true).await?;
+                let keys = jwks.keys("c", &source, now, |_, _| true).await?;
                 if keys.iter().any(|key| *key.kid == *kid) {
                     return Ok(keys);
                 }
-                let others = jwks.other_keys("c", &uri, &keys, now).await;
+                let others = jwks.other_keys("c", &source, &keys, now).await;
                 Ok::<_, JwksError>(others.unwrap().unwrap_or(keys))
             });
             let mut fetches = 0;
@@ -350,22 +368,22 @@ mod tests {
     async fn another_uri_is_another_set() {
         let mut far = FarEnd::new();
         assert_eq!(far.ask("k1", 1000, Ok(set(&[KEY]))).await, (kids(&["k1"]), 1));
-        far.uri = "https://c.test/other".parse().unwrap();
+        far.source = Source::Client("https://c.test/other".parse().unwrap());
         assert_eq!(far.ask("k1", 1001, Err("away".to_owned())).await, (kids(&[]), 1));
     }
 
     #[tokio::test]
     async fn sets_that_nobody_publishes_any_more_are_forgotten() {
-        let (jwks, _queue) = ClientJwks::new();
-        let uri: JwksUri = "https://c.test/jwks".parse().unwrap();
+        let (jwks, _queue) = KeySets::new();
+        let source = Source::Client("https://c.test/jwks".parse().unwrap());
         let published = |id: usize| (id % 100) < 10;
         let number = |id: &str| id.parse::<usize>().unwrap();
         for id in 0..1000 {
-            drop(jwks.entry(&id.to_string(), &uri, |id, of| published(number(id)) && *of == uri));
-            let (all, live) = (jwks.lock().by_client.len(), (0..=id).filter(|id| published(*id)).count());
+            drop(jwks.entry(&id.to_string(), &source, |id, of| published(number(id)) && *of == source));
+            let (all, live) = (jwks.lock().by_owner.len(), (0..=id).filter(|id| published(*id)).count());
             assert!(all <= PRUNE_MIN.max(2 * live + 1), "{all} for {live}");
         }
         let entries = jwks.lock();
-        assert!((0..1000).filter(|id| published(*id)).all(|id| entries.by_client.contains_key(&*id.to_string())));
+        assert!((0..1000).filter(|id| published(*id)).all(|id| entries.by_owner.contains_key(&*id.to_string())));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Fetches in progress, counted by host.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct FetchSlots(Arc<Mutex<HashMap<Box<str>, usize>>>);
 
 /// Permit of one fetch. Dropping it ends the fetch.
