@@ -563,10 +563,9 @@ fn shape(sql: &str) -> BTreeSet<String> {
         let words: Vec<&str> = statement.split_whitespace().collect();
         let (table, what, column, kind) = match words.as_slice() {
             [table, "add", what, column, kind, ..] => (table, what, column, kind),
-            // The collation and defaults of a column are not compared.
-            [_, "alter", "column", ..] => continue,
-            // Its name stays in the migration that made it.
-            [_, "drop", "constraint", ..] => continue,
+            // The collation and defaults of a column are not compared. The name of a dropped constraint stays in the
+            // migration that made it.
+            [_, "alter", "column", ..] | [_, "drop", "constraint", ..] => continue,
             _ => panic!("{statement}"),
         };
         if *what == "column" {

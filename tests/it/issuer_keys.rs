@@ -97,7 +97,7 @@ async fn a_document_that_is_not_the_issuers_own_brings_no_keys(db: Db) {
     let (host, elsewhere) = (Host::start().await, Host::start().await);
     let signer = Signer::rsa("RS256").named("k1");
     let (server, hand) = cluster(db, &host).await;
-    let served =
+    let discovered =
         |discovery: String| Does::Serves(vec![("/.well-known/openid-configuration".into(), document(&discovery, ""))]);
     let (issuer, keys) = (host.issuer(), format!("{}/keys", host.issuer()));
     for discovery in [
@@ -109,7 +109,7 @@ async fn a_document_that_is_not_the_issuers_own_brings_no_keys(db: Db) {
         json!({"issuer": [issuer], "jwks_uri": keys}),
         json!([]),
     ] {
-        host.does(served(discovery.to_string()));
+        host.does(discovered(discovery.to_string()));
         let before = (refused(&server, "federation_keys_unavailable"), host.asked());
         ask(&server, &token(&signer, &host, &hand)).await.unauthorized();
         assert_eq!(
@@ -125,7 +125,9 @@ async fn a_document_that_is_not_the_issuers_own_brings_no_keys(db: Db) {
     assert_eq!(elsewhere.reached(), 0, "a redirect is not followed");
     // The key set itself may be on another host.
     hand.fetch_add(30, Ordering::Relaxed);
-    host.does(served(json!({"issuer": host.issuer(), "jwks_uri": format!("{}/keys", elsewhere.issuer())}).to_string()));
+    host.does(discovered(
+        json!({"issuer": host.issuer(), "jwks_uri": format!("{}/keys", elsewhere.issuer())}).to_string(),
+    ));
     ask(&server, &token(&signer, &host, &hand)).await.ok();
     assert_eq!(elsewhere.asked(), 1);
 }

@@ -89,7 +89,7 @@ fn svid(uris: &[&str]) -> CertificateParams {
     params
 }
 
-/// What a connection shows. The CAs of `server.mtls.client_ca_file` vouch for it, which decides nothing here.
+/// The certificate of a connection. The CAs of `server.mtls.client_ca_file` vouch for it, which decides nothing here.
 fn peer(leaf: &[u8], chain: &[&[u8]]) -> PeerCertificate {
     let certificate = Arc::new(Certificate::parse(leaf).unwrap());
     PeerCertificate { certificate, intermediates: chain.iter().map(|der| der.to_vec()).collect(), ca_verified: Ok(()) }

@@ -18,7 +18,7 @@ pub struct TrustedIssuer {
     pub issuer: Arc<str>,
     /// The kind.
     pub kind: IssuerKind,
-    /// Where its keys are.
+    /// The source of its keys.
     pub keys: KeySource,
     /// The only `aud` of its tokens; `None` for the issuer of this server.
     pub audience: Option<Box<str>>,
@@ -32,7 +32,7 @@ pub struct TrustedIssuer {
     pub created_at: UnixTime,
 }
 
-/// Where the keys of an issuer are.
+/// Source of an issuer's keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// At the `jwks_uri` of the discovery document at this URL.

@@ -41,7 +41,7 @@ pub struct FetchedDocument {
 pub enum Source {
     /// The `jwks_uri` of a client.
     Client(JwksUri),
-    /// What an issuer publishes.
+    /// The discovery document, key set or bundle of an issuer.
     Issuer(IssuerSource),
 }
 
