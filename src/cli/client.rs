@@ -339,7 +339,8 @@ async fn show(shell: &Shell, id: &ClientId) -> anyhow::Result<()> {
         fact("require_dpop", if client.require_dpop { "true" } else { "false" });
         fact("require_mtls_binding", if client.require_mtls_binding { "true" } else { "false" });
         fact("claims", &Value::Object(client.claims.members().clone()).to_string());
-        for (name, value) in [("description", &details.annotations.description), ("owner", &details.annotations.owner)] {
+        for (name, value) in [("description", &details.annotations.description), ("owner", &details.annotations.owner)]
+        {
             if !value.is_empty() {
                 fact(name, value);
             }

@@ -117,7 +117,7 @@ fn kind(path: &[&str], arg: &Arg, positionals: &[&str]) -> Option<IdKind> {
         (_, "introspect_by") => Some(IdKind::Client),
         ([.., "create" | "set"], "resource") => Some(IdKind::Resource),
         ([.., "create"], _) => None,
-        (["client", ..], "id") => Some(IdKind::Client),
+        (["client", ..], "id") | (_, "client") => Some(IdKind::Client),
         (["client", "secret", _], "secret_id") => Some(IdKind::Secret(of_client()?)),
         (["client", "key", _], "kid") => Some(IdKind::ClientKey(of_client()?)),
         (["client", "cert", _], "cert_id") => Some(IdKind::Certificate(of_client()?)),

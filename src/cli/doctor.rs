@@ -172,7 +172,8 @@ async fn examine_clients(
     while let Some(range) = clients.next().await? {
         // A client whose rows cannot be read is a fault of its own, below.
         let readable: Vec<&Client> = range.iter().filter_map(|(_, client)| client.as_deref().ok()).collect();
-        for published::PublishedSet { client_id, found } in published::examine(&fetches, &readable, admin.now()).await? {
+        for published::PublishedSet { client_id, found } in published::examine(&fetches, &readable, admin.now()).await?
+        {
             match found {
                 Ok(None) => {}
                 Ok(Some(skipped)) => shell.info(&format!("note: client {client_id}: {skipped}"))?,

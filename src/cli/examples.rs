@@ -22,6 +22,37 @@ fn below(mut command: Command, path: &str) -> Command {
 /// Command, and its examples.
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("", &["grantd dev", "grantd client ls --utc", "grantd serve --config /etc/grantd/grantd.toml"]),
+    ("explain", &["grantd explain", "grantd explain --client payroll --since 1h", "grantd explain wrong_secret"]),
+    ("status", &["grantd status", "grantd status --watch"]),
+    ("import hydra", &["grantd import hydra clients.json --dry-run"]),
+    ("import keycloak", &["grantd import keycloak realm-export.json --dry-run"]),
+    (
+        "database copy",
+        &["grantd database copy --from sqlite:/var/lib/grantd/grantd.db --to postgres://grantd@db.example.com/grantd"],
+    ),
+    ("database unfreeze", &["grantd database unfreeze --url sqlite:/var/lib/grantd/grantd.db"]),
+    (
+        "trusted-issuer create",
+        &[
+            "grantd trusted-issuer create https://token.actions.githubusercontent.com --kind github",
+            "grantd trusted-issuer create spiffe://example.org --kind spiffe --bundle-uri https://spire.example.org/bundle",
+        ],
+    ),
+    ("trusted-issuer show", &["grantd trusted-issuer show https://gitlab.com"]),
+    ("trusted-issuer set", &["grantd trusted-issuer set https://gitlab.com --max-lifetime 30m"]),
+    ("trusted-issuer enable", &["grantd trusted-issuer enable https://gitlab.com"]),
+    ("trusted-issuer disable", &["grantd trusted-issuer disable https://gitlab.com"]),
+    ("trusted-issuer delete", &["grantd trusted-issuer delete https://gitlab.com --with-rules"]),
+    (
+        "client federation add",
+        &[
+            "grantd client federation add deploy --issuer https://token.actions.githubusercontent.com --subject 'repo:acme/app:*' --claim repository_id=74 --claim repository_owner_id=65",
+            "grantd client federation add deploy --like token.jwt",
+        ],
+    ),
+    ("client federation list", &["grantd client federation list deploy"]),
+    ("client federation remove", &["grantd client federation remove deploy 0d5c1f0ab7e24f5f"]),
+    ("federation test", &["grantd federation test < token.jwt", "grantd federation test --client deploy < token.jwt"]),
     ("migrate", &["grantd migrate --status", "grantd migrate --lock-timeout 5m"]),
     (
         "client create",

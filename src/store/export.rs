@@ -83,7 +83,7 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// The tables that an export has, with the columns that it leaves out: the verifier of a secret depends on the sealing key
 /// and is computed again, and numbers of revisions belong to one database. Tables with private keys are not here.
-const EXPORTED: [(&str, &[&str]); 9] = [
+const EXPORTED: [(&str, &[&str]); 11] = [
     ("resource", &[]),
     ("client", &[]),
     ("client_resource", &[]),
@@ -91,6 +91,8 @@ const EXPORTED: [(&str, &[&str]); 9] = [
     ("client_secret", &["verifier"]),
     ("client_key", &[]),
     ("client_certificate", &[]),
+    ("trusted_issuer", &[]),
+    ("client_federation", &[]),
     ("revoked_token", &["revision", "batch"]),
     ("token_cutoff", &[]),
 ];

@@ -126,7 +126,11 @@ impl Store {
     }
 
     /// Reads rows of some clients in batches. `sql` ends where the list of ids begins.
-    pub(super) async fn of_clients<R: Row>(&self, sql: &'static str, client_ids: &[&str]) -> Result<Vec<R>, StoreError> {
+    pub(super) async fn of_clients<R: Row>(
+        &self,
+        sql: &'static str,
+        client_ids: &[&str],
+    ) -> Result<Vec<R>, StoreError> {
         let mut rows = Vec::new();
         for ids in client_ids.chunks(BATCH) {
             let sql = AssertSqlSafe(format!("{sql}{}", placeholders(1, ids.len())));

@@ -7,6 +7,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use grantd::crypto::jwk::Alg;
+use grantd::crypto::jws::SigningKey;
+use grantd::model::time::Clock;
+use serde_json::{Map, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::process::Child;
@@ -55,7 +59,7 @@ const fn with(needs: Needs, row: Row) -> Row {
 }
 
 /// Every command but those that serve. In this order all of them work on one database.
-const ROWS: [Row; 50] = [
+const ROWS: [Row; 68] = [
     prints("migrate", "", ("--lock-timeout x", 2)),
     prints("doctor", "", ("x", 2)),
     prints("client create", "new --scope a", ("c", 1)),
@@ -79,6 +83,17 @@ const ROWS: [Row; 50] = [
     prints("client cert list", "c", ("nobody", 1)),
     silent("client cert remove", "c {cert}", ("c none", 1)),
     silent("client delete", "spare", ("nobody", 1)),
+    prints("trusted-issuer create", "https://new.test --kind oidc --offline", ("https://new.test --kind x", 2)),
+    prints("trusted-issuer list", "", ("x", 2)),
+    prints("trusted-issuer show", "https://ci.test", ("https://none.test", 1)),
+    silent("trusted-issuer set", "https://ci.test --max-lifetime 30m", ("https://ci.test", 2)),
+    silent("trusted-issuer enable", "https://ci.test", ("https://none.test", 1)),
+    reading("{federated}", prints("federation test", "", ("--at x", 2))),
+    silent("trusted-issuer disable", "https://ci.test", ("https://none.test", 1)),
+    silent("trusted-issuer delete", "https://spare.test", ("https://none.test", 1)),
+    prints("client federation add", "c --issuer https://ci.test --subject other", ("c", 2)),
+    prints("client federation list", "c", ("nobody", 1)),
+    silent("client federation remove", "c {rule}", ("c none", 1)),
     prints("resource create", "https://new.test --scope a", ("https://api.test --scope a", 1)),
     prints("resource list", "", ("x", 2)),
     prints("resource show", "https://api.test", ("https://none.test", 1)),
@@ -96,6 +111,16 @@ const ROWS: [Row; 50] = [
     prints("key tag list", "", ("x", 2)),
     prints("key tag rotate", "", ("x", 2)),
     silent("key tag remove", "{tag}", ("x", 2)),
+    prints("import hydra", "{hydra}", ("/nonexistent", 1)),
+    prints("import keycloak", "{keycloak}", ("/nonexistent", 1)),
+    prints("export", "", ("x", 2)),
+    with(
+        Needs::Nothing,
+        prints("database copy", "--from {source} --to {target}", ("--from {source} --to {source}", 1)),
+    ),
+    with(Needs::Nothing, silent("database unfreeze", "--url {source}", ("", 2))),
+    with(Needs::Server, prints("explain", "--admin-url {admin}", ("--since x", 2))),
+    with(Needs::Server, prints("status", "--admin-url {admin}", ("--admin-url http://127.0.0.1:1/", 1))),
     with(
         Needs::Server,
         prints("token get", "--issuer {issuer} --client c --secret-file {secret_file}", ("--client c", 2)),
@@ -149,6 +174,22 @@ impl Room {
         }
         let added = grantd.json(&["client", "key", "add", "c", "--jwk", &file("key.pem"), "--json"]).await;
         let cert = grantd.json(&["client", "cert", "add", "c", "--self-signed", &file("cert.pem"), "--json"]).await;
+        let (signer, _) = SigningKey::generate(Alg::Es256).unwrap();
+        db.file("jwks.json", &json!({"keys": [signer.verifying().jwk()]}).to_string());
+        let trust = ["trusted-issuer", "create", "https://ci.test", "--kind", "oidc", "--audience", "grantd"];
+        grantd.ok(&[&trust[..], &["--jwks", &file("jwks.json")]].concat()).await;
+        grantd.ok(&["trusted-issuer", "create", "https://spare.test", "--kind", "oidc", "--offline"]).await;
+        let add = ["client", "federation", "add", "c", "--issuer", "https://ci.test", "--subject", "job", "--json"];
+        let rule = text(&grantd.json(&add).await, "rule_id");
+        let now = Clock::System.now();
+        let claims = json!({"iss": "https://ci.test", "sub": "job", "aud": "grantd", "jti": "1", "iat": now, "exp": now.0 + 600});
+        let federated = signer.sign_with(Map::new(), claims.to_string().as_bytes()).unwrap();
+        db.file("hydra.json", r#"[{"client_id": "h", "grant_types": ["client_credentials"], "scope": "a"}]"#);
+        let keycloak =
+            r#"{"realm": "r", "clients": [{"clientId": "k", "enabled": true, "serviceAccountsEnabled": true}]}"#;
+        db.file("keycloak.json", keycloak);
+        let source = format!("sqlite:{}", file("source.db"));
+        environment(&db).with("GRANTD__DATABASE__URL", &source).ok(&["migrate"]).await;
         grantd.ok(&["key", "generate"]).await;
         grantd.ok(&["key", "tag", "rotate"]).await;
         let kid = text(&grantd.json(&["key", "list", "--json"]).await[0], "kid");
@@ -168,6 +209,13 @@ impl Room {
         let values = BTreeMap::from([
             ("issuer", issuer),
             ("readyz", format!("http://{}/readyz", server.admin)),
+            ("admin", format!("http://{}/", server.admin)),
+            ("rule", rule),
+            ("federated", federated),
+            ("hydra", file("hydra.json")),
+            ("keycloak", file("keycloak.json")),
+            ("source", source),
+            ("target", format!("sqlite:{}", file("target.db"))),
             ("token", token),
             ("secret", secret),
             ("old_secret", old_secret),

@@ -54,7 +54,7 @@ pub fn select<'c>(
     for client in clients {
         for rule in client.federation.as_slice().iter().filter(|rule| rule.issuer == issuer.issuer) {
             match rule.check(issuer, sub, claims, now) {
-                Ok(()) if client.enabled => {
+                Ok(()) if client.enabled && !client.has_expired(now) => {
                     matching.push(Selected { client, rule });
                     break;
                 }

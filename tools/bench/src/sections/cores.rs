@@ -5,7 +5,9 @@ use grantd_kit::grantd::Grantd;
 use grantd_kit::report::Goal;
 
 use super::{Bench, REAL, load, requests};
-use crate::contest::{GENERATOR_CORE, Rounds, SERVER_CORE, heading, measure, pin_self, ratio, row, start_limit, warm_up};
+use crate::contest::{
+    GENERATOR_CORE, Rounds, SERVER_CORE, heading, measure, pin_self, ratio, row, start_limit, warm_up,
+};
 use crate::generator::{Load, Until};
 use crate::report::Report;
 
