@@ -63,6 +63,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "grantd client create billing --scope invoices:read --sql > seeds/7_billing.sql",
         ],
     ),
+    ("client list", &["grantd client list --unused 90d", "grantd client ls --owner payments --expiring 30d"]),
     ("client show", &["grantd client show billing", "grantd client show billing --json"]),
     ("client enable", &["grantd client enable billing"]),
     ("client disable", &["grantd client disable billing"]),

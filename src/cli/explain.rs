@@ -2,6 +2,7 @@
 
 mod story;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -21,7 +22,6 @@ use story::Story;
 pub(super) use story::span;
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Request id of an answer (its `x-request-id`), or a reason code to look up offline
     #[arg(value_name = "REQUEST_ID|REASON", allow_hyphen_values = true, conflicts_with_all = ["client", "reason", "since"])]
@@ -250,13 +250,15 @@ fn reason(text: &str) -> Result<Reason, String> {
 /// Names the reason codes that share a word with a text, for its error.
 fn nearest(text: &str) -> String {
     let words: Vec<&str> = text.split(['_', '-', ' ']).filter(|word| word.len() > 2).collect();
-    let shares = |reason: &&Reason| words.iter().any(|word| reason.as_str().contains(word));
-    let found: Vec<&str> = Reason::ALL.iter().filter(shares).map(|reason| reason.as_str()).take(6).collect();
+    let shared = |reason: &str| words.iter().filter(|word| reason.contains(*word)).count();
+    let mut found: Vec<&str> =
+        Reason::ALL.iter().map(|reason| reason.as_str()).filter(|reason| shared(reason) > 0).collect();
     if found.is_empty() {
-        "; docs/reference/reasons.md lists the codes".to_owned()
-    } else {
-        format!("; there are {}", found.join(", "))
+        return "; docs/reference/reasons.md lists the codes".to_owned();
     }
+    found.sort_by_key(|reason| Reverse(shared(reason)));
+    found.truncate(6);
+    format!("; there are {}", found.join(", "))
 }
 
 /// Values that tell one cause from another of the same reason.
@@ -268,10 +270,3 @@ const GROUPS: usize = 20;
 const GUESSED_IDS: usize = 3;
 /// The time that is looked at without options.
 const RECENT: Span = Span::from_secs(3600);
-
-const EXAMPLES: &str = "\
-Examples:
-  grantd explain                              what is going wrong now
-  grantd explain --client payroll --since 1h  why this client is refused
-  grantd explain FjKSC2jzAAAAAAAB             one request, by the x-request-id of its answer
-  grantd explain wrong_secret                 what a reason code means; needs no server";

@@ -233,10 +233,8 @@ async fn list(shell: &Shell) -> anyhow::Result<()> {
             Ok(details) => {
                 let row = || {
                     let issuer = &details.issuer;
-                    let state = match issuer.enabled {
-                        true => Cell::toned("enabled", Tone::Good),
-                        false => Cell::toned("DISABLED", Tone::Bad),
-                    };
+                    let (state, tone) = if issuer.enabled { ("enabled", Tone::Good) } else { ("DISABLED", Tone::Bad) };
+                    let state = Cell::toned(state, tone);
                     let rules = Cell::new(details.rules.to_string());
                     vec![Cell::new(&*issuer.issuer), Cell::new(issuer.kind.as_str()), state, rules]
                 };

@@ -364,11 +364,11 @@ fn self_signed_means_exactly_the_registered_certificate() {
     assert_eq!(Certificate::read(pem.as_bytes()).unwrap().x5t_s256(), hash);
     let with_key = made.signing_key.serialize_pem() + &pem;
     assert_eq!(Certificate::read(with_key.as_bytes()).unwrap().x5t_s256(), hash);
-    for none in
-        [pem.repeat(2), String::new(), made.signing_key.serialize_pem(), "-----BEGIN CERTIFICATE-----".to_owned()]
-    {
+    for none in [pem.repeat(2), String::new(), "-----BEGIN CERTIFICATE-----".to_owned()] {
         assert_eq!(Certificate::read(none.as_bytes()).unwrap_err(), CertificateError::NotOne);
     }
+    let key = made.signing_key.serialize_pem();
+    assert_eq!(Certificate::read(key.as_bytes()).unwrap_err(), CertificateError::IsKey);
 
     // The same subject, serial number and key.
     let again = |extensions: &[Vec<u8>]| Certificate::parse(&certificate_of(b"svc", extensions)).unwrap();

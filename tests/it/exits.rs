@@ -60,7 +60,7 @@ const fn with(needs: Needs, row: Row) -> Row {
 
 /// Every command but those that serve. In this order all of them work on one database.
 const ROWS: [Row; 68] = [
-    prints("migrate", "", ("--lock-timeout x", 2)),
+    silent("migrate", "", ("--lock-timeout x", 2)),
     prints("doctor", "", ("x", 2)),
     prints("client create", "new --scope a", ("c", 1)),
     prints("client list", "", ("x", 2)),
@@ -423,7 +423,8 @@ async fn sigint_ends_every_command_that_waits() {
         let good = row
             .good
             .replace("{issuer}", &format!("http://{address}"))
-            .replace("{readyz}", &format!("http://{address}/"));
+            .replace("{readyz}", &format!("http://{address}/"))
+            .replace("{admin}", &format!("http://{address}/"));
         let arguments = room.arguments(row.command, &good);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let grantd = room.grantd(&room.db).with("GRANTD__DATABASE__URL", &database);

@@ -124,7 +124,7 @@ async fn commands_note_who_answers_for_a_client_and_when_it_ends(db: Db) {
     assert!(long.status.code() == Some(1) && long.stderr.contains("owner: at most 128 characters"), "{long:?}");
     grantd.ok(&["client", "create", "short", "--no-secret", "--expires-in", "1s"]).await;
     let state = async || grantd.ok(&["client", "list"]).await.stdout;
-    eventually(state, |text: &String| text.lines().any(|line| line.starts_with("short") && line.contains("expired")))
+    eventually(state, |text: &String| text.lines().any(|line| line.starts_with("short") && line.contains("EXPIRED")))
         .await;
 }
 
