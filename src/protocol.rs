@@ -50,7 +50,7 @@ use grant::{Binding, Defaults, Grant, GrantType};
 use introspection::IntrospectionResponse;
 use metadata::{CachedMetadata, Metadata, MutualTls};
 
-pub use attempt::{Attempt, FederatedClaims};
+pub use attempt::Attempt;
 pub use messages::{Revocation, TokenQuery, TokenRequest, TokenResponse};
 
 /// The server: its configuration, what it knows, and what signs.

@@ -156,7 +156,7 @@ impl Admin {
         let change = |client: &mut Client, annotations: &mut Annotations| {
             patch.clone().apply(client, annotations, now).map_err(AdminError::from)
         };
-        let updated = self.store.update_annotated_client(id.as_str(), change).await?;
+        let updated = self.store.update_client(id.as_str(), change).await?;
         let (client, is_changed) = updated.ok_or_else(|| AdminError::NoSuchClient(id.clone()))?;
         // The change is made, so a failure to work out its warnings is no error.
         let warnings = if is_changed { self.token_size(&client).await.unwrap_or_default() } else { Vec::new() };

@@ -90,18 +90,6 @@ impl Store {
     pub async fn update_client<E: From<StoreError> + Send>(
         &self,
         client_id: &str,
-        change: impl Fn(&mut Client) -> Result<(), E> + Sync,
-    ) -> Result<Option<(Client, bool)>, E> {
-        self.update_annotated_client(client_id, |client, _| change(client)).await
-    }
-
-    /// The same with the client's annotations.
-    ///
-    /// # Errors
-    /// As [`update_client`](Self::update_client).
-    pub async fn update_annotated_client<E: From<StoreError> + Send>(
-        &self,
-        client_id: &str,
         change: impl Fn(&mut Client, &mut Annotations) -> Result<(), E> + Sync,
     ) -> Result<Option<(Client, bool)>, E> {
         let id = args![client_id];

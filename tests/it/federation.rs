@@ -363,7 +363,7 @@ async fn a_client_uses_the_grant_if_it_is_registered_for_it(db: Db) {
     set("urn:ietf:params:oauth:grant-type:jwt-bearer").await;
     ask(&server, &pod).await.error("unauthorized_client");
     ask_by_grant(&server, &pod, "").await.ok();
-    let changed = server.store.update_client::<grantd::store::StoreError>("cluster", |client| {
+    let changed = server.store.update_client::<grantd::store::StoreError>("cluster", |client, _| {
         client.set_grant_types("client_credentials urn:ietf:params:oauth:grant-type:jwt-bearer");
         Ok(())
     });

@@ -189,7 +189,7 @@ impl Setup {
 /// Sets or removes a client's `jwks_uri`. Returns whether the client exists.
 pub async fn set_jwks_uri(store: &Store, id: &str, uri: Option<&str>) -> Result<bool, StoreError> {
     let uri = uri.map(|uri| uri.parse().unwrap());
-    let set = |client: &mut Client| {
+    let set = |client: &mut Client, _: &mut _| {
         client.jwks_uri.clone_from(&uri);
         Ok::<_, StoreError>(())
     };
@@ -198,7 +198,7 @@ pub async fn set_jwks_uri(store: &Store, id: &str, uri: Option<&str>) -> Result<
 
 /// Restricts a client's authentication methods, or permits all. Returns whether the client exists.
 pub async fn set_auth_methods(store: &Store, id: &str, names: Option<&str>) -> Result<bool, StoreError> {
-    let set = |client: &mut Client| {
+    let set = |client: &mut Client, _: &mut _| {
         client.auth_methods = names.map(Into::into);
         Ok::<_, StoreError>(())
     };

@@ -70,7 +70,7 @@ async fn an_expired_client_looks_like_a_disabled_one(db: Db) {
     }
 
     // A later end revives the client, and its tokens with it, as `client enable` does.
-    let later = |client: &mut Client| {
+    let later = |client: &mut Client, _: &mut _| {
         client.expires_at = Expiry::new(UnixTime(NOW + 600));
         Ok::<_, grantd::store::StoreError>(())
     };
