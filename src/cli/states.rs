@@ -20,6 +20,7 @@ pub(super) fn of_client(client: &Client, times: Times) -> Cell<'static> {
     let ends = secrets.map(|secret| secret.expires_at);
     let ends = ends.chain(client.keys.iter().map(|key| key.expires_at));
     let ends = ends.chain(client.certificates.iter().map(|certificate| certificate.expires_at));
+    let ends = ends.chain(client.federation.as_slice().iter().map(|rule| rule.expires_at));
     // A JWK Set that the client publishes has no end.
     let ends = ends.chain(client.jwks_uri.iter().map(|_| None));
     match ends.map(|end| end.unwrap_or(UnixTime(i64::MAX))).max() {

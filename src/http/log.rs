@@ -29,7 +29,7 @@ use crate::protocol::introspection::IntrospectionResponse;
 use crate::protocol::verification::VerificationOutcome;
 use crate::protocol::{Attempt, Revocation, TokenResponse};
 
-use about_tokens::LineContext;
+use about_tokens::{LineContext, federated};
 use recent::RecentRefusals;
 
 /// The counters and histograms of requests.
@@ -318,12 +318,6 @@ impl Log {
             }
         }
     }
-}
-
-/// Issuer, subject and id of the token of a trusted issuer, verified or not.
-fn federated(attempt: &Attempt) -> [Option<&str>; 3] {
-    let Some(claims) = attempt.federated.as_deref() else { return [None; 3] };
-    [Some(cut(&claims.issuer)), Some(cut(&claims.subject)), claims.jti.as_deref().map(cut)]
 }
 
 /// The last address that was not written by somebody we do not trust: proxies append, so the list is read from its end.

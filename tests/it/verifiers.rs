@@ -189,13 +189,13 @@ async fn commands_write_verifiers_where_the_sealing_key_can_be_read(db: Db) {
         }
     }
     let seed = grantd.ok(&["client", "create", "seed", "--sql"]).await;
-    let (_, quoted) = seed.stdout.trim().trim_end_matches("');").rsplit_once('\'').unwrap();
+    let (_, quoted) = seed.stdout.trim().trim_end_matches("', null);").rsplit_once('\'').unwrap();
     let hash: SecretHash = seed.stdout.split('\'').find_map(|part| part.parse().ok()).unwrap();
     let secret = ClientSecret::new(seed.stderr.trim().to_owned());
     assert!(key.verifier("seed", &secret, &hash).equals(&quoted.parse::<Verifier>().unwrap().stored()));
     let away = grantd.with("GRANTD__KEYS__SEALING_KEY_FILE", "/nonexistent/sealing.key");
     let seed = away.ok(&["client", "create", "seed", "--sql"]).await.stdout;
-    assert!(seed.trim().ends_with("null, null);"), "{seed}");
+    assert!(seed.trim().ends_with("null, null, null);"), "{seed}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Log, RequestId, TokenLabels, VerificationLabels, cut, federated, micros};
+use super::{Log, RequestId, TokenLabels, VerificationLabels, cut, micros};
 use crate::model::client::AuthMethod;
 use crate::model::event::Event;
 use crate::protocol::error::Error;
@@ -155,4 +155,10 @@ fn write(
             duration_us,
         ),
     }
+}
+
+/// Issuer, subject and id of the token of a trusted issuer, verified or not.
+pub(super) fn federated(attempt: &Attempt) -> [Option<&str>; 3] {
+    let Some(claims) = attempt.federated.as_deref() else { return [None; 3] };
+    [Some(cut(&claims.issuer)), Some(cut(&claims.subject)), claims.jti.as_deref().map(cut)]
 }
