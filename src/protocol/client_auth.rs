@@ -1,5 +1,6 @@
 //! Client authentication (RFC 6749 section 2.3), by the one credential that a request carries.
 
+mod admission;
 mod by_federation;
 mod by_key;
 mod by_svid;
@@ -25,19 +26,18 @@ use crate::crypto::secret_tag::TagKid;
 use crate::crypto::secret_verifier::VerifierKey;
 use crate::model::certificate::PeerCertificate;
 use crate::model::client::{AuthMethod, Client};
-use crate::model::credential::StoredSecret;
 use crate::model::profile::Profile;
 use crate::state::hashing::Lane;
 use crate::state::hashing::queue::{Priority, QueueKey};
 use crate::state::key_sets::KeySets;
 use crate::state::key_sets::source::Source;
 use crate::state::registry::moment::Moment;
-use crate::state::registry::snapshot::Snapshot;
 use crate::state::registry::{Freshness, Registry};
 use crate::state::throttle::repeated::RepeatedSecrets;
 use crate::state::throttle::{KnownSources, Throttle, Throttled, network};
 use crate::store::spent::SingleUseId;
 
+use admission::{may_authenticate, no_such, usable};
 pub use by_svid::spiffe_id;
 pub use by_verifier::{NextStep, UsedSecret};
 pub use failure::OwnerSearches;
@@ -380,30 +380,6 @@ impl Authenticator {
         }
         Ok(AuthenticatedClient { client: Arc::clone(client), method, raw_reading: reading > 0, assertion: None })
     }
-}
-
-/// The reason why no client has the id.
-fn no_such(snapshot: &Snapshot, client_id: &str) -> ClientAuthError {
-    if snapshot.is_malformed(client_id) { ClientAuthError::Broken } else { ClientAuthError::Unknown }
-}
-
-/// Refuses a client whose credential is right where an administrator decided against it.
-fn may_authenticate(client: &Client, method: AuthMethod, moment: &Moment) -> Result<(), ClientAuthError> {
-    if !client.enabled {
-        return Err(ClientAuthError::Disabled);
-    }
-    if client.has_expired(moment.database_now) {
-        return Err(ClientAuthError::Expired);
-    }
-    if !client.may_use(method) {
-        return Err(ClientAuthError::MethodNotAllowed);
-    }
-    Ok(())
-}
-
-fn usable(client: &Client, method: AuthMethod, secret: &StoredSecret, moment: &Moment) -> Result<(), ClientAuthError> {
-    may_authenticate(client, method, moment)?;
-    client_secret::usable(secret, moment.now)
 }
 
 /// Holds a `client_id` in the body against the client that other credentials name.

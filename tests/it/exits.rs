@@ -158,7 +158,8 @@ impl Room {
             ["client", "create", "c", "--scope", "a b", "--default-scope", "b", "--secret-file", &file("c.secret")];
         grantd.ok(&create).await;
         let text = |value: &serde_json::Value, name: &str| value[name].as_str().unwrap().to_owned();
-        let secret = text(&grantd.json(&["client", "secret", "add", "c", "--json"]).await, "secret_id");
+        let ending = ["client", "secret", "add", "c", "--expires-in", "10d", "--json"];
+        let secret = text(&grantd.json(&ending).await, "secret_id");
         let old_secret = text(&grantd.json(&["client", "secret", "add", "c", "--json"]).await, "secret_id");
         let past = format!("update client_secret set created_at = 1700000000 where secret_id = '{old_secret}'");
         db.sql(&past).await.unwrap();
