@@ -1,5 +1,4 @@
-//! Floor 2, the only place with SQL: one enum over two connection pools. Each SQL text stands once and is true on both
-//! databases.
+//! Floor 2, the only place with SQL: one enum over two connection pools. Each SQL text is true on both databases.
 //!
 //! Each method is one transaction or statement; no transaction leaves this module. Every exchange has a deadline in
 //! this process, since neither a dead peer nor a locked table answers.
