@@ -22,6 +22,15 @@ fn below(mut command: Command, path: &str) -> Command {
 /// Command, and its examples.
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("", &["grantd dev", "grantd client ls --utc", "grantd serve --config /etc/grantd/grantd.toml"]),
+    ("dev", &["grantd dev", "grantd dev --client-id tests --client-secret-file tests.secret --scope a"]),
+    (
+        "token get",
+        &[
+            "grantd token get --client billing --secret-file billing.secret --scope invoices:read",
+            "grantd token get --client billing --key billing.pem --issuer https://login.example.com",
+        ],
+    ),
+    ("token inspect", &["grantd token inspect --issuer https://login.example.com < token.jwt"]),
     ("explain", &["grantd explain", "grantd explain --client payroll --since 1h", "grantd explain wrong_secret"]),
     ("status", &["grantd status", "grantd status --watch"]),
     ("import hydra", &["grantd import hydra clients.json --dry-run"]),
