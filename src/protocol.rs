@@ -89,7 +89,7 @@ impl AuthorizationServer {
     /// [`Error`]: the refusal.
     pub async fn token(&self, request: TokenRequest<'_>, attempt: &mut Attempt) -> Result<TokenResponse, Error> {
         // 5. The grant type: cheap, so before any secret is hashed.
-        let grant_type = GrantType::read(request.grant_type, self.offers_jwt_bearer())?;
+        let grant_type = GrantType::read(request.grant_type, || self.offers_jwt_bearer())?;
         // 6. The proof. Nothing is spent before it: a client that is asked for a nonce sends the same assertion again.
         let mut moment = self.moment();
         let proof = self.proof(&request, moment.now, attempt)?;
@@ -111,11 +111,11 @@ impl AuthorizationServer {
         // 10. Scope, audience, lifetime, algorithm.
         let (access, snapshot) = (&request.access, &moment.snapshot);
         let granted = grant::decide(self.profile, client, snapshot, &self.defaults, access, binding);
-        let grant = granted.inspect_err(|error| {
+        let mut grant = granted.inspect_err(|error| {
             let asked = (access.scope, access.resources.as_slice());
             attempt.refused = attempt.compared.access(*error, client, snapshot, asked);
         })?;
-        let grant = grant.within_certificate(authenticated.method, request.certificate.as_ref(), moment.now);
+        grant.within_certificate(authenticated.method, request.certificate.as_ref(), moment.now);
         // 11. The token.
         self.issue(&authenticated, grant, moment.now)
     }

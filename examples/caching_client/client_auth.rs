@@ -1,4 +1,4 @@
-//! How the client shows who it is: a secret (RFC 6749 section 2.3.1), a private key (RFC 7523 section 2.2), a JWT of its
+//! Client authentication: a secret (RFC 6749 section 2.3.1), a private key (RFC 7523 section 2.2), a JWT of its
 //! platform, or a certificate (RFC 8705 section 2).
 
 use std::fmt;
@@ -36,6 +36,7 @@ pub fn platform_assertion(file: &Path) -> Result<(String, &'static str), String>
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let jwt = text.trim().to_owned();
     let payload = jwt.split('.').nth(1).unwrap_or_default();
+    // Both faults are one: the file holds something else.
     let claims = BASE64_URL_SAFE_NO_PAD.decode(payload).ok().and_then(|json| serde_json::from_slice(&json).ok());
     let Some(Subject { sub }) = claims else { return Err(format!("{}: it holds no JWT", file.display())) };
     // A JWT-SVID is known by its subject, a SPIFFE ID.

@@ -57,7 +57,7 @@ pub enum FaultKind {
     LargeTokens,
     /// The JWK Set that a client publishes cannot be used.
     PublishedKeys,
-    /// Nobody is noted as the owner of a client. Advice, no fault.
+    /// The owner of a client is not noted. Advice, no fault.
     Ownerless,
     /// No credential of a client was used for long. Advice, no fault.
     Unused,

@@ -27,7 +27,7 @@ impl Admin {
     pub async fn copy_into(
         &self,
         target: &Store,
-        progress: &mut (dyn FnMut(&str, u64) + Send),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<CopyReport, AdminError> {
         // Before anything is frozen, since a copy without its sealing key is of no use.
         let tokens = self.tokens_of_keys().await?;

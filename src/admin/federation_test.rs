@@ -103,7 +103,7 @@ impl<'a> WorkloadToken<'a> {
         &self.issuer
     }
 
-    /// `exp` of the token.
+    /// `exp` of the token; `None` where it is missing or no number, which the test tells as a fault.
     #[must_use]
     pub fn expiry(&self) -> Option<UnixTime> {
         self.jwt.claims_nobody_vouches_for().numeric_date("exp").ok().flatten().map(UnixTime)

@@ -103,12 +103,12 @@ impl ForeignServer {
 impl Admin {
     /// Plans the registration of clients and, with [`ImportMode::Register`], registers them: each with its credentials in one
     /// transaction. A client whose id is registered stays as it is, so a second import changes nothing. `progress` is
-    /// told how many of how many clients are registered.
+    /// called after each client.
     pub async fn import_clients(
         &self,
         clients: Vec<ForeignClient>,
         mode: ImportMode,
-        progress: &mut (dyn FnMut(usize, usize) + Send),
+        progress: &mut (dyn FnMut() + Send),
     ) -> Result<ImportPlan, AdminError> {
         let ids: Vec<&str> = clients.iter().map(|client| client.client_id.as_str()).collect();
         let existing = match mode {
@@ -196,9 +196,9 @@ impl Admin {
         &self,
         plan: &mut [PlannedClient],
         registrations: Vec<(usize, Registration)>,
-        progress: &mut (dyn FnMut(usize, usize) + Send),
+        progress: &mut (dyn FnMut() + Send),
     ) -> Result<(), AdminError> {
-        let (all, now, cost) = (registrations.len(), self.now(), self.policy.argon2);
+        let (now, cost) = (self.now(), self.policy.argon2);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let hashed = registrations.into_iter().map(|(at, Registration { new, secret, .. })| async move {
             let hashing = tokio::task::spawn_blocking(move || -> Result<Option<NewSecret>, AdminError> {
@@ -218,7 +218,6 @@ impl Admin {
             (at, new, hashing.await)
         });
         let mut hashed = std::pin::pin!(futures_util::stream::iter(hashed).buffered(processors));
-        let mut done = 0;
         while let Some((at, NewClient { client, annotations }, secret)) = hashed.next().await {
             let secret = secret??;
             let secrets: Vec<&NewSecret> = secret.iter().collect();
@@ -231,8 +230,7 @@ impl Admin {
                 }
                 Err(error) => return Err(error.into()),
             }
-            done += 1;
-            progress(done, all);
+            progress();
         }
         Ok(())
     }

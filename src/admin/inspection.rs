@@ -141,6 +141,7 @@ fn signature_faults(header: &Map<String, Value>, key: &VerifyingKey, token: &str
         faults.push(TokenFault::Typ(typ.to_owned()));
     }
     let signed = token.rsplit_once('.').and_then(|(signed, signature)| {
+        // A signature that is not base64url verifies with no key.
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
         key.algs().any(|alg| key.verifies(alg, signed.as_bytes(), &signature)).then_some(())
     });

@@ -111,6 +111,7 @@ impl Admin {
     pub async fn client_advice(&self, range: &ClientRange) -> Result<Vec<(ClientId, Advice)>, AdminError> {
         let (annotations, uses) = self.about(range, true).await?;
         let (mut advice, now) = (Vec::new(), self.now());
+        // A client whose rows cannot be read is a fault, which `doctor` names by itself.
         let clients = range.iter().filter_map(|(id, client)| Some((id, client.as_ref().ok()?)));
         for (id, client) in clients.filter(|(_, client)| client.enabled && !client.has_expired(now)) {
             if annotations.get(id).is_none_or(|noted| noted.owner.is_empty()) {

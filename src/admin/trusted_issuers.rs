@@ -18,7 +18,7 @@ pub struct IssuerFields {
     pub issuer: String,
     /// The kind.
     pub kind: IssuerKind,
-    /// Where its keys are.
+    /// The place of its keys.
     pub keys: KeyLocation,
     /// The only `aud` of its tokens; `None` for the issuer of this server.
     pub audience: Option<String>,
@@ -28,7 +28,7 @@ pub struct IssuerFields {
     pub ca_pem: Option<String>,
 }
 
-/// Where the keys of an issuer are; without any of these at the place that its discovery document names.
+/// Place of the keys of an issuer: one of these, or the one that its discovery document names.
 #[derive(Debug, Clone, Default)]
 pub struct KeyLocation {
     /// The URL of its JWK Set.
@@ -108,8 +108,8 @@ impl IssuerDetails {
     #[must_use]
     pub fn document(&self) -> Value {
         let fields = IssuerFields::from(&self.issuer);
-        // What was registered is JSON, so it is shown as JSON.
-        let jwks = fields.keys.jwks.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        // A pinned key set is shown as JSON, or as the text that stands in the row.
+        let jwks = fields.keys.jwks.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
         json!({
             "issuer": fields.issuer,
             "kind": fields.kind.as_str(),

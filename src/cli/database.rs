@@ -1,7 +1,6 @@
 //! `grantd database`: copies everything into another database, and takes the freeze of a source back.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -9,6 +8,7 @@ use serde_json::json;
 
 use super::Shell;
 use super::open::{absolute, administration, missing};
+use super::progress::Progress;
 use crate::admin::Admin;
 use crate::config::{Config, ConfigError, database_at, read_secret};
 use crate::store::migrations::Schema;
@@ -18,7 +18,7 @@ use crate::store::{Database, Store};
 pub(super) enum Command {
     /// Copy everything into an empty database; the source takes no writes from then on
     Copy(Copy),
-    /// Let a database that was copied take writes again
+    /// Permit writes to a database that was copied
     Unfreeze(Unfreeze),
 }
 
@@ -83,14 +83,9 @@ impl Copy {
                 "note: a server runs on {from}, which takes no writes from now on: the server issues tokens to known clients, and refuses assertions, proofs and revocations until it is restarted on {to}"
             ))?;
         }
-        let mut pace = Pace::new();
-        let mut progress = |table: &str, rows: u64| {
-            if pace.is_time() {
-                // A failed write is ignored: the copy matters more.
-                drop(shell.info(&format!("{table}: {rows} rows")));
-            }
-        };
-        let report = admin.copy_into(&target, &mut progress).await?;
+        let progress = Progress::begin("copying rows");
+        let report = admin.copy_into(&target, &mut |rows| progress.add(rows)).await?;
+        drop(progress);
         let value = json!({
             "from": from.to_string(), "to": to.to_string(), "was_complete": report.was_complete,
             "tables": report.tables, "verified_keys": report.keys,
@@ -108,24 +103,6 @@ impl Copy {
         shell.info(&format!(
             "{done}; every table has the same rows in both, and {keys}. {from} takes no more writes: start servers on {to} with the same sealing key, or go back with `grantd database unfreeze`"
         ))
-    }
-}
-
-/// Time between two lines of progress.
-pub(super) struct Pace(Instant);
-
-impl Pace {
-    pub(super) fn new() -> Self {
-        Self(Instant::now())
-    }
-
-    /// Whether a second has passed since the last line.
-    pub(super) fn is_time(&mut self) -> bool {
-        let is_time = self.0.elapsed() >= Duration::from_secs(1);
-        if is_time {
-            self.0 = Instant::now();
-        }
-        is_time
     }
 }
 

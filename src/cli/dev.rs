@@ -6,18 +6,17 @@ mod tutorial;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use zeroize::Zeroizing;
 
-use super::Shell;
 use super::open::administration;
+use super::{Shell, secret_from};
 use crate::admin::clients::ClientPatch;
 use crate::admin::resources::ResourcePatch;
-use crate::admin::secrets::{SecretOptions, chosen_secret};
+use crate::admin::secrets::SecretOptions;
 use crate::admin::{Admin, AdminError, Change};
 use crate::config::Config;
 use crate::crypto::secret::ClientSecret;
@@ -141,6 +140,7 @@ fn say_after_the_log(text: String) {
 /// Sets the address of `--listen`, and refuses one that others can reach, except in a container.
 fn listen_where_it_may(shell: &mut Shell, listen: Option<Listen>) -> anyhow::Result<()> {
     let server = &mut shell.settings.server;
+    // One that cannot be parsed is refused with the configuration.
     let configured: Option<SocketAddr> = server.listen.parse().ok();
     if let Some(Listen { ip, port }) = listen {
         let port = port.or(configured.map(|address| address.port())).unwrap_or(8080);
@@ -207,16 +207,11 @@ async fn register(shell: &Shell, admin: &Admin, options: &Options) -> anyhow::Re
         let made = admin.replace_secret(&options.client_id, secret_options).await?;
         return Ok(shell.after_warnings(made).secret);
     };
-    let secret = read_secret(file).with_context(|| format!("--client-secret-file {}", file.display()))?;
+    let named = || format!("--client-secret-file {}", file.display());
+    let secret = fs::File::open(file).map_err(Into::into).and_then(secret_from).with_context(named)?;
     let stored = admin.replace_with_secret(&options.client_id, &secret, secret_options).await?;
     shell.after_warnings(stored);
     Ok(secret)
-}
-
-fn read_secret(file: &Path) -> anyhow::Result<ClientSecret> {
-    let bytes = Zeroizing::new(fs::read(file)?);
-    let end = bytes.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
-    Ok(chosen_secret(bytes.get(..end).unwrap_or_default())?)
 }
 
 /// Whether something of that name exists already.

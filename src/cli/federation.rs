@@ -125,6 +125,7 @@ fn minutes(offset: &str) -> Option<i64> {
         None => (-1, offset.strip_prefix('-')?),
     };
     let (hours, minutes) = rest.split_once(':')?;
+    // A text that is no offset makes the whole time unreadable, which the caller tells.
     let number = |text: &str, most| text.parse::<u8>().ok().filter(|number| text.len() == 2 && *number <= most);
     Some(sign * (i64::from(number(hours, 23)?) * 60 + i64::from(number(minutes, 59)?)))
 }

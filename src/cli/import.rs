@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Shell;
-use super::database::Pace;
 use super::open::{Purpose, missing, without_database};
+use super::progress::Progress;
 use crate::admin::import::{Action, ForeignServer, ImportMode, ImportPlan, PlannedClient};
 use crate::telemetry::printable::one_line;
 
@@ -43,14 +43,9 @@ impl Command {
             (false, _) => (shell.admin(Purpose::Create).await?, ImportMode::Register),
         };
         let clients = server.read(&text, admin.now()).with_context(|| file.display().to_string())?;
-        let mut pace = Pace::new();
-        let mut progress = |done: usize, all: usize| {
-            if pace.is_time() {
-                // A failed write is ignored: the clients are registered.
-                drop(shell.info(&format!("{done} of {all} clients are registered")));
-            }
-        };
-        let plan = admin.import_clients(clients, mode, &mut progress).await?;
+        let progress = Progress::begin("registering clients");
+        let plan = admin.import_clients(clients, mode, &mut || progress.add(1)).await?;
+        drop(progress);
         let value = json!({"dry_run": dry_run, "clients": plan.clients, "resources": plan.resources});
         shell.print(&value, || lines(&plan))?;
         let count = |action| plan.clients.iter().filter(|client| client.action == action).count();

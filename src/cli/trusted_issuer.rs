@@ -78,7 +78,7 @@ pub(super) struct Create {
     offline: bool,
 }
 
-/// Where the keys of an issuer are. Without any of these, the discovery document names them.
+/// Place of the keys of an issuer. Without any of these, the discovery document names it.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 struct KeyOptions {

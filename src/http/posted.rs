@@ -90,8 +90,7 @@ impl AppState {
             Err(ClientCertError::Malformed | ClientCertError::Certificate(_)) => return Err(RequestError::ClientCert),
         };
         let is_client = |id: &str| self.server.registry.snapshot().client(id).is_some();
-        let now = self.server.clock.now();
-        let token = |jwt: &str, door| self.server.authenticator.known_token(jwt, door, now);
+        let token = |jwt: &str, door| self.server.authenticator.known_token(jwt, door, self.server.clock.now());
         let known = Known { client: &is_client, token: &token };
         let credential = match grant_type {
             Some(JWT_BEARER) if self.server.offers_jwt_bearer() => credentials::grant_assertion(headers, form, &known)?,

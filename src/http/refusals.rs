@@ -70,6 +70,7 @@ pub(super) async fn refusals(
 /// Whether the request is addressed to a loopback address, or to `localhost`. RFC 9112 section 3.2.2: the host of a request
 /// target in absolute form counts instead of `Host`; here both have to be such a name.
 fn names_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
+    // A host that cannot be read is no loopback address.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     host.is_some_and(|host| is_loopback(host.host())) && uri.host().is_none_or(is_loopback)
 }

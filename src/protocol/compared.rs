@@ -105,6 +105,7 @@ impl Compared {
         // It was read before, so it can be read again.
         let Ok(proof) = Unverified::parse(proof, Kind::DpopProof, MAX_BYTES) else { return };
         let claims = proof.claims_nobody_vouches_for();
+        // A claim of the wrong type is another refusal, and there is nothing to compare.
         match error {
             DpopError::Time => self.difference(claims.numeric_date("iat").ok().flatten(), now),
             DpopError::Htu => self.text("htu", claims.string("htu", MAX_BYTES).ok().flatten().unwrap_or_default()),

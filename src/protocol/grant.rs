@@ -116,14 +116,14 @@ pub enum GrantType {
 }
 
 impl GrantType {
-    /// Reads `grant_type`. `jwt_bearer` says whether that grant is offered.
+    /// Reads `grant_type`. `jwt_bearer` says whether that grant is offered; other requests do not ask.
     ///
     /// # Errors
     /// [`RequestError::NoGrantType`] or [`GrantError`].
-    pub fn read(grant_type: Option<&str>, jwt_bearer: bool) -> Result<Self, Error> {
+    pub fn read(grant_type: Option<&str>, jwt_bearer: impl FnOnce() -> bool) -> Result<Self, Error> {
         match grant_type {
             Some(CLIENT_CREDENTIALS) => Ok(Self::ClientCredentials),
-            Some(JWT_BEARER) if jwt_bearer => Ok(Self::JwtBearer),
+            Some(JWT_BEARER) if jwt_bearer() => Ok(Self::JwtBearer),
             None => Err(RequestError::NoGrantType.into()),
             // A line end behind it comes from a form that was read from a file.
             Some(other) if other.trim().eq_ignore_ascii_case(CLIENT_CREDENTIALS) => {
@@ -144,14 +144,14 @@ impl GrantType {
 }
 
 impl Grant {
-    /// The grant, for no longer than an X.509-SVID that its token is bound to is valid.
-    #[must_use]
-    pub fn within_certificate(self, method: AuthMethod, certificate: Option<&PeerCertificate>, now: UnixTime) -> Self {
+    /// Ends the grant no later than an X.509-SVID that its token is bound to.
+    pub fn within_certificate(&mut self, method: AuthMethod, certificate: Option<&PeerCertificate>, now: UnixTime) {
         let bound = certificate.filter(|_| method == AuthMethod::SpiffeX509 && self.binding.x5t_s256.is_some());
-        let left = bound.map(|peer| Span::from_secs(u64::try_from(peer.certificate.not_after() - now.0).unwrap_or(0)));
-        // RFC 6749 section 5.1: a token lives for some time at least.
-        let ttl = left.map_or(self.ttl, |left| self.ttl.min(left.max(Span::from_secs(1))));
-        Self { ttl, ..self }
+        if let Some(peer) = bound {
+            // RFC 6749 section 5.1: a token lives for some time at least, also where the certificate has just ended.
+            let left = u64::try_from(peer.certificate.not_after() - now.0).unwrap_or(0).max(1);
+            self.ttl = self.ttl.min(Span::from_secs(left));
+        }
     }
 }
 

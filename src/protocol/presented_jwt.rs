@@ -22,9 +22,9 @@ pub struct PresentedAssertion<'a> {
 /// The JWT itself.
 #[derive(Debug)]
 pub enum PresentedJwt<'a> {
-    /// One that has to be verified.
+    /// JWT that has to be verified.
     New(Box<NewJwt<'a>>),
-    /// One of a trusted issuer that was verified before.
+    /// Token of a trusted issuer that was verified before.
     Known(Arc<VerifiedToken>),
 }
 

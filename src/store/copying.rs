@@ -56,15 +56,15 @@ pub enum CopyError {
 
 impl Store {
     /// Copies all rows of this database into `target`, which has the same schema and holds nothing, or the same rows.
-    /// Nothing may write to this database meanwhile: see [`freeze`](Self::freeze). `progress` is told each table and the
-    /// number of rows that were copied.
+    /// Nothing may write to this database meanwhile: see [`freeze`](Self::freeze). `progress` is told the
+    /// number of rows that were copied since it was told last.
     ///
     /// # Errors
     /// [`CopyError`].
     pub async fn copy_into(
         &self,
         target: &Self,
-        progress: &mut (dyn FnMut(&str, u64) + Send),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Copied, CopyError> {
         let source = self.session().await.map_err(CopyError::Source)?;
         let reading = Transaction::begin_reading(source, self.queries.clone()).await;
@@ -91,7 +91,7 @@ impl Store {
         reading: &mut Transaction,
         writing: &mut Transaction,
         has_seeds: bool,
-        progress: &mut (dyn FnMut(&str, u64) + Send),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Copied, CopyError> {
         unhurried(reading).await.map_err(CopyError::Source)?;
         unhurried(writing).await.map_err(CopyError::Target)?;
@@ -127,7 +127,7 @@ impl Store {
                     contents.add(row);
                 }
                 table.insert(writing.session(), &page).await.map_err(CopyError::Target)?;
-                progress(table.name, contents.rows);
+                progress(page.len());
                 match page.into_iter().next_back() {
                     Some(row) => last = Some(row),
                     None => break,

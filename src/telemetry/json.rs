@@ -137,26 +137,13 @@ impl fmt::Write for Object {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::mpsc;
 
     use proptest::prelude::*;
     use tracing_subscriber::layer::SubscriberExt as _;
 
+    use super::super::lines::tests::Channel;
     use super::*;
-
-    struct Channel(mpsc::Sender<Vec<u8>>);
-
-    impl io::Write for Channel {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.send(bytes.to_vec()).unwrap();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn written(events: impl FnOnce()) -> String {
         let (sender, receiver) = mpsc::channel();

@@ -204,12 +204,13 @@ const KEPT_BYTES: usize = 1 << 20;
 const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc;
 
     use super::*;
 
-    struct Channel(mpsc::Sender<Vec<u8>>);
+    /// Writer that sends what is written.
+    pub(in crate::telemetry) struct Channel(pub(in crate::telemetry) mpsc::Sender<Vec<u8>>);
 
     impl Write for Channel {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

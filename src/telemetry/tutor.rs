@@ -152,25 +152,12 @@ impl Fields {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::mpsc;
 
     use tracing_subscriber::layer::SubscriberExt as _;
 
+    use super::super::lines::tests::Channel;
     use super::*;
-
-    struct Channel(mpsc::Sender<Vec<u8>>);
-
-    impl io::Write for Channel {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.send(bytes.to_vec()).unwrap();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn each_request_has_one_line_and_the_first_token_is_followed_by_the_lesson() {

@@ -173,6 +173,7 @@ fn trusting_only(ca_pem: &str) -> Result<ClientConfig, String> {
 
 /// RFC 9111 section 5.2.2.1. Of several, the first.
 fn max_age(headers: &header::HeaderMap) -> Option<Span> {
+    // A field that is not ASCII has no directive.
     let directives = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     directives.flat_map(|value| value.split(',')).find_map(|directive| {
         let (name, seconds) = directive.trim().split_once('=')?;

@@ -6,7 +6,6 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use grantd::model::time::Clock;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::assertion::Signer;
 use crate::harness::Db;
+use crate::jwks_host::acceptor;
 use crate::platforms;
 use crate::process::daemon::Grantd;
 
@@ -38,18 +38,7 @@ pub fn ca_pem() -> &'static str {
 
 impl IssuerHost {
     pub async fn start() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let chain = vec![CertificateDer::from(params.signed_by(&key, &CA.1).unwrap().der().to_vec())];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config =
-            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(chain, key)
-                .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(&["localhost"], &CA.1);
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
         let host = Self { port, documents: Arc::default(), asked: Arc::default() };
@@ -79,7 +68,7 @@ impl IssuerHost {
         self.serves(&format!("{}/.well-known/openid-configuration", path.trim_end_matches('/')), &document);
     }
 
-    /// How many requests came.
+    /// The number of requests that came.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }

@@ -48,20 +48,24 @@ static CA: LazyLock<(String, Issuer<'static, KeyPair>)> = LazyLock::new(|| {
 const NAMES: [&str; 7] =
     ["localhost", "127.0.0.1", "::1", "0.0.0.0", "::ffff:127.0.0.1", "127.0.0.2", "169.254.169.254"];
 
+/// TLS of a host with these names, whose certificate is of this CA.
+pub fn acceptor(names: &[&str], ca: &Issuer<'static, KeyPair>) -> TlsAcceptor {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+    let chain = vec![CertificateDer::from(params.signed_by(&key, ca).unwrap().der().to_vec())];
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
 impl Host {
     pub async fn start() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(NAMES.map(str::to_owned)).unwrap();
-        let chain = vec![CertificateDer::from(params.signed_by(&key, &CA.1).unwrap().der().to_vec())];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config =
-            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(chain, key)
-                .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(&NAMES, &CA.1);
         // Of both families, where there are two.
         let socket = match TcpListener::bind("[::]:0").await {
             Ok(socket) => socket,
@@ -131,7 +135,7 @@ impl Host {
         self.reached.load(Ordering::SeqCst)
     }
 
-    /// How many requests came.
+    /// The number of requests that came.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }

@@ -150,7 +150,7 @@ pub async fn ask_by_grant(server: &Server, assertion: &str, form: &str) -> Answe
     server.post(&[], format!("{GRANT}&assertion={assertion}{form}")).await
 }
 
-/// How often token requests were refused for a reason.
+/// The number of token requests that were refused for a reason.
 pub fn refused(server: &Server, reason: &'static str) -> u64 {
     let methods = AuthMethod::ALL.map(AuthMethod::as_str);
     let labels = |method| TokenLabels { result: "refused", reason, method };

@@ -155,6 +155,7 @@ impl SigningKey {
     #[must_use]
     pub fn sign_with(&self, mut header: Object, claims: &[u8]) -> Option<String> {
         header.insert("alg".into(), self.alg_name.into());
+        // Writing JSON values into memory does not fail.
         let header = serde_json::to_vec(&header).ok()?;
         self.sign_below(&(BASE64_URL_SAFE_NO_PAD.encode(header) + "."), claims)
     }

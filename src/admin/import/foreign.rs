@@ -108,12 +108,13 @@ pub(super) fn resources<'a>(audiences: impl IntoIterator<Item = &'a str>, notes:
     resources
 }
 
-/// Reads a lifetime of tokens in seconds; a longer one than a day is a day.
+/// Reads a lifetime of tokens in seconds; a longer one than a day is a day. One that cannot be registered is noted.
 pub(super) fn token_ttl(seconds: u64, notes: &mut Vec<String>) -> Option<TokenTtl> {
     if seconds > LONGEST {
         notes.push(format!("its tokens lived {seconds} s and live a day here, the longest possible"));
     }
-    TokenTtl::try_from(Span::from_secs(seconds.min(LONGEST))).ok()
+    let ttl = TokenTtl::try_from(Span::from_secs(seconds.min(LONGEST)));
+    ttl.map_err(|error| notes.push(format!("its lifetime of tokens is left out: {error}"))).ok()
 }
 
 /// Cuts a text to the length of its column.

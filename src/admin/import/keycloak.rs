@@ -142,8 +142,13 @@ fn registration(
     }
     let claims = claims(always(), &mut notes);
     let attribute = |name: &str| text(keycloak.attributes.as_ref()?, name);
-    let lifespan = attribute("access.token.lifespan").and_then(|seconds| seconds.parse::<u64>().ok());
-    let lifespan = lifespan.or(realm.access_token_lifespan).filter(|seconds| *seconds > 0);
+    let own_lifespan = attribute("access.token.lifespan").map(str::parse::<u64>);
+    if let Some(Err(error)) = &own_lifespan {
+        notes.push(format!("its access.token.lifespan is left out: {error}"));
+    }
+    // One that cannot be read is noted above; without one, that of the realm holds.
+    let own_lifespan = own_lifespan.and_then(Result::ok);
+    let lifespan = own_lifespan.or(realm.access_token_lifespan).filter(|seconds| *seconds > 0);
     let description = [&keycloak.description, &keycloak.name];
     let description = description.into_iter().flatten().find(|text| !text.is_empty() && !text.starts_with("${"));
     let patch = ClientPatch {

@@ -37,7 +37,7 @@ struct Changes {
     /// Time from now until the client expires
     #[arg(long, value_name = "SPAN")]
     expires_in: Option<ExpiresIn>,
-    /// Let the client live until it is disabled or deleted
+    /// Remove the end of the client
     #[arg(long, conflicts_with = "expires_in")]
     never_expires: bool,
     /// Scopes the client may ask for, separated by spaces

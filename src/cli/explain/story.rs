@@ -16,6 +16,7 @@ pub(super) struct Story {
 impl Story {
     /// The story of a refusal: as its compared values tell it, else as its detail and the table of reasons do.
     pub(super) fn of(refusal: &Refusal) -> Self {
+        // A text that cannot be a client id stands in no command.
         let id = refusal.client_id.as_deref().and_then(|id| id.parse::<ClientId>().ok());
         let word = id.as_ref().map(ClientId::in_shell).unwrap_or_default();
         let told = Reason::named(&refusal.reason).and_then(|reason| {
@@ -224,7 +225,7 @@ fn has(list: &str, word: &str) -> bool {
     list.split(' ').any(|mine| mine == word)
 }
 
-/// One list of words after the other, each word once.
+/// The words of two lists, each once.
 fn joined(one: &str, other: &str) -> String {
     let mut words: Vec<&str> = one.split_whitespace().collect();
     words.extend(other.split_whitespace().filter(|word| !has(one, word)));

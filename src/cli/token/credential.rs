@@ -120,7 +120,8 @@ pub(super) fn signed(key: &SigningKey, header: Value, claims: &Value) -> anyhow:
     key.sign_with(header, claims.to_string().as_bytes()).context("the key does not sign")
 }
 
-/// Returns the value of `client_assertion_type`. A JWT-SVID has a SPIFFE ID as its `sub`, and a type of its own.
+/// Returns the value of `client_assertion_type`. A JWT-SVID has a SPIFFE ID as its `sub`, and a type of its own. A text that is no
+/// JWT is sent as it is: the server says what is wrong with it.
 fn assertion_type(assertion: &str) -> &'static str {
     let claims = assertion.split('.').nth(1).and_then(|claims| BASE64_URL_SAFE_NO_PAD.decode(claims).ok());
     let claims: Option<Value> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());

@@ -117,7 +117,7 @@ impl Get {
     }
 }
 
-/// Returns the nonce that a refusal demands (RFC 9449 section 8).
+/// Returns the nonce that a refusal demands (RFC 9449 section 8). An answer that is no such refusal demands none.
 fn demanded_nonce(answer: &Response<Bytes>) -> Option<String> {
     let error: Value = serde_json::from_slice(answer.body()).ok()?;
     let nonce = answer.headers().get("dpop-nonce")?.to_str().ok()?;
@@ -142,6 +142,7 @@ fn token_of(body: &Map<String, Value>, is_bound: bool) -> anyhow::Result<&str> {
 fn refusal(answer: &Response<Bytes>) -> String {
     let status = answer.status().as_u16();
     let field = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    // A body that is no JSON object is told below.
     let body: Option<Map<String, Value>> = serde_json::from_slice(answer.body()).ok();
     let text = |name: &str| body.as_ref().and_then(|body| body.get(name)?.as_str());
     let mut said = match text("error") {

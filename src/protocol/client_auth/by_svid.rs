@@ -94,6 +94,7 @@ impl Authenticator {
 /// The SPIFFE ID of a certificate. X.509-SVID section 2: "exactly one URI SAN".
 #[must_use]
 pub fn spiffe_id(certificate: &PeerCertificate) -> Option<SpiffeId<'_>> {
+    // Another URI makes it a certificate that is no SVID.
     SpiffeId::parse(certificate.certificate.sole_uri()?).ok()
 }
 

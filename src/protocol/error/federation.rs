@@ -1,4 +1,4 @@
-//! Why a token of a trusted issuer does not authenticate a client.
+//! Refusals of tokens of trusted issuers.
 
 use super::reason::Reason;
 use crate::model::federation::mismatch::Mismatch;
