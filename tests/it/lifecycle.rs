@@ -203,14 +203,15 @@ async fn doctor_advises_about_clients_without_owner_or_use(db: Db) {
 async fn the_end_of_a_client_is_logged_and_in_the_metric(db: Db) {
     let grantd = Grantd::new(&db);
     grantd.ok(&["migrate"]).await;
-    let create = ["client", "create", "c", "--scope", "a", "--default-scope", "a", "--expires-in", "3s", "--json"];
+    let create = ["client", "create", "c", "--scope", "a", "--default-scope", "a", "--json"];
     let secret = grantd.json(&create).await["client_secret"].as_str().unwrap().to_owned();
     grantd.ok(&["client", "create", "later", "--no-secret", "--expires-in", "30d"]).await;
     let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
     let (_, claims) = daemon.token("c", &secret).await.token();
+    grantd.ok(&["client", "set", "c", "--expires-in", "1s"]).await;
     let status = async || daemon.token("c", &secret).await.status.as_u16();
     eventually(status, |status| *status == 401).await;
-    let refused = daemon.events("token.refused");
+    let refused = eventually(async || daemon.events("token.refused"), |lines| !lines.is_empty()).await;
     assert_eq!(refused.last().unwrap()["reason"], "client_expired", "{refused:?}");
     let metric = async || {
         let text = daemon.admin_get("/metrics").await.body;
