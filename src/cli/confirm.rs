@@ -33,9 +33,20 @@ pub(super) async fn deletion_of_resource(admin: &Admin, uri: &ResourceId) -> any
     ask(&format!("delete resource {uri}?"))
 }
 
+/// Asks whether to delete a trusted issuer, and says how many rules go with it.
+pub(super) async fn deletion_of_issuer(admin: &Admin, issuer: &str, with_rules: bool) -> anyhow::Result<()> {
+    let rules = admin.trusted_issuer(issuer).await?.rules;
+    let rules = if with_rules { format!(" with its rules ({rules})") } else { String::new() };
+    ask(&format!("delete issuer {issuer}{rules}?"))
+}
+
 fn credentials(details: &ClientDetails) -> String {
-    let counts =
-        [(details.secrets.len(), "secret"), (details.keys.len(), "key"), (details.certificates.len(), "certificate")];
+    let counts = [
+        (details.secrets.len(), "secret"),
+        (details.keys.len(), "key"),
+        (details.certificates.len(), "certificate"),
+        (details.rules.len(), "rule"),
+    ];
     let some = counts.iter().filter(|(count, _)| *count > 0);
     let some: Vec<String> =
         some.map(|(count, name)| format!("{count} {name}{}", if *count == 1 { "" } else { "s" })).collect();

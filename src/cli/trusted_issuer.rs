@@ -6,12 +6,12 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::Shell;
 use super::client::key;
 use super::federation::keys::{self, FoundKeys};
 use super::look::Tone;
 use super::open::Purpose;
 use super::table::{Cell, Column};
+use super::{Shell, confirm};
 use crate::admin::Change;
 use crate::admin::trusted_issuers::{IssuerDetails, IssuerFields, IssuerPatch, KeyLocation};
 use crate::model::federation::kind::IssuerKind;
@@ -52,6 +52,9 @@ pub(super) enum Command {
         /// Delete the rules that name it too, of all clients
         #[arg(long)]
         with_rules: bool,
+        /// Delete without asking
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -161,8 +164,12 @@ impl Command {
             Self::Set(set) => set.run(shell).await,
             Self::Enable { issuer } => switch(shell, &issuer, true).await,
             Self::Disable { issuer } => switch(shell, &issuer, false).await,
-            Self::Delete { issuer, with_rules } => {
-                let rules = shell.admin(purpose).await?.delete_trusted_issuer(&issuer, with_rules).await?;
+            Self::Delete { issuer, with_rules, yes } => {
+                let admin = shell.admin(purpose).await?;
+                if !yes && confirm::can_ask() {
+                    confirm::deletion_of_issuer(&admin, &issuer, with_rules).await?;
+                }
+                let rules = admin.delete_trusted_issuer(&issuer, with_rules).await?;
                 let rules = match rules {
                     0 => String::new(),
                     1 => " with 1 rule".to_owned(),

@@ -53,6 +53,14 @@ async fn a_deletion_asks_on_a_terminal_and_a_script_is_not_asked(db: Db) {
     assert!(shown.status.code() == Some(1) && shown.text.contains("delete resource https://api.test?"), "{shown:?}");
     let shown = Terminal::new(80).run(grantd.command(&arguments), "Y\n").await;
     assert!(shown.status.success(), "{shown:?}");
+
+    let issuer = "https://ci.test";
+    grantd.ok(&["trusted-issuer", "create", issuer, "--kind", "oidc", "--offline"]).await;
+    let arguments = ["trusted-issuer", "delete", issuer, "--with-rules"];
+    let shown = Terminal::new(80).run(grantd.command(&arguments), "n\n").await;
+    let asked = "delete issuer https://ci.test with its rules (0)? [y/N]";
+    assert!(shown.status.code() == Some(1) && shown.text.contains(asked), "{shown:?}");
+    grantd.ok(&[&arguments[..], &["--yes"]].concat()).await;
 }
 
 fn offers(done: &Done, nearest: &str) {
