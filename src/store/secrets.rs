@@ -181,12 +181,12 @@ impl Store {
         written.map(drop)
     }
 
-    /// Returns the secrets of one client, oldest first.
+    /// Returns the secrets of one client, oldest first, those of one second by label.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn secrets(&self, client_id: &str) -> Result<Vec<SecretSummary>, StoreError> {
-        let sql = summaries!("where s.client_id = $1 order by s.created_at, s.secret_id");
+        let sql = summaries!("where s.client_id = $1 order by s.created_at, s.label, s.secret_id");
         self.summaries(sql, &args![client_id]).await
     }
 
