@@ -16,7 +16,7 @@ use grantd::http::ListenerUrl;
 use grantd::http::credentials::{BasicReading, Known, credential};
 use grantd::http::form::Form;
 use grantd::http::log::RequestIds;
-use grantd::http::log::recent::{RecentRefusal, RecentRefusals};
+use grantd::http::log::recent::{Cause, RecentRefusal, RecentRefusals};
 use grantd::model::client::AuthMethod;
 use grantd::model::profile::Profile;
 use grantd::model::time::{Clock, UnixTime};
@@ -74,8 +74,7 @@ fn refusing(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()>
                 at: Clock::System.now(),
                 client_id: Some(black_box("filler-7").into()),
                 remote_addr: caller.address.ip(),
-                reason: error.reason(),
-                detail: error.to_string().into(),
+                cause: Cause::Request(error.clone()),
                 method: Some(AuthMethod::ClientSecretBasic),
                 credential_id: None,
                 presented_secret_id: Some(black_box("aaaaaaaaaaaaaaaa").into()),

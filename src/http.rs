@@ -187,8 +187,8 @@ impl App {
                 routed.map_or_else(|_| (&Error::Internal).into_response(), |Ok(response)| response)
             }
         };
-        let record = response.extensions_mut().remove::<Arc<LogRecord>>();
-        self.log.write(&arrival, &response, record.as_deref());
+        let record = response.extensions_mut().remove::<Arc<LogRecord>>().and_then(Arc::into_inner);
+        self.log.write(&arrival, &response, record);
         let headers = response.headers_mut();
         headers.reserve(self.headers.len() + 1);
         for (name, value) in &self.headers {

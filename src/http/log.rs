@@ -233,11 +233,11 @@ impl Log {
         }
     }
 
-    /// Writes the line of a request that has been answered, and counts it.
-    pub fn write(&self, arrival: &Arrival, response: &Response, record: Option<&LogRecord>) {
+    /// Writes the line of a request that has been answered, counts it, and keeps it if it was refused.
+    pub fn write(&self, arrival: &Arrival, response: &Response, record: Option<LogRecord>) {
         let seconds = arrival.started.elapsed().as_secs_f64();
         let context = LineContext { source: arrival.source, request_id: arrival.request_id, seconds };
-        match record {
+        match &record {
             Some(LogRecord::Token(attempt, granted)) => self.token(attempt, granted.as_ref(), &context),
             Some(LogRecord::Introspection(attempt, introspected)) => {
                 self.introspection(attempt, introspected.as_ref(), &context);
@@ -255,6 +255,9 @@ impl Log {
                 request_id = arrival.request_id.as_str(),
                 duration_us = micros(seconds),
             ),
+        }
+        if let Some(record) = record {
+            self.keep(record, &context);
         }
     }
 
@@ -300,7 +303,6 @@ impl Log {
                 let reason = error.reason().as_str();
                 let labels = TokenLabels { result: "refused", reason, method };
                 self.counts.token_requests.get_or_create(&labels).inc();
-                self.keep(attempt, error, context);
                 tracing::warn!(
                     event = Event::TokenRefused.as_str(),
                     reason,

@@ -81,7 +81,8 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// A refusal as a member of the answer.
-fn document(refusal: &Arc<RecentRefusal>, snapshot: &Snapshot, now: UnixTime) -> Value {
+fn document(refusal: &RecentRefusal, snapshot: &Snapshot, now: UnixTime) -> Value {
+    let reason = refusal.cause.reason();
     let mut compared = match serde_json::to_value(&refusal.compared) {
         Ok(Value::Object(compared)) => compared,
         _ => Map::new(),
@@ -98,9 +99,9 @@ fn document(refusal: &Arc<RecentRefusal>, snapshot: &Snapshot, now: UnixTime) ->
         "at": refusal.at,
         "client_id": refusal.client_id,
         "remote_addr": refusal.remote_addr,
-        "reason": refusal.reason.as_str(),
-        "detail": refusal.detail,
-        "remedy": refusal.reason.remedy(),
+        "reason": reason.as_str(),
+        "detail": refusal.cause.to_string(),
+        "remedy": reason.remedy(),
         "compared": compared,
     })
 }
@@ -109,12 +110,13 @@ fn document(refusal: &Arc<RecentRefusal>, snapshot: &Snapshot, now: UnixTime) ->
 /// refusal would take longer for a client that exists.
 fn registered(refusal: &RecentRefusal, snapshot: &Snapshot, now: UnixTime) -> Vec<(&'static str, Value)> {
     let Some(client_id) = refusal.client_id.as_deref() else { return Vec::new() };
+    let reason = refusal.cause.reason();
     let Some(client) = snapshot.client(client_id) else {
-        let similar = Some(client_id).filter(|_| refusal.reason == Reason::UnknownClient);
+        let similar = Some(client_id).filter(|_| reason == Reason::UnknownClient);
         let similar = similar.and_then(|client_id| similar_client(client_id, snapshot));
         return similar.map(|client| ("similar_client", json!(client.client_id))).into_iter().collect();
     };
-    match refusal.reason {
+    match reason {
         Reason::WrongSecret => {
             let owner = refusal.presented_secret_id.as_deref().and_then(|id| snapshot.owner_of_secret(id));
             let other = owner.filter(|owner| owner.client_id != client.client_id);

@@ -44,9 +44,6 @@ impl Log {
         self.counts.introspections.get_or_create(&labels).inc();
         let token = introspected.ok().and_then(|introspected| introspected.token.as_ref());
         let about = token.map(|(jti, client_id)| About { jti: Some(jti), client_id: Some(client_id) });
-        if let Err(error) = introspected {
-            self.keep(attempt, error, context);
-        }
         write(Event::Introspection, reason, attempt, introspected.err(), &about.unwrap_or_default(), context);
     }
 
@@ -58,9 +55,6 @@ impl Log {
         let labels = TokenLabels { result, reason: reason.as_str(), method: name(attempt.method) };
         self.counts.revocations.get_or_create(&labels).inc();
         let jti = revoked.ok().and_then(|revocation| revocation.jti.as_deref());
-        if let Err(error) = revoked {
-            self.keep(attempt, error, context);
-        }
         write(Event::Revocation, reason, attempt, revoked.err(), &About { jti, client_id: None }, context);
     }
 }
@@ -87,7 +81,6 @@ impl Log {
                 );
             }
             Err(refusal) => {
-                self.keep_verification(verified, refusal, resource, context);
                 let reason = refusal.reason().as_str();
                 self.counts.verifications.get_or_create(&VerificationLabels { result: "refused", reason }).inc();
                 tracing::warn!(
