@@ -65,12 +65,14 @@ impl ClientSecret {
     }
 
     /// The id and the rest of a text that begins like a generated secret, whatever its length.
+    #[expect(clippy::needless_bitwise_bool, reason = "without branches the compiler looks at many bytes at a time")]
     fn parts(&self) -> Option<(&str, &str)> {
         let rest = self.expose().strip_prefix(PREFIX)?;
         let (id, random) = rest.split_once('_').unwrap_or((rest, ""));
-        let well_formed = (1..=64).contains(&id.len())
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && random.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        let of_id = |ok: bool, byte: u8| ok & (byte.is_ascii_alphanumeric() | (byte == b'-'));
+        let of_random = |ok: bool, byte: u8| of_id(ok, byte) | (ok & (byte == b'_'));
+        let well_formed =
+            (1..=64).contains(&id.len()) && id.bytes().fold(true, of_id) && random.bytes().fold(true, of_random);
         well_formed.then_some((id, random))
     }
 
