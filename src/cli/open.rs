@@ -36,7 +36,8 @@ impl Shell {
             Some(_) => self.make_database(&config)?,
             None => {}
         }
-        let store = Store::open(&config.database, 2);
+        // One: a connection goes back to the pool a moment after its statement, and the next statement would open another.
+        let store = Store::open(&config.database, 1);
         match (&config.database, store.schema().await?) {
             (_, Schema::Usable | Schema::Newer { .. }) => {}
             (Database::Sqlite(_), Schema::Older { .. }) if purpose != Purpose::Read => {
