@@ -37,6 +37,7 @@ use crate::state::registry::moment::Moment;
 use crate::state::registry::{Freshness, Registry};
 use crate::store::Store;
 use crate::store::replay_cache::ReplayCache;
+use crate::store::revoked::RevokedToken;
 use crate::store::spent::{ReplayCheck, SingleUseId, SingleUseKind};
 
 use access_token::IssuedToken;
@@ -233,8 +234,9 @@ impl AuthorizationServer {
     /// Writes a revocation in a task of its own, so that it completes even if the client disconnects.
     async fn write_revocation(&self, issued: IssuedToken, now: UnixTime) -> Result<Revocation, Error> {
         let (store, registry, jti) = (self.store.clone(), Arc::clone(&self.registry), issued.jti);
+        let token = RevokedToken { jti, client_id: issued.client_id, expires_at: issued.exp, revoked_at: now };
         let written = tokio::spawn(async move {
-            let written = store.revoke_token(&jti, &issued.client_id, issued.exp, now).await;
+            let written = store.revoke_in_batch(token).await;
             match &written {
                 Ok(()) => registry.revoked.add(jti, issued.exp),
                 Err(fault) => {

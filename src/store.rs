@@ -10,6 +10,7 @@ pub mod client_ids;
 pub mod client_keys;
 mod client_rows;
 pub mod clients;
+mod clock;
 mod columns;
 pub mod copying;
 mod database;
@@ -44,6 +45,7 @@ pub mod spent;
 mod statement;
 mod tables;
 pub mod tag_keys;
+mod write_queue;
 
 use std::fmt;
 use std::path::Path;
@@ -57,10 +59,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr};
 
 use crate::crypto::random;
-use crate::model::time::UnixTime;
 use health::Health;
 use origin::Origin;
 use pooling::Pooling;
+use revoked::RevocationQueue;
 use servers::{ServerSelection, take_from_pool, with_defaults};
 use session::{Row, Session, within};
 use spend_queue::SpendQueue;
@@ -81,13 +83,6 @@ macro_rules! on {
     };
 }
 pub(crate) use on;
-
-/// SQL for the present second, and not the second in which the transaction began.
-macro_rules! postgres_clock {
-    () => {
-        "floor(extract(epoch from clock_timestamp()))::bigint"
-    };
-}
 
 /// Runs a write within the deadline, and again when the database asks for another try.
 macro_rules! retried {
@@ -165,6 +160,7 @@ pub struct Store {
     pool: Pool,
     origin: Arc<Origin>,
     spend_queue: Arc<SpendQueue>,
+    revocation_queue: Arc<RevocationQueue>,
     /// Number of statements sent, for `grantd_database_queries_total`.
     pub queries: Counter,
     /// Outcome of the last writes.
@@ -236,28 +232,8 @@ impl Store {
         // SQLite allows one writer at a time.
         let turns = if matches!(pool, Pool::Postgres(..)) { 2 } else { 1 };
         let spend_queue = Arc::new(SpendQueue::new(turns));
-        Self { pool, origin, spend_queue, queries: Counter::default(), health: Arc::default() }
-    }
-
-    /// Returns the time by the database's clock, which decides for all replicas what has expired.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn now(&self) -> Result<UnixTime, StoreError> {
-        let sql = match &self.pool {
-            Pool::Postgres(..) => concat!("select ", postgres_clock!()),
-            Pool::Sqlite(..) => "select unixepoch()",
-        };
-        let rows: Vec<(i64,)> = self.fetch(sql, &[]).await?;
-        Ok(UnixTime(rows.first().map_or(0, |(now,)| *now)))
-    }
-
-    /// SQL expression for the present second by the database's clock.
-    pub(crate) fn clock_sql(&self) -> &'static str {
-        match &self.pool {
-            Pool::Postgres(..) => postgres_clock!(),
-            Pool::Sqlite(..) => "unixepoch()",
-        }
+        let revocation_queue = Arc::new(RevocationQueue::new(turns));
+        Self { pool, origin, spend_queue, revocation_queue, queries: Counter::default(), health: Arc::default() }
     }
 
     /// `PostgreSQL` or `SQLite`.

@@ -1,12 +1,45 @@
 //! Stored revocations: single tokens, and cut-offs.
 
+use std::sync::Arc;
+
+use sqlx::AssertSqlSafe;
+
 use super::spent::{BATCH, REST};
-use super::statement::args;
+use super::statement::{Value, args, placeholders};
+use super::write_queue::{WriteQueue, padded};
 use super::{Store, StoreError};
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
 
+/// Revocation of one token.
+#[derive(Debug, Clone)]
+pub struct RevokedToken {
+    /// The token's id.
+    pub jti: TokenId,
+    /// The client that the token was issued to.
+    pub client_id: String,
+    /// Expiry of the token.
+    pub expires_at: UnixTime,
+    /// Time of revocation.
+    pub revoked_at: UnixTime,
+}
+
+/// Revocations that wait for the next batched insert.
+pub(super) type RevocationQueue = WriteQueue<RevokedToken, ()>;
+
 impl Store {
+    /// Records the revocation of a token until its expiry, in one insert with concurrent ones.
+    ///
+    /// # Errors
+    /// [`StoreError`], shared with concurrent revocations. Whether the token is revoked is unknown.
+    pub async fn revoke_in_batch(&self, token: RevokedToken) -> Result<(), Arc<StoreError>> {
+        let revoke = |store: Self, batch: Vec<RevokedToken>| async move {
+            store.insert_revoked(&batch).await?;
+            Ok(vec![(); batch.len()])
+        };
+        self.write_together(|store| &store.revocation_queue, token, revoke).await
+    }
+
     /// Records the revocation of a token until its expiry.
     ///
     /// # Errors
@@ -18,10 +51,27 @@ impl Store {
         expires_at: UnixTime,
         now: UnixTime,
     ) -> Result<(), StoreError> {
-        let sql = "insert into revoked_token (jti, client_id, expires_at, revoked_at)
-                   select $1, $2, $3, $4 where not exists (select 1 from revoked_token where jti = $1)
-                   on conflict (jti) do nothing";
-        self.execute(sql, &args![jti.to_string(), client_id, expires_at, now]).await.map(drop)
+        self.insert_revoked(&[RevokedToken { jti: *jti, client_id: client_id.into(), expires_at, revoked_at: now }])
+            .await
+    }
+
+    /// Inserts the rows of a batch. A token that is revoked already keeps its row.
+    async fn insert_revoked(&self, batch: &[RevokedToken]) -> Result<(), StoreError> {
+        let mut tokens: Vec<&RevokedToken> = batch.iter().collect();
+        // Sorted, so that two replicas that revoke the same tokens cannot deadlock.
+        tokens.sort_by_key(|token| token.jti);
+        tokens.dedup_by_key(|token| token.jti);
+        let rows: Vec<&RevokedToken> = padded(&tokens).collect();
+        let sql = format!(
+            "insert into revoked_token (jti, client_id, expires_at, revoked_at)
+             select column1, column2, column3, column4 from (values {}) as v
+             where not exists (select 1 from revoked_token where jti = column1)
+             on conflict (jti) do nothing returning jti",
+            placeholders(rows.len(), 4),
+        );
+        let values = |one: &&RevokedToken| args![one.jti.to_string(), &one.client_id, one.expires_at, one.revoked_at];
+        let values: Vec<Value> = rows.iter().flat_map(values).collect();
+        self.write_returning::<(String,)>(AssertSqlSafe(sql), &values).await.map(drop)
     }
 
     /// Whether a token of this `jti` was revoked.

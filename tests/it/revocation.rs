@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
+use grantd::http::log::TokenLabels;
 use grantd::model::client::Client;
 use grantd::model::resource::Resource;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::model::token_id::TokenId;
 use grantd::protocol::AuthorizationServer;
+use sqlx::Connection as _;
 
 use crate::harness::{Answer, Db, Server, Setup, basic, client};
 use crate::process::daemon::{Daemon, Grantd, eventually};
@@ -22,6 +25,9 @@ on_both!(
     every_type_of_token_can_be_revoked,
     a_client_cannot_revoke_the_token_of_another,
     without_the_database_no_revocation_is_acknowledged,
+    concurrent_revocations_share_few_statements,
+    a_revocation_is_acknowledged_once_its_row_is_committed,
+    a_batch_of_revocations_that_fails_is_acknowledged_to_no_client,
     rows_and_memory_of_a_revocation_end_with_the_token,
     the_latest_of_all_cut_offs_decides,
     no_other_spelling_of_a_revoked_token_is_active,
@@ -220,6 +226,92 @@ async fn without_the_database_no_revocation_is_acknowledged(db: Db) {
     assert!(world.is_active(&token).await);
     done(&world.revoke(&token).await);
     assert!(!world.is_active(&token).await);
+}
+
+impl World {
+    /// New tokens of `basic-client`, each with its `jti`.
+    async fn tokens(&self, number: usize) -> Vec<(String, String)> {
+        let mut tokens = Vec::new();
+        for _ in 0..number {
+            let answer = self.server.basic("basic-client", &self.basic_client, "").await;
+            tokens.push((answer.access_token(), answer.token().1["jti"].as_str().unwrap().to_owned()));
+        }
+        tokens
+    }
+
+    /// The answers to concurrent requests to revoke these tokens.
+    async fn revoke_at_once(&self, tokens: &[(String, String)]) -> Vec<Answer> {
+        join_all(tokens.iter().map(|(token, _)| self.revoke(token))).await
+    }
+
+    /// The number of these tokens whose revocation another connection reads.
+    async fn committed(&self, tokens: &[(String, String)]) -> usize {
+        let store = &self.server.store;
+        let found = join_all(tokens.iter().map(|(_, jti)| store.is_token_revoked(jti))).await;
+        found.into_iter().filter(|found| *found.as_ref().unwrap()).count()
+    }
+}
+
+async fn concurrent_revocations_share_few_statements(db: Db) {
+    let world = World::new(db).await;
+    let tokens = world.tokens(200).await;
+    let before = world.server.store.queries.get();
+    let answers = world.revoke_at_once(&tokens).await;
+    let statements = world.server.store.queries.get() - before;
+    answers.iter().for_each(done);
+    // At least one for each 64 rows; the feed asks meanwhile, too.
+    assert!((4..100).contains(&statements), "{statements} statements for 200 revocations");
+    assert_eq!(world.committed(&tokens).await, 200);
+    let replica = world.server.replica().await;
+    assert_eq!((revoked_count(&world.server.server), revoked_count(&replica.server)), (200, 200));
+    world.revoke_at_once(&tokens).await.iter().for_each(done);
+}
+
+/// Keeps writers of `revoked_token` waiting until the returned session is dropped.
+async fn keep_writers_out(db: &Db) -> Box<dyn Send> {
+    if db.is_postgres() {
+        let mut other = sqlx::PgConnection::connect(&db.url).await.unwrap();
+        sqlx::raw_sql("begin; lock table revoked_token in exclusive mode").execute(&mut other).await.unwrap();
+        Box::new(other)
+    } else {
+        let mut other = sqlx::SqliteConnection::connect(&db.url).await.unwrap();
+        sqlx::raw_sql("begin immediate").execute(&mut other).await.unwrap();
+        Box::new(other)
+    }
+}
+
+async fn a_revocation_is_acknowledged_once_its_row_is_committed(db: Db) {
+    let world = World::new(db).await;
+    let tokens = world.tokens(20).await;
+    let lock = keep_writers_out(&world.server.db).await;
+    let before = world.server.store.queries.get();
+    let mut revoking = std::pin::pin!(world.revoke_at_once(&tokens));
+    let mut still_waits = async || tokio::time::timeout(Duration::from_millis(10), &mut revoking).await.is_err();
+    while world.server.store.queries.get() == before {
+        assert!(still_waits().await, "answered before the write was sent");
+    }
+    // The write waits for the lock, and so does every answer.
+    assert_eq!((world.committed(&tokens).await, world.is_active(&tokens[0].0).await), (0, true));
+    assert!(still_waits().await);
+    let done_so_far = TokenLabels { result: "done", reason: "revoked", method: "client_secret_basic" };
+    assert_eq!(world.server.counts.revocations.get_or_create(&done_so_far).get(), 0);
+    drop(lock);
+    revoking.await.iter().for_each(done);
+    assert_eq!((world.committed(&tokens).await, world.is_active(&tokens[0].0).await), (20, false));
+    assert_eq!(world.server.counts.revocations.get_or_create(&done_so_far).get(), 20);
+}
+
+async fn a_batch_of_revocations_that_fails_is_acknowledged_to_no_client(db: Db) {
+    let world = World::new(db).await;
+    let tokens = world.tokens(20).await;
+    world.server.db.sql("alter table revoked_token rename to away").await.unwrap();
+    for answer in world.revoke_at_once(&tokens).await {
+        answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
+    }
+    assert!(world.is_active(&tokens[0].0).await);
+    world.server.db.sql("alter table away rename to revoked_token").await.unwrap();
+    world.revoke_at_once(&tokens).await.iter().for_each(done);
+    assert_eq!(world.committed(&tokens).await, 20);
 }
 
 async fn rows_and_memory_of_a_revocation_end_with_the_token(db: Db) {
