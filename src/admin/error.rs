@@ -59,6 +59,11 @@ pub enum AdminError {
         "secret {secret_id} of client {client_id} was made at {created_at}, less than {if_unused} ago: nothing is changed"
     )]
     SecretTooYoung { client_id: ClientId, secret_id: String, created_at: UnixTime, if_unused: Span },
+    #[error(
+        "secret {secret_id} of client {client_id} {}, by another command, before it replaced the others; these are left as they are",
+        ended(*.expires_at)
+    )]
+    RotationOvertaken { client_id: ClientId, secret_id: String, expires_at: Option<UnixTime> },
     #[error("{}: {fault}", refused_certificate(.kid.as_deref()))]
     UnusableCertificate { kid: Option<Arc<str>>, fault: String },
     #[error("there is nothing to revoke: {0}")]
@@ -91,6 +96,10 @@ impl AdminError {
             other => other.into(),
         }
     }
+}
+
+fn ended(expires_at: Option<UnixTime>) -> String {
+    expires_at.map_or_else(|| "was revoked".to_owned(), |at| format!("was made to expire at {at}"))
 }
 
 fn refused_certificate(kid: Option<&str>) -> String {

@@ -10,7 +10,7 @@ use crate::model::credential::SecretOrigin;
 use crate::model::lifetime::{ExpiresIn, UnusedFor};
 use crate::model::time::{Span, UnixTime};
 use crate::store::Store;
-use crate::store::secrets::{EXPIRING, NewSecret, SecretSummary};
+use crate::store::secrets::{EXPIRING, NewSecret, Replacement, SecretSummary};
 
 /// Options of a new secret.
 #[derive(Debug, Default)]
@@ -28,6 +28,16 @@ pub struct GeneratedSecret {
     pub secret: ClientSecret,
     /// The row.
     pub stored: NewSecret,
+}
+
+/// Rotation in progress.
+#[derive(Debug)]
+pub struct Rotation {
+    client_id: ClientId,
+    /// Ids of the secrets that the client had.
+    replaced: Vec<String>,
+    /// Expiry of these secrets.
+    pub others_expire_at: UnixTime,
 }
 
 /// Errors of an imported secret.
@@ -185,21 +195,34 @@ impl Admin {
         Ok(Outcome { value: self.row(secret, secret_id, origin, options)?, warnings: Vec::new() })
     }
 
-    async fn store_secret(&self, client_id: &ClientId, secret: &NewSecret) -> Result<(), AdminError> {
+    /// Stores a secret, which works from then on.
+    pub async fn store_secret(&self, client_id: &ClientId, secret: &NewSecret) -> Result<(), AdminError> {
         let added = self.store.add_secret(client_id.as_str(), secret).await;
         added.map_err(|error| AdminError::of_client(error, client_id))
     }
 
-    /// Makes the client's other live secrets expire at `at` unless they expire earlier. Returns the number of secrets
-    /// that now expire at `at`. The caller shows the new secret first: a secret that nobody has seen must not replace
-    /// others.
-    pub async fn expire_other_secrets(
-        &self,
-        client_id: &ClientId,
-        kept: &str,
-        at: UnixTime,
-    ) -> Result<u64, AdminError> {
-        Ok(self.store.expire_other_secrets(client_id.as_str(), kept, at).await?)
+    /// Begins a rotation: notes the secrets that the next one replaces, before it is made. A secret that a concurrent
+    /// rotation adds is not among them, so neither rotation ends the secret of the other.
+    pub async fn begin_rotation(&self, client_id: &ClientId, overlap: Span) -> Result<Rotation, AdminError> {
+        let (others_expire_at, secrets) = (self.now().plus(overlap), self.secrets(client_id).await?);
+        let outlives = |secret: &SecretSummary| secret.expires_at.is_none_or(|at| at > others_expire_at);
+        let replaced = secrets.into_iter().filter(|secret| secret.revoked_at.is_none() && outlives(secret));
+        let replaced = replaced.map(|secret| secret.secret_id).collect();
+        Ok(Rotation { client_id: client_id.clone(), replaced, others_expire_at })
+    }
+
+    /// Ends a rotation: makes the secrets that `new` replaces expire after the overlap unless they expire earlier. Returns
+    /// their number. The caller shows the new secret first: a secret that nobody has seen must not replace others.
+    pub async fn end_rotation(&self, rotation: &Rotation, new: &NewSecret) -> Result<u64, AdminError> {
+        let Rotation { client_id, replaced, others_expire_at } = rotation;
+        match self.store.replace_secrets(client_id.as_str(), replaced, new, *others_expire_at).await? {
+            Replacement::Done(ended) => Ok(ended),
+            Replacement::Overtaken(expires_at) => Err(AdminError::RotationOvertaken {
+                client_id: client_id.clone(),
+                secret_id: new.secret_id.clone(),
+                expires_at,
+            }),
+        }
     }
 
     /// Revokes a secret. Returns the time of an earlier revocation.

@@ -95,8 +95,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "client secret rotate",
         &[
-            "grantd client secret rotate billing --overlap 7d",
-            "grantd client secret rotate billing --overlap 24h --expires-in 90d",
+            "grantd client secret rotate billing --overlap 7d --secret-file billing.secret.new",
+            "grantd client secret rotate billing --expires-in 90d",
         ],
     ),
     ("client secret list", &["grantd client secret list billing", "grantd client secret ls billing --utc"]),

@@ -88,6 +88,15 @@ pub struct SecretSummary {
     pub last_used_at: Option<UnixTime>,
 }
 
+/// Result of replacing secrets by a new one.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Replacement {
+    /// This number of secrets expires at the given time.
+    Done(u64),
+    /// The new secret was revoked meanwhile, or expires at this time because another rotation has replaced it.
+    Overtaken(Option<UnixTime>),
+}
+
 impl Store {
     /// Adds a secret to a client. A third live imported secret is refused, since every imported secret has to be tried.
     ///
@@ -137,15 +146,37 @@ impl Store {
         Ok(self.execute(sql, &args![client_id, secret_id, unused_since, now]).await? > 0)
     }
 
-    /// Makes the client's live secrets, except `kept`, expire at `at` unless they expire earlier. Returns the number of
-    /// secrets that now expire at `at`.
+    /// Makes `replaced` secrets of a client expire at `at` unless they expire earlier, provided that `new` works as it was
+    /// stored. Returns the number of secrets that now expire at `at`; [`Replacement::Overtaken`] changes nothing.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn expire_other_secrets(&self, client_id: &str, kept: &str, at: UnixTime) -> Result<u64, StoreError> {
-        let sql = "update client_secret set expires_at = $3
-                   where client_id = $1 and secret_id <> $2 and revoked_at is null and (expires_at is null or expires_at > $3)";
-        self.execute(sql, &args![client_id, kept, at]).await
+    pub async fn replace_secrets(
+        &self,
+        client_id: &str,
+        replaced: &[String],
+        new: &NewSecret,
+        at: UnixTime,
+    ) -> Result<Replacement, StoreError> {
+        let lock = "select 1 from client_secret where client_id = $1 order by secret_id for no key update";
+        let live = "select secret_id, expires_at from client_secret
+                    where client_id = $1 and secret_id = $2 and revoked_at is null";
+        let expire = "update client_secret set expires_at = $3 where client_id = $1 and secret_id = $2
+                      and revoked_at is null and (expires_at is null or expires_at > $3)";
+        transaction!(self, |tx| {
+            // Concurrent rotations of the client wait for each other.
+            tx.lock_row(lock, &args![client_id]).await?;
+            let rows: Vec<(String, Option<i64>)> = tx.fetch(live, &args![client_id, &new.secret_id]).await?;
+            match rows.first().map(|(_, expires_at)| expires_at.map(UnixTime)) {
+                Some(expires_at) if expires_at == new.expires_at => {}
+                found => return Ok(Replacement::Overtaken(found.flatten())),
+            }
+            let mut ended = 0;
+            for secret_id in replaced {
+                ended += tx.execute(expire, &args![client_id, secret_id, at]).await?;
+            }
+            Ok(Replacement::Done(ended))
+        })
     }
 
     /// Deletes the client's secrets that have a label.

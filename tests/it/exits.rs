@@ -71,7 +71,7 @@ const ROWS: [Row; 68] = [
     silent("client set", "c --token-ttl 5m", ("c", 2)),
     prints("client secret add", "c", ("nobody", 1)),
     reading("a secret chosen elsewhere\n", prints("client secret import", "c", ("nobody", 1))),
-    prints("client secret rotate", "spare --overlap 1d", ("spare", 2)),
+    prints("client secret rotate", "spare --overlap 1d", ("nobody", 1)),
     prints("client secret list", "c", ("nobody", 1)),
     prints("client secret expiring", "--within 30d", ("--within x", 2)),
     silent("client secret retire", "c {old_secret} --if-unused 1m", ("c none --if-unused 1m", 1)),

@@ -73,6 +73,7 @@ mod revocation;
 mod rotation;
 mod scale;
 mod secret_costs;
+mod secret_lifetimes;
 mod sessions;
 mod shells;
 mod signals;

@@ -1,11 +1,13 @@
 //! `grantd client secret`: adds, imports, rotates, lists, revokes and retires secrets.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::admin::Admin;
-use crate::admin::secrets::{GeneratedSecret, SecretOptions};
+use crate::admin::secrets::{GeneratedSecret, Rotation, SecretOptions};
 use crate::cli::disclosure::{SHOWN_ONCE, show_once};
 use crate::cli::list::List;
 use crate::cli::open::Purpose;
@@ -21,13 +23,13 @@ pub(in crate::cli) enum Command {
     /// Add a secret beside those the client has; it is shown once
     Add(Add),
     /// Add a secret that was chosen elsewhere, read from stdin
-    Import(Add),
+    Import(New),
     /// Add a secret, and expire the client's other secrets after an overlap
     Rotate {
         #[command(flatten)]
         add: Add,
-        /// Time until the other secrets expire; those that expire sooner are left alone
-        #[arg(long, value_name = "SPAN")]
+        /// Time until the other secrets expire, or 0s for at once; those that expire sooner are left alone
+        #[arg(long, value_name = "SPAN", default_value = "24h")]
         overlap: Span,
     },
     /// List a client's secrets, with the creation, expiry and last use of each
@@ -63,6 +65,15 @@ pub(in crate::cli) enum Command {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Add {
+    #[command(flatten)]
+    new: New,
+    /// Write the secret to this new file, readable by its owner alone, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct New {
     /// The client id
     id: ClientId,
     /// Time until the secret expires [default: never]
@@ -87,9 +98,12 @@ impl Command {
         let admin = shell.admin(self.purpose()).await?;
         let revoked = |id: &ClientId, secret_id: &str| format!("secret {secret_id} of client {id} is revoked");
         match self {
-            Self::Add(add) => add.run(shell, &admin, None).await.map(drop),
-            Self::Rotate { add, overlap } => rotate(shell, &admin, add, overlap).await,
-            Self::Import(Add { id, expires_in, label }) => {
+            Self::Add(add) => add.run(shell, &admin, None).await,
+            Self::Rotate { add, overlap } => {
+                let rotation = admin.begin_rotation(&add.new.id, overlap).await?;
+                add.run(shell, &admin, Some(rotation)).await
+            }
+            Self::Import(New { id, expires_in, label }) => {
                 let secret = read_secret_from_stdin()?;
                 let options = SecretOptions { label, expires_in };
                 let stored = shell.after_warnings(admin.import_secret(&id, &secret, options).await?);
@@ -131,42 +145,36 @@ impl Command {
 }
 
 impl Add {
-    /// Adds a secret and prints it, with the time at which the others expire where it replaces them. Returns its id.
-    async fn run(self, shell: &Shell, admin: &Admin, others_expire_at: Option<UnixTime>) -> anyhow::Result<String> {
-        let Self { id, expires_in, label } = self;
-        let added = admin.add_secret(&id, SecretOptions { label, expires_in }).await?;
-        let GeneratedSecret { secret, stored } = shell.after_warnings(added);
-        let (secret_id, secret) = (stored.secret_id.as_str(), secret.expose());
-        let mut value = json!({
-            "client_id": id, "secret_id": secret_id, "client_secret": secret, "expires_at": stored.expires_at,
-        });
-        if let (Some(at), Value::Object(members)) = (others_expire_at, &mut value) {
-            members.insert("others_expire_at".into(), at.0.into());
-        }
+    /// Adds a secret and shows it. A rotation then makes the others expire, once the new one was shown.
+    async fn run(self, shell: &Shell, admin: &Admin, rotation: Option<Rotation>) -> anyhow::Result<()> {
+        let Self { new: New { id, expires_in, label }, secret_file } = self;
+        let made = shell.after_warnings(admin.generate_secret(&id, SecretOptions { label, expires_in }).await?);
+        let file = super::secret_file(Some(&made), secret_file.as_deref())?;
+        let GeneratedSecret { secret, stored } = made;
+        admin.store_secret(&id, &stored).await?;
+        let secret_id = stored.secret_id.as_str();
+        let mut value = json!({"client_id": id, "secret_id": secret_id, "expires_at": stored.expires_at});
         let expires = or_never(stored.expires_at);
-        let text = || {
-            format!(
-                "client_id      {id}\nsecret_id      {secret_id}\nclient_secret  {secret}\nexpires        {expires}\n\n{SHOWN_ONCE}"
-            )
-        };
-        show_once(shell, admin, (&id, secret_id), &value, text).await?;
-        Ok(stored.secret_id)
+        let text =
+            |secret: &str| format!("client_id      {id}\nsecret_id      {secret_id}\n{secret}expires        {expires}");
+        if let (Some(rotation), Value::Object(members)) = (&rotation, &mut value) {
+            members.insert("others_expire_at".into(), rotation.others_expire_at.0.into());
+        }
+        if let Some(file) = file {
+            file.publish()?;
+            shell.print(&value, || text(""))?;
+        } else {
+            value["client_secret"] = secret.expose().into();
+            let text = || format!("{}\n\n{SHOWN_ONCE}", text(&format!("client_secret  {}\n", secret.expose())));
+            show_once(shell, admin, (&id, secret_id), &value, text).await?;
+        }
+        let Some(rotation) = rotation else { return Ok(()) };
+        let others = admin.end_rotation(&rotation, &stored).await.with_context(|| {
+            format!("secret {secret_id} of client {id} was added, and the others were not made to expire")
+        })?;
+        let (s, verb) = if others == 1 { ("", "expires") } else { ("s", "expire") };
+        shell.info(&format!("{others} other secret{s} of client {id} now {verb} at {}", rotation.others_expire_at))
     }
-}
-
-/// Rotates: the other secrets are made to expire only once the new one was printed.
-async fn rotate(shell: &Shell, admin: &Admin, add: Add, overlap: Span) -> anyhow::Result<()> {
-    let (id, at) = (add.id.clone(), admin.now().plus(overlap));
-    let secret_id = add.run(shell, admin, Some(at)).await?;
-    let others = admin
-        .expire_other_secrets(&id, &secret_id, at)
-        .await
-        .with_context(|| format!("secret {secret_id} of client {id} works, and the others were not made to expire"))?;
-    let s = if others == 1 { "" } else { "s" };
-    shell.info(&format!(
-        "{others} other secret{s} of client {id} now expire{} at {at}",
-        if others == 1 { "s" } else { "" }
-    ))
 }
 
 fn print_all(list: &mut List, secrets: &[SecretSummary], times: Times) -> anyhow::Result<()> {
