@@ -35,6 +35,7 @@ use std::sync::Arc;
 use crate::crypto::seal::SealingKey;
 use crate::crypto::secret::HashParams;
 use crate::model::issuer::Issuer;
+use crate::model::lifetime::ExpiresIn;
 use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
 use crate::protocol::grant::Defaults;
@@ -62,6 +63,8 @@ pub struct Policy {
     pub profile: Profile,
     /// The cost of new hashes.
     pub argon2: HashParams,
+    /// The longest lifetime of new secrets.
+    pub secret_max_age: Option<ExpiresIn>,
     /// The issuer of tokens.
     pub issuer: Issuer,
     /// Defaults of tokens.

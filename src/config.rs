@@ -21,6 +21,7 @@ use crate::crypto::jwk::{Alg, KeyError};
 use crate::crypto::secret::HashParams;
 use crate::http::credentials::BasicReading;
 use crate::model::issuer::Issuer;
+use crate::model::lifetime::{ExpiresIn, LifetimeError};
 use crate::model::profile::Profile;
 use crate::model::time::{Span, SpanError};
 use crate::protocol::grant::Defaults;
@@ -109,6 +110,8 @@ pub struct Config {
     pub make_sealing_key: bool,
     /// `secrets.argon2`: cost of new hashes.
     pub argon2: HashParams,
+    /// `secrets.max_age`: longest lifetime of new secrets.
+    pub secret_max_age: Option<ExpiresIn>,
     /// `secrets.threads`: threads of the argon2 lane.
     pub hashing_threads: usize,
     /// `secrets.queue`: capacity of the lane's queue; 0 for as many secrets as are verified in half a minute.
@@ -245,6 +248,7 @@ impl Config {
             // A named file may be on a missing mount. A key made there would be lost.
             make_sealing_key: embedded && settings.keys.sealing_key_file.as_os_str().is_empty(),
             argon2: Self::argon2(settings, sources)?,
+            secret_max_age: at("secrets.max_age").lifetime(&settings.secrets.max_age)?,
             // More threads would only wait for memory.
             hashing_threads: match settings.secrets.threads {
                 0 => cores.min(8),
@@ -322,6 +326,12 @@ impl SettingRef<'_> {
 
     fn span(&self, text: &str) -> Result<Span, ConfigError> {
         text.parse().map_err(|error: SpanError| self.wrong(&error.to_string()))
+    }
+
+    /// Parses a lifetime; empty for none.
+    fn lifetime(&self, text: &str) -> Result<Option<ExpiresIn>, ConfigError> {
+        let text = Some(text).filter(|text| !text.is_empty());
+        text.map(|text| text.parse().map_err(|error: LifetimeError| self.wrong(&error.to_string()))).transpose()
     }
 
     /// Parses a delay from 10 ms to 60 s.

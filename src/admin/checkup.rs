@@ -61,6 +61,8 @@ pub enum FaultKind {
     Ownerless,
     /// No credential of a client was used for long. Advice, no fault.
     Unused,
+    /// A secret of a client lasts longer than `secrets.max_age`. Advice, no fault.
+    LongLivedSecret,
     /// A rule of a client matches nothing. Advice, no fault.
     DeadRule,
     /// A rule of a client admits more than is usually meant. Advice, no fault.
@@ -93,6 +95,7 @@ impl FaultKind {
             Self::LargeTokens => format!("its tokens can have more than {TOO_LARGE} bytes"),
             Self::Ownerless => Advice::Ownerless.to_string(),
             Self::Unused => "none of its credentials was used for 90 days".to_owned(),
+            Self::LongLivedSecret => "a secret lasts longer than secrets.max_age".to_owned(),
             Self::PublishedKeys => "its key set cannot be used".to_owned(),
             Self::DeadRule => "a federation rule matches nothing".to_owned(),
             Self::WeakRule => "a federation rule admits more than is usually meant".to_owned(),
@@ -104,7 +107,10 @@ impl FaultKind {
     /// Whether it is advice about a client that works.
     #[must_use]
     pub fn is_advice(self) -> bool {
-        matches!(self, Self::Ownerless | Self::Unused | Self::DeadRule | Self::WeakRule | Self::UnusedRule)
+        matches!(
+            self,
+            Self::Ownerless | Self::Unused | Self::LongLivedSecret | Self::DeadRule | Self::WeakRule | Self::UnusedRule
+        )
     }
 
     /// Whether the fault is one of a resource, and not of a client.

@@ -64,6 +64,8 @@ pub enum AdminError {
         ended(*.expires_at)
     )]
     RotationOvertaken { client_id: ClientId, secret_id: String, expires_at: Option<UnixTime> },
+    #[error("a secret that expires in {requested} is refused: secrets.max_age is {limit}")]
+    SecretTooLongLived { requested: Span, limit: Span },
     #[error("{}: {fault}", refused_certificate(.kid.as_deref()))]
     UnusableCertificate { kid: Option<Arc<str>>, fault: String },
     #[error("there is nothing to revoke: {0}")]

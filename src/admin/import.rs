@@ -199,6 +199,7 @@ impl Admin {
         progress: &mut (dyn FnMut() + Send),
     ) -> Result<(), AdminError> {
         let (now, cost) = (self.now(), self.policy.argon2);
+        let expires_at = self.secret_expiry(None, now)?;
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let hashed = registrations.into_iter().map(|(at, Registration { new, secret, .. })| async move {
             let hashing = tokio::task::spawn_blocking(move || -> Result<Option<NewSecret>, AdminError> {
@@ -209,7 +210,7 @@ impl Admin {
                         let origin = if own_id.is_some() { SecretOrigin::Untagged } else { SecretOrigin::Imported };
                         let secret_id = own_id.map_or_else(new_secret_id, Ok)?;
                         let label = LABEL.to_owned();
-                        let (verifier, created_at, expires_at) = (None, now, None);
+                        let (verifier, created_at) = (None, now);
                         Ok(Some(NewSecret { secret_id, hash, origin, verifier, label, created_at, expires_at }))
                     }
                     ForeignSecret::Missing(_) | ForeignSecret::NotNeeded => Ok(None),

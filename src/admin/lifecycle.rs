@@ -1,6 +1,7 @@
 //! The lifecycle of clients: lists of those without use, of an owner, or that end soon, and the advice of `grantd doctor`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -49,6 +50,8 @@ pub enum Advice {
     Ownerless,
     #[error("{}", not_used(*.0))]
     Unused(Option<UnixTime>),
+    #[error("its secret {secret_id} {}, and secrets.max_age is {limit}", ends(*.expires_at))]
+    LongLivedSecret { secret_id: Arc<str>, expires_at: Option<UnixTime>, limit: Span },
 }
 
 impl ListedClient {
@@ -121,8 +124,20 @@ impl Admin {
             if is_unused(client, last_used_at, UNUSED, now) {
                 advice.push((client.client_id.clone(), Advice::Unused(last_used_at)));
             }
+            advice.extend(self.long_lived_secrets(client).map(|secret| (client.client_id.clone(), secret)));
         }
         Ok(advice)
+    }
+
+    /// Returns the secrets of a client that work for longer than a new one would.
+    fn long_lived_secrets<'a>(&self, client: &'a Client) -> impl Iterator<Item = Advice> + use<'a> {
+        let (now, limit) = (self.now(), self.policy.secret_max_age);
+        client.secrets.iter().filter(|secret| secret.revoked_at.is_none()).filter_map(move |secret| {
+            let limit = Span::from(limit?);
+            let is_longer = secret.expires_at.is_none_or(|at| at > now.plus(limit));
+            let (secret_id, expires_at) = (Arc::clone(&secret.secret_id), secret.expires_at);
+            is_longer.then_some(Advice::LongLivedSecret { secret_id, expires_at, limit })
+        })
     }
 
     /// Returns the annotations of the clients of a range, and their last uses where they are wanted.
@@ -143,6 +158,10 @@ impl Admin {
 fn is_unused(client: &Client, last_used_at: Option<UnixTime>, span: Span, now: UnixTime) -> bool {
     let since = UnixTime(now.0.saturating_sub(span.seconds()));
     client.jwks_uri.is_none() && client.created_at <= since && last_used_at.is_none_or(|at| at <= since)
+}
+
+fn ends(expires_at: Option<UnixTime>) -> String {
+    expires_at.map_or_else(|| "never expires".to_owned(), |at| format!("expires at {at}"))
 }
 
 fn not_used(last_used_at: Option<UnixTime>) -> String {

@@ -121,8 +121,22 @@ impl Admin {
     ) -> Result<NewSecret, AdminError> {
         let created_at = self.now();
         let hash = SecretHash::new(secret.expose(), self.policy.argon2, &mut HashMemory::default())?;
-        let expires_at = expires_in.map(|span| created_at.plus(span.into()));
+        let expires_at = self.secret_expiry(expires_in, created_at)?;
         Ok(NewSecret { secret_id, hash, origin, verifier: None, label, created_at, expires_at })
+    }
+
+    /// Returns the expiry of a secret that is made at `created_at`: within `secrets.max_age`, where that is set.
+    pub(super) fn secret_expiry(
+        &self,
+        expires_in: Option<ExpiresIn>,
+        created_at: UnixTime,
+    ) -> Result<Option<UnixTime>, AdminError> {
+        match (expires_in, self.policy.secret_max_age) {
+            (Some(requested), Some(limit)) if requested > limit => {
+                Err(AdminError::SecretTooLongLived { requested: requested.into(), limit: limit.into() })
+            }
+            (requested, limit) => Ok(requested.or(limit).map(|span| created_at.plus(span.into()))),
+        }
     }
 
     /// Adds a secret to a client.

@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use super::Shell;
 use crate::config::{Config, ConfigError};
 use crate::model::issuer::Issuer;
+use crate::model::time::Span;
 use crate::serve::clients::{fetcher, mutual_tls};
 use crate::serve::prepare::{check_room, is_absent, sealing_key};
 use crate::store::Database;
@@ -82,7 +83,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         "dpop": {"require_nonce": config.dpop_require_nonce},
         "keys": {"sealing_key_file": config.sealing_key_file},
         "secrets": {
-            "argon2": config.argon2.to_string(), "threads": config.hashing_threads, "queue": config.hashing_queue,
+            "argon2": config.argon2.to_string(), "max_age": config.secret_max_age.map(|age| Span::from(age).to_string()), "threads": config.hashing_threads, "queue": config.hashing_queue,
             "basic_reading": config.basic_reading,
         },
         "clients": {

@@ -186,6 +186,7 @@ async fn examine_clients(
             let kind = match about {
                 Advice::Ownerless => FaultKind::Ownerless,
                 Advice::Unused(_) => FaultKind::Unused,
+                Advice::LongLivedSecret { .. } => FaultKind::LongLivedSecret,
             };
             advice.add(kind, id.as_str(), || format!("client {id}: {}", phrases::advice(&about, &id.in_shell())));
         }

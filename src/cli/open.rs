@@ -91,6 +91,7 @@ fn assembled(config: &Config, store: Store, clock: Clock) -> Admin {
     let policy = Policy {
         profile: config.profile,
         argon2: config.argon2,
+        secret_max_age: config.secret_max_age,
         defaults: config.defaults(&issuer),
         issuer,
         fully_specified: config.fully_specified,

@@ -33,6 +33,7 @@ pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
         }
         AdminError::NoSuchSigningKey(_) => "`grantd key list` lists them".to_owned(),
         AdminError::NoSuchTagKey(_) => "`grantd key tag list` lists them".to_owned(),
+        AdminError::SecretTooLongLived { limit, .. } => format!("leave the option out, or write {limit} or less"),
         AdminError::DefaultScope(_) => "name both, --scope and --default-scope".to_owned(),
         AdminError::UnusableCertificate { kid: Some(_), .. } => {
             "leave x5c out, or make a certificate of X.509 version 3".to_owned()
@@ -77,6 +78,7 @@ pub(super) fn advice(advice: &Advice, id: &str) -> String {
     match advice {
         Advice::Ownerless => format!("{advice}; `grantd client set {id} --owner TEAM` notes one"),
         Advice::Unused(_) => format!("{advice}; `grantd client disable {id}` if nobody needs it"),
+        Advice::LongLivedSecret { .. } => format!("{advice}; `grantd client secret rotate {id}` replaces it"),
     }
 }
 

@@ -176,6 +176,7 @@ section!(
     /// `[secrets]`.
     Secrets {
         argon2: String = "m=19456,t=2,p=1".into(),
+        max_age: String = String::new(),
         threads: u8 = 0,
         queue: u16 = 0,
         basic_reading: String = "tolerant".into(),

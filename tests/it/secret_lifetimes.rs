@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use grantd::model::credential::SecretOrigin;
 use grantd::model::time::{Clock, UnixTime};
 use grantd::store::secrets::Replacement;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Db, client, new_secret};
 use crate::process::daemon::Grantd;
@@ -15,6 +15,8 @@ on_both!(
     a_rotation_ends_no_secret_once_its_own_was_ended,
     a_new_secret_goes_to_a_file_that_did_not_exist,
     secrets_of_one_second_are_listed_in_one_order,
+    new_secrets_expire_within_the_maximum_age,
+    doctor_names_secrets_that_outlast_the_maximum_age,
 );
 
 const DAY: i64 = 86400;
@@ -118,4 +120,78 @@ async fn secrets_of_one_second_are_listed_in_one_order(db: Db) {
     let listed = Grantd::new(&db).json(&["client", "secret", "list", "c", "--json"]).await;
     let ids: Vec<&str> = listed.as_array().unwrap().iter().map(|one| one["secret_id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["e", "d", "b", "c", "a"], "by second, label and id");
+}
+
+async fn new_secrets_expire_within_the_maximum_age(db: Db) {
+    let grantd = Grantd::new(&db).with("GRANTD__SECRETS__MAX_AGE", "90d");
+    grantd.ok(&["migrate"]).await;
+    let now = Clock::System.now().0;
+    let days = |expires_at: &Value| (expires_at.as_i64().unwrap() - now) / DAY;
+    let create = ["client", "create", "c", "--scope", "a", "--json"];
+    grantd.ok(&create).await;
+    for (arguments, wanted) in [
+        (&["client", "secret", "add", "c", "--json"][..], 90),
+        (&["client", "secret", "add", "c", "--expires-in", "90d", "--json"], 90),
+        (&["client", "secret", "add", "c", "--expires-in", "30d", "--json"], 30),
+        (&["client", "secret", "rotate", "c", "--json"], 90),
+        (&["client", "secret", "import", "c", "--json"], 90),
+    ] {
+        let done = grantd.run_with_input(arguments, "a secret chosen elsewhere\n").await;
+        let made: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{done:?}"));
+        assert_eq!(days(&made["expires_at"]), wanted, "{arguments:?}: {made}");
+    }
+    let before = secrets(&grantd, "c").await;
+    for arguments in [
+        &["client", "secret", "add", "c", "--expires-in", "91d"][..],
+        &["client", "secret", "rotate", "c", "--expires-in", "91d"],
+        &["client", "secret", "import", "c", "--expires-in", "91d"],
+        &["client", "create", "d", "--secret-expires-in", "91d"],
+        &["client", "create", "d", "--secret-expires-in", "91d", "--sql"],
+    ] {
+        let done = grantd.run_with_input(arguments, "another secret chosen elsewhere\n").await;
+        let says_so = done.stderr.contains("expires in 91d") && done.stderr.contains("secrets.max_age is 90d");
+        assert!(done.status.code() == Some(1) && says_so, "{arguments:?}: {done:?}");
+    }
+    assert_eq!(secrets(&grantd, "c").await, before);
+    assert_eq!(grantd.run(&["client", "show", "d"]).await.status.code(), Some(1));
+    // Clients with their first secret: registered, as seeds, and from another server.
+    db.sql(&grantd.ok(&["client", "create", "seed", "--sql"]).await.stdout).await.unwrap();
+    let chosen = ["client", "create", "chosen", "--import-secret", "--sql"];
+    db.sql(&grantd.run_with_input(&chosen, "a secret chosen elsewhere\n").await.stdout).await.unwrap();
+    let hydra = json!([{"client_id": "moved", "client_secret": "a secret chosen elsewhere", "grant_types": ["client_credentials"]}]);
+    let file = db.file("hydra.json", &hydra.to_string());
+    grantd.ok(&["import", "hydra", file.to_str().unwrap()]).await;
+    for id in ["c", "seed", "chosen", "moved"] {
+        let all = secrets(&grantd, id).await;
+        assert!(!all.is_empty() && all.values().all(|secret| days(&secret["expires_at"]) <= 90), "{id}: {all:?}");
+    }
+    let refused = grantd.run(&["config", "check", "--set", "secrets.max_age=0s"]).await;
+    assert!(refused.status.code() == Some(78) && refused.stderr.contains("at least 1s"), "{refused:?}");
+    assert_eq!(grantd.json(&["config", "print", "--json"]).await["secrets"]["max_age"], "90d");
+}
+
+async fn doctor_names_secrets_that_outlast_the_maximum_age(db: Db) {
+    let grantd = Grantd::new(&db);
+    grantd.ok(&["migrate"]).await;
+    let mut ids = Vec::new();
+    for (id, expires_in) in [("endless", None), ("long", Some("91d")), ("short", Some("89d"))] {
+        let create = ["client", "create", id, "--owner", "team", "--json"];
+        let made = match expires_in {
+            Some(span) => grantd.json(&[&create[..], &["--secret-expires-in", span]].concat()).await,
+            None => grantd.json(&create).await,
+        };
+        ids.push(made["secret_id"].as_str().unwrap().to_owned());
+    }
+    let extra = grantd.json(&["client", "secret", "add", "short", "--json"]).await;
+    grantd.ok(&["client", "secret", "revoke", "short", extra["secret_id"].as_str().unwrap()]).await;
+    assert_eq!(grantd.json(&["doctor", "--json"]).await["advice"], json!([]));
+    let report = grantd.with("GRANTD__SECRETS__MAX_AGE", "90d").json(&["doctor", "--json"]).await;
+    let advice: Vec<&str> = report["advice"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    assert_eq!(advice.len(), 2, "{advice:?}");
+    let wanted = format!(
+        "client endless: its secret {} never expires, and secrets.max_age is 90d; `grantd client secret rotate endless` replaces it",
+        ids[0]
+    );
+    assert_eq!(advice[0], wanted);
+    assert!(advice[1].starts_with(&format!("client long: its secret {} expires at ", ids[1])), "{advice:?}");
 }

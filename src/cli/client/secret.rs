@@ -76,7 +76,7 @@ pub(in crate::cli) struct Add {
 pub(in crate::cli) struct New {
     /// The client id
     id: ClientId,
-    /// Time until the secret expires [default: never]
+    /// Time until the secret expires, at most secrets.max_age [default: secrets.max_age, or never without it]
     #[arg(long, value_name = "SPAN")]
     expires_in: Option<ExpiresIn>,
     /// Text to tell the secret from others, at most 128 characters
