@@ -6,6 +6,7 @@ pub mod claims;
 pub mod client;
 pub mod client_id;
 pub mod credential;
+pub mod credential_end;
 pub mod document;
 pub mod event;
 pub mod federation;

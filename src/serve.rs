@@ -8,6 +8,7 @@ pub mod clients;
 mod credentials;
 pub(crate) mod descriptors;
 pub mod expiry;
+pub mod expiry_notices;
 mod feed;
 mod notify;
 pub mod prepare;

@@ -3,6 +3,7 @@
 use super::{Admin, AdminError};
 use crate::store::copying::CopiedTable;
 use crate::store::keys::SealedKey;
+use crate::store::leases::SWEEP;
 use crate::store::{Store, StoreError};
 
 /// Outcome of a copy.
@@ -19,7 +20,8 @@ pub struct CopyReport {
 impl Admin {
     /// Whether a server has worked on the database within the last minute.
     pub async fn has_server(&self) -> Result<bool, AdminError> {
-        Ok(self.store.has_lease(self.now()).await?)
+        let end = self.store.end_of_lease(SWEEP).await?;
+        Ok(end.is_some_and(|end| end >= self.now()))
     }
 
     /// Copies everything into `target`, whose schema is this one's. The database takes no writes from then on, so that

@@ -60,8 +60,8 @@ events! {
         "No configured CA verifies a client certificate. Names in it count for nothing; a registered certificate still does."
     "connection.refused" ConnectionRefused "info" [reason detail error remote_addr request_id]
         "A connection or request was refused before it reached an endpoint. At most one line a second for each reason and peer; the metric counts all."
-    "credential.expiring" CredentialExpiring "warn" [kind setting name expires_at]
-        "A certificate, a CA or a revocation list of the configuration expires within 14 days, or has expired."
+    "credential.expiring" CredentialExpiring "warn, debug" [kind setting name client_id credential_id expires_at others reason]
+        "A certificate, a CA or a revocation list of the configuration (`setting`, `name`) expires within 14 days, or has expired. Or a credential of a client (`client_id`, `credential_id`) expires: one replica logs it 30 days, 7 days and 1 day ahead, for at most 1,000 credentials in ten minutes; `others` is the number of the rest. With `reason` (debug): the lease of this work could not be taken."
     "database.credentials" DatabaseCredentials "info, warn" [path reason]
         "`database.url_file` has changed, and the database accepts the new credentials; or they cannot be used yet (warn)."
     "database.embedded" DatabaseEmbedded "warn" [path]

@@ -1,14 +1,16 @@
-//! Sweeps: one replica deletes for all what has expired, and notes of changes that every replica has read.
+//! Sweeps: one replica deletes for all what has expired, and notes of changes that every replica has read. It also logs
+//! what expires soon.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::expiry_notices::log_notices;
 use crate::crypto::random;
 use crate::model::event::Event;
 use crate::model::time::{Span, UnixTime};
 use crate::protocol::AuthorizationServer;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, leases};
 
 /// Every few seconds, forgets expired revocations in memory, and deletes expired rows where this replica holds the lease.
 pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
@@ -29,7 +31,12 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
         server.registry.revoked.forget(UnixTime(server.database_time().0 - SKEW));
         revisions.note(server.registry.snapshot().revision, Instant::now());
         match is_elected(&store, &server, &holder).await {
-            Ok(true) => delete(&store, &mut revisions).await,
+            Ok(true) => {
+                delete(&store, &mut revisions).await;
+                if let Err(error) = log_notices(&store, &server, &holder).await {
+                    tracing::debug!(event = Event::CredentialExpiring.as_str(), reason = %error, "notices of credentials wait for the next sweep");
+                }
+            }
             Ok(false) => {}
             Err(error) => {
                 tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "nothing is swept until the database answers");
@@ -41,7 +48,7 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
 /// Whether this replica sweeps. A role that may not take the lease sweeps by itself.
 async fn is_elected(store: &Store, server: &AuthorizationServer, holder: &str) -> Result<bool, StoreError> {
     let now = server.database_time();
-    match store.take_lease("sweep", holder, now, now.plus(Span::from_secs(LEASE))).await {
+    match store.take_lease(leases::SWEEP, holder, now, now.plus(Span::from_secs(LEASE))).await {
         Err(StoreError::Denied(reason)) => {
             tracing::debug!(event = Event::SpentTrouble.as_str(), reason, "the role may not write the table lease");
             Ok(true)

@@ -23,13 +23,13 @@ impl Store {
         Ok(self.execute(sql, &args![work, holder, until, now]).await? > 0)
     }
 
-    /// Whether a replica holds a lease, so that a server works on this database.
+    /// Returns the end of the last lease of `work`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn has_lease(&self, now: UnixTime) -> Result<bool, StoreError> {
-        let counts: Vec<(i64,)> = self.fetch("select count(*) from lease where until >= $1", &args![now]).await?;
-        Ok(counts.first().is_some_and(|(count,)| *count > 0))
+    pub async fn end_of_lease(&self, work: &str) -> Result<Option<UnixTime>, StoreError> {
+        let ends: Vec<(i64,)> = self.fetch("select until from lease where work = $1", &args![work]).await?;
+        Ok(ends.first().map(|(until,)| UnixTime(*until)))
     }
 
     /// Deletes the notes of changes up to a revision, which every live replica has read. A replica that holds an older
@@ -57,5 +57,7 @@ impl Store {
     }
 }
 
+/// The work of the replica that sweeps, which holds the lease as long as it lives.
+pub const SWEEP: &str = "sweep";
 /// Notes that one statement deletes.
 const AT_ONCE: i64 = 2000;

@@ -89,7 +89,7 @@ metrics! {
     "log_lines_dropped" "_total" "" LogLinesDropped
         "Log lines that were lost because their reader stalled or they could not be written"
     "credential_expires_seconds" "" "{kind}" CredentialExpiresSeconds
-        "Time until the next credential of a kind expires. Of the configuration, negative once it has expired: `server_certificate`, `mtls_certificate`, `client_ca`, `client_crl`, `jwks_uri_ca`. Of enabled clients, those that have not expired: `client_secret`, `client_key`, `client_certificate`, and `client` for the clients themselves. A kind of which nothing expires is absent"
+        "Time until the next credential of a kind expires. Of the configuration, negative once it has expired: `server_certificate`, `mtls_certificate`, `client_ca`, `client_crl`, `jwks_uri_ca`. Of enabled clients, those that have not expired: `client_secret`, `client_key`, `client_certificate`, `federation_rule`, and `client` for the clients themselves. A kind of which nothing expires is absent"
     "build" "_info" "{version,os,arch}" Build
         "The running program; always 1"
 }

@@ -1,14 +1,18 @@
-//! Secrets that rotate and expire.
+//! Secrets that rotate and expire, and notices of credentials that expire soon.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use grantd::model::client::Client;
 use grantd::model::credential::SecretOrigin;
 use grantd::model::time::{Clock, UnixTime};
+use grantd::serve::expiry_notices::take_notices;
 use grantd::store::secrets::Replacement;
 use serde_json::{Value, json};
 
-use crate::harness::{Db, client, new_secret};
-use crate::process::daemon::Grantd;
+use crate::harness::{Db, Setup, client, new_secret};
+use crate::process::daemon::{Daemon, Grantd, eventually};
 
 on_both!(
     concurrent_rotations_leave_secrets_that_work,
@@ -17,6 +21,8 @@ on_both!(
     secrets_of_one_second_are_listed_in_one_order,
     new_secrets_expire_within_the_maximum_age,
     doctor_names_secrets_that_outlast_the_maximum_age,
+    one_replica_takes_each_notice_of_a_credential_that_expires,
+    credentials_of_clients_that_expire_are_logged_and_in_the_metric,
 );
 
 const DAY: i64 = 86400;
@@ -194,4 +200,68 @@ async fn doctor_names_secrets_that_outlast_the_maximum_age(db: Db) {
     );
     assert_eq!(advice[0], wanted);
     assert!(advice[1].starts_with(&format!("client long: its secret {} expires at ", ids[1])), "{advice:?}");
+}
+
+async fn one_replica_takes_each_notice_of_a_credential_that_expires(db: Db) {
+    const START: i64 = 1_800_000_000;
+    let mut setup = Setup::new(db).await;
+    let (clock, hand) = Clock::fixed(START);
+    setup.clock = clock;
+    setup.client(client("c")).await;
+    setup.client(client("revoked")).await;
+    setup.client(Client { enabled: false, ..client("disabled") }).await;
+    let end = START + 35 * DAY;
+    let jwk = r#"{"kty":"EC","crv":"P-256","alg":"ES256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+    let rows = format!(
+        "update client_secret set expires_at = {end};
+         update client_secret set revoked_at = 1 where client_id = 'revoked';
+         insert into client_key (client_id, kid, jwk, expires_at) values ('c', 'the-key', '{jwk}', {end});
+         insert into client_certificate (cert_id, client_id, kind, value, expires_at)
+             values ('the-certificate', 'c', 'san_dns', 'c.test', {end});
+         insert into client_federation (rule_id, client_id, issuer, subject, expires_at)
+             values ('the-rule', 'c', 'https://ci.test', 'job', {end})"
+    );
+    setup.db.sql(&rows).await.unwrap();
+    let server = setup.start().await;
+    let replica = server.replica().await;
+    let mut days: BTreeMap<(&str, String), Vec<i64>> = BTreeMap::new();
+    for hour in (0..36 * 24).step_by(6) {
+        hand.store(START + hour * 3600, Ordering::Relaxed);
+        for (one, holder) in [(&server, "one"), (&replica, "other"), (&server, "one")] {
+            let notices = take_notices(&one.store, &one.server, holder).await.unwrap();
+            assert_eq!(notices.others, 0);
+            for notice in notices.named {
+                assert_eq!((notice.client_id.as_str(), notice.expires_at), ("c", UnixTime(end)));
+                let id = notice.credential_id.to_string();
+                days.entry((notice.kind, id)).or_default().push((end - START - hour * 3600 + DAY - 1) / DAY);
+            }
+        }
+    }
+    let kinds: Vec<&str> = days.keys().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, ["client_certificate", "client_key", "client_secret", "federation_rule"]);
+    assert!(days.values().all(|days| *days == [30, 7, 1]), "{days:?}");
+}
+
+async fn credentials_of_clients_that_expire_are_logged_and_in_the_metric(db: Db) {
+    let grantd = Grantd::new(&db);
+    grantd.ok(&["migrate"]).await;
+    let made = grantd.json(&["client", "create", "c", "--secret-expires-in", "20d", "--json"]).await;
+    let rule = ["client", "federation", "add", "c", "--issuer", "https://ci.test", "--subject", "job"];
+    grantd.ok(&[&rule[..], &["--expires-in", "60d"]].concat()).await;
+    let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
+    let events = eventually(async || daemon.events("credential.expiring"), |events| !events.is_empty()).await;
+    let [event] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(
+        (&event["level"], &event["client_id"], &event["kind"], &event["credential_id"]),
+        (&json!("WARN"), &json!("c"), &json!("client_secret"), &made["secret_id"])
+    );
+    let expires_at = UnixTime(secrets(&grantd, "c").await.values().next().unwrap()["expires_at"].as_i64().unwrap());
+    assert_eq!(event["expires_at"], expires_at.to_string());
+    let metrics = daemon.admin_get("/metrics").await.body;
+    for (kind, days) in [("client_secret", 20), ("federation_rule", 60)] {
+        let name = format!("grantd_credential_expires_seconds{{kind=\"{kind}\"}} ");
+        let seconds = metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<i64>().unwrap();
+        assert!((days * DAY - 600..=days * DAY).contains(&seconds), "{kind}: {seconds}");
+    }
+    daemon.stop_cleanly(Duration::from_secs(5)).await;
 }

@@ -219,19 +219,9 @@ impl Range {
         let mut ends = Ends::new();
         let lives = |client: &&Arc<Client>| client.enabled && !client.has_expired(now);
         for client in self.clients.iter().map(|client| &client.0).filter(lives) {
-            let secrets = client.secrets.iter().filter(|secret| secret.revoked_at.is_none());
-            let secrets = secrets.filter_map(|secret| Some(("client_secret", secret.expires_at?)));
-            let keys = client.keys.iter().filter_map(|key| Some(("client_key", key.expires_at?)));
-            let certificates =
-                client.certificates.iter().filter_map(|one| Some(("client_certificate", one.expires_at?)));
-            let in_keys = client
-                .keys
-                .iter()
-                .filter_map(|key| Some(("client_certificate", UnixTime(key.key.x5c()?.not_after().saturating_add(1)))));
+            let credentials = client.credential_ends().map(|end| (end.kind, end.expires_at));
             let whole = client.expires_at.map(|end| ("client", end.at()));
-            for (kind, at) in
-                secrets.chain(keys).chain(whole).chain(certificates).chain(in_keys).filter(|(_, at)| *at > now)
-            {
+            for (kind, at) in credentials.chain(whole).filter(|(_, at)| *at > now) {
                 note_end(&mut ends, kind, at);
             }
         }
