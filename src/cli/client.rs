@@ -141,7 +141,7 @@ pub(super) struct Create {
     /// Longest lifetime of the client's assertions, from 1m to 1h [default: 5m]
     #[arg(long, help_heading = "Client assertions", value_name = "SPAN")]
     assertion_lifetime: Option<AssertionLifetime>,
-    /// Time until the first secret expires, at most secrets.max_age [default: secrets.max_age, or never without it]
+    /// Time until the first secret expires, at most `secrets.max_age` [default: `secrets.max_age`, or never without it]
     #[arg(long, help_heading = "First secret", value_name = "SPAN", conflicts_with = "no_secret")]
     secret_expires_in: Option<ExpiresIn>,
     /// Create the client without a secret

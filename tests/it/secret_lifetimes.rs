@@ -63,6 +63,7 @@ async fn concurrent_rotations_leave_secrets_that_work(db: Db) {
 }
 
 async fn a_rotation_ends_no_secret_once_its_own_was_ended(db: Db) {
+    const LATER: i64 = 4_000_000_000;
     let store = db.store().await;
     store
         .create_client(&client("c"), Some(&new_secret("old", "the old secret", SecretOrigin::Untagged)))
@@ -81,7 +82,6 @@ async fn a_rotation_ends_no_secret_once_its_own_was_ended(db: Db) {
         let replaced: Vec<String> = replaced.iter().map(|id| (*id).to_owned()).collect();
         store.replace_secrets("c", &replaced, new, UnixTime(at)).await.unwrap()
     };
-    const LATER: i64 = 4_000_000_000;
     // Rotations that began at the same time replace the same secrets, and the earlier end stays.
     assert_eq!(replace(&["old"], &first, LATER).await, Replacement::Done(1));
     assert_eq!(replace(&["old"], &second, LATER + 9).await, Replacement::Done(0));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::{Map, json};
 
 use crate::admin::Admin;
 use crate::admin::secrets::{GeneratedSecret, Rotation, SecretOptions};
@@ -76,7 +76,7 @@ pub(in crate::cli) struct Add {
 pub(in crate::cli) struct New {
     /// The client id
     id: ClientId,
-    /// Time until the secret expires, at most secrets.max_age [default: secrets.max_age, or never without it]
+    /// Time until the secret expires, at most `secrets.max_age` [default: `secrets.max_age`, or never without it]
     #[arg(long, value_name = "SPAN")]
     expires_in: Option<ExpiresIn>,
     /// Text to tell the secret from others, at most 128 characters
@@ -153,20 +153,22 @@ impl Add {
         let GeneratedSecret { secret, stored } = made;
         admin.store_secret(&id, &stored).await?;
         let secret_id = stored.secret_id.as_str();
-        let mut value = json!({"client_id": id, "secret_id": secret_id, "expires_at": stored.expires_at});
+        let mut members = Map::from_iter([
+            ("client_id".to_owned(), json!(id)),
+            ("secret_id".to_owned(), json!(secret_id)),
+            ("expires_at".to_owned(), json!(stored.expires_at)),
+        ]);
+        members.extend(rotation.iter().map(|one| ("others_expire_at".to_owned(), json!(one.others_expire_at))));
         let expires = or_never(stored.expires_at);
         let text =
             |secret: &str| format!("client_id      {id}\nsecret_id      {secret_id}\n{secret}expires        {expires}");
-        if let (Some(rotation), Value::Object(members)) = (&rotation, &mut value) {
-            members.insert("others_expire_at".into(), rotation.others_expire_at.0.into());
-        }
         if let Some(file) = file {
             file.publish()?;
-            shell.print(&value, || text(""))?;
+            shell.print(&members, || text(""))?;
         } else {
-            value["client_secret"] = secret.expose().into();
+            members.insert("client_secret".to_owned(), secret.expose().into());
             let text = || format!("{}\n\n{SHOWN_ONCE}", text(&format!("client_secret  {}\n", secret.expose())));
-            show_once(shell, admin, (&id, secret_id), &value, text).await?;
+            show_once(shell, admin, (&id, secret_id), &members, text).await?;
         }
         let Some(rotation) = rotation else { return Ok(()) };
         let others = admin.end_rotation(&rotation, &stored).await.with_context(|| {
