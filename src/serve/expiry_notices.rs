@@ -58,7 +58,8 @@ pub(super) async fn log_notices(
 /// Takes the lease of the notices for the next ten minutes, and returns those that come due until its end. None while a
 /// lease lasts, and none before everything is loaded.
 ///
-/// The end of the lease before says which notices were taken already: no replica repeats or omits one.
+/// The end of the lease before says which notices were taken already, so no replica repeats one. Those that a process has
+/// taken and not logged when it ends are lost.
 ///
 /// # Errors
 /// [`StoreError`].
