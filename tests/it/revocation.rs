@@ -255,8 +255,13 @@ impl World {
 async fn concurrent_revocations_share_few_statements(db: Db) {
     let world = World::new(db).await;
     let tokens = world.tokens(200).await;
+    // A session that is about to commit keeps writers out, so that all requests arrive during the first write.
+    let lock = keep_writers_out(&world.server.db).await;
     let before = world.server.store.queries.get();
-    let answers = world.revoke_at_once(&tokens).await;
+    let mut revoking = std::pin::pin!(world.revoke_at_once(&tokens));
+    assert!(tokio::time::timeout(Duration::from_millis(800), &mut revoking).await.is_err());
+    drop(lock);
+    let answers = revoking.await;
     let statements = world.server.store.queries.get() - before;
     answers.iter().for_each(done);
     // At least one for each 64 rows; the feed asks meanwhile, too.
