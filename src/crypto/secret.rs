@@ -67,12 +67,11 @@ impl ClientSecret {
     /// The id and the rest of a text that begins like a generated secret, whatever its length.
     #[expect(clippy::needless_bitwise_bool, reason = "without branches the compiler looks at many bytes at a time")]
     fn parts(&self) -> Option<(&str, &str)> {
-        let rest = self.expose().strip_prefix(PREFIX)?;
-        let (id, random) = rest.split_once('_').unwrap_or((rest, ""));
-        let of_id = |ok: bool, byte: u8| ok & (byte.is_ascii_alphanumeric() | (byte == b'-'));
-        let of_random = |ok: bool, byte: u8| of_id(ok, byte) | (ok & (byte == b'_'));
-        let well_formed =
-            (1..=64).contains(&id.len()) && id.bytes().fold(true, of_id) && random.bytes().fold(true, of_random);
+        let (id, random) = self.expose().strip_prefix(PREFIX).map(|it| it.split_once('_').unwrap_or((it, "")))?;
+        let is_made_of = |text: &str, other: u8| {
+            text.bytes().fold(true, |ok, byte| ok & (byte.is_ascii_alphanumeric() | (byte == b'-') | (byte == other)))
+        };
+        let well_formed = (1..=64).contains(&id.len()) && is_made_of(id, b'-') && is_made_of(random, b'_');
         well_formed.then_some((id, random))
     }
 
