@@ -14,8 +14,8 @@ pub(super) fn log(before: &Snapshot, rows: &[Result<TrustedIssuer, StoreError>],
     let there: HashMap<&str, &TrustedIssuer> =
         rows.iter().filter_map(|row| row.as_ref().ok()).map(|issuer| (&*issuer.issuer, issuer)).collect();
     let gone = before.trusted_issuers().filter(|known| !there.contains_key(&*known.issuer));
-    let changed = there.values().filter_map(|issuer| Some((&issuer.issuer, change(before, issuer)?)));
-    let changes: Vec<(&Arc<str>, &str)> = gone.map(|known| (&known.issuer, "gone")).chain(changed).collect();
+    let present = there.values().filter_map(|issuer| Some((&issuer.issuer, change(before, issuer)?)));
+    let changes: Vec<(&Arc<str>, &str)> = gone.map(|known| (&known.issuer, "gone")).chain(present).collect();
     if changes.len() > NAMED_CHANGES {
         let issuers = changes.len();
         tracing::info!(
