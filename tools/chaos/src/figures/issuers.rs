@@ -36,12 +36,12 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     issuers.begin_to_fail();
     let (origin, addresses) = (Instant::now(), rig.addresses());
     let drive = |stream: Stream| drive_all(origin, vec![stream], &addresses);
-    let [none, down, slow, garbage, empty, rotated, revoked] =
+    let [healthy, down, slow, garbage, empty, rotated, revoked] =
         FAULTS.map(|fault| drive(issuers.stream(fault, rig.honest_rate, lasts)));
     let crowd = drive(issuers.crowd_stream(2.0 * rig.honest_rate, lasts));
     let secrets = drive(rig.registrations.warm_stream(rig.honest_rate, lasts));
-    let (secrets, crowd, none, down, slow, garbage, empty, rotated, revoked) =
-        tokio::join!(secrets, crowd, none, down, slow, garbage, empty, rotated, revoked);
+    let (secrets, crowd, healthy, down, slow, garbage, empty, rotated, revoked) =
+        tokio::join!(secrets, crowd, healthy, down, slow, garbage, empty, rotated, revoked);
     rig.keep("issuers", &secrets)?;
     let after = rig.unattacked("issuers-after", options.lengths().base).await?;
 
@@ -50,7 +50,7 @@ pub async fn measure(rig: &mut Rig, options: &Options, report: &mut Report) -> a
     add("secrets: goodput, % of base", Goal::AtLeast(99.0), base.share(&secrets), about(&secrets));
     let most = Goal::AtLeast(99.0);
     for (what, tally, goal) in [
-        ("issuers without a fault", &none, most),
+        ("issuers without a fault", &healthy, most),
         ("issuers that are down", &down, most),
         ("issuers that serve garbage", &garbage, most),
         ("issuers that serve an empty key set", &empty, most),
@@ -107,13 +107,13 @@ impl Issuers {
         let hosts = Hosts::start(&addresses).await?;
         let issuers = Self { hosts, key: ClientKey::generate()?, other: ClientKey::generate()? };
         for nth in 0..OF_A_KIND {
-            FAULTS
-                .into_iter()
-                .for_each(|fault| issuers.hosts.set(address(fault, nth), issuers.serves(fault, &issuers.key, KID)));
+            for fault in FAULTS {
+                issuers.hosts.set(address(fault, nth), serves(fault, &issuers.key, KID));
+            }
         }
         for nth in 0..CROWD {
             let does = match nth % 4 {
-                0 => issuers.serves(Fault::None, &issuers.key, KID),
+                0 => serves(Fault::None, &issuers.key, KID),
                 1 => Does::Serves { document: NO_KEYS.to_owned(), cache_control: "max-age=30" },
                 2 => Does::Fails,
                 _ => Does::Hangs,
@@ -156,16 +156,6 @@ impl Issuers {
         if fault == Fault::Revoked { format!("spiffe://domain-{nth}.test") } else { self.url(address(fault, nth)) }
     }
 
-    /// Serves the key set of a healthy issuer.
-    fn serves(&self, fault: Fault, key: &ClientKey, kid: &str) -> Does {
-        let usage = if fault == Fault::Revoked { "jwt-svid" } else { "sig" };
-        let jwk = key.jwk().replacen('{', &format!(r#"{{"use":"{usage}","kid":"{kid}","#), 1);
-        let document = format!(r#"{{"keys":[{jwk}],"spiffe_refresh_hint":30}}"#);
-        // EKS says a week, and rotates within it.
-        let cache_control = if fault == Fault::Rotated { "max-age=604800" } else { "max-age=30" };
-        Does::Serves { document, cache_control }
-    }
-
     /// Lets the faults begin.
     fn begin_to_fail(&self) {
         for (fault, nth) in FAULTS.into_iter().flat_map(|fault| (0..OF_A_KIND).map(move |nth| (fault, nth))) {
@@ -177,7 +167,7 @@ impl Issuers {
                 Fault::Empty | Fault::Revoked => {
                     Does::Serves { document: NO_KEYS.to_owned(), cache_control: "max-age=30" }
                 }
-                Fault::Rotated => self.serves(fault, &self.other, "k2"),
+                Fault::Rotated => serves(fault, &self.other, "k2"),
             };
             self.hosts.set(address(fault, nth), does);
         }
@@ -188,7 +178,7 @@ impl Issuers {
         for (fault, nth) in FAULTS.into_iter().flat_map(|fault| (0..OF_A_KIND).map(move |nth| (fault, nth))) {
             for replica in rig.addresses() {
                 let (mut last, mut attempts) = (None, 0);
-                while !last.as_ref().is_some_and(|(answer, _): &(Answer, String)| answer.status == 200) {
+                while last.as_ref().is_none_or(|(answer, _): &(Answer, String)| answer.status != 200) {
                     anyhow::ensure!(attempts < 30, "no token by {} at first: {last:?}", self.issuer(fault, nth));
                     attempts += 1;
                     let request = self.request(fault, nth, (&self.key, KID))?;
@@ -239,6 +229,16 @@ impl Issuers {
         );
         Ok(post_form("/token", &[], &form))
     }
+}
+
+/// Serves the key set of a healthy issuer.
+fn serves(fault: Fault, key: &ClientKey, kid: &str) -> Does {
+    let usage = if fault == Fault::Revoked { "jwt-svid" } else { "sig" };
+    let jwk = key.jwk().replacen('{', &format!(r#"{{"use":"{usage}","kid":"{kid}","#), 1);
+    let document = format!(r#"{{"keys":[{jwk}],"spiffe_refresh_hint":30}}"#);
+    // EKS says a week, and rotates within it.
+    let cache_control = if fault == Fault::Rotated { "max-age=604800" } else { "max-age=30" };
+    Does::Serves { document, cache_control }
 }
 
 /// Seconds from the beginning to the last record that is so.
