@@ -34,8 +34,13 @@ impl AdminListener {
     ) -> anyhow::Result<Self> {
         Ok(match url {
             Some(url) => Self { url: url.trim_end_matches('/').to_owned() },
-            None => Self { url: format!("http://{}", listener(named, sources)?) },
+            None => Self { url: format!("http://{}", listener(named, sources.ok().as_ref())?) },
         })
+    }
+
+    /// The admin listener of a server with the configuration of this command.
+    pub(super) fn of(sources: &Sources) -> anyhow::Result<Self> {
+        Ok(Self { url: format!("http://{}", listener(sources.file.as_deref(), Some(sources))?) })
     }
 
     /// Requests a path, and returns the status and the body of the answer.
@@ -72,11 +77,11 @@ impl AdminListener {
 
 /// Returns the address on which `serve` listens: from this command's flags, else from those of a running server with
 /// this configuration file, else from environment and file.
-fn listener(named: Option<&Path>, sources: Result<Sources, ConfigError>) -> anyhow::Result<SocketAddr> {
-    // A configuration that cannot be read now does not fail the check: the running server was started with another one.
-    let sources = sources.ok();
-    let flag = sources.as_ref().and_then(|sources| flag(&sources.flags)).or_else(|| given_to_server(named));
-    let told = flag.or_else(|| sources.as_ref()?.one(KEY)).unwrap_or_else(|| Settings::default().admin.listen);
+///
+/// A configuration that cannot be read now does not fail the check: the running server was started with another one.
+fn listener(named: Option<&Path>, sources: Option<&Sources>) -> anyhow::Result<SocketAddr> {
+    let flag = sources.and_then(|sources| flag(&sources.flags)).or_else(|| given_to_server(named));
+    let told = flag.or_else(|| sources?.one(KEY)).unwrap_or_else(|| Settings::default().admin.listen);
     let mut address: SocketAddr = told.parse().with_context(|| format!("{KEY}: `{told}`"))?;
     if address.port() == 0 {
         bail!(

@@ -97,7 +97,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     let [published, of_clients, of_advice] = examine_clients(shell, config, &admin, &resources).await?;
     federation::examine(store, &mut faults).await?;
     let mut advice = of_advice.into_lines();
-    advice.extend(federation::advice(config, &admin, store).await?);
+    advice.extend(federation::advice(shell, config, &admin, store).await?);
     let count = faults.count() + published.count() + of_clients.count();
     let faults = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines).collect();
     Ok(Findings { faults, count, advice })

@@ -105,6 +105,8 @@ async fn readyz(State(admin): State<Admin>) -> Response {
             json!({"kid": key.kid(), "alg": alg, "state": state, "changes_at": changes_at})
         })
         .collect();
+    let stale = admin.server.authenticator.stale_issuers(admin.server.database_time());
+    let stale: Vec<Value> = stale.iter().map(|(issuer, at)| json!({"issuer": &**issuer, "fetched_at": at})).collect();
     let body = json!({
         "ready": ready,
         "checks": checks,
@@ -116,6 +118,8 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         "database_write_trouble": writes,
         "clock_skew_seconds": clock_skew,
         "signing_keys": keys,
+        // Not a check: the tokens of other issuers, and all secrets and keys, work.
+        "stale_issuer_keys": stale,
     });
     (status, Json(body)).into_response()
 }

@@ -94,6 +94,8 @@ events! {
         "The JWK Set at a client's `jwks_uri` has other keys than before. `skipped` says which keys cannot be used, and why."
     "jwks_uri.trouble" JwksUriTrouble "warn" [client_id uri reason]
         "The JWK Set at a client's `jwks_uri` could not be fetched. The last good one is used for an hour."
+    "issuer.changed" IssuerChanged "info" [issuer revision what issuers]
+        "A trusted issuer was created, changed, enabled or disabled, or is gone (`what`): it was deleted, or its row cannot be read. More than 100 issuers at once have one line with their number, `issuers`, and no `issuer`. A changed rule is a `client.changed`."
     "issuer.keys_changed" IssuerKeysChanged "info" [issuer uri keys skipped]
         "The key set of a trusted issuer has other keys than before. `skipped` says which keys cannot be used, and why."
     "issuer.keys_trouble" IssuerKeysTrouble "warn" [issuer uri reason]

@@ -116,11 +116,11 @@ pub enum GrantType {
 }
 
 impl GrantType {
-    /// Reads `grant_type`. `jwt_bearer` says whether that grant is offered; other requests do not ask.
+    /// Reads `grant_type`. `jwt_bearer` says whether that grant is offered; `client_credentials` does not ask.
     ///
     /// # Errors
     /// [`RequestError::NoGrantType`] or [`GrantError`].
-    pub fn read(grant_type: Option<&str>, jwt_bearer: impl FnOnce() -> bool) -> Result<Self, Error> {
+    pub fn read(grant_type: Option<&str>, jwt_bearer: impl Fn() -> bool) -> Result<Self, Error> {
         match grant_type {
             Some(CLIENT_CREDENTIALS) => Ok(Self::ClientCredentials),
             Some(JWT_BEARER) if jwt_bearer() => Ok(Self::JwtBearer),
@@ -129,6 +129,8 @@ impl GrantType {
             Some(other) if other.trim().eq_ignore_ascii_case(CLIENT_CREDENTIALS) => {
                 Err(GrantError::GrantTypeSpelling.into())
             }
+            // The metadata lists the same grants, so the description tells a stranger nothing more.
+            Some(_) if jwt_bearer() => Err(GrantError::NeitherGrantType.into()),
             Some(_) => Err(GrantError::UnsupportedGrantType.into()),
         }
     }

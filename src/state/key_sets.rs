@@ -133,6 +133,15 @@ impl KeySets {
         entry.map(|entry| entry.lock().authorities_of(keys)).unwrap_or_default()
     }
 
+    /// Whether fetching the keys of `owner` failed for so long that none is used: then the time of the last good fetch, or
+    /// `None` when there was none.
+    #[must_use]
+    pub fn unusable_since(&self, owner: &str, source: &Source, now: UnixTime) -> Option<Option<UnixTime>> {
+        let entry = self.lock().by_owner.get(owner).filter(|entry| entry.source == *source).cloned()?;
+        let state = entry.lock();
+        (state.failed && state.usable(now).is_none()).then_some(state.good_at)
+    }
+
     /// Returns keys other than `than`, none of which verified the assertion: its key may be new. `None` when there are
     /// no other keys, or the set was fetched within half a minute.
     ///
@@ -335,8 +344,12 @@ mod tests {
         assert_eq!(far.ask("k2", 1600, gone()).await, (kids(&["k2"]), 1));
         assert_eq!(far.ask("k2", 1601, gone()).await, (kids(&["k2"]), 0), "a failure is remembered too");
         assert_eq!(far.ask("k2", 1300 + 3599, gone()).await, (kids(&["k2"]), 1));
+        let unusable = |far: &FarEnd, now| far.jwks.unusable_since("c", &far.source, UnixTime(now));
+        assert_eq!(unusable(&far, 1300 + 3599), None);
         assert_eq!(far.ask("k2", 1300 + 3600, gone()).await, (kids(&[]), 0));
+        assert_eq!(unusable(&far, 1300 + 3600), Some(Some(UnixTime(1300))));
         assert_eq!(far.ask("k2", 1300 + 3630, Ok(set(&[&next]))).await, (kids(&["k2"]), 1));
+        assert_eq!(unusable(&far, 1300 + 3630 + 7200), None, "old, but nobody has asked");
     }
 
     #[tokio::test]

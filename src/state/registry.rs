@@ -5,6 +5,7 @@
 mod clients;
 mod difference;
 pub mod feed;
+mod issuer_changes;
 mod last_used;
 mod lost_changes;
 pub mod moment;

@@ -38,7 +38,15 @@ async fn metadata_lists_the_grant_and_the_method_while_an_issuer_makes_them_work
         let has = |member: &str, name: &str| metadata[member].as_array().unwrap().contains(&name.into());
         (has("grant_types_supported", JWT_BEARER), has("token_endpoint_auth_methods_supported", "spiffe_jwt"))
     };
+    // What an unknown grant is told is what the metadata lists.
+    let told = async |grants: &str| {
+        let answer = server.post(&[], "grant_type=password").await;
+        answer.error("unsupported_grant_type");
+        assert_eq!(answer.json()["error_description"], format!("this server supports {grants}"));
+    };
+    let both = format!("client_credentials and {JWT_BEARER}");
     assert_eq!(offered().await, (false, false));
+    told("client_credentials").await;
     ask_by_grant(&server, "x.y.z", "").await.error("unsupported_grant_type");
     let change = async |sql: &str| {
         server.db.sql(sql).await.unwrap();
@@ -50,8 +58,10 @@ async fn metadata_lists_the_grant_and_the_method_while_an_issuer_makes_them_work
     server.store.create_trusted_issuer(&pinned(TRUST_DOMAIN, IssuerKind::Spiffe, &[&signer])).await.unwrap();
     server.refresh().await;
     assert_eq!(offered().await, (true, true));
+    told(&both).await;
     change("update trusted_issuer set enabled = 0 where kind = 'kubernetes'").await;
     assert_eq!(offered().await, (false, true));
+    told("client_credentials").await;
     change("update trusted_issuer set enabled = 0").await;
     assert_eq!(offered().await, (false, false));
 }

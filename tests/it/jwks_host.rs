@@ -151,6 +151,11 @@ pub fn ca_pem() -> &'static str {
     &CA.0
 }
 
+/// The CA itself.
+pub fn authority() -> &'static Issuer<'static, KeyPair> {
+    &CA.1
+}
+
 /// An answer with a JSON document.
 pub fn document(body: &str, fields: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{fields}\r\n{body}", body.len()).into_bytes()

@@ -55,6 +55,7 @@ mod jwks_certificates;
 mod jwks_crowds;
 mod jwks_host;
 mod jwks_uri;
+mod key_exchange;
 mod leeway;
 mod lifecycle;
 mod looking;

@@ -1,11 +1,13 @@
 //! Administration of trusted issuers and of rules, by the command line.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::assertion::Signer;
+use crate::assertion::{Signer, TYPE};
 use crate::harness::Db;
 use crate::issuer_host::{self, IssuerHost, ca_pem};
-use crate::process::daemon::{Done, Grantd};
+use crate::process::daemon::{Daemon, Done, Grantd, eventually};
 
 on_both!(
     an_issuer_is_registered_once_its_documents_were_read,
@@ -13,6 +15,8 @@ on_both!(
     rules_pin_what_their_kind_demands,
     a_sample_token_becomes_a_command,
     doctor_gives_advice_about_rules,
+    doctor_names_issuers_whose_keys_the_running_server_lacks,
+    the_log_names_each_issuer_that_changes,
 );
 
 const GITHUB: &str = "https://token.actions.githubusercontent.com";
@@ -377,4 +381,81 @@ async fn doctor_gives_advice_about_rules(db: Db) {
     let found = advice().await;
     assert!(found.iter().any(|line| line.contains(&used) && line.contains("it was last used at")), "{found:#?}");
     assert!(found.iter().any(|line| line.contains(&default) && line.contains("is disabled")), "{found:#?}");
+}
+
+async fn doctor_names_issuers_whose_keys_the_running_server_lacks(db: Db) {
+    let grantd = issuer_host::grantd(&db);
+    grantd.ok(&["migrate"]).await;
+    let platform = IssuerHost::start().await;
+    let (url, signer) = (platform.url(""), Signer::es256().named("k1"));
+    grantd.ok(&["trusted-issuer", "create", &url, "--kind", "oidc", "--offline"]).await;
+    let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
+    let grantd = grantd.with("GRANTD__ADMIN__LISTEN", &daemon.admin.to_string());
+    let about_server = async || {
+        let advice = grantd.json(&["doctor", "--json"]).await["advice"].as_array().unwrap().clone();
+        advice.into_iter().filter(|line| line.as_str().unwrap().contains("the running server")).collect::<Vec<_>>()
+    };
+    assert_eq!(about_server().await, [] as [Value; 0], "no token has come, so no keys were needed");
+    let form = format!(
+        "grant_type=client_credentials&client_assertion_type={TYPE}&client_assertion={}",
+        signer.assert(&issuer_host::oidc(&url))
+    );
+    assert_eq!(daemon.post("/token", &[], form).await.status, 401);
+    let stale = json!([{"issuer": url, "fetched_at": null}]);
+    assert_eq!(daemon.admin_get("/readyz").await.json()["stale_issuer_keys"], stale);
+    let [line] = about_server().await.try_into().unwrap();
+    let expected = format!(
+        "trusted issuer {url}: the running server has never fetched its keys, so it refuses the issuer's tokens; its event issuer.keys_trouble says why"
+    );
+    assert_eq!(line, expected);
+    grantd.ok(&["trusted-issuer", "disable", &url]).await;
+    eventually(
+        async || daemon.admin_get("/readyz").await.json()["stale_issuer_keys"].clone(),
+        |keys| *keys == json!([]),
+    )
+    .await;
+    assert_eq!(about_server().await, [] as [Value; 0]);
+    daemon.stop_cleanly(Duration::from_secs(10)).await;
+}
+
+async fn the_log_names_each_issuer_that_changes(db: Db) {
+    let grantd = Grantd::new(&db);
+    grantd.ok(&["migrate"]).await;
+    let set = db.file("keys.json", &json!({"keys": [Signer::es256().jwk()]}).to_string());
+    let set = set.to_str().unwrap();
+    let create = async |issuer: &str| {
+        grantd.ok(&["trusted-issuer", "create", issuer, "--kind", "oidc", "--jwks", set]).await;
+    };
+    create("https://known.test").await;
+    let mut daemon = Daemon::start(grantd.command(&["serve"]), false).await;
+    let changes = || -> Vec<(String, String)> {
+        let text = |event: &Value, field: &str| event[field].as_str().unwrap_or_default().to_owned();
+        let events = daemon.events("issuer.changed");
+        events.iter().map(|event| (text(event, "issuer"), text(event, "what"))).collect()
+    };
+    let mut expected = Vec::new();
+    let mut logged = async |issuer: &str, what: &str| {
+        expected.push((issuer.to_owned(), what.to_owned()));
+        let found = eventually(async || changes(), |found| found.len() >= expected.len()).await;
+        assert_eq!(found, expected);
+    };
+    create("https://idp.test").await;
+    logged("https://idp.test", "created").await;
+    grantd.ok(&["trusted-issuer", "set", "https://idp.test", "--max-lifetime", "5m"]).await;
+    logged("https://idp.test", "changed").await;
+    db.sql("update trusted_issuer set enabled = 0 where issuer = 'https://idp.test'").await.unwrap();
+    logged("https://idp.test", "disabled").await;
+    grantd.ok(&["trusted-issuer", "enable", "https://idp.test"]).await;
+    logged("https://idp.test", "enabled").await;
+    grantd.ok(&["trusted-issuer", "delete", "https://idp.test"]).await;
+    logged("https://idp.test", "gone").await;
+    // A rule is a part of its client.
+    grantd.ok(&["client", "create", "reporting", "--no-secret"]).await;
+    let known =
+        async |count| eventually(async || daemon.events("client.changed"), |events| events.len() >= count).await;
+    known(1).await;
+    let rule = ["client", "federation", "add", "reporting", "--issuer", "https://known.test", "--subject", "agent"];
+    grantd.ok(&rule).await;
+    assert_eq!(known(2).await[1]["client_id"], "reporting");
+    daemon.stop_cleanly(Duration::from_secs(10)).await;
 }

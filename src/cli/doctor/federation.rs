@@ -1,15 +1,20 @@
 //! Checks of `grantd doctor` on trusted issuers, and its advice about the rules of clients.
 
 use futures_util::future::join_all;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::faults::Faults;
 use crate::admin::checkup::FaultKind;
 use crate::admin::federation_advice::RuleAdvice;
 use crate::admin::{Admin, AdminError};
+use crate::cli::Shell;
+use crate::cli::admin_listener::AdminListener;
 use crate::cli::federation::keys;
 use crate::config::Config;
 use crate::model::client_id::in_shell;
 use crate::model::federation::trusted_issuer::{KeySource, TrustedIssuer};
+use crate::model::time::UnixTime;
 use crate::store::{Store, StoreError};
 
 /// Names trusted issuers whose rows cannot be read.
@@ -19,8 +24,13 @@ pub(super) async fn examine(store: &Store, faults: &mut Faults) -> Result<(), St
     Ok(())
 }
 
-/// Returns advice about rules, and about issuers whose keys cannot be fetched now.
-pub(super) async fn advice(config: &Config, admin: &Admin, store: &Store) -> Result<Vec<String>, AdminError> {
+/// Returns advice about rules, and about issuers whose keys cannot be fetched, now or by the running server.
+pub(super) async fn advice(
+    shell: &Shell,
+    config: &Config,
+    admin: &Admin,
+    store: &Store,
+) -> Result<Vec<String>, AdminError> {
     let mut advice = Faults::default();
     for (stored, about) in admin.rule_advice().await? {
         let (client, rule) = (&stored.client_id, &stored.rule);
@@ -56,8 +66,36 @@ pub(super) async fn advice(config: &Config, admin: &Admin, store: &Store) -> Res
             ));
         }
     }
+    let stale = if issuers.is_empty() { Vec::new() } else { stale_at_server(shell).await };
+    for StaleKeys { issuer, fetched_at } in stale {
+        if issuers.iter().any(|known| *known.issuer == *issuer) {
+            let since = fetched_at.map_or_else(
+                || "has never fetched its keys".to_owned(),
+                |at| format!("has keys of {}, which are older than an hour", UnixTime(at)),
+            );
+            advice.push(format!(
+                "trusted issuer {issuer}: the running server {since}, so it refuses the issuer's tokens; its event issuer.keys_trouble says why"
+            ));
+        }
+    }
     Ok(advice.into_lines())
 }
 
+/// Issuer whose keys the running server could not fetch: a member of `stale_issuer_keys` of `/readyz`.
+#[derive(Deserialize)]
+struct StaleKeys {
+    issuer: String,
+    fetched_at: Option<i64>,
+}
+
+/// Asks the server that runs with this configuration on this machine. None may run here, or an older grantd.
+async fn stale_at_server(shell: &Shell) -> Vec<StaleKeys> {
+    let Ok(listener) = AdminListener::of(&shell.sources) else { return Vec::new() };
+    let Ok((_, body)) = listener.get("/readyz").await else { return Vec::new() };
+    let stale = serde_json::from_str::<Value>(&body).ok().and_then(|mut body| Some(body.get_mut(STALE)?.take()));
+    stale.and_then(|stale| serde_json::from_value(stale).ok()).unwrap_or_default()
+}
+
+const STALE: &str = "stale_issuer_keys";
 /// Number of issuers whose keys are fetched at once.
 const AT_ONCE: usize = 16;

@@ -173,6 +173,19 @@ impl Authenticator {
         Some(token).filter(|_| is_for_us)
     }
 
+    /// Returns the enabled issuers whose keys could not be fetched for so long that none is used, with the time of the last
+    /// good fetch.
+    #[must_use]
+    pub fn stale_issuers(&self, now: UnixTime) -> Vec<(Arc<str>, Option<UnixTime>)> {
+        let snapshot = self.registry.snapshot();
+        let enabled = snapshot.trusted_issuers().filter(|issuer| issuer.enabled);
+        let stale = enabled.filter_map(|issuer| {
+            let fetched_at = self.issuer_keys.unusable_since(&issuer.issuer, &Source::of_issuer(issuer)?, now)?;
+            Some((Arc::clone(&issuer.issuer), fetched_at))
+        });
+        stale.collect()
+    }
+
     /// This server, as tokens name it.
     pub(super) fn recipient(&self) -> Recipient<'_> {
         Recipient { issuer: &self.audience, token_endpoints: &self.token_endpoints }

@@ -6,9 +6,12 @@ use super::reason::Reason;
 /// The authenticated client does not get this.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum GrantError {
-    /// `grant_type` is none that is supported.
+    /// `grant_type` is not `client_credentials`, the only grant that is offered.
     #[error("unknown grant type")]
     UnsupportedGrantType,
+    /// `grant_type` is none of the two grants that are offered while a trusted issuer is enabled.
+    #[error("unknown grant type")]
+    NeitherGrantType,
     /// `grant_type` is `client_credentials` with blanks around it or in another case.
     #[error("grant_type is client_credentials with blanks, line ends or capitals")]
     GrantTypeSpelling,
@@ -65,7 +68,9 @@ pub enum GrantError {
 impl GrantError {
     pub(super) fn code(self) -> ErrorCode {
         match self {
-            Self::UnsupportedGrantType | Self::GrantTypeSpelling => ErrorCode::UnsupportedGrantType,
+            Self::UnsupportedGrantType | Self::NeitherGrantType | Self::GrantTypeSpelling => {
+                ErrorCode::UnsupportedGrantType
+            }
             Self::GrantNotAllowed => ErrorCode::UnauthorizedClient,
             Self::DpopRequired => ErrorCode::InvalidDpopProof,
             Self::MtlsBindingRequired | Self::BindingRequired => ErrorCode::InvalidRequest,
@@ -89,6 +94,9 @@ impl GrantError {
     pub fn description(self) -> &'static str {
         match self {
             Self::UnsupportedGrantType => "this server supports client_credentials",
+            Self::NeitherGrantType => {
+                "this server supports client_credentials and urn:ietf:params:oauth:grant-type:jwt-bearer"
+            }
             Self::GrantTypeSpelling => {
                 "grant_type must be exactly client_credentials, in lower case and without blanks or line ends"
             }
@@ -117,7 +125,9 @@ impl GrantError {
 
     pub(super) fn reason(self) -> Reason {
         match self {
-            Self::UnsupportedGrantType | Self::GrantTypeSpelling => Reason::UnsupportedGrantType,
+            Self::UnsupportedGrantType | Self::NeitherGrantType | Self::GrantTypeSpelling => {
+                Reason::UnsupportedGrantType
+            }
             Self::GrantNotAllowed => Reason::GrantNotAllowed,
             Self::DpopRequired => Reason::DpopRequired,
             Self::MtlsBindingRequired => Reason::MtlsBindingRequired,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::last_used::LastUsedWriter;
 use super::lost_changes::LostChanges;
-use super::{Registry, SkewChange};
+use super::{Registry, SkewChange, issuer_changes};
 use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
@@ -314,6 +314,9 @@ impl Feed {
     fn apply(&mut self, changes: Changes, announced: bool) {
         if changes.resources.is_some() && announced {
             tracing::info!(event = Event::ResourceChanged.as_str(), revision = changes.position.revision);
+        }
+        if let Some(issuers) = changes.issuers.as_ref().filter(|_| announced) {
+            issuer_changes::log(&self.context.registry.snapshot(), issuers, changes.position.revision);
         }
         if let Some(keys) = &changes.keys {
             let is_in = |kid: &str, keys: &[SealedKey]| keys.iter().any(|key| key.kid == kid);

@@ -5,6 +5,7 @@ mod connections;
 mod cores;
 mod documents;
 mod dpop;
+mod federated;
 mod herd;
 mod memory;
 mod mtls;
@@ -40,7 +41,7 @@ type Section = (&'static str, &'static str, for<'a> fn(&'a Bench, &'a mut Report
 type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
 /// In the order in which they run.
-pub const SECTIONS: [Section; 25] = [
+pub const SECTIONS: [Section; 27] = [
     ("noise", "the limit server against itself: ratios this near to 1 mean nothing", |b, r| Box::pin(noise::run(b, r))),
     ("warm", "P1 P2: warm tokens against the limit", |b, r| Box::pin(warm::run(b, r))),
     ("connections", "new connections and TLS against the limit", |b, r| Box::pin(connections::run(b, r))),
@@ -60,6 +61,8 @@ pub const SECTIONS: [Section; 25] = [
     ("scale-replicas", "200 replicas on one PostgreSQL", |b, r| Box::pin(scale::replicas(b, r))),
     ("assertions", "P9: private_key_jwt against the limit", |b, r| Box::pin(assertions::run(b, r))),
     ("dpop", "DPoP proofs against the limit", |b, r| Box::pin(dpop::run(b, r))),
+    ("federated-first", "new tokens of a trusted issuer against the limit", |b, r| Box::pin(federated::first(b, r))),
+    ("federated-again", "reused tokens of a trusted issuer against secrets", |b, r| Box::pin(federated::again(b, r))),
     ("mtls", "certificates of clients against the limit, and against secrets", |b, r| Box::pin(mtls::run(b, r))),
     ("spent", "P10: the cost of a token with a million spent ids", |b, r| Box::pin(spent::run(b, r))),
     ("sweep", "what requests notice while a million expired ids are swept", |b, r| Box::pin(sweep::run(b, r))),

@@ -27,6 +27,8 @@ pub enum Kind {
     Victim,
     /// The client under attack, with its right secret.
     VictimItself,
+    /// A token of a trusted issuer.
+    Federated,
 }
 
 /// How a request ended.

@@ -6,6 +6,7 @@ pub mod flood;
 pub mod guessed;
 pub mod hostile;
 mod introspected;
+pub mod issuers;
 pub mod killed;
 pub mod ledger;
 pub mod once;

@@ -7,6 +7,7 @@ mod chance;
 mod database;
 mod driver;
 mod figures;
+mod issuer_host;
 mod mix;
 mod options;
 mod patroni;
@@ -122,6 +123,7 @@ async fn measure(
                 "11" => figures::starvation::measure(rig, options, report).await,
                 "14" => figures::upgrade::measure(rig, options, report).await,
                 "15" => figures::soak::measure(rig, options, report).await,
+                "16" => figures::issuers::measure(rig, options, report).await,
                 "H62" => figures::guessed::measure(rig, options, report).await,
                 _ => figures::timing::measure(rig, options, report).await,
             };

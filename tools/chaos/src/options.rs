@@ -147,6 +147,8 @@ pub struct Lengths {
     pub kills: usize,
     pub upgrades: usize,
     pub soak: Duration,
+    /// Faults of issuers.
+    pub issuers: Duration,
     /// How long a part of the Patroni cluster is away.
     pub failover: Duration,
     /// Each shape of hostile connections.
@@ -191,6 +193,7 @@ impl Options {
             kills: count(self.kills, 20, 4, 200),
             upgrades: count(self.upgrades, 3, 1, 20),
             soak: minutes.map_or(seconds(120, 60, 1800), Duration::from_mins),
+            issuers: seconds(75, 40, 300),
             failover: seconds(30, 30, 60),
             hostile: seconds(25, 18, 120),
             connections: count(self.connections, 10_000, 1000, 10_000),
@@ -211,4 +214,4 @@ impl Options {
 }
 
 /// The figures that there are; figure 12 is measured with `--patroni`.
-const FIGURES: [&str; 15] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "14", "15", "H62", "M80"];
+const FIGURES: [&str; 16] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "14", "15", "16", "H62", "M80"];

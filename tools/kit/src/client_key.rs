@@ -49,15 +49,23 @@ impl ClientKey {
         self.sign(&header, &format!(r#"{{"htm":"POST","htu":"{htu}","iat":{now},"jti":"{jti}"}}"#))
     }
 
-    fn sign(&self, header: &str, claims: &str) -> io::Result<String> {
-        let mut jws = BASE64_URL_SAFE_NO_PAD.encode(header);
-        jws.push('.');
-        BASE64_URL_SAFE_NO_PAD.encode_string(claims, &mut jws);
-        let signature = self.0.sign(&SystemRandom::new(), jws.as_bytes()).map_err(io::Error::other)?;
-        jws.push('.');
-        BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut jws);
-        Ok(jws)
+    /// Signs a JWT with this header and these claims.
+    pub fn sign(&self, header: &str, claims: &str) -> io::Result<String> {
+        jws(header, claims, |signed| {
+            self.0.sign(&SystemRandom::new(), signed).map(|made| made.as_ref().to_vec()).map_err(io::Error::other)
+        })
     }
+}
+
+/// A JWS in compact form, whose signature `sign` makes.
+pub(crate) fn jws(header: &str, claims: &str, sign: impl FnOnce(&[u8]) -> io::Result<Vec<u8>>) -> io::Result<String> {
+    let mut jws = BASE64_URL_SAFE_NO_PAD.encode(header);
+    jws.push('.');
+    BASE64_URL_SAFE_NO_PAD.encode_string(claims, &mut jws);
+    let signature = sign(jws.as_bytes())?;
+    jws.push('.');
+    BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut jws);
+    Ok(jws)
 }
 
 /// A token request that authenticates with an assertion.
@@ -76,11 +84,11 @@ pub fn assertion_form(assertion: &str) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the server compares iat and exp with the real clock")]
-fn now() -> io::Result<u64> {
+pub(crate) fn now() -> io::Result<u64> {
     SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).map_err(io::Error::other)
 }
 
-fn jti() -> io::Result<String> {
+pub(crate) fn jti() -> io::Result<String> {
     let mut id = [0; 16];
     aws_lc_rs::rand::fill(&mut id).map_err(io::Error::other)?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(id))

@@ -6,6 +6,7 @@ pub mod clients;
 pub mod connection;
 pub mod grantd;
 pub mod http;
+pub mod issuer;
 pub mod postgres;
 pub mod program;
 pub mod report;

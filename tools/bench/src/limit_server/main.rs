@@ -1,6 +1,7 @@
 //! `limit-server`: the limit, served until the process is killed. It knows no clients: it listens on loopback only.
 #![forbid(unsafe_code)]
 
+mod federated;
 mod mtls;
 mod single_use;
 mod token;
@@ -45,6 +46,9 @@ struct Arguments {
     /// Verify tokens of the P-256 key with this point, in base64url
     #[arg(long)]
     verify: Option<String>,
+    /// Require tokens of the trusted issuer with this RSA key, a structure of PKCS #1 in base64url
+    #[arg(long)]
+    issuer_key: Option<String>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -66,9 +70,10 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(axum::serve(TlsListener::start(socket, tls)?, router(Arc::new(signer))).await?);
     }
     let router = match (&arguments.database, &arguments.keys) {
-        (None, _) => match &arguments.verify {
-            Some(point) => verify::router(point)?,
-            None => router(Arc::new(signer)),
+        (None, _) => match (&arguments.verify, &arguments.issuer_key) {
+            (Some(point), _) => verify::router(point)?,
+            (None, Some(key)) => federated::router(signer, key)?,
+            (None, None) => router(Arc::new(signer)),
         },
         (Some(database), None) => single_use::proofs(Arc::new(SingleUse::new(signer, database, CONNECTIONS, "")?)),
         (Some(database), Some(keys)) => {
