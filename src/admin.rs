@@ -31,13 +31,14 @@ mod warning;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::crypto::seal::SealingKey;
 use crate::crypto::secret::HashParams;
 use crate::model::issuer::Issuer;
 use crate::model::lifetime::ExpiresIn;
 use crate::model::profile::Profile;
-use crate::model::time::{Clock, UnixTime};
+use crate::model::time::{Clock, Span, UnixTime};
 use crate::protocol::grant::Defaults;
 use crate::store::Store;
 
@@ -69,6 +70,10 @@ pub struct Policy {
     pub issuer: Issuer,
     /// Defaults of tokens.
     pub defaults: Defaults,
+    /// Time for which a key signs; `None` until an administrator rotates it.
+    pub rotate_every: Option<Span>,
+    /// Time for which a server signs without the database.
+    pub max_stale: Duration,
     /// Whether Ed25519 has that name (RFC 9864) instead of `EdDSA`.
     pub fully_specified: bool,
     /// Whether CAs for names in client certificates are configured.

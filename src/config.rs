@@ -5,6 +5,7 @@ mod file;
 mod keys;
 mod listening;
 mod postgres_url;
+mod registry;
 mod settings;
 mod sources;
 
@@ -104,6 +105,8 @@ pub struct Config {
     pub token_audience: Option<String>,
     /// `dpop.require_nonce`: whether a DPoP proof must carry a nonce of this server.
     pub dpop_require_nonce: bool,
+    /// `keys.rotate_every`: time for which a key signs; `None` for `never`.
+    pub rotate_every: Option<Span>,
     /// `keys.sealing_key_file`: file of the key that seals private keys.
     pub sealing_key_file: PathBuf,
     /// Whether a missing sealing key may be made: only beside an embedded database, and when no setting names the file.
@@ -238,12 +241,13 @@ impl Config {
             )?,
             seeds: optional(&settings.database.seeds),
             auto_migrate: settings.database.auto_migrate.unwrap_or(embedded),
-            registry: registry(settings, sources)?,
+            registry: registry::registry(settings, sources)?,
             token_ttl,
             token_alg,
             fully_specified,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
             dpop_require_nonce: settings.dpop.require_nonce,
+            rotate_every: at("keys.rotate_every").rotation(&settings.keys.rotate_every)?,
             sealing_key_file,
             // A named file may be on a missing mount. A key made there would be lost.
             make_sealing_key: embedded && settings.keys.sealing_key_file.as_os_str().is_empty(),
@@ -334,6 +338,17 @@ impl SettingRef<'_> {
         text.map(|text| text.parse().map_err(|error: LifetimeError| self.wrong(&error.to_string()))).transpose()
     }
 
+    /// Parses a time from one rotation to the next.
+    fn rotation(&self, text: &str) -> Result<Option<Span>, ConfigError> {
+        match text {
+            "never" => Ok(None),
+            _ => match self.span(text)? {
+                every if every.seconds() >= 3600 => Ok(Some(every)),
+                _ => Err(self.wrong("write at least 1h, or never")),
+            },
+        }
+    }
+
     /// Parses a delay from 10 ms to 60 s.
     fn delay(&self, text: &str) -> Result<Duration, ConfigError> {
         let delay = humantime::parse_duration(text).ok();
@@ -367,27 +382,6 @@ fn token_alg(settings: &Settings, profile: Profile, sources: &Sources) -> Result
         return Err(at.wrong(&format!("the fapi2 profile does not permit {alg}; write ES256, EdDSA, Ed25519 or PS256")));
     }
     Ok((alg, fully_specified))
-}
-
-fn registry(settings: &Settings, sources: &Sources) -> Result<RegistryOptions, ConfigError> {
-    let at = |key: &'static str| SettingRef { key, sources };
-    let poll = humantime::parse_duration(&settings.registry.poll).ok();
-    let poll = poll.filter(|poll| (Duration::from_millis(50)..=Duration::from_secs(30)).contains(poll));
-    let max_clock_skew = at("database.max_clock_skew").span(&settings.database.max_clock_skew)?;
-    if max_clock_skew.seconds() == 0 {
-        return Err(at("database.max_clock_skew").wrong("at least 1s"));
-    }
-    let reload = at("registry.reload").span(&settings.registry.reload)?;
-    if reload.seconds() < 10 {
-        return Err(at("registry.reload").wrong("at least 10s; it reads every client"));
-    }
-    Ok(RegistryOptions {
-        max_stale: at("registry.max_stale").span(&settings.registry.max_stale)?.duration(),
-        poll: poll.ok_or_else(|| at("registry.poll").wrong("from 50ms to 30s, such as 250ms"))?,
-        max_clock_skew: max_clock_skew.duration(),
-        reload: reload.duration(),
-        rewrite_lost_revocations: settings.registry.rewrite_lost_revocations,
-    })
 }
 
 /// Reads a secret from a file, without the line end.

@@ -32,7 +32,7 @@ use crate::model::event::Event;
 use crate::model::issuer::Issuer;
 use crate::model::profile::Profile;
 use crate::model::time::{Clock, UnixTime};
-use crate::state::keyring::Keyring;
+use crate::state::keyring::{self, Keyring, Term};
 use crate::state::registry::moment::Moment;
 use crate::state::registry::{Freshness, Registry};
 use crate::store::Store;
@@ -154,9 +154,16 @@ impl AuthorizationServer {
         self.authenticator.authenticate(credential, source, moment, attempt).await
     }
 
-    /// Signs the token that was granted.
-    fn issue(&self, authenticated: &AuthenticatedClient, grant: Grant, now: UnixTime) -> Result<TokenResponse, Error> {
-        let key = self.signing_key(grant.alg, now)?;
+    /// Signs the token that was granted. It lives no longer than its key is certain to be published.
+    fn issue(
+        &self,
+        authenticated: &AuthenticatedClient,
+        mut grant: Grant,
+        now: UnixTime,
+    ) -> Result<TokenResponse, Error> {
+        let (Term { max_ttl, .. }, key) = self.signer(grant.alg, now)?;
+        let longest = keyring::longest_ttl(max_ttl, self.registry.staleness()).ok_or(Unavailable::Registry)?;
+        grant.ttl = grant.ttl.min(longest);
         let started = Instant::now();
         let access_token = access_token::mint(self.issuer.as_str(), &authenticated.client, &grant, key, now)?;
         Ok(TokenResponse {
@@ -193,13 +200,13 @@ impl AuthorizationServer {
         }
         // RFC 9701 section 6, introspection_signed_response_alg.
         let alg = caller.client.introspection_signed_response_alg.unwrap_or(self.defaults.alg);
-        let key = self.signing_key(alg, moment.now)?;
+        let (_, key) = self.signer(alg, moment.now)?;
         response.signed(self.issuer.as_str(), &key, moment.now)
     }
 
     /// The key that signs by `alg` now, if the profile permits that.
-    fn signing_key(&self, alg: Alg, now: UnixTime) -> Result<Arc<SigningKey>, Unavailable> {
-        let key = self.keyring.signing(alg, self.registry.database_time(now));
+    fn signer(&self, alg: Alg, now: UnixTime) -> Result<(Term, Arc<SigningKey>), Unavailable> {
+        let key = self.keyring.signer(alg, self.registry.database_time(now));
         let key = key.filter(|_| self.profile.permits_alg(alg));
         key.ok_or(Unavailable::NoKey)
     }

@@ -6,4 +6,5 @@ pub mod key_sets;
 pub mod keyring;
 pub mod load_shedding;
 pub mod registry;
+pub mod rotation;
 pub mod throttle;

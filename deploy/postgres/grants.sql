@@ -1,9 +1,11 @@
 -- The privileges of the serving role. Run as grantd_owner in grantd's database after each migration; it may run any number of
 -- times. Everything else in the database, the serving role only reads.
 grant select on all tables in schema public to grantd_app;
--- The first signing key of an algorithm, the first tag key, and signing keys whose time is over.
+-- The first signing key of an algorithm and those of rotations, the first tag key, and signing keys whose time is over.
+-- The longest lifetime of the tokens of a key.
 grant insert on signing_key, secret_tag_key to grantd_app;
 grant delete on signing_key to grantd_app;
+grant update (max_ttl) on signing_key to grantd_app;
 grant update on registry_revision to grantd_app;
 -- When credentials were last used, hashes whose cost was raised, and verifiers of older secrets.
 grant insert, update on client_secret_use, client_key_use, client_certificate_use, client_federation_use to grantd_app;

@@ -1,14 +1,12 @@
 //! Signing keys: generate, rotate, import, remove, list. Their states are computed from times.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::model::time::{Span, UnixTime};
-use crate::state::keyring::{KeyState, PUBLISH_AHEAD, Timeline};
+use crate::state::keyring::{KeyState, PUBLISH_AHEAD, Successor, max_ttl, timelines};
 use crate::store::StoreError;
 use crate::store::keys::{SealedKey, new_key};
 
@@ -19,6 +17,8 @@ pub struct ListedKey {
     pub key: SealedKey,
     /// The present state.
     pub state: KeyState,
+    /// Time at which the state changes, if that is known: for a key that signs, its rotation.
+    pub changes_at: Option<UnixTime>,
     /// The opened key.
     pub opened: Option<SigningKey>,
 }
@@ -33,10 +33,10 @@ impl ListedKey {
     /// Returns the key as JSON.
     #[must_use]
     pub fn document(&self) -> Value {
-        let Self { key, state, .. } = self;
+        let Self { key, state, changes_at, .. } = self;
         json!({
             "kid": key.kid, "alg": key.alg, "state": state, "created_at": key.created_at, "active_at": key.active_at,
-            "jwk": self.jwk(),
+            "changes_at": changes_at, "max_ttl": key.max_ttl.seconds(), "jwk": self.jwk(),
         })
     }
 }
@@ -48,8 +48,7 @@ impl Admin {
         let (alg, now) = (alg.unwrap_or(self.policy.defaults.alg), self.now());
         let ahead = ahead(&self.store.keys().await?, alg, now);
         let key = new_key(alg, &*self.sealing_key()?, now, ahead)?;
-        self.store.add_key(&key).await?;
-        Ok(key)
+        self.add_key(key).await
     }
 
     /// Imports a private key in PEM. It signs as [`generate_key`](Self::generate_key) says.
@@ -57,37 +56,51 @@ impl Admin {
         let (alg, now) = (alg.unwrap_or(self.policy.defaults.alg), self.now());
         let (key, pkcs8) = SigningKey::from_pem(alg, pem)?;
         let active_at = now.plus(ahead(&self.store.keys().await?, alg, now));
-        let key = SealedKey::seal(&key, &pkcs8, &*self.sealing_key()?, active_at, now)?;
+        self.add_key(SealedKey::seal(&key, &pkcs8, &*self.sealing_key()?, active_at, now)?).await
+    }
+
+    async fn add_key(&self, key: SealedKey) -> Result<SealedKey, AdminError> {
+        let key = SealedKey { max_ttl: self.max_ttl().await?, ..key };
         self.store.add_key(&key).await?;
         Ok(key)
     }
 
-    /// Removes a key at once. When no other key of its algorithm signs, also generates a successor that signs now, so
-    /// that an algorithm in use always has a key. Returns the successor.
-    pub async fn remove_key(&self, kid: &str) -> Result<Option<SealedKey>, AdminError> {
+    /// Returns the longest lifetime of the tokens of a key that is made now.
+    async fn max_ttl(&self) -> Result<Span, AdminError> {
+        let registered = self.store.longest_registered_ttl().await?;
+        Ok(max_ttl(self.policy.defaults.ttl, registered, self.policy.max_stale))
+    }
+
+    /// Removes a key at once. An algorithm in use always has a key that signs: when the removed one did, another key of the
+    /// algorithm does, and without one a new key. Returns the successor of a key that signed.
+    pub async fn remove_key(&self, kid: &str) -> Result<Option<Successor<SealedKey>>, AdminError> {
         let (keys, now) = (self.store.keys().await?, self.now());
         let missing = || AdminError::NoSuchSigningKey(kid.to_owned());
         let removed = keys.iter().find(|key| key.kid == kid).ok_or_else(missing)?;
-        let of_alg = keys.iter().filter(|key| key.alg == removed.alg).map(|key| (key.active_at, &key.kid));
-        let timeline = Timeline::new(of_alg.collect());
-        let mut others_sign = false;
-        for (other, state) in timeline.states(now).filter(|(other, _)| ***other != kid) {
-            match state {
-                KeyState::Active | KeyState::Retiring => others_sign = true,
-                // A gone key would sign again once its successor is removed.
-                KeyState::Gone => {
-                    self.store.remove_key(other, None).await?;
-                }
-                KeyState::Next => {}
-            }
+        let timeline = timelines(&keys).remove(removed.alg.as_str()).ok_or_else(missing)?;
+        for (gone, _) in timeline.states(now).filter(|(key, state)| *state == KeyState::Gone && key.kid != kid) {
+            // It would sign again once its successor is removed.
+            self.store.remove_key(&gone.kid, None).await?;
         }
-        // A key of an unknown algorithm never signed, so it needs no successor.
-        let alg: Option<Alg> = removed.alg.parse().ok();
-        let successor = match alg.filter(|_| !others_sign) {
-            Some(alg) => Some(new_key(alg, &*self.sealing_key()?, now, Span::from_secs(0))?),
-            None => None,
+        let signs = timeline.active(now).is_some_and(|(_, key)| key.kid == kid);
+        // A key of an unknown algorithm never signed.
+        let Some(alg) = removed.alg.parse::<Alg>().ok().filter(|_| signs) else {
+            return if self.store.remove_key(kid, None).await? { Ok(None) } else { Err(missing()) };
         };
-        if self.store.remove_key(kid, successor.as_ref()).await? { Ok(successor) } else { Err(missing()) }
+        let (done, successor) = match timeline.successor(now) {
+            Successor::Retiring(key) => {
+                (self.store.remove_key(kid, None).await?, Successor::Retiring(SealedKey::clone(key)))
+            }
+            Successor::Next(key) => {
+                (self.store.replace_key(kid, &key.kid, now).await?, Successor::Next(SealedKey::clone(key)))
+            }
+            Successor::New => {
+                let made = new_key(alg, &*self.sealing_key()?, now, Span::from_secs(0))?;
+                let made = SealedKey { max_ttl: self.max_ttl().await?, ..made };
+                (self.store.remove_key(kid, Some(&made)).await?, Successor::New)
+            }
+        };
+        if done { Ok(Some(successor)) } else { Err(missing()) }
     }
 
     /// Returns all signing keys with their states, by algorithm.
@@ -96,20 +109,19 @@ impl Admin {
             Ok(key) => (Some(key), Vec::new()),
             Err(error) => (None, vec![Warning::NoPublicKeys(error)]),
         };
-        let mut by_alg: BTreeMap<String, Vec<(UnixTime, SealedKey)>> = BTreeMap::new();
-        for key in self.store.keys().await? {
-            by_alg.entry(key.alg.clone()).or_default().push((key.active_at, key));
-        }
+        let (keys, now) = (self.store.keys().await?, self.now());
         let mut value = Vec::new();
-        for timeline in by_alg.into_values().map(Timeline::new) {
-            for (key, state) in timeline.states(self.now()) {
+        for timeline in timelines(&keys).into_values() {
+            let rotation = self.policy.rotate_every.and_then(|every| timeline.next_rotation(now, every));
+            for (key, state, changes_at) in timeline.schedule(now) {
                 let opened = sealing_key.as_ref().map(|under| key.open(under)).transpose();
                 let opened = opened.unwrap_or_else(|fault| {
                     warnings.push(Warning::KeyNotOpened(fault));
                     None
                 });
                 let opened = opened.map(|key| if self.policy.fully_specified { key.fully_specified() } else { key });
-                value.push(ListedKey { key: key.clone(), state, opened });
+                let due = rotation.filter(|next| next.key.kid == key.kid).map(|next| next.due_at);
+                value.push(ListedKey { key: SealedKey::clone(key), state, changes_at: changes_at.or(due), opened });
             }
         }
         Ok(Outcome { value, warnings })
@@ -147,6 +159,7 @@ mod tests {
             sealed: Vec::new(),
             active_at,
             created_at: active_at,
+            max_ttl: PUBLISH_AHEAD,
         };
         let now = UnixTime(1000);
         assert_eq!(ahead(&[], Alg::Es256, now), Span::from_secs(0));

@@ -81,7 +81,10 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         },
         "token": {"ttl": config.token_ttl.to_string(), "alg": shell.settings.token.alg, "audience": config.defaults(&issuer).audience},
         "dpop": {"require_nonce": config.dpop_require_nonce},
-        "keys": {"sealing_key_file": config.sealing_key_file},
+        "keys": {
+            "rotate_every": config.rotate_every.map_or_else(|| "never".to_owned(), |every| every.to_string()),
+            "sealing_key_file": config.sealing_key_file,
+        },
         "secrets": {
             "argon2": config.argon2.to_string(), "max_age": config.secret_max_age.map(|age| Span::from(age).to_string()), "threads": config.hashing_threads, "queue": config.hashing_queue,
             "basic_reading": config.basic_reading,

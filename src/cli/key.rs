@@ -14,6 +14,7 @@ use super::{Shell, states};
 use crate::admin::keys::ListedKey;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
+use crate::state::keyring::{MAX_AGE, PUBLISH_AHEAD, Successor};
 use crate::store::keys::SealedKey;
 
 #[derive(Debug, Subcommand)]
@@ -45,7 +46,7 @@ pub(super) enum Command {
         #[arg(long)]
         alg: Option<Alg>,
     },
-    /// Remove a key; tokens it signed no longer verify
+    /// Remove a key; tokens it signed no longer verify, and the key before it, the next or a new one signs
     #[command(visible_alias = "rm")]
     Remove {
         /// The key id
@@ -108,13 +109,33 @@ impl Command {
                 print_new(shell, &admin.import_key(alg, &pem).await.with_context(name)?)
             }
             Self::Remove { kid, now: _ } => {
-                let made = admin.remove_key(&kid).await?;
-                let next = made.map(|key| format!("; {} was made and signs from now on", key.kid)).unwrap_or_default();
+                let successor = admin.remove_key(&kid).await?.map(|successor| follows(&successor, shell.times(&admin)));
                 shell.info(&format!(
-                    "key {kid} is removed: tokens it signed no longer verify where the key set is fetched again{next}"
+                    "key {kid} is removed: tokens it signed no longer verify where the key set is fetched again{}",
+                    successor.unwrap_or_default()
                 ))
             }
         }
+    }
+}
+
+/// The key that signs instead of a removed one, and which verifiers lack it.
+fn follows(successor: &Successor<SealedKey>, times: Times) -> String {
+    match successor {
+        Successor::Retiring(SealedKey { kid, .. }) => {
+            format!("; {kid}, which signed before it, signs again until the next key does")
+        }
+        Successor::Next(key) => {
+            let seconds = key.created_at.plus(PUBLISH_AHEAD).0.saturating_sub(times.now.0).max(0);
+            format!(
+                "; the next key {} signs from now on, and verifiers that cached the key set may lack it for up to {seconds} s",
+                key.kid
+            )
+        }
+        Successor::New => format!(
+            "; no next key was published, so a new one was made and signs from now on: verifiers that cached the key set lack it for up to {} s",
+            MAX_AGE.as_secs()
+        ),
     }
 }
 
@@ -130,13 +151,14 @@ fn print_new(shell: &Shell, key: &SealedKey) -> anyhow::Result<()> {
     })
 }
 
-fn row(ListedKey { key, state, .. }: &ListedKey, times: Times) -> Vec<Cell<'_>> {
+fn row(ListedKey { key, state, changes_at, .. }: &ListedKey, times: Times) -> Vec<Cell<'_>> {
     vec![
         Cell::new(&key.alg),
         states::of_signing_key(*state),
         Cell::new(&key.kid),
         times.cell(key.created_at),
         times.cell(key.active_at),
+        times.or_never(*changes_at),
     ]
 }
 
@@ -146,4 +168,5 @@ const COLUMNS: &[Column] = &[
     Column::whole("KEY"),
     Column::whole("MADE"),
     Column::whole("SIGNS FROM"),
+    Column::whole("CHANGES"),
 ];

@@ -94,6 +94,8 @@ fn assembled(config: &Config, store: Store, clock: Clock) -> Admin {
         secret_max_age: config.secret_max_age,
         defaults: config.defaults(&issuer),
         issuer,
+        rotate_every: config.rotate_every,
+        max_stale: config.registry.max_stale,
         fully_specified: config.fully_specified,
         has_client_ca: config.client_certificates.files.ca.is_some(),
         has_certificate_listener: config.client_certificates.mtls.is_some(),

@@ -124,5 +124,5 @@ const METRICS: &str = "\
 const PROCESS: &str = "
 On Linux also `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`, `process_max_fds` and `process_start_time_seconds`.
 
-Worth an alarm: `grantd_registry_age_seconds` above 60 or -1, `grantd_credential_expires_seconds` below 604800, an increase of `grantd_log_lines_dropped_total`, `grantd_registry_malformed` or `grantd_secret_verifier_mismatches_total` above 0, any `reason=\"internal\"`, `reason=\"no_signing_key\"`, `reason=\"overloaded\"` or `reason=\"hashing_busy\"`, and a jump in `reason=\"wrong_secret\"` or `reason=\"unknown_client\"`.
+Worth an alarm: `grantd_registry_age_seconds` above 60 or -1, `grantd_credential_expires_seconds` below 604800, `grantd_key_next_rotation_seconds` below -60, an increase of `grantd_log_lines_dropped_total`, `grantd_registry_malformed` or `grantd_secret_verifier_mismatches_total` above 0, any `reason=\"internal\"`, `reason=\"no_signing_key\"`, `reason=\"overloaded\"` or `reason=\"hashing_busy\"`, and a jump in `reason=\"wrong_secret\"` or `reason=\"unknown_client\"`.
 ";

@@ -206,10 +206,14 @@ impl Status {
 
 fn key_line(key: &Value, now: UnixTime) -> String {
     let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
-    let changes = key.get("changes_at").and_then(Value::as_i64).map(|at| span(at.saturating_sub(now.0)));
-    let changes = match (text("state"), changes) {
+    let seconds = |name: &str| key.get(name).and_then(Value::as_i64).map(|at| at.saturating_sub(now.0));
+    let changes = match (text("state"), seconds("changes_at").map(span)) {
         ("active", Some(changes)) => format!("signs; the next key does in {changes}"),
-        ("active", None) => "signs; no next key".to_owned(),
+        ("active", None) => match seconds("rotation_due_at") {
+            Some(left @ 0..) => format!("signs; rotates in {}", span(left)),
+            Some(over) => format!("signs; ROTATION OVERDUE for {}", span(-over)),
+            None => "signs; no next key".to_owned(),
+        },
         ("next", Some(changes)) => format!("next; signs in {changes}"),
         ("retiring", Some(changes)) => format!("retiring; published for {changes} more"),
         (state, _) => state.to_owned(),

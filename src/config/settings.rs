@@ -170,7 +170,7 @@ section!(
 );
 section!(
     /// `[keys]`.
-    Keys { sealing_key_file: PathBuf = PathBuf::new() }
+    Keys { rotate_every: String = "never".into(), sealing_key_file: PathBuf = PathBuf::new() }
 );
 section!(
     /// `[secrets]`.

@@ -97,12 +97,15 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     let writes = admin.server.store.health.trouble();
     let position = admin.server.registry.snapshot().position();
     let clock_skew = admin.server.registry.clock_ahead() / 1000;
-    let keys = admin.server.keyring.schedule(admin.server.database_time());
+    let now = admin.server.database_time();
+    let (keys, rotations) = (admin.server.keyring.schedule(now), admin.server.keyring.next_rotations(now));
     let keys: Vec<Value> = keys
         .iter()
         .map(|(key, state, changes_at)| {
             let alg = admin.server.keyring.alg_name(key.alg());
-            json!({"kid": key.kid(), "alg": alg, "state": state, "changes_at": changes_at})
+            let rotation = rotations.get(&key.alg()).filter(|next| next.key.kid() == key.kid());
+            let due_at = rotation.map(|next| next.due_at);
+            json!({"kid": key.kid(), "alg": alg, "state": state, "changes_at": changes_at, "rotation_due_at": due_at})
         })
         .collect();
     let stale = admin.server.authenticator.stale_issuers(admin.server.database_time());

@@ -10,13 +10,22 @@ use axum::response::{IntoResponse, Response};
 use super::AppState;
 use crate::model::document::Document;
 use crate::protocol::error::{Error, Unavailable};
+use crate::state::keyring::{self, MAX_AGE};
 
 /// Answers with the key set.
 pub(super) async fn jwks(State(app): State<Arc<AppState>>, request: Request) -> Response {
     if !app.server.knows_anything() || app.server.keyring.is_empty() {
         return unknown_yet();
     }
-    document(&app.server.keyring.jwks(), "application/jwk-set+json", &request)
+    let caching = match keyring::cacheable_for(app.server.registry.staleness()) {
+        MAX_AGE => HeaderValue::from_static(DOCUMENT_CACHING),
+        // A shorter time, since the database may hold a newer key that this server has not read.
+        shorter => {
+            let text = format!("public, max-age={}", shorter.as_secs());
+            HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("no-cache"))
+        }
+    };
+    document(&app.server.keyring.jwks(), "application/jwk-set+json", caching, &request)
 }
 
 /// Answers with the metadata.
@@ -24,7 +33,12 @@ pub(super) async fn metadata(State(app): State<Arc<AppState>>, request: Request)
     if !app.server.knows_anything() {
         return unknown_yet();
     }
-    document(&app.server.metadata().authorization_server, "application/json", &request)
+    document(
+        &app.server.metadata().authorization_server,
+        "application/json",
+        HeaderValue::from_static(DOCUMENT_CACHING),
+        &request,
+    )
 }
 
 /// Answers with the metadata for clients of OpenID Connect.
@@ -32,7 +46,12 @@ pub(super) async fn openid_configuration(State(app): State<Arc<AppState>>, reque
     if !app.server.knows_anything() {
         return unknown_yet();
     }
-    document(&app.server.metadata().openid_configuration, "application/json", &request)
+    document(
+        &app.server.metadata().openid_configuration,
+        "application/json",
+        HeaderValue::from_static(DOCUMENT_CACHING),
+        &request,
+    )
 }
 
 /// Tells a person who opens the issuer in a browser what this is, and where its metadata stands.
@@ -50,7 +69,7 @@ fn unknown_yet() -> Response {
 }
 
 /// A document that may be cached, or 304 when the asker has it (RFC 9110 section 13.1.2).
-fn document(document: &Document, media_type: &'static str, request: &Request) -> Response {
+fn document(document: &Document, media_type: &'static str, caching: HeaderValue, request: &Request) -> Response {
     let known = request
         .headers()
         .get_all(header::IF_NONE_MATCH)
@@ -66,7 +85,7 @@ fn document(document: &Document, media_type: &'static str, request: &Request) ->
     }
     let headers = response.headers_mut();
     headers.reserve(super::HEADERS);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(DOCUMENT_CACHING));
+    headers.insert(header::CACHE_CONTROL, caching);
     // Hexadecimal between quotes.
     if let Ok(etag) = HeaderValue::from_maybe_shared(document.etag.clone()) {
         headers.insert(header::ETAG, etag);
@@ -75,5 +94,5 @@ fn document(document: &Document, media_type: &'static str, request: &Request) ->
     response
 }
 
-/// How long a verifier may keep the key set; [`PUBLISH_AHEAD`](crate::state::keyring::PUBLISH_AHEAD) counts on it.
+/// The time for which a verifier may cache the documents: [`MAX_AGE`].
 const DOCUMENT_CACHING: &str = "public, max-age=300";

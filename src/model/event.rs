@@ -104,10 +104,16 @@ events! {
         "The row of a trusted issuer cannot be read. None of its tokens is accepted; all others work."
     "key.changed" KeyChanged "info" [kid alg signs_from what]
         "A signing key was published or removed, or the server made the first key of an algorithm or the first tag key."
+    "key.lifetime_not_raised" KeyLifetimeNotRaised "warn" [kid max_ttl reason]
+        "A client or a resource has tokens that live longer than those of the signing key may, and the key's row could not be changed. Tokens live for `max_ttl` until it can be. Check the grants of the serving role."
     "key.malformed" KeyMalformed "error" [reason]
         "A signing key or tag key cannot be read. It is left out. `grantd doctor` names the fault."
     "key.not_made" KeyNotMade "error, warn" [alg reason]
-        "An algorithm in use has no signing key, or there is no tag key, and none could be made. Check the grants of the serving role."
+        "An algorithm in use has no signing key, or there is no tag key, or a rotation is due, and no key could be made. Check the grants of the serving role."
+    "key.not_swept" KeyNotSwept "debug" [kid reason]
+        "The row of a signing key that is gone for a day could not be deleted; the next sweep tries again."
+    "key.rotation_due" KeyRotationDue "info" [kid alg due_at]
+        "The signing key is replaced at `due_at` (`keys.rotate_every`). Logged a week, a day and an hour before, by one replica; by each when the serving role may not write `lease`."
     "key.sealing_key_made" KeySealingKeyMade "warn" [path]
         "A sealing key was created beside the embedded database. Back it up: without it the signing keys are lost."
     "limit.not_raised" LimitNotRaised "warn" [reason]

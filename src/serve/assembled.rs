@@ -106,7 +106,7 @@ pub fn assemble(
         None => dpop,
     };
     let verifiers = VerifierKey::new(&sealing_key);
-    let keyring = Arc::new(Keyring::new(config.fully_specified));
+    let keyring = Arc::new(Keyring::new(config.fully_specified, config.rotate_every));
     let feed = Feed::new(FeedContext {
         store: store.clone(),
         registry: Arc::clone(&registry),
@@ -114,6 +114,7 @@ pub fn assemble(
         sealing_key: Arc::new(sealing_key),
         clock: clock.clone(),
         default_alg: config.token_alg,
+        default_ttl: config.token_ttl,
         pending_migrations,
     });
     let queue = Some(config.hashing_queue).filter(|capacity| *capacity > 0);

@@ -32,7 +32,7 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
         revisions.note(server.registry.snapshot().revision, Instant::now());
         match is_elected(&store, &server, &holder).await {
             Ok(true) => {
-                delete(&store, &mut revisions).await;
+                delete(&store, &server, &mut revisions).await;
                 if let Err(error) = log_notices(&store, &server, &holder).await {
                     tracing::debug!(event = Event::CredentialExpiring.as_str(), reason = %error, "notices of credentials wait for the next sweep");
                 }
@@ -59,7 +59,7 @@ async fn is_elected(store: &Store, server: &AuthorizationServer, holder: &str) -
 
 /// Deletes what has expired. Failures are logged at debug level: the store counts each failed write, and logs the first in
 /// a row.
-async fn delete(store: &Store, revisions: &mut PastRevisions) {
+async fn delete(store: &Store, server: &AuthorizationServer, revisions: &mut PastRevisions) {
     // The database's clock decides: by that of a replica that is ahead, what others still need would be gone.
     let now = match store.now().await {
         Ok(now) => now,
@@ -78,6 +78,11 @@ async fn delete(store: &Store, revisions: &mut PastRevisions) {
         Ok(swept) => tracing::debug!(event = Event::RevokedSwept.as_str(), swept),
         Err(error) => {
             tracing::debug!(event = Event::RevokedTrouble.as_str(), reason = %error, "rows of tokens that ended are kept until the next sweep");
+        }
+    }
+    for kid in server.keyring.gone(UnixTime(now.0 - GONE_FOR)) {
+        if let Err(error) = store.remove_key(&kid, None).await {
+            tracing::debug!(event = Event::KeyNotSwept.as_str(), kid, reason = %error, "the row of a key that is gone is kept until the next sweep");
         }
     }
     if let Some(through) = revisions.read_by_all(Instant::now()) {
@@ -121,6 +126,8 @@ impl PastRevisions {
 const SWEEP: Duration = Duration::from_secs(5);
 /// Twice the greatest difference between the clocks of replicas, in seconds.
 const SKEW: i64 = 120;
+/// Seconds for which the row of a signing key is kept that is gone: a clock that is set back finds it again.
+const GONE_FOR: i64 = 86400;
 /// Seconds for which the lease is held. A replica that ends leaves the sweeps to the others after that time.
 const LEASE: u64 = 60;
 /// Time within which every live replica reads a change: `registry.poll` is 30 seconds at most.

@@ -24,7 +24,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::crypto::secret_tag::TagKey;
 use crate::model::event::Event;
-use crate::model::time::UnixTime;
+use crate::model::time::{Span, UnixTime};
 use crate::store::changes::Changes;
 use crate::store::ranges::ClientRange;
 use difference::Difference;
@@ -146,6 +146,22 @@ impl Registry {
     pub fn age(&self) -> Option<Duration> {
         let at = self.current_at.load(Ordering::Acquire).checked_sub(1)?;
         Some(self.started.elapsed().saturating_sub(Duration::from_micros(at)))
+    }
+
+    /// Returns the longest lifetime of tokens that a client or a resource has of its own.
+    #[must_use]
+    pub fn longest_ttl(&self) -> Option<Span> {
+        let snapshot = self.snapshot();
+        let of_clients = snapshot.clients.summaries().filter_map(|summary| summary.longest_ttl);
+        of_clients.chain(snapshot.resources().filter_map(|resource| resource.token_ttl)).max().map(Span::from)
+    }
+
+    /// Time for which the database may have held something else. At most `registry.max_stale` is known of a server that
+    /// has read a standby alone.
+    #[must_use]
+    pub fn staleness(&self) -> Duration {
+        let age = self.age().unwrap_or(Duration::MAX);
+        if self.is_behind() { age.max(self.options.max_stale) } else { age }
     }
 
     /// Options of following the database.

@@ -21,22 +21,26 @@ pub struct SealedKey {
     pub active_at: UnixTime,
     /// Time at which it was made and published.
     pub created_at: UnixTime,
+    /// Longest lifetime of a token that it signs.
+    pub max_ttl: Span,
 }
 
 row!(
     /// Row of a signing key.
-    KeyRow of "signing_key" by "order by c.active_at, c.kid" { kid: String, alg: String, sealed: Vec<u8>, active_at: i64, created_at: i64 }
+    KeyRow of "signing_key" by "order by c.active_at, c.kid" { kid: String, alg: String, sealed: Vec<u8>, active_at: i64, created_at: i64, max_ttl: i64 }
 );
 
 impl From<KeyRow> for SealedKey {
     fn from(row: KeyRow) -> Self {
-        let KeyRow { kid, alg, sealed, active_at, created_at } = row;
-        Self { kid, alg, sealed, active_at: UnixTime(active_at), created_at: UnixTime(created_at) }
+        let KeyRow { kid, alg, sealed, active_at, created_at, max_ttl } = row;
+        // The column has no other values.
+        let max_ttl = u64::try_from(max_ttl).map_or(LONGEST_TTL, Span::from_secs);
+        Self { kid, alg, sealed, active_at: UnixTime(active_at), created_at: UnixTime(created_at), max_ttl }
     }
 }
 
 impl SealedKey {
-    /// Seals the PKCS#8 document of a private key for its row.
+    /// Seals the PKCS#8 document of a private key for its row. Its tokens may live for [`LONGEST_TTL`].
     ///
     /// # Errors
     /// [`StoreError::Malformed`] when sealing fails.
@@ -49,12 +53,13 @@ impl SealedKey {
     ) -> Result<Self, StoreError> {
         let (kid, alg) = (key.kid().to_owned(), key.alg().to_string());
         let sealed = under.seal(&context(&kid, &alg), pkcs8).map_err(|error| malformed(&kid, &error))?;
-        Ok(Self { kid, alg, sealed, active_at, created_at: now })
+        Ok(Self { kid, alg, sealed, active_at, created_at: now, max_ttl: LONGEST_TTL })
     }
 
     /// The values of [`INSERT_KEY`].
-    fn values(&self) -> [Value; 5] {
-        args![&self.kid, &self.alg, self.sealed.as_slice(), self.active_at, self.created_at]
+    fn values(&self) -> [Value; 6] {
+        let max_ttl = self.max_ttl.seconds();
+        args![&self.kid, &self.alg, self.sealed.as_slice(), self.active_at, self.created_at, max_ttl]
     }
 
     /// Opens the key, checks that its thumbprint is the row's `kid`, and that it verifies its own signature.
@@ -120,6 +125,65 @@ impl Store {
         })
     }
 
+    /// Adds the key that follows the one of its algorithm that signs from `present`. `Ok(false)` when that one was removed,
+    /// or another key follows it by now: one replica rotates for all.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn add_next_key(&self, key: &SealedKey, present: UnixTime) -> Result<bool, StoreError> {
+        transaction!(self, |tx| {
+            // Serialises concurrent rotations.
+            tx.take_turn().await?;
+            let values = args![&key.alg, present];
+            let sql = "select count(*) from signing_key where alg = $1 and active_at = $2";
+            let is_there = tx.count(sql, &values).await? > 0;
+            let sql = "select count(*) from signing_key where alg = $1 and active_at > $2";
+            let is_next = is_there && tx.count(sql, &values).await? == 0;
+            if is_next {
+                tx.execute(INSERT_KEY, &key.values()).await?;
+            }
+            Ok(is_next)
+        })
+    }
+
+    /// Raises the longest lifetime of the tokens of a key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn raise_max_ttl(&self, kid: &str, max_ttl: Span) -> Result<(), StoreError> {
+        let sql = "update signing_key set max_ttl = $2 where kid = $1 and max_ttl < $2";
+        self.execute(sql, &args![kid, max_ttl.seconds()]).await.map(drop)
+    }
+
+    /// Returns the longest lifetime that a client or a resource has of its own, in seconds.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn longest_registered_ttl(&self) -> Result<Option<Span>, StoreError> {
+        let sql =
+            "select max(ttl) from (select token_ttl as ttl from client union all select token_ttl from resource) t";
+        let rows: Vec<(Option<i64>,)> = self.fetch(sql, &[]).await?;
+        let seconds = rows.first().and_then(|(seconds,)| u64::try_from((*seconds)?).ok());
+        Ok(seconds.map(Span::from_secs))
+    }
+
+    /// Removes a key, and lets the published key `next` sign from `now` on, in the same transaction. `Ok(false)` when one of
+    /// them does not exist; then nothing has changed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn replace_key(&self, kid: &str, next: &str, now: UnixTime) -> Result<bool, StoreError> {
+        transaction!(self, |tx| {
+            tx.take_turn().await?;
+            let both = tx.count("select count(*) from signing_key where kid in ($1, $2)", &args![kid, next]).await?;
+            if both == 2 {
+                tx.execute("delete from signing_key where kid = $1", &args![kid]).await?;
+                tx.execute("update signing_key set active_at = $2 where kid = $1", &args![next, now]).await?;
+            }
+            Ok(both == 2)
+        })
+    }
+
     /// Removes a key, and adds `successor`, if any, in the same transaction. `Ok(false)` when the key does not exist.
     ///
     /// # Errors
@@ -154,4 +218,6 @@ fn malformed(kid: &str, reason: &dyn std::fmt::Display) -> StoreError {
 }
 
 const INSERT_KEY: &str =
-    "insert into signing_key (kid, alg, sealed, active_at, created_at) values ($1, $2, $3, $4, $5)";
+    "insert into signing_key (kid, alg, sealed, active_at, created_at, max_ttl) values ($1, $2, $3, $4, $5, $6)";
+/// Maximum lifetime of any token.
+pub const LONGEST_TTL: Span = Span::from_secs(86400);

@@ -32,6 +32,18 @@ impl Store {
         Ok(ends.first().map(|(until,)| UnixTime(*until)))
     }
 
+    /// Records that a replica tells `what` of `work`, which counts from `at`. `Ok(false)` when a replica has told that, or
+    /// something later. The row is a lease that is over.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take_notice(&self, work: &str, what: &str, at: UnixTime) -> Result<bool, StoreError> {
+        let sql = "insert into lease (work, holder, until) values ($1, $2, $3)
+                   on conflict (work) do update set holder = excluded.holder, until = excluded.until
+                   where lease.until < excluded.until";
+        Ok(self.execute(sql, &args![work, what, at]).await? > 0)
+    }
+
     /// Deletes the notes of changes up to a revision, which every live replica has read. A replica that holds an older
     /// revision finds one note that everything has changed. Works in small batches with pauses, since a change of the
     /// same id waits for a batch.

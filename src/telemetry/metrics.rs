@@ -90,6 +90,8 @@ metrics! {
         "Log lines that were lost because their reader stalled or they could not be written"
     "credential_expires_seconds" "" "{kind}" CredentialExpiresSeconds
         "Time until the next credential of a kind expires. Of the configuration, negative once it has expired: `server_certificate`, `mtls_certificate`, `client_ca`, `client_crl`, `jwks_uri_ca`. Of enabled clients, those that have not expired: `client_secret`, `client_key`, `client_certificate`, `federation_rule`, and `client` for the clients themselves. A kind of which nothing expires is absent"
+    "key_next_rotation_seconds" "" "{alg}" KeyNextRotationSeconds
+        "Time until the next signing key of an algorithm signs (`keys.rotate_every`); negative while a rotation is overdue, absent with `never`"
     "build" "_info" "{version,os,arch}" Build
         "The running program; always 1"
 }
@@ -107,6 +109,12 @@ pub type TimeToExpiry = Box<dyn Fn() -> Vec<(&'static str, i64)> + Send + Sync>;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
+}
+
+/// Label of `grantd_key_next_rotation_seconds`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlgLabel {
+    alg: &'static str,
 }
 
 /// Returns a function that writes all metrics in the text format of OpenMetrics.
@@ -138,6 +146,8 @@ pub fn exposition(
     register(&mut registry, Metric::RegistryMalformed, broken.clone());
     register(&mut registry, Metric::LogLinesDropped, logging.lines.dropped().clone());
     register(&mut registry, Metric::CredentialExpiresSeconds, expires.clone());
+    let rotations: Family<AlgLabel, Gauge> = Family::default();
+    register(&mut registry, Metric::KeyNextRotationSeconds, rotations.clone());
     let built =
         [("version", env!("CARGO_PKG_VERSION")), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
     register(&mut registry, Metric::Build, Info::new(built.to_vec()));
@@ -148,6 +158,12 @@ pub fn exposition(
         expires.clear();
         for (kind, seconds) in time_to_expiry() {
             expires.get_or_create(&KindLabel { kind }).set(seconds);
+        }
+        rotations.clear();
+        let now = server.database_time();
+        for (alg, next) in server.keyring.next_rotations(now) {
+            let alg = server.keyring.alg_name(alg);
+            rotations.get_or_create(&AlgLabel { alg }).set(next.due_at.0.saturating_sub(now.0));
         }
         age.set(server.registry.age().map_or(-1.0, |age| age.as_secs_f64()));
         skew.set(

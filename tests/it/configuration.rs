@@ -106,6 +106,7 @@ fn the_production_sample_is_safe_and_complete() {
     let config = with(&sample, &environment, &[]).unwrap();
     assert!(config.issuer.unwrap().is_https() && !config.database_by_default && !config.auto_migrate);
     assert_eq!(config.token_ttl.to_string(), "15m");
+    assert_eq!(config.rotate_every.unwrap().to_string(), "90d");
 }
 
 #[test]

@@ -238,9 +238,9 @@ async fn a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire(
     let ahead = PUBLISH_AHEAD.seconds();
     assert_eq!(look(1_800_000_000 + ahead - 1).await, (2, old), "published, not yet signing");
     assert_eq!(look(1_800_000_000 + ahead).await, (2, next.kid.clone()), "signing, its predecessor still published");
-    assert_eq!(look(1_800_000_000 + ahead + 86400 + 59).await, (2, next.kid.clone()));
+    assert_eq!(look(1_800_000_000 + ahead + 3600 + 59).await, (2, next.kid.clone()));
     assert_eq!(
-        look(1_800_000_000 + ahead + 86400 + 60).await,
+        look(1_800_000_000 + ahead + 3600 + 60).await,
         (1, next.kid.clone()),
         "the last token of its predecessor has expired"
     );

@@ -56,6 +56,7 @@ mod jwks_crowds;
 mod jwks_host;
 mod jwks_uri;
 mod key_exchange;
+mod key_rotation;
 mod leeway;
 mod lifecycle;
 mod looking;

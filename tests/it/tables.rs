@@ -166,7 +166,7 @@ async fn every_list_has_a_heading_and_an_empty_one_says_so(db: Db) {
     grantd.ok(&["key", "generate"]).await;
     grantd.ok(&["key", "rotate"]).await;
     let listed = grantd.ok(&["key", "ls"]).await.stdout;
-    assert_eq!(cells(&listed, "ALG"), ["ALG", "STATE", "KEY", "MADE", "SIGNS FROM"]);
+    assert_eq!(cells(&listed, "ALG"), ["ALG", "STATE", "KEY", "MADE", "SIGNS FROM", "CHANGES"]);
     assert!(
         cells(&listed, "next").last().unwrap().starts_with("in 6 minutes") && listed.contains("  active  "),
         "{listed}"

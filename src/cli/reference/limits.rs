@@ -112,7 +112,7 @@ fn sizes() -> [(&'static str, String); 23] {
     ]
 }
 
-fn times() -> [(&'static str, String, String); 17] {
+fn times() -> [(&'static str, String, String); 18] {
     let assertion = client_assertion::LIFETIME;
     [
         ("assertion: `exp` is over", "at once".into(), format!("{} late", seconds(client_assertion::EXP_LEEWAY))),
@@ -163,7 +163,12 @@ fn times() -> [(&'static str, String, String); 17] {
             "none: measured by one clock".into(),
         ),
         ("new signing key: published before it signs", seconds(PUBLISH_AHEAD), "60 s of it".into()),
-        ("replaced signing key: published after it signs", seconds(LONGEST_TTL), seconds(SKEW)),
+        (
+            "replaced signing key: published after it signs",
+            "the longest lifetime of its tokens, at least `registry.max_stale`".into(),
+            seconds(SKEW),
+        ),
+        ("signing key that is gone: its row is deleted after", seconds(LONGEST_TTL), "none".into()),
     ]
 }
 

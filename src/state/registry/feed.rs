@@ -2,6 +2,7 @@
 
 mod connection;
 mod first_keys;
+mod key_upkeep;
 mod load;
 
 use std::path::PathBuf;
@@ -15,8 +16,8 @@ use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
-use crate::model::time::{Clock, UnixTime};
-use crate::state::keyring::Keyring;
+use crate::model::time::{Clock, Span, UnixTime};
+use crate::state::keyring::{self, Keyring};
 use crate::store::changes::{ChangeReader, Changes, Poll, Since};
 use crate::store::keys::SealedKey;
 use crate::store::migrations::{MigrationError, Schema};
@@ -24,6 +25,7 @@ use crate::store::{Database, Store, StoreError};
 
 use connection::Connection;
 use first_keys::FirstKeys;
+use key_upkeep::KeyUpkeep;
 use load::{Cause, Load};
 
 /// Keeps a registry and a keyring up to date with the database.
@@ -37,6 +39,7 @@ pub struct Feed {
     load_again: bool,
     keys: Vec<SealedKey>,
     first_keys: FirstKeys,
+    key_upkeep: KeyUpkeep,
     last_used: LastUsedWriter,
     lost_changes: LostChanges,
     /// Time of the next full load.
@@ -60,6 +63,8 @@ pub struct FeedContext {
     pub clock: Clock,
     /// Algorithm of tokens for resources that name none.
     pub default_alg: Alg,
+    /// Lifetime of tokens for clients and resources that have none of their own.
+    pub default_ttl: Span,
     /// Migrations that could not be applied at the start.
     pub pending_migrations: Option<PendingMigrations>,
 }
@@ -78,6 +83,12 @@ impl FeedContext {
     fn database_time(&self) -> UnixTime {
         self.registry.database_time(self.clock.now())
     }
+
+    /// The longest lifetime of the tokens of a key that is made now.
+    fn max_ttl(&self) -> Span {
+        let registered = self.registry.longest_ttl();
+        keyring::max_ttl(self.default_ttl, registered, self.registry.options().max_stale)
+    }
 }
 
 impl Feed {
@@ -93,6 +104,7 @@ impl Feed {
             load_again: false,
             keys: Vec::new(),
             first_keys: FirstKeys::default(),
+            key_upkeep: KeyUpkeep::default(),
             last_used,
             lost_changes: LostChanges::default(),
             reload_at: Instant::now() + reload,
@@ -121,6 +133,8 @@ impl Feed {
                 }
                 Err(error) => {
                     in_trouble = true;
+                    // Keys begin to sign and end without the database, too.
+                    self.context.keyring.publish(self.database_time());
                     if self.context.registry.note_trouble(&error.to_string()) {
                         tracing::error!(event = Event::RegistryTrouble.as_str(), reason = %error, "known clients are served from memory until registry.max_stale");
                     }
@@ -156,6 +170,8 @@ impl Feed {
             self.load_range().await?;
         }
         self.first_keys.make_missing(&self.context, &self.keys).await;
+        self.key_upkeep.raise_max_ttl(&self.context, &self.keys).await;
+        self.key_upkeep.attend_rotations(&self.context);
         self.rewrite_lost_changes().await;
         if self.last_used.is_due() {
             self.last_used.write(&self.context.registry.uses, &self.context.store);

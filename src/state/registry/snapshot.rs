@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub revision: i64,
     /// The id of that revision.
     pub history: Arc<str>,
-    clients: Clients,
+    pub(super) clients: Clients,
     resources: Arc<HashMap<ResourceId, Arc<Resource>>>,
     issuers: Arc<HashMap<Arc<str>, Arc<TrustedIssuer>>>,
     /// Rows that cannot be read, by name, with the reason.

@@ -8,6 +8,7 @@ use crate::crypto::secret::HashParams;
 use crate::crypto::secret_tag::TagKid;
 use crate::model::client::Client;
 use crate::model::credential::{KeyCounts, SecretOrigin};
+use crate::model::lifetime::TokenTtl;
 use crate::store::secrets::MAX_IMPORTED;
 
 /// Contribution of some clients to what holds for all: the cost of guesses, and algorithms in use.
@@ -21,6 +22,8 @@ pub(super) struct Summary {
     pub(super) costs: Vec<(HashParams, usize)>,
     /// Algorithms of signed introspection responses.
     pub(super) algs: BTreeSet<Alg>,
+    /// Longest lifetime of tokens that a client has of its own.
+    pub(super) longest_ttl: Option<TokenTtl>,
     /// Fingerprints of the ids of secrets, sorted: four bytes for each secret that carries its id.
     secret_ids: Box<[u32]>,
 }
@@ -33,6 +36,7 @@ impl Summary {
         for client in clients {
             summary.key_counts = summary.key_counts.max(KeyCounts::of(&client.keys));
             summary.algs.extend(client.introspection_signed_response_alg);
+            summary.longest_ttl = summary.longest_ttl.max(client.token_ttl);
             let mut imported = 0;
             for secret in &client.secrets {
                 let kid = match secret.origin {

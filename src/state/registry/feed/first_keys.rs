@@ -61,6 +61,7 @@ async fn make_signing_key(context: &FeedContext, alg: Alg) -> Result<(), StoreEr
         id: alg.to_string(),
         reason: error.to_string(),
     })??;
+    let key = SealedKey { max_ttl: context.max_ttl(), ..key };
     if context.store.add_first_key(&key).await? {
         tracing::info!(
             event = Event::KeyChanged.as_str(),
