@@ -15,6 +15,7 @@ pub mod overload;
 pub mod partition;
 mod polling;
 pub mod restarts;
+pub mod rotation;
 pub mod soak;
 pub mod starvation;
 pub mod timing;

@@ -121,6 +121,7 @@ async fn measure(
                 "9" => figures::hostile::measure(rig, options, report).await,
                 "10" => figures::overload::measure(rig, options, report).await,
                 "11" => figures::starvation::measure(rig, options, report).await,
+                "13" => figures::rotation::measure(rig, options, report).await,
                 "14" => figures::upgrade::measure(rig, options, report).await,
                 "15" => figures::soak::measure(rig, options, report).await,
                 "16" => figures::issuers::measure(rig, options, report).await,

@@ -56,6 +56,9 @@ pub struct Options {
     /// Replicas that figures 5 and 8 kill
     #[arg(long)]
     kills: Option<usize>,
+    /// Rotations of figure 13
+    #[arg(long)]
+    rotations: Option<usize>,
     /// Upgrades of figure 14, each with the way back
     #[arg(long)]
     upgrades: Option<usize>,
@@ -145,6 +148,7 @@ pub struct Lengths {
     pub rounds: usize,
     pub restarts: usize,
     pub kills: usize,
+    pub rotations: usize,
     pub upgrades: usize,
     pub soak: Duration,
     /// Faults of issuers.
@@ -191,6 +195,7 @@ impl Options {
             rounds: count(self.rounds, 10_000, 2000, 100_000),
             restarts: count(self.restarts, 12, 3, 100),
             kills: count(self.kills, 20, 4, 200),
+            rotations: count(self.rotations, 10, 3, 100),
             upgrades: count(self.upgrades, 3, 1, 20),
             soak: minutes.map_or(seconds(120, 60, 1800), Duration::from_mins),
             issuers: seconds(75, 40, 300),
@@ -214,4 +219,5 @@ impl Options {
 }
 
 /// The figures that there are; figure 12 is measured with `--patroni`.
-const FIGURES: [&str; 16] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "14", "15", "16", "H62", "M80"];
+const FIGURES: [&str; 17] =
+    ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "13", "14", "15", "16", "H62", "M80"];

@@ -12,6 +12,8 @@ pub struct Answer {
     pub status: u16,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
+    /// `max-age` of `Cache-Control`, in seconds.
+    pub max_age: Option<u32>,
     /// Whether the server closes the connection after this answer.
     pub close: bool,
     /// Range of the body in the bytes that were received.
@@ -40,7 +42,7 @@ pub fn parse(bytes: &[u8], ended: bool) -> Parsed {
         _ => return Parsed::Malformed,
     };
     let Some(status) = head.code else { return Parsed::Malformed };
-    let (mut length, mut chunked, mut close, mut retry_after) = (None, false, ended, None);
+    let (mut length, mut chunked, mut close, mut retry_after, mut max_age) = (None, false, ended, None, None);
     for field in &*head.headers {
         let value = std::str::from_utf8(field.value).unwrap_or_default().trim();
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
@@ -53,6 +55,8 @@ pub fn parse(bytes: &[u8], ended: bool) -> Parsed {
             close |= value.eq_ignore_ascii_case("close");
         } else if is("retry-after") {
             retry_after = value.parse().ok();
+        } else if is("cache-control") {
+            max_age = value.rsplit_once("max-age=").and_then(|(_, seconds)| seconds.parse().ok());
         }
     }
     let end = match (length, chunked) {
@@ -68,7 +72,7 @@ pub fn parse(bytes: &[u8], ended: bool) -> Parsed {
     };
     match bytes.len().cmp(&end) {
         std::cmp::Ordering::Less => Parsed::Partial,
-        std::cmp::Ordering::Equal => Parsed::Whole(Answer { status, retry_after, close, body: start..end }),
+        std::cmp::Ordering::Equal => Parsed::Whole(Answer { status, retry_after, max_age, close, body: start..end }),
         std::cmp::Ordering::Greater => Parsed::Malformed,
     }
 }
