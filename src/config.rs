@@ -5,6 +5,7 @@ mod file;
 mod keys;
 mod listening;
 mod postgres_url;
+mod sealing;
 mod settings;
 mod sources;
 
@@ -33,6 +34,7 @@ use crate::transport::tls::Files;
 pub use database::{UrlFile, database_at};
 pub use file::user;
 pub use listening::{ClientCertificates, Mtls};
+pub use sealing::{SealingKeySource, SealingSettings};
 pub use settings::Settings;
 pub use sources::Sources;
 
@@ -103,10 +105,8 @@ pub struct Config {
     pub token_audience: Option<String>,
     /// `dpop.require_nonce`: whether a DPoP proof must carry a nonce of this server.
     pub dpop_require_nonce: bool,
-    /// `keys.sealing_key_file`: file of the key that seals private keys.
-    pub sealing_key_file: PathBuf,
-    /// Whether a missing sealing key may be made: only beside an embedded database, and when no setting names the file.
-    pub make_sealing_key: bool,
+    /// `keys.sealing_key_…`: sources of the key that seals private keys, and of the one before it.
+    pub sealing: SealingSettings,
     /// `secrets.argon2`: cost of new hashes.
     pub argon2: HashParams,
     /// `secrets.threads`: threads of the argon2 lane.
@@ -168,14 +168,7 @@ impl Config {
         let DatabaseChoice { database, by_default: database_by_default, url_file: database_url_file } =
             database::database(settings, sources)?;
         let embedded = matches!(database, Database::Sqlite(_));
-        let sealing_key_file = match &settings.keys.sealing_key_file {
-            file if !file.as_os_str().is_empty() => file.clone(),
-            _ if embedded => settings.data_dir.join("sealing.key"),
-            _ => {
-                return Err(at("keys.sealing_key_file")
-                    .wrong("required with PostgreSQL, the same on every replica; make one with `head -c 32 /dev/urandom | base64 > sealing.key`"));
-            }
-        };
+        let sealing = SealingSettings::parse(settings, sources, embedded)?;
         let optional = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
         let client_certificates = listening::client_certificates(settings, sources)?;
         let admin_listen =
@@ -241,9 +234,7 @@ impl Config {
             fully_specified,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
             dpop_require_nonce: settings.dpop.require_nonce,
-            sealing_key_file,
-            // A named file may be on a missing mount. A key made there would be lost.
-            make_sealing_key: embedded && settings.keys.sealing_key_file.as_os_str().is_empty(),
+            sealing,
             argon2: Self::argon2(settings, sources)?,
             // More threads would only wait for memory.
             hashing_threads: match settings.secrets.threads {

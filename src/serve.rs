@@ -13,6 +13,8 @@ mod notify;
 pub mod prepare;
 mod prepared;
 mod running;
+mod sealing_command;
+pub mod sealing_key;
 pub mod secret_upkeep;
 pub mod signals;
 mod sweep;

@@ -170,7 +170,11 @@ section!(
 );
 section!(
     /// `[keys]`.
-    Keys { sealing_key_file: PathBuf = PathBuf::new() }
+    Keys {
+        sealing_key_file: PathBuf = PathBuf::new(),
+        sealing_key_command: Vec<String> = Vec::new(),
+        sealing_key_previous_file: PathBuf = PathBuf::new(),
+    }
 );
 section!(
     /// `[secrets]`.

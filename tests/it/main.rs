@@ -72,6 +72,7 @@ mod refused_assertions;
 mod revocation;
 mod rotation;
 mod scale;
+mod sealing;
 mod secret_costs;
 mod sessions;
 mod shells;
