@@ -92,8 +92,7 @@ impl Command {
             }
             Self::Show { kid, pem, jwk } => {
                 let listed = shell.after_warnings(admin.key(&kid).await?);
-                let closed =
-                    || format!("key {kid} does not open under the sealing key; `grantd doctor` says why");
+                let closed = || format!("key {kid} does not open under the sealing key; `grantd doctor` says why");
                 if pem {
                     let text = listed.opened.as_ref().and_then(SigningKey::public_pem).with_context(closed)?;
                     return shell.print(&text, || text.clone());
@@ -142,7 +141,10 @@ async fn reseal(shell: &Shell, admin: &Admin) -> anyhow::Result<()> {
     shell.print(&value, || {
         let (moved, sealed) = (moved.all(), sealed.all());
         let plural = if moved == 1 { "" } else { "s" };
-        format!("moved {moved} row{plural} to sealing key {sealing_key}, which seals {sealed} of {}", sealed + closed.len())
+        format!(
+            "moved {moved} row{plural} to sealing key {sealing_key}, which seals {sealed} of {}",
+            sealed + closed.len()
+        )
     })?;
     match unmoved.len() {
         0 => Ok(()),

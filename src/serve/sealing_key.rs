@@ -64,8 +64,7 @@ pub async fn refuse_foreign_rows(store: &Store, under: &SealingKey) -> anyhow::R
         Err(error) => return Err(error.into()),
     };
     let named = |what: &str, kids: &[String]| (!kids.is_empty()).then(|| format!("{what} {}", kids.join(", ")));
-    let rows: Vec<String> =
-        [named("signing key", &keys), named("tag key", &tag_keys)].into_iter().flatten().collect();
+    let rows: Vec<String> = [named("signing key", &keys), named("tag key", &tag_keys)].into_iter().flatten().collect();
     if rows.is_empty() {
         return Ok(());
     }

@@ -64,8 +64,7 @@ impl Keys {
 /// The number of rows under `under`, and the number of all.
 async fn sealed(store: &Store, under: &SealingKey) -> (usize, usize) {
     let (keys, tag_keys) = (store.keys().await.unwrap(), store.tag_keys().await.unwrap());
-    let all: Vec<&Vec<u8>> =
-        keys.iter().map(|key| &key.sealed).chain(tag_keys.iter().map(|key| &key.sealed)).collect();
+    let all: Vec<&Vec<u8>> = keys.iter().map(|key| &key.sealed).chain(tag_keys.iter().map(|key| &key.sealed)).collect();
     (all.iter().filter(|sealed| under.is_key_of(sealed)).count(), all.len())
 }
 
@@ -350,7 +349,11 @@ async fn a_command_prints_the_sealing_key_and_is_run_only_where_it_is_needed() {
     let db = Db::sqlite();
     let keys = Keys::new(&db, 1);
     let asked = db.directory.path().join("asked");
-    let grantd = script(&db, "kms", &format!("echo asked >> {}; cat {}; read line && exit 9; exit 0", asked.display(), keys.files[0]));
+    let grantd = script(
+        &db,
+        "kms",
+        &format!("echo asked >> {}; cat {}; read line && exit 9; exit 0", asked.display(), keys.files[0]),
+    );
     let calls = || std::fs::read_to_string(&asked).unwrap_or_default().lines().count();
     grantd.ok(&["config", "check"]).await;
     grantd.ok(&["config", "print"]).await;
@@ -383,7 +386,11 @@ async fn a_command_that_gives_no_key_is_named_by_its_exit_code_and_never_quoted(
         (script(&db, "long", &format!("yes {CANARY} | head -c 300000")), 78, "32 bytes in base64"),
         (script(&db, "silent", "exit 0"), 78, "32 bytes in base64"),
         (unprintable, 78, "32 bytes in base64"),
-        (script(&db, "failing", &format!("echo {CANARY}; echo permission denied >&2; exit 3")), 69, "permission denied"),
+        (
+            script(&db, "failing", &format!("echo {CANARY}; echo permission denied >&2; exit 3")),
+            69,
+            "permission denied",
+        ),
         (script(&db, "coded", &format!("echo {CANARY}; exit 3")), 69, "exit code 3"),
         (script(&db, "killed", &format!("echo {CANARY}; kill -9 $$")), 69, "signal 9"),
     ];
