@@ -1,6 +1,6 @@
 //! Runs `keys.sealing_key_command`: a program that prints the sealing key, such as the command line of a KMS or a vault.
 //!
-//! What the program prints on stdout is the key, so no message, log line or error quotes it.
+//! The program prints the key on stdout, so no message, log line or error quotes that stream.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};

@@ -358,7 +358,7 @@ async fn a_command_prints_the_sealing_key_and_is_run_only_where_it_is_needed() {
     grantd.ok(&["config", "check"]).await;
     grantd.ok(&["config", "print"]).await;
     grantd.ok(&["migrate"]).await;
-    grantd.ok(&["client", "create", "c", "--scope", "a", "--no-secret"]).await;
+    grantd.ok(&["client", "create", "c", "--scope", "a", "--default-scope", "a", "--no-secret"]).await;
     grantd.ok(&["client", "list"]).await;
     assert_eq!(calls(), 0, "no command needed the key");
     let secret = grantd.json(&["client", "secret", "add", "c", "--json"]).await;
