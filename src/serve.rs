@@ -54,6 +54,7 @@ pub async fn run(
     let running = tokio::select! {
         running = start => running?,
         () = signals.stop() => {
+            sealing_command::kill_running();
             tracing::info!(event = Event::Stopped.as_str(), "told to stop before it listened");
             return Ok(());
         }

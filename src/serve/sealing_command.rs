@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,12 +43,38 @@ enum End {
 /// Process group of a command. Dropping it kills all of it.
 struct Group(Child);
 
+/// The process group of the command that runs. Its child is not reaped yet, so the id names no other group.
+static RUNNING: Mutex<Option<Pid>> = Mutex::new(None);
+
+/// Kills the command that runs, for a process that ends by a signal meanwhile.
+pub(super) fn kill_running() {
+    // Nothing panics while it holds the lock.
+    if let Ok(running) = RUNNING.lock() {
+        kill(*running);
+    }
+}
+
+fn kill(group: Option<Pid>) {
+    if let Some(group) = group {
+        // A group that is gone needs no signal.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+impl Group {
+    fn new(child: Child) -> Self {
+        if let Ok(mut running) = RUNNING.lock() {
+            *running = group_of(&child);
+        }
+        Self(child)
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        // Before the child is reaped, since its id names no other group until then. No error matters: a group that is gone
-        // needs no signal.
-        if let Some(group) = group_of(&self.0) {
-            let _ = kill_process_group(group, Signal::KILL);
+        kill(group_of(&self.0));
+        if let Ok(mut running) = RUNNING.lock() {
+            *running = None;
         }
         // The child may have left its group.
         drop(self.0.kill());
@@ -69,7 +96,7 @@ pub(super) fn run(program: &str, arguments: &[String]) -> Result<Zeroizing<Vec<u
         _ => CommandError::NotStarted(error),
     })?;
     let (stdout, stderr, process) = (child.stdout.take(), child.stderr.take(), group_of(&child));
-    let group = Group(child);
+    let group = Group::new(child);
     let (sender, parts) = mpsc::channel();
     let started = [
         spawn(&sender, move || Part::Stdout(stdout.map_or_else(|| Ok(Zeroizing::default()), read_key))),

@@ -435,3 +435,21 @@ async fn a_command_leaves_no_process_behind_and_has_ten_seconds() {
     assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(30), "{took:?}");
     assert!(!runs(&pid("slow.pid")), "it outlived its deadline");
 }
+
+#[tokio::test]
+async fn a_signal_ends_the_command_with_the_process_that_waits_for_it() {
+    let db = Db::sqlite();
+    Grantd::new(&db).ok(&["migrate"]).await;
+    let pid = db.directory.path().join("pid");
+    let grantd = script(&db, "slow", &format!("echo $$ > {}; sleep 300", pid.display()));
+    for (arguments, signal, code) in [(&["key", "generate"][..], "-INT", 130), (&["serve"], "-TERM", 0)] {
+        drop(std::fs::remove_file(&pid));
+        let mut child = grantd.command(arguments).spawn().unwrap();
+        let written = async || std::fs::read_to_string(&pid).unwrap_or_default();
+        let command = eventually(written, |written| written.ends_with('\n')).await;
+        let id = child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &id]).status().unwrap().success());
+        assert_eq!(child.wait().await.unwrap().code(), Some(code), "{arguments:?}");
+        eventually(async || runs(&command), |runs| !runs).await;
+    }
+}
