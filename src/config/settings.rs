@@ -170,6 +170,7 @@ section!(
 );
 section!(
     /// `[keys]`.
+    #[expect(clippy::struct_field_names, reason = "a field has the name of its key")]
     Keys {
         sealing_key_file: PathBuf = PathBuf::new(),
         sealing_key_command: Vec<String> = Vec::new(),
