@@ -20,6 +20,7 @@ pub mod inspection;
 pub mod keys;
 pub mod lifecycle;
 pub mod resources;
+pub mod sealing;
 pub mod secrets;
 pub mod seed;
 pub mod tag_keys;

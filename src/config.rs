@@ -6,6 +6,7 @@ mod keys;
 mod listening;
 mod postgres_url;
 mod registry;
+mod sealing;
 mod settings;
 mod sources;
 
@@ -35,6 +36,7 @@ use crate::transport::tls::Files;
 pub use database::{UrlFile, database_at};
 pub use file::user;
 pub use listening::{ClientCertificates, Mtls};
+pub use sealing::{SealingKeySource, SealingSettings};
 pub use settings::Settings;
 pub use sources::Sources;
 
@@ -107,10 +109,8 @@ pub struct Config {
     pub dpop_require_nonce: bool,
     /// `keys.rotate_every`: time for which a key signs; `None` for `never`.
     pub rotate_every: Option<Span>,
-    /// `keys.sealing_key_file`: file of the key that seals private keys.
-    pub sealing_key_file: PathBuf,
-    /// Whether a missing sealing key may be made: only beside an embedded database, and when no setting names the file.
-    pub make_sealing_key: bool,
+    /// `keys.sealing_key_…`: sources of the key that seals private keys, and of the one before it.
+    pub sealing: SealingSettings,
     /// `secrets.argon2`: cost of new hashes.
     pub argon2: HashParams,
     /// `secrets.max_age`: longest lifetime of new secrets.
@@ -174,14 +174,7 @@ impl Config {
         let DatabaseChoice { database, by_default: database_by_default, url_file: database_url_file } =
             database::database(settings, sources)?;
         let embedded = matches!(database, Database::Sqlite(_));
-        let sealing_key_file = match &settings.keys.sealing_key_file {
-            file if !file.as_os_str().is_empty() => file.clone(),
-            _ if embedded => settings.data_dir.join("sealing.key"),
-            _ => {
-                return Err(at("keys.sealing_key_file")
-                    .wrong("required with PostgreSQL, the same on every replica; make one with `head -c 32 /dev/urandom | base64 > sealing.key`"));
-            }
-        };
+        let sealing = SealingSettings::parse(settings, sources, embedded)?;
         let optional = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
         let client_certificates = listening::client_certificates(settings, sources)?;
         let admin_listen =
@@ -248,9 +241,7 @@ impl Config {
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
             dpop_require_nonce: settings.dpop.require_nonce,
             rotate_every: at("keys.rotate_every").rotation(&settings.keys.rotate_every)?,
-            sealing_key_file,
-            // A named file may be on a missing mount. A key made there would be lost.
-            make_sealing_key: embedded && settings.keys.sealing_key_file.as_os_str().is_empty(),
+            sealing,
             argon2: Self::argon2(settings, sources)?,
             secret_max_age: at("secrets.max_age").lifetime(&settings.secrets.max_age)?,
             // More threads would only wait for memory.

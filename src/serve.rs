@@ -14,6 +14,8 @@ mod notify;
 pub mod prepare;
 mod prepared;
 mod running;
+mod sealing_command;
+pub mod sealing_key;
 pub mod secret_upkeep;
 pub mod signals;
 mod sweep;
@@ -53,6 +55,7 @@ pub async fn run(
     let running = tokio::select! {
         running = start => running?,
         () = signals.stop() => {
+            sealing_command::kill_running();
             tracing::info!(event = Event::Stopped.as_str(), "told to stop before it listened");
             return Ok(());
         }

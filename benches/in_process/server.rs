@@ -13,7 +13,8 @@ use grantd::config::{Config, Settings, Sources};
 use grantd::http::Caller;
 use grantd::model::time::Clock;
 use grantd::serve::assembled::{ServerParts, assemble};
-use grantd::serve::prepare::{make_room, sealing_key};
+use grantd::serve::prepare::make_room;
+use grantd::serve::sealing_key;
 use grantd::store::Store;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -43,7 +44,7 @@ impl InProcess {
             make_room(&config)?;
             let store = Store::open(&config.database, 2);
             store.migrate(&config.database, Some(&seeds)).await?;
-            anyhow::Ok((store, sealing_key(&config)?))
+            anyhow::Ok((store, sealing_key::read(&config.sealing)?))
         })?;
         let authorization = register(&directory)?;
         let assembled = runtime.block_on(async {

@@ -257,7 +257,7 @@ async fn print_seed(
 ) -> anyhow::Result<()> {
     let config = shell.config()?;
     // The seed itself says in a comment what it lacks, since stderr carries the secret and nothing else.
-    let reachable = open::missing(&config.database).is_none() && !is_absent(&config.sealing_key_file);
+    let reachable = open::missing(&config.database).is_none() && !config.sealing.file().is_some_and(is_absent);
     let admin = open::without_database(&config);
     let client = values.new_client(id, admin.now()).map_err(AdminError::from)?;
     let client_id = &client.client.client_id;

@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::Shell;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, SealingKeySource};
 use crate::model::issuer::Issuer;
 use crate::model::time::Span;
 use crate::serve::clients::{fetcher, mutual_tls};
-use crate::serve::prepare::{check_room, is_absent, sealing_key};
+use crate::serve::prepare::{check_room, is_absent};
+use crate::serve::sealing_key;
 use crate::store::Database;
 use crate::store::servers::Servers;
 use crate::transport::tls::Tls;
@@ -24,9 +25,12 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     check_room(config)?;
     mutual_tls(config)?;
     fetcher(config)?;
-    // Only a missing sealing key may be made; one that cannot be reached is a fault.
-    if !config.make_sealing_key || !is_absent(&config.sealing_key_file) {
-        sealing_key(config)?;
+    match &config.sealing.source {
+        // Only a missing sealing key may be made; one that cannot be reached is a fault.
+        SealingKeySource::File { path, may_be_made: true } if is_absent(path) => {}
+        SealingKeySource::File { .. } => drop(sealing_key::read(&config.sealing)?),
+        // A check runs no program and asks no KMS.
+        SealingKeySource::Command { .. } => {}
     }
     if let Some(seeds) = &config.seeds {
         std::fs::read_dir(seeds).map_err(|error| wrong("database.seeds", format!("{}: {error}", seeds.display())))?;
@@ -83,7 +87,9 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
         "dpop": {"require_nonce": config.dpop_require_nonce},
         "keys": {
             "rotate_every": config.rotate_every.map_or_else(|| "never".to_owned(), |every| every.to_string()),
-            "sealing_key_file": config.sealing_key_file,
+            "sealing_key_file": config.sealing.file(),
+            "sealing_key_command": Some(&shell.settings.keys.sealing_key_command).filter(|words| !words.is_empty()),
+            "sealing_key_previous_file": path(&config.sealing.previous_file),
         },
         "secrets": {
             "argon2": config.argon2.to_string(), "max_age": config.secret_max_age.map(|age| Span::from(age).to_string()), "threads": config.hashing_threads, "queue": config.hashing_queue,

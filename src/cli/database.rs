@@ -137,7 +137,8 @@ async fn open(shell: &Shell, database: Database) -> anyhow::Result<Admin> {
     if let Some(path) = missing(&database) {
         bail!("there is no database at {}", absolute(path));
     }
-    let config = Config { make_sealing_key: false, ..shell.config()? };
+    let config = shell.config()?;
+    let config = Config { sealing: config.sealing.clone().of_existing(), ..config };
     let store = Store::open(&database, 2);
     match store.schema().await? {
         Schema::Usable => {}

@@ -21,14 +21,16 @@ use crate::model::profile::Profile;
 use crate::model::resource::{Resource, TokenTyp};
 use crate::model::time::Clock;
 use crate::serve::expiry;
-use crate::serve::prepare::{exposed, sealing_key};
+use crate::serve::prepare::exposed;
+use crate::serve::sealing_key;
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store};
 use crate::telemetry::printable::one_line;
 use faults::Faults;
 
 pub(super) async fn run(shell: &Shell) -> anyhow::Result<()> {
-    let config = Config { make_sealing_key: false, ..shell.config()? };
+    let config = shell.config()?;
+    let config = Config { sealing: config.sealing.clone().of_existing(), ..config };
     let store = Store::open(&config.database, 2);
     let Findings { faults, count, advice } = examine(shell, &config, &store).await?;
     shell.print(&json!({"healthy": faults.is_empty(), "faults": faults, "advice": advice}), || {
@@ -93,11 +95,12 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
         Ok(endings) => expiry::faults(&endings, ours).into_iter().for_each(|fault| faults.push(fault)),
         Err(error) => faults.push(format!("{error:#}")),
     }
-    examine_keys(config, store, &mut faults).await?;
+    let of_sealing = examine_keys(config, store, &admin, &mut faults).await?;
     let resources = examine_resources(shell, config, &admin, store, &mut faults).await?;
     let [published, of_clients, of_advice] = examine_clients(shell, config, &admin, &resources).await?;
     federation::examine(store, &mut faults).await?;
     let mut advice = of_advice.into_lines();
+    advice.extend(of_sealing);
     advice.extend(federation::advice(shell, config, &admin, store).await?);
     advice.extend(rotation::advice(shell, config, store, ours).await?);
     let count = faults.count() + published.count() + of_clients.count();
@@ -105,28 +108,34 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     Ok(Findings { faults, count, advice })
 }
 
-/// Checks that the sealing key opens signing keys and tag keys.
-async fn examine_keys(config: &Config, store: &Store, faults: &mut Faults) -> anyhow::Result<()> {
+/// Checks that the sealing key opens signing keys and tag keys. While the sealing key is changed, returns the numbers of
+/// rows under each.
+async fn examine_keys(
+    config: &Config,
+    store: &Store,
+    admin: &Admin,
+    faults: &mut Faults,
+) -> anyhow::Result<Option<String>> {
     let (keys, tag_keys) = (store.keys().await?, store.tag_keys().await?);
     // A missing sealing key is a fault only once something was sealed under it; the first signing key makes it.
     let sealed = !keys.is_empty() || !tag_keys.is_empty();
-    let sealing_key = match sealing_key(config) {
+    let sealing_key = match sealing_key::read(&config.sealing) {
         Ok(key) => Some(key),
         Err(_) if !sealed && matches!(config.database, Database::Sqlite(_)) => None,
         Err(error) => {
-            faults.push(format!("{error:#}"));
+            faults.push(error.to_string());
             None
         }
     };
-    if let Some(fault) = exposed(&config.sealing_key_file) {
-        faults.push(format!("keys.sealing_key_file: {fault}"));
+    let files = [("file", config.sealing.file()), ("previous_file", config.sealing.previous_file.as_deref())];
+    for (name, fault) in files.into_iter().filter_map(|(name, path)| Some((name, exposed(path?)?))) {
+        faults.push(format!("keys.sealing_key_{name}: {fault}"));
     }
     // An algorithm without a key is no fault: the server generates its first one.
-    if let Some(under) = sealing_key {
-        keys.iter().filter_map(|key| key.open(&under).err()).for_each(|fault| faults.push(fault.to_string()));
-        tag_keys.iter().filter_map(|key| key.open(&under).err()).for_each(|fault| faults.push(fault.to_string()));
-    }
-    Ok(())
+    let Some(under) = sealing_key else { return Ok(None) };
+    keys.iter().filter_map(|key| key.open(&under).err()).for_each(|fault| faults.push(fault.to_string()));
+    tag_keys.iter().filter_map(|key| key.open(&under).err()).for_each(|fault| faults.push(fault.to_string()));
+    Ok(admin.sealing_change(&under).await?.map(|change| change.to_string()))
 }
 
 /// Checks the resources, and returns those that can be read.

@@ -141,6 +141,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("key show", &["grantd key show 2026-01", "grantd key show 2026-01 --pem > grantd.pem"]),
     ("key generate", &["grantd key generate --alg EdDSA"]),
     ("key rotate", &["grantd key rotate", "grantd key rotate --alg ES256"]),
+    ("key reseal", &["grantd key reseal", "grantd key reseal --json"]),
     ("key remove", &["grantd key remove 2026-01 --now"]),
     ("key import", &["grantd key import signing.pem --alg RS256"]),
     ("key tag remove", &["grantd key tag remove 0f1e2d3c4b5a6978"]),

@@ -1,6 +1,7 @@
 //! Exit codes of commands: the closed list, and the code of an error.
 
 use crate::config::ConfigError;
+use crate::serve::sealing_key::SealingKeyError;
 use crate::store::StoreError;
 use crate::store::migrations::MigrationError;
 
@@ -10,7 +11,7 @@ pub(super) enum Exit {
     Done,
     Failed,
     WrongUsage,
-    DatabaseUnavailable,
+    Unavailable,
     BadConfiguration,
     Interrupted,
     Terminated,
@@ -22,7 +23,7 @@ impl Exit {
         Self::Done,
         Self::Failed,
         Self::WrongUsage,
-        Self::DatabaseUnavailable,
+        Self::Unavailable,
         Self::BadConfiguration,
         Self::Interrupted,
         Self::Terminated,
@@ -45,8 +46,11 @@ impl Exit {
         let configuration = error.chain().any(<dyn std::error::Error>::is::<ConfigError>);
         if configuration || shared || of_store(StoreError::is_configuration) {
             Self::BadConfiguration
-        } else if of_store(StoreError::is_outage) || of_store(|error| matches!(error, StoreError::Locked(_))) {
-            Self::DatabaseUnavailable
+        } else if of_store(StoreError::is_outage)
+            || of_store(|error| matches!(error, StoreError::Locked(_)))
+            || error.chain().any(|cause| matches!(cause.downcast_ref(), Some(SealingKeyError::Command(_))))
+        {
+            Self::Unavailable
         } else {
             Self::Failed
         }
@@ -58,7 +62,7 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::WrongUsage => 2,
-            Self::DatabaseUnavailable => 69,
+            Self::Unavailable => 69,
             Self::BadConfiguration => 78,
             Self::Interrupted => 130,
             Self::Terminated => 143,
@@ -73,8 +77,8 @@ impl Exit {
                 "Failed; the message on stderr says what to do. Also where the output cannot be written (a full disk): a change that was made before stays, except that a new secret that could not be printed is revoked. A reader that closes the pipe early (`| head -1`) ends a command with this code and without a message. `health`: not ready. `doctor`: faults. `token inspect`: not valid. `token get`: no token."
             }
             Self::WrongUsage => "Wrong usage: an unknown command or option, or a malformed argument. Nothing was done.",
-            Self::DatabaseUnavailable => {
-                "The database is unavailable, or a session that the message names holds a lock. The same command may succeed later."
+            Self::Unavailable => {
+                "The database is unavailable, a session that the message names holds a lock, or `keys.sealing_key_command` failed or was too slow. The same command may succeed later."
             }
             Self::BadConfiguration => {
                 "Bad configuration: the message names the key, where it is set, and what to write instead. Also a database that does not exist, denies access, is damaged or belongs to another program, and a directory that cannot be written."

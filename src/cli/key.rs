@@ -4,14 +4,16 @@ mod tag;
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::open::Purpose;
 use super::table::{Cell, Column, Times};
 use super::{Shell, states};
+use crate::admin::Admin;
 use crate::admin::keys::ListedKey;
+use crate::admin::sealing::ResealReport;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::state::keyring::{MAX_AGE, PUBLISH_AHEAD, Successor};
@@ -56,6 +58,8 @@ pub(super) enum Command {
         #[arg(long, required = true)]
         now: bool,
     },
+    /// Seal the stored keys under the configured sealing key, and report how many were moved
+    Reseal,
     /// Import a private key from a PEM file; it starts to sign as after `generate`
     Import {
         /// File with a private key in PKCS#8, PKCS#1 or SEC 1, as PEM
@@ -73,7 +77,7 @@ impl Command {
     fn purpose(&self) -> Purpose {
         match self {
             Self::List | Self::Show { .. } | Self::Tag(tag::Command::List) => Purpose::Read,
-            Self::Rotate { .. } | Self::Remove { .. } | Self::Tag(_) => Purpose::Change,
+            Self::Rotate { .. } | Self::Remove { .. } | Self::Reseal | Self::Tag(_) => Purpose::Change,
             Self::Generate { .. } | Self::Import { .. } => Purpose::Create,
         }
     }
@@ -89,8 +93,7 @@ impl Command {
             }
             Self::Show { kid, pem, jwk } => {
                 let listed = shell.after_warnings(admin.key(&kid).await?);
-                let closed =
-                    || format!("key {kid} does not open under keys.sealing_key_file; `grantd doctor` says why");
+                let closed = || format!("key {kid} does not open under the sealing key; `grantd doctor` says why");
                 if pem {
                     let text = listed.opened.as_ref().and_then(SigningKey::public_pem).with_context(closed)?;
                     return shell.print(&text, || text.clone());
@@ -108,6 +111,7 @@ impl Command {
                 let pem = zeroize::Zeroizing::new(std::fs::read(&file).with_context(name)?);
                 print_new(shell, &admin.import_key(alg, &pem).await.with_context(name)?)
             }
+            Self::Reseal => reseal(shell, &admin).await,
             Self::Remove { kid, now: _ } => {
                 let successor = admin.remove_key(&kid).await?.map(|successor| follows(&successor, shell.times(&admin)));
                 shell.info(&format!(
@@ -149,6 +153,28 @@ fn print_new(shell: &Shell, key: &SealedKey) -> anyhow::Result<()> {
         };
         format!("{} {} {signs}", key.alg, key.kid)
     })
+}
+
+async fn reseal(shell: &Shell, admin: &Admin) -> anyhow::Result<()> {
+    let ResealReport { sealing_key, moved, sealed, closed } = admin.reseal().await?;
+    let unmoved = closed.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let value = json!({"sealing_key": sealing_key, "moved": moved, "sealed": sealed, "unmoved": unmoved});
+    shell.print(&value, || {
+        let (moved, sealed) = (moved.all(), sealed.all());
+        let plural = if moved == 1 { "" } else { "s" };
+        format!(
+            "moved {moved} row{plural} to sealing key {sealing_key}, which seals {sealed} of {}",
+            sealed + closed.len()
+        )
+    })?;
+    match unmoved.len() {
+        0 => Ok(()),
+        number => bail!(
+            "{number} row{} under no configured sealing key: {}; name their key in keys.sealing_key_previous_file, and run the command again",
+            if number == 1 { " opens" } else { "s open" },
+            unmoved.join(", ")
+        ),
+    }
 }
 
 fn row(ListedKey { key, state, changes_at, .. }: &ListedKey, times: Times) -> Vec<Cell<'_>> {

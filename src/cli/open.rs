@@ -1,7 +1,7 @@
 //! Opens the database for a command: to read it, to change it, or to create it.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::bail;
 
@@ -9,7 +9,7 @@ use super::Shell;
 use crate::admin::{Admin, Policy};
 use crate::config::{Config, ConfigError};
 use crate::model::time::Clock;
-use crate::serve::prepare;
+use crate::serve::{prepare, sealing_key};
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store, StoreError};
 
@@ -30,7 +30,9 @@ impl Shell {
     /// reads; PostgreSQL has to be up to date.
     pub(super) async fn admin(&self, purpose: Purpose) -> anyhow::Result<Admin> {
         let mut config = self.config()?;
-        config.make_sealing_key &= purpose != Purpose::Read;
+        if purpose == Purpose::Read {
+            config.sealing = config.sealing.of_existing();
+        }
         match missing(&config.database) {
             Some(path) if purpose != Purpose::Create => return Err(self.no_database(&config, path).into()),
             Some(_) => self.make_database(&config)?,
@@ -101,8 +103,15 @@ fn assembled(config: &Config, store: Store, clock: Clock) -> Admin {
         has_certificate_listener: config.client_certificates.mtls.is_some(),
         certificates_by_proxy: config.client_certificates.header,
     };
-    let (file, may_be_made) = (config.sealing_key_file.clone(), config.make_sealing_key);
-    let sealing_key = move || Ok(Arc::new(prepare::read_sealing_key(&file, may_be_made)?));
+    let (settings, known) = (config.sealing.clone(), OnceLock::new());
+    // Read once: a command may ask a KMS.
+    let sealing_key = move || match known.get() {
+        Some(key) => Ok(Arc::clone(key)),
+        None => {
+            let key = Arc::new(sealing_key::read(&settings)?);
+            Ok(Arc::clone(known.get_or_init(|| key)))
+        }
+    };
     Admin::new(store, clock, policy, Box::new(sealing_key))
 }
 

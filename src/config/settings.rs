@@ -170,7 +170,12 @@ section!(
 );
 section!(
     /// `[keys]`.
-    Keys { rotate_every: String = "never".into(), sealing_key_file: PathBuf = PathBuf::new() }
+    Keys {
+        rotate_every: String = "never".into(),
+        sealing_key_file: PathBuf = PathBuf::new(),
+        sealing_key_command: Vec<String> = Vec::new(),
+        sealing_key_previous_file: PathBuf = PathBuf::new(),
+    }
 );
 section!(
     /// `[secrets]`.

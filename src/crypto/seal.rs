@@ -15,6 +15,8 @@ pub struct SealingKey {
     key: RandomizedNonceKey,
     deriving: hmac::Key,
     id: [u8; ID_LEN],
+    /// The other key of a deployment whose sealing key is being changed.
+    previous: Option<Box<SealingKey>>,
 }
 
 /// Errors of reading a sealing key and of opening sealed bytes.
@@ -51,7 +53,25 @@ impl SealingKey {
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::BadKey)?;
         let deriving = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let id = hmac_sha256(&deriving, &[b"grantd sealing key id"]);
-        Ok(Self { key, deriving, id })
+        Ok(Self { key, deriving, id, previous: None })
+    }
+
+    /// Returns the same key, which also opens what `previous` sealed. It seals under itself alone.
+    #[must_use]
+    pub fn with_previous(self, previous: Self) -> Self {
+        Self { previous: Some(Box::new(previous)), ..self }
+    }
+
+    /// The other key under which sealed bytes open.
+    #[must_use]
+    pub fn previous(&self) -> Option<&Self> {
+        self.previous.as_deref()
+    }
+
+    /// The fingerprint of the key: 16 hexadecimal digits, which sealed bytes carry.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.id)
     }
 
     /// Generates a key, and returns its base64 text for a key file.
@@ -103,7 +123,10 @@ impl SealingKey {
             return Err(SealError::Damaged);
         }
         if id != self.id {
-            return Err(SealError::OtherKey { sealed_under: fingerprint(id), configured: fingerprint(&self.id) });
+            return match &self.previous {
+                Some(previous) if id == previous.id => previous.open(context, sealed),
+                _ => Err(SealError::OtherKey { sealed_under: fingerprint(id), configured: self.fingerprints() }),
+            };
         }
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Damaged)?;
         let mut body = Zeroizing::new(body.to_vec());
@@ -115,6 +138,40 @@ impl SealingKey {
         body.truncate(opened);
         Ok(body)
     }
+
+    /// Seals under this key what the previous one sealed. `None` when the bytes are under this key already.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and [`seal`](Self::seal).
+    pub fn reseal(&self, context: &str, sealed: &[u8]) -> Result<Option<Vec<u8>>, SealError> {
+        let plain = self.open(context, sealed)?;
+        if self.is_key_of(sealed) { Ok(None) } else { self.seal(context, &plain).map(Some) }
+    }
+
+    /// Whether this key itself sealed the bytes, by the fingerprint that they carry.
+    #[must_use]
+    pub fn is_key_of(&self, sealed: &[u8]) -> bool {
+        id_in(sealed) == Some(&self.id)
+    }
+
+    /// Whether the bytes were sealed under a key that is neither this one nor the previous one.
+    #[must_use]
+    pub fn is_foreign(&self, sealed: &[u8]) -> bool {
+        let is_known = |id: &[u8; ID_LEN]| *id == self.id || self.previous().is_some_and(|previous| *id == previous.id);
+        id_in(sealed).is_some_and(|id| !is_known(id))
+    }
+
+    fn fingerprints(&self) -> String {
+        match self.previous() {
+            Some(previous) => format!("{}, and the previous one {}", self.fingerprint(), previous.fingerprint()),
+            None => self.fingerprint(),
+        }
+    }
+}
+
+/// Returns the id of the key in sealed bytes of this version.
+fn id_in(sealed: &[u8]) -> Option<&[u8; ID_LEN]> {
+    sealed.split_first().filter(|(version, _)| **version == VERSION)?.1.first_chunk()
 }
 
 impl fmt::Debug for SealingKey {
@@ -147,6 +204,27 @@ mod tests {
         assert!(!sealed.windows(7).any(|window| window == b"private"));
         assert!(matches!(key.open("signing_key/b", &sealed), Err(SealError::Damaged)));
         assert!(matches!(super::tests::key().open("signing_key/a", &sealed), Err(SealError::OtherKey { .. })));
+    }
+
+    #[test]
+    fn a_key_opens_and_reseals_what_the_previous_one_sealed() {
+        let texts = [(); 3].map(|()| SealingKey::generate_base64().unwrap());
+        let key = |at: usize| SealingKey::from_base64(&texts[at]).unwrap();
+        let both = key(1).with_previous(key(0));
+        let [old, foreign] = [0, 2].map(|at| key(at).seal("k", b"private").unwrap());
+        assert_eq!(both.open("k", &old).unwrap().as_slice(), b"private");
+        assert!(matches!(both.open("other", &old), Err(SealError::Damaged)));
+        assert!(!both.is_key_of(&old) && !both.is_foreign(&old) && key(1).is_foreign(&old));
+        let moved = both.reseal("k", &old).unwrap().expect("it is under the previous key");
+        assert_eq!(key(1).open("k", &moved).unwrap().as_slice(), b"private");
+        assert!(both.is_key_of(&moved) && both.reseal("k", &moved).unwrap().is_none());
+        assert!(both.is_foreign(&foreign) && !both.is_foreign(b"") && !both.is_foreign(&old[..4]));
+        let error = both.reseal("k", &foreign).unwrap_err().to_string();
+        assert!([0, 1, 2].iter().all(|at| error.contains(&key(*at).fingerprint())), "{error}");
+        // Whichever of two keys is current, both open.
+        let swapped = key(0).with_previous(key(1));
+        assert!(swapped.open("k", &moved).is_ok() && swapped.open("k", &old).is_ok());
+        assert!(both.is_key_of(&both.seal("k", b"private").unwrap()), "it seals under itself alone");
     }
 
     #[test]

@@ -15,10 +15,12 @@ use super::seal::SealingKey;
 use super::secret::{ClientSecret, SecretHash};
 use super::{equal, hmac_sha256};
 
-/// Key that makes and checks verifiers. All replicas with the same sealing key have the same one.
+/// Key that makes and checks verifiers. All replicas with the same sealing key have the same one. While the sealing key is
+/// changed, verifiers of the previous one are accepted too.
 pub struct VerifierKey {
     key: hmac::Key,
     id: KeyId,
+    previous: Option<Box<VerifierKey>>,
 }
 
 /// Verifier of a secret of one client with one stored hash: `<8 hexadecimal digits: key id>.<43 of base64url: MAC>`.
@@ -48,7 +50,22 @@ impl VerifierKey {
         let key = under.derive("client secret verifiers");
         // What verifiers authenticate begins with a client id and a NUL, which this text does not.
         let id = hmac_sha256(&key, &[b"grantd verifier key id"]);
-        Self { key, id }
+        Self { key, id, previous: under.previous().map(|previous| Box::new(Self::new(previous))) }
+    }
+
+    /// The text with which the verifiers of this key begin.
+    #[must_use]
+    pub fn key_id(&self) -> String {
+        hexadecimal(self.id)
+    }
+
+    /// Whether `stored` is the verifier of `secret` under this key or the previous one.
+    #[must_use]
+    pub fn accepts(&self, client_id: &str, secret: &ClientSecret, hash: &SecretHash, stored: &StoredVerifier) -> bool {
+        match &self.previous {
+            Some(previous) if previous.id == stored.key_id => previous.accepts(client_id, secret, hash, stored),
+            _ => self.verifier(client_id, secret, hash).equals(stored),
+        }
     }
 
     /// Returns the verifier of `secret`, which is a secret of `client_id` and is stored with `hash`.
@@ -83,8 +100,7 @@ impl Verifier {
 
 impl fmt::Display for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.key_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        write!(f, ".{}", BASE64_URL_SAFE_NO_PAD.encode(self.mac))
+        write!(f, "{}.{}", hexadecimal(self.key_id), BASE64_URL_SAFE_NO_PAD.encode(self.mac))
     }
 }
 
@@ -119,6 +135,10 @@ impl fmt::Debug for StoredVerifier {
     }
 }
 
+fn hexadecimal(id: KeyId) -> String {
+    format!("{:08x}", u32::from_be_bytes(id))
+}
+
 /// Bytes of the MAC that are kept in memory. A forged secret passes once in 2¹²⁸ attempts, each of which needs a valid
 /// tag and a request.
 const STORED_MAC: usize = 16;
@@ -145,6 +165,23 @@ mod tests {
         assert!(!key.verifier("billing", &other, &stored_hash).equals(&stored));
         assert!(!key.verifier("billing", &secret, &hash(secret.expose())).equals(&stored), "another salt");
         assert!(!self::key().verifier("billing", &secret, &stored_hash).equals(&stored), "another sealing key");
+    }
+
+    #[test]
+    fn a_verifier_of_the_previous_sealing_key_is_accepted_and_none_is_made() {
+        let texts = [(); 2].map(|()| SealingKey::generate_base64().unwrap());
+        let [old, new] = texts.map(|text| SealingKey::from_base64(&text).unwrap());
+        let (secret, hash) =
+            (ClientSecret::generate("billing", "a", None).unwrap(), SecretHash::decoy(HashParams::default()));
+        let stored = VerifierKey::new(&old).verifier("billing", &secret, &hash).stored();
+        let [of_old, of_new] = [&old, &new].map(|key| VerifierKey::new(key).key_id());
+        let both = VerifierKey::new(&new.with_previous(old));
+        assert!(both.accepts("billing", &secret, &hash, &stored));
+        let other = ClientSecret::generate("billing", "a", None).unwrap();
+        assert!(!both.accepts("billing", &other, &hash, &stored));
+        let made = both.verifier("billing", &secret, &hash);
+        assert!(!made.equals(&stored) && both.accepts("billing", &secret, &hash, &made.stored()));
+        assert!(made.to_string().starts_with(&of_new) && of_new != of_old && both.key_id() == of_new);
     }
 
     #[test]

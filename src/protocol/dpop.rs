@@ -62,6 +62,12 @@ impl Dpop {
         Self { nonces, require_nonce, profile: Profile::Default, htu, alias: None }
     }
 
+    /// The same, which also accepts nonces under `previous` and issues none under it.
+    #[must_use]
+    pub fn with_previous(self, previous: Option<hmac::Key>) -> Self {
+        Self { nonces: self.nonces.with_previous(previous), ..self }
+    }
+
     /// The same, with the algorithms that `profile` permits.
     #[must_use]
     pub fn under(self, profile: Profile) -> Self {
@@ -406,6 +412,17 @@ mod tests {
         assert_eq!(there.check(&[&prover.sign(&claims())], false, NOW), Err(DpopError::Nonce), "no downgrade");
         let other = Dpop::new(hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]), true, "https://as.test/token");
         assert_eq!(age(&other.nonce(NOW).unwrap(), 0), Err(DpopError::Nonce));
+        // While the sealing key is changed, a nonce under either key counts, and one under the former brings a new one.
+        let changing = other.with_previous(Some(hmac::Key::new(hmac::HMAC_SHA256, &[7; 32])));
+        let due = |nonce: String, seconds: i64| {
+            let now = UnixTime(NOW.0 + seconds);
+            let mut claims = with("iat", now.0);
+            claims["nonce"] = nonce.into();
+            changing.check(&[&prover.sign(&claims)], false, now).map(|proof| proof.unwrap().nonce_due)
+        };
+        assert_eq!(due(here.nonce(NOW).unwrap(), 0), Ok(true));
+        assert_eq!(due(here.nonce(NOW).unwrap(), 2 * WINDOW - begun), Err(DpopError::Nonce));
+        assert_eq!(due(changing.nonce(NOW).unwrap(), 0), Ok(false), "nonces are issued under the current key");
 
         let nonces: std::collections::HashSet<String> = (0..1000).map(|_| here.nonce(NOW).unwrap()).collect();
         assert_eq!(nonces.len(), 1000, "all distinct");

@@ -97,9 +97,10 @@ pub fn assemble(
     let registry = Arc::new(Registry::new(config.registry));
     let token_endpoint = issuer.endpoint("/token");
     let offered = offered(config, &issuer);
-    let dpop = Dpop::new(sealing_key.derive("DPoP nonces"), config.dpop_require_nonce, &token_endpoint);
+    let dpop = Dpop::new(sealing_key.derive(DPOP_NONCES), config.dpop_require_nonce, &token_endpoint);
     let by_alias = offered.alias.as_ref().map(|alias| alias.endpoint("/token"));
     let token_endpoints = [Some(token_endpoint.clone()), by_alias].into_iter().flatten().map(Into::into).collect();
+    let dpop = dpop.with_previous(sealing_key.previous().map(|previous| previous.derive(DPOP_NONCES)));
     let dpop = dpop.under(config.profile);
     let dpop = match &offered.alias {
         Some(alias) => dpop.with_alias(&alias.endpoint("/token")),
@@ -317,3 +318,5 @@ fn tell_capped(config: &Config, limit: Option<u64>, most: Connections) {
 /// Number of used secrets that may wait until their rows are looked after, about 1 KiB each. What finds no room is queued
 /// at its next use.
 const USED_SECRETS: usize = 4096;
+/// The purpose of the key that is derived for DPoP nonces.
+const DPOP_NONCES: &str = "DPoP nonces";

@@ -1,7 +1,7 @@
-//! The preconditions of a server or a command: the database's schema, its file, the sealing key.
+//! The preconditions of a server or a command: the database's schema and its file.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,9 +11,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use sqlx::postgres::PgSslMode;
 
-use crate::config::{Config, ConfigError, read_secret, user};
-use crate::crypto::random;
-use crate::crypto::seal::SealingKey;
+use crate::config::{Config, ConfigError, user};
 use crate::model::event::Event;
 use crate::state::registry::feed::PendingMigrations;
 use crate::store::migrations::Schema;
@@ -129,13 +127,14 @@ pub fn announce(config: &Config) {
     }
     let mtls_key = config.client_certificates.mtls.as_ref().map(|mtls| &mtls.files.key);
     let files = [
-        ("keys.sealing_key_file", Some(&config.sealing_key_file)),
-        ("database.url_file", config.database_url_file.as_ref().map(|file| &file.path)),
-        ("server.tls.key_file", config.tls.as_ref().map(|tls| &tls.key)),
-        ("server.mtls.key_file", mtls_key),
+        ("keys.sealing_key_file", config.sealing.file()),
+        ("keys.sealing_key_previous_file", config.sealing.previous_file.as_deref()),
+        ("database.url_file", config.database_url_file.as_ref().map(|file| &*file.path)),
+        ("server.tls.key_file", config.tls.as_ref().map(|tls| &*tls.key)),
+        ("server.mtls.key_file", mtls_key.map(|key| &**key)),
     ];
     for (key, path) in files {
-        if let Some(fault) = path.and_then(|path| exposed(path)) {
+        if let Some(fault) = path.and_then(exposed) {
             tracing::warn!(event = Event::ConfigExposed.as_str(), key, reason = %fault);
         }
     }
@@ -156,56 +155,6 @@ pub fn exposed(path: &Path) -> Option<String> {
             path.display()
         )
     })
-}
-
-/// Reads the sealing key; beside an embedded database that has none, makes one and says so.
-///
-/// # Errors
-/// When it cannot be read, or made.
-pub fn sealing_key(config: &Config) -> Result<SealingKey, ConfigError> {
-    read_sealing_key(&config.sealing_key_file, config.make_sealing_key)
-}
-
-/// The same of the file at `path`, which is made if `may_be_made` says so.
-///
-/// # Errors
-/// When it cannot be read, or made.
-pub fn read_sealing_key(path: &Path, may_be_made: bool) -> Result<SealingKey, ConfigError> {
-    if may_be_made && is_absent(path) {
-        make_sealing_key(path).map_err(|error| unwritable("data_dir", path, &error))?;
-    }
-    let wrong =
-        |error: &dyn std::fmt::Display| config_error("keys.sealing_key_file", &format!("{}: {error}", path.display()));
-    let text = zeroize::Zeroizing::new(read_secret(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => wrong(&"there is no such file, and one that is named is never made; is a mount missing? Restore it, or for a new deployment make one with `head -c 32 /dev/urandom | base64`"),
-        ErrorKind::NotADirectory if may_be_made => unwritable("data_dir", path, &error),
-        _ => wrong(&format!("cannot be read by {}: {error}", user())),
-    })?);
-    if text.trim().is_empty() {
-        return Err(wrong(&"the file is empty; restore the key that belongs into it"));
-    }
-    SealingKey::from_base64(&text).map_err(|error| wrong(&error))
-}
-
-fn make_sealing_key(path: &Path) -> io::Result<()> {
-    make_directory(directory_of(path))?;
-    let text = SealingKey::generate_base64().map_err(io::Error::other)?;
-    // Written whole under another name, then linked: a process that starts beside us reads all of it or finds nothing.
-    // The name is random, so that what a crash left behind is in nobody's way.
-    let suffix = u64::from_ne_bytes(random().map_err(io::Error::other)?);
-    let unfinished = path.with_extension(format!("{suffix:016x}.new"));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    let made = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let made = made.and_then(|()| fs::hard_link(&unfinished, path));
-    let removed = fs::remove_file(&unfinished);
-    match made {
-        Ok(()) => {
-            tracing::warn!(event = Event::KeySealingKeyMade.as_str(), path = %path.display(), "made a sealing key; back it up, the signing keys are lost without it");
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
-    }
-    removed
 }
 
 /// Makes the file of an embedded database, readable by its owner alone, and its directory. Returns whether it was missing.
@@ -249,11 +198,11 @@ pub fn is_absent(path: &Path) -> bool {
     !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
@@ -265,7 +214,8 @@ fn key_of(config: &Config, path: &Path) -> &'static str {
     if *path == config.data_dir.join("grantd.db") { "data_dir" } else { "database.url" }
 }
 
-fn unwritable(key: &str, path: &Path, error: &io::Error) -> ConfigError {
+/// Makes the error of a directory that cannot be written.
+pub(super) fn unwritable(key: &str, path: &Path, error: &io::Error) -> ConfigError {
     config_error(
         key,
         &format!(

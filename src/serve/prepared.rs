@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::descriptors;
-use super::prepare::{self, config_error, prepare_database, sealing_key};
+use super::prepare::{self, config_error, prepare_database};
+use super::sealing_key;
 use crate::config::Config;
 use crate::crypto::seal::SealingKey;
 use crate::model::profile::Profile;
@@ -29,8 +32,12 @@ impl Prepared {
     pub(super) async fn open(config: Config, store: Store) -> anyhow::Result<Self> {
         let file_limit = descriptors::raise_limit();
         prepare::announce(&config);
-        let sealing_key = sealing_key(&config)?;
+        let settings = config.sealing.clone();
+        // A command takes up to ten seconds, and a signal to stop does not wait for it.
+        let read = tokio::task::spawn_blocking(move || sealing_key::read(&settings));
+        let sealing_key = read.await.context("reading the sealing key")??;
         let pending_migrations = prepare_database(&config, &store).await?;
+        sealing_key::refuse_foreign_rows(&store, &sealing_key).await?;
         let terms = TlsOptions { fapi: config.profile == Profile::Fapi2, clients: None };
         let tls = config.tls.clone().map(|files| Tls::load_with(files, terms)).transpose();
         let tls = tls.map_err(|error| config_error("server.tls", &error))?.map(Arc::new);

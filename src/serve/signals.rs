@@ -2,10 +2,12 @@
 //!
 //! The kernel delivers no signal without a handler to process 1 of a container, so handlers come before anything that waits.
 
-use crate::model::event::Event;
 use std::io::{self, Write as _};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::sealing_command;
+use crate::model::event::Event;
 
 /// The request that a signal makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,7 @@ pub fn end_when_told() -> io::Result<()> {
         // A task of its own: the main thread may be waiting for stdin.
         tokio::spawn(async move {
             signal.recv().await;
+            sealing_command::kill_running();
             drop(writeln!(io::stderr(), "grantd: ended by {name}"));
             // The code by which a shell reports a process that a signal has ended.
             std::process::exit(128 + kind.as_raw_value());

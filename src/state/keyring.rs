@@ -158,6 +158,19 @@ pub fn timelines(keys: &[SealedKey]) -> BTreeMap<&str, Timeline<&SealedKey>> {
     by_alg.into_iter().map(|(alg, keys)| (alg, Timeline::new(keys))).collect()
 }
 
+/// Returns the stored keys that are not gone at `now`.
+pub fn live(keys: &[SealedKey], now: UnixTime) -> impl Iterator<Item = &SealedKey> {
+    let mut by_alg: BTreeMap<&str, Vec<(UnixTime, &SealedKey)>> = BTreeMap::new();
+    for key in keys {
+        by_alg.entry(&key.alg).or_default().push((key.active_at, key));
+    }
+    by_alg.into_values().flat_map(move |keys| {
+        let timeline = Timeline::new(keys);
+        let live = timeline.states(now).filter(|(_, state)| *state != KeyState::Gone);
+        live.map(|(key, _)| *key).collect::<Vec<_>>()
+    })
+}
+
 /// Signing keys, replaced as a whole when they change.
 #[derive(Debug)]
 pub struct Keyring {

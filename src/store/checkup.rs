@@ -5,6 +5,7 @@ use sqlx::AssertSqlSafe;
 use super::session::{Session, within};
 use super::statement::args;
 use super::{Pool, Refusal, Store, StoreError, on, transaction};
+use crate::model::time::UnixTime;
 
 impl Store {
     /// Returns grantd's tables that cannot be read, each with its error.
@@ -46,6 +47,17 @@ impl Store {
             }
         }
         Ok(active)
+    }
+
+    /// Returns the number of verifiers of live secrets under each verifier key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn verifiers_by_key(&self, now: UnixTime) -> Result<Vec<(String, i64)>, StoreError> {
+        let sql = "select substr(verifier, 1, 8), count(*) from client_secret
+                   where verifier is not null and revoked_at is null and (expires_at is null or expires_at > $1)
+                   group by substr(verifier, 1, 8)";
+        self.fetch(sql, &args![now]).await
     }
 
     /// Writes a row, and rolls the transaction back.

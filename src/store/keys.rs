@@ -77,6 +77,14 @@ impl SealedKey {
             Err(malformed(&self.kid, &"the key in this row has another thumbprint"))
         }
     }
+
+    /// Seals the key under `under`. `None` when it is under that key already.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] when the key opens under neither `under` nor the previous sealing key.
+    pub fn resealed(&self, under: &SealingKey) -> Result<Option<Vec<u8>>, StoreError> {
+        under.reseal(&context(&self.kid, &self.alg), &self.sealed).map_err(|error| malformed(&self.kid, &error))
+    }
 }
 
 impl Store {
@@ -182,6 +190,15 @@ impl Store {
             }
             Ok(both == 2)
         })
+    }
+
+    /// Replaces the sealed bytes of a key, in one statement. `Ok(false)` when the row is no longer as it was read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reseal_key(&self, read: &SealedKey, sealed: &[u8]) -> Result<bool, StoreError> {
+        let sql = "update signing_key set sealed = $1 where kid = $2 and sealed = $3";
+        Ok(self.execute(sql, &args![sealed, &read.kid, read.sealed.as_slice()]).await? > 0)
     }
 
     /// Removes a key, and adds `successor`, if any, in the same transaction. `Ok(false)` when the key does not exist.

@@ -52,6 +52,14 @@ impl SealedTagKey {
             .filter(|key| key.kid().to_string() == self.kid)
             .ok_or_else(|| malformed(&self.kid, &"the key in this row has another name"))
     }
+
+    /// Seals the key under `under`. `None` when it is under that key already.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] when the key opens under neither `under` nor the previous sealing key.
+    pub fn resealed(&self, under: &SealingKey) -> Result<Option<Vec<u8>>, StoreError> {
+        under.reseal(&context(&self.kid), &self.sealed).map_err(|error| malformed(&self.kid, &error))
+    }
 }
 
 impl Store {
@@ -80,6 +88,15 @@ impl Store {
             }
             Ok(wanted)
         })
+    }
+
+    /// Replaces the sealed bytes of a tag key, in one statement. `Ok(false)` when the row is no longer as it was read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reseal_tag_key(&self, read: &SealedTagKey, sealed: &[u8]) -> Result<bool, StoreError> {
+        let sql = "update secret_tag_key set sealed = $1 where kid = $2 and sealed = $3";
+        Ok(self.execute(sql, &args![sealed, &read.kid, read.sealed.as_slice()]).await? > 0)
     }
 
     /// Removes a tag key. `Ok(false)` when it does not exist.

@@ -100,7 +100,8 @@ impl Prover {
         self.sign(&self.header(), &claims)
     }
 
-    fn proof_with(&self, name: &str, value: impl Into<Value>) -> String {
+    /// Another such proof, with a claim of this value.
+    pub fn proof_with(&self, name: &str, value: impl Into<Value>) -> String {
         let mut claims = Self::claims();
         claims[name] = value.into();
         self.sign(&self.header(), &claims)

@@ -59,7 +59,7 @@ const fn with(needs: Needs, row: Row) -> Row {
 }
 
 /// Every command but those that serve. In this order all of them work on one database.
-const ROWS: [Row; 68] = [
+const ROWS: [Row; 69] = [
     silent("migrate", "", ("--lock-timeout x", 2)),
     prints("doctor", "", ("x", 2)),
     prints("client create", "new --scope a", ("c", 1)),
@@ -106,6 +106,7 @@ const ROWS: [Row; 68] = [
     silent("token revoke-all", "--now", ("", 2)),
     prints("key generate", "--alg EdDSA", ("--alg HS256", 2)),
     prints("key rotate", "", ("--alg x", 2)),
+    prints("key reseal", "", ("x", 2)),
     prints("key import", "{private}", ("/nonexistent", 1)),
     silent("key remove", "{kid} --now", ("none --now", 1)),
     prints("key tag list", "", ("x", 2)),

@@ -74,6 +74,7 @@ mod refused_assertions;
 mod revocation;
 mod rotation;
 mod scale;
+mod sealing;
 mod secret_costs;
 mod secret_lifetimes;
 mod sessions;

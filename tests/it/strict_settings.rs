@@ -61,7 +61,7 @@ fn an_empty_file_behind_a_setting_is_refused() {
         let error = format!("{:#}", grantd::serve::clients::fetcher(&config).map(drop).unwrap_err());
         assert!(error.contains("clients.jwks_uri_ca_file") && error.contains("empty"), "{error}");
         let config = with(&format!("keys.sealing_key_file = {file:?}"), &[], &[]).unwrap();
-        let error = grantd::serve::prepare::sealing_key(&config).unwrap_err().to_string();
+        let error = grantd::serve::sealing_key::read(&config.sealing).unwrap_err().to_string();
         assert!(error.contains("keys.sealing_key_file") && error.contains("empty"), "{error}");
     }
 }

@@ -53,8 +53,8 @@ impl Authenticator {
         let secret = client.secrets.iter().find(|secret| *secret.secret_id == *tagged.secret_id)?;
         let stored = secret.verifier.as_ref()?;
         let shown = presented.readings.get(tagged.reading)?;
-        let equal = self.verifiers.verifier(client_id, shown, &secret.hash).equals(stored);
-        if !equal || secret.cache.is_refuted() {
+        let accepted = self.verifiers.accepts(client_id, shown, &secret.hash, stored);
+        if !accepted || secret.cache.is_refuted() {
             return None;
         }
         attempt.credential_id = Some(Arc::clone(&secret.secret_id));
