@@ -102,6 +102,8 @@ pub struct Config {
     pub fully_specified: bool,
     /// `token.audience`: audience of tokens for clients without resources; `None` for the issuer.
     pub token_audience: Option<String>,
+    /// `token.status_ttl`: time for which a verifier may keep the status list.
+    pub status_ttl: Span,
     /// `dpop.require_nonce`: whether a DPoP proof must carry a nonce of this server.
     pub dpop_require_nonce: bool,
     /// `keys.sealing_key_file`: file of the key that seals private keys.
@@ -243,6 +245,9 @@ impl Config {
             token_alg,
             fully_specified,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
+            status_ttl: Some(at("token.status_ttl").span(&settings.token.status_ttl)?)
+                .filter(|ttl| (2..=3600).contains(&ttl.seconds()))
+                .ok_or_else(|| at("token.status_ttl").wrong("write a time from 2s to 1h"))?,
             dpop_require_nonce: settings.dpop.require_nonce,
             sealing_key_file,
             // A named file may be on a missing mount. A key made there would be lost.

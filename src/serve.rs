@@ -16,6 +16,7 @@ mod prepared;
 mod running;
 pub mod secret_upkeep;
 pub mod signals;
+pub mod status_list;
 mod sweep;
 mod tasks;
 

@@ -113,9 +113,10 @@ end $$;
 create trigger client_epoch_begun before insert on client for each row
     when (new.status_index < 0)
     execute function grantd_begin_epoch();
--- grantd does not write when a client's time is over: it computes that. So the epoch ends when the end is moved afterwards.
+-- A client that is enabled again gets a number that no replica has known as one of a disabled client. grantd does not write
+-- when a client's time is over: it computes that. So that epoch ends when the end is moved afterwards.
 create trigger client_epoch_ended before update on client for each row
-    when (new.enabled < old.enabled or new.not_before > old.not_before or new.client_id <> old.client_id or new.status_index < 0
+    when (new.enabled <> old.enabled or new.not_before > old.not_before or new.client_id <> old.client_id or new.status_index < 0
         or old.expires_at <= floor(extract(epoch from clock_timestamp()))::bigint and new.expires_at is distinct from old.expires_at)
     execute function grantd_begin_epoch();
 create trigger client_epochs_inserted after insert on client referencing new table as changed

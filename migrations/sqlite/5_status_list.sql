@@ -45,8 +45,9 @@ create trigger client_epoch_begun after insert on client when new.status_index <
         from ended_status where first_index >= (select max(status_list) << 20 from token_cutoff)), 0)
         - coalesce((select max(status_list) << 20 from token_cutoff), 0)) where client_id = new.client_id;
 end;
--- grantd does not write when a client's time is over: it computes that. So the epoch ends when the end is moved afterwards.
-create trigger client_epoch_ended after update on client when old.status_index >= 0 and (new.enabled < old.enabled
+-- A client that is enabled again gets a number that no replica has known as one of a disabled client. grantd does not write
+-- when a client's time is over: it computes that. So that epoch ends when the end is moved afterwards.
+create trigger client_epoch_ended after update on client when old.status_index >= 0 and (new.enabled <> old.enabled
     or new.not_before > old.not_before or new.client_id <> old.client_id or new.status_index < 0
     or old.expires_at <= unixepoch() and new.expires_at is not old.expires_at) begin
     insert into ended_status (first_index, last_index, ended_at) select i, i, unixepoch()

@@ -98,6 +98,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     federation::examine(store, &mut faults).await?;
     let mut advice = of_advice.into_lines();
     advice.extend(federation::advice(shell, config, &admin, store).await?);
+    advice.extend(database::advice(store, ours).await?);
     let count = faults.count() + published.count() + of_clients.count();
     let faults = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines).collect();
     Ok(Findings { faults, count, advice })

@@ -82,6 +82,7 @@ mod single_use;
 mod snippets;
 mod spiffe;
 mod status;
+mod status_list;
 mod strict_settings;
 mod tables;
 mod terminal;

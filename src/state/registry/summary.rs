@@ -1,4 +1,4 @@
-//! Contribution of clients to the figures that hold for all: the cost of a guess, and the algorithms in use.
+//! Contribution of clients to the figures that hold for all: the cost of a guess, the algorithms in use, and status indices.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use crate::crypto::secret::HashParams;
 use crate::crypto::secret_tag::TagKid;
 use crate::model::client::Client;
 use crate::model::credential::{KeyCounts, SecretOrigin};
+use crate::model::time::Expiry;
 use crate::store::secrets::MAX_IMPORTED;
 
 /// Contribution of some clients to what holds for all: the cost of guesses, and algorithms in use.
@@ -21,6 +22,10 @@ pub(super) struct Summary {
     pub(super) costs: Vec<(HashParams, usize)>,
     /// Algorithms of signed introspection responses.
     pub(super) algs: BTreeSet<Alg>,
+    /// Highest number of an epoch.
+    pub(super) last_status_index: i64,
+    /// Ends of clients, with the numbers of their epochs.
+    pub(super) ends: Vec<(Expiry, i64)>,
     /// Fingerprints of the ids of secrets, sorted: four bytes for each secret that carries its id.
     secret_ids: Box<[u32]>,
 }
@@ -33,6 +38,8 @@ impl Summary {
         for client in clients {
             summary.key_counts = summary.key_counts.max(KeyCounts::of(&client.keys));
             summary.algs.extend(client.introspection_signed_response_alg);
+            summary.last_status_index = summary.last_status_index.max(client.status_index);
+            summary.ends.extend(client.expires_at.map(|end| (end, client.status_index)));
             let mut imported = 0;
             for secret in &client.secrets {
                 let kid = match secret.origin {
