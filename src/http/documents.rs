@@ -62,7 +62,11 @@ pub(super) async fn preflight() -> Response {
 }
 
 /// Answers with a status list (draft-ietf-oauth-status-list section 8). No request builds one.
-pub(super) async fn status_list(State(app): State<Arc<AppState>>, Path(name): Path<String>, request: Request) -> Response {
+pub(super) async fn status_list(
+    State(app): State<Arc<AppState>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
     // Section 8.4: historical resolution is optional. "If the server does not support the additional request parameter, it
     // SHOULD return a status code of 501 (Not Implemented)".
     let mut parameters = request.uri().query().unwrap_or_default().split('&');
@@ -107,7 +111,8 @@ fn wants_cwt_alone(headers: &HeaderMap) -> bool {
         let is_refused = parts.any(|part| part.to_ascii_lowercase().strip_prefix("q=").is_some_and(is_zero));
         (name, is_refused)
     });
-    let mut accepted = ranges.filter(|(name, is_refused)| !name.is_empty() && !is_refused).map(|(name, _)| name).peekable();
+    let mut accepted =
+        ranges.filter(|(name, is_refused)| !name.is_empty() && !is_refused).map(|(name, _)| name).peekable();
     accepted.peek().is_some() && accepted.all(|name| name == "application/statuslist+cwt")
 }
 

@@ -149,6 +149,8 @@ mod tests {
         assert_eq!(read(long), Err(RegisteredClaimsError::TooLong));
         assert_eq!(format!(" {fits}").parse::<RegisteredClaims>(), Err(RegisteredClaimsError::TooLong));
         assert!("[]".parse::<RegisteredClaims>().is_err());
-        assert!(RegisteredClaims::of_row(r#"{"status":1}"#).is_ok() && RegisteredClaims::of_row(r#"{"iss":1}"#).is_err());
+        assert!(
+            RegisteredClaims::of_row(r#"{"status":1}"#).is_ok() && RegisteredClaims::of_row(r#"{"iss":1}"#).is_err()
+        );
     }
 }

@@ -31,7 +31,7 @@ pub struct StatusLists {
     /// Times that building took, for `grantd_status_list_build_seconds`.
     pub build_seconds: Histogram,
     published: ArcSwapOption<PublishedLists>,
-    /// What the published lists were made of; held while they are built.
+    /// Contents of the published lists; held while lists are built.
     made_of: Mutex<Contents>,
     has_many_revoked: AtomicBool,
 }
@@ -48,12 +48,12 @@ pub struct PublishedLists {
     exp: UnixTime,
 }
 
-/// What the lists say.
+/// Contents of all lists.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Contents {
     lists: BTreeMap<i64, ListContents>,
     /// Ids of revoked tokens that have not expired.
-    revoked: BTreeSet<String>,
+    revoked: Arc<BTreeSet<String>>,
 }
 
 /// Set bits of a list, and the list as it stands in its token.
@@ -104,9 +104,9 @@ impl PublishedLists {
 }
 
 impl AuthorizationServer {
-    /// Builds the lists when something has changed, or half of their `ttl` is over. Blocks while it compresses, so a task of
-    /// its own calls it. Returns whether it built.
-    pub fn build_status_lists(&self) -> bool {
+    /// Builds the lists when something is different, or half of their `ttl` is over. Without a change of the registry, only the
+    /// ends of clients are looked at. Blocks while it compresses, so a task of its own calls it. Returns whether it built.
+    pub fn build_status_lists(&self, has_changed: bool) -> bool {
         let (lists, now) = (&self.status_lists, self.clock.now());
         let mut made_of = lists.made_of.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(age) = self.registry.age().filter(|_| self.registry.freshness() != Freshness::Unusable) else {
@@ -122,16 +122,21 @@ impl AuthorizationServer {
         // "iat" is the time of which the list speaks, also when the database has not confirmed it for a while.
         let iat = UnixTime(now.0.saturating_sub(whole_seconds(age)));
         let iat = published.as_ref().map_or(iat, |published| published.iat.max(iat).min(now));
-        let contents = self.status_contents(&made_of, now);
-        let is_current = published.is_some_and(|published| {
-            let is_fresh = iat.0.saturating_sub(published.iat.0).saturating_mul(2) < lists.ttl.seconds();
-            published.kid == key.kid() && *made_of == contents && is_fresh
+        let is_fresh = published.as_ref().is_some_and(|published| {
+            let half = iat.0.saturating_sub(published.iat.0).saturating_mul(2) < lists.ttl.seconds();
+            published.kid == key.kid() && half
         });
+        let contents = self.status_contents(&made_of, has_changed || !is_fresh, now);
+        let is_current = is_fresh && *made_of == contents;
         if is_current {
             return false;
         }
         let Some(documents) = self.signed_lists(&contents, &key, iat) else {
-            tracing::error!(event = Event::Internal.as_str(), reason = "status list", "a status list could not be signed");
+            tracing::error!(
+                event = Event::Internal.as_str(),
+                reason = "status list",
+                "a status list could not be signed"
+            );
             return false;
         };
         let uris: Vec<String> = contents.lists.keys().map(|name| claim::uri(self.issuer.as_str(), *name)).collect();
@@ -147,14 +152,15 @@ impl AuthorizationServer {
         true
     }
 
-    /// What the lists have to say now. A list whose bits are those of `before` is not compressed again.
-    fn status_contents(&self, before: &Contents, now: UnixTime) -> Contents {
+    /// Computes the contents of the lists. A list whose bits are those of `before` is not compressed again, and revoked ids are
+    /// collected only where `all` is read.
+    fn status_contents(&self, before: &Contents, all: bool, now: UnixTime) -> Contents {
         let (registry, database_now) = (&self.registry, self.registry.database_time(now));
         let snapshot = registry.snapshot();
         // A verifier that has cached a list finds every index in it, and 0, that is given out later: lists have their full
         // size from the beginning, and a list is there before the one below it is full.
         let next = StatusIndex(snapshot.last_status_index().0.saturating_add(AHEAD));
-        let mut names: BTreeSet<i64> = (snapshot.first_status_list()..=next.list()).collect();
+        let mut names: BTreeSet<i64> = (snapshot.first_status_index().list()..=next.list()).collect();
         names.extend(registry.ended.lists());
         let expired: Vec<StatusIndex> = snapshot.expired_status(database_now).collect();
         let list = |name: i64| {
@@ -169,12 +175,11 @@ impl AuthorizationServer {
             (name, known.cloned().unwrap_or_else(|| ListContents { lst: compress(&bits), bits }))
         };
         let lists = names.into_iter().map(list).collect();
-        let revoked: BTreeSet<String> = registry
-            .revoked
-            .living(UnixTime(database_now.0.saturating_sub(LEEWAY)))
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        if !all {
+            return Contents { lists, revoked: Arc::clone(&before.revoked) };
+        }
+        let living = registry.revoked.living(UnixTime(database_now.0.saturating_sub(LEEWAY)));
+        let revoked: BTreeSet<String> = living.iter().map(ToString::to_string).collect();
         let has_many = revoked.len() > MANY_REVOKED;
         if has_many && !self.status_lists.has_many_revoked.swap(has_many, Ordering::Relaxed) {
             tracing::warn!(
@@ -184,7 +189,7 @@ impl AuthorizationServer {
             );
         }
         self.status_lists.has_many_revoked.store(has_many, Ordering::Relaxed);
-        Contents { lists, revoked }
+        Contents { lists, revoked: Arc::new(revoked) }
     }
 
     fn signed_lists(&self, contents: &Contents, key: &SigningKey, iat: UnixTime) -> Option<BTreeMap<i64, Document>> {
@@ -198,7 +203,7 @@ impl AuthorizationServer {
                 "ttl": self.status_lists.ttl.seconds(),
                 "status_list": {"bits": 1, "lst": list.lst},
                 // "The JWT MAY contain other claims." These tokens were revoked one by one.
-                "revoked_jti": contents.revoked,
+                "revoked_jti": *contents.revoked,
             });
             Some((*name, Document::of(key.sign_as(TYP, claims.to_string().as_bytes())?)))
         };

@@ -8,17 +8,21 @@ use crate::protocol::AuthorizationServer;
 
 /// Builds the status lists whenever they have to say something else.
 pub async fn keep_status_lists(server: Arc<AuthorizationServer>) {
+    let mut has_changed = true;
     loop {
         let builder = Arc::clone(&server);
         // Compression takes milliseconds, which no thread that answers requests has.
-        if let Err(fault) = tokio::task::spawn_blocking(move || builder.build_status_lists()).await {
+        if let Err(fault) = tokio::task::spawn_blocking(move || builder.build_status_lists(has_changed)).await {
             tracing::error!(event = Event::Internal.as_str(), reason = %fault, "the status lists were not built");
         }
-        tokio::select! {
-            // Changes in quick succession are built together.
-            () = server.registry.changed.notified() => tokio::time::sleep(TOGETHER).await,
+        has_changed = tokio::select! {
+            () = server.registry.changed.notified() => true,
             // Clients end, and keys begin to sign, without a change.
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(LOOK) => false,
+        };
+        if has_changed {
+            // Changes in quick succession are built together.
+            tokio::time::sleep(TOGETHER).await;
         }
     }
 }

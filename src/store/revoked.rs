@@ -8,7 +8,7 @@ use super::spent::{BATCH, REST};
 use super::statement::{Value, args, placeholders};
 use super::write_queue::{WriteQueue, padded};
 use super::{Store, StoreError, transaction};
-use crate::model::status::{EndedEpochs, LIST_BITS};
+use crate::model::status::{EndedEpochs, LIST_BITS, StatusIndex};
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
 
@@ -107,8 +107,7 @@ impl Store {
         let mut swept = 0;
         let epochs = "delete from ended_status
                       where first_index in (select first_index from ended_status where ended_at < $1 limit 500)";
-        for (sql, before) in
-            [(tokens, ended.0), (clients, ended.0 - LONGEST_TTL), (epochs, ended.0 - 2 * LONGEST_TTL)]
+        for (sql, before) in [(tokens, ended.0), (clients, ended.0 - LONGEST_TTL), (epochs, ended.0 - 2 * LONGEST_TTL)]
         {
             loop {
                 let rows = self.execute(sql, &args![before]).await?;
@@ -128,7 +127,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn revoke_tokens_of(&self, client_id: &str, at: UnixTime) -> Result<bool, StoreError> {
-        let sql = "update client set not_before = case when not_before < $2 then $2 else not_before end, status_index = -1
+        let sql =
+            "update client set not_before = case when not_before < $2 then $2 else not_before end, status_index = -1
                    where client_id = $1";
         Ok(self.execute(sql, &args![client_id, at]).await? > 0)
     }
@@ -182,6 +182,16 @@ impl Store {
             tx.execute(insert, &row).await?;
             tx.execute(renew, &place).await.map(drop)
         })
+    }
+
+    /// Whether the epoch of a status index has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_ended(&self, index: StatusIndex) -> Result<bool, StoreError> {
+        let sql = "select count(*) from ended_status where first_index <= $1 and last_index >= $1";
+        let counts: Vec<(i64,)> = self.fetch(sql, &args![index.0]).await?;
+        Ok(counts.first().is_some_and(|(count,)| *count > 0))
     }
 
     /// Returns the number of revoked tokens that expire after `now`.

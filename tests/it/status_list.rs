@@ -88,7 +88,7 @@ impl World {
     fn program(&self) -> Grantd {
         let file = self.first().db.file("sealing.key", &self.first().sealing_key);
         std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        Grantd::new(&self.first().db)
+        Grantd::new(&self.first().db).with("GRANTD__ISSUER", ISS)
     }
 
     pub async fn token(&self) -> String {
@@ -177,6 +177,8 @@ async fn a_token_refers_to_the_list_where_its_resource_has_opted_in(db: Db) {
     assert_eq!(part(&world.token().await, 1).get("status"), None);
     world.first().store.set_client_enabled("app", false).await.unwrap();
     within(SECOND, "the bit is set", async || is_listed(world.first(), &token).await).await;
+    let inspected = grantd.run_with_input(&["token", "inspect"], &token).await;
+    assert!(!inspected.status.success() && inspected.stdout.contains("its status index has ended"), "{inspected:?}");
     // The default audience opts in by being registered.
     let secret = {
         let created = grantd.json(&["client", "create", "bare", "--scope", "api:read", "--json"]).await;
@@ -259,7 +261,9 @@ async fn a_change_is_in_the_list_of_every_replica_within_a_second(db: Db) {
     let world = World::of(db, 3).await;
     let grantd = world.program();
     let server = world.first();
-    for change in ["update client set enabled = 0 where client_id = 'app'", "", "delete from client where client_id = 'app'"] {
+    for change in
+        ["update client set enabled = 0 where client_id = 'app'", "", "delete from client where client_id = 'app'"]
+    {
         let token = world.token().await;
         for replica in &world.servers {
             assert!(!is_listed(replica, &token).await && world.is_active(replica, &token).await);
@@ -302,7 +306,8 @@ async fn the_list_is_signed_anew_when_its_key_is_removed(db: Db) {
     assert!(removed);
     let changed = Instant::now();
     for replica in &world.servers {
-        within((2 * SECOND).saturating_sub(changed.elapsed()), "another key", async || kid(replica).await != before).await;
+        within((2 * SECOND).saturating_sub(changed.elapsed()), "another key", async || kid(replica).await != before)
+            .await;
     }
 }
 
@@ -427,7 +432,7 @@ async fn what_ends_an_epoch_and_what_does_not(db: Db) {
     server.db.sql(&format!("update client set expires_at = null {app}")).await.unwrap();
     assert!(!seen.contains(&index().await));
     assert!(is_listed(server, &token).await && !world.is_active(server, &token).await);
-    // Who may write it says so in the future? The database refuses that.
+    // A cut-off in the future would end every epoch to come.
     assert!(server.db.sql("update client set not_before = 99999999999").await.is_err());
 }
 
@@ -450,11 +455,16 @@ async fn the_list_is_served_to_anybody_in_one_form(db: Db) {
         "",
     ] {
         let list = ask("GET", "/token-status/1", &[("accept", accept)]).await;
-        assert_eq!((list.status.as_u16(), list.header("content-type")), (200, "application/statuslist+jwt"), "{accept}");
+        assert_eq!(
+            (list.status.as_u16(), list.header("content-type")),
+            (200, "application/statuslist+jwt"),
+            "{accept}"
+        );
         assert_eq!(list.header("cache-control"), "public, max-age=2");
         assert_eq!(list.header("access-control-allow-origin"), "*");
     }
-    for accept in ["application/statuslist+cwt", "Application/StatusList+CWT;q=0.5, application/statuslist+jwt;q=0.0, "] {
+    for accept in ["application/statuslist+cwt", "Application/StatusList+CWT;q=0.5, application/statuslist+jwt;q=0.0, "]
+    {
         assert_eq!(ask("GET", "/token-status/1", &[("accept", accept)]).await.status, 406, "{accept}");
     }
     for query in ["time=1", "time=", "time", "a=b&time=1700000000"] {
@@ -505,7 +515,7 @@ async fn the_list_is_built_when_it_changes_or_half_its_ttl_is_over(db: Db) {
         server.db.sql("update client set scope = scope").await.unwrap();
         world.refresh().await;
     }
-    assert!(!server.server.build_status_lists(), "there is nothing to build");
+    assert!(!server.server.build_status_lists(true), "there is nothing to build");
     assert_eq!(server.get("/token-status/1").await.header("etag"), etag);
     server.store.set_client_enabled("app", false).await.unwrap();
     within(SECOND, "built", async || server.get("/token-status/1").await.header("etag") != etag).await;

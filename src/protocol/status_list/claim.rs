@@ -22,7 +22,7 @@ pub(in crate::protocol) fn push(json: &mut Vec<u8>, issuer: &str, index: StatusI
 }
 
 /// The status index that a token of `issuer` refers to; `None` when it refers to none of ours.
-pub(in crate::protocol) fn index_of(claims: &Object, issuer: &str) -> Option<StatusIndex> {
+pub(crate) fn index_of(claims: &Object, issuer: &str) -> Option<StatusIndex> {
     let reference = claims.get(STATUS)?.get("status_list")?;
     let path = reference.get("uri")?.as_str()?.strip_prefix(issuer.trim_end_matches('/'))?;
     StatusIndex::of_claim(name(path.strip_prefix(PATH)?)?, reference.get("idx")?.as_i64()?)
@@ -65,8 +65,11 @@ mod tests {
         let claims: Object = serde_json::from_slice(&json).unwrap();
         assert_eq!(index_of(&claims, "https://as.test"), Some(index));
         assert_eq!(index_of(&claims, "https://as"), None);
-        for (idx, uri) in [("-1", "7"), ("1048576", "7"), ("5", "0"), ("5", "07"), ("5", "+7"), ("5", ""), ("\"5\"", "7")] {
-            let text = format!(r#"{{"status":{{"status_list":{{"idx":{idx},"uri":"https://as.test/token-status/{uri}"}}}}}}"#);
+        for (idx, uri) in
+            [("-1", "7"), ("1048576", "7"), ("5", "0"), ("5", "07"), ("5", "+7"), ("5", ""), ("\"5\"", "7")]
+        {
+            let text =
+                format!(r#"{{"status":{{"status_list":{{"idx":{idx},"uri":"https://as.test/token-status/{uri}"}}}}}}"#);
             assert_eq!(index_of(&serde_json::from_str(&text).unwrap(), "https://as.test"), None, "{text}");
         }
     }

@@ -28,7 +28,7 @@ impl EndedStatus {
         for one in epochs {
             if one.first == one.last {
                 ended.single.entry(one.first).or_insert(one.ended_at);
-            } else if !ended.lists.contains(one) {
+            } else if !ended.lists.iter().any(|known| known.first == one.first && known.last >= one.last) {
                 ended.lists.push(*one);
             }
         }
@@ -97,11 +97,14 @@ mod tests {
     #[test]
     fn an_index_has_ended_by_itself_or_with_its_list_until_its_tokens_have() {
         let ended = EndedStatus::default();
-        let one = |index, at| EndedEpochs { first: StatusIndex(index), last: StatusIndex(index), ended_at: UnixTime(at) };
+        let one =
+            |index, at| EndedEpochs { first: StatusIndex(index), last: StatusIndex(index), ended_at: UnixTime(at) };
         let list = EndedEpochs { first: StatusIndex::new(4, 0), last: StatusIndex::new(5, -1), ended_at: UnixTime(20) };
         ended.add(&[one(7, 10), one(9, 30), list, list, one(7, 40)]);
         let has = |index| ended.contains(StatusIndex(index));
-        assert!(has(7) && has(9) && !has(8) && has(4 << LIST_BITS) && has((5 << LIST_BITS) - 1) && !has(5 << LIST_BITS));
+        assert!(
+            has(7) && has(9) && !has(8) && has(4 << LIST_BITS) && has((5 << LIST_BITS) - 1) && !has(5 << LIST_BITS)
+        );
         assert_eq!((ended.of_list(1), ended.of_list(5), ended.of_list(2)), (Some(vec![7, 9]), None, Some(vec![])));
         assert_eq!((ended.lists(), ended.len()), (BTreeSet::from([1, 5]), 2));
         assert_eq!(ended.missing_from(&[one(7, 10), list]), [one(9, 30)]);

@@ -82,10 +82,10 @@ impl Snapshot {
         StatusIndex::new(self.status_list, last.unwrap_or(0))
     }
 
-    /// The name of the list that has the lowest status index in use.
+    /// The lowest status index that a client can have.
     #[must_use]
-    pub fn first_status_list(&self) -> i64 {
-        StatusIndex::new(self.status_list, 0).list()
+    pub fn first_status_index(&self) -> StatusIndex {
+        StatusIndex::new(self.status_list, 0)
     }
 
     /// Returns the status indices of the clients whose end has come at `now`.
@@ -217,8 +217,7 @@ impl Snapshot {
             revision: changes.position.revision,
             history: Arc::clone(&changes.position.history),
             not_before: changes.not_before.or(self.not_before),
-            // Never back, since tokens with indices of the later list are out.
-            status_list: changes.status_list.unwrap_or(0).max(self.status_list),
+            status_list: changes.status_list.unwrap_or(self.status_list),
             tag_keys: tag_keys.map_or_else(|| Arc::clone(&self.tag_keys), Into::into),
             ..self.same()
         };

@@ -152,10 +152,7 @@ async fn an_api_refuses_the_tokens_of_a_disabled_client_within_seconds() {
     for round in 0..ROUNDS {
         let api = start_api(Api::Library, &["--issuer", &issuer, "--resource", API], now).await;
         // The token comes from another replica than the list.
-        let token = eventually(
-            async || others[round % 2].token("app", &secret).await,
-            |answer| answer.status == 200,
-        );
+        let token = eventually(async || others[round % 2].token("app", &secret).await, |answer| answer.status == 200);
         let token = token.await.access_token();
         let http = reqwest::Client::new();
         let ask = async || {

@@ -71,6 +71,7 @@ impl Feed {
         let difference = difference_from(&self.context.registry.snapshot(), &self.keys, &changes);
         let mut revocations_lost = 0;
         if cause == Cause::OtherHistory {
+            self.end_former_lists(&changes);
             self.context.registry.history_changes.inc();
             let now = self.database_time();
             revocations_lost = self.lost_changes.keep_in_force(&self.context.registry, &difference, &mut changes, now);
