@@ -26,7 +26,7 @@ on_both!(
     the_list_is_signed_anew_when_its_key_is_removed,
     a_new_index_is_in_range_and_zero_in_lists_that_are_cached,
     a_cut_off_of_all_tokens_sets_every_bit_and_begins_another_list,
-    what_ends_an_epoch_and_what_does_not,
+    an_epoch_ends_by_a_revocation_and_by_nothing_else,
     the_list_is_served_to_anybody_in_one_form,
     the_list_is_built_when_it_changes_or_half_its_ttl_is_over,
     tokens_that_were_revoked_one_by_one_are_listed_until_they_end,
@@ -379,7 +379,7 @@ async fn a_cut_off_of_all_tokens_sets_every_bit_and_begins_another_list(db: Db) 
     assert_eq!(claim::name(path.rsplit('/').next().unwrap()).unwrap().to_string(), path.rsplit('/').next().unwrap());
 }
 
-async fn what_ends_an_epoch_and_what_does_not(db: Db) {
+async fn an_epoch_ends_by_a_revocation_and_by_nothing_else(db: Db) {
     let world = World::of(db, 1).await;
     let server = world.first();
     let index = async || {

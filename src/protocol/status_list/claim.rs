@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again_and_nothing_else() {
+    fn a_reference_is_read_as_it_was_written_and_in_no_other_form() {
         let index = StatusIndex::new(6, 5);
         let mut json = b"{\"a\":1".to_vec();
         push(&mut json, "https://as.test/", index).unwrap();

@@ -137,7 +137,18 @@ async fn an_api_refuses_the_tokens_of_a_disabled_client_within_seconds() {
     let grantd = Grantd::new(&db).with("GRANTD__TOKEN__STATUS_TTL", "2s");
     grantd.ok(&["migrate"]).await;
     grantd.ok(&["resource", "create", API, "--scope", "read:data write:data", "--status-list"]).await;
-    let create = ["client", "create", "app", "--scope", "read:data", "--resource", API, "--json"];
+    let create = [
+        "client",
+        "create",
+        "app",
+        "--scope",
+        "read:data",
+        "--default-scope",
+        "read:data",
+        "--resource",
+        API,
+        "--json",
+    ];
     let secret = grantd.json(&create).await["client_secret"].as_str().unwrap().to_owned();
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let issuer = format!("http://{address}");
