@@ -32,6 +32,7 @@ on_both!(
     tokens_that_were_revoked_one_by_one_are_listed_until_they_end,
     the_reserved_claim_of_an_older_client_gives_way,
     a_restored_database_revives_no_token,
+    a_restore_that_loses_a_cut_off_of_all_tokens_revives_none,
 );
 
 pub const API: &str = "https://api.test";
@@ -588,6 +589,17 @@ async fn the_reserved_claim_of_an_older_client_gives_way(db: Db) {
     assert!(doctor.stdout.contains("client app: its further claim status is reserved"), "{doctor:?}");
 }
 
+/// Changes the database as `sql` says, and gives it another past.
+async fn rewrite_the_past(server: &Server, sql: &str) {
+    let revision = server.server.registry.snapshot().revision;
+    let id = grantd::crypto::secret::new_secret_id().unwrap();
+    let past = format!(
+        "begin; {sql}; update registry_revision set revision = {revision}; update registry_revision set history = '{id}';
+         delete from registry_history; insert into registry_history (revision, history) values ({revision}, '{id}'); commit"
+    );
+    server.db.sql(&past).await.unwrap();
+}
+
 async fn a_restored_database_revives_no_token(db: Db) {
     let world = World::of(db, 2).await;
     let server = world.first();
@@ -600,8 +612,6 @@ async fn a_restored_database_revives_no_token(db: Db) {
     world.refresh().await;
     let newer = world.token().await;
     // As if the database was what it had been.
-    let revision = server.server.registry.snapshot().revision;
-    let id = grantd::crypto::secret::new_secret_id().unwrap();
     let restored = if server.db.is_postgres() {
         "set local session_replication_role = replica; delete from ended_status;
          update client set status_index = (select status_index from dump) where client_id = 'app'; set local session_replication_role = origin"
@@ -609,11 +619,7 @@ async fn a_restored_database_revives_no_token(db: Db) {
         "delete from ended_status; drop trigger client_epoch_ended;
          update client set status_index = (select status_index from dump) where client_id = 'app'"
     };
-    let past = format!(
-        "begin; {restored}; update registry_revision set revision = {revision}; update registry_revision set history = '{id}';
-         delete from registry_history; insert into registry_history (revision, history) values ({revision}, '{id}'); commit"
-    );
-    server.db.sql(&past).await.unwrap();
+    rewrite_the_past(server, restored).await;
     within(5 * SECOND, "the restore is noticed", async || server.server.registry.history_changes.get() > 0).await;
     for _ in 0..30 {
         for replica in &world.servers {
@@ -632,5 +638,29 @@ async fn a_restored_database_revives_no_token(db: Db) {
         world.refresh().await;
         let replica = server.replica().await;
         assert!(!world.is_active(&replica, &token).await, "a replica that starts learns of it");
+    }
+}
+
+async fn a_restore_that_loses_a_cut_off_of_all_tokens_revives_none(db: Db) {
+    let world = World::of(db, 2).await;
+    let server = world.first();
+    let old = world.token().await;
+    server.store.revoke_all_tokens(server.store.now().await.unwrap()).await.unwrap();
+    world.refresh().await;
+    let newer = world.token().await;
+    rewrite_the_past(server, "delete from ended_status; update token_cutoff set not_before = 0, status_list = 0").await;
+    for replica in &world.servers {
+        within(5 * SECOND, "the restore is noticed", async || replica.server.registry.history_changes.get() > 0).await;
+        // The database counts from the old list again, and could not revoke a token of the newer one.
+        within(SECOND, "both lists have ended", async || is_listed(replica, &newer).await).await;
+        assert!(is_listed(replica, &old).await);
+        assert!(!world.is_active(replica, &old).await && !world.is_active(replica, &newer).await);
+    }
+    within(5 * SECOND, "a list of its own", async || server.basic("app", &world.app, "").await.status == 200).await;
+    world.refresh().await;
+    let fresh = world.token().await;
+    assert!(![reference(&old).0, reference(&newer).0].contains(&reference(&fresh).0));
+    for replica in &world.servers {
+        assert!(world.is_active(replica, &fresh).await && !world.is_active(replica, &newer).await);
     }
 }
