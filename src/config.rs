@@ -7,6 +7,7 @@ mod listening;
 mod postgres_url;
 mod settings;
 mod sources;
+mod tokens;
 
 use std::fmt;
 use std::fs;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::crypto::jwk::{Alg, KeyError};
+use crate::crypto::jwk::Alg;
 use crate::crypto::secret::HashParams;
 use crate::http::credentials::BasicReading;
 use crate::model::issuer::Issuer;
@@ -187,11 +188,7 @@ impl Config {
             at("admin.listen").parse(&settings.admin.listen, "an address and a port, such as 127.0.0.1:9090")?;
         listening::apart(listen, admin_listen, client_certificates.mtls.as_ref(), sources)?;
         let limits = &server.deadlines;
-        let token_ttl = at("token.ttl").span(&settings.token.ttl)?;
-        if !(1..=86400).contains(&token_ttl.seconds()) {
-            return Err(at("token.ttl").wrong("write a lifetime from 1s to 24h"));
-        }
-        let (token_alg, fully_specified) = token_alg(settings, profile, sources)?;
+        let (token_alg, fully_specified) = tokens::alg(settings, profile, sources)?;
         let deadline = |key: &'static str, text: &str| at(key).span(text).map(Span::duration);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
@@ -241,13 +238,11 @@ impl Config {
             seeds: optional(&settings.database.seeds),
             auto_migrate: settings.database.auto_migrate.unwrap_or(embedded),
             registry: registry(settings, sources)?,
-            token_ttl,
+            token_ttl: tokens::ttl(settings, sources)?,
             token_alg,
             fully_specified,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
-            status_ttl: Some(at("token.status_ttl").span(&settings.token.status_ttl)?)
-                .filter(|ttl| (2..=3600).contains(&ttl.seconds()))
-                .ok_or_else(|| at("token.status_ttl").wrong("write a time from 2s to 1h"))?,
+            status_ttl: tokens::status_ttl(settings, sources)?,
             dpop_require_nonce: settings.dpop.require_nonce,
             sealing_key_file,
             // A named file may be on a missing mount. A key made there would be lost.
@@ -360,18 +355,6 @@ impl SettingRef<'_> {
             Err(self.wrong(&format!("a number from {least} to {most}")))
         }
     }
-}
-
-/// Parses the signing algorithm, and whether Ed25519 has the name of RFC 9864 section 2.2; the keys are the same.
-fn token_alg(settings: &Settings, profile: Profile, sources: &Sources) -> Result<(Alg, bool), ConfigError> {
-    let at = SettingRef { key: "token.alg", sources };
-    let fully_specified = settings.token.alg == "Ed25519";
-    let name = if fully_specified { Alg::EdDsa.as_str() } else { &settings.token.alg };
-    let alg: Alg = name.parse().map_err(|error: KeyError| at.wrong(&error.to_string()))?;
-    if !profile.permits_alg(alg) {
-        return Err(at.wrong(&format!("the fapi2 profile does not permit {alg}; write ES256, EdDSA, Ed25519 or PS256")));
-    }
-    Ok((alg, fully_specified))
 }
 
 fn registry(settings: &Settings, sources: &Sources) -> Result<RegistryOptions, ConfigError> {
