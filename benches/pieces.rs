@@ -98,7 +98,7 @@ fn listing(criterion: &mut Criterion, server: &InProcess) {
     // Others each time, spread over the numbers of the clients.
     let mut revoke = || {
         round += 1;
-        let index = |nth: i64| StatusIndex::new(0, (round + nth * 7919) % 100_003);
+        let index = |nth: i64| StatusIndex::new(0, (round + nth * nth * 7919 + nth * 104_729) % 100_003);
         let ended = |index| EndedEpochs { first: index, last: index, ended_at: UnixTime(1_800_000_000) };
         server.registry.ended.forget(UnixTime(i64::MAX));
         server.registry.ended.add(&(0..1000).map(index).map(ended).collect::<Vec<_>>());
