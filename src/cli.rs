@@ -377,8 +377,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// Heading of the global options in the help.
 const GLOBAL: &str = "Global options";
 /// End of messages about revocations: when and where they take effect.
-const REVOCATION_REACH: &str =
-    ", within a second on every replica; resource servers that do not introspect accept them until they expire";
+const REVOCATION_REACH: &str = ", within a second on every replica; resource servers that neither introspect nor check the status list accept them until they expire";
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ mod registry;
 mod sealing;
 mod settings;
 mod sources;
+mod tokens;
 
 use std::fmt;
 use std::fs;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::crypto::jwk::{Alg, KeyError};
+use crate::crypto::jwk::Alg;
 use crate::crypto::secret::HashParams;
 use crate::http::credentials::BasicReading;
 use crate::model::issuer::Issuer;
@@ -105,6 +106,8 @@ pub struct Config {
     pub fully_specified: bool,
     /// `token.audience`: audience of tokens for clients without resources; `None` for the issuer.
     pub token_audience: Option<String>,
+    /// `token.status_ttl`: time for which a verifier may keep the status list.
+    pub status_ttl: Span,
     /// `dpop.require_nonce`: whether a DPoP proof must carry a nonce of this server.
     pub dpop_require_nonce: bool,
     /// `keys.rotate_every`: time for which a key signs; `None` for `never`.
@@ -181,11 +184,7 @@ impl Config {
             at("admin.listen").parse(&settings.admin.listen, "an address and a port, such as 127.0.0.1:9090")?;
         listening::apart(listen, admin_listen, client_certificates.mtls.as_ref(), sources)?;
         let limits = &server.deadlines;
-        let token_ttl = at("token.ttl").span(&settings.token.ttl)?;
-        if !(1..=86400).contains(&token_ttl.seconds()) {
-            return Err(at("token.ttl").wrong("write a lifetime from 1s to 24h"));
-        }
-        let (token_alg, fully_specified) = token_alg(settings, profile, sources)?;
+        let (token_alg, fully_specified) = tokens::alg(settings, profile, sources)?;
         let deadline = |key: &'static str, text: &str| at(key).span(text).map(Span::duration);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
@@ -235,10 +234,11 @@ impl Config {
             seeds: optional(&settings.database.seeds),
             auto_migrate: settings.database.auto_migrate.unwrap_or(embedded),
             registry: registry::registry(settings, sources)?,
-            token_ttl,
+            token_ttl: tokens::ttl(settings, sources)?,
             token_alg,
             fully_specified,
             token_audience: Some(settings.token.audience.clone()).filter(|audience| !audience.is_empty()),
+            status_ttl: tokens::status_ttl(settings, sources)?,
             dpop_require_nonce: settings.dpop.require_nonce,
             rotate_every: at("keys.rotate_every").rotation(&settings.keys.rotate_every)?,
             sealing,
@@ -363,16 +363,6 @@ impl SettingRef<'_> {
     }
 }
 
-/// Parses the signing algorithm, and whether Ed25519 has the name of RFC 9864 section 2.2; the keys are the same.
-fn token_alg(settings: &Settings, profile: Profile, sources: &Sources) -> Result<(Alg, bool), ConfigError> {
-    let at = SettingRef { key: "token.alg", sources };
-    let fully_specified = settings.token.alg == "Ed25519";
-    let name = if fully_specified { Alg::EdDsa.as_str() } else { &settings.token.alg };
-    let alg: Alg = name.parse().map_err(|error: KeyError| at.wrong(&error.to_string()))?;
-    if !profile.permits_alg(alg) {
-        return Err(at.wrong(&format!("the fapi2 profile does not permit {alg}; write ES256, EdDSA, Ed25519 or PS256")));
-    }
-    Ok((alg, fully_specified))
 }
 
 /// Reads a secret from a file, without the line end.

@@ -106,21 +106,23 @@ fn routes(state: Arc<AppState>) -> Router {
         .route(&at("/revoke"), post(revocation::revoke))
         // By any method: a gateway asks with the method of the request that it holds back.
         .route(&at("/verify"), any(verify::verify))
-        .route(&at("/jwks"), get(documents::jwks))
-        .route(&at("/.well-known/jwks.json"), get(documents::jwks))
-        .route(&issuer.well_known("oauth-authorization-server"), get(documents::metadata))
+        .route(&at("/jwks"), get(documents::jwks).options(documents::preflight))
+        .route(&at("/.well-known/jwks.json"), get(documents::jwks).options(documents::preflight))
+        .route(&issuer.well_known("oauth-authorization-server"), get(documents::metadata).options(documents::preflight))
+        .route(&at("/token-status"), get(documents::status_lists).options(documents::preflight))
+        .route(&at("/token-status/{list}"), get(documents::status_list).options(documents::preflight))
         .route(&at("/"), get(documents::index));
     // RFC 8414 section 5: OpenID Connect Discovery appends the name to the issuer, others insert it.
     let appended = at("/.well-known/openid-configuration");
     let inserted = issuer.well_known("openid-configuration");
     if openid && appended != inserted {
-        routes = routes.route(&appended, get(documents::openid_configuration));
+        routes = routes.route(&appended, get(documents::openid_configuration).options(documents::preflight));
     }
     if !issuer.path().is_empty() {
         routes = routes.route(issuer.path(), get(documents::index));
     }
     if openid {
-        routes = routes.route(&inserted, get(documents::openid_configuration));
+        routes = routes.route(&inserted, get(documents::openid_configuration).options(documents::preflight));
     }
     routes
         .fallback(async || error::plain(StatusCode::NOT_FOUND, "there is nothing here"))

@@ -17,5 +17,6 @@ pub mod profile;
 pub mod resource;
 pub mod scope;
 pub mod spiffe_id;
+pub mod status;
 pub mod time;
 pub mod token_id;

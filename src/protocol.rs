@@ -16,6 +16,7 @@ pub mod introspection;
 mod messages;
 pub mod metadata;
 pub mod presented_jwt;
+pub mod status_list;
 pub mod verification;
 
 use std::net::IpAddr;
@@ -50,6 +51,7 @@ use error::{ClientAuthError, Error, RequestError, Unavailable};
 use grant::{Binding, Defaults, Grant, GrantType};
 use introspection::IntrospectionResponse;
 use metadata::{CachedMetadata, Metadata, MutualTls};
+use status_list::StatusLists;
 
 pub use attempt::Attempt;
 pub use messages::{Revocation, TokenQuery, TokenRequest, TokenResponse};
@@ -79,6 +81,8 @@ pub struct AuthorizationServer {
     pub store: Store,
     /// The time.
     pub clock: Clock,
+    /// The status lists.
+    pub status_lists: StatusLists,
     /// The metadata, made once for each revision of the registry.
     pub metadata: ArcSwap<CachedMetadata>,
 }
@@ -117,6 +121,10 @@ impl AuthorizationServer {
             attempt.refused = attempt.compared.access(*error, client, snapshot, asked);
         })?;
         grant.within_certificate(authenticated.method, request.certificate.as_ref(), moment.now);
+        // While a change of many clients is being loaded, the epoch of one may have ended and the next be unknown.
+        if grant.status.is_some_and(|index| self.registry.ended.contains(index)) {
+            return Err(Unavailable::Registry.into());
+        }
         // 11. The token.
         self.issue(&authenticated, grant, moment.now)
     }
@@ -245,7 +253,7 @@ impl AuthorizationServer {
         let written = tokio::spawn(async move {
             let written = store.revoke_in_batch(token).await;
             match &written {
-                Ok(()) => registry.revoked.add(jti, issued.exp),
+                Ok(()) => registry.note_revoked(jti, issued.exp),
                 Err(fault) => {
                     tracing::error!(event = Event::RevocationNotWritten.as_str(), reason = %fault, "a token was not revoked");
                 }

@@ -18,6 +18,7 @@ mod sealing_command;
 pub mod sealing_key;
 pub mod secret_upkeep;
 pub mod signals;
+pub mod status_list;
 mod sweep;
 mod tasks;
 

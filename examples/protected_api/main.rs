@@ -1,14 +1,15 @@
 //! An API that takes access tokens, on `grantd-verify`: reading needs one scope, writing another. Run it beside `grantd dev`.
 
+pub(crate) mod status_list;
 pub(crate) mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, FromRef, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
@@ -17,7 +18,9 @@ use clap::Parser;
 use grantd_verify::{AccessToken, ClientCertificate, Refusal, Verifier, https};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 
+use status_list::StatusLists;
 use tls::TlsListener;
 
 /// An API protected by access tokens.
@@ -47,6 +50,9 @@ pub struct Options {
     /// Its private key in PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Accept tokens while the status list that they refer to is not to be had, instead of answering 503
+    #[arg(long)]
+    pub accept_without_status_list: bool,
 }
 
 #[tokio::main]
@@ -78,22 +84,60 @@ pub fn app(
         .with_public_url(&public_url)
         .with_metadata_url(&format!("{}{metadata_path}", public_url.trim_end_matches('/')))
         .with_clock(clock);
+    let mut http = reqwest::Client::builder().timeout(Duration::from_secs(2));
+    if let Some(file) = &options.issuer_ca {
+        for certificate in reqwest::Certificate::from_pem_bundle(&std::fs::read(file)?)? {
+            http = http.add_root_certificate(certificate);
+        }
+    }
+    let statuses = StatusLists {
+        issuer: options.issuer.clone(),
+        http: http.build()?,
+        fail_open: options.accept_without_status_list,
+        kept: Mutex::default(),
+    };
     let (metadata, proxies) = (Json(metadata(options)), Arc::from(options.trusted_proxy.as_slice()));
     let router = Router::new()
         .route("/data", get(read).post(write))
         .layer(from_fn_with_state(proxies, client_certificate))
         .route(&metadata_path, get(async move || metadata))
-        .with_state(Arc::new(verifier));
+        .with_state(Api { verifier: Arc::new(verifier), statuses: Arc::new(statuses), clock });
     Ok(router.into_make_service_with_connect_info::<Peer>())
 }
 
-async fn read(token: AccessToken) -> Result<Json<Value>, Refusal> {
-    token.require_scope("read:data")?;
+/// The state of the API.
+#[derive(Clone)]
+struct Api {
+    verifier: Arc<Verifier>,
+    statuses: Arc<StatusLists>,
+    clock: fn() -> i64,
+}
+
+impl FromRef<Api> for Arc<Verifier> {
+    fn from_ref(api: &Api) -> Self {
+        Self::clone(&api.verifier)
+    }
+}
+
+impl Api {
+    /// Refuses a token without this scope, and one that is revoked.
+    async fn admit(&self, token: &AccessToken, scope: &str) -> Result<(), Refusal> {
+        token.require_scope(scope)?;
+        match self.statuses.is_revoked(token.claim("status"), &token.jti, (self.clock)()).await {
+            Some(false) => Ok(()),
+            Some(true) => Err(token.revoked()),
+            None => Err(Refusal::unavailable()),
+        }
+    }
+}
+
+async fn read(State(api): State<Api>, token: AccessToken) -> Result<Json<Value>, Refusal> {
+    api.admit(&token, "read:data").await?;
     Ok(Json(json!({"read_by": token.client_id})))
 }
 
-async fn write(token: AccessToken) -> Result<Json<Value>, Refusal> {
-    token.require_scope("write:data")?;
+async fn write(State(api): State<Api>, token: AccessToken) -> Result<Json<Value>, Refusal> {
+    api.admit(&token, "write:data").await?;
     Ok(Json(json!({"written_by": token.client_id})))
 }
 

@@ -6,6 +6,7 @@ use super::Admin;
 use super::lifecycle::Advice;
 use crate::crypto::certificate::Certificate;
 use crate::crypto::jwk::Alg;
+use crate::model::claims::STATUS;
 use crate::model::client::Client;
 use crate::model::credential::{SecretOrigin, StoredKey, StoredSecret};
 use crate::model::profile::Profile;
@@ -28,6 +29,8 @@ pub enum RegistrationFault {
     CertificateExpired(Arc<str>),
     #[error("no TLS handshake accepts the certificate in x5c of its key {kid}: {fault}")]
     UnusableCertificate { kid: Arc<str>, fault: String },
+    #[error("its further claim status is reserved; tokens that refer to the status list carry grantd's instead")]
+    StatusClaim,
     #[error("{0} imported secrets, of which the newest {MAX_IMPORTED} work; revoke the others")]
     ImportedSecrets(usize),
     #[error("the fapi2 profile refuses {0}")]
@@ -48,6 +51,7 @@ pub enum FaultKind {
     KeysExpired,
     CertificateExpired,
     UnusableCertificate,
+    StatusClaim,
     ImportedSecrets,
     CredentialsRefused,
     IntrospectionAlg,
@@ -85,6 +89,7 @@ impl FaultKind {
             Self::KeysExpired => RegistrationFault::KeysExpired.to_string(),
             Self::CertificateExpired => "a certificate has expired".to_owned(),
             Self::UnusableCertificate => "no TLS handshake accepts the certificate in x5c of a key".to_owned(),
+            Self::StatusClaim => RegistrationFault::StatusClaim.to_string(),
             Self::ImportedSecrets => format!("more than {MAX_IMPORTED} imported secrets; revoke the others"),
             Self::CredentialsRefused => "the fapi2 profile refuses its credentials".to_owned(),
             Self::IntrospectionAlg => {
@@ -130,6 +135,7 @@ impl RegistrationFault {
             Self::KeysExpired => FaultKind::KeysExpired,
             Self::CertificateExpired(_) => FaultKind::CertificateExpired,
             Self::UnusableCertificate { .. } => FaultKind::UnusableCertificate,
+            Self::StatusClaim => FaultKind::StatusClaim,
             Self::ImportedSecrets(_) => FaultKind::ImportedSecrets,
             Self::CredentialsRefused(_) => FaultKind::CredentialsRefused,
             Self::IntrospectionAlg(_) => FaultKind::IntrospectionAlg,
@@ -159,6 +165,9 @@ impl Admin {
             if let Some(fault) = key.key.x5c().and_then(Certificate::handshake_fault) {
                 faults.push(RegistrationFault::UnusableCertificate { kid: Arc::clone(&key.kid), fault });
             }
+        }
+        if client.claims.members().contains_key(STATUS) {
+            faults.push(RegistrationFault::StatusClaim);
         }
         let works = |secret: &&StoredSecret| secret.origin == SecretOrigin::Imported && secret.revoked_at.is_none();
         let imported = client.secrets.iter().filter(works).count();

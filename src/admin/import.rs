@@ -186,6 +186,7 @@ impl Admin {
             alg: None,
             token_ttl: None,
             token_typ: TokenTyp::default(),
+            status_list: false,
             introspectors: Vec::new(),
         };
         self.create_resource(resource).await.map(drop)

@@ -12,6 +12,7 @@ use crate::model::client_id::ClientId;
 use crate::model::resource::TokenTyp;
 use crate::model::time::UnixTime;
 use crate::protocol::access_token::CLOCKS;
+use crate::protocol::status_list::claim;
 use crate::store::StoreError;
 
 /// Inspected token.
@@ -48,6 +49,10 @@ pub enum TokenFault {
     NotYetIssued { at: UnixTime, now: UnixTime },
     #[error("it was revoked")]
     Revoked,
+    #[error(
+        "its status index has ended: all tokens of then were revoked, or its client was disabled or deleted meanwhile"
+    )]
+    StatusEnded,
     #[error("all tokens issued until {0} were revoked")]
     AllRevoked(UnixTime),
     #[error("client {0} no longer exists")]
@@ -93,8 +98,16 @@ impl Admin {
         if self.store.is_token_revoked(text(claims, "jti")).await? {
             faults.push(TokenFault::Revoked);
         }
+        // A token with a status index is told by that, as in introspection, and not by the second of a cut-off.
+        let index = claim::index_of(claims, self.policy.issuer.as_str());
+        if let Some(index) = index
+            && self.store.has_ended(index).await?
+        {
+            faults.push(TokenFault::StatusEnded);
+        }
+        let is_cut_off = |at: UnixTime| index.is_none() && iat <= at;
         let cutoff = self.store.token_cutoff().await?;
-        faults.extend(cutoff.filter(|at| iat <= *at).map(TokenFault::AllRevoked));
+        faults.extend(cutoff.filter(|at| is_cut_off(*at)).map(TokenFault::AllRevoked));
         match self.store.client(id).await {
             Ok(None) => faults.push(TokenFault::NoClient(id.to_owned())),
             Err(error @ StoreError::Malformed { .. }) => faults.push(TokenFault::MalformedClient(error)),
@@ -103,7 +116,7 @@ impl Admin {
             Ok(Some(Client { client_id, expires_at: Some(end), .. })) if end.is_over(self.now()) => {
                 faults.push(TokenFault::ClientExpired { client_id, at: end.at() });
             }
-            Ok(Some(client)) if iat <= client.not_before => {
+            Ok(Some(client)) if is_cut_off(client.not_before) => {
                 let (client_id, until) = (client.client_id, client.not_before);
                 faults.push(TokenFault::AllOfClientRevoked { client_id, until });
             }

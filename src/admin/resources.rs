@@ -18,6 +18,7 @@ pub struct ResourcePatch {
     pub alg: Change<Option<Alg>>,
     pub token_ttl: Change<Option<TokenTtl>>,
     pub token_typ: Change<TokenTyp>,
+    pub status_list: Change<bool>,
     pub introspectors: Change<Vec<ClientId>>,
 }
 
@@ -30,6 +31,7 @@ pub fn document(resource: &Resource) -> Value {
         "alg": resource.alg.map(Alg::as_str),
         "token_ttl": resource.token_ttl.map(|ttl| Span::from(ttl).seconds()),
         "token_typ": resource.token_typ.as_str(),
+        "status_list": resource.status_list,
         "introspect_by": resource.introspectors,
     })
 }
@@ -50,6 +52,7 @@ impl Admin {
             patch.alg.apply(&mut resource.alg);
             patch.token_ttl.apply(&mut resource.token_ttl);
             patch.token_typ.apply(&mut resource.token_typ);
+            patch.status_list.apply(&mut resource.status_list);
             patch.introspectors.apply(&mut resource.introspectors);
             resource.introspectors = as_a_table(std::mem::take(&mut resource.introspectors));
         };

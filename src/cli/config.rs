@@ -83,7 +83,7 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
             "reload": humantime::format_duration(config.registry.reload).to_string(),
             "rewrite_lost_revocations": config.registry.rewrite_lost_revocations,
         },
-        "token": {"ttl": config.token_ttl.to_string(), "alg": shell.settings.token.alg, "audience": config.defaults(&issuer).audience},
+        "token": {"ttl": config.token_ttl.to_string(), "alg": shell.settings.token.alg, "audience": config.defaults(&issuer).audience, "status_ttl": config.status_ttl.to_string()},
         "dpop": {"require_nonce": config.dpop_require_nonce},
         "keys": {
             "rotate_every": config.rotate_every.map_or_else(|| "never".to_owned(), |every| every.to_string()),

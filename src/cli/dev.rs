@@ -186,6 +186,7 @@ async fn register(shell: &Shell, admin: &Admin, options: &Options) -> anyhow::Re
             alg: None,
             token_ttl: None,
             token_typ: TokenTyp::default(),
+            status_list: false,
             introspectors: Vec::new(),
         };
         if is_taken(admin.create_resource(resource).await)? {

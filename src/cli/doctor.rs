@@ -103,6 +103,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     advice.extend(of_sealing);
     advice.extend(federation::advice(shell, config, &admin, store).await?);
     advice.extend(rotation::advice(shell, config, store, ours).await?);
+    advice.extend(database::advice(store, ours).await?);
     let count = faults.count() + published.count() + of_clients.count();
     let faults = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines).collect();
     Ok(Findings { faults, count, advice })

@@ -127,6 +127,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "grantd resource create https://api.example.com --scope \"invoices:read invoices:write\"",
             "grantd resource create https://api.example.com --scope invoices:read --token-ttl 10m --introspect-by api",
+            "grantd resource create https://api.example.com --scope invoices:read --status-list",
         ],
     ),
     ("resource show", &["grantd resource show https://api.example.com"]),
@@ -135,6 +136,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "grantd resource set https://api.example.com --scope \"invoices:read invoices:write\"",
             "grantd resource set https://api.example.com --token-typ JWT --default-alg",
+            "grantd resource set https://api.example.com --status-list true",
         ],
     ),
     ("resource delete", &["grantd resource delete https://api.example.com"]),

@@ -103,6 +103,9 @@ pub(super) fn fault(fault: &RegistrationFault, id: &str) -> String {
         }
         RegistrationFault::ResourceAlg(_) => format!("; `grantd resource set {id} --alg ES256`"),
         RegistrationFault::TokenTyp => format!("; `grantd resource set {id} --token-typ at+jwt`"),
+        RegistrationFault::StatusClaim => {
+            format!("; `grantd client set {id} --claim …` without it replaces its claims")
+        }
         RegistrationFault::NoClientCa
         | RegistrationFault::NoWayForCertificates
         | RegistrationFault::ImportedSecrets(_) => String::new(),

@@ -55,6 +55,9 @@ pub(super) struct Create {
     /// `typ` of tokens for the resource: `at+jwt`, or `JWT` for libraries that refuse it [default: at+jwt]
     #[arg(long, value_name = "TYP")]
     token_typ: Option<TokenTyp>,
+    /// Refer to the status list in tokens for the resource, so that its API learns of revocations
+    #[arg(long)]
+    status_list: bool,
     /// Client that may introspect tokens for the resource (repeatable)
     #[arg(long, value_name = "CLIENT")]
     introspect_by: Vec<ClientId>,
@@ -90,6 +93,9 @@ struct Changes {
     /// `typ` of tokens for the resource: `at+jwt`, or `JWT` for libraries that refuse it
     #[arg(long, value_name = "TYP")]
     token_typ: Option<TokenTyp>,
+    /// Whether new tokens for the resource refer to the status list
+    #[arg(long, value_name = "BOOL")]
+    status_list: Option<bool>,
     /// Client that may introspect tokens for the resource (repeatable); replaces all introspectors
     #[arg(long, value_name = "CLIENT")]
     introspect_by: Vec<ClientId>,
@@ -110,10 +116,10 @@ impl Command {
     pub(super) async fn run(self, shell: &Shell) -> anyhow::Result<()> {
         let admin = shell.admin(self.purpose()).await?;
         match self {
-            Self::Create(Create { uri, scope, alg, token_ttl, token_typ, introspect_by }) => {
+            Self::Create(Create { uri, scope, alg, token_ttl, token_typ, status_list, introspect_by }) => {
                 let token_typ = token_typ.unwrap_or_default();
-                let resource =
-                    Resource { identifier: uri, scope, alg, token_ttl, token_typ, introspectors: introspect_by };
+                let (identifier, introspectors) = (uri, introspect_by);
+                let resource = Resource { identifier, scope, alg, token_ttl, token_typ, status_list, introspectors };
                 let resource = admin.create_resource(resource).await?;
                 print(shell, &resource)?;
                 next_step::after_resource(shell, &resource)
@@ -130,6 +136,7 @@ impl Command {
                     alg: Change::of(changes.default_alg, changes.alg),
                     token_ttl: Change::of(changes.default_token_ttl, changes.token_ttl),
                     token_typ: changes.token_typ.into(),
+                    status_list: changes.status_list.into(),
                     introspectors: named.then_some(changes.introspect_by).into(),
                 };
                 if admin.change_resource(&uri, patch).await? {
@@ -157,6 +164,7 @@ fn print(shell: &Shell, resource: &Resource) -> anyhow::Result<()> {
         fact("alg", resource.alg.map_or("default", Alg::as_str));
         fact("token_ttl", &ttl(resource));
         fact("token_typ", resource.token_typ.as_str());
+        fact("status_list", if resource.status_list { "true" } else { "false" });
         fact("introspect_by", &introspectors(resource));
     })
 }

@@ -162,7 +162,12 @@ section!(
 );
 section!(
     /// `[token]`.
-    Token { ttl: String = "1h".into(), alg: String = "ES256".into(), audience: String = String::new() }
+    Token {
+        ttl: String = "1h".into(),
+        alg: String = "ES256".into(),
+        audience: String = String::new(),
+        status_ttl: String = "30s".into(),
+    }
 );
 section!(
     /// `[dpop]`.

@@ -40,11 +40,26 @@ impl RegisteredClaims {
         ascii_json(&self.0)
     }
 
-    fn checked(members: Map<String, Value>) -> Result<Self, RegisteredClaimsError> {
+    /// Reads the claims of a row. A row may be older than the reservation of `status`.
+    ///
+    /// # Errors
+    /// [`RegisteredClaimsError`].
+    pub fn of_row(text: &str) -> Result<Self, RegisteredClaimsError> {
+        Self::read(text, &[STATUS])
+    }
+
+    fn read(text: &str, permitted: &[&str]) -> Result<Self, RegisteredClaimsError> {
+        if text.len() > MAX_CHARACTERS {
+            return Err(RegisteredClaimsError::TooLong);
+        }
+        Self::checked(json::object(text.as_bytes())?, permitted)
+    }
+
+    fn checked(members: Map<String, Value>, permitted: &[&str]) -> Result<Self, RegisteredClaimsError> {
         if members.len() > MAX_COUNT {
             return Err(RegisteredClaimsError::TooMany(members.len()));
         }
-        match RESERVED.iter().find(|name| members.contains_key(**name)) {
+        match RESERVED.iter().find(|name| members.contains_key(**name) && !permitted.contains(name)) {
             Some(name) => Err(RegisteredClaimsError::Reserved(name)),
             None => Ok(Self(members)),
         }
@@ -55,7 +70,7 @@ impl TryFrom<Map<String, Value>> for RegisteredClaims {
     type Error = RegisteredClaimsError;
 
     fn try_from(members: Map<String, Value>) -> Result<Self, RegisteredClaimsError> {
-        let claims = Self::checked(members)?;
+        let claims = Self::checked(members, &[])?;
         if claims.to_ascii().len() > MAX_CHARACTERS { Err(RegisteredClaimsError::TooLong) } else { Ok(claims) }
     }
 }
@@ -66,10 +81,7 @@ impl FromStr for RegisteredClaims {
     /// Reads the claims within the same bounds as the reader of tokens, so that a token with these claims can be
     /// introspected.
     fn from_str(text: &str) -> Result<Self, RegisteredClaimsError> {
-        if text.len() > MAX_CHARACTERS {
-            return Err(RegisteredClaimsError::TooLong);
-        }
-        Self::checked(json::object(text.as_bytes())?)
+        Self::read(text, &[])
     }
 }
 
@@ -86,7 +98,7 @@ pub(super) fn ascii_json(members: &Map<String, Value>) -> String {
 }
 
 /// Claims that grantd sets itself, so that no registration can override them.
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 16] = [
     "iss",
     "sub",
     "aud",
@@ -102,7 +114,10 @@ const RESERVED: [&str; 15] = [
     "auth_time",
     "acr",
     "amr",
+    STATUS,
 ];
+/// The claim that refers to a status list. Clients that were registered before it was reserved may have it.
+pub const STATUS: &str = "status";
 /// Length of the longest text of claims: a token has no room for more.
 const MAX_CHARACTERS: usize = 4096;
 /// Largest number of further claims of a client.
@@ -134,5 +149,8 @@ mod tests {
         assert_eq!(read(long), Err(RegisteredClaimsError::TooLong));
         assert_eq!(format!(" {fits}").parse::<RegisteredClaims>(), Err(RegisteredClaimsError::TooLong));
         assert!("[]".parse::<RegisteredClaims>().is_err());
+        assert!(
+            RegisteredClaims::of_row(r#"{"status":1}"#).is_ok() && RegisteredClaims::of_row(r#"{"iss":1}"#).is_err()
+        );
     }
 }

@@ -224,6 +224,8 @@ pub struct Client {
     pub assertion_audience: AssertionAudience,
     /// Rules for tokens of trusted issuers. Expired ones are included.
     pub federation: Rules,
+    /// Number of the client's epoch, from which its status index is computed; 0 for a client that was not read from rows.
+    pub status_index: i64,
     /// Hash of the database rows of the client, to detect changes; 0 for a client that was not read from them.
     pub fingerprint: u64,
 }
@@ -255,6 +257,7 @@ impl Client {
             assertion_lifetime: None,
             assertion_audience: AssertionAudience::default(),
             federation: Rules::default(),
+            status_index: 0,
             fingerprint: 0,
         }
     }

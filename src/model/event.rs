@@ -182,6 +182,8 @@ events! {
         "Expired single-use ids were deleted from `spent_jti`."
     "spent.trouble" SpentTrouble "warn, debug" [reason]
         "The database cannot record single-use ids (assertions and proofs are answered 503), or expired ones could not be deleted (debug)."
+    "status_list.large" StatusListLarge "warn" [revoked]
+        "The status list has the ids of more than 10,000 tokens that were revoked one by one, and every verifier fetches them. Revoke the tokens of a client, or all tokens, instead."
     "stopped" Stopped "info" []
         "The process ends."
     "stopping" Stopping "info" []

@@ -118,6 +118,8 @@ pub struct Resource {
     pub token_ttl: Option<TokenTtl>,
     /// The `typ` of its tokens.
     pub token_typ: TokenTyp,
+    /// Whether its tokens refer to the status list, so that a verifier learns of revocations.
+    pub status_list: bool,
     /// Clients that may introspect its tokens.
     pub introspectors: Vec<ClientId>,
 }

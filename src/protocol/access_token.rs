@@ -13,12 +13,15 @@ use serde_json::{Map, Value};
 use super::error::Error;
 use super::error::inactive::Inactive;
 use super::grant::{Binding, Grant};
+use super::status_list::claim;
 use crate::crypto::jose::{Audience, JoseError, Kind, Unverified};
 use crate::crypto::json::{Object, push_string};
 use crate::crypto::jws::SigningKey;
 use crate::crypto::random_id;
+use crate::model::claims::STATUS;
 use crate::model::client::Client;
 use crate::model::resource::TokenTyp;
+use crate::model::status::StatusIndex;
 use crate::model::time::{Span, UnixTime};
 use crate::model::token_id::TokenId;
 use crate::state::keyring::Keyring;
@@ -54,6 +57,8 @@ struct Claims<'a> {
     jti: &'a str,
     /// RFC 7800 section 3.1; absent from a bearer token.
     cnf: &'a Binding,
+    /// draft-ietf-oauth-status-list section 6.1; absent where the resource has not opted in.
+    status: Option<StatusIndex>,
 }
 
 /// Signs the token that `grant` describes.
@@ -80,6 +85,7 @@ pub fn mint(
         exp: now.plus(grant.ttl),
         jti: &jti,
         cnf: &grant.binding,
+        status: grant.status,
     };
     let claims = with_further(&claims, client.claims.members()).map_err(|_| Error::Internal)?;
     let token = key.sign_token(grant.typ == TokenTyp::Jwt, &claims).ok_or(Error::Internal)?;
@@ -89,7 +95,7 @@ pub fn mint(
 /// The claims, and behind them those that are registered for the client: two objects made one.
 fn with_further(claims: &Claims<'_>, further: &Map<String, Value>) -> serde_json::Result<Vec<u8>> {
     let mut json = Vec::with_capacity(512);
-    let Claims { iss, sub, client_id, aud, scope, iat, exp, jti, cnf } = claims;
+    let Claims { iss, sub, client_id, aud, scope, iat, exp, jti, cnf, status } = claims;
     let before = [("{\"iss\":", iss), (",\"sub\":", sub), (",\"client_id\":", client_id), (",\"aud\":", aud)];
     let scope = (!scope.is_empty()).then_some((",\"scope\":", scope));
     for (name, text) in before.into_iter().chain(scope) {
@@ -101,6 +107,16 @@ fn with_further(claims: &Claims<'_>, further: &Map<String, Value>) -> serde_json
     if !cnf.is_none() {
         json.extend_from_slice(b",\"cnf\":");
         serde_json::to_writer(&mut json, cnf)?;
+    }
+    if let Some(index) = status {
+        claim::push(&mut json, iss, *index).map_err(serde_json::Error::io)?;
+    }
+    let is_hidden = |registered: &Value| status.is_some() || claim::imitates(registered);
+    if further.get(STATUS).is_some_and(is_hidden) {
+        // A client that was registered before the claim was reserved.
+        let others = further.iter().filter(|(name, _)| *name != STATUS);
+        let others = others.map(|(name, value)| (name.clone(), value.clone())).collect();
+        return with_further(claims, &others);
     }
     if further.is_empty() {
         json.push(b'}');
@@ -128,6 +144,8 @@ pub struct IssuedToken {
     pub iat: UnixTime,
     /// The second in which it ends.
     pub exp: UnixTime,
+    /// The status index that it refers to.
+    pub status: Option<StatusIndex>,
     /// Every claim.
     pub claims: Object,
 }
@@ -153,6 +171,18 @@ impl IssuedToken {
         let client = snapshot.client(&self.client_id).ok_or(Inactive::ClientUnknown)?;
         if registry.revoked.contains(&self.jti) {
             return Err(Inactive::Revoked);
+        }
+        // The lists and introspection say the same: where a token has an index, that decides, and not the second of a cut-off.
+        if let Some(index) = self.status {
+            let has_ended = registry.ended.contains(index);
+            let is_present = snapshot.status_index(client) == index;
+            return match has_ended || is_present {
+                true if !client.enabled => Err(Inactive::ClientDisabled),
+                true if has_ended => Err(Inactive::CutOff),
+                true if client.has_expired(registry.database_time(now)) => Err(Inactive::ClientExpired),
+                // Another replica may know an epoch that this one has not read yet.
+                _ => Ok(()),
+            };
         }
         if snapshot.cuts_off(client, self.iat) {
             return Err(Inactive::CutOff);
@@ -203,7 +233,9 @@ pub fn verify(token: &str, issuer: &str, keyring: &Keyring, now: UnixTime) -> Re
     let jti = text("jti").map_err(malformed)?.parse().map_err(|_| malformed(JoseError::Claim("jti")))?;
     let client_id = text("client_id").map_err(malformed)?.to_owned();
     let aud = aud.as_ref().and_then(Audience::sole).ok_or(malformed(JoseError::Claim("aud")))?.to_owned();
-    Ok(IssuedToken { jti, client_id, aud, iat, exp, claims: claims.into_members() })
+    let claims = claims.into_members();
+    let status = claim::index_of(&claims, issuer);
+    Ok(IssuedToken { jti, client_id, aud, iat, exp, status, claims })
 }
 
 /// Characters of a `jti`: 128 bits in base64url.

@@ -13,6 +13,7 @@ use crate::model::client::{AuthMethod, CLIENT_CREDENTIALS, Client, JWT_BEARER};
 use crate::model::profile::Profile;
 use crate::model::resource::{Resource, ResourceId, TokenTyp};
 use crate::model::scope::{MAX_BYTES, MAX_TOKENS, Scope};
+use crate::model::status::StatusIndex;
 use crate::model::time::{Span, UnixTime};
 use crate::state::registry::snapshot::Snapshot;
 
@@ -104,6 +105,8 @@ pub struct Grant {
     pub typ: TokenTyp,
     /// The keys that it is bound to.
     pub binding: Binding,
+    /// The status index that it refers to, where the resource wants that.
+    pub status: Option<StatusIndex>,
 }
 
 /// Grant of a token request.
@@ -226,6 +229,11 @@ pub fn decide(
     if resource.is_some_and(|resource| !scope.is_subset_of(&resource.scope)) {
         return Err(GrantError::ScopeNotForResource);
     }
+    // The default audience opts in by being registered.
+    let has_status = match resource {
+        Some(resource) => resource.status_list,
+        None => snapshot.resource(&defaults.audience).is_some_and(|resource| resource.status_list),
+    };
     let limits = [client.token_ttl, resource.and_then(|resource| resource.token_ttl)];
     Ok(Grant {
         scope,
@@ -234,6 +242,7 @@ pub fn decide(
         alg: resource.and_then(|resource| resource.alg).unwrap_or(defaults.alg),
         typ: resource.map_or_else(TokenTyp::default, |resource| profile.token_typ(resource.token_typ)),
         binding,
+        status: has_status.then(|| snapshot.status_index(client)),
     })
 }
 

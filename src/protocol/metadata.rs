@@ -120,6 +120,8 @@ pub fn documents(
         "revocation_endpoint_auth_methods_supported": methods,
         "revocation_endpoint_auth_signing_alg_values_supported": algs,
         "dpop_signing_alg_values_supported": algs,
+        // draft-ietf-oauth-status-list section 9.1.
+        "status_list_aggregation_endpoint": issuer.endpoint("/token-status"),
     });
     let mut metadata = fixed;
     let mut add = |name: &str, value: Value| {

@@ -22,6 +22,7 @@ use super::feed;
 use super::prepared::Prepared;
 use super::running::{ReloadedFiles, Running};
 use super::secret_upkeep::look_after_secrets;
+use super::status_list::keep_status_lists;
 use super::sweep::sweep;
 use super::tasks::Tasks;
 use crate::config::Config;
@@ -40,6 +41,7 @@ use crate::protocol::client_auth::{Authenticator, OwnerSearches, UsedSecret};
 use crate::protocol::client_secret::Memory;
 use crate::protocol::dpop::Dpop;
 use crate::protocol::federation::known_tokens::KnownTokens;
+use crate::protocol::status_list::StatusLists;
 use crate::state::hashing::Lane;
 use crate::state::key_sets::KeySets;
 use crate::state::key_sets::source::Fetch;
@@ -154,6 +156,7 @@ pub fn assemble(
         api_proofs: ReplayCache::default(),
         store: store.clone(),
         clock,
+        status_lists: StatusLists::new(config.status_ttl),
         metadata: ArcSwap::default(),
     });
     let counts = Counts::default();
@@ -269,6 +272,7 @@ impl Assembled {
         let mut background = Tasks::default();
         background.start("secrets", look_after_secrets(used_secrets, Arc::clone(&server), store.clone()));
         background.start("key sets of clients and issuers", fetcher.clone().run(fetches));
+        background.start("status lists", keep_status_lists(Arc::clone(&server)));
         background.start("sweeps", sweep(store.clone(), Arc::clone(&server)));
         background.start("certificate files", Arc::clone(&certificates).watch());
 

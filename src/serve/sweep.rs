@@ -10,6 +10,7 @@ use crate::crypto::random;
 use crate::model::event::Event;
 use crate::model::time::{Span, UnixTime};
 use crate::protocol::AuthorizationServer;
+use crate::protocol::status_list::BIT_KEPT;
 use crate::store::{Store, StoreError, leases};
 
 /// Every few seconds, forgets expired revocations in memory, and deletes expired rows where this replica holds the lease.
@@ -29,6 +30,7 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
         tokio::time::sleep(pause).await;
         // By every replica's clock the tokens have ended by then.
         server.registry.revoked.forget(UnixTime(server.database_time().0 - SKEW));
+        server.registry.ended.forget(UnixTime(server.database_time().0 - BIT_KEPT.seconds()));
         revisions.note(server.registry.snapshot().revision, Instant::now());
         match is_elected(&store, &server, &holder).await {
             Ok(true) => {

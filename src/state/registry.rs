@@ -4,6 +4,7 @@
 
 mod clients;
 mod difference;
+pub mod ended_status;
 pub mod feed;
 mod issuer_changes;
 mod last_used;
@@ -12,6 +13,7 @@ pub mod moment;
 pub mod revoked;
 pub mod rule_index;
 pub mod snapshot;
+mod succession;
 mod summary;
 pub mod uses;
 
@@ -21,13 +23,16 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Notify;
 
 use crate::crypto::secret_tag::TagKey;
 use crate::model::event::Event;
 use crate::model::time::{Span, UnixTime};
+use crate::model::token_id::TokenId;
 use crate::store::changes::Changes;
 use crate::store::ranges::ClientRange;
 use difference::Difference;
+use ended_status::EndedStatus;
 use revoked::RevokedTokens;
 use snapshot::Snapshot;
 use uses::Uses;
@@ -37,6 +42,10 @@ use uses::Uses;
 pub struct Registry {
     /// Tokens that were revoked individually.
     pub revoked: RevokedTokens,
+    /// Status indices whose epoch has ended.
+    pub ended: EndedStatus,
+    /// Notified when anything has changed, for the one task that waits for it.
+    pub changed: Notify,
     /// Uses of credentials that wait to be written.
     pub uses: Arc<Uses>,
     snapshot: ArcSwap<Snapshot>,
@@ -110,6 +119,8 @@ impl Registry {
     pub fn new(options: RegistryOptions) -> Self {
         Self {
             revoked: RevokedTokens::default(),
+            ended: EndedStatus::default(),
+            changed: Notify::new(),
             uses: Arc::default(),
             snapshot: ArcSwap::default(),
             started: Instant::now(),
@@ -274,6 +285,12 @@ impl Registry {
         news
     }
 
+    /// Adds a token that this replica has revoked.
+    pub fn note_revoked(&self, jti: TokenId, expires_at: UnixTime) {
+        self.revoked.add(jti, expires_at);
+        self.changed.notify_one();
+    }
+
     /// Builds the next snapshot from changes and puts it in place. `tag_keys` are the keys that opened, when any
     /// changed.
     pub(crate) fn apply(&self, changes: Changes, tag_keys: Option<Vec<TagKey>>) {
@@ -286,12 +303,16 @@ impl Registry {
                 }
             }
         }
+        // Before the snapshot: an index that it gives out has not ended.
+        self.ended.add(&changes.ended);
         self.snapshot.store(Arc::new(self.snapshot.load().next(changes, tag_keys)));
+        self.changed.notify_one();
     }
 
     /// Puts a range of clients that was read anew in place, and counts in `difference` what is not as it was.
     pub(in crate::state) fn apply_range(&self, range: ClientRange, keep_cut_offs: bool, difference: &mut Difference) {
         self.snapshot.store(Arc::new(self.snapshot.load().with_range(range, keep_cut_offs, difference)));
+        self.changed.notify_one();
     }
 }
 

@@ -19,6 +19,7 @@ use super::tag_keys::{SealedTagKey, TagKeyRow};
 use super::{ReadClient, Store, StoreError, on};
 use crate::model::federation::trusted_issuer::TrustedIssuer;
 use crate::model::resource::Resource;
+use crate::model::status::EndedEpochs;
 use crate::model::time::UnixTime;
 
 /// Connection of the change feed. It is dropped at the first error.
@@ -57,6 +58,10 @@ pub struct Changes {
     pub revoked: Vec<(String, UnixTime)>,
     /// Cut-off of the tokens of all clients, when it changed.
     pub not_before: Option<UnixTime>,
+    /// Position of the status list from which the numbers of clients are counted, when it changed.
+    pub status_list: Option<i64>,
+    /// Status indices whose epoch has newly ended.
+    pub ended: Vec<EndedEpochs>,
 }
 
 /// The way from a position to the database's present one.
@@ -183,6 +188,7 @@ impl ChangeReader {
         let mut changes = if small.is_empty() { Changes::default() } else { self.read_small_tables(&small).await? };
         changes.position = position;
         changes.revoked = delta.revoked()?;
+        changes.ended = delta.ended()?;
         let mut present = delta.clients(&mut SharedTexts::default())?.into_iter().peekable();
         let mut ids: Vec<String> =
             delta.notes().filter(|(kind, _)| *kind == "client").map(|(_, id)| id.to_owned()).collect();
@@ -235,9 +241,11 @@ impl ChangeReader {
                 changes.tag_keys = Some(rows.into_iter().map(SealedTagKey::from).collect());
             }
             if kinds.contains(&"cutoff") {
-                let (latest,): (Option<i64>,) =
-                    sqlx::query_as("select max(not_before) from token_cutoff").persistent(sent()).fetch_one(&mut *at).await?;
+                let sql = "select max(not_before), max(status_list) from token_cutoff";
+                let (latest, list): (Option<i64>, Option<i64>) =
+                    sqlx::query_as(sql).persistent(sent()).fetch_one(&mut *at).await?;
                 changes.not_before = Some(UnixTime(latest.unwrap_or(0)));
+                changes.status_list = Some(list.unwrap_or(0));
             }
             at.rollback().await?;
             Ok(changes)

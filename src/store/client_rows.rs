@@ -12,6 +12,7 @@ use super::rows::borrowed_row;
 use super::{Refusal, StoreError};
 use crate::crypto::jwk::KeyError;
 use crate::crypto::secret_verifier::Verifier;
+use crate::model::claims::RegisteredClaims;
 use crate::model::client::{CLIENT_CREDENTIALS, Client, ClientScope, JWT_BEARER};
 use crate::model::credential::{SecretOrigin, StoredSecret};
 use crate::model::federation::rule::Rules;
@@ -38,6 +39,7 @@ borrowed_row!(
         assertion_lifetime: Option<i64>,
         assertion_audience: &'r str,
         expires_at: Option<i64>,
+        status_index: i64,
     }
 );
 borrowed_row!(
@@ -222,7 +224,7 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
         jwt_bearer: row.grant_types.split(' ').any(|name| name == JWT_BEARER),
         auth_methods: row.auth_methods.map(Into::into),
         token_ttl: row.token_ttl.map(|seconds| lifetime("token_ttl", seconds)).transpose()?,
-        claims: row.claims.parse().map_err(|error| at("claims")(&error))?,
+        claims: RegisteredClaims::of_row(row.claims).map_err(|error| at("claims")(&error))?,
         require_dpop: flag("require_dpop", row.require_dpop)?,
         require_mtls_binding: flag("require_mtls_binding", row.require_mtls_binding)?,
         enabled: flag("enabled", row.enabled)?,
@@ -244,6 +246,7 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
             .transpose()?,
         assertion_audience: row.assertion_audience.parse().map_err(|error| at("assertion_audience")(&error))?,
         federation: Rules::default(),
+        status_index: row.status_index,
         fingerprint: 0,
     })
 }

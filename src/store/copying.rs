@@ -255,13 +255,17 @@ fn is_new(table: &str, held: Contents) -> bool {
 /// The contents of `token_cutoff` in a new database.
 fn initial_cutoff() -> Contents {
     let mut contents = Contents::default();
-    contents.add(&args![1, 0]);
+    contents.add(&args![1, 0, 0]);
     contents
 }
 
 /// Columns that belong to the change feed of their own database.
 fn own_columns(table: &str) -> &'static [&'static str] {
-    if table == "revoked_token" { &["revision", "batch"] } else { &[] }
+    match table {
+        "revoked_token" => &["revision", "batch"],
+        "ended_status" => &["batch"],
+        _ => &[],
+    }
 }
 
 /// Tables of the change feed, and of work that one replica does for all. Each database has its own.

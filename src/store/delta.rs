@@ -1,5 +1,5 @@
 //! The statement that reads what changed after a revision: the position, the notes of the change feed, and the rows of
-//! changed clients and new revocations, as columns of text.
+//! changed clients, new revocations and ended epochs, as columns of text.
 //!
 //! One statement reads one moment without a transaction, in one exchange.
 
@@ -13,6 +13,7 @@ use super::client_keys::KeyRow;
 use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
 use super::federation::RuleRow;
 use super::rows::{BorrowedRow, value};
+use crate::model::status::{EndedEpochs, StatusIndex};
 use crate::model::time::UnixTime;
 
 /// Position of the database.
@@ -47,8 +48,8 @@ where
 /// Rows that the statement returned, by table.
 #[derive(Default)]
 pub(super) struct Delta {
-    /// Position, notes, clients, resources, secrets, keys, certificates, rules, revocations.
-    tables: [Vec<Vec<Option<String>>>; 9],
+    /// Position, notes, clients, resources, secrets, keys, certificates, rules, revocations, ended epochs.
+    tables: [Vec<Vec<Option<String>>>; 10],
 }
 
 impl Delta {
@@ -89,7 +90,7 @@ impl Delta {
 
     /// The revoked tokens, with their expiry.
     pub(super) fn revoked(&self) -> Result<Vec<(String, UnixTime)>, sqlx::Error> {
-        let [.., revocations] = &self.tables;
+        let [.., revocations, _] = &self.tables;
         let revocation = |texts: &Vec<Option<String>>| {
             let mut texts = texts.iter().map(Option::as_deref);
             let jti: &str = value("jti", &mut texts)?;
@@ -98,9 +99,23 @@ impl Delta {
         revocations.iter().map(revocation).collect()
     }
 
+    /// The status indices whose epoch has ended.
+    pub(super) fn ended(&self) -> Result<Vec<EndedEpochs>, sqlx::Error> {
+        let [.., ended] = &self.tables;
+        let epochs = |texts: &Vec<Option<String>>| {
+            let mut texts = texts.iter().map(Option::as_deref);
+            Ok(EndedEpochs {
+                first: StatusIndex(value("first_index", &mut texts)?),
+                last: StatusIndex(value("last_index", &mut texts)?),
+                ended_at: UnixTime(value("ended_at", &mut texts)?),
+            })
+        };
+        ended.iter().map(epochs).collect()
+    }
+
     /// Assembles the changed clients that exist, in the order of their ids.
     pub(super) fn clients(&self, shared: &mut SharedTexts) -> Result<Vec<(String, ReadClient)>, sqlx::Error> {
-        let [_, _, clients, resources, secrets, keys, certificates, rules, _] = &self.tables;
+        let [_, _, clients, resources, secrets, keys, certificates, rules, ..] = &self.tables;
         let mut assembler = ClientAssembler::new(shared);
         // In the order of `BorrowedRow::ORDER`, which the statement cannot give to parts of a union.
         macro_rules! each {
@@ -142,6 +157,8 @@ pub(super) static SQL: LazyLock<String> = LazyLock::new(|| {
         of_client::<RuleRow>(7),
         columns(8, &["c.jti", "c.expires_at"])
             + " from noted r join revoked_token c on c.batch = cast(r.id as bigint) where r.kind = 'revoked'",
+        columns(9, &["c.first_index", "c.last_index", "c.ended_at"])
+            + " from noted r join ended_status c on c.batch = cast(r.id as bigint) where r.kind = 'ended'",
     ];
     format!(
         "with noted as (select kind, id from registry_change where revision > $1 order by revision limit {most}) {}",

@@ -82,10 +82,10 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// The tables that an export has, with the columns that it leaves out: the verifier of a secret depends on the sealing key
-/// and is computed again, and numbers of revisions belong to one database. Tables with private keys are not here.
+/// and is computed again, and numbers of revisions and epochs belong to one database. Tables with private keys are not here.
 const EXPORTED: [(&str, &[&str]); 11] = [
     ("resource", &[]),
-    ("client", &[]),
+    ("client", &["status_index"]),
     ("client_resource", &[]),
     ("resource_introspector", &[]),
     ("client_secret", &["verifier"]),
@@ -94,7 +94,7 @@ const EXPORTED: [(&str, &[&str]); 11] = [
     ("trusted_issuer", &[]),
     ("client_federation", &[]),
     ("revoked_token", &["revision", "batch"]),
-    ("token_cutoff", &[]),
+    ("token_cutoff", &["status_list"]),
 ];
 
 #[cfg(test)]

@@ -328,7 +328,7 @@ impl Store {
     }
 
     /// Version, name and SQL of each migration.
-    fn schema_files(&self) -> [(i64, &'static str, &'static str); 5] {
+    fn schema_files(&self) -> [(i64, &'static str, &'static str); 6] {
         macro_rules! file {
             ($version:literal, $name:literal) => {{
                 let sql = match self.pool {
@@ -340,7 +340,14 @@ impl Store {
                 ($version, $name, sql)
             }};
         }
-        [file!(1, "schema"), file!(2, "scale"), file!(3, "lifecycle"), file!(4, "federation"), file!(6, "key_rotation")]
+        [
+            file!(1, "schema"),
+            file!(2, "scale"),
+            file!(3, "lifecycle"),
+            file!(4, "federation"),
+            file!(5, "status_list"),
+            file!(6, "key_rotation"),
+        ]
     }
 }
 

@@ -15,6 +15,7 @@ use super::link::LinkConnection;
 use super::rows::BorrowedRow as _;
 use super::statement::args;
 use super::{StoreError, on};
+use crate::model::status::{EndedEpochs, StatusIndex};
 use crate::model::time::UnixTime;
 
 /// All clients of a range of ids.
@@ -66,6 +67,22 @@ impl ChangeReader {
             changes.revoked.extend(rows.into_iter().map(|(jti, expires_at)| (jti, UnixTime(expires_at))));
             match changes.revoked.last() {
                 Some((jti, _)) if !is_last => after.clone_from(jti),
+                _ => break,
+            }
+        }
+        let mut after = -1;
+        loop {
+            let sql = "select first_index, last_index, ended_at from ended_status where first_index > $1
+                       order by first_index limit $2";
+            let rows: Vec<(i64, i64, i64)> = self.fetch(sql, &args![after, REVOKED_AT_ONCE]).await?;
+            let is_last = i64::try_from(rows.len()).is_ok_and(|rows| rows < REVOKED_AT_ONCE);
+            changes.ended.extend(rows.into_iter().map(|(first, last, at)| EndedEpochs {
+                first: StatusIndex(first),
+                last: StatusIndex(last),
+                ended_at: UnixTime(at),
+            }));
+            match changes.ended.last() {
+                Some(epochs) if !is_last => after = epochs.first.0,
                 _ => return Ok(changes),
             }
         }
@@ -122,7 +139,7 @@ impl ChangeReader {
     }
 }
 
-/// Revoked tokens that are read at once.
+/// Revoked tokens, or ended epochs, that are read at once.
 const REVOKED_AT_ONCE: i64 = 20_000;
 /// Clients that are read at once: eight ranges of the registry.
 pub const RANGE: usize = 3584;

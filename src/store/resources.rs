@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::columns::lifetime;
+use super::columns::{flag, lifetime};
 use super::rows::row;
 use super::session::Transaction;
 use super::statement::{Column, args, insert, update};
@@ -20,6 +20,7 @@ row!(
         alg: Option<String>,
         token_ttl: Option<i64>,
         token_typ: String,
+        status_list: i64,
     }
 );
 row!(
@@ -124,6 +125,7 @@ fn columns(resource: &Resource) -> Vec<Column> {
         ("alg", resource.alg.map(Alg::as_str).into()),
         ("token_ttl", resource.token_ttl.map(Span::from).into()),
         ("token_typ", resource.token_typ.as_str().into()),
+        ("status_list", resource.status_list.into()),
     ]
 }
 
@@ -157,13 +159,14 @@ pub(super) fn assemble_resources(
 }
 
 fn resource_of(row: ResourceRow, introspectors: &[String]) -> Result<Resource, String> {
-    let ResourceRow { identifier, scope, alg, token_ttl, token_typ } = row;
+    let ResourceRow { identifier, scope, alg, token_ttl, token_typ, status_list } = row;
     Ok(Resource {
         identifier: identifier.parse().map_err(|error| format!("identifier: {error}"))?,
         scope: scope.parse().map_err(|error| format!("scope: {error}"))?,
         alg: alg.map(|alg| alg.parse().map_err(|error| format!("alg: {error}"))).transpose()?,
         token_ttl: token_ttl.map(|seconds| lifetime("token_ttl", seconds)).transpose()?,
         token_typ: token_typ.parse().map_err(|error| format!("token_typ: {error}"))?,
+        status_list: flag("status_list", status_list)?,
         introspectors: introspectors
             .iter()
             .map(|client_id| client_id.parse::<ClientId>())

@@ -1,4 +1,4 @@
-//! Stored revocations: single tokens, and cut-offs.
+//! Stored revocations: single tokens, cut-offs, and the status indices whose epoch has ended.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use sqlx::AssertSqlSafe;
 use super::spent::{BATCH, REST};
 use super::statement::{Value, args, placeholders};
 use super::write_queue::{WriteQueue, padded};
-use super::{Store, StoreError};
+use super::{Store, StoreError, transaction};
+use crate::model::status::{EndedEpochs, LIST_BITS, StatusIndex};
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
 
@@ -92,7 +93,8 @@ impl Store {
         Ok(rows.first().map(|(at,)| UnixTime(*at)))
     }
 
-    /// Deletes the rows of tokens that expired before `ended`, and of deleted clients whose last token has expired.
+    /// Deletes the rows of tokens that expired before `ended`, and of deleted clients and
+    /// ended epochs whose last token has expired.
     /// Works in small batches with pauses, so that no request waits for it. Returns the number of deleted rows.
     ///
     /// # Errors
@@ -103,7 +105,10 @@ impl Store {
         let clients = "delete from deleted_client
                        where client_id in (select client_id from deleted_client where deleted_at < $1 limit 500)";
         let mut swept = 0;
-        for (sql, before) in [(tokens, ended.0), (clients, ended.0 - LONGEST_TTL)] {
+        let epochs = "delete from ended_status
+                      where first_index in (select first_index from ended_status where ended_at < $1 limit 500)";
+        for (sql, before) in [(tokens, ended.0), (clients, ended.0 - LONGEST_TTL), (epochs, ended.0 - 2 * LONGEST_TTL)]
+        {
             loop {
                 let rows = self.execute(sql, &args![before]).await?;
                 swept += rows;
@@ -116,18 +121,29 @@ impl Store {
         Ok(swept)
     }
 
-    /// Revokes the tokens that a client was issued until `at`. The cut-off never moves back. `Ok(false)` when the
-    /// client does not exist.
+    /// Revokes the tokens that a client was issued until `at`, and ends its epoch, also where it had this cut-off already.
+    /// The cut-off never moves back. `Ok(false)` when the client does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn revoke_tokens_of(&self, client_id: &str, at: UnixTime) -> Result<bool, StoreError> {
         let sql =
-            "update client set not_before = case when not_before < $2 then $2 else not_before end where client_id = $1";
+            "update client set not_before = case when not_before < $2 then $2 else not_before end, status_index = -1
+                   where client_id = $1";
         Ok(self.execute(sql, &args![client_id, at]).await? > 0)
     }
 
-    /// Revokes the tokens that all clients were issued until `at`. The cut-off never moves back.
+    /// Writes a cut-off of a client again that the database has lost.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn restore_cut_off_of(&self, client_id: &str, at: UnixTime) -> Result<(), StoreError> {
+        let sql = "update client set not_before = $2 where client_id = $1 and not_before < $2";
+        self.execute(sql, &args![client_id, at]).await.map(drop)
+    }
+
+    /// Revokes the tokens that all clients were issued until `at`, and begins a new status list, also where there was this
+    /// cut-off already. The cut-off never moves back.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -135,8 +151,57 @@ impl Store {
         let sql = "insert into token_cutoff (only_row, not_before) values (1, $1)
                    on conflict (only_row) do update set not_before = case
                        when token_cutoff.not_before < excluded.not_before then excluded.not_before
-                       else token_cutoff.not_before end";
+                       else token_cutoff.not_before end, status_list = -1";
         self.execute(sql, &args![at]).await.map(drop)
+    }
+
+    /// Writes a cut-off of all clients again that the database has lost.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn restore_cut_off(&self, at: UnixTime) -> Result<(), StoreError> {
+        let sql = "insert into token_cutoff (only_row, not_before) values (1, $1)
+                   on conflict (only_row) do update set not_before = excluded.not_before
+                   where token_cutoff.not_before < excluded.not_before";
+        self.execute(sql, &args![at]).await.map(drop)
+    }
+
+    /// Writes ended epochs again that the database has lost. A client that has the index gets another.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn restore_ended(&self, ended: &EndedEpochs) -> Result<(), StoreError> {
+        let insert = "insert into ended_status (first_index, last_index, ended_at) values ($1, $2, $3)
+                      on conflict (first_index) do nothing";
+        let renew = "update client set status_index = -1 where status_index
+                     = $1 - (select coalesce(max(status_list), 0) from token_cutoff) * $2";
+        let row = args![ended.first.0, ended.last.0, ended.ended_at];
+        let place = args![ended.first.0, 1_i64 << LIST_BITS];
+        transaction!(self, |tx| {
+            tx.take_turn().await?;
+            tx.execute(insert, &row).await?;
+            tx.execute(renew, &place).await.map(drop)
+        })
+    }
+
+    /// Whether the epoch of a status index has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_ended(&self, index: StatusIndex) -> Result<bool, StoreError> {
+        let sql = "select count(*) from ended_status where first_index <= $1 and last_index >= $1";
+        let counts: Vec<(i64,)> = self.fetch(sql, &args![index.0]).await?;
+        Ok(counts.first().is_some_and(|(count,)| *count > 0))
+    }
+
+    /// Returns the number of revoked tokens that expire after `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoked_tokens(&self, now: UnixTime) -> Result<i64, StoreError> {
+        let sql = "select count(*) from revoked_token where expires_at > $1";
+        let counts: Vec<(i64,)> = self.fetch(sql, &args![now]).await?;
+        Ok(counts.first().map_or(0, |(count,)| *count))
     }
 }
 

@@ -86,6 +86,10 @@ metrics! {
         "Clients in memory"
     "registry_malformed" "" "" RegistryMalformed
         "Rows that cannot be read; `grantd doctor` names them"
+    "status_list_build_seconds" "" "" StatusListBuildSeconds
+        "Time to build and sign the status lists (histogram)"
+    "status_list_indices" "" "" StatusListIndices
+        "Status indices: one for each client, and those whose epoch ended in the last 36 hours"
     "log_lines_dropped" "_total" "" LogLinesDropped
         "Log lines that were lost because their reader stalled or they could not be written"
     "credential_expires_seconds" "" "{kind}" CredentialExpiresSeconds
@@ -127,7 +131,7 @@ pub fn exposition(
     time_to_expiry: TimeToExpiry,
 ) -> Arc<dyn Fn() -> String + Send + Sync> {
     let mut registry = Registry::with_prefix("grantd");
-    let (age, clients, broken): (Gauge<f64, AtomicU64>, Gauge, Gauge) = Default::default();
+    let (age, clients, broken, indices): (Gauge<f64, AtomicU64>, Gauge, Gauge, Gauge) = Default::default();
     let expires: Family<KindLabel, Gauge> = Family::default();
     register(&mut registry, Metric::TokenRequests, counts.token_requests.clone());
     register(&mut registry, Metric::TokenRequestSeconds, counts.token_seconds.clone());
@@ -144,6 +148,8 @@ pub fn exposition(
     let skew = register_database(&mut registry, server, store);
     register(&mut registry, Metric::RegistryClients, clients.clone());
     register(&mut registry, Metric::RegistryMalformed, broken.clone());
+    register(&mut registry, Metric::StatusListBuildSeconds, server.status_lists.build_seconds.clone());
+    register(&mut registry, Metric::StatusListIndices, indices.clone());
     register(&mut registry, Metric::LogLinesDropped, logging.lines.dropped().clone());
     register(&mut registry, Metric::CredentialExpiresSeconds, expires.clone());
     let rotations: Family<AlgLabel, Gauge> = Family::default();
@@ -173,6 +179,7 @@ pub fn exposition(
         );
         let snapshot = server.registry.snapshot();
         clients.set(i64::try_from(snapshot.client_count()).unwrap_or(i64::MAX));
+        indices.set(i64::try_from(server.status_indices()).unwrap_or(i64::MAX));
         broken.set(i64::try_from(snapshot.malformed().len()).unwrap_or(i64::MAX));
         let mut text = String::new();
         if encode_registry(&mut text, &registry).and_then(|()| encode(&mut text, &of_process)).is_err() {

@@ -45,6 +45,7 @@ impl World {
                 alg: None,
                 token_ttl: None,
                 token_typ: grantd::model::resource::TokenTyp::default(),
+                status_list: false,
                 introspectors: vec!["rs1".parse().unwrap()],
             })
             .await;

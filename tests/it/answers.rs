@@ -201,6 +201,7 @@ async fn every_algorithm_works_per_resource(db: Db) {
             alg: Some(alg),
             token_ttl: None,
             token_typ: grantd::model::resource::TokenTyp::default(),
+            status_list: false,
             introspectors: Vec::new(),
         };
         resources.push(resource.identifier.clone());
@@ -235,6 +236,7 @@ async fn token_lifetimes_come_from_client_resource_and_server(db: Db) {
             alg: None,
             token_ttl: Some("10m".parse().unwrap()),
             token_typ: grantd::model::resource::TokenTyp::default(),
+            status_list: false,
             introspectors: vec![],
         })
         .await;

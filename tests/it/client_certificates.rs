@@ -125,6 +125,7 @@ async fn a_certificate_authenticates_at_introspect_and_revoke_too(db: Db) {
         alg: None,
         token_ttl: None,
         token_typ: grantd::model::resource::TokenTyp::default(),
+        status_list: false,
         introspectors: vec!["pki-client".parse().unwrap(), "self-signed-client".parse().unwrap()],
     };
     setup.save(resource.clone()).await;

@@ -6,6 +6,7 @@ mod client;
 mod hostile;
 mod issuer;
 mod signer;
+mod statuses;
 
 #[path = "../../examples/caching_client/main.rs"]
 #[expect(dead_code, reason = "main is not called here")]

@@ -166,6 +166,7 @@ async fn a_resource_cannot_bring_rs256_back(db: Db) {
         alg: Some(grantd::crypto::jwk::Alg::Rs256),
         token_ttl: None,
         token_typ: grantd::model::resource::TokenTyp::default(),
+        status_list: false,
         introspectors: Vec::new(),
     };
     setup.save(resource).await;
@@ -186,6 +187,7 @@ async fn introspection_is_signed_for_callers_that_authenticate_with_a_key(db: Db
         alg: None,
         token_ttl: None,
         token_typ: grantd::model::resource::TokenTyp::default(),
+        status_list: false,
         introspectors: vec!["rs1".parse().unwrap()],
     };
     let (signer, of_rs) = (Signer::es256(), Signer::es256());

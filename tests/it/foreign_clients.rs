@@ -245,6 +245,7 @@ async fn a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else(db: Db)
                 alg: None,
                 token_ttl: None,
                 token_typ,
+                status_list: false,
                 introspectors: vec!["api".parse().unwrap()],
             })
             .await;

@@ -23,6 +23,7 @@ use grantd::protocol::AuthorizationServer;
 use grantd::serve::assembled::{ServerParts, assemble};
 use grantd::serve::clients::fetcher;
 use grantd::serve::secret_upkeep::look_after_secrets;
+use grantd::serve::status_list::keep_status_lists;
 use grantd::state::load_shedding::LoadShedding;
 use grantd::store::secrets::NewSecret;
 use grantd::store::tag_keys::SealedTagKey;
@@ -171,6 +172,7 @@ impl Setup {
             alg: None,
             token_ttl: None,
             token_typ: grantd::model::resource::TokenTyp::default(),
+            status_list: false,
             introspectors: Vec::new(),
         };
         self.save(resource).await;
@@ -266,6 +268,7 @@ impl Server {
         tokio::spawn(feed.run(stopped));
         tokio::spawn(look_after_secrets(used_secrets, Arc::clone(&server), store.clone()));
         tokio::spawn(fetcher(&config).unwrap().run(fetches));
+        tokio::spawn(keep_status_lists(Arc::clone(&server)));
         Self { db, store, config, sealing_key, server, app, counts, _stop: stop }
     }
 

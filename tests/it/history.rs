@@ -71,6 +71,7 @@ async fn a_revocation_survives_a_restored_database_and_is_written_again(db: Db) 
             alg: None,
             token_ttl: None,
             token_typ: grantd::model::resource::TokenTyp::default(),
+            status_list: false,
             introspectors: vec!["api".parse().unwrap()],
         })
         .await;

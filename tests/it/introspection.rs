@@ -49,6 +49,7 @@ fn resource(identifier: &str, introspectors: &[&str]) -> Resource {
         alg: None,
         token_ttl: None,
         token_typ: grantd::model::resource::TokenTyp::default(),
+        status_list: false,
         introspectors: introspectors.iter().map(|id| id.parse().unwrap()).collect(),
     }
 }

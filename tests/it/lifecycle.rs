@@ -43,6 +43,7 @@ async fn an_expired_client_looks_like_a_disabled_one(db: Db) {
             alg: None,
             token_ttl: None,
             token_typ: grantd::model::resource::TokenTyp::default(),
+            status_list: false,
             introspectors: vec!["rs1".parse().unwrap()],
         })
         .await;

@@ -84,6 +84,7 @@ mod single_use;
 mod snippets;
 mod spiffe;
 mod status;
+mod status_list;
 mod strict_settings;
 mod tables;
 mod terminal;

@@ -60,6 +60,7 @@ impl World {
                 alg: None,
                 token_ttl: None,
                 token_typ: grantd::model::resource::TokenTyp::default(),
+                status_list: false,
                 introspectors,
             })
             .await;

@@ -292,9 +292,9 @@ fn every_dependency_says_why_it_is_there() {
 }
 
 /// The families of requirement ids that docs/requirements.md lists: three letters, a hyphen and two digits.
-const FAMILIES: [&str; 27] = [
+const FAMILIES: [&str; 28] = [
     "ATJ", "BRR", "CLI", "DPO", "ERR", "FAP", "FED", "GRT", "HTP", "IJR", "INT", "JCA", "JOS", "JWK", "LOG", "MET",
-    "MTL", "OPS", "PRM", "RES", "REV", "ROT", "RSP", "SCP", "SEC", "SPF", "TOK",
+    "MTL", "OPS", "PRM", "RES", "REV", "ROT", "RSP", "SCP", "SEC", "SPF", "TOK", "TSL",
 ];
 /// The families of one letter, with their first and last number. `C0`, `H2` and `P256` are no ids.
 const LETTERS: [(char, u16, u16); 5] = [('C', 1, 34), ('H', 35, 72), ('L', 101, 112), ('M', 73, 100), ('V', 1, 7)];

@@ -139,6 +139,7 @@ fn typ_jwt(identifier: &str) -> Resource {
         alg: None,
         token_ttl: None,
         token_typ: TokenTyp::Jwt,
+        status_list: false,
         introspectors: Vec::new(),
     }
 }

@@ -47,6 +47,13 @@ impl AccessToken {
         Err(Refusal::scope(self.scheme, scope).with_metadata_url(self.metadata_url.clone()))
     }
 
+    /// Returns the refusal of the request (401, `invalid_token`) where your API finds the token revoked, by introspection or
+    /// in the status list that its claim `status` refers to.
+    #[must_use]
+    pub fn revoked(&self) -> Refusal {
+        Refusal::token(self.scheme, "the token is revoked").with_metadata_url(self.metadata_url.clone())
+    }
+
     /// Any claim of the token.
     #[must_use]
     pub fn claim(&self, name: &str) -> Option<&Value> {

@@ -49,8 +49,10 @@ impl Refusal {
         Self { scope: Some(needed.to_owned()), ..refusal }
     }
 
-    /// Nothing can be decided now. The client is not at fault, so there is no challenge.
-    pub(crate) fn unavailable() -> Self {
+    /// Returns the refusal (503) of a request about which nothing can be decided now. The client is not at fault, so there is no
+    /// challenge.
+    #[must_use]
+    pub fn unavailable() -> Self {
         Self { status: 503, ..Self::unauthenticated() }
     }
 

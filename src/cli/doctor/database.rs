@@ -1,5 +1,7 @@
 //! Checks of `grantd doctor` on the database: each table, a write, and locks of other sessions.
 
+use crate::model::time::UnixTime;
+use crate::protocol::status_list::MANY_REVOKED;
 use crate::store::{Store, StoreError};
 
 /// Returns the faults of the database, each as a line.
@@ -22,4 +24,13 @@ pub(super) async fn examine(store: &Store) -> Result<Vec<String>, StoreError> {
         ));
     }
     Ok(faults)
+}
+
+/// Returns advice about tokens that were revoked one by one, which every verifier of a status list fetches.
+pub(super) async fn advice(store: &Store, now: UnixTime) -> Result<Option<String>, StoreError> {
+    let revoked = store.revoked_tokens(now).await?;
+    let is_many = usize::try_from(revoked).is_ok_and(|revoked| revoked > MANY_REVOKED);
+    Ok(is_many.then(|| {
+        format!("status list: it has the ids of {revoked} revoked tokens; `grantd client revoke-tokens CLIENT` revokes many at once")
+    }))
 }

@@ -4,6 +4,7 @@ use super::{Claims, JTI, with_further};
 use crate::crypto::jwk::Alg;
 use crate::model::client::Client;
 use crate::model::resource::Resource;
+use crate::model::status::{LIST_BITS, StatusIndex};
 use crate::model::time::UnixTime;
 use crate::protocol::grant::{Binding, Defaults};
 
@@ -11,7 +12,7 @@ use crate::protocol::grant::{Binding, Defaults};
 /// `resources` are all that are registered. A key of RSA is taken to have 2048 bits, as those that grantd makes.
 #[must_use]
 pub fn longest(issuer: &str, client: &Client, resources: &[&Resource], defaults: &Defaults) -> usize {
-    let size = |aud: &str, scope: &str, alg: Alg| {
+    let size = |aud: &str, scope: &str, alg: Alg, has_status: bool| {
         let hash = Some("h".repeat(HASH));
         let claims = Claims {
             iss: issuer,
@@ -23,6 +24,7 @@ pub fn longest(issuer: &str, client: &Client, resources: &[&Resource], defaults:
             exp: LATEST,
             jti: &"j".repeat(JTI),
             cnf: &Binding { jkt: hash.clone(), x5t_s256: hash },
+            status: has_status.then_some(LONGEST_INDEX),
         };
         let claims = with_further(&claims, client.claims.members()).map_or(0, |claims| claims.len());
         let header = r#"{"typ":"at+jwt","alg":"","kid":""}"#.len() + alg.as_str().len() + HASH;
@@ -35,9 +37,13 @@ pub fn longest(issuer: &str, client: &Client, resources: &[&Resource], defaults:
     let of_client = resources.iter().filter(|resource| client.resources.contains(&resource.identifier));
     let sizes = of_client.map(|resource| {
         let scope = client.scopes.allowed().intersection(&resource.scope);
-        size(resource.identifier.as_str(), scope.as_str(), resource.alg.unwrap_or(defaults.alg))
+        size(resource.identifier.as_str(), scope.as_str(), resource.alg.unwrap_or(defaults.alg), resource.status_list)
     });
-    let without = || size(&defaults.audience, client.scopes.allowed().as_str(), defaults.alg);
+    let without = || {
+        let default = resources.iter().find(|resource| resource.identifier.as_str() == &*defaults.audience);
+        let has_status = default.is_some_and(|resource| resource.status_list);
+        size(&defaults.audience, client.scopes.allowed().as_str(), defaults.alg, has_status)
+    };
     sizes.max().unwrap_or_else(without)
 }
 
@@ -49,6 +55,8 @@ pub const TOO_LARGE: usize = 6 * 1024;
 const HASH: usize = 43;
 /// A moment of as many digits as any before the year 2286.
 const LATEST: UnixTime = UnixTime(9_999_999_999);
+/// A status index of as many digits as any, in a list whose name has as many as any before that year.
+const LONGEST_INDEX: StatusIndex = StatusIndex((LATEST.0 << LIST_BITS) - 1);
 
 #[cfg(test)]
 mod tests {
@@ -74,12 +82,14 @@ mod tests {
             alg,
             token_ttl: None,
             token_typ: TokenTyp::default(),
+            status_list: alg.is_some(),
             introspectors: Vec::new(),
         };
         let (small, large) =
             (resource("https://a.test", "a", None), resource("https://api.b.test", "b c x", Some(Alg::Ps256)));
         let defaults = Defaults { audience: "https://as.test".into(), ttl: Span::from_secs(60), alg: Alg::Es256 };
         let minted = |client: &Client, aud: &str, scope: &str, alg| {
+            let status = (alg == Alg::Ps256).then_some(LONGEST_INDEX);
             let hash = Some("h".repeat(HASH));
             let grant = Grant {
                 scope: scope.parse().unwrap(),
@@ -88,6 +98,7 @@ mod tests {
                 alg,
                 typ: TokenTyp::default(),
                 binding: Binding { jkt: hash.clone(), x5t_s256: hash },
+                status,
             };
             let key = Arc::new(SigningKey::generate(alg).unwrap().0);
             mint("https://as.test", client, &grant, key, now).unwrap().token.len()

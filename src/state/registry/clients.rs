@@ -196,14 +196,15 @@ impl Clients {
         Self { ranges }
     }
 
-    /// The number of clients behind `after` up to `through`.
-    pub(super) fn count(&self, after: Option<&str>, through: Option<&str>) -> usize {
+    /// Returns the clients behind `after` up to `through`, in no order.
+    pub(super) fn between(&self, after: Option<&str>, through: Option<&str>) -> impl Iterator<Item = &Arc<Client>> {
         let (low, high) = (behind(after), through.map(|through| behind(Some(through))));
-        let is_in = |id: &str| *id >= *low && high.as_deref().is_none_or(|high| *id < *high);
         let first = self.position(&low).unwrap_or(0);
         let ranges = self.ranges.iter().skip(first);
-        let ranges = ranges.take_while(|range| high.as_deref().is_none_or(|high| *range.first < *high));
-        ranges.map(|range| range.clients.iter().filter(|client| is_in(client.0.client_id.as_str())).count()).sum()
+        let is_below = move |id: &str| high.as_deref().is_none_or(|high| *id < *high);
+        ranges
+            .flat_map(|range| range.clients.iter().map(|client| &client.0))
+            .filter(move |client| *client.client_id.as_str() >= *low && is_below(client.client_id.as_str()))
     }
 }
 
@@ -307,7 +308,7 @@ mod tests {
                     (low + 1..=low + width).filter(|number| number % (2 + round % 3) == 0).collect();
                 let (low_id, high_id) = (id(low), id(low + width));
                 let (after, through) = (Some(low_id.as_str()), Some(high_id.as_str()));
-                assert_eq!(clients.count(after, through), wanted.range(low + 1..=low + width).count());
+                assert_eq!(clients.between(after, through).count(), wanted.range(low + 1..=low + width).count());
                 clients = clients.with_range(
                     after,
                     through,

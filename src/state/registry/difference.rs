@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
+use crate::model::status::StatusIndex;
 use crate::model::time::UnixTime;
 
 /// Numbers of added, deleted and changed items.
@@ -31,6 +32,8 @@ pub(in crate::state) struct Difference {
     pub(super) enabled_again: Vec<ClientId>,
     /// Clients with a cut-off that the load lacks.
     pub(super) lost_cutoffs: Vec<(ClientId, UnixTime)>,
+    /// Status indices of clients that the load lacks or that have another index there.
+    pub(super) lost_status: Vec<StatusIndex>,
     /// Cut-off of all tokens, when the load lacks it.
     pub(super) lost_global_cutoff: Option<UnixTime>,
 }

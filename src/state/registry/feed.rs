@@ -16,6 +16,7 @@ use crate::crypto::jwk::Alg;
 use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
+use crate::model::status::{EndedEpochs, StatusIndex};
 use crate::model::time::{Clock, Span, UnixTime};
 use crate::state::keyring::{self, Keyring};
 use crate::store::changes::{ChangeReader, Changes, Poll, Since};
@@ -326,8 +327,22 @@ impl Feed {
         }
     }
 
+    /// Ends the status lists that numbers are no longer counted from. The database says so too, unless it was restored or its
+    /// row was deleted; then tokens with these indices could not be revoked any more.
+    fn end_former_lists(&self, changes: &Changes) {
+        let snapshot = self.context.registry.snapshot();
+        let first = snapshot.first_status_index();
+        let is_former = |list: i64| snapshot.revision > 0 && StatusIndex::new(list, 0) != first;
+        if changes.status_list.is_some_and(is_former) {
+            let last = StatusIndex::new(snapshot.last_status_index().list(), -1);
+            let ended_at = self.database_time();
+            self.context.registry.ended.add(&[EndedEpochs { first, last, ended_at }]);
+        }
+    }
+
     /// Puts changes in place. They are logged when they were `announced`.
     fn apply(&mut self, changes: Changes, announced: bool) {
+        self.end_former_lists(&changes);
         if changes.resources.is_some() && announced {
             tracing::info!(event = Event::ResourceChanged.as_str(), revision = changes.position.revision);
         }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::Registry;
 use super::difference::Difference;
 use crate::model::event::Event;
+use crate::model::status::{EndedEpochs, StatusIndex};
 use crate::model::time::UnixTime;
 use crate::model::token_id::TokenId;
 use crate::store::changes::{Changes, Position};
@@ -26,6 +27,7 @@ enum LostChange {
     Revocation(TokenId, UnixTime),
     CutOff(Option<String>, UnixTime),
     RemovedKey(String),
+    Ended(EndedEpochs),
 }
 
 impl LostChanges {
@@ -50,6 +52,7 @@ impl LostChanges {
         let there: HashSet<TokenId> = changes.revoked.iter().filter_map(|(jti, _)| jti.parse().ok()).collect();
         let revocations = registry.revoked.missing_from(&there, now);
         let lost = revocations.len();
+        self.pending.extend(registry.ended.missing_from(&changes.ended).into_iter().map(LostChange::Ended));
         if let Some(not_before) = difference.lost_global_cutoff {
             tracing::error!(event = Event::RegistryLost.as_str(), what = "cut-off of all clients", until = %not_before, "all tokens up to then stay revoked");
             self.pending.push_back(LostChange::CutOff(None, not_before));
@@ -117,6 +120,12 @@ impl LostChanges {
         }
     }
 
+    /// Queues the epochs of clients that the database has lost, which end in this process.
+    pub(super) fn queue_ended(&mut self, difference: &Difference, now: UnixTime) {
+        let ended = |index: &StatusIndex| LostChange::Ended(EndedEpochs { first: *index, last: *index, ended_at: now });
+        self.pending.extend(difference.lost_status.iter().map(ended));
+    }
+
     /// Writes some of the lost changes again, and leaves the others for the next times, so that polls go on. A change that
     /// cannot be written is kept.
     pub(super) async fn rewrite(&mut self, store: &Store, now: UnixTime) {
@@ -125,8 +134,9 @@ impl LostChanges {
             let Some(lost) = self.pending.front().cloned() else { break };
             let done = match &lost {
                 LostChange::Revocation(jti, expires_at) => store.revoke_token(jti, "", *expires_at, now).await,
-                LostChange::CutOff(Some(client_id), at) => store.revoke_tokens_of(client_id, *at).await.map(drop),
-                LostChange::CutOff(None, at) => store.revoke_all_tokens(*at).await,
+                LostChange::CutOff(Some(client_id), at) => store.restore_cut_off_of(client_id, *at).await,
+                LostChange::CutOff(None, at) => store.restore_cut_off(*at).await,
+                LostChange::Ended(epochs) => store.restore_ended(epochs).await,
                 LostChange::RemovedKey(kid) => store.remove_key(kid, None).await.map(drop),
             };
             match done {

@@ -47,6 +47,12 @@ impl RevokedTokens {
         missing
     }
 
+    /// Returns the ids of tokens that expire after `now`.
+    #[must_use]
+    pub fn living(&self, now: UnixTime) -> Vec<TokenId> {
+        self.missing_from(&HashSet::new(), now).into_iter().map(|(jti, _)| jti).collect()
+    }
+
     /// Removes ids of tokens that expired before `ended`.
     pub fn forget(&self, ended: UnixTime) {
         for part in &self.parts {

@@ -2,21 +2,23 @@
 //!
 //! The next snapshot shares with the one before it whatever has not changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::clients::Clients;
 use super::difference::Difference;
 use super::rule_index::RuleKeys;
+use super::succession::succeeding;
 
 use crate::crypto::jwk::Alg;
 use crate::crypto::secret::HashParams;
 use crate::crypto::secret_tag::{TagKey, TagKid};
 use crate::model::client::Client;
-use crate::model::credential::{KeyCounts, StoredKey};
+use crate::model::credential::KeyCounts;
 use crate::model::event::Event;
 use crate::model::federation::trusted_issuer::TrustedIssuer;
 use crate::model::resource::{Resource, ResourceId};
+use crate::model::status::StatusIndex;
 use crate::model::time::UnixTime;
 use crate::store::changes::{Changes, Position};
 use crate::store::ranges::ClientRange;
@@ -36,6 +38,8 @@ pub struct Snapshot {
     malformed: BTreeMap<String, String>,
     tag_keys: Arc<[TagKey]>,
     not_before: Option<UnixTime>,
+    /// Position of the list from which the numbers of clients are counted.
+    status_list: i64,
     guess_cost: GuessCost,
     key_counts: KeyCounts,
     /// Number of secrets at each hashing cost. An unknown client gets the cost of some existing secret.
@@ -63,6 +67,32 @@ impl Snapshot {
     #[must_use]
     pub fn not_before(&self) -> Option<UnixTime> {
         self.not_before
+    }
+
+    /// The status index of a client's present epoch.
+    #[must_use]
+    pub fn status_index(&self, client: &Client) -> StatusIndex {
+        StatusIndex::new(self.status_list, client.status_index)
+    }
+
+    /// The highest status index of any client.
+    #[must_use]
+    pub fn last_status_index(&self) -> StatusIndex {
+        let last = self.clients.summaries().map(|summary| summary.last_status_index).max();
+        StatusIndex::new(self.status_list, last.unwrap_or(0))
+    }
+
+    /// The lowest status index that a client can have.
+    #[must_use]
+    pub fn first_status_index(&self) -> StatusIndex {
+        StatusIndex::new(self.status_list, 0)
+    }
+
+    /// Returns the status indices of the clients whose end has come at `now`.
+    pub fn expired_status(&self, now: UnixTime) -> impl Iterator<Item = StatusIndex> {
+        let ends = self.clients.summaries().flat_map(|summary| &summary.ends);
+        let expired = ends.filter(move |(end, _)| end.is_over(now));
+        expired.map(|(_, number)| StatusIndex::new(self.status_list, *number))
     }
 
     /// Returns the client with that id.
@@ -187,6 +217,7 @@ impl Snapshot {
             revision: changes.position.revision,
             history: Arc::clone(&changes.position.history),
             not_before: changes.not_before.or(self.not_before),
+            status_list: changes.status_list.unwrap_or(self.status_list),
             tag_keys: tag_keys.map_or_else(|| Arc::clone(&self.tag_keys), Into::into),
             ..self.same()
         };
@@ -229,7 +260,12 @@ impl Snapshot {
                 Err(fault) => next.note_malformed(&id, &fault, self),
             }
         }
-        difference.clients.gone += self.clients.count(after, through).saturating_sub(known);
+        difference.clients.gone += self.clients.between(after, through).count().saturating_sub(known);
+        if keep_cut_offs {
+            let there: HashSet<i64> = present.iter().map(|client| client.status_index).collect();
+            let gone = self.clients.between(after, through).filter(|client| !there.contains(&client.status_index));
+            difference.lost_status.extend(gone.map(|client| self.status_index(client)));
+        }
         next.clients = self.clients.with_range(after, through, &present);
         next.summarize();
         next
@@ -246,6 +282,7 @@ impl Snapshot {
             malformed: self.malformed.clone(),
             tag_keys: Arc::clone(&self.tag_keys),
             not_before: self.not_before,
+            status_list: self.status_list,
             ..Self::default()
         }
     }
@@ -356,43 +393,6 @@ impl Snapshot {
         self.costs = costs.into_iter().collect();
         self.costs.sort_by_key(|(cost, _)| (cost.m, cost.t, cost.p));
     }
-}
-
-/// Returns a client that was loaded again, with the cached verifications and last uses of its credentials. A secret whose
-/// hash has changed loses its cached verification. With `keep_cut_off`, a later cut-off of the client before stays.
-fn succeeding(mut client: Arc<Client>, before: Option<&Arc<Client>>, keep_cut_off: bool) -> Arc<Client> {
-    let is_new = |key: &&StoredKey| !before.is_some_and(|before| before.keys.iter().any(|old| old.kid == key.kid));
-    client.keys.iter().filter(is_new).for_each(|key| key.warn_about_certificate(client.client_id.as_str()));
-    let Some(before) = before else { return client };
-    // The client was just made, so this does not copy it.
-    let new = Arc::make_mut(&mut client);
-    if keep_cut_off {
-        new.not_before = new.not_before.max(before.not_before);
-    }
-    for secret in &mut new.secrets {
-        let known = before.secrets.iter().find(|known| known.secret_id == secret.secret_id);
-        match known {
-            Some(known) if known.hash == secret.hash => secret.cache = Arc::clone(&known.cache),
-            Some(known) => secret.cache = Arc::new(known.cache.without_mac()),
-            None => {}
-        }
-    }
-    for key in &mut new.keys {
-        if let Some(known) = before.keys.iter().find(|known| known.kid == key.kid) {
-            key.used = Arc::clone(&known.used);
-        }
-    }
-    for one in &mut new.certificates {
-        if let Some(known) = before.certificates.iter().find(|known| known.cert_id == one.cert_id) {
-            one.used = Arc::clone(&known.used);
-        }
-    }
-    for rule in new.federation.as_mut_slice() {
-        if let Some(known) = before.federation.as_slice().iter().find(|known| known.rule_id == rule.rule_id) {
-            rule.used = Arc::clone(&known.used);
-        }
-    }
-    client
 }
 
 /// Maximum number of changed clients, or of clients that cannot be read, that the log names one by one.

@@ -1,4 +1,4 @@
-//! Contribution of clients to the figures that hold for all: the cost of a guess, and the algorithms in use.
+//! Contribution of clients to the figures that hold for all: the cost of a guess, the algorithms in use, and status indices.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use crate::crypto::secret_tag::TagKid;
 use crate::model::client::Client;
 use crate::model::credential::{KeyCounts, SecretOrigin};
 use crate::model::lifetime::TokenTtl;
+use crate::model::time::Expiry;
 use crate::store::secrets::MAX_IMPORTED;
 
 /// Contribution of some clients to what holds for all: the cost of guesses, and algorithms in use.
@@ -24,6 +25,10 @@ pub(super) struct Summary {
     pub(super) algs: BTreeSet<Alg>,
     /// Longest lifetime of tokens that a client has of its own.
     pub(super) longest_ttl: Option<TokenTtl>,
+    /// Highest number of an epoch.
+    pub(super) last_status_index: i64,
+    /// Ends of clients, with the numbers of their epochs.
+    pub(super) ends: Vec<(Expiry, i64)>,
     /// Fingerprints of the ids of secrets, sorted: four bytes for each secret that carries its id.
     secret_ids: Box<[u32]>,
 }
@@ -37,6 +42,8 @@ impl Summary {
             summary.key_counts = summary.key_counts.max(KeyCounts::of(&client.keys));
             summary.algs.extend(client.introspection_signed_response_alg);
             summary.longest_ttl = summary.longest_ttl.max(client.token_ttl);
+            summary.last_status_index = summary.last_status_index.max(client.status_index);
+            summary.ends.extend(client.expires_at.map(|end| (end, client.status_index)));
             let mut imported = 0;
             for secret in &client.secrets {
                 let kid = match secret.origin {

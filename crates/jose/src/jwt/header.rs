@@ -139,7 +139,7 @@ fn media_type(typ: &str) -> Option<&str> {
 const REFUSED: [&str; 3] = ["b64", "enc", "zip"];
 
 /// Media types of JWTs that are made for something else than authenticating a client.
-const OTHER_KINDS: [&str; 19] = [
+const OTHER_KINDS: [&str; 20] = [
     "at+jwt",
     "dpop+jwt",
     "oauth-authz-req+jwt",
@@ -153,6 +153,7 @@ const OTHER_KINDS: [&str; 19] = [
     "id_token+jwt",
     "rt+jwt",
     "jwk-set+jwt",
+    "statuslist+jwt",
     "trust-mark+jwt",
     "resolve-response+jwt",
     "statuslist+jwt",

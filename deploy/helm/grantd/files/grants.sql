@@ -13,9 +13,9 @@ grant insert, update on client_secret_use, client_key_use, client_certificate_us
 grant insert on own_issuer to grantd_app;
 grant update (hash, verifier) on client_secret to grantd_app;
 -- Single-use ids and revocations, until they expire.
-grant insert, delete on revoked_token, spent_jti to grantd_app;
+grant insert, delete on revoked_token, spent_jti, ended_status to grantd_app;
 -- Revocations that a restored database has lost (registry.rewrite_lost_revocations).
-grant update (not_before) on client to grantd_app;
+grant update (not_before, status_index) on client to grantd_app;
 grant insert, update on token_cutoff to grantd_app;
 grant delete on deleted_client to grantd_app;
 -- The election of the replica that sweeps, and notes of changes that every replica has read.

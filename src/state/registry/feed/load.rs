@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Feed, SETTLING};
 use crate::model::event::Event;
+use crate::model::status::EndedEpochs;
 use crate::model::time::UnixTime;
 use crate::state::registry::Freshness;
 use crate::state::registry::difference::Difference;
@@ -70,6 +71,7 @@ impl Feed {
         let difference = difference_from(&self.context.registry.snapshot(), &self.keys, &changes);
         let mut revocations_lost = 0;
         if cause == Cause::OtherHistory {
+            self.end_former_lists(&changes);
             self.context.registry.history_changes.inc();
             let now = self.database_time();
             revocations_lost = self.lost_changes.keep_in_force(&self.context.registry, &difference, &mut changes, now);
@@ -99,7 +101,12 @@ impl Feed {
         let is_last = range.through.is_none();
         let at_held = range.position == self.context.registry.snapshot().position();
         let before = load.difference.clients.total();
+        let known = load.difference.lost_status.len();
         self.context.registry.apply_range(range, load.cause == Cause::OtherHistory, &mut load.difference);
+        let lost = load.difference.lost_status.iter().skip(known);
+        let ended_at = self.context.database_time();
+        let ended: Vec<_> = lost.map(|index| EndedEpochs { first: *index, last: *index, ended_at }).collect();
+        self.context.registry.ended.add(&ended);
         if at_held {
             load.unexplained += load.difference.clients.total() - before;
         }
@@ -138,6 +145,7 @@ impl Feed {
             }
             Cause::OtherHistory => {
                 self.lost_changes.conclude(from, &to, difference, *revocations_lost);
+                self.lost_changes.queue_ended(difference, self.context.database_time());
                 if !self.context.registry.options().rewrite_lost_revocations {
                     self.lost_changes.discard_pending();
                 }
