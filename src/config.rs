@@ -363,8 +363,6 @@ impl SettingRef<'_> {
     }
 }
 
-}
-
 /// Reads a secret from a file, without the line end.
 ///
 /// # Errors

@@ -112,7 +112,7 @@ impl AuthorizationServer {
         let Some(age) = self.registry.age().filter(|_| self.registry.freshness() != Freshness::Unusable) else {
             return false;
         };
-        let Ok(key) = self.signing_key(self.defaults.alg, now) else {
+        let Ok((_, key)) = self.signer(self.defaults.alg, now) else {
             // A list whose key was removed would be refused by every verifier.
             lists.published.store(None);
             return false;

@@ -160,12 +160,7 @@ pub fn timelines(keys: &[SealedKey]) -> BTreeMap<&str, Timeline<&SealedKey>> {
 
 /// Returns the stored keys that are not gone at `now`.
 pub fn live(keys: &[SealedKey], now: UnixTime) -> impl Iterator<Item = &SealedKey> {
-    let mut by_alg: BTreeMap<&str, Vec<(UnixTime, &SealedKey)>> = BTreeMap::new();
-    for key in keys {
-        by_alg.entry(&key.alg).or_default().push((key.active_at, key));
-    }
-    by_alg.into_values().flat_map(move |keys| {
-        let timeline = Timeline::new(keys);
+    timelines(keys).into_values().flat_map(move |timeline| {
         let live = timeline.states(now).filter(|(_, state)| *state != KeyState::Gone);
         live.map(|(key, _)| *key).collect::<Vec<_>>()
     })
