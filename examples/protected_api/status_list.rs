@@ -12,8 +12,11 @@ pub struct StatusLists {
     pub issuer: String,
     pub http: reqwest::Client,
     pub fail_open: bool,
-    pub kept: tokio::sync::Mutex<HashMap<String, (i64, Claims, Vec<u8>)>>,
+    pub kept: tokio::sync::Mutex<Kept>,
 }
+
+/// By URI: when to fetch a list again, its claims, and its bits.
+type Kept = HashMap<String, (i64, Claims, Vec<u8>)>;
 
 #[derive(Default, serde::Deserialize)]
 pub struct Claims {
