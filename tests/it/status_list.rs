@@ -133,8 +133,8 @@ pub async fn list_of(server: &Server, name: &str) -> Answer {
 }
 
 pub fn bits_of(list: &Answer) -> Vec<u8> {
-    let lst = part(&list.body, 1)["status_list"]["lst"].as_str().unwrap().to_owned();
-    decompress_to_vec_zlib(&BASE64_URL_SAFE_NO_PAD.decode(lst).unwrap()).unwrap()
+    let compressed = part(&list.body, 1)["status_list"]["lst"].as_str().unwrap().to_owned();
+    decompress_to_vec_zlib(&BASE64_URL_SAFE_NO_PAD.decode(compressed).unwrap()).unwrap()
 }
 
 pub fn bit(bits: &[u8], index: usize) -> bool {
