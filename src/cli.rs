@@ -242,7 +242,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let settings = sources.read()?;
     let shell = Shell { settings, sources, json: arguments.json, utc: arguments.utc };
     match (arguments.command, daemon) {
-        (Command::Dev(options), Some(signals)) => dev::run(shell, options, signals).await,
+        (Command::Dev(options), Some(signals)) => Box::pin(dev::run(shell, options, signals)).await,
         (Command::Serve, Some(signals)) => {
             let config = shell.config()?;
             let logging = telemetry::start(config.log_format, true, Filter::from_environment("info")?)
