@@ -166,7 +166,8 @@ class Platform:
                 return json.dumps([{"svids": [{"spiffe_id": "spiffe://example.org/billing", "svid": svid}]}, {"bundles": {}}])
             case ["api", "fetch", "x509", "-write", path]:
                 self.x509_svid(path)
-                return "Received 1 svid"
+                files = "Writing SVID #0 to file svid.0.pem.\nWriting key #0 to file svid.0.key.\nWriting bundle #0 to file bundle.0.pem."
+                return f"Received 1 svid after 2.134ms\n\nSPIFFE ID:\t\tspiffe://example.org/billing\n\n{files}"
 
     def x509_svid(self, path):
         extensions = "subjectAltName=URI:spiffe://example.org/billing\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=clientAuth,serverAuth\nbasicConstraints=critical,CA:FALSE\n"
