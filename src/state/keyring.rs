@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_is_due_when_the_published_key_signs_or_the_present_one_has_signed_long_enough() {
+    fn a_rotation_is_due_by_the_published_key_or_by_time() {
         let due = |timeline: &Timeline<&'static str>, now| {
             let next = timeline.next_rotation(UnixTime(now), HOUR)?;
             Some((*next.key, next.due_at.0, next.published))

@@ -652,7 +652,7 @@ async fn a_restore_that_loses_a_cut_off_of_all_tokens_revives_none(db: Db) {
     for replica in &world.servers {
         within(5 * SECOND, "the restore is noticed", async || replica.server.registry.history_changes.get() > 0).await;
         // The database counts from the old list again, and could not revoke a token of the newer one.
-        within(SECOND, "both lists have ended", async || is_listed(replica, &newer).await).await;
+        within(5 * SECOND, "both lists have ended", async || is_listed(replica, &newer).await).await;
         assert!(is_listed(replica, &old).await);
         assert!(!world.is_active(replica, &old).await && !world.is_active(replica, &newer).await);
     }

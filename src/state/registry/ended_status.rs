@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{PoisonError, RwLock};
 
-use crate::model::status::{EndedEpochs, LIST_BITS, StatusIndex};
+use crate::model::status::{self, EndedEpochs, LIST_BITS, StatusIndex};
 use crate::model::time::UnixTime;
 
 /// Ended epochs. The set is not a part of the snapshot: an index stays dead whatever is loaded next.
@@ -67,7 +67,7 @@ impl EndedStatus {
     pub fn lists(&self) -> BTreeSet<i64> {
         let ended = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let single = ended.single.keys().map(|index| index.list());
-        single.chain(ended.lists.iter().flat_map(|one| one.first.list()..=one.last.list())).collect()
+        single.chain(ended.lists.iter().flat_map(|one| status::lists(one.first, one.last))).collect()
     }
 
     /// Returns the ended indices of a list; `None` when all of them have ended.
