@@ -60,7 +60,7 @@ pub const LIST_BITS: u32 = 20;
 /// Number of lists, of a million indices each, above which a range has a gap.
 const WIDE: i64 = 1024;
 /// Number of lists at an end of such a range.
-const AT_AN_END: i64 = 8;
+const AT_AN_END: i64 = 4;
 /// The last list whose indices fit into the database.
 const LAST_LIST: i64 = i64::MAX >> LIST_BITS;
 
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(of(4, 7), [5, 6, 7, 8]);
         assert_eq!(of(0, 1000).len(), 1001);
         let wide = of(0, 1_800_000_000);
-        assert_eq!((wide.len(), wide.first(), wide.last()), (18, Some(&1), Some(&1_800_000_001)));
+        assert_eq!((wide.len(), wide.first(), wide.last()), (10, Some(&1), Some(&1_800_000_001)));
     }
 
     #[test]

@@ -656,7 +656,7 @@ async fn a_restore_that_loses_a_cut_off_of_all_tokens_revives_none(db: Db) {
         assert!(is_listed(replica, &old).await);
         assert!(!world.is_active(replica, &old).await && !world.is_active(replica, &newer).await);
     }
-    within(5 * SECOND, "a list of its own", async || server.basic("app", &world.app, "").await.status == 200).await;
+    within(15 * SECOND, "a list of its own", async || server.basic("app", &world.app, "").await.status == 200).await;
     world.refresh().await;
     let fresh = world.token().await;
     assert!(![reference(&old).0, reference(&newer).0].contains(&reference(&fresh).0));
