@@ -213,7 +213,7 @@ impl AuthorizationServer {
     /// Number of status indices that are in use, or whose epoch has ended and whose tokens may live.
     #[must_use]
     pub fn status_indices(&self) -> usize {
-        self.registry.snapshot().client_count() + self.registry.ended.len()
+        self.registry.snapshot().client_count() + self.registry.ended.count()
     }
 }
 

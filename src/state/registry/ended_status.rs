@@ -43,14 +43,8 @@ impl EndedStatus {
 
     /// The number of epochs of clients in the set.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).single.len()
-    }
-
-    /// Whether no epoch of a client is in the set.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Returns the epochs that are not in `others`.
@@ -106,9 +100,9 @@ mod tests {
             has(7) && has(9) && !has(8) && has(4 << LIST_BITS) && has((5 << LIST_BITS) - 1) && !has(5 << LIST_BITS)
         );
         assert_eq!((ended.of_list(1), ended.of_list(5), ended.of_list(2)), (Some(vec![7, 9]), None, Some(vec![])));
-        assert_eq!((ended.lists(), ended.len()), (BTreeSet::from([1, 5]), 2));
+        assert_eq!((ended.lists(), ended.count()), (BTreeSet::from([1, 5]), 2));
         assert_eq!(ended.missing_from(&[one(7, 10), list]), [one(9, 30)]);
         ended.forget(UnixTime(21));
-        assert!(!has(7) && has(9) && !has(4 << LIST_BITS) && !ended.is_empty());
+        assert!(!has(7) && has(9) && !has(4 << LIST_BITS) && ended.count() > 0);
     }
 }
