@@ -103,9 +103,10 @@ impl<'a> WorkloadToken<'a> {
         &self.issuer
     }
 
-    /// `exp` of the token; `None` where it is missing or no number, which the test tells as a fault.
+    /// `exp` of the token; `None` where it is missing or no number.
     #[must_use]
     pub fn expiry(&self) -> Option<UnixTime> {
+        // The test tells a wrong `exp` as a fault.
         self.jwt.claims_nobody_vouches_for().numeric_date("exp").ok().flatten().map(UnixTime)
     }
 

@@ -40,8 +40,8 @@ impl Admin {
     }
 }
 
-/// Opens tag keys. A key that does not open is left out: a secret without a tag works, and `grantd doctor` reports the
-/// key.
+/// Opens tag keys. A key that does not open is left out: a secret without a tag works.
 fn opened(sealed: &[SealedTagKey], under: &SealingKey) -> Vec<TagKey> {
+    // `grantd doctor` reports each with its error.
     sealed.iter().filter_map(|key| key.open(under).ok()).collect()
 }

@@ -34,6 +34,7 @@ impl AdminListener {
     ) -> anyhow::Result<Self> {
         Ok(match url {
             Some(url) => Self { url: url.trim_end_matches('/').to_owned() },
+            // A configuration that cannot be read now does not fail the check: the server was started with another one.
             None => Self { url: format!("http://{}", listener(named, sources.ok().as_ref())?) },
         })
     }
@@ -77,8 +78,6 @@ impl AdminListener {
 
 /// Returns the address on which `serve` listens: from this command's flags, else from those of a running server with
 /// this configuration file, else from environment and file.
-///
-/// A configuration that cannot be read now does not fail the check: the running server was started with another one.
 fn listener(named: Option<&Path>, sources: Option<&Sources>) -> anyhow::Result<SocketAddr> {
     let flag = sources.and_then(|sources| flag(&sources.flags)).or_else(|| given_to_server(named));
     let told = flag.or_else(|| sources?.one(KEY)).unwrap_or_else(|| Settings::default().admin.listen);
@@ -103,6 +102,7 @@ fn flag(flags: &[(String, String)]) -> Option<String> {
 /// process that ends while it is looked at is no server.
 fn given_to_server(named: Option<&Path>) -> Option<String> {
     let own = named.map(Path::to_owned).or_else(|| std::env::var_os(CONFIG).map(PathBuf::from));
+    // Without a directory of its own, or without `/proc`, no server is found, and the configuration decides.
     let own = in_force(own, &std::env::current_dir().ok()?);
     let mut found: Vec<String> = fs::read_dir("/proc")
         .ok()?

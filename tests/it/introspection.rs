@@ -42,7 +42,7 @@ on_both!(
 
 const API1: &str = "https://api1.test";
 
-fn resource(identifier: &str, introspectors: &[&str]) -> Resource {
+pub fn resource(identifier: &str, introspectors: &[&str]) -> Resource {
     Resource {
         identifier: identifier.parse().unwrap(),
         scope: "api:read api:write".parse().unwrap(),

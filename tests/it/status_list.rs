@@ -16,6 +16,7 @@ use miniz_oxide::inflate::decompress_to_vec_zlib;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Db, ISS, Server, Setup, client};
+use crate::introspection;
 use crate::process::daemon::Grantd;
 
 on_both!(
@@ -49,15 +50,7 @@ pub fn of_api(id: &str) -> Client {
 }
 
 fn resource(identifier: &str, status_list: bool) -> Resource {
-    Resource {
-        identifier: identifier.parse().unwrap(),
-        scope: "api:read api:write".parse().unwrap(),
-        alg: None,
-        token_ttl: None,
-        token_typ: grantd::model::resource::TokenTyp::default(),
-        status_list,
-        introspectors: vec!["rs".parse().unwrap()],
-    }
+    Resource { status_list, ..introspection::resource(identifier, &["rs"]) }
 }
 
 impl World {

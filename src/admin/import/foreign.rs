@@ -114,6 +114,7 @@ pub(super) fn token_ttl(seconds: u64, notes: &mut Vec<String>) -> Option<TokenTt
         notes.push(format!("its tokens lived {seconds} s and live a day here, the longest possible"));
     }
     let ttl = TokenTtl::try_from(Span::from_secs(seconds.min(LONGEST)));
+    // The note tells the error.
     ttl.map_err(|error| notes.push(format!("its lifetime of tokens is left out: {error}"))).ok()
 }
 

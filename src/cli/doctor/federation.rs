@@ -2,7 +2,6 @@
 
 use futures_util::future::join_all;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::faults::Faults;
 use crate::admin::checkup::FaultKind;
@@ -81,7 +80,13 @@ pub(super) async fn advice(
     Ok(advice.into_lines())
 }
 
-/// Issuer whose keys the running server could not fetch: a member of `stale_issuer_keys` of `/readyz`.
+/// The part of `/readyz` that is about issuers.
+#[derive(Deserialize)]
+struct Readiness {
+    stale_issuer_keys: Vec<StaleKeys>,
+}
+
+/// Issuer whose keys the running server could not fetch.
 #[derive(Deserialize)]
 struct StaleKeys {
     issuer: String,
@@ -92,10 +97,9 @@ struct StaleKeys {
 async fn stale_at_server(shell: &Shell) -> Vec<StaleKeys> {
     let Ok(listener) = AdminListener::of(&shell.sources) else { return Vec::new() };
     let Ok((_, body)) = listener.get("/readyz").await else { return Vec::new() };
-    let stale = serde_json::from_str::<Value>(&body).ok().and_then(|mut body| Some(body.get_mut(STALE)?.take()));
-    stale.and_then(|stale| serde_json::from_value(stale).ok()).unwrap_or_default()
+    // The answer of an older grantd lacks the member, or is something else.
+    serde_json::from_str::<Readiness>(&body).map(|ready| ready.stale_issuer_keys).unwrap_or_default()
 }
 
-const STALE: &str = "stale_issuer_keys";
 /// Number of issuers whose keys are fetched at once.
 const AT_ONCE: usize = 16;

@@ -8,6 +8,7 @@ use miniz_oxide::deflate::compress_to_vec_zlib;
 /// byte.
 pub(super) fn set(length: usize, indices: impl Iterator<Item = i64>) -> Vec<u8> {
     let mut bits = vec![0; length];
+    // An index below 0 is in no list.
     for index in indices.filter_map(|index| usize::try_from(index).ok()) {
         if let Some(byte) = bits.get_mut(index / 8) {
             *byte |= 1 << (index % 8);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::snapshot::Snapshot;
+use super::snapshot::{NAMED_CHANGES, Snapshot};
 use crate::model::event::Event;
 use crate::model::federation::trusted_issuer::TrustedIssuer;
 use crate::store::StoreError;
@@ -41,6 +41,3 @@ fn change(before: &Snapshot, issuer: &TrustedIssuer) -> Option<&'static str> {
         Some(_) => Some("disabled"),
     }
 }
-
-/// Maximum number of changed issuers that the log names one by one.
-const NAMED_CHANGES: usize = 100;

@@ -395,5 +395,5 @@ impl Snapshot {
     }
 }
 
-/// Maximum number of changed clients, or of clients that cannot be read, that the log names one by one.
-const NAMED_CHANGES: usize = 100;
+/// Maximum number of changed clients or issuers, or of clients that cannot be read, that the log names one by one.
+pub(super) const NAMED_CHANGES: usize = 100;
