@@ -17,7 +17,7 @@ use super::AuthorizationServer;
 use crate::crypto::jws::SigningKey;
 use crate::model::document::Document;
 use crate::model::event::Event;
-use crate::model::status::{self, LIST_BITS, StatusIndex};
+use crate::model::status::{LIST_BITS, StatusIndex};
 use crate::model::time::{Span, UnixTime};
 use crate::state::registry::Freshness;
 
@@ -160,7 +160,7 @@ impl AuthorizationServer {
         // A verifier that has cached a list finds every index in it, and 0, that is given out later: lists have their full
         // size from the beginning, and a list is there before the one below it is full.
         let next = StatusIndex(snapshot.last_status_index().0.saturating_add(AHEAD));
-        let mut names: BTreeSet<i64> = status::lists(snapshot.first_status_index(), next).collect();
+        let mut names: BTreeSet<i64> = (snapshot.first_status_index().list()..=next.list()).collect();
         names.extend(registry.ended.lists());
         let expired: Vec<StatusIndex> = snapshot.expired_status(database_now).collect();
         let list = |name: i64| {

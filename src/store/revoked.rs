@@ -166,7 +166,8 @@ impl Store {
         self.execute(sql, &args![at]).await.map(drop)
     }
 
-    /// Writes ended epochs again that the database has lost. A client that has the index gets another.
+    /// Writes ended epochs again that the database has lost. A client that has the index gets another; behind whole lists
+    /// a new list begins, so whole lists are written before the epochs of clients in them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -177,8 +178,15 @@ impl Store {
                      = $1 - (select coalesce(max(status_list), 0) from token_cutoff) * $2";
         let row = args![ended.first.0, ended.last.0, ended.ended_at];
         let place = args![ended.first.0, 1_i64 << LIST_BITS];
+        let begin = "insert into token_cutoff (only_row, not_before, status_list) values (1, 0, $1)
+                     on conflict (only_row) do update set status_list = excluded.status_list
+                     where token_cutoff.status_list < excluded.status_list";
+        let next_list = (ended.first != ended.last).then(|| args![ended.last.list()]);
         transaction!(self, |tx| {
             tx.take_turn().await?;
+            if let Some(list) = &next_list {
+                tx.execute(begin, list).await?;
+            }
             tx.execute(insert, &row).await?;
             tx.execute(renew, &place).await.map(drop)
         })

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{PoisonError, RwLock};
 
-use crate::model::status::{self, EndedEpochs, LIST_BITS, StatusIndex};
+use crate::model::status::{EndedEpochs, LIST_BITS, StatusIndex};
 use crate::model::time::UnixTime;
 
 /// Ended epochs. The set is not a part of the snapshot: an index stays dead whatever is loaded next.
@@ -47,13 +47,13 @@ impl EndedStatus {
         self.0.read().unwrap_or_else(PoisonError::into_inner).single.len()
     }
 
-    /// Returns the epochs that are not in `others`.
+    /// Returns the epochs that are not in `others`, whole lists first.
     #[must_use]
     pub fn missing_from(&self, others: &[EndedEpochs]) -> Vec<EndedEpochs> {
         let there: HashSet<StatusIndex> = others.iter().map(|one| one.first).collect();
         let ended = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let single = ended.single.iter().map(|(index, at)| EndedEpochs { first: *index, last: *index, ended_at: *at });
-        single.chain(ended.lists.iter().copied()).filter(|one| !there.contains(&one.first)).collect()
+        ended.lists.iter().copied().chain(single).filter(|one| !there.contains(&one.first)).collect()
     }
 
     /// Returns the names of the lists that have an ended index.
@@ -61,7 +61,7 @@ impl EndedStatus {
     pub fn lists(&self) -> BTreeSet<i64> {
         let ended = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let single = ended.single.keys().map(|index| index.list());
-        single.chain(ended.lists.iter().flat_map(|one| status::lists(one.first, one.last))).collect()
+        single.chain(ended.lists.iter().flat_map(|one| one.first.list()..=one.last.list())).collect()
     }
 
     /// Returns the ended indices of a list; `None` when all of them have ended.
