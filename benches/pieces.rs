@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::http::{HeaderMap, HeaderValue, header};
 use criterion::{BatchSize, Criterion};
+use futures_util::FutureExt as _;
 use grantd::crypto::jwk::Alg;
 use grantd::crypto::jws::SigningKey;
 use grantd::http::ListenerUrl;
@@ -27,6 +28,7 @@ use grantd::protocol::client_secret::tagged;
 use grantd::protocol::compared::Compared;
 use grantd::protocol::error::{ClientAuthError, Error};
 use grantd::protocol::grant::{self, Binding, Grant, RequestedAccess};
+use grantd::state::signer::Signer;
 use server::{CLIENT, ISSUER, InProcess};
 
 fn main() -> anyhow::Result<()> {
@@ -157,15 +159,19 @@ fn deciding(criterion: &mut Criterion, server: &InProcess) -> anyhow::Result<()>
         .ok()
         .context("nothing is granted")?;
     for alg in Alg::ALL {
-        let key = Arc::new(SigningKey::generate(alg)?.0);
+        let key = Arc::new(Signer::Memory(SigningKey::generate(alg)?.0));
         let claims = [b'c'; 230];
         criterion.bench_function(&format!("signature {alg}"), |bencher| bencher.iter(|| key.sign(black_box(&claims))));
         criterion.bench_function(&format!("claims and signature {alg}"), |bencher| {
-            bencher.iter(|| mint(ISSUER, client, black_box(&granted), Arc::clone(&key), UnixTime(1_800_000_000)));
+            bencher.iter(|| {
+                mint(ISSUER, client, black_box(&granted), Arc::clone(&key), UnixTime(1_800_000_000)).now_or_never()
+            });
         });
         let with_status = Grant { status: Some(StatusIndex::new(0, 54_321)), ..granted.clone() };
         criterion.bench_function(&format!("claims with a status index and signature {alg}"), |bencher| {
-            bencher.iter(|| mint(ISSUER, client, black_box(&with_status), Arc::clone(&key), UnixTime(1_800_000_000)));
+            bencher.iter(|| {
+                mint(ISSUER, client, black_box(&with_status), Arc::clone(&key), UnixTime(1_800_000_000)).now_or_never()
+            });
         });
     }
     Ok(())

@@ -4,6 +4,7 @@ mod database;
 mod file;
 mod keys;
 mod listening;
+mod pkcs11;
 mod postgres_url;
 mod registry;
 mod sealing;
@@ -37,6 +38,7 @@ use crate::transport::tls::Files;
 pub use database::{UrlFile, database_at};
 pub use file::user;
 pub use listening::{ClientCertificates, Mtls};
+pub use pkcs11::Pkcs11Settings;
 pub use sealing::{SealingKeySource, SealingSettings};
 pub use settings::Settings;
 pub use sources::Sources;
@@ -114,6 +116,8 @@ pub struct Config {
     pub rotate_every: Option<Span>,
     /// `keys.sealing_key_…`: sources of the key that seals private keys, and of the one before it.
     pub sealing: SealingSettings,
+    /// `keys.pkcs11_…`: the module in which attached keys are.
+    pub pkcs11: Option<Pkcs11Settings>,
     /// `secrets.argon2`: cost of new hashes.
     pub argon2: HashParams,
     /// `secrets.max_age`: longest lifetime of new secrets.
@@ -242,6 +246,7 @@ impl Config {
             dpop_require_nonce: settings.dpop.require_nonce,
             rotate_every: at("keys.rotate_every").rotation(&settings.keys.rotate_every)?,
             sealing,
+            pkcs11: Pkcs11Settings::parse(settings, sources)?,
             argon2: Self::argon2(settings, sources)?,
             secret_max_age: at("secrets.max_age").lifetime(&settings.secrets.max_age)?,
             // More threads would only wait for memory.

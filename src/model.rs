@@ -13,6 +13,7 @@ pub mod federation;
 pub mod issuer;
 pub mod jwks_uri;
 pub mod lifetime;
+pub mod pkcs11_uri;
 pub mod profile;
 pub mod resource;
 pub mod scope;

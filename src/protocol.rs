@@ -26,7 +26,6 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use crate::crypto::jwk::Alg;
-use crate::crypto::jws::SigningKey;
 use crate::crypto::secret::ClientSecret;
 use crate::model::client::AuthMethod;
 use crate::model::event::Event;
@@ -36,6 +35,7 @@ use crate::model::time::{Clock, UnixTime};
 use crate::state::keyring::{self, Keyring, Term};
 use crate::state::registry::moment::Moment;
 use crate::state::registry::{Freshness, Registry};
+use crate::state::signer::Signer;
 use crate::store::Store;
 use crate::store::replay_cache::ReplayCache;
 use crate::store::revoked::RevokedToken;
@@ -126,7 +126,7 @@ impl AuthorizationServer {
             return Err(Unavailable::Registry.into());
         }
         // 11. The token.
-        self.issue(&authenticated, grant, moment.now)
+        self.issue(&authenticated, grant, moment.now).await
     }
 
     /// Whether the grant `jwt-bearer` is offered: while the tokens of some trusted issuer can be used for it.
@@ -163,7 +163,7 @@ impl AuthorizationServer {
     }
 
     /// Signs the token that was granted. It lives no longer than its key is certain to be published.
-    fn issue(
+    async fn issue(
         &self,
         authenticated: &AuthenticatedClient,
         mut grant: Grant,
@@ -173,7 +173,7 @@ impl AuthorizationServer {
         let longest = keyring::longest_ttl(max_ttl, self.registry.staleness()).ok_or(Unavailable::Registry)?;
         grant.ttl = grant.ttl.min(longest);
         let started = Instant::now();
-        let access_token = access_token::mint(self.issuer.as_str(), &authenticated.client, &grant, key, now)?;
+        let access_token = access_token::mint(self.issuer.as_str(), &authenticated.client, &grant, key, now).await?;
         Ok(TokenResponse {
             signing: started.elapsed(),
             access_token,
@@ -209,11 +209,11 @@ impl AuthorizationServer {
         // RFC 9701 section 6, introspection_signed_response_alg.
         let alg = caller.client.introspection_signed_response_alg.unwrap_or(self.defaults.alg);
         let (_, key) = self.signer(alg, moment.now)?;
-        response.signed(self.issuer.as_str(), &key, moment.now)
+        response.signed(self.issuer.as_str(), &key, moment.now).await
     }
 
     /// The key that signs by `alg` now, if the profile permits that.
-    fn signer(&self, alg: Alg, now: UnixTime) -> Result<(Term, Arc<SigningKey>), Unavailable> {
+    fn signer(&self, alg: Alg, now: UnixTime) -> Result<(Term, Arc<Signer>), Unavailable> {
         let key = self.keyring.signer(alg, self.registry.database_time(now));
         let key = key.filter(|_| self.profile.permits_alg(alg));
         key.ok_or(Unavailable::NoKey)

@@ -11,6 +11,7 @@ pub mod expiry;
 pub mod expiry_notices;
 mod feed;
 mod notify;
+pub mod pkcs11;
 pub mod prepare;
 mod prepared;
 mod running;

@@ -5,6 +5,8 @@ pub mod hashing;
 pub mod key_sets;
 pub mod keyring;
 pub mod load_shedding;
+pub mod pkcs11;
 pub mod registry;
 pub mod rotation;
+pub mod signer;
 pub mod throttle;

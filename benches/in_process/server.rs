@@ -49,7 +49,7 @@ impl InProcess {
         let authorization = register(&directory)?;
         let assembled = runtime.block_on(async {
             let issuer = config.issuer.clone().unwrap_or_default();
-            let mut assembled = assemble(&config, &store, key, issuer, Clock::System, None)?;
+            let mut assembled = assemble(&config, &store, key, None, issuer, Clock::System, None)?;
             // The second step publishes the key that the first one generated.
             assembled.feed.step().await?;
             assembled.feed.step().await?;

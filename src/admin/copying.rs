@@ -2,7 +2,7 @@
 
 use super::{Admin, AdminError};
 use crate::store::copying::CopiedTable;
-use crate::store::keys::SealedKey;
+use crate::store::keys::{OpenedKey, SealedKey};
 use crate::store::leases::SWEEP;
 use crate::store::{Store, StoreError};
 
@@ -57,28 +57,37 @@ impl Admin {
         Ok(was_frozen)
     }
 
-    /// Returns a token of each signing key, signed by it.
-    async fn tokens_of_keys(&self) -> Result<Vec<(String, String)>, AdminError> {
+    /// Returns a token of each signing key, signed by it; none of a key in a module, which both databases only name.
+    async fn tokens_of_keys(&self) -> Result<Vec<(String, Option<String>)>, AdminError> {
         let keys = self.store.keys().await?;
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         let (under, now) = (self.sealing_key()?, self.now().0);
         let claims = format!("{{\"iss\":\"grantd database copy\",\"iat\":{now}}}");
-        let token = |key: &SealedKey| -> Result<(String, String), AdminError> {
-            let token = key.open(&under)?.sign(claims.as_bytes());
-            Ok((key.kid.clone(), token.ok_or_else(|| unusable(&key.kid, "it does not sign"))?))
+        let token = |key: &SealedKey| -> Result<(String, Option<String>), AdminError> {
+            let OpenedKey { key: opened, module } = key.open(&under)?;
+            let token = opened.sign(claims.as_bytes());
+            if token.is_none() && module.is_none() {
+                return Err(unusable(&key.kid, "it does not sign").into());
+            }
+            Ok((key.kid.clone(), token))
         };
         keys.iter().map(token).collect()
     }
 
     /// Returns the ids of the keys whose tokens verify with the keys of `target`.
-    async fn verified_tokens(&self, target: &Store, tokens: Vec<(String, String)>) -> Result<Vec<String>, AdminError> {
+    async fn verified_tokens(
+        &self,
+        target: &Store,
+        tokens: Vec<(String, Option<String>)>,
+    ) -> Result<Vec<String>, AdminError> {
         let (keys, mut verified) = (target.keys().await?, Vec::new());
         for (kid, token) in tokens {
             let key = keys.iter().find(|key| key.kid == kid);
-            let key = key.ok_or_else(|| unusable(&kid, "the target lacks it"))?.open(&*self.sealing_key()?)?;
-            if !key.verifies(&token) {
+            let key = key.ok_or_else(|| unusable(&kid, "the target lacks it"))?.open(&*self.sealing_key()?)?.key;
+            // Opening has compared the thumbprint of a key in a module with its id.
+            if token.is_some_and(|token| !key.verifies(&token)) {
                 return Err(unusable(&kid, "the target's key does not verify a token of the source").into());
             }
             verified.push(kid);

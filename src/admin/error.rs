@@ -48,6 +48,10 @@ pub enum AdminError {
     Pin(#[from] PinFault),
     #[error("there is no key {0}")]
     NoSuchSigningKey(String),
+    #[error("key {0}, the last of its algorithm, is in a PKCS #11 module, and no key in memory follows it")]
+    KeyInModule(String),
+    #[error("key {0} is in a PKCS #11 module and signs alone: no key in memory replaces it")]
+    SoleKeyInModule(String),
     #[error("there is no tag key {0}")]
     NoSuchTagKey(TagKid),
     /// The default scope is not a subset of the scope.

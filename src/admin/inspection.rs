@@ -78,7 +78,7 @@ impl Admin {
         let kid = text(&header, "kid");
         let key = match self.store.keys().await?.iter().find(|key| key.kid == kid) {
             None => Err(TokenFault::UnknownKey(kid.to_owned())),
-            Some(key) => key.open(&*self.sealing_key()?).map_err(TokenFault::ClosedKey),
+            Some(key) => key.open(&*self.sealing_key()?).map(|opened| opened.key).map_err(TokenFault::ClosedKey),
         };
         let mut faults = match key {
             Err(fault) => vec![fault],

@@ -1,14 +1,15 @@
-//! Signing keys: generate, rotate, import, remove, list. Their states are computed from times.
+//! Signing keys: generate, rotate, import, attach, remove, list. Their states are computed from times.
 
 use serde_json::{Value, json};
 
 use super::{Admin, AdminError, AdminResult, Outcome, Warning};
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
+use crate::model::pkcs11_uri::Pkcs11Uri;
 use crate::model::time::{Span, UnixTime};
 use crate::state::keyring::{KeyState, PUBLISH_AHEAD, Successor, max_ttl, timelines};
 use crate::store::StoreError;
-use crate::store::keys::{SealedKey, new_key};
+use crate::store::keys::{OpenedKey, SealedKey, new_key};
 
 /// Signing key with its state, and opened where the sealing key opens it.
 #[derive(Debug)]
@@ -20,24 +21,28 @@ pub struct ListedKey {
     /// Time at which the state changes, if that is known: for a key that signs, its rotation.
     pub changes_at: Option<UnixTime>,
     /// The opened key.
-    pub opened: Option<SigningKey>,
+    pub opened: Option<OpenedKey>,
 }
 
 impl ListedKey {
     /// Returns the public key as a JWK.
     #[must_use]
     pub fn jwk(&self) -> Option<Value> {
-        self.opened.as_ref().map(SigningKey::published)
+        self.opened.as_ref().map(|opened| opened.key.published())
     }
 
     /// Returns the key as JSON.
     #[must_use]
     pub fn document(&self) -> Value {
-        let Self { key, state, changes_at, .. } = self;
-        json!({
+        let Self { key, state, changes_at, opened } = self;
+        let mut document = json!({
             "kid": key.kid, "alg": key.alg, "state": state, "created_at": key.created_at, "active_at": key.active_at,
             "changes_at": changes_at, "max_ttl": key.max_ttl.seconds(), "jwk": self.jwk(),
-        })
+        });
+        if let Some(module) = opened.as_ref().and_then(|opened| opened.module.as_ref()) {
+            document["pkcs11"] = module.to_string().into();
+        }
+        document
     }
 }
 
@@ -49,6 +54,26 @@ impl Admin {
         let ahead = ahead(&self.store.keys().await?, alg, now);
         let key = new_key(alg, &*self.sealing_key()?, now, ahead)?;
         self.add_key(key).await
+    }
+
+    /// Generates the key that follows the one that signs. Where that is in a module, none in memory follows it.
+    pub async fn rotate_key(&self, alg: Option<Alg>) -> Result<SealedKey, AdminError> {
+        let of_alg = alg.unwrap_or(self.policy.defaults.alg);
+        let keys = self.store.keys().await?;
+        if let Some(last) = keys.iter().rfind(|key| key.alg == of_alg.as_str())
+            && last.open(&*self.sealing_key()?).is_ok_and(|opened| opened.module.is_some())
+        {
+            return Err(AdminError::KeyInModule(last.kid.clone()));
+        }
+        self.generate_key(alg).await
+    }
+
+    /// Attaches a private key that stays in a PKCS #11 module; `key` is its public half. It signs as
+    /// [`generate_key`](Self::generate_key) says.
+    pub async fn attach_key(&self, key: &SigningKey, module: &Pkcs11Uri) -> Result<SealedKey, AdminError> {
+        let now = self.now();
+        let active_at = now.plus(ahead(&self.store.keys().await?, key.alg(), now));
+        self.add_key(SealedKey::seal_reference(key, module, &*self.sealing_key()?, active_at, now)?).await
     }
 
     /// Imports a private key in PEM. It signs as [`generate_key`](Self::generate_key) says.
@@ -72,7 +97,8 @@ impl Admin {
     }
 
     /// Removes a key at once. An algorithm in use always has a key that signs: when the removed one did, another key of the
-    /// algorithm does, and without one a new key. Returns the successor of a key that signed.
+    /// algorithm does, and without one a new key; but none in memory replaces one in a module. Returns the successor of a key
+    /// that signed.
     pub async fn remove_key(&self, kid: &str) -> Result<Option<Successor<SealedKey>>, AdminError> {
         let (keys, now) = (self.store.keys().await?, self.now());
         let missing = || AdminError::NoSuchSigningKey(kid.to_owned());
@@ -95,6 +121,9 @@ impl Admin {
                 (self.store.replace_key(kid, &key.kid, now).await?, Successor::Next(SealedKey::clone(key)))
             }
             Successor::New => {
+                if removed.open(&*self.sealing_key()?).is_ok_and(|opened| opened.module.is_some()) {
+                    return Err(AdminError::SoleKeyInModule(kid.to_owned()));
+                }
                 let made = new_key(alg, &*self.sealing_key()?, now, Span::from_secs(0))?;
                 let made = SealedKey { max_ttl: self.max_ttl().await?, ..made };
                 (self.store.remove_key(kid, Some(&made)).await?, Successor::New)

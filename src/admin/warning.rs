@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::federation_rules::RuleWeakness;
 use crate::model::client_id::ClientId;
 use crate::model::federation::kind::PinFault;
+use crate::model::pkcs11_uri::Pkcs11Uri;
 use crate::protocol::access_token::size::TOO_LARGE;
 use crate::store::StoreError;
 
@@ -37,6 +38,8 @@ pub enum Warning {
     UnsafeRule { client_id: String, rule_id: Arc<str>, fault: PinFault },
     /// A row that cannot be read is left out.
     LeftOut(StoreError),
+    /// The module lets the private half of an attached key out.
+    Extractable(Pkcs11Uri),
     /// A signing key does not open, so its public key is left out.
     KeyNotOpened(StoreError),
     /// The sealing key is missing, so public keys are left out.
@@ -85,6 +88,10 @@ impl fmt::Display for Warning {
                 write!(f, "rule {rule_id} of client {client_id} matches nothing: {fault}")
             }
             Self::LeftOut(fault) => write!(f, "left out: {fault}"),
+            Self::Extractable(uri) => write!(
+                f,
+                "the module lets the private key of {uri} out (CKA_EXTRACTABLE), so it is not bound to the hardware; generate one that is not extractable"
+            ),
             Self::KeyNotOpened(fault) => write!(f, "its public key is left out: {fault}"),
             Self::NoPublicKeys(error) => write!(f, "public keys are left out: {error}"),
         }

@@ -90,6 +90,8 @@ pub(super) fn print(shell: &Shell) -> anyhow::Result<()> {
             "sealing_key_file": config.sealing.file(),
             "sealing_key_command": Some(&shell.settings.keys.sealing_key_command).filter(|words| !words.is_empty()),
             "sealing_key_previous_file": path(&config.sealing.previous_file),
+            "pkcs11_module": config.pkcs11.as_ref().map(|pkcs11| &pkcs11.module),
+            "pkcs11_pin_file": config.pkcs11.as_ref().and_then(|pkcs11| pkcs11.pin_file.as_ref()),
         },
         "secrets": {
             "argon2": config.argon2.to_string(), "max_age": config.secret_max_age.map(|age| Span::from(age).to_string()), "threads": config.hashing_threads, "queue": config.hashing_queue,

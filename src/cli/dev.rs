@@ -90,6 +90,8 @@ async fn prepare(mut shell: Shell, options: Options) -> anyhow::Result<DevServer
     shell.settings.keys.sealing_key_file = PathBuf::new();
     shell.settings.keys.sealing_key_command = Vec::new();
     shell.settings.keys.sealing_key_previous_file = PathBuf::new();
+    shell.settings.keys.pkcs11_module = PathBuf::new();
+    shell.settings.keys.pkcs11_pin_file = PathBuf::new();
     // The demo client authenticates by a secret over cleartext on loopback, which fapi2 refuses.
     "default".clone_into(&mut shell.settings.profile);
     listen_where_it_may(&mut shell, options.listen)?;

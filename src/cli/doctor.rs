@@ -3,6 +3,7 @@
 mod database;
 mod faults;
 mod federation;
+mod modules;
 mod published;
 mod rotation;
 
@@ -23,6 +24,7 @@ use crate::model::time::Clock;
 use crate::serve::expiry;
 use crate::serve::prepare::exposed;
 use crate::serve::sealing_key;
+use crate::store::keys::OpenedKey;
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store};
 use crate::telemetry::printable::one_line;
@@ -134,7 +136,15 @@ async fn examine_keys(
     }
     // An algorithm without a key is no fault: the server generates its first one.
     let Some(under) = sealing_key else { return Ok(None) };
-    keys.iter().filter_map(|key| key.open(&under).err()).for_each(|fault| faults.push(fault.to_string()));
+    let mut attached = Vec::new();
+    for key in &keys {
+        match key.open(&under) {
+            Ok(OpenedKey { key, module: Some(module) }) => attached.push((key, module)),
+            Ok(_) => {}
+            Err(fault) => faults.push(fault.to_string()),
+        }
+    }
+    modules::examine(config, attached).await?.into_iter().for_each(|fault| faults.push(fault));
     tag_keys.iter().filter_map(|key| key.open(&under).err()).for_each(|fault| faults.push(fault.to_string()));
     Ok(admin.sealing_change(&under).await?.map(|change| change.to_string()))
 }

@@ -146,6 +146,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("key reseal", &["grantd key reseal", "grantd key reseal --json"]),
     ("key remove", &["grantd key remove 2026-01 --now"]),
     ("key import", &["grantd key import signing.pem --alg RS256"]),
+    ("key attach", &["grantd key attach --pkcs11 'pkcs11:token=grantd;object=signing-2027'"]),
     ("key tag remove", &["grantd key tag remove 0f1e2d3c4b5a6978"]),
     ("token revoke-all", &["grantd token revoke-all --now"]),
     ("health", &["grantd health", "grantd health --url http://127.0.0.1:9090/readyz"]),

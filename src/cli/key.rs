@@ -9,14 +9,19 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::open::Purpose;
+use super::phrases;
 use super::table::{Cell, Column, Times};
 use super::{Shell, states};
 use crate::admin::Admin;
+use crate::admin::Warning;
 use crate::admin::keys::ListedKey;
 use crate::admin::sealing::ResealReport;
+use crate::config::ConfigError;
 use crate::crypto::jwk::Alg;
-use crate::crypto::jws::SigningKey;
+use crate::model::pkcs11_uri::Pkcs11Uri;
+use crate::serve;
 use crate::state::keyring::{MAX_AGE, PUBLISH_AHEAD, Successor};
+use crate::state::pkcs11::{self, SUPPORTED};
 use crate::store::keys::SealedKey;
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +73,16 @@ pub(super) enum Command {
         #[arg(long)]
         alg: Option<Alg>,
     },
+    /// Sign with a private key that stays in a PKCS #11 module; it starts to sign as after `generate`
+    #[command(hide = !SUPPORTED)]
+    Attach {
+        /// Name of the private key (RFC 7512), such as `pkcs11:token=grantd;object=signing`
+        #[arg(long, value_name = "URI")]
+        pkcs11: Pkcs11Uri,
+        /// Algorithm: ES256, EdDSA, PS256 or RS256 [default: that of the key, PS256 for RSA]
+        #[arg(long)]
+        alg: Option<Alg>,
+    },
     /// Manage the keys that tag generated secrets
     #[command(subcommand)]
     Tag(tag::Command),
@@ -78,7 +93,7 @@ impl Command {
         match self {
             Self::List | Self::Show { .. } | Self::Tag(tag::Command::List) => Purpose::Read,
             Self::Rotate { .. } | Self::Remove { .. } | Self::Reseal | Self::Tag(_) => Purpose::Change,
-            Self::Generate { .. } | Self::Import { .. } => Purpose::Create,
+            Self::Generate { .. } | Self::Import { .. } | Self::Attach { .. } => Purpose::Create,
         }
     }
 
@@ -95,7 +110,8 @@ impl Command {
                 let listed = shell.after_warnings(admin.key(&kid).await?);
                 let closed = || format!("key {kid} does not open under the sealing key; `grantd doctor` says why");
                 if pem {
-                    let text = listed.opened.as_ref().and_then(SigningKey::public_pem).with_context(closed)?;
+                    let text = listed.opened.as_ref().and_then(|opened| opened.key.verifying().pem());
+                    let text = text.with_context(closed)?;
                     return shell.print(&text, || text.clone());
                 }
                 if jwk {
@@ -105,7 +121,9 @@ impl Command {
                 let times = shell.times(&admin);
                 shell.print_sheet(&listed.document(), |sheet| sheet.table(COLUMNS, [row(&listed, times)]))
             }
-            Self::Generate { alg } | Self::Rotate { alg } => print_new(shell, &admin.generate_key(alg).await?),
+            Self::Generate { alg } => print_new(shell, &admin.generate_key(alg).await?),
+            Self::Rotate { alg } => print_new(shell, &admin.rotate_key(alg).await?),
+            Self::Attach { pkcs11, alg } => attach(shell, &admin, &pkcs11, alg).await,
             Self::Import { file, alg } => {
                 let name = || file.display().to_string();
                 let pem = zeroize::Zeroizing::new(std::fs::read(&file).with_context(name)?);
@@ -141,6 +159,23 @@ fn follows(successor: &Successor<SealedKey>, times: Times) -> String {
             MAX_AGE.as_secs()
         ),
     }
+}
+
+async fn attach(shell: &Shell, admin: &Admin, uri: &Pkcs11Uri, alg: Option<Alg>) -> anyhow::Result<()> {
+    let config = shell.config()?;
+    let settings = config.pkcs11.ok_or_else(|| ConfigError {
+        key: "keys.pkcs11_module".to_owned(),
+        origin: shell.sources.origin("keys.pkcs11_module"),
+        remedy: "name the shared library of the module here, for each server too, and the file of its PIN in keys.pkcs11_pin_file"
+            .to_owned(),
+    })?;
+    let library = serve::pkcs11::load(&settings)?;
+    let (key, extractable) = pkcs11::attach(&library, uri, alg)?;
+    let attached = admin.attach_key(&key, uri).await?;
+    if extractable {
+        shell.info(&phrases::line(&Warning::Extractable(uri.clone())))?;
+    }
+    print_new(shell, &attached)
 }
 
 fn print_new(shell: &Shell, key: &SealedKey) -> anyhow::Result<()> {

@@ -32,6 +32,13 @@ pub(super) fn remedy(error: &anyhow::Error) -> Option<String> {
             format!("`grantd client federation list {}` lists them", client_id.in_shell())
         }
         AdminError::NoSuchSigningKey(_) => "`grantd key list` lists them".to_owned(),
+        AdminError::KeyInModule(_) => {
+            "attach the next key with `grantd key attach`, or run `grantd key generate` if one in memory is wanted"
+                .to_owned()
+        }
+        AdminError::SoleKeyInModule(_) => {
+            "first attach the next key with `grantd key attach`, or run `grantd key generate`".to_owned()
+        }
         AdminError::NoSuchTagKey(_) => "`grantd key tag list` lists them".to_owned(),
         AdminError::SecretTooLongLived { limit, .. } => format!("leave the option out, or write {limit} or less"),
         AdminError::DefaultScope(_) => "name both, --scope and --default-scope".to_owned(),

@@ -180,6 +180,8 @@ section!(
         sealing_key_file: PathBuf = PathBuf::new(),
         sealing_key_command: Vec<String> = Vec::new(),
         sealing_key_previous_file: PathBuf = PathBuf::new(),
+        pkcs11_module: PathBuf = PathBuf::new(),
+        pkcs11_pin_file: PathBuf = PathBuf::new(),
     }
 );
 section!(

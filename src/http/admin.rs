@@ -110,6 +110,9 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         .collect();
     let stale = admin.server.authenticator.stale_issuers(admin.server.database_time());
     let stale: Vec<Value> = stale.iter().map(|(issuer, at)| json!({"issuer": &**issuer, "fetched_at": at})).collect();
+    // No check: replicas often share the module, and key sets, introspection and other keys need it as little as before.
+    let module = admin.server.keyring.module_trouble(now);
+    let module = module.map(|(kid, reason)| json!({"kid": kid, "reason": *reason}));
     let body = json!({
         "ready": ready,
         "checks": checks,
@@ -121,6 +124,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         "database_write_trouble": writes,
         "clock_skew_seconds": clock_skew,
         "signing_keys": keys,
+        "signing_module_trouble": module,
         // Not a check: the tokens of other issuers, and all secrets and keys, work.
         "stale_issuer_keys": stale,
     });

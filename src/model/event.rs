@@ -178,6 +178,10 @@ events! {
         "A secret was accepted by its verifier, and its argon2id hash does not match. It is not accepted again. Whoever wrote the verifier has the sealing key and writes to the database: revoke the secret, revoke the client's tokens, and replace the sealing key."
     "signal.ignored" SignalIgnored "info" [signal]
         "SIGUSR1 or SIGUSR2 arrived. They do nothing."
+    "signing.recovered" SigningRecovered "info" [kid]
+        "The PKCS #11 module signs again."
+    "signing.trouble" SigningTrouble "error" [kid key reason]
+        "A signing key is in a PKCS #11 module, which does not sign. Requests that need the key are refused until it does; it is tried every five seconds. `grantd doctor` has the key sign."
     "spent.swept" SpentSwept "debug" [swept]
         "Expired single-use ids were deleted from `spent_jti`."
     "spent.trouble" SpentTrouble "warn, debug" [reason]

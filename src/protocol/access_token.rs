@@ -16,17 +16,16 @@ use super::grant::{Binding, Grant};
 use super::status_list::claim;
 use crate::crypto::jose::{Audience, JoseError, Kind, Unverified};
 use crate::crypto::json::{Object, push_string};
-use crate::crypto::jws::SigningKey;
 use crate::crypto::random_id;
 use crate::model::claims::STATUS;
 use crate::model::client::Client;
-use crate::model::resource::TokenTyp;
 use crate::model::status::StatusIndex;
 use crate::model::time::{Span, UnixTime};
 use crate::model::token_id::TokenId;
 use crate::state::keyring::Keyring;
 use crate::state::registry::Registry;
 use crate::state::registry::snapshot::Snapshot;
+use crate::state::signer::Signer;
 
 /// A token that is issued now, with what the log says of it. `Debug` does not show the token.
 pub struct AccessToken {
@@ -35,7 +34,7 @@ pub struct AccessToken {
     /// Its id: 128 random bits (RFC 9068 section 2.2; RFC 6749 section 10.10).
     pub jti: String,
     /// The key that signed it.
-    pub key: Arc<SigningKey>,
+    pub key: Arc<Signer>,
 }
 
 impl fmt::Debug for AccessToken {
@@ -64,12 +63,13 @@ struct Claims<'a> {
 /// Signs the token that `grant` describes.
 ///
 /// # Errors
-/// [`Error::Internal`] when there is no randomness or the library fails to sign.
-pub fn mint(
+/// [`Error::Internal`] when there is no randomness or the library fails to sign, [`Unavailable::Module`](super::error::Unavailable::Module) when a PKCS #11 module
+/// does.
+pub async fn mint(
     issuer: &str,
     client: &Client,
     grant: &Grant,
-    key: Arc<SigningKey>,
+    key: Arc<Signer>,
     now: UnixTime,
 ) -> Result<AccessToken, Error> {
     let jti = BASE64_URL_SAFE_NO_PAD.encode(random_id().map_err(|_| Error::Internal)?);
@@ -88,7 +88,7 @@ pub fn mint(
         status: grant.status,
     };
     let claims = with_further(&claims, client.claims.members()).map_err(|_| Error::Internal)?;
-    let token = key.sign_token(grant.typ == TokenTyp::Jwt, &claims).ok_or(Error::Internal)?;
+    let token = key.jwt(grant.typ.as_str(), &claims).await?;
     Ok(AccessToken { token, jti, key })
 }
 

@@ -20,6 +20,8 @@ pub use grant::GrantError;
 use reason::Reason;
 
 use crate::crypto::NoEntropy;
+use crate::state::pkcs11::ModuleFault;
+use crate::state::signer::SigningFault;
 use crate::state::throttle::Throttled;
 
 /// The `error` member of an answer (RFC 6749 section 5.2, RFC 8707 section 2, RFC 9449 section 12.2).
@@ -187,11 +189,23 @@ pub enum Unavailable {
     /// There is no key to sign with.
     #[error("no signing key of the algorithm; see `grantd key list`")]
     NoKey,
+    /// The PKCS #11 module in which the signing key is does not sign.
+    #[error(transparent)]
+    Module(#[from] ModuleFault),
 }
 
 impl From<NoEntropy> for Error {
     fn from(NoEntropy: NoEntropy) -> Self {
         Self::Internal
+    }
+}
+
+impl From<SigningFault> for Error {
+    fn from(fault: SigningFault) -> Self {
+        match fault {
+            SigningFault::Library => Self::Internal,
+            SigningFault::Module(fault) => Unavailable::from(fault).into(),
+        }
     }
 }
 
@@ -248,7 +262,9 @@ impl Error {
         match self {
             Self::Throttled(throttled) => Some(throttled.wait),
             Self::Unavailable(Unavailable::Hashing { retry_after }) => Some(*retry_after),
-            Self::Unavailable(Unavailable::KeySets | Unavailable::Overloaded) => Some(Duration::from_secs(1)),
+            Self::Unavailable(
+                Unavailable::KeySets | Unavailable::Overloaded | Unavailable::Module(ModuleFault::Busy),
+            ) => Some(Duration::from_secs(1)),
             Self::Unavailable(_) => Some(Duration::from_secs(5)),
             _ => None,
         }
@@ -281,6 +297,7 @@ impl Unavailable {
             Self::SpentStore => Reason::SpentStoreUnavailable,
             Self::RevokedStore => Reason::RevocationNotWritten,
             Self::NoKey => Reason::NoSigningKey,
+            Self::Module(_) => Reason::SigningModuleUnavailable,
         }
     }
 }

@@ -7,12 +7,12 @@ use super::access_token::IssuedToken;
 use super::error::Error;
 use super::error::inactive::Inactive;
 use crate::crypto::json::Object;
-use crate::crypto::jws::SigningKey;
 use crate::model::client::Client;
 use crate::model::client_id::ClientId;
 use crate::model::time::UnixTime;
 use crate::state::registry::Registry;
 use crate::state::registry::snapshot::Snapshot;
+use crate::state::signer::Signer;
 
 /// An introspection response (RFC 7662 section 2.2), with what the log says of it.
 #[derive(Debug)]
@@ -48,8 +48,9 @@ impl IntrospectionResponse {
     /// so that it cannot pass for an access token.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the library fails to sign.
-    pub fn signed(self, issuer: &str, key: &SigningKey, now: UnixTime) -> Result<Self, Error> {
+    /// [`Error::Internal`] when the library fails to sign, [`Unavailable::Module`](super::error::Unavailable::Module) when a
+    /// PKCS #11 module does.
+    pub async fn signed(self, issuer: &str, key: &Signer, now: UnixTime) -> Result<Self, Error> {
         #[derive(Serialize)]
         struct Claims<'a> {
             iss: &'a str,
@@ -60,7 +61,7 @@ impl IntrospectionResponse {
         // "aud: MUST identify the resource server receiving the token introspection response."
         let claims = Claims { iss: issuer, aud: self.caller.as_str(), iat: now, token_introspection: &self.members };
         let claims = serde_json::to_vec(&claims).map_err(|_| Error::Internal)?;
-        let jwt = key.sign_as("token-introspection+jwt", &claims).ok_or(Error::Internal)?;
+        let jwt = key.jwt("token-introspection+jwt", &claims).await?;
         Ok(Self { jwt: Some(jwt), ..self })
     }
 }

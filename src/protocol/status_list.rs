@@ -14,12 +14,12 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde_json::json;
 
 use super::AuthorizationServer;
-use crate::crypto::jws::SigningKey;
 use crate::model::document::Document;
 use crate::model::event::Event;
 use crate::model::status::{LIST_BITS, StatusIndex};
 use crate::model::time::{Span, UnixTime};
 use crate::state::registry::Freshness;
+use crate::state::signer::{Signer, SigningFault};
 
 pub use bits::compress;
 
@@ -131,13 +131,14 @@ impl AuthorizationServer {
         if is_current {
             return false;
         }
-        let Some(documents) = self.signed_lists(&contents, &key, iat) else {
-            tracing::error!(
-                event = Event::Internal.as_str(),
-                reason = "status list",
-                "a status list could not be signed"
-            );
-            return false;
+        let documents = match self.signed_lists(&contents, &key, iat) {
+            Ok(documents) => documents,
+            // The log has the trouble of a module, and the next look tries again.
+            Err(SigningFault::Module(_)) => return false,
+            Err(fault @ SigningFault::Library) => {
+                tracing::error!(event = Event::Internal.as_str(), reason = %fault, "a status list could not be signed");
+                return false;
+            }
         };
         let uris: Vec<String> = contents.lists.keys().map(|name| claim::uri(self.issuer.as_str(), *name)).collect();
         lists.published.store(Some(Arc::new(PublishedLists {
@@ -192,7 +193,12 @@ impl AuthorizationServer {
         Contents { lists, revoked: Arc::new(revoked) }
     }
 
-    fn signed_lists(&self, contents: &Contents, key: &SigningKey, iat: UnixTime) -> Option<BTreeMap<i64, Document>> {
+    fn signed_lists(
+        &self,
+        contents: &Contents,
+        key: &Signer,
+        iat: UnixTime,
+    ) -> Result<BTreeMap<i64, Document>, SigningFault> {
         let exp = iat.0.saturating_add(self.status_lists.lifetime());
         let signed = |(name, list): (&i64, &ListContents)| {
             let claims = json!({
@@ -205,7 +211,7 @@ impl AuthorizationServer {
                 // "The JWT MAY contain other claims." These tokens were revoked one by one.
                 "revoked_jti": *contents.revoked,
             });
-            Some((*name, Document::of(key.sign_as(TYP, claims.to_string().as_bytes())?)))
+            Ok((*name, Document::of(key.jwt_blocking(TYP, claims.to_string().as_bytes())?)))
         };
         contents.lists.iter().map(signed).collect()
     }

@@ -47,6 +47,7 @@ use crate::state::key_sets::KeySets;
 use crate::state::key_sets::source::Fetch;
 use crate::state::keyring::Keyring;
 use crate::state::load_shedding::LoadShedding;
+use crate::state::pkcs11::Module;
 use crate::state::registry::Registry;
 use crate::state::registry::feed::{Feed, FeedContext, PendingMigrations};
 use crate::state::throttle::repeated::RepeatedSecrets;
@@ -92,6 +93,7 @@ pub fn assemble(
     config: &Config,
     store: &Store,
     sealing_key: SealingKey,
+    module: Option<Arc<Module>>,
     issuer: Issuer,
     clock: Clock,
     pending_migrations: Option<PendingMigrations>,
@@ -109,7 +111,7 @@ pub fn assemble(
         None => dpop,
     };
     let verifiers = VerifierKey::new(&sealing_key);
-    let keyring = Arc::new(Keyring::new(config.fully_specified, config.rotate_every));
+    let keyring = Arc::new(Keyring::new(config.fully_specified, config.rotate_every, module));
     let feed = Feed::new(FeedContext {
         store: store.clone(),
         registry: Arc::clone(&registry),
@@ -207,8 +209,8 @@ impl Assembled {
     /// Puts the server together.
     pub(super) fn new(bound: Bound) -> anyhow::Result<Self> {
         let Bound { prepared, sockets, fetcher, issuer } = bound;
-        let Prepared { config, store, sealing_key, pending_migrations, tls, file_limit } = prepared;
-        let parts = assemble(&config, &store, sealing_key, issuer, Clock::System, pending_migrations)?;
+        let Prepared { config, store, sealing_key, module, pending_migrations, tls, file_limit } = prepared;
+        let parts = assemble(&config, &store, sealing_key, module, issuer, Clock::System, pending_migrations)?;
         Ok(Self { config, store, tls, file_limit, sockets, fetcher, parts })
     }
 

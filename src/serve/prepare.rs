@@ -129,6 +129,7 @@ pub fn announce(config: &Config) {
     let files = [
         ("keys.sealing_key_file", config.sealing.file()),
         ("keys.sealing_key_previous_file", config.sealing.previous_file.as_deref()),
+        ("keys.pkcs11_pin_file", config.pkcs11.as_ref().and_then(|pkcs11| pkcs11.pin_file.as_deref())),
         ("database.url_file", config.database_url_file.as_ref().map(|file| &*file.path)),
         ("server.tls.key_file", config.tls.as_ref().map(|tls| &*tls.key)),
         ("server.mtls.key_file", mtls_key.map(|key| &**key)),

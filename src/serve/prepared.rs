@@ -6,10 +6,11 @@ use anyhow::Context as _;
 
 use super::descriptors;
 use super::prepare::{self, config_error, prepare_database};
-use super::sealing_key;
+use super::{pkcs11, sealing_key};
 use crate::config::Config;
 use crate::crypto::seal::SealingKey;
 use crate::model::profile::Profile;
+use crate::state::pkcs11::Module;
 use crate::state::registry::feed::PendingMigrations;
 use crate::store::Store;
 use crate::transport::tls::{Tls, TlsOptions};
@@ -19,6 +20,8 @@ pub(super) struct Prepared {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) sealing_key: SealingKey,
+    /// The PKCS #11 module of attached keys.
+    pub(super) module: Option<Arc<Module>>,
     /// The migrations and seeds that wait for the database.
     pub(super) pending_migrations: Option<PendingMigrations>,
     /// TLS of the public listener.
@@ -38,9 +41,20 @@ impl Prepared {
         let sealing_key = read.await.context("reading the sealing key")??;
         let pending_migrations = prepare_database(&config, &store).await?;
         sealing_key::refuse_foreign_rows(&store, &sealing_key).await?;
+        let module = match config.pkcs11.clone() {
+            Some(settings) => {
+                let loaded = tokio::task::spawn_blocking(move || pkcs11::load(&settings));
+                let library = loaded.await.context("loading the PKCS #11 module")??;
+                Some(Arc::new(Module::start(library).context("starting the threads of the PKCS #11 module")?))
+            }
+            None => {
+                pkcs11::refuse_attached_keys(&store, &sealing_key).await?;
+                None
+            }
+        };
         let terms = TlsOptions { fapi: config.profile == Profile::Fapi2, clients: None };
         let tls = config.tls.clone().map(|files| Tls::load_with(files, terms)).transpose();
         let tls = tls.map_err(|error| config_error("server.tls", &error))?.map(Arc::new);
-        Ok(Self { config, store, sealing_key, pending_migrations, tls, file_limit })
+        Ok(Self { config, store, sealing_key, module, pending_migrations, tls, file_limit })
     }
 }

@@ -11,12 +11,14 @@ use arc_swap::ArcSwap;
 use serde_json::json;
 
 use crate::crypto::jwk::Alg;
-use crate::crypto::jws::SigningKey;
 use crate::crypto::seal::SealingKey;
 use crate::model::document::Document;
 use crate::model::time::{Span, UnixTime};
 use crate::store::StoreError;
-use crate::store::keys::SealedKey;
+use crate::store::keys::{OpenedKey, SealedKey};
+
+use super::pkcs11::{Module, ModuleKey};
+use super::signer::Signer;
 
 pub use crate::store::keys::LONGEST_TTL;
 
@@ -169,27 +171,30 @@ pub fn live(keys: &[SealedKey], now: UnixTime) -> impl Iterator<Item = &SealedKe
 /// Signing keys, replaced as a whole when they change.
 #[derive(Debug)]
 pub struct Keyring {
-    keys: ArcSwap<HashMap<Alg, Timeline<Arc<SigningKey>>>>,
+    keys: ArcSwap<HashMap<Alg, Timeline<Arc<Signer>>>>,
     jwks: ArcSwap<Document>,
     fully_specified: bool,
     /// `keys.rotate_every`: the time for which a key signs; `None` until an administrator rotates it.
     pub rotate_every: Option<Span>,
+    /// `keys.pkcs11_module`: the module in which attached keys are.
+    module: Option<Arc<Module>>,
 }
 
 impl Default for Keyring {
     fn default() -> Self {
-        Self::new(false, None)
+        Self::new(false, None, None)
     }
 }
 
 impl Keyring {
     /// Makes an empty keyring. With `fully_specified`, Ed25519 has that name (RFC 9864) instead of `EdDSA`. `rotate_every`
-    /// is the time for which a key signs.
+    /// is the time for which a key signs, `module` the one in which attached keys are.
     #[must_use]
-    pub fn new(fully_specified: bool, rotate_every: Option<Span>) -> Self {
+    pub fn new(fully_specified: bool, rotate_every: Option<Span>, module: Option<Arc<Module>>) -> Self {
         Self {
             fully_specified,
             rotate_every,
+            module,
             keys: ArcSwap::default(),
             jwks: ArcSwap::from_pointee(Document::new(&json!({"keys": []}))),
         }
@@ -202,14 +207,14 @@ impl Keyring {
     #[must_use]
     pub fn load(&self, sealed: &[SealedKey], under: &SealingKey) -> Vec<StoreError> {
         let known = self.keys.load();
-        let known: HashMap<&str, &Arc<SigningKey>> =
+        let known: HashMap<&str, &Arc<Signer>> =
             known.values().flat_map(|timeline| &timeline.keys).map(|(_, key)| (key.kid(), key)).collect();
         let mut faults = Vec::new();
-        let mut keys: HashMap<Alg, Vec<(Term, Arc<SigningKey>)>> = HashMap::new();
+        let mut keys: HashMap<Alg, Vec<(Term, Arc<Signer>)>> = HashMap::new();
         for row in sealed {
             let key = match known.get(row.kid.as_str()) {
                 Some(key) if key.alg().as_str() == row.alg => Ok(Arc::clone(key)),
-                _ => row.open(under).map(|key| Arc::new(self.named(key))),
+                _ => row.open(under).map(|opened| Arc::new(Signer::new(self.named(opened), self.module.as_ref()))),
             };
             match key {
                 Ok(key) => keys.entry(key.alg()).or_default().push((row.into(), key)),
@@ -220,8 +225,8 @@ impl Keyring {
         faults
     }
 
-    fn named(&self, key: SigningKey) -> SigningKey {
-        if self.fully_specified { key.fully_specified() } else { key }
+    fn named(&self, opened: OpenedKey) -> OpenedKey {
+        if self.fully_specified { opened.fully_specified() } else { opened }
     }
 
     /// The name of an algorithm in headers and in the JWK Set.
@@ -249,7 +254,7 @@ impl Keyring {
 
     /// Returns every published key with its state at `now`, and the time at which the state changes, if that is known.
     #[must_use]
-    pub fn schedule(&self, now: UnixTime) -> Vec<(Arc<SigningKey>, KeyState, Option<UnixTime>)> {
+    pub fn schedule(&self, now: UnixTime) -> Vec<(Arc<Signer>, KeyState, Option<UnixTime>)> {
         let keys = self.keys.load();
         let all = keys.values().flat_map(|timeline| timeline.schedule(now));
         let published = all.filter(|(_, state, _)| *state != KeyState::Gone);
@@ -260,19 +265,36 @@ impl Keyring {
 
     /// Returns the key that signs with `alg` at `now`.
     #[must_use]
-    pub fn signing(&self, alg: Alg, now: UnixTime) -> Option<Arc<SigningKey>> {
+    pub fn signing(&self, alg: Alg, now: UnixTime) -> Option<Arc<Signer>> {
         self.signer(alg, now).map(|(_, key)| key)
     }
 
     /// Returns the key that signs with `alg` at `now`, with its term.
     #[must_use]
-    pub fn signer(&self, alg: Alg, now: UnixTime) -> Option<(Term, Arc<SigningKey>)> {
+    pub fn signer(&self, alg: Alg, now: UnixTime) -> Option<(Term, Arc<Signer>)> {
         self.keys.load().get(&alg)?.active(now).cloned()
+    }
+
+    /// Has each key in a module that signs or will sign prove that it does, when that is in doubt.
+    pub fn probe_modules(&self, now: UnixTime) {
+        for (key, state, _) in self.schedule(now) {
+            if let Some(module) = key.module().filter(|_| matches!(state, KeyState::Active | KeyState::Next)) {
+                module.probe();
+            }
+        }
+    }
+
+    /// Returns the id of a key in a module that signs at `now`, and the reason for which it does not.
+    #[must_use]
+    pub fn module_trouble(&self, now: UnixTime) -> Option<(String, Arc<String>)> {
+        let keys = self.keys.load();
+        let mut active = keys.values().filter_map(|timeline| timeline.active(now));
+        active.find_map(|(_, key)| Some((key.kid().to_owned(), key.module().and_then(ModuleKey::trouble)?)))
     }
 
     /// Returns the next rotation of each algorithm; none with `keys.rotate_every = "never"`.
     #[must_use]
-    pub fn next_rotations(&self, now: UnixTime) -> BTreeMap<Alg, NextRotation<Arc<SigningKey>>> {
+    pub fn next_rotations(&self, now: UnixTime) -> BTreeMap<Alg, NextRotation<Arc<Signer>>> {
         let Some(every) = self.rotate_every else { return BTreeMap::new() };
         let keys = self.keys.load();
         let next = keys.iter().filter_map(|(alg, timeline)| Some((*alg, timeline.next_rotation(now, every)?)));
@@ -284,7 +306,7 @@ impl Keyring {
 
     /// Returns the key with that id while it is published: in the states next, active and retiring.
     #[must_use]
-    pub fn published(&self, kid: &str, now: UnixTime) -> Option<Arc<SigningKey>> {
+    pub fn published(&self, kid: &str, now: UnixTime) -> Option<Arc<Signer>> {
         let keys = self.keys.load();
         let mut all = keys.values().flat_map(|timeline| timeline.states(now));
         all.find(|(key, state)| key.kid() == kid && *state != KeyState::Gone).map(|(key, _)| Arc::clone(key))

@@ -3,9 +3,11 @@
 use super::rows::row;
 use super::statement::{Value, args};
 use super::{Store, StoreError, transaction};
+use crate::crypto::json;
 use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::crypto::seal::SealingKey;
+use crate::model::pkcs11_uri::Pkcs11Uri;
 use crate::model::time::{Span, UnixTime};
 
 /// Stored signing key, sealed.
@@ -15,7 +17,7 @@ pub struct SealedKey {
     pub kid: String,
     /// The name of its algorithm, not yet parsed.
     pub alg: String,
-    /// The PKCS#8 document of the private key, sealed.
+    /// The PKCS#8 document of the private key, or the name of one in a PKCS #11 module with its public half; sealed.
     pub sealed: Vec<u8>,
     /// Time from which it signs.
     pub active_at: UnixTime,
@@ -23,6 +25,23 @@ pub struct SealedKey {
     pub created_at: UnixTime,
     /// Longest lifetime of a token that it signs.
     pub max_ttl: Span,
+}
+
+/// Signing key as it was opened.
+#[derive(Debug)]
+pub struct OpenedKey {
+    /// The key. Without its private half where that is in a module.
+    pub key: SigningKey,
+    /// Name of the private key in a PKCS #11 module; `None` for a key that was sealed itself.
+    pub module: Option<Pkcs11Uri>,
+}
+
+impl OpenedKey {
+    /// Returns the key with Ed25519 going by that name (RFC 9864 section 2.2).
+    #[must_use]
+    pub fn fully_specified(self) -> Self {
+        Self { key: self.key.fully_specified(), ..self }
+    }
 }
 
 row!(
@@ -40,19 +59,19 @@ impl From<KeyRow> for SealedKey {
 }
 
 impl SealedKey {
-    /// Seals the PKCS#8 document of a private key for its row. Its tokens may live for [`LONGEST_TTL`].
+    /// Seals the PKCS#8 `document` of a private key for its row. Its tokens may live for [`LONGEST_TTL`].
     ///
     /// # Errors
     /// [`StoreError::Malformed`] when sealing fails.
     pub fn seal(
         key: &SigningKey,
-        pkcs8: &[u8],
+        document: &[u8],
         under: &SealingKey,
         active_at: UnixTime,
         now: UnixTime,
     ) -> Result<Self, StoreError> {
         let (kid, alg) = (key.kid().to_owned(), key.alg().to_string());
-        let sealed = under.seal(&context(&kid, &alg), pkcs8).map_err(|error| malformed(&kid, &error))?;
+        let sealed = under.seal(&context(&kid, &alg), document).map_err(|error| malformed(&kid, &error))?;
         Ok(Self { kid, alg, sealed, active_at, created_at: now, max_ttl: LONGEST_TTL })
     }
 
@@ -62,19 +81,46 @@ impl SealedKey {
         args![&self.kid, &self.alg, self.sealed.as_slice(), self.active_at, self.created_at, max_ttl]
     }
 
-    /// Opens the key, checks that its thumbprint is the row's `kid`, and that it verifies its own signature.
+    /// Seals the name of a private key in a PKCS #11 module for its row, with the public half: a server publishes the key also
+    /// while the module is away, and a row that names another key of the module is refused. Otherwise as [`seal`](Self::seal).
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] when sealing fails.
+    pub fn seal_reference(
+        key: &SigningKey,
+        module: &Pkcs11Uri,
+        under: &SealingKey,
+        active_at: UnixTime,
+        now: UnixTime,
+    ) -> Result<Self, StoreError> {
+        let document = serde_json::json!({"pkcs11": module.to_string(), "jwk": key.verifying().jwk()});
+        Self::seal(key, document.to_string().as_bytes(), under, active_at, now)
+    }
+
+    /// Opens the key, checks that its thumbprint is the row's `kid`, and that it verifies its own signature, where its private
+    /// half is in the row.
     ///
     /// # Errors
     /// [`StoreError::Malformed`] with the exact reason.
-    pub fn open(&self, under: &SealingKey) -> Result<SigningKey, StoreError> {
-        let alg: Alg = self.alg.parse().map_err(|error| malformed(&self.kid, &error))?;
-        let pkcs8 =
-            under.open(&context(&self.kid, &self.alg), &self.sealed).map_err(|error| malformed(&self.kid, &error))?;
-        let key = SigningKey::from_pkcs8(alg, &pkcs8).map_err(|error| malformed(&self.kid, &error))?;
-        if key.kid() == self.kid {
-            Ok(key)
+    pub fn open(&self, under: &SealingKey) -> Result<OpenedKey, StoreError> {
+        let wrong = |reason: &dyn std::fmt::Display| malformed(&self.kid, reason);
+        let alg: Alg = self.alg.parse().map_err(|error| wrong(&error))?;
+        let document = under.open(&context(&self.kid, &self.alg), &self.sealed).map_err(|error| wrong(&error))?;
+        // A PKCS#8 document begins with the tag of a sequence, 0x30.
+        let (key, module) = if document.first() == Some(&b'{') {
+            let reference = json::object(&document).map_err(|error| wrong(&error))?;
+            let uri = reference.get("pkcs11").and_then(|uri| uri.as_str()).unwrap_or_default();
+            let uri: Pkcs11Uri = uri.parse().map_err(|error| wrong(&error))?;
+            let jwk = reference.get("jwk").and_then(|jwk| jwk.as_object());
+            let jwk = jwk.ok_or_else(|| wrong(&"the row of a key in a module lacks its public half"))?;
+            (SigningKey::from_public_jwk(alg, jwk).map_err(|error| wrong(&error))?, Some(uri))
         } else {
-            Err(malformed(&self.kid, &"the key in this row has another thumbprint"))
+            (SigningKey::from_pkcs8(alg, &document).map_err(|error| wrong(&error))?, None)
+        };
+        if key.kid() == self.kid {
+            Ok(OpenedKey { key, module })
+        } else {
+            Err(wrong(&"the key in this row has another thumbprint"))
         }
     }
 

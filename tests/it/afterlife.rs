@@ -152,13 +152,13 @@ async fn a_token_whose_key_has_not_arrived_yet_gets_503(db: Db) {
     let signed = key.open(&other).unwrap();
     world.server.store.add_key(&key).await.unwrap();
     world.server.refresh().await;
-    let token = signed.sign(br#"{"iss":"https://as.test"}"#).unwrap();
+    let token = signed.key.sign(br#"{"iss":"https://as.test"}"#).unwrap();
     for answer in [world.about(&token).await, world.server.revoke("basic-client", &world.basic_client, &token).await] {
         answer.refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
         assert!(!answer.header("retry-after").is_empty());
     }
     // Of a key that is nowhere, all is known.
-    assert!(world.server.store.remove_key(signed.kid(), None).await.unwrap());
+    assert!(world.server.store.remove_key(signed.key.kid(), None).await.unwrap());
     world.about(&token).await.inactive();
     assert_eq!(world.server.revoke("basic-client", &world.basic_client, &token).await.status, StatusCode::OK);
 }

@@ -71,7 +71,7 @@ async fn tokens_are_unguessable_and_distinct(db: Db) {
     let key = server.server.keyring.signing(Alg::Es256, now).unwrap();
     let mut seen = HashSet::new();
     for _ in 0..1000 {
-        let token = grantd::protocol::access_token::mint(ISS, client, &grant, Arc::clone(&key), now).unwrap();
+        let token = grantd::protocol::access_token::mint(ISS, client, &grant, Arc::clone(&key), now).await.unwrap();
         assert_eq!(BASE64_URL_SAFE_NO_PAD.decode(&token.jti).unwrap().len(), 16, "128 bits");
         assert!(seen.insert(token.jti) && seen.insert(token.token));
     }

@@ -259,7 +259,7 @@ impl Server {
         let under = SealingKey::from_base64(&sealing_key).unwrap();
         let issuer = config.issuer.clone().unwrap();
         let ServerParts { server, mut feed, app, counts, used_secrets, fetches, .. } =
-            assemble(&config, &store, under, issuer, clock, None).unwrap();
+            assemble(&config, &store, under, None, issuer, clock, None).unwrap();
         for _ in 0..2 {
             let step = feed.step().await;
             assert!(step.is_ok() || !must_read, "{step:?}");

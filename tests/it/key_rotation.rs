@@ -285,7 +285,7 @@ fn seconds(of: i64) -> Span {
 }
 
 fn replica(every: Span, connected: bool, ahead: i64, error: i64) -> Replica {
-    Replica { keyring: Keyring::new(false, Some(every)), read: 0, confirmed_at: None, connected, ahead, error }
+    Replica { keyring: Keyring::new(false, Some(every), None), read: 0, confirmed_at: None, connected, ahead, error }
 }
 
 fn kids(keyring: &Keyring) -> BTreeSet<String> {

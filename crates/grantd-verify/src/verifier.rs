@@ -304,7 +304,7 @@ mod tests {
         let claims = br#"{"iss":"https://as.test"}"#;
         let mut bad = vec![
             token(&other, "x", json!(1)),
-            key.sign_token(true, claims).unwrap(),
+            key.sign_as("JWT", claims).unwrap(),
             key.sign(claims).unwrap(),
             "a.b.c".to_owned(),
         ];

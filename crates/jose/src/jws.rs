@@ -1,8 +1,9 @@
 //! Signing (RFC 7515 compact form) with key pairs that are parsed once and held.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -10,7 +11,7 @@ use aws_lc_rs::signature::{
     RsaKeyPair, RsaPublicKeyComponents,
 };
 use base64::Engine as _;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
@@ -19,15 +20,17 @@ use zeroize::Zeroizing;
 
 use super::json::Object;
 use super::jwk::{Alg, KeyError};
-use super::verifying_key::VerifyingKey;
+use super::verifying_key::{JwkError, SIGNATURE_MAX, VerifyingKey};
 
 mod private_jwk;
 
-/// A private key with everything about its tokens that does not change from one to the next.
+/// A private key with everything about its tokens that does not change from one to the next. The private half may be elsewhere,
+/// such as in a hardware module.
 pub struct SigningKey {
     alg: Alg,
     alg_name: &'static str,
-    pair: Pair,
+    /// `None` when the private half is elsewhere.
+    pair: Option<Pair>,
     verifying: VerifyingKey,
     header: String,
     /// With `typ` of `JWT`, for resource servers that take no other.
@@ -100,23 +103,36 @@ impl SigningKey {
         Ok((Self::new(alg, pair)?, document))
     }
 
+    /// A key whose private half is elsewhere: [`unsigned`](Self::unsigned) says what is to be signed there, and
+    /// [`complete`](Self::complete) takes the signature.
+    ///
+    /// # Errors
+    /// [`JwkError`], also when the public key does not go with `alg`.
+    pub fn from_public_jwk(alg: Alg, jwk: &Object) -> Result<Self, JwkError> {
+        let verifying = VerifyingKey::from_jwk(jwk, Some(alg.into()))?;
+        Self::with_verifying(alg, None, verifying).ok_or(JwkError::Kty)
+    }
+
     fn new(alg: Alg, pair: Pair) -> Result<Self, KeyError> {
         let jwk = pair.public_jwk()?.to_string();
         let verifying = VerifyingKey::from_text(jwk.as_bytes(), Some(alg.into())).map_err(|_| KeyError::Unusable)?;
-        let alg_name = alg.as_str();
-        // RFC 9068 section 2.1: the "typ" header parameter is "at+jwt".
-        let header = header("at+jwt", alg_name, verifying.jkt()).ok_or(KeyError::Unusable)?;
-        let header_jwt = self::header("JWT", alg_name, verifying.jkt()).ok_or(KeyError::Unusable)?;
-        let key = Self { alg, alg_name, pair, verifying, header, header_jwt };
+        let key = Self::with_verifying(alg, Some(pair), verifying).ok_or(KeyError::Unusable)?;
         let probe = key.sign(b"{\"probe\":true}").ok_or(KeyError::Unusable)?;
         if key.verifies(&probe) { Ok(key) } else { Err(KeyError::Unusable) }
+    }
+
+    fn with_verifying(alg: Alg, pair: Option<Pair>, verifying: VerifyingKey) -> Option<Self> {
+        let alg_name = alg.as_str();
+        let header = header(AT_JWT, alg_name, verifying.jkt())?;
+        let header_jwt = self::header(JWT, alg_name, verifying.jkt())?;
+        Some(Self { alg, alg_name, pair, verifying, header, header_jwt })
     }
 
     /// The same key, with Ed25519 going by that name (RFC 9864 section 2.2).
     #[must_use]
     pub fn fully_specified(self) -> Self {
         let (alg_name, kid) = ("Ed25519", self.kid());
-        match (header("at+jwt", alg_name, kid), header("JWT", alg_name, kid)) {
+        match (header(AT_JWT, alg_name, kid), header(JWT, alg_name, kid)) {
             (Some(header), Some(header_jwt)) if self.alg == Alg::EdDsa => Self { alg_name, header, header_jwt, ..self },
             _ => self,
         }
@@ -131,27 +147,34 @@ impl SigningKey {
         jwk.into()
     }
 
-    /// The claims as a JWT in compact form, header `typ: at+jwt`. `None` when the library fails to sign.
+    /// The claims as a JWT in compact form, header `typ: at+jwt`. `None` when the library fails to sign, or the private half is
+    /// elsewhere.
     #[must_use]
     pub fn sign(&self, claims: &[u8]) -> Option<String> {
-        self.sign_below(&self.header, claims)
+        self.sign_as(AT_JWT, claims)
     }
 
-    /// The claims as a JWT in compact form, header `typ: at+jwt`, or `typ: JWT` where `plain`. `None` when the library fails to
-    /// sign.
-    #[must_use]
-    pub fn sign_token(&self, plain: bool, claims: &[u8]) -> Option<String> {
-        self.sign_below(if plain { &self.header_jwt } else { &self.header }, claims)
-    }
-
-    /// The claims as a JWT of another kind. `None` when the library fails to sign.
+    /// The claims as a JWT with that `typ`. `None` as of [`sign`](Self::sign).
     #[must_use]
     pub fn sign_as(&self, typ: &str, claims: &[u8]) -> Option<String> {
-        self.sign_below(&header(typ, self.alg_name, self.kid())?, claims)
+        self.sign_below(&self.header_of(typ)?, claims)
     }
 
-    /// The claims as a JWT below the members of `header`, to which the key's `alg` is added. `None` when the library fails to
-    /// sign.
+    /// The header and the claims of a JWT with that `typ`, encoded as they are signed. `None` when they cannot be encoded.
+    #[must_use]
+    pub fn unsigned(&self, typ: &str, claims: &[u8]) -> Option<String> {
+        Some(self.signing_input(&self.header_of(typ)?, claims))
+    }
+
+    /// The JWT of what [`unsigned`](Self::unsigned) returned and the signature of that which was made elsewhere. `None` when
+    /// the signature is not this key's.
+    #[must_use]
+    pub fn complete(&self, unsigned: String, signature: &[u8]) -> Option<String> {
+        let is_own = self.verifying.verifies(self.alg.into(), unsigned.as_bytes(), signature);
+        is_own.then(|| with_signature(unsigned, signature))
+    }
+
+    /// The claims as a JWT below the members of `header`, to which the key's `alg` is added. `None` as of [`sign`](Self::sign).
     #[must_use]
     pub fn sign_with(&self, mut header: Object, claims: &[u8]) -> Option<String> {
         header.insert("alg".into(), self.alg_name.into());
@@ -160,31 +183,44 @@ impl SigningKey {
         self.sign_below(&(BASE64_URL_SAFE_NO_PAD.encode(header) + "."), claims)
     }
 
-    fn sign_below(&self, header: &str, claims: &[u8]) -> Option<String> {
+    /// The encoded header of that `typ` with the dot behind it.
+    fn header_of(&self, typ: &str) -> Option<Cow<'_, str>> {
+        match typ {
+            AT_JWT => Some(Cow::Borrowed(&self.header)),
+            JWT => Some(Cow::Borrowed(&self.header_jwt)),
+            _ => header(typ, self.alg_name, self.kid()).map(Cow::Owned),
+        }
+    }
+
+    /// RFC 7515 section 7.1: the encoded header, a dot, the encoded payload. Has room for the signature.
+    fn signing_input(&self, header: &str, claims: &[u8]) -> String {
         // To the byte, or nearly: what is larger than a kilobyte is dear to allocate.
-        let signature = match &self.pair {
-            Pair::Ec(_) | Pair::Ed(_) => 64,
-            Pair::Rsa(pair) => pair.public_modulus_len(),
+        let signature = match (self.alg, &self.pair) {
+            (Alg::Es256 | Alg::EdDsa, _) => 64,
+            (_, Some(Pair::Rsa(pair))) => pair.public_modulus_len(),
+            _ => SIGNATURE_MAX,
         };
         let mut jws = String::with_capacity(header.len() + (claims.len() + signature) * 4 / 3 + 8);
         jws.push_str(header);
         BASE64_URL_SAFE_NO_PAD.encode_string(claims, &mut jws);
-        let mut rsa = [0; 512];
-        let signature = match &self.pair {
+        jws
+    }
+
+    fn sign_below(&self, header: &str, claims: &[u8]) -> Option<String> {
+        let pair = self.pair.as_ref()?;
+        let jws = self.signing_input(header, claims);
+        let mut rsa = [0; SIGNATURE_MAX];
+        let signature = match pair {
             Pair::Ec(pair) => pair.sign(&SystemRandom::new(), jws.as_bytes()).ok()?,
             Pair::Ed(pair) => pair.try_sign(jws.as_bytes()).ok()?,
             Pair::Rsa(pair) => {
                 let padding = if self.alg == Alg::Ps256 { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
                 let signature = rsa.get_mut(..pair.public_modulus_len())?;
                 pair.sign(padding, &SystemRandom::new(), jws.as_bytes(), signature).ok()?;
-                jws.push('.');
-                BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut jws);
-                return Some(jws);
+                return Some(with_signature(jws, signature));
             }
         };
-        jws.push('.');
-        BASE64_URL_SAFE_NO_PAD.encode_string(signature.as_ref(), &mut jws);
-        Some(jws)
+        Some(with_signature(jws, signature.as_ref()))
     }
 
     /// Whether this key made the signature of a JWS in compact form. Says nothing of its header or claims.
@@ -211,20 +247,6 @@ impl SigningKey {
     #[must_use]
     pub fn kid(&self) -> &str {
         self.verifying.jkt()
-    }
-
-    /// The public key in PEM (RFC 7468 section 13). `None` when the library cannot encode it.
-    #[must_use]
-    pub fn public_pem(&self) -> Option<String> {
-        let der: PublicKeyX509Der<'_> = match &self.pair {
-            Pair::Ec(pair) => pair.public_key().as_der(),
-            Pair::Ed(pair) => pair.public_key().as_der(),
-            Pair::Rsa(pair) => pair.public_key().as_der(),
-        }
-        .ok()?;
-        let text = BASE64_STANDARD.encode(der.as_ref());
-        let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-        Some(format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n")))
     }
 }
 
@@ -274,6 +296,12 @@ impl fmt::Debug for SigningKey {
     }
 }
 
+fn with_signature(mut jws: String, signature: &[u8]) -> String {
+    jws.push('.');
+    BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut jws);
+    jws
+}
+
 /// The encoded header with the dot behind it.
 fn header(typ: &str, alg: &'static str, kid: &str) -> Option<String> {
     #[derive(Serialize)]
@@ -285,6 +313,11 @@ fn header(typ: &str, alg: &'static str, kid: &str) -> Option<String> {
     let header = serde_json::to_vec(&Header { typ, alg, kid }).ok()?;
     Some(BASE64_URL_SAFE_NO_PAD.encode(header) + ".")
 }
+
+/// RFC 9068 section 2.1: the "typ" header parameter is "at+jwt".
+const AT_JWT: &str = "at+jwt";
+/// Media type of a JWT of any kind (RFC 7519 section 5.1).
+const JWT: &str = "JWT";
 
 #[cfg(test)]
 mod tests {
@@ -301,6 +334,23 @@ mod tests {
             let (header, rest) = jws.split_once('.').unwrap();
             assert!(!stored.verifies(&format!("{header}.e30.{}", rest.split_once('.').unwrap().1)), "{alg}");
         }
+    }
+
+    #[test]
+    fn a_key_whose_private_half_is_elsewhere_takes_its_own_signatures_alone() {
+        let signature_of = |jws: &str| BASE64_URL_SAFE_NO_PAD.decode(jws.rsplit_once('.').unwrap().1).unwrap();
+        for alg in Alg::ALL {
+            let (held, _) = SigningKey::generate(alg).unwrap();
+            let absent = SigningKey::from_public_jwk(alg, &held.verifying().jwk()).unwrap();
+            assert_eq!((absent.kid(), absent.sign(b"{}")), (held.kid(), None), "{alg}");
+            let jws = held.sign_as("JWT", br#"{"sub":"a"}"#).unwrap();
+            let unsigned = absent.unsigned("JWT", br#"{"sub":"a"}"#).unwrap();
+            assert_eq!(absent.complete(unsigned.clone(), &signature_of(&jws)), Some(jws), "{alg}");
+            let other = held.sign_as("JWT", br#"{"sub":"b"}"#).unwrap();
+            assert_eq!(absent.complete(unsigned, &signature_of(&other)), None, "{alg}");
+        }
+        let (ec, _) = SigningKey::generate(Alg::Es256).unwrap();
+        assert!(SigningKey::from_public_jwk(Alg::Ps256, &ec.verifying().jwk()).is_err());
     }
 
     #[test]

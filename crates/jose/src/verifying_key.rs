@@ -3,7 +3,10 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::signature::ParsedPublicKey;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jsonwebtoken::jwk::{CommonParameters, Jwk, ThumbprintHash};
 use serde_json::Value;
 
@@ -246,6 +249,16 @@ impl VerifyingKey {
     #[must_use]
     pub fn jkt(&self) -> &str {
         &self.jkt
+    }
+
+    /// The key in PEM (RFC 7468 section 13). `None` when the library cannot encode it.
+    #[must_use]
+    pub fn pem(&self) -> Option<String> {
+        let (alg, slot) = self.algs.first()?;
+        let der: PublicKeyX509Der<'_> = self.parsed(*alg, slot)?.as_der().ok()?;
+        let text = BASE64_STANDARD.encode(der.as_ref());
+        let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+        Some(format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n")))
     }
 
     /// The key as we store it: its own members, `use`, `alg`, and its `kid` and certificate, if it has them. Reads as the

@@ -62,6 +62,8 @@ const LONGEST_INDEX: StatusIndex = StatusIndex((LATEST.0 << LIST_BITS) - 1);
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::crypto::jws::SigningKey;
     use crate::model::client::ClientScope;
@@ -69,6 +71,7 @@ mod tests {
     use crate::model::time::Span;
     use crate::protocol::access_token::mint;
     use crate::protocol::grant::Grant;
+    use crate::state::signer::Signer;
 
     #[test]
     fn the_estimate_is_the_size_of_the_token() {
@@ -100,8 +103,8 @@ mod tests {
                 binding: Binding { jkt: hash.clone(), x5t_s256: hash },
                 status,
             };
-            let key = Arc::new(SigningKey::generate(alg).unwrap().0);
-            mint("https://as.test", client, &grant, key, now).unwrap().token.len()
+            let key = Arc::new(Signer::Memory(SigningKey::generate(alg).unwrap().0));
+            mint("https://as.test", client, &grant, key, now).now_or_never().unwrap().unwrap().token.len()
         };
         let all = [&small, &large];
         let estimate = |client: &Client| longest("https://as.test", client, &all, &defaults);

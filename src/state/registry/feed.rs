@@ -172,7 +172,7 @@ impl Feed {
         }
         self.first_keys.make_missing(&self.context, &self.keys).await;
         self.key_upkeep.raise_max_ttl(&self.context, &self.keys).await;
-        self.key_upkeep.attend_rotations(&self.context);
+        self.key_upkeep.attend(&self.context);
         self.rewrite_lost_changes().await;
         if self.last_used.is_due() {
             self.last_used.write(&self.context.registry.uses, &self.context.store);

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::FeedContext;
 use crate::crypto::jwk::Alg;
 use crate::model::event::Event;
-use crate::model::time::UnixTime;
+use crate::model::time::{Span, UnixTime};
 use crate::state::rotation::{LOOK, Rotation, raise_max_ttl};
 use crate::store::Store;
 use crate::store::keys::SealedKey;
@@ -17,7 +17,7 @@ use crate::store::keys::SealedKey;
 /// State of the upkeep.
 #[derive(Debug, Default)]
 pub(super) struct KeyUpkeep {
-    /// Time of the next look at rotations.
+    /// Time of the next look at modules and rotations.
     look_at: Option<Instant>,
     /// Rotations and notices in progress: they wait for the database, and for the generation of keys.
     task: Option<JoinHandle<()>>,
@@ -28,16 +28,27 @@ pub(super) struct KeyUpkeep {
 }
 
 impl KeyUpkeep {
-    /// Begins the rotations and the notices that are due. They go on beside the polls.
-    pub(super) fn attend_rotations(&mut self, context: &FeedContext) {
-        let (Some(every), started) = (context.keyring.rotate_every, Instant::now()) else { return };
-        if self.task.as_ref().is_some_and(|task| !task.is_finished()) || self.look_at.is_some_and(|at| started < at) {
+    /// Looks at modules, and begins the rotations and the notices that are due. They go on beside the polls.
+    pub(super) fn attend(&mut self, context: &FeedContext) {
+        let started = Instant::now();
+        if self.look_at.is_some_and(|at| started < at) {
             return;
         }
         self.look_at = Some(started + LOOK);
-        let (mut due, mut notices, now) = (Vec::new(), Vec::new(), context.database_time());
+        let now = context.database_time();
+        context.keyring.probe_modules(now);
+        if let Some(every) = context.keyring.rotate_every
+            && self.task.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            self.attend_rotations(context, every, now);
+        }
+    }
+
+    fn attend_rotations(&mut self, context: &FeedContext, every: Span, now: UnixTime) {
+        let (mut due, mut notices) = (Vec::new(), Vec::new());
         for (alg, next) in context.keyring.next_rotations(now) {
-            if next.must_begin(now) {
+            // A key in a module is never followed by one in memory, unless an administrator makes that.
+            if next.must_begin(now) && next.key.module().is_none() {
                 let (sealing_key, max_ttl) = (Arc::clone(&context.sealing_key), context.max_ttl());
                 due.push(Rotation { sealing_key, alg, every, max_ttl });
             } else if let Some(at) = next.notice(now).filter(|at| self.told.get(&alg) != Some(at)) {

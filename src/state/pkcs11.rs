@@ -1,0 +1,375 @@
+//! Signing keys in a PKCS #11 module: threads of their own sign, behind a bounded queue.
+//!
+//! The code of a module may block for as long as it likes. So no thread that serves requests calls it, and nobody waits for it
+//! longer than [`DEADLINE`].
+
+// The library that loads modules is an optional dependency.
+#[cfg_attr(feature = "pkcs11", path = "pkcs11/library.rs")]
+#[cfg_attr(not(feature = "pkcs11"), path = "pkcs11/no_library.rs")]
+mod library;
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::oneshot;
+
+use crate::crypto::json::Object;
+use crate::crypto::jwk::Alg;
+use crate::crypto::jws::SigningKey;
+use crate::model::event::Event;
+use crate::model::pkcs11_uri::Pkcs11Uri;
+
+use library::KeySession;
+pub use library::{Library, SUPPORTED};
+
+/// Module that is loaded, with the threads that sign by it.
+pub struct Module(Arc<Shared>);
+
+/// Error of a module, for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ModuleError(String);
+
+/// Faults of a signature by a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ModuleFault {
+    /// No module is configured here.
+    #[error("the signing key is in a PKCS #11 module, and keys.pkcs11_module is not set")]
+    NotConfigured,
+    /// The module did not sign; the log event `signing.trouble` says why.
+    #[error("the PKCS #11 module does not sign")]
+    Failed,
+    /// The module did not sign in time.
+    #[error("the PKCS #11 module did not sign within {} s", DEADLINE.as_secs())]
+    Slow,
+    /// More is to be signed than the module signs in time.
+    #[error("the queue of the PKCS #11 module is full")]
+    Busy,
+}
+
+/// Public half of a private key in a module.
+#[derive(Debug)]
+pub struct FoundKey {
+    /// The public key as a JWK.
+    pub jwk: Object,
+    /// Whether the module lets the private key out.
+    pub extractable: bool,
+}
+
+/// Private key in a module, with its state.
+#[derive(Debug)]
+pub struct ModuleKey {
+    state: Arc<KeyState>,
+    module: Option<Arc<Module>>,
+}
+
+#[derive(Debug)]
+struct KeyState {
+    uri: Pkcs11Uri,
+    /// The public half.
+    key: SigningKey,
+    /// Why the key did not sign the last time.
+    trouble: ArcSwapOption<String>,
+    /// Whether it has signed or failed since the process started.
+    tried: AtomicBool,
+    /// Whether a probe waits or runs.
+    probing: AtomicBool,
+}
+
+struct Shared {
+    library: Library,
+    queue: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+struct Job {
+    key: Arc<KeyState>,
+    /// Header and claims of a JWT.
+    unsigned: String,
+    answer: Answer,
+}
+
+/// Receiver of a JWT.
+enum Answer {
+    Request(oneshot::Sender<Signed>),
+    Blocking(mpsc::SyncSender<Signed>),
+    /// None: the state of the key alone is wanted.
+    Probe,
+}
+
+type Signed = Result<String, ModuleFault>;
+
+impl Module {
+    /// Starts the threads that sign.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(library: Library) -> io::Result<Self> {
+        let shared = Arc::new(Shared { library, queue: Mutex::default(), filled: Condvar::new() });
+        for number in 0..THREADS {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().name(format!("pkcs11-{number}")).spawn(move || shared.work())?;
+        }
+        Ok(Self(shared))
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.filled.notify_all();
+    }
+}
+
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Module")
+    }
+}
+
+impl ModuleKey {
+    /// Makes the key of that name, whose public half is `key`. `module` is `None` where no module is configured.
+    #[must_use]
+    pub fn new(uri: Pkcs11Uri, key: SigningKey, module: Option<Arc<Module>>) -> Self {
+        let state = KeyState {
+            uri,
+            key,
+            trouble: ArcSwapOption::empty(),
+            tried: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
+        };
+        Self { state: Arc::new(state), module }
+    }
+
+    /// Signs the header and the claims of a JWT. Returns the JWT.
+    ///
+    /// # Errors
+    /// [`ModuleFault`].
+    pub async fn sign(&self, unsigned: String) -> Result<String, ModuleFault> {
+        let (answer, answered) = oneshot::channel();
+        self.enqueue(unsigned, Answer::Request(answer))?;
+        match tokio::time::timeout(DEADLINE, answered).await {
+            Ok(Ok(signed)) => signed,
+            Ok(Err(_)) => Err(self.fault(ModuleFault::Failed)),
+            Err(_) => Err(self.fault(ModuleFault::Slow)),
+        }
+    }
+
+    /// Signs as [`sign`](Self::sign) does, and blocks until it is signed.
+    ///
+    /// # Errors
+    /// [`ModuleFault`].
+    pub fn sign_blocking(&self, unsigned: String) -> Result<String, ModuleFault> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.enqueue(unsigned, Answer::Blocking(answer))?;
+        answered.recv_timeout(DEADLINE).unwrap_or_else(|_| Err(self.fault(ModuleFault::Slow)))
+    }
+
+    /// Lets the key sign a probe, unless it works or a probe is on its way. The state of the key says how that went.
+    pub fn probe(&self) {
+        let is_in_doubt = self.state.trouble.load().is_some() || !self.state.tried.load(Ordering::Relaxed);
+        if is_in_doubt && !self.state.probing.swap(true, Ordering::Relaxed) {
+            // A fault is noted with the key.
+            let probe = self.unsigned("JWT", PROBE).map(|unsigned| self.enqueue(unsigned, Answer::Probe));
+            if !matches!(probe, Some(Ok(()))) {
+                self.state.probing.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Reason for which the key did not sign the last time; `None` while it signs.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Arc<String>> {
+        self.state.trouble.load_full()
+    }
+
+    /// Notes a fault of the key, and returns it.
+    fn fault(&self, fault: ModuleFault) -> ModuleFault {
+        self.state.note(Err(&fault));
+        fault
+    }
+
+    fn enqueue(&self, unsigned: String, answer: Answer) -> Result<(), ModuleFault> {
+        let Some(Module(shared)) = self.module.as_deref() else { return Err(self.fault(ModuleFault::NotConfigured)) };
+        let mut waiting = shared.lock();
+        if waiting.jobs.len() >= PLACES {
+            waiting.jobs.retain(|job| !job.answer.is_abandoned());
+        }
+        if waiting.jobs.len() >= PLACES {
+            drop(waiting);
+            return Err(self.fault(ModuleFault::Busy));
+        }
+        waiting.jobs.push_back(Job { key: Arc::clone(&self.state), unsigned, answer });
+        drop(waiting);
+        shared.filled.notify_one();
+        Ok(())
+    }
+}
+
+impl Deref for ModuleKey {
+    type Target = SigningKey;
+
+    fn deref(&self) -> &SigningKey {
+        &self.state.key
+    }
+}
+
+impl KeyState {
+    /// Notes that the key has signed, or why not. The log says when that changes.
+    fn note(&self, signed: Result<(), &dyn fmt::Display>) {
+        self.tried.store(true, Ordering::Relaxed);
+        match signed {
+            Ok(()) => {
+                if self.trouble.load().is_some() && self.trouble.swap(None).is_some() {
+                    tracing::info!(
+                        event = Event::SigningRecovered.as_str(),
+                        kid = self.key.kid(),
+                        "the PKCS #11 module signs again"
+                    );
+                }
+            }
+            Err(reason) => {
+                if self.trouble.swap(Some(Arc::new(reason.to_string()))).is_none() {
+                    tracing::error!(event = Event::SigningTrouble.as_str(), kid = self.key.kid(), key = %self.uri, %reason, "no token is signed with this key until the PKCS #11 module works");
+                }
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// Whether the caller has given up.
+    fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Request(answer) if answer.is_closed())
+    }
+
+    fn give(self, signed: Signed) {
+        // A caller that has given up needs no answer.
+        match self {
+            Self::Request(answer) => drop(answer.send(signed)),
+            Self::Blocking(answer) => drop(answer.send(signed)),
+            Self::Probe => {}
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs what is queued until the module is dropped.
+    fn work(&self) {
+        let mut sessions = HashMap::new();
+        while let Some(Job { key, unsigned, answer }) = self.next() {
+            if answer.is_abandoned() {
+                continue;
+            }
+            let signed = self.sign(&mut sessions, &key, unsigned);
+            key.note(signed.as_ref().map(drop).map_err(|error| error as &dyn fmt::Display));
+            if matches!(answer, Answer::Probe) {
+                key.probing.store(false, Ordering::Relaxed);
+            }
+            answer.give(signed.map_err(|_| ModuleFault::Failed));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Signs in the session of this thread for the key. A session that fails is replaced once: it ends when the module or the
+    /// connection to it begins anew.
+    fn sign(
+        &self,
+        sessions: &mut HashMap<String, KeySession>,
+        KeyState { uri, key, .. }: &KeyState,
+        unsigned: String,
+    ) -> Result<String, ModuleError> {
+        let known = sessions.get(key.kid()).and_then(|session| session.sign(key.alg(), unsigned.as_bytes()).ok());
+        let signature = match known {
+            Some(signature) => signature,
+            None => {
+                sessions.remove(key.kid());
+                let session = self.library.session(uri)?;
+                let signature = session.sign(key.alg(), unsigned.as_bytes())?;
+                sessions.insert(key.kid().to_owned(), session);
+                signature
+            }
+        };
+        // The object may have been replaced, and a fault of the module must not become a token.
+        key.complete(unsigned, &signature)
+            .ok_or_else(|| ModuleError(format!("{uri}: the signature does not verify with the published key")))
+    }
+}
+
+/// Finds the private key of that name in a module, and has it sign a probe. `alg` is needed where the key fits several.
+/// Returns the key, and whether the module lets its private half out.
+///
+/// # Errors
+/// [`ModuleError`], with what the module said and what to do.
+pub fn attach(library: &Library, uri: &Pkcs11Uri, alg: Option<Alg>) -> Result<(SigningKey, bool), ModuleError> {
+    let session = library.session(uri)?;
+    let FoundKey { jwk, extractable } = session.public_half()?;
+    let alg = alg.unwrap_or_else(|| default_alg(&jwk));
+    let wrong = |error: &dyn fmt::Display| ModuleError(format!("{uri} cannot sign with {alg}: {error}"));
+    let key = SigningKey::from_public_jwk(alg, &jwk).map_err(|error| wrong(&error))?;
+    let unsigned = key.unsigned("JWT", b"{}").ok_or_else(|| wrong(&"its header cannot be encoded"))?;
+    let signature = session.sign(alg, unsigned.as_bytes())?;
+    let jws = key.complete(unsigned, &signature);
+    jws.ok_or_else(|| wrong(&"its signature does not verify with the public key of the same name"))?;
+    Ok((key, extractable))
+}
+
+/// Has an attached key sign a probe.
+///
+/// # Errors
+/// [`ModuleError`].
+pub fn verify(library: &Library, uri: &Pkcs11Uri, key: &SigningKey) -> Result<(), ModuleError> {
+    let (found, _) = attach(library, uri, Some(key.alg()))?;
+    if found.kid() == key.kid() {
+        Ok(())
+    } else {
+        Err(ModuleError(format!("{uri} is another key than the one that was attached")))
+    }
+}
+
+/// The algorithm of a key that fits one, or the better one of those that an RSA key fits.
+fn default_alg(jwk: &Object) -> Alg {
+    match jwk.get("kty").and_then(|kty| kty.as_str()) {
+        Some("OKP") => Alg::EdDsa,
+        Some("RSA") => Alg::Ps256,
+        _ => Alg::Es256,
+    }
+}
+
+/// Threads that sign, each with a session of its own: a module in the network spends its time in waiting.
+const THREADS: usize = 8;
+/// Number of signatures that may wait.
+const PLACES: usize = 512;
+/// Time after which a caller no longer waits for a signature.
+pub const DEADLINE: Duration = Duration::from_secs(2);
+/// Claims of a probe: those of no token.
+const PROBE: &[u8] = b"{\"probe\":true}";
