@@ -35,14 +35,17 @@ impl ListedKey {
     #[must_use]
     pub fn document(&self) -> Value {
         let Self { key, state, changes_at, opened } = self;
-        let mut document = json!({
+        let document = json!({
             "kid": key.kid, "alg": key.alg, "state": state, "created_at": key.created_at, "active_at": key.active_at,
             "changes_at": changes_at, "max_ttl": key.max_ttl.seconds(), "jwk": self.jwk(),
         });
-        if let Some(module) = opened.as_ref().and_then(|opened| opened.module.as_ref()) {
-            document["pkcs11"] = module.to_string().into();
+        match (document, opened.as_ref().and_then(|opened| opened.module.as_ref())) {
+            (Value::Object(mut members), Some(module)) => {
+                members.insert("pkcs11".into(), module.to_string().into());
+                members.into()
+            }
+            (document, _) => document,
         }
-        document
     }
 }
 

@@ -64,7 +64,7 @@ impl FromStr for Pkcs11Uri {
     fn from_str(text: &str) -> Result<Self, Pkcs11UriError> {
         let rest = text.trim().strip_prefix("pkcs11:").ok_or(Pkcs11UriError::Scheme)?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        for attribute in query.split('&').filter(|attribute| !attribute.is_empty()) {
+        if let Some(attribute) = query.split('&').find(|attribute| !attribute.is_empty()) {
             return Err(match attribute.split_once('=').map_or(attribute, |(name, _)| name) {
                 "pin-value" => Pkcs11UriError::Pin,
                 "pin-source" => Pkcs11UriError::Configured("pin-source"),

@@ -8,7 +8,7 @@
 #[cfg_attr(not(feature = "pkcs11"), path = "pkcs11/no_library.rs")]
 mod library;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
@@ -273,7 +273,7 @@ impl Shared {
 
     /// Signs what is queued until the module is dropped.
     fn work(&self) {
-        let mut sessions = HashMap::new();
+        let mut sessions = Vec::new();
         while let Some(Job { key, unsigned, answer }) = self.next() {
             if answer.is_abandoned() {
                 continue;
@@ -304,18 +304,18 @@ impl Shared {
     /// connection to it begins anew.
     fn sign(
         &self,
-        sessions: &mut HashMap<String, KeySession>,
+        sessions: &mut Vec<(String, KeySession)>,
         KeyState { uri, key, .. }: &KeyState,
         unsigned: String,
     ) -> Result<String, ModuleError> {
-        let known = sessions.get(key.kid()).and_then(|session| session.sign(key.alg(), unsigned.as_bytes()).ok());
-        let signature = match known {
+        let known = sessions.iter().find(|(kid, _)| kid == key.kid());
+        let signature = match known.and_then(|(_, session)| session.sign(key.alg(), unsigned.as_bytes()).ok()) {
             Some(signature) => signature,
             None => {
-                sessions.remove(key.kid());
+                sessions.retain(|(kid, _)| kid != key.kid());
                 let session = self.library.session(uri)?;
                 let signature = session.sign(key.alg(), unsigned.as_bytes())?;
-                sessions.insert(key.kid().to_owned(), session);
+                sessions.push((key.kid().to_owned(), session));
                 signature
             }
         };

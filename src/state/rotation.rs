@@ -44,7 +44,8 @@ pub struct Rotation {
 
 impl Rotation {
     /// Makes the next key if that is due by the rows of the database. It signs when it is due, and no earlier than every
-    /// verifier has had time to fetch it. Returns the key; `None` when nothing is due, or another replica has made it.
+    /// verifier has had time to fetch it. Returns the key; `None` when nothing is due, another replica has made it, or the key
+    /// that signs is in a module.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -54,6 +55,10 @@ impl Rotation {
         let timeline = timelines(&keys).remove(alg.as_str());
         let next = timeline.as_ref().and_then(|timeline| timeline.next_rotation(now(), every));
         let Some(next) = next.filter(|next| next.must_begin(now())) else { return Ok(None) };
+        // A key in a module is never followed by one in memory, unless an administrator makes that.
+        if next.key.open(&sealing_key).is_ok_and(|opened| opened.module.is_some()) {
+            return Ok(None);
+        }
         // Generating an RSA key takes long.
         let generated =
             tokio::task::spawn_blocking(move || new_key(alg, &sealing_key, UnixTime(0), Span::from_secs(0)));

@@ -9,6 +9,7 @@ use crate::store::keys::OpenedKey;
 
 /// Signing key with the place of its private half.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every key is in memory, and there are few")]
 pub enum Signer {
     /// In memory.
     Memory(SigningKey),

@@ -19,6 +19,7 @@ from joserfc import jwk, jws
 
 from room import check, on_both_databases, same
 
+WITHOUT_PKCS11 = str(Path(sys.argv[2]).resolve())
 HERE = Path(__file__).resolve().parent
 SOFTHSM = next(str(path) for path in sorted(Path("/usr/lib").glob("**/libsofthsm2.so")))
 KINDS = {"ES256": "EC:prime256v1", "EdDSA": "EC:edwards25519", "PS256": "rsa:2048", "RS256": "rsa:2048"}
@@ -240,15 +241,15 @@ def administration(room, hardware, keys):
     pin = room.environment.pop("GRANTD__KEYS__PKCS11_PIN_FILE")
     refused(room, 78, [kid, "keys.pkcs11_module"], "serve")
     refused(room, 1, [kid, "keys.pkcs11_module"], "doctor")
-    refused(room, 78, [kid, "--features pkcs11"], "serve", program=sys.argv[2])
+    refused(room, 78, [kid, "--features pkcs11"], "serve", program=WITHOUT_PKCS11)
     refused(room, 78, ["keys.pkcs11_pin_file", "keys.pkcs11_module"], "config", "check", "--set", f"keys.pkcs11_pin_file={pin}")
     setting = ["--set", f"keys.pkcs11_module={module}"]
-    refused(room, 78, ["keys.pkcs11_module", "built without"], "config", "check", *setting, program=sys.argv[2])
+    refused(room, 78, ["keys.pkcs11_module", "built without"], "config", "check", *setting, program=WITHOUT_PKCS11)
     refused(room, 1, ["keys.pkcs11_pin_file"], "doctor", *setting)
     refused(room, 78, ["keys.pkcs11_module", "cannot be loaded"], "serve", "--set", "keys.pkcs11_module=/nonexistent.so")
     room.environment |= {"GRANTD__KEYS__PKCS11_MODULE": module, "GRANTD__KEYS__PKCS11_PIN_FILE": pin}
     check("attach" in grantd(room, "key", "--help")[1], "the help has the command")
-    check("attach" not in grantd(room, "key", "--help", program=sys.argv[2])[1], "without PKCS #11, the help lacks it")
+    check("attach" not in grantd(room, "key", "--help", program=WITHOUT_PKCS11)[1], "without PKCS #11, the help lacks it")
 
 
 def a_wrong_pin_is_tried_once(room, hardware, caller):

@@ -20,6 +20,7 @@ mod afterlife;
 mod answers;
 mod arguments;
 mod assertion;
+mod attached_keys;
 mod cancelled;
 mod certificates;
 mod client_certificates;

@@ -10,6 +10,7 @@ mod herd;
 mod memory;
 mod mtls;
 mod noise;
+mod pkcs11;
 mod refuse;
 mod scale;
 mod spent;
@@ -41,7 +42,7 @@ type Section = (&'static str, &'static str, for<'a> fn(&'a Bench, &'a mut Report
 type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
 /// In the order in which they run.
-pub const SECTIONS: [Section; 27] = [
+pub const SECTIONS: [Section; 28] = [
     ("noise", "the limit server against itself: ratios this near to 1 mean nothing", |b, r| Box::pin(noise::run(b, r))),
     ("warm", "P1 P2: warm tokens against the limit", |b, r| Box::pin(warm::run(b, r))),
     ("connections", "new connections and TLS against the limit", |b, r| Box::pin(connections::run(b, r))),
@@ -64,6 +65,9 @@ pub const SECTIONS: [Section; 27] = [
     ("federated-first", "new tokens of a trusted issuer against the limit", |b, r| Box::pin(federated::first(b, r))),
     ("federated-again", "reused tokens of a trusted issuer against secrets", |b, r| Box::pin(federated::again(b, r))),
     ("mtls", "certificates of clients against the limit, and against secrets", |b, r| Box::pin(mtls::run(b, r))),
+    ("pkcs11", "tokens signed in SoftHSM beside those signed in memory; only by name", |b, r| {
+        Box::pin(pkcs11::run(b, r))
+    }),
     ("spent", "P10: the cost of a token with a million spent ids", |b, r| Box::pin(spent::run(b, r))),
     ("sweep", "what requests notice while a million expired ids are swept", |b, r| Box::pin(sweep::run(b, r))),
     ("herd", "a thousand clients that start at once", |b, r| Box::pin(herd::run(b, r))),

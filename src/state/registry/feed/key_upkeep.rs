@@ -47,7 +47,7 @@ impl KeyUpkeep {
     fn attend_rotations(&mut self, context: &FeedContext, every: Span, now: UnixTime) {
         let (mut due, mut notices) = (Vec::new(), Vec::new());
         for (alg, next) in context.keyring.next_rotations(now) {
-            // A key in a module is never followed by one in memory, unless an administrator makes that.
+            // The next key of a module is attached by an administrator.
             if next.must_begin(now) && next.key.module().is_none() {
                 let (sealing_key, max_ttl) = (Arc::clone(&context.sealing_key), context.max_ttl());
                 due.push(Rotation { sealing_key, alg, every, max_ttl });
