@@ -59,7 +59,7 @@ impl Admin {
         self.add_key(key).await
     }
 
-    /// Generates the key that follows the one that signs. Where that is in a module, none in memory follows it.
+    /// Generates the key that follows the one that signs. Refused where that is in a module.
     pub async fn rotate_key(&self, alg: Option<Alg>) -> Result<SealedKey, AdminError> {
         let of_alg = alg.unwrap_or(self.policy.defaults.alg);
         let keys = self.store.keys().await?;
@@ -100,8 +100,8 @@ impl Admin {
     }
 
     /// Removes a key at once. An algorithm in use always has a key that signs: when the removed one did, another key of the
-    /// algorithm does, and without one a new key; but none in memory replaces one in a module. Returns the successor of a key
-    /// that signed.
+    /// algorithm does, and without one a new key; but no key is made in memory to replace one in a module. Returns the successor
+    /// of a key that signed.
     pub async fn remove_key(&self, kid: &str) -> Result<Option<Successor<SealedKey>>, AdminError> {
         let (keys, now) = (self.store.keys().await?, self.now());
         let missing = || AdminError::NoSuchSigningKey(kid.to_owned());

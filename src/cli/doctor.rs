@@ -24,6 +24,7 @@ use crate::model::time::Clock;
 use crate::serve::expiry;
 use crate::serve::prepare::exposed;
 use crate::serve::sealing_key;
+use crate::state::keyring::{KeyState, timelines};
 use crate::store::keys::OpenedKey;
 use crate::store::migrations::Schema;
 use crate::store::{Database, Store};
@@ -104,7 +105,7 @@ async fn examine(shell: &Shell, config: &Config, store: &Store) -> anyhow::Resul
     let mut advice = of_advice.into_lines();
     advice.extend(of_sealing);
     advice.extend(federation::advice(shell, config, &admin, store).await?);
-    advice.extend(rotation::advice(shell, config, store, ours).await?);
+    advice.extend(rotation::advice(shell, config, &admin).await?);
     advice.extend(database::advice(store, ours).await?);
     let count = faults.count() + published.count() + of_clients.count();
     let faults = [faults, published, of_clients].into_iter().flat_map(Faults::into_lines).collect();
@@ -137,9 +138,12 @@ async fn examine_keys(
     // An algorithm without a key is no fault: the server generates its first one.
     let Some(under) = sealing_key else { return Ok(None) };
     let mut attached = Vec::new();
-    for key in &keys {
+    for (key, state) in timelines(&keys).values().flat_map(|timeline| timeline.states(admin.now())) {
         match key.open(&under) {
-            Ok(OpenedKey { key, module: Some(module) }) => attached.push((key, module)),
+            // One that signs no more may have been destroyed.
+            Ok(OpenedKey { key, module: Some(module) }) if matches!(state, KeyState::Active | KeyState::Next) => {
+                attached.push((key, module));
+            }
             Ok(_) => {}
             Err(fault) => faults.push(fault.to_string()),
         }

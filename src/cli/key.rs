@@ -103,6 +103,9 @@ impl Command {
             Self::Tag(command) => command.run(shell, &admin).await,
             Self::List => {
                 let keys = shell.after_warnings(admin.keys().await?);
+                for (key, module) in keys.iter().filter_map(|key| Some((key, key.opened.as_ref()?.module.as_ref()?))) {
+                    shell.info(&format!("note: {} is {module}", key.key.kid))?;
+                }
                 let times = shell.times(&admin);
                 shell.print_list(COLUMNS, &keys, ListedKey::document, |key| row(key, times))
             }
@@ -162,6 +165,9 @@ fn follows(successor: &Successor<SealedKey>, times: Times) -> String {
 }
 
 async fn attach(shell: &Shell, admin: &Admin, uri: &Pkcs11Uri, alg: Option<Alg>) -> anyhow::Result<()> {
+    if !SUPPORTED {
+        bail!("this grantd was built without PKCS #11; build it with `cargo build --release --features pkcs11`");
+    }
     let config = shell.config()?;
     let settings = config.pkcs11.ok_or_else(|| ConfigError {
         key: "keys.pkcs11_module".to_owned(),

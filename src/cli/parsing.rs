@@ -23,10 +23,18 @@ impl Arguments {
     }
 }
 
+/// Returns an argument without the PIN of a PKCS #11 URI, since messages are kept in logs.
+fn without_pin(argument: &str) -> String {
+    match argument.split_once("pin-value=") {
+        Some((before, _)) => format!("{before}pin-value=…"),
+        None => argument.to_owned(),
+    }
+}
+
 /// Prints the error of the arguments, or the requested help, and ends the process.
 pub(super) fn refuse(error: &clap::Error) -> ! {
     // The message repeats arguments, which may come from an untrusted source, so they are escaped before it is made.
-    let escaped = std::env::args_os().map(|argument| printable::one_line(&argument.to_string_lossy()).into_owned());
+    let escaped = std::env::args_os().map(|argument| without_pin(&printable::one_line(&argument.to_string_lossy())));
     match Arguments::parsed(escaped) {
         Err(escaped) => match written(escaped.print()) {
             Err(error) if !escaped.use_stderr() => std::process::exit(tell(&error).code().into()),

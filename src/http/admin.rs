@@ -112,7 +112,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     let stale: Vec<Value> = stale.iter().map(|(issuer, at)| json!({"issuer": &**issuer, "fetched_at": at})).collect();
     // No check: replicas often share the module, and key sets, introspection and other keys need it as little as before.
     let module = admin.server.keyring.module_trouble(now);
-    let module = module.map(|(kid, reason)| json!({"kid": kid, "reason": *reason}));
+    let module = module.map(|(kid, reason)| json!({"kid": kid, "reason": reason}));
     let body = json!({
         "ready": ready,
         "checks": checks,

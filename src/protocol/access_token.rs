@@ -63,8 +63,8 @@ struct Claims<'a> {
 /// Signs the token that `grant` describes.
 ///
 /// # Errors
-/// [`Error::Internal`] when there is no randomness or the library fails to sign, [`Unavailable::Module`](super::error::Unavailable::Module) when a PKCS #11 module
-/// does.
+/// [`Error::Internal`] when there is no randomness or the library fails to sign,
+/// [`Unavailable::Module`](super::error::Unavailable::Module) when a PKCS #11 module fails to.
 pub async fn mint(
     issuer: &str,
     client: &Client,

@@ -49,7 +49,7 @@ impl IntrospectionResponse {
     ///
     /// # Errors
     /// [`Error::Internal`] when the library fails to sign, [`Unavailable::Module`](super::error::Unavailable::Module) when a
-    /// PKCS #11 module does.
+    /// PKCS #11 module fails to.
     pub async fn signed(self, issuer: &str, key: &Signer, now: UnixTime) -> Result<Self, Error> {
         #[derive(Serialize)]
         struct Claims<'a> {

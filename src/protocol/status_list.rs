@@ -34,6 +34,8 @@ pub struct StatusLists {
     /// Contents of the published lists; held while lists are built.
     made_of: Mutex<Contents>,
     has_many_revoked: AtomicBool,
+    /// Whether the registry has changed since the lists were last found current.
+    is_outdated: AtomicBool,
 }
 
 /// Status lists as they are served.
@@ -74,6 +76,7 @@ impl StatusLists {
             published: ArcSwapOption::empty(),
             made_of: Mutex::default(),
             has_many_revoked: AtomicBool::new(false),
+            is_outdated: AtomicBool::new(true),
         }
     }
 
@@ -109,6 +112,8 @@ impl AuthorizationServer {
     pub fn build_status_lists(&self, has_changed: bool) -> bool {
         let (lists, now) = (&self.status_lists, self.clock.now());
         let mut made_of = lists.made_of.lock().unwrap_or_else(PoisonError::into_inner);
+        // Kept until a build succeeds: a key in a module may fail to sign this one.
+        let has_changed = lists.is_outdated.fetch_or(has_changed, Ordering::Relaxed) || has_changed;
         let Some(age) = self.registry.age().filter(|_| self.registry.freshness() != Freshness::Unusable) else {
             return false;
         };
@@ -129,6 +134,7 @@ impl AuthorizationServer {
         let contents = self.status_contents(&made_of, has_changed || !is_fresh, now);
         let is_current = is_fresh && *made_of == contents;
         if is_current {
+            lists.is_outdated.store(false, Ordering::Relaxed);
             return false;
         }
         let documents = match self.signed_lists(&contents, &key, iat) {
@@ -149,6 +155,7 @@ impl AuthorizationServer {
             exp: UnixTime(iat.0.saturating_add(lists.lifetime())),
         })));
         *made_of = contents;
+        lists.is_outdated.store(false, Ordering::Relaxed);
         lists.build_seconds.observe(started.elapsed().as_secs_f64());
         true
     }

@@ -1,6 +1,7 @@
 //! The PKCS #11 module of a server or a command: loaded with the PIN of its token.
 
 use secrecy::SecretString;
+use zeroize::Zeroizing;
 
 use super::prepare::config_error;
 use crate::config::{ConfigError, Pkcs11Settings, read_secret, user};
@@ -19,7 +20,8 @@ pub fn load(settings: &Pkcs11Settings) -> Result<Library, ConfigError> {
             config_error("keys.pkcs11_pin_file", &format!("{}: {error}", path.display()))
         };
         let text = read_secret(path).map_err(|error| wrong(&format!("cannot be read by {}: {error}", user())))?;
-        match text.trim_end_matches(['\r', '\n']) {
+        let text = Zeroizing::new(text);
+        match text.as_str() {
             "" => Err(wrong(&"the file is empty; write the PIN of the token into it")),
             pin => Ok(SecretString::from(pin)),
         }

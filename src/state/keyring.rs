@@ -4,7 +4,7 @@
 //! published until the last token it signed has expired. No process has to move it along.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -172,6 +172,8 @@ pub fn live(keys: &[SealedKey], now: UnixTime) -> impl Iterator<Item = &SealedKe
 #[derive(Debug)]
 pub struct Keyring {
     keys: ArcSwap<HashMap<Alg, Timeline<Arc<Signer>>>>,
+    /// Sealed bytes from which each key was opened, by its id.
+    opened_from: Mutex<HashMap<String, Vec<u8>>>,
     jwks: ArcSwap<Document>,
     fully_specified: bool,
     /// `keys.rotate_every`: the time for which a key signs; `None` until an administrator rotates it.
@@ -196,6 +198,7 @@ impl Keyring {
             rotate_every,
             module,
             keys: ArcSwap::default(),
+            opened_from: Mutex::default(),
             jwks: ArcSwap::from_pointee(Document::new(&json!({"keys": []}))),
         }
     }
@@ -209,18 +212,28 @@ impl Keyring {
         let known = self.keys.load();
         let known: HashMap<&str, &Arc<Signer>> =
             known.values().flat_map(|timeline| &timeline.keys).map(|(_, key)| (key.kid(), key)).collect();
+        let mut opened_from = self.opened_from.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = Vec::new();
         let mut keys: HashMap<Alg, Vec<(Term, Arc<Signer>)>> = HashMap::new();
         for row in sealed {
-            let key = match known.get(row.kid.as_str()) {
-                Some(key) if key.alg().as_str() == row.alg => Ok(Arc::clone(key)),
-                _ => row.open(under).map(|opened| Arc::new(Signer::new(self.named(opened), self.module.as_ref()))),
+            let known = known.get(row.kid.as_str()).filter(|key| key.alg().as_str() == row.alg);
+            let key = match known {
+                Some(key) if opened_from.get(&row.kid) == Some(&row.sealed) => Ok(Arc::clone(key)),
+                // A key whose row was sealed anew may have another place. One that no longer opens signs on.
+                _ => match (row.open(under), known) {
+                    (Err(_), Some(key)) => Ok(Arc::clone(key)),
+                    (Ok(opened), Some(key)) if key.module().map(ModuleKey::uri) == opened.module.as_ref() => {
+                        Ok(Arc::clone(key))
+                    }
+                    (opened, _) => opened.map(|key| Arc::new(Signer::new(self.named(key), self.module.as_ref()))),
+                },
             };
             match key {
                 Ok(key) => keys.entry(key.alg()).or_default().push((row.into(), key)),
                 Err(fault) => faults.push(fault),
             }
         }
+        *opened_from = sealed.iter().map(|row| (row.kid.clone(), row.sealed.clone())).collect();
         self.keys.store(Arc::new(keys.into_iter().map(|(alg, keys)| (alg, Timeline::new(keys))).collect()));
         faults
     }
@@ -275,7 +288,7 @@ impl Keyring {
         self.keys.load().get(&alg)?.active(now).cloned()
     }
 
-    /// Has each key in a module that signs or will sign prove that it does, when that is in doubt.
+    /// Signs a probe with each key in a module that signs or will sign, when it is in doubt whether it does.
     pub fn probe_modules(&self, now: UnixTime) {
         for (key, state, _) in self.schedule(now) {
             if let Some(module) = key.module().filter(|_| matches!(state, KeyState::Active | KeyState::Next)) {
@@ -284,12 +297,15 @@ impl Keyring {
         }
     }
 
-    /// Returns the id of a key in a module that signs at `now`, and the reason for which it does not.
+    /// Returns the id of a key in a module that has to sign at `now`, or else will have to, and the reason for which it does
+    /// not.
     #[must_use]
-    pub fn module_trouble(&self, now: UnixTime) -> Option<(String, Arc<String>)> {
-        let keys = self.keys.load();
-        let mut active = keys.values().filter_map(|timeline| timeline.active(now));
-        active.find_map(|(_, key)| Some((key.kid().to_owned(), key.module().and_then(ModuleKey::trouble)?)))
+    pub fn module_trouble(&self, now: UnixTime) -> Option<(String, String)> {
+        let keys = self.schedule(now);
+        let mut in_turn = [KeyState::Active, KeyState::Next]
+            .into_iter()
+            .flat_map(|wanted| keys.iter().filter(move |(_, state, _)| *state == wanted).map(|(key, ..)| key));
+        in_turn.find_map(|key| Some((key.kid().to_owned(), key.module().and_then(ModuleKey::trouble)?)))
     }
 
     /// Returns the next rotation of each algorithm; none with `keys.rotate_every = "never"`.

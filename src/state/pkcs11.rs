@@ -1,7 +1,7 @@
 //! Signing keys in a PKCS #11 module: threads of their own sign, behind a bounded queue.
 //!
-//! The code of a module may block for as long as it likes. So no thread that serves requests calls it, and nobody waits for it
-//! longer than [`DEADLINE`].
+//! The code of a module may block for as long as it likes. So no thread that serves requests calls it, and no request waits for
+//! it longer than [`DEADLINE`].
 
 // The library that loads modules is an optional dependency.
 #[cfg_attr(feature = "pkcs11", path = "pkcs11/library.rs")]
@@ -12,10 +12,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
@@ -75,24 +76,24 @@ struct KeyState {
     uri: Pkcs11Uri,
     /// The public half.
     key: SigningKey,
-    /// Why the key did not sign the last time.
-    trouble: ArcSwapOption<String>,
+    /// The fault of the key, until it signs again.
+    trouble: ArcSwapOption<Trouble>,
     /// Whether it has signed or failed since the process started.
     tried: AtomicBool,
     /// Whether a probe waits or runs.
     probing: AtomicBool,
 }
 
-struct Shared {
-    library: Library,
-    queue: Mutex<Waiting>,
-    filled: Condvar,
+#[derive(Debug)]
+struct Trouble {
+    reason: String,
+    since: Instant,
 }
 
-#[derive(Default)]
-struct Waiting {
-    jobs: VecDeque<Job>,
-    closed: bool,
+struct Shared {
+    library: Library,
+    queue: Mutex<VecDeque<Job>>,
+    filled: Condvar,
 }
 
 struct Job {
@@ -100,6 +101,14 @@ struct Job {
     /// Header and claims of a JWT.
     unsigned: String,
     answer: Answer,
+    /// Time after which the signature comes too late.
+    until: Instant,
+}
+
+/// Session of a thread with a key.
+struct OpenSession {
+    of: Weak<KeyState>,
+    session: KeySession,
 }
 
 /// Receiver of a JWT.
@@ -113,7 +122,7 @@ enum Answer {
 type Signed = Result<String, ModuleFault>;
 
 impl Module {
-    /// Starts the threads that sign.
+    /// Starts the threads that sign. They end with the process: a library that is unloaded while it is called may crash.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -124,13 +133,6 @@ impl Module {
             thread::Builder::new().name(format!("pkcs11-{number}")).spawn(move || shared.work())?;
         }
         Ok(Self(shared))
-    }
-}
-
-impl Drop for Module {
-    fn drop(&mut self) {
-        self.0.lock().closed = true;
-        self.0.filled.notify_all();
     }
 }
 
@@ -152,6 +154,12 @@ impl ModuleKey {
             probing: AtomicBool::new(false),
         };
         Self { state: Arc::new(state), module }
+    }
+
+    /// The name of the private key.
+    #[must_use]
+    pub fn uri(&self) -> &Pkcs11Uri {
+        &self.state.uri
     }
 
     /// Signs the header and the claims of a JWT. Returns the JWT.
@@ -178,11 +186,10 @@ impl ModuleKey {
         answered.recv_timeout(DEADLINE).unwrap_or_else(|_| Err(self.fault(ModuleFault::Slow)))
     }
 
-    /// Lets the key sign a probe, unless it works or a probe is on its way. The state of the key says how that went.
+    /// Signs a probe, unless the key works or a probe is on its way. The result is noted with the key.
     pub fn probe(&self) {
         let is_in_doubt = self.state.trouble.load().is_some() || !self.state.tried.load(Ordering::Relaxed);
         if is_in_doubt && !self.state.probing.swap(true, Ordering::Relaxed) {
-            // A fault is noted with the key.
             let probe = self.unsigned("JWT", PROBE).map(|unsigned| self.enqueue(unsigned, Answer::Probe));
             if !matches!(probe, Some(Ok(()))) {
                 self.state.probing.store(false, Ordering::Relaxed);
@@ -190,10 +197,10 @@ impl ModuleKey {
         }
     }
 
-    /// Reason for which the key did not sign the last time; `None` while it signs.
+    /// Reason for which the key does not sign; `None` while it does.
     #[must_use]
-    pub fn trouble(&self) -> Option<Arc<String>> {
-        self.state.trouble.load_full()
+    pub fn trouble(&self) -> Option<String> {
+        self.state.trouble.load().as_ref().map(|trouble| trouble.reason.clone())
     }
 
     /// Notes a fault of the key, and returns it.
@@ -204,15 +211,16 @@ impl ModuleKey {
 
     fn enqueue(&self, unsigned: String, answer: Answer) -> Result<(), ModuleFault> {
         let Some(Module(shared)) = self.module.as_deref() else { return Err(self.fault(ModuleFault::NotConfigured)) };
+        let now = Instant::now();
         let mut waiting = shared.lock();
-        if waiting.jobs.len() >= PLACES {
-            waiting.jobs.retain(|job| !job.answer.is_abandoned());
+        if waiting.len() >= PLACES {
+            waiting.retain(|job| job.is_wanted(now));
         }
-        if waiting.jobs.len() >= PLACES {
-            drop(waiting);
-            return Err(self.fault(ModuleFault::Busy));
+        if waiting.len() >= PLACES {
+            // No fault of the key: when it hangs, those that wait say so.
+            return Err(ModuleFault::Busy);
         }
-        waiting.jobs.push_back(Job { key: Arc::clone(&self.state), unsigned, answer });
+        waiting.push_back(Job { key: Arc::clone(&self.state), unsigned, answer, until: now + DEADLINE });
         drop(waiting);
         shared.filled.notify_one();
         Ok(())
@@ -228,12 +236,14 @@ impl Deref for ModuleKey {
 }
 
 impl KeyState {
-    /// Notes that the key has signed, or why not. The log says when that changes.
+    /// Notes that the key has signed, or why not. The log says when that changes, once a second at most: a module that is too
+    /// slow fails and signs in turn.
     fn note(&self, signed: Result<(), &dyn fmt::Display>) {
         self.tried.store(true, Ordering::Relaxed);
         match signed {
             Ok(()) => {
-                if self.trouble.load().is_some() && self.trouble.swap(None).is_some() {
+                let is_over = self.trouble.load().as_ref().is_some_and(|trouble| trouble.since.elapsed() >= CALM);
+                if is_over && self.trouble.swap(None).is_some() {
                     tracing::info!(
                         event = Event::SigningRecovered.as_str(),
                         kid = self.key.kid(),
@@ -242,7 +252,8 @@ impl KeyState {
                 }
             }
             Err(reason) => {
-                if self.trouble.swap(Some(Arc::new(reason.to_string()))).is_none() {
+                let trouble = Trouble { reason: reason.to_string(), since: Instant::now() };
+                if self.trouble.swap(Some(Arc::new(trouble))).is_none() {
                     tracing::error!(event = Event::SigningTrouble.as_str(), kid = self.key.kid(), key = %self.uri, %reason, "no token is signed with this key until the PKCS #11 module works");
                 }
             }
@@ -250,12 +261,18 @@ impl KeyState {
     }
 }
 
-impl Answer {
-    /// Whether the caller has given up.
-    fn is_abandoned(&self) -> bool {
-        matches!(self, Self::Request(answer) if answer.is_closed())
+impl Job {
+    /// Whether its caller waits. A probe is always wanted: it says when the key works again.
+    fn is_wanted(&self, now: Instant) -> bool {
+        match &self.answer {
+            Answer::Request(answer) => !answer.is_closed() && now < self.until,
+            Answer::Blocking(_) => now < self.until,
+            Answer::Probe => true,
+        }
     }
+}
 
+impl Answer {
     fn give(self, signed: Signed) {
         // A caller that has given up needs no answer.
         match self {
@@ -267,18 +284,27 @@ impl Answer {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Job>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs what is queued until the module is dropped.
+    /// Signs what is queued, for as long as the process lives.
     fn work(&self) {
         let mut sessions = Vec::new();
-        while let Some(Job { key, unsigned, answer }) = self.next() {
-            if answer.is_abandoned() {
+        loop {
+            let job = self.next();
+            if !job.is_wanted(Instant::now()) {
                 continue;
             }
-            let signed = self.sign(&mut sessions, &key, unsigned);
+            let Job { key, unsigned, answer, until } = job;
+            // Panics of the library end neither the thread nor the waiting of its caller.
+            let signed = catch_unwind(AssertUnwindSafe(|| self.sign(&mut sessions, &key, unsigned, until)));
+            let signed = signed.unwrap_or_else(|_| Err(ModuleError("the library of modules panicked".to_owned())));
+            let signed = match signed {
+                // A probe may have waited behind others, and its own time is what counts.
+                Ok(_) if until <= Instant::now() => Err(ModuleError(ModuleFault::Slow.to_string())),
+                other => other,
+            };
             key.note(signed.as_ref().map(drop).map_err(|error| error as &dyn fmt::Display));
             if matches!(answer, Answer::Probe) {
                 key.probing.store(false, Ordering::Relaxed);
@@ -287,38 +313,45 @@ impl Shared {
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Job {
         let mut waiting = self.lock();
         loop {
-            if waiting.closed {
-                return None;
-            }
-            if let Some(job) = waiting.jobs.pop_front() {
-                return Some(job);
+            if let Some(job) = waiting.pop_front() {
+                return job;
             }
             waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Signs in the session of this thread for the key. A session that fails is replaced once: it ends when the module or the
-    /// connection to it begins anew.
+    /// Signs in the session of this thread for the key. A session that fails is replaced once, unless the time is over: it ends
+    /// when the module or the connection to it begins anew.
     fn sign(
         &self,
-        sessions: &mut Vec<(String, KeySession)>,
-        KeyState { uri, key, .. }: &KeyState,
+        sessions: &mut Vec<OpenSession>,
+        state: &Arc<KeyState>,
         unsigned: String,
+        until: Instant,
     ) -> Result<String, ModuleError> {
-        let known = sessions.iter().find(|(kid, _)| kid == key.kid());
-        let signature = match known.and_then(|(_, session)| session.sign(key.alg(), unsigned.as_bytes()).ok()) {
-            Some(signature) => signature,
-            None => {
-                sessions.retain(|(kid, _)| kid != key.kid());
+        let KeyState { uri, key, .. } = &**state;
+        let known = sessions.iter().position(|open| open.of.as_ptr() == Arc::as_ptr(state));
+        let known = known.map(|at| sessions.swap_remove(at));
+        let mut signature = known.map(|open| (open.session.sign(key.alg(), unsigned.as_bytes()), open));
+        if let Some((Err(error), _)) = &signature
+            && until <= Instant::now()
+        {
+            return Err(ModuleError(error.to_string()));
+        }
+        let (signature, open) = match signature.take() {
+            Some((Ok(signature), open)) => (signature, open),
+            // The session of a key that has left the key set is closed before another is opened: tokens have few.
+            failed => {
+                drop(failed);
+                sessions.retain(|open| open.of.strong_count() > 0);
                 let session = self.library.session(uri)?;
-                let signature = session.sign(key.alg(), unsigned.as_bytes())?;
-                sessions.push((key.kid().to_owned(), session));
-                signature
+                (session.sign(key.alg(), unsigned.as_bytes())?, OpenSession { of: Arc::downgrade(state), session })
             }
         };
+        sessions.push(open);
         // The object may have been replaced, and a fault of the module must not become a token.
         key.complete(unsigned, &signature)
             .ok_or_else(|| ModuleError(format!("{uri}: the signature does not verify with the published key")))
@@ -371,5 +404,7 @@ const THREADS: usize = 8;
 const PLACES: usize = 512;
 /// Time after which a caller no longer waits for a signature.
 pub const DEADLINE: Duration = Duration::from_secs(2);
+/// Time after a fault in which no signature ends it.
+const CALM: Duration = Duration::from_secs(1);
 /// Claims of a probe: those of no token.
 const PROBE: &[u8] = b"{\"probe\":true}";

@@ -45,7 +45,7 @@ pub struct Rotation {
 impl Rotation {
     /// Makes the next key if that is due by the rows of the database. It signs when it is due, and no earlier than every
     /// verifier has had time to fetch it. Returns the key; `None` when nothing is due, another replica has made it, or the key
-    /// that signs is in a module.
+    /// that signs is in a module or does not open.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -55,8 +55,9 @@ impl Rotation {
         let timeline = timelines(&keys).remove(alg.as_str());
         let next = timeline.as_ref().and_then(|timeline| timeline.next_rotation(now(), every));
         let Some(next) = next.filter(|next| next.must_begin(now())) else { return Ok(None) };
-        // A key in a module is never followed by one in memory, unless an administrator makes that.
-        if next.key.open(&sealing_key).is_ok_and(|opened| opened.module.is_some()) {
+        // A key in a module is never followed by one in memory, unless an administrator makes that. One that does not open may be
+        // in a module.
+        if !next.key.open(&sealing_key).is_ok_and(|opened| opened.module.is_none()) {
             return Ok(None);
         }
         // Generating an RSA key takes long.

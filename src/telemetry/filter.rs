@@ -62,8 +62,8 @@ impl Filter {
         let mut events = EnvFilter::builder()
             .parse(chosen)
             .map_err(|error| wrong(format!("{error}; write {LEVELS}, or TARGET=LEVEL, separated by commas")))?;
-        // This part of sqlx quotes lines of a password file.
-        for never in ["sqlx_postgres::options=off", "sqlx_postgres::options::pgpass=off"] {
+        // This part of sqlx quotes lines of a password file. What cryptoki says is an error of ours, too.
+        for never in ["sqlx_postgres::options=off", "sqlx_postgres::options::pgpass=off", "cryptoki=off"] {
             if let Ok(never) = never.parse::<Directive>() {
                 events = events.add_directive(never);
             }

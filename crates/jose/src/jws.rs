@@ -103,7 +103,7 @@ impl SigningKey {
         Ok((Self::new(alg, pair)?, document))
     }
 
-    /// A key whose private half is elsewhere: [`unsigned`](Self::unsigned) says what is to be signed there, and
+    /// Makes a key whose private half is elsewhere: [`unsigned`](Self::unsigned) returns what is to be signed there, and
     /// [`complete`](Self::complete) takes the signature.
     ///
     /// # Errors
@@ -160,14 +160,14 @@ impl SigningKey {
         self.sign_below(&self.header_of(typ)?, claims)
     }
 
-    /// The header and the claims of a JWT with that `typ`, encoded as they are signed. `None` when they cannot be encoded.
+    /// Encodes the header and the claims of a JWT with that `typ`, as they are signed. `None` when they cannot be encoded.
     #[must_use]
     pub fn unsigned(&self, typ: &str, claims: &[u8]) -> Option<String> {
         Some(self.signing_input(&self.header_of(typ)?, claims))
     }
 
-    /// The JWT of what [`unsigned`](Self::unsigned) returned and the signature of that which was made elsewhere. `None` when
-    /// the signature is not this key's.
+    /// Appends a signature that was made elsewhere to what [`unsigned`](Self::unsigned) returned. `None` when the signature is
+    /// not this key's.
     #[must_use]
     pub fn complete(&self, unsigned: String, signature: &[u8]) -> Option<String> {
         let is_own = self.verifying.verifies(self.alg.into(), unsigned.as_bytes(), signature);

@@ -1,7 +1,7 @@
 //! PKCS #11 modules as they are loaded: tokens, sessions, private keys.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -13,8 +13,8 @@ use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
-use cryptoki::session::{Session, UserType};
-use cryptoki::slot::Slot;
+use cryptoki::session::{Session, SessionState, UserType};
+use cryptoki::slot::{Slot, TokenInfo};
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -30,10 +30,12 @@ pub const SUPPORTED: bool = true;
 #[derive(Debug)]
 pub struct Library {
     pkcs11: Pkcs11,
+    path: PathBuf,
+    is_initialized: Mutex<bool>,
     pin: Option<SecretString>,
-    /// Whether a token has refused the PIN. A token locks after a few wrong ones, so it is not tried again, and no two threads
-    /// try it at the same time.
-    pin_refused: Mutex<bool>,
+    /// Slots of tokens that have refused the PIN. A token locks after a few wrong ones, so it is not tried again, and no two
+    /// threads try it at the same time.
+    pin_refused: Mutex<Vec<Slot>>,
 }
 
 /// A session with a private key.
@@ -45,34 +47,43 @@ pub struct KeySession {
 }
 
 impl Library {
-    /// Loads a module and initializes it. `pin` is that of the user of its token.
+    /// Loads a module. It is initialized with the first session, since it may be away, or take its time. `pin` is that of the
+    /// user of its token.
     ///
     /// # Errors
     /// [`ModuleError`].
     pub fn open(path: &Path, pin: Option<SecretString>) -> Result<Self, ModuleError> {
         let failed = |error: Error| ModuleError(format!("{}: {}", path.display(), Said(&error)));
-        let pkcs11 = Pkcs11::new(path).map_err(failed)?;
-        match pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
-            Err(error) => return Err(failed(error)),
+        let (pkcs11, path) = (Pkcs11::new(path).map_err(failed)?, path.to_owned());
+        Ok(Self { pkcs11, path, is_initialized: Mutex::default(), pin, pin_refused: Mutex::default() })
+    }
+
+    fn initialize(&self) -> Result<(), ModuleError> {
+        let mut is_initialized = self.is_initialized.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_initialized {
+            match self.pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+                Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => *is_initialized = true,
+                Err(error) => return Err(ModuleError(format!("{}: {}", self.path.display(), Said(&error)))),
+            }
         }
-        Ok(Self { pkcs11, pin, pin_refused: Mutex::default() })
+        Ok(())
     }
 
     /// Opens a session, logs in, and finds the private key.
     pub(super) fn session(&self, uri: &Pkcs11Uri) -> Result<KeySession, ModuleError> {
         let failed = |error: Error| ModuleError(format!("{uri}: {}", Said(&error)));
-        let (slot, asks_for_login) = self.slot(uri)?;
+        self.initialize()?;
+        let (slot, token) = self.slot(uri)?;
         let session = self.pkcs11.open_ro_session(slot).map_err(failed)?;
-        if asks_for_login {
-            self.log_in(&session, uri)?;
+        if token.login_required() {
+            self.log_in(&session, slot, &token, uri)?;
         }
         let key = only(&session, ObjectClass::PRIVATE_KEY, uri)?;
         Ok(KeySession { uri: uri.clone(), session, key })
     }
 
-    /// Returns the slot of the one token that the URI names, and whether the token asks for a login.
-    fn slot(&self, uri: &Pkcs11Uri) -> Result<(Slot, bool), ModuleError> {
+    /// Returns the one token that the URI names, and its slot.
+    fn slot(&self, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), ModuleError> {
         let failed = |error: Error| ModuleError(format!("{uri}: {}", Said(&error)));
         let (mut found, mut labels) = (Vec::new(), Vec::new());
         for slot in self.pkcs11.get_slots_with_token().map_err(failed)? {
@@ -85,21 +96,20 @@ impl Library {
                 && fits(&uri.manufacturer, token.manufacturer_id())
                 && fits(&uri.model, token.model())
             {
-                found.push((slot, token.login_required()));
-            }
-            if token.token_initialized() {
+                found.push((slot, token));
+            } else if token.token_initialized() {
                 labels.push(format!("`{}`", token.label().trim_end()));
             }
         }
-        match found.as_slice() {
-            [one] => Ok(*one),
-            [] if labels.is_empty() => Err(ModuleError(format!("{uri}: the module has no token"))),
-            [] => Err(ModuleError(format!("{uri}: the module has no such token, but {}", labels.join(", ")))),
-            several => Err(ModuleError(format!("{uri}: names {} tokens; add `serial=`", several.len()))),
+        match (found.len(), found.pop()) {
+            (1, Some(one)) => Ok(one),
+            (0, _) if labels.is_empty() => Err(ModuleError(format!("{uri}: the module has no token"))),
+            (0, _) => Err(ModuleError(format!("{uri}: the module has no such token, but {}", labels.join(", ")))),
+            (several, _) => Err(ModuleError(format!("{uri}: names {several} tokens; add `serial=`"))),
         }
     }
 
-    fn log_in(&self, session: &Session, uri: &Pkcs11Uri) -> Result<(), ModuleError> {
+    fn log_in(&self, session: &Session, slot: Slot, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<(), ModuleError> {
         let refused = || {
             ModuleError(format!(
                 "{uri}: the token refused the PIN; it is not tried again, since a token locks after a few wrong ones: correct keys.pkcs11_pin_file and restart"
@@ -109,8 +119,19 @@ impl Library {
             return Err(ModuleError(format!("{uri}: the token asks for a PIN; name its file in keys.pkcs11_pin_file")));
         };
         let mut pin_refused = self.pin_refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if *pin_refused {
+        if pin_refused.contains(&slot) {
             return Err(refused());
+        }
+        let is_logged_in = session
+            .get_session_info()
+            .is_ok_and(|session| matches!(session.session_state(), SessionState::RoUser | SessionState::RwUser));
+        if is_logged_in {
+            return Ok(());
+        }
+        if token.user_pin_final_try() {
+            return Err(ModuleError(format!(
+                "{uri}: one more wrong PIN locks the token, and grantd leaves that try to you: log in once with a tool of the module, correct keys.pkcs11_pin_file, and restart"
+            )));
         }
         match session.login(UserType::User, Some(pin)) {
             // The login counts for every session of the process.
@@ -123,7 +144,7 @@ impl Library {
                 | RvError::PinInvalid,
                 _,
             )) => {
-                *pin_refused = true;
+                pin_refused.push(slot);
                 Err(refused())
             }
             Err(error) => Err(ModuleError(format!("{uri}: {}", Said(&error)))),
@@ -156,7 +177,7 @@ impl KeySession {
     /// Reads the public half of the key: its own attributes, or those of the public key of the same name.
     pub(super) fn public_half(&self) -> Result<FoundKey, ModuleError> {
         let own = self.attributes(self.key, &[AttributeType::Extractable])?;
-        let extractable = own.iter().any(|attribute| matches!(attribute, Attribute::Extractable(true)));
+        let extractable = !own.iter().any(|attribute| matches!(attribute, Attribute::Extractable(false)));
         let of_public =
             [AttributeType::Modulus, AttributeType::PublicExponent, AttributeType::EcParams, AttributeType::EcPoint];
         if let Some(jwk) = jwk(&self.attributes(self.key, &of_public)?) {
@@ -216,6 +237,7 @@ fn jwk(attributes: &[Attribute]) -> Option<Object> {
         }
         (_, _, Some(ED25519 | ED25519_NAME), Some(point)) => {
             let point = point.strip_prefix(&[4, 32]).filter(|_| point.len() == 34).unwrap_or(point);
+            let point = Some(point).filter(|point| point.len() == 32)?;
             json!({"kty": "OKP", "crv": "Ed25519", "x": text(point)})
         }
         _ => return None,

@@ -139,8 +139,9 @@ pub fn fleet_clients(dialect: Dialect, count: usize, verifiers: bool) -> io::Res
     let fill = format!(
         "with recursive n (i) as (select 1 union all select i + 1 from n where i < 48)
          insert into resource (identifier, scope) select {}, {} || ':read ' || {} || ':write' from n;
-         {numbers} insert into client (client_id, scope, default_scope)
-         select {id}, (select {join}({}, ' ') from j where j < 5 + i * 31 / 7 % 16), {} from n;
+         {numbers} insert into client (client_id, scope, default_scope, status_index)
+         select {id}, (select {join}({}, ' ') from j where j < 5 + i * 31 / 7 % 16), {},
+             (select coalesce(max(status_index), 0) from client) + i from n;
          {numbers} insert into client_resource (client_id, identifier) select {id}, {} from n
          union all select {id}, {} from n where i % 3 = 0;
          {numbers} insert into client_secret (secret_id, client_id, hash, imported, tag_key{verifier})
@@ -173,6 +174,7 @@ pub fn fleet_clients(dialect: Dialect, count: usize, verifiers: bool) -> io::Res
                  end loop;
              end $$;
              {fill}
+             select setval('status_index', max(status_index)) from client;
              do $$ declare one record; begin
                  for one in select * from checked loop
                      execute format('alter table %s add constraint %I %s not valid', one.of, one.conname, one.must);

@@ -53,7 +53,8 @@ impl KeyUpkeep {
                 due.push(Rotation { sealing_key, alg, every, max_ttl });
             } else if let Some(at) = next.notice(now).filter(|at| self.told.get(&alg) != Some(at)) {
                 self.told.insert(alg, at);
-                notices.push(Notice { alg, kid: next.key.kid().to_owned(), due_at: next.due_at, at });
+                let in_module = next.key.module().is_some();
+                notices.push(Notice { alg, kid: next.key.kid().to_owned(), in_module, due_at: next.due_at, at });
             }
         }
         if due.is_empty() && notices.is_empty() {
@@ -88,6 +89,8 @@ impl KeyUpkeep {
 struct Notice {
     alg: Alg,
     kid: String,
+    /// Whether an administrator has to attach the next key.
+    in_module: bool,
     due_at: UnixTime,
     /// Time from which the notice counts.
     at: UnixTime,
@@ -95,11 +98,13 @@ struct Notice {
 
 impl Notice {
     async fn tell(self, store: &Store) {
-        let Self { alg, kid, due_at, at } = self;
+        let Self { alg, kid, in_module, due_at, at } = self;
         let told = store.take_notice(&format!("key.rotation_due {alg}"), &kid, at).await;
         // Each replica tells where none may write that one has.
         if told.unwrap_or(true) {
-            tracing::info!(event = Event::KeyRotationDue.as_str(), kid, %alg, %due_at, "another key signs from then on");
+            let then =
+                if in_module { "attach the next key of the PKCS #11 module" } else { "another key signs from then on" };
+            tracing::info!(event = Event::KeyRotationDue.as_str(), kid, %alg, %due_at, "{then}");
         }
     }
 }

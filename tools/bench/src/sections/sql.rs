@@ -60,7 +60,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
         let more = after - rows_before.get(table).copied().unwrap_or(0.0);
         if more > 0.0 {
             note(&format!("{more} rows written in {table}"));
-            written += if table == USES { 0.0 } else { more };
+            written += if WRITTEN_BY_TIME.contains(&table.as_str()) { 0.0 } else { more };
         }
     }
     report.figure("statements that PostgreSQL saw", &Figure::one(all), "", Goal::None);
@@ -68,7 +68,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
     report.figure("polls a second", &Figure::one(polls / elapsed), "", Goal::None);
     let rest = all - polls - by_time;
     report.figure("P4: statements, but for what goes by time", &Figure::one(rest), "", Goal::AtMost(0.0));
-    report.figure("P4: rows written, dates of use aside", &Figure::one(written), "", Goal::AtMost(0.0));
+    report.figure("P4: rows written, but for what goes by time", &Figure::one(written), "", Goal::AtMost(0.0));
     report.figure("P5: argon2 runs", &Figure::one(hashes), "", Goal::AtMost(number(REAL)));
     Ok(())
 }
@@ -104,11 +104,15 @@ const QUERIES: &str = "grantd_database_queries_total";
 const HASHES: &str = "grantd_argon2_verifications_total";
 /// The last use of secrets is written in batches, by time and not by token.
 const USES: &str = "client_secret_use";
+/// Tables that are written by time: that one, and those by which replicas share work and know each other's issuer.
+const WRITTEN_BY_TIME: [&str; 3] = [USES, "lease", "own_issuer"];
 /// Parts of statements that run by time: that one, the sweeps, and what the feed and the pool run on a new connection.
-const BY_TIME: [&str; 9] = [
+const BY_TIME: [&str; 11] = [
     USES,
     "delete from",
     "into lease",
+    "from lease",
+    "select set_config",
     "registry_change",
     "LISTEN",
     "pg_notify",
