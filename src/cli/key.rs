@@ -21,7 +21,8 @@ use crate::crypto::jwk::Alg;
 use crate::model::pkcs11_uri::Pkcs11Uri;
 use crate::serve;
 use crate::state::keyring::{MAX_AGE, PUBLISH_AHEAD, Successor};
-use crate::state::pkcs11::{self, SUPPORTED};
+use crate::state::pkcs11::SUPPORTED;
+use crate::state::pkcs11::attachment::find;
 use crate::store::keys::SealedKey;
 
 #[derive(Debug, Subcommand)]
@@ -176,7 +177,7 @@ async fn attach(shell: &Shell, admin: &Admin, uri: &Pkcs11Uri, alg: Option<Alg>)
             .to_owned(),
     })?;
     let library = serve::pkcs11::load(&settings)?;
-    let (key, extractable) = pkcs11::attach(&library, uri, alg)?;
+    let (key, extractable) = find(&library, uri, alg)?;
     let attached = admin.attach_key(&key, uri).await?;
     if extractable {
         shell.info(&phrases::line(&Warning::Extractable(uri.clone())))?;

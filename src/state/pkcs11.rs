@@ -8,6 +8,8 @@
 #[cfg_attr(not(feature = "pkcs11"), path = "pkcs11/no_library.rs")]
 mod library;
 
+pub mod attachment;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -22,7 +24,6 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
 use crate::crypto::json::Object;
-use crate::crypto::jwk::Alg;
 use crate::crypto::jws::SigningKey;
 use crate::model::event::Event;
 use crate::model::pkcs11_uri::Pkcs11Uri;
@@ -355,46 +356,6 @@ impl Shared {
         // The object may have been replaced, and a fault of the module must not become a token.
         key.complete(unsigned, &signature)
             .ok_or_else(|| ModuleError(format!("{uri}: the signature does not verify with the published key")))
-    }
-}
-
-/// Finds the private key of that name in a module, and has it sign a probe. `alg` is needed where the key fits several.
-/// Returns the key, and whether the module lets its private half out.
-///
-/// # Errors
-/// [`ModuleError`], with what the module said and what to do.
-pub fn attach(library: &Library, uri: &Pkcs11Uri, alg: Option<Alg>) -> Result<(SigningKey, bool), ModuleError> {
-    let session = library.session(uri)?;
-    let FoundKey { jwk, extractable } = session.public_half()?;
-    let alg = alg.unwrap_or_else(|| default_alg(&jwk));
-    let wrong = |error: &dyn fmt::Display| ModuleError(format!("{uri} cannot sign with {alg}: {error}"));
-    let key = SigningKey::from_public_jwk(alg, &jwk).map_err(|error| wrong(&error))?;
-    let unsigned = key.unsigned("JWT", b"{}").ok_or_else(|| wrong(&"its header cannot be encoded"))?;
-    let signature = session.sign(alg, unsigned.as_bytes())?;
-    let jws = key.complete(unsigned, &signature);
-    jws.ok_or_else(|| wrong(&"its signature does not verify with the public key of the same name"))?;
-    Ok((key, extractable))
-}
-
-/// Has an attached key sign a probe.
-///
-/// # Errors
-/// [`ModuleError`].
-pub fn verify(library: &Library, uri: &Pkcs11Uri, key: &SigningKey) -> Result<(), ModuleError> {
-    let (found, _) = attach(library, uri, Some(key.alg()))?;
-    if found.kid() == key.kid() {
-        Ok(())
-    } else {
-        Err(ModuleError(format!("{uri} is another key than the one that was attached")))
-    }
-}
-
-/// The algorithm of a key that fits one, or the better one of those that an RSA key fits.
-fn default_alg(jwk: &Object) -> Alg {
-    match jwk.get("kty").and_then(|kty| kty.as_str()) {
-        Some("OKP") => Alg::EdDsa,
-        Some("RSA") => Alg::Ps256,
-        _ => Alg::Es256,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::crypto::jws::SigningKey;
 use crate::model::pkcs11_uri::Pkcs11Uri;
 use crate::serve::pkcs11;
 use crate::serve::prepare::exposed;
-use crate::state::pkcs11::verify;
+use crate::state::pkcs11::attachment::verify;
 
 /// Has each attached key sign. Returns the faults.
 pub(super) async fn examine(config: &Config, attached: Vec<(SigningKey, Pkcs11Uri)>) -> anyhow::Result<Vec<String>> {
