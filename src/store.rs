@@ -50,7 +50,7 @@ mod write_queue;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use sqlx::pool::PoolConnection;
@@ -269,6 +269,16 @@ impl Store {
         }
     }
 
+    /// Returns when the connection of the last statement is back in the pool, or after [`RETURNED`]. Work in the background
+    /// calls it between statements, since one that comes earlier opens another connection.
+    pub async fn connection_returned(&self) {
+        let Pool::Postgres(pool, _) = &self.pool else { return };
+        let until = Instant::now() + RETURNED;
+        while pool.num_idle() == 0 && pool.size() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// The kind of pooler between grantd and the database.
     #[must_use]
     pub fn pooling(&self) -> Pooling {
@@ -366,6 +376,8 @@ async fn pause(tries: u32) {
     tokio::time::sleep(Duration::from_millis(u64::from(tries) * 10 + random)).await;
 }
 
+/// Longest time that background work waits for a connection to be back in the pool.
+const RETURNED: Duration = Duration::from_millis(50);
 /// Deadline of an exchange with the database.
 pub const DEADLINE: Duration = Duration::from_secs(3);
 /// Maximum age of a connection: those to a demoted primary stay open.

@@ -35,17 +35,15 @@ impl ListedKey {
     #[must_use]
     pub fn document(&self) -> Value {
         let Self { key, state, changes_at, opened } = self;
-        let document = json!({
+        let mut document = json!({
             "kid": key.kid, "alg": key.alg, "state": state, "created_at": key.created_at, "active_at": key.active_at,
             "changes_at": changes_at, "max_ttl": key.max_ttl.seconds(), "jwk": self.jwk(),
         });
-        match (document, opened.as_ref().and_then(|opened| opened.module.as_ref())) {
-            (Value::Object(mut members), Some(module)) => {
-                members.insert("pkcs11".into(), module.to_string().into());
-                members.into()
-            }
-            (document, _) => document,
+        let module = opened.as_ref().and_then(|opened| opened.module.as_ref());
+        if let (Some(module), Some(members)) = (module, document.as_object_mut()) {
+            members.insert("pkcs11".into(), module.to_string().into());
         }
+        document
     }
 }
 
@@ -59,12 +57,13 @@ impl Admin {
         self.add_key(key).await
     }
 
-    /// Generates the key that follows the one that signs. Refused where that is in a module.
+    /// Generates the key that follows the last one. Refused where that is in a module, and where it does not open: it may be in
+    /// a module.
     pub async fn rotate_key(&self, alg: Option<Alg>) -> Result<SealedKey, AdminError> {
         let of_alg = alg.unwrap_or(self.policy.defaults.alg);
         let keys = self.store.keys().await?;
         if let Some(last) = keys.iter().rfind(|key| key.alg == of_alg.as_str())
-            && last.open(&*self.sealing_key()?).is_ok_and(|opened| opened.module.is_some())
+            && last.open(&*self.sealing_key()?)?.module.is_some()
         {
             return Err(AdminError::KeyInModule(last.kid.clone()));
         }
@@ -124,6 +123,7 @@ impl Admin {
                 (self.store.replace_key(kid, &key.kid, now).await?, Successor::Next(SealedKey::clone(key)))
             }
             Successor::New => {
+                // A row that does not open is removed: a server does not start on it.
                 if removed.open(&*self.sealing_key()?).is_ok_and(|opened| opened.module.is_some()) {
                     return Err(AdminError::SoleKeyInModule(kid.to_owned()));
                 }

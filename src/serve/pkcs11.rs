@@ -4,11 +4,10 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::prepare::config_error;
+use super::sealing_key::RowsInUse;
 use crate::config::{ConfigError, Pkcs11Settings, read_secret, user};
 use crate::crypto::seal::SealingKey;
-use crate::state::keyring::live;
 use crate::state::pkcs11::Library;
-use crate::store::{Store, StoreError};
 
 /// Loads the module. Blocks for as long as the module takes.
 ///
@@ -33,27 +32,21 @@ pub fn load(settings: &Pkcs11Settings) -> Result<Library, ConfigError> {
 /// sign nothing with it.
 ///
 /// # Errors
-/// [`ConfigError`], which names the keys; [`StoreError`]. None when the database cannot be reached.
-pub async fn refuse_attached_keys(store: &Store, under: &SealingKey) -> anyhow::Result<()> {
-    let attached = async {
-        let (now, keys) = (store.now().await?, store.keys().await?);
-        let opened = live(&keys, now).filter_map(|key| key.open(under).ok());
-        let attached = opened.filter_map(|key| key.module.map(|module| format!("{} ({module})", key.key.kid())));
-        Ok::<_, StoreError>(attached.collect::<Vec<_>>())
-    };
-    match attached.await {
-        Ok(attached) if attached.is_empty() => Ok(()),
-        Ok(attached) => {
-            let remedy = format!(
-                "not set, and in a PKCS #11 module {} the signing key {}; name the module here and the file of its PIN in keys.pkcs11_pin_file, with a grantd that was built with `--features pkcs11`",
-                if attached.len() == 1 { "is" } else { "are" },
-                attached.join(", ")
-            );
-            Err(config_error(MODULE, &remedy).into())
-        }
-        Err(error) if error.is_outage() => Ok(()),
-        Err(error) => Err(error.into()),
+/// [`ConfigError`], which names the keys.
+pub(super) fn refuse_attached_keys(rows: &RowsInUse, under: &SealingKey) -> Result<(), ConfigError> {
+    // A row that does not open is reported when it is loaded.
+    let opened = rows.keys.iter().filter_map(|key| key.open(under).ok());
+    let attached = opened.filter_map(|key| key.module.map(|module| format!("{} ({module})", key.key.kid())));
+    let attached: Vec<String> = attached.collect();
+    if attached.is_empty() {
+        return Ok(());
     }
+    let remedy = format!(
+        "not set, and in a PKCS #11 module {} the signing key {}; name the module here and the file of its PIN in keys.pkcs11_pin_file, with a grantd that was built with `--features pkcs11`",
+        if attached.len() == 1 { "is" } else { "are" },
+        attached.join(", ")
+    );
+    Err(config_error(MODULE, &remedy))
 }
 
 const MODULE: &str = "keys.pkcs11_module";

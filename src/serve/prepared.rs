@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use super::descriptors;
 use super::prepare::{self, config_error, prepare_database};
+use super::sealing_key::RowsInUse;
 use super::{pkcs11, sealing_key};
 use crate::config::Config;
 use crate::crypto::seal::SealingKey;
@@ -40,7 +41,8 @@ impl Prepared {
         let read = tokio::task::spawn_blocking(move || sealing_key::read(&settings));
         let sealing_key = read.await.context("reading the sealing key")??;
         let pending_migrations = prepare_database(&config, &store).await?;
-        sealing_key::refuse_foreign_rows(&store, &sealing_key).await?;
+        let rows = RowsInUse::read(&store).await?;
+        sealing_key::refuse_foreign_rows(&rows, &sealing_key)?;
         let module = match config.pkcs11.clone() {
             Some(settings) => {
                 let loaded = tokio::task::spawn_blocking(move || pkcs11::load(&settings));
@@ -48,7 +50,7 @@ impl Prepared {
                 Some(Arc::new(Module::start(library).context("starting the threads of the PKCS #11 module")?))
             }
             None => {
-                pkcs11::refuse_attached_keys(&store, &sealing_key).await?;
+                pkcs11::refuse_attached_keys(&rows, &sealing_key)?;
                 None
             }
         };

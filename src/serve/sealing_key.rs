@@ -14,6 +14,8 @@ use crate::crypto::random;
 use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
 use crate::state::keyring::live;
+use crate::store::keys::SealedKey;
+use crate::store::tag_keys::SealedTagKey;
 use crate::store::{Store, StoreError};
 
 /// Errors of reading the sealing key.
@@ -46,23 +48,34 @@ pub fn read(settings: &SealingSettings) -> Result<SealingKey, SealingKeyError> {
     Ok(current.with_previous(previous))
 }
 
-/// Refuses to start on rows that are in use and were sealed under a key that is not configured: this server would sign with
-/// other keys than its replicas, or publish fewer. A row that is damaged is reported when it is loaded, and left out.
+/// Sealed rows that a server starts on.
+#[derive(Debug, Default)]
+pub(super) struct RowsInUse {
+    /// Signing keys that are not gone.
+    pub(super) keys: Vec<SealedKey>,
+    tag_keys: Vec<SealedTagKey>,
+}
+
+impl RowsInUse {
+    /// Reads the rows. None when the database cannot be reached: they are looked at when they are loaded.
+    pub(super) async fn read(store: &Store) -> Result<Self, StoreError> {
+        let read = async {
+            let (now, keys, tag_keys) = (store.now().await?, store.keys().await?, store.tag_keys().await?);
+            Ok(Self { keys: live(&keys, now).cloned().collect(), tag_keys })
+        };
+        read.await.or_else(|error: StoreError| if error.is_outage() { Ok(Self::default()) } else { Err(error) })
+    }
+}
+
+/// Refuses to start on rows that were sealed under a key that is not configured: this server would sign with other keys than
+/// its replicas, or publish fewer. A row that is damaged is reported when it is loaded, and left out.
 ///
 /// # Errors
-/// [`ConfigError`], which names the rows; [`StoreError`]. None when the database cannot be reached.
-pub async fn refuse_foreign_rows(store: &Store, under: &SealingKey) -> anyhow::Result<()> {
-    let foreign = async {
-        let (now, keys, tag_keys) = (store.now().await?, store.keys().await?, store.tag_keys().await?);
-        let keys = live(&keys, now).filter(|key| under.is_foreign(&key.sealed)).map(|key| &key.kid);
-        let tag_keys = tag_keys.iter().filter(|key| under.is_foreign(&key.sealed)).map(|key| &key.kid);
-        Ok::<_, StoreError>([keys.cloned().collect::<Vec<_>>(), tag_keys.cloned().collect()])
-    };
-    let [keys, tag_keys] = match foreign.await {
-        Ok(foreign) => foreign,
-        Err(error) if error.is_outage() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+/// [`ConfigError`], which names the rows.
+pub(super) fn refuse_foreign_rows(rows: &RowsInUse, under: &SealingKey) -> Result<(), ConfigError> {
+    let keys = rows.keys.iter().filter(|key| under.is_foreign(&key.sealed)).map(|key| key.kid.clone());
+    let tag_keys = rows.tag_keys.iter().filter(|key| under.is_foreign(&key.sealed)).map(|key| key.kid.clone());
+    let [keys, tag_keys] = [keys.collect::<Vec<_>>(), tag_keys.collect()];
     let named = |what: &str, kids: &[String]| (!kids.is_empty()).then(|| format!("{what} {}", kids.join(", ")));
     let rows: Vec<String> = [named("signing key", &keys), named("tag key", &tag_keys)].into_iter().flatten().collect();
     if rows.is_empty() {
@@ -73,7 +86,7 @@ pub async fn refuse_foreign_rows(store: &Store, under: &SealingKey) -> anyhow::R
         rows.join(" and "),
         if keys.len() + tag_keys.len() == 1 { "is" } else { "are" },
     );
-    Err(config_error("keys.sealing_key_file", &remedy).into())
+    Err(config_error("keys.sealing_key_file", &remedy))
 }
 
 fn from_file(setting: &str, path: &Path, may_be_made: bool) -> Result<SealingKey, ConfigError> {

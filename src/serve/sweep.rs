@@ -34,7 +34,7 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
         revisions.note(server.registry.snapshot().revision, Instant::now());
         match is_elected(&store, &server, &holder).await {
             Ok(true) => {
-                rest().await;
+                store.connection_returned().await;
                 delete(&store, &server, &mut revisions).await;
                 if let Err(error) = log_notices(&store, &server, &holder).await {
                     tracing::debug!(event = Event::CredentialExpiring.as_str(), reason = %error, "notices of credentials wait for the next sweep");
@@ -71,14 +71,14 @@ async fn delete(store: &Store, server: &AuthorizationServer, revisions: &mut Pas
             return;
         }
     };
-    rest().await;
+    store.connection_returned().await;
     match store.sweep_spent(now).await {
         Ok(swept) => tracing::debug!(event = Event::SpentSwept.as_str(), swept),
         Err(error) => {
             tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "expired uses are kept until the next sweep");
         }
     }
-    rest().await;
+    store.connection_returned().await;
     match store.sweep_revoked_tokens(UnixTime(now.0 - SKEW)).await {
         Ok(swept) => tracing::debug!(event = Event::RevokedSwept.as_str(), swept),
         Err(error) => {
@@ -93,7 +93,7 @@ async fn delete(store: &Store, server: &AuthorizationServer, revisions: &mut Pas
     if let Some(through) = revisions.read_by_all(Instant::now()) {
         match store.forget_changes(through).await {
             Ok(swept) => {
-                rest().await;
+                store.connection_returned().await;
                 revisions.forgotten = through;
                 tracing::debug!(event = Event::ChangesSwept.as_str(), swept, revision = through);
             }
@@ -102,11 +102,6 @@ async fn delete(store: &Store, server: &AuthorizationServer, revisions: &mut Pas
             }
         }
     }
-}
-
-/// Waits until the connection of the last statement is back in the pool: the next one would open another, for a minute.
-async fn rest() {
-    tokio::time::sleep(REST).await;
 }
 
 /// Revisions that this replica has held, with the time.
@@ -133,8 +128,6 @@ impl PastRevisions {
     }
 }
 
-/// Time in which a connection is back in the pool.
-const REST: Duration = Duration::from_millis(50);
 /// Interval between sweeps, without the jitter.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Twice the greatest difference between the clocks of replicas, in seconds.

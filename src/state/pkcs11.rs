@@ -297,12 +297,15 @@ impl Shared {
             if !job.is_wanted(Instant::now()) {
                 continue;
             }
-            let Job { key, unsigned, answer, until } = job;
+            let Job { key, unsigned, answer, mut until } = job;
+            // A probe may have waited behind others that hung. Its own time is what counts.
+            if matches!(answer, Answer::Probe) {
+                until = Instant::now() + DEADLINE;
+            }
             // Panics of the library end neither the thread nor the waiting of its caller.
             let signed = catch_unwind(AssertUnwindSafe(|| self.sign(&mut sessions, &key, unsigned, until)));
             let signed = signed.unwrap_or_else(|_| Err(ModuleError("the library of modules panicked".to_owned())));
             let signed = match signed {
-                // A probe may have waited behind others, and its own time is what counts.
                 Ok(_) if until <= Instant::now() => Err(ModuleError(ModuleFault::Slow.to_string())),
                 other => other,
             };
@@ -334,28 +337,29 @@ impl Shared {
         until: Instant,
     ) -> Result<String, ModuleError> {
         let KeyState { uri, key, .. } = &**state;
-        let known = sessions.iter().position(|open| open.of.as_ptr() == Arc::as_ptr(state));
-        let known = known.map(|at| sessions.swap_remove(at));
-        let mut signature = known.map(|open| (open.session.sign(key.alg(), unsigned.as_bytes()), open));
-        if let Some((Err(error), _)) = &signature
-            && until <= Instant::now()
-        {
-            return Err(ModuleError(error.to_string()));
-        }
-        let (signature, open) = match signature.take() {
-            Some((Ok(signature), open)) => (signature, open),
-            // The session of a key that has left the key set is closed before another is opened: tokens have few.
-            failed => {
-                drop(failed);
-                sessions.retain(|open| open.of.strong_count() > 0);
-                let session = self.library.session(uri)?;
-                (session.sign(key.alg(), unsigned.as_bytes())?, OpenSession { of: Arc::downgrade(state), session })
-            }
-        };
-        sessions.push(open);
         // The object may have been replaced, and a fault of the module must not become a token.
-        key.complete(unsigned, &signature)
-            .ok_or_else(|| ModuleError(format!("{uri}: the signature does not verify with the published key")))
+        let completed = |unsigned, signature: &[u8]| {
+            let jws = key.complete(unsigned, signature);
+            jws.ok_or_else(|| ModuleError(format!("{uri}: the signature does not verify with the published key")))
+        };
+        if let Some(at) = sessions.iter().position(|open| open.of.as_ptr() == Arc::as_ptr(state)) {
+            let open = sessions.swap_remove(at);
+            match open.session.sign(key.alg(), unsigned.as_bytes()) {
+                Ok(signature) => {
+                    sessions.push(open);
+                    return completed(unsigned, &signature);
+                }
+                Err(error) if until <= Instant::now() => return Err(error),
+                // The error of the next session is the one that counts.
+                Err(_) => {}
+            }
+        }
+        // Sessions of keys that have left the key set are closed before another is opened: tokens have few.
+        sessions.retain(|open| open.of.strong_count() > 0);
+        let session = self.library.session(uri)?;
+        let signature = session.sign(key.alg(), unsigned.as_bytes())?;
+        sessions.push(OpenSession { of: Arc::downgrade(state), session });
+        completed(unsigned, &signature)
     }
 }
 

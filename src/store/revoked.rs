@@ -112,12 +112,12 @@ impl Store {
             loop {
                 let rows = self.execute(sql, &args![before]).await?;
                 swept += rows;
-                // Also after the last: until its connection is back in the pool, a statement opens another.
-                tokio::time::sleep(REST).await;
                 if rows < BATCH {
                     break;
                 }
+                tokio::time::sleep(REST).await;
             }
+            self.connection_returned().await;
         }
         Ok(swept)
     }

@@ -301,6 +301,7 @@ def a_wrong_pin_is_tried_once(room, hardware, caller):
         same(hardware.logins.read_text().count("login"), 1, "logins with a wrong PIN")
         check("pkcs11_pin_file" in str(caller.events("signing.trouble")[-1]), "the event names the setting")
     Path(room.file("pin")).write_text("2222\n")
+    a_module_that_is_away_at_the_start(room, hardware, caller)
     with room.serving("log.format=json"):
         caller.until("the right PIN works after a restart", lambda: caller.ask().status_code == 200)
         # A key that is destroyed in the module is a fault, and no other key signs.
@@ -308,6 +309,16 @@ def a_wrong_pin_is_tried_once(room, hardware, caller):
         caller.until("the key is gone", lambda: caller.ask().status_code == 503)
         caller.token("PS256")
     refused(room, 1, ["no private key of that name"], "doctor")
+
+
+def a_module_that_is_away_at_the_start(room, hardware, caller):
+    """The server starts, publishes its keys, and signs once the module is there."""
+    hardware.mode.write_text("away")
+    with room.serving("log.format=json"):
+        caller.unavailable(caller.ask(), "a token while the module is away")
+        same(len(caller.session.get(f"{room.issuer}/jwks", timeout=10).json()["keys"]), len(KINDS), "keys while the module is away")
+        hardware.mode.write_text("work")
+        caller.until("tokens are signed once it is there", lambda: caller.ask().status_code == 200)
 
 
 # The words of the event for each fault.

@@ -122,6 +122,7 @@ impl Library {
         if pin_refused.contains(&slot) {
             return Err(refused());
         }
+        // A session that does not tell its state logs in, and learns from the answer.
         let is_logged_in = session
             .get_session_info()
             .is_ok_and(|session| matches!(session.session_state(), SessionState::RoUser | SessionState::RwUser));
