@@ -269,8 +269,8 @@ impl Store {
         }
     }
 
-    /// Returns when the connection of the last statement is back in the pool, or after [`RETURNED`]. Work in the background
-    /// calls it between statements, since one that comes earlier opens another connection.
+    /// Returns when the connection of the last statement is back in the pool, or after 50 milliseconds. Work in the
+    /// background calls it between statements, since one that comes earlier opens another connection.
     pub async fn connection_returned(&self) {
         let Pool::Postgres(pool, _) = &self.pool else { return };
         let until = Instant::now() + RETURNED;
