@@ -51,7 +51,7 @@ pub async fn run(
     let notifier = Notifier::new(std::env::var_os("NOTIFY_SOCKET").as_deref());
     let start = async {
         let prepared = Prepared::open(config, store).await?;
-        let bound = Bound::open(prepared, announce.is_some()).await?;
+        let bound = Bound::open(prepared, announce.is_some())?;
         Assembled::new(bound)?.start(logging, announce).await
     };
     let running = tokio::select! {
