@@ -59,7 +59,7 @@ impl LoadShedding {
         thread::Builder::new().name("load_shedding".into()).spawn(move || {
             let (mut probes, mut queue) = (Probes::new(), None);
             loop {
-                thread::sleep(PERIOD);
+                thread::sleep(queue.as_ref().map_or(PERIOD, DelayMonitor::pause));
                 let Some(load_shedding) = watched.upgrade() else { break };
                 let now = Instant::now();
                 probes.send(now, &runtime);
@@ -134,6 +134,8 @@ struct DelayMonitor {
     /// Longest delay since the share was last set.
     delay: Duration,
     share: u32,
+    /// Whether requests hardly waited when the share was last set.
+    calm: bool,
 }
 
 /// Delay above the limit.
@@ -146,7 +148,16 @@ struct LongDelay {
 
 impl DelayMonitor {
     fn new(limit: Duration) -> Self {
-        Self { limit, above: None, overloaded: false, ended: None, needed: 0, delay: Duration::ZERO, share: 0 }
+        Self {
+            limit,
+            above: None,
+            overloaded: false,
+            ended: None,
+            needed: 0,
+            delay: Duration::ZERO,
+            share: 0,
+            calm: false,
+        }
     }
 
     fn observe(&mut self, now: Instant, probe: Probe) {
@@ -174,9 +185,15 @@ impl DelayMonitor {
         }
     }
 
+    /// The time until the next probe. Probes are rare while requests hardly wait: an overload has to last for seconds anyway.
+    fn pause(&self) -> Duration {
+        if self.calm { CALM_PERIOD } else { PERIOD }
+    }
+
     /// Computes the share to refuse from now on: it grows while requests wait, and shrinks when they hardly do.
     fn next_share(&mut self, now: Instant) -> u32 {
         let delay = std::mem::take(&mut self.delay);
+        self.calm = !self.overloaded && self.above.is_none() && delay < self.limit / 10;
         if !self.overloaded {
             return 0;
         }
@@ -196,7 +213,10 @@ impl DelayMonitor {
     }
 }
 
+/// Time between two probes.
 const PERIOD: Duration = Duration::from_millis(10);
+/// The same while requests hardly wait.
+const CALM_PERIOD: Duration = Duration::from_millis(100);
 /// Time for which a delay above the limit has to last to count as overload. A thousand clients that start at once, on
 /// one processor that takes a millisecond or two to sign with RSA, are served within it.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -215,14 +235,18 @@ mod tests {
         Duration::from_millis(number)
     }
 
-    /// The shares over `length`, a probe every 10 ms that waits as `wait` says for the moment at which it is sent.
+    /// The share at every 10 ms of `length`. A probe waits as `wait` says for the moment at which it is sent.
     fn shares(length: Duration, wait: impl Fn(Duration) -> Duration) -> Vec<u32> {
         let (start, mut queue, mut shares) = (Instant::now(), DelayMonitor::new(LIMIT), Vec::new());
-        let mut under_way: Vec<Duration> = Vec::new();
+        let (mut under_way, mut due): (Vec<Duration>, _) = (Vec::new(), PERIOD);
         for tick in 1.. {
             let at = PERIOD * tick;
             if at > length {
                 break;
+            }
+            if at < due {
+                shares.push(queue.share);
+                continue;
             }
             under_way.push(at);
             under_way.retain(|&sent| {
@@ -232,8 +256,25 @@ mod tests {
                 !done
             });
             shares.push(queue.next_share(start + at));
+            due = at + queue.pause();
         }
         shares
+    }
+
+    #[test]
+    fn probes_are_rare_while_requests_hardly_wait() {
+        let (mut queue, now) = (DelayMonitor::new(LIMIT), Instant::now());
+        let mut pause_after = |waited, done| {
+            queue.observe(now, Probe { sent: now, waited, done });
+            queue.next_share(now);
+            queue.pause()
+        };
+        assert_eq!(pause_after(ms(24), true), CALM_PERIOD);
+        assert_eq!(pause_after(ms(25), false), PERIOD);
+        assert_eq!(pause_after(ms(1), true), CALM_PERIOD);
+        assert_eq!(pause_after(ms(300), false), PERIOD);
+        assert_eq!(pause_after(ms(1), false), PERIOD, "a request still waits");
+        assert_eq!(pause_after(ms(1), true), CALM_PERIOD);
     }
 
     #[test]
