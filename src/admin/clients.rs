@@ -60,8 +60,9 @@ impl ClientPatch {
         self.scope.apply(&mut scope);
         self.default_scope.apply(&mut default_scope);
         client.scopes = ClientScope::new(scope, default_scope)?;
-        self.resources.apply(&mut client.resources);
-        client.resources = as_a_table(std::mem::take(&mut client.resources));
+        let mut resources = std::mem::take(&mut client.resources).into_vec();
+        self.resources.apply(&mut resources);
+        client.resources = as_a_table(resources).into();
         self.token_ttl.apply(&mut client.token_ttl);
         self.claims.apply(&mut client.claims);
         self.auth_methods.apply(&mut client.auth_methods);

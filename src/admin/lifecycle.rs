@@ -134,8 +134,8 @@ impl Admin {
         let (now, limit) = (self.now(), self.policy.secret_max_age);
         client.secrets.iter().filter(|secret| secret.revoked_at.is_none()).filter_map(move |secret| {
             let limit = Span::from(limit?);
-            let is_longer = secret.expires_at.is_none_or(|at| at > now.plus(limit));
-            let (secret_id, expires_at) = (Arc::clone(&secret.secret_id), secret.expires_at);
+            let (secret_id, expires_at) = (Arc::clone(&secret.secret_id), secret.expires_at.map(Expiry::at));
+            let is_longer = expires_at.is_none_or(|at| at > now.plus(limit));
             is_longer.then_some(Advice::LongLivedSecret { secret_id, expires_at, limit })
         })
     }

@@ -4,7 +4,7 @@ use super::look::Tone;
 use super::table::{Cell, Times};
 use crate::model::client::Client;
 use crate::model::credential::SecretState;
-use crate::model::time::UnixTime;
+use crate::model::time::{Expiry, UnixTime};
 use crate::state::keyring::KeyState;
 use crate::store::secrets::SecretSummary;
 
@@ -17,7 +17,7 @@ pub(super) fn of_client(client: &Client, times: Times) -> Cell<'static> {
         return Cell::toned("EXPIRED", Tone::Bad);
     }
     let secrets = client.secrets.iter().filter(|secret| secret.state(times.now) != SecretState::Revoked);
-    let ends = secrets.map(|secret| secret.expires_at);
+    let ends = secrets.map(|secret| secret.expires_at.map(Expiry::at));
     let ends = ends.chain(client.keys.iter().map(|key| key.expires_at));
     let ends = ends.chain(client.certificates.iter().map(|certificate| certificate.expires_at));
     let ends = ends.chain(client.federation.as_slice().iter().map(|rule| rule.expires_at));

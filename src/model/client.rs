@@ -185,7 +185,7 @@ pub struct Client {
     /// The client's allowed and default scope.
     pub scopes: ClientScope,
     /// Resources that the client may ask tokens for. Empty: the server's default audience.
-    pub resources: Vec<ResourceId>,
+    pub resources: Box<[ResourceId]>,
     /// Whether the client may use the `client_credentials` grant.
     pub client_credentials: bool,
     /// Whether the client may use the `urn:ietf:params:oauth:grant-type:jwt-bearer` grant (RFC 7523 section 2.1).
@@ -209,13 +209,13 @@ pub struct Client {
     /// Cut-off: tokens that the client was issued at this second or earlier are revoked.
     pub not_before: UnixTime,
     /// The client's secrets. Expired and revoked ones are included, so that the log can name them.
-    pub secrets: Vec<StoredSecret>,
+    pub secrets: Box<[StoredSecret]>,
     /// The client's public keys. Expired ones are included.
-    pub keys: Vec<StoredKey>,
+    pub keys: Box<[StoredKey]>,
     /// URL of the client's JWK Set; only for clients without registered keys.
     pub jwks_uri: Option<JwksUri>,
     /// Registrations of the client's certificates.
-    pub certificates: Vec<StoredCertificate>,
+    pub certificates: Box<[StoredCertificate]>,
     /// Algorithm of signed introspection responses to the client (RFC 9701 section 6); `None` for the server's default.
     pub introspection_signed_response_alg: Option<Alg>,
     /// Longest lifetime of the client's assertions, from their `iat`; `None` for five minutes.
@@ -237,7 +237,7 @@ impl Client {
         Self {
             client_id,
             scopes,
-            resources: Vec::new(),
+            resources: Box::default(),
             client_credentials: true,
             jwt_bearer: false,
             auth_methods: None,
@@ -249,10 +249,10 @@ impl Client {
             expires_at: None,
             created_at,
             not_before: UnixTime(0),
-            secrets: Vec::new(),
-            keys: Vec::new(),
+            secrets: Box::default(),
+            keys: Box::default(),
             jwks_uri: None,
-            certificates: Vec::new(),
+            certificates: Box::default(),
             introspection_signed_response_alg: None,
             assertion_lifetime: None,
             assertion_audience: AssertionAudience::default(),

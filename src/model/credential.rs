@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::certificate::RegisteredCertificate;
-use super::time::UnixTime;
+use super::time::{Expiry, UnixTime};
 use crate::crypto::certificate::Certificate;
 use crate::crypto::jose::TRIED_MAX;
 use crate::crypto::secret::SecretHash;
@@ -26,9 +26,9 @@ pub struct StoredSecret {
     /// The verifier, which a replica accepts before it has computed the hash.
     pub verifier: Option<StoredVerifier>,
     /// Expiry: refused from this second on.
-    pub expires_at: Option<UnixTime>,
+    pub expires_at: Option<Expiry>,
     /// Time of revocation.
-    pub revoked_at: Option<UnixTime>,
+    pub revoked_at: Option<Expiry>,
     /// This process's cache of a successful verification, and the last use.
     pub cache: Arc<VerificationCache>,
 }
@@ -170,7 +170,7 @@ impl StoredSecret {
     pub fn state(&self, now: UnixTime) -> SecretState {
         if self.revoked_at.is_some() {
             SecretState::Revoked
-        } else if self.expires_at.is_some_and(|at| at <= now) {
+        } else if self.expires_at.is_some_and(|end| end.is_over(now)) {
             SecretState::Expired
         } else {
             SecretState::Live

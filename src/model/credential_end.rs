@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::client::Client;
-use super::time::UnixTime;
+use super::time::{Expiry, UnixTime};
 
 /// Credential that expires, in the words of `grantd_credential_expires_seconds` and of the log.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,8 @@ impl Client {
     /// Returns the ends of the client's credentials, those that have come included. Revoked secrets are left out.
     pub fn credential_ends(&self) -> impl Iterator<Item = CredentialEnd<'_>> {
         let secrets = self.secrets.iter().filter(|secret| secret.revoked_at.is_none());
-        let secrets = secrets.filter_map(|secret| end("client_secret", &secret.secret_id, secret.expires_at));
+        let secrets =
+            secrets.filter_map(|secret| end("client_secret", &secret.secret_id, secret.expires_at.map(Expiry::at)));
         let keys = self.keys.iter().filter_map(|key| end("client_key", &key.kid, key.expires_at));
         let certificates = self.certificates.iter();
         let certificates = certificates.filter_map(|one| end("client_certificate", &one.cert_id, one.expires_at));

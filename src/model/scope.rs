@@ -21,7 +21,7 @@ pub struct ScopeError;
 impl Scope {
     /// The tokens of the set.
     pub fn tokens(&self) -> impl Iterator<Item = &str> {
-        self.text.split(' ').filter(|token| !token.is_empty())
+        Tokens(&self.text)
     }
 
     /// Whether `token` is in the set. "The strings are defined by the authorization server" and compared exactly.
@@ -74,32 +74,53 @@ impl FromStr for Scope {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        if text.len() > MAX_BYTES || text.split(' ').nth(MAX_TOKENS).is_some() {
+        if text.len() > MAX_BYTES {
             return Err(ScopeError);
         }
-        let grammatical = |token: &str| {
-            !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
-        };
-        let mut distinct: Vec<&str> = Vec::with_capacity(text.len() / 8);
-        // Tokens whose hashes differ from all before are not compared with them.
-        let (mut seen, mut repeats) = (0_u64, false);
-        for token in text.split(' ') {
-            if !grammatical(token) {
-                return Err(ScopeError);
+        // A token whose hash differs from all before is not compared with them.
+        let mut hashes = [0_u32; MAX_TOKENS];
+        let (mut count, mut start, mut hash, mut repeats) = (0, 0, 0_u32, false);
+        for (at, byte) in text.bytes().chain([b' ']).enumerate() {
+            match byte {
+                b' ' if at > start => {
+                    let (before, token) =
+                        text.get(..at).and_then(|read| read.split_at_checked(start)).unwrap_or_default();
+                    let is_known = hashes.iter().take(count).any(|known| *known == hash);
+                    repeats |= is_known && Tokens(before).any(|known| known == token);
+                    *hashes.get_mut(count).ok_or(ScopeError)? = hash;
+                    (count, start, hash) = (count + 1, at + 1, 0);
+                }
+                0x21 | 0x23..=0x5b | 0x5d..=0x7e => hash = hash.wrapping_mul(31).wrapping_add(byte.into()),
+                _ => return Err(ScopeError),
             }
-            let hash = token.bytes().fold(token.len(), |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-            let bit = 1 << (hash % 64);
-            if seen & bit != 0 && distinct.contains(&token) {
-                repeats = true;
-            } else {
-                distinct.push(token);
-            }
-            seen |= bit;
         }
         if !repeats {
             return Ok(Self { text: text.into() });
         }
+        let mut distinct: Vec<&str> = Vec::with_capacity(count);
+        for token in Tokens(text) {
+            if !distinct.contains(&token) {
+                distinct.push(token);
+            }
+        }
         Ok(Self::from_distinct(distinct.into_iter()))
+    }
+}
+
+/// The tokens of a text between single spaces. Tokens are short, and the search of `str::split` is made for long texts.
+struct Tokens<'a>(&'a str);
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let end = self.0.bytes().position(|byte| byte == b' ').unwrap_or(self.0.len());
+        let (token, rest) = self.0.split_at(end);
+        self.0 = rest.get(1..).unwrap_or_default();
+        Some(token)
     }
 }
 

@@ -38,14 +38,14 @@ impl fmt::Display for UnixTime {
     }
 }
 
-/// End of a client: the second from which on it may not authenticate. As small as a number, since a registry may hold a
-/// million of them.
+/// End of a client or a secret: the second from which on it may not authenticate. As small as a number, since a registry may
+/// hold a million of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Expiry(NonZeroI64);
 
 impl Expiry {
-    /// Makes the end at `at`. `None` for second 0, which the database refuses.
+    /// Makes the end at `at`. `None` for second 0, which the database refuses for clients.
     #[must_use]
     pub fn new(at: UnixTime) -> Option<Self> {
         NonZeroI64::new(at.0).map(Self)

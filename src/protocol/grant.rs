@@ -211,7 +211,7 @@ pub fn decide(
         NamedResource::DefaultAudience => (asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone()), None),
         NamedResource::None => {
             let scope = asked_scope.unwrap_or_else(|| client.scopes.default_scope().clone());
-            let resource = match (scope.is_empty(), client.resources.as_slice()) {
+            let resource = match (scope.is_empty(), &*client.resources) {
                 (true, [only]) => snapshot.resource(only.as_str()).map(|resource| &**resource),
                 (true, _) => None,
                 (false, _) => inferred_resource(client, snapshot, &scope)?,

@@ -1,12 +1,15 @@
 //! Rows of clients and their credentials, and the clients that are made of them.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::hash::{BuildHasher as _, Hash, Hasher as _};
 use std::sync::Arc;
+
+use foldhash::quality::{FixedState, FoldHasher};
 
 use super::client_certs::{CertificateRow, certificate_of};
 use super::client_keys::{KeyRow, key_of};
-use super::columns::{expiry, flag, lifetime, moment};
+use super::columns::{expiry, flag, lifetime, moment, secret_end};
 use super::federation::{RuleRow, rule_of};
 use super::rows::borrowed_row;
 use super::{Refusal, StoreError};
@@ -75,7 +78,7 @@ pub(super) struct ClientAssembler<'s> {
 
 struct Draft {
     id: String,
-    fingerprint: DefaultHasher,
+    fingerprint: FoldHasher<'static>,
     client: Result<Client, String>,
 }
 
@@ -91,7 +94,7 @@ impl<'s> ClientAssembler<'s> {
     }
 
     pub(super) fn add_client(&mut self, row: &ClientRow<'_>) {
-        let mut fingerprint = DefaultHasher::new();
+        let mut fingerprint = FixedState::default().build_hasher();
         row.hash(&mut fingerprint);
         let client = client_of(row, self.shared);
         self.drafts.push(Draft { id: row.client_id.to_owned(), fingerprint, client });
@@ -125,10 +128,14 @@ impl<'s> ClientAssembler<'s> {
         if self.drafts.get(self.at).is_none_or(|draft| draft.id.as_str() > client_id) {
             self.at = 0;
         }
-        while self.drafts.get(self.at).is_some_and(|draft| draft.id.as_str() < client_id) {
-            self.at += 1;
-        }
-        let Some(draft) = self.drafts.get_mut(self.at).filter(|draft| draft.id == client_id) else { return };
+        let draft = loop {
+            match self.drafts.get(self.at).map(|draft| draft.id.as_str().cmp(client_id)) {
+                Some(Ordering::Less) => self.at += 1,
+                Some(Ordering::Equal) => break self.drafts.get_mut(self.at),
+                Some(Ordering::Greater) | None => break None,
+            }
+        };
+        let Some(draft) = draft else { return };
         row.hash(&mut draft.fingerprint);
         match (read, &mut draft.client) {
             (Ok(one), Ok(client)) => put(client, one),
@@ -156,9 +163,11 @@ impl<'s> ClientAssembler<'s> {
 }
 
 /// Adds an item to a list that stays small and is kept for long.
-fn push<T>(list: &mut Vec<T>, item: T) {
-    list.reserve_exact(1);
-    list.push(item);
+fn push<T>(list: &mut Box<[T]>, item: T) {
+    let mut items = std::mem::take(list).into_vec();
+    items.reserve_exact(1);
+    items.push(item);
+    *list = items.into_boxed_slice();
 }
 
 /// Texts that many clients have: they share one copy.
@@ -219,7 +228,7 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
     Ok(Client {
         client_id: row.client_id.parse().map_err(|error| at("client_id")(&error))?,
         scopes: ClientScope::new(allowed, default).map_err(|error| at("default_scope")(&error))?,
-        resources: Vec::new(),
+        resources: Box::default(),
         client_credentials: row.grant_types.split(' ').any(|name| name == CLIENT_CREDENTIALS),
         jwt_bearer: row.grant_types.split(' ').any(|name| name == JWT_BEARER),
         auth_methods: row.auth_methods.map(Into::into),
@@ -231,10 +240,10 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
         expires_at: row.expires_at.map(|at| expiry("expires_at", at)).transpose()?,
         created_at: moment("created_at", row.created_at)?,
         not_before: moment("not_before", row.not_before)?,
-        secrets: Vec::new(),
-        keys: Vec::new(),
+        secrets: Box::default(),
+        keys: Box::default(),
         jwks_uri: row.jwks_uri.map(str::parse).transpose().map_err(|error| at("jwks_uri")(&error))?,
-        certificates: Vec::new(),
+        certificates: Box::default(),
         introspection_signed_response_alg: row
             .introspection_signed_response_alg
             .map(str::parse)
@@ -267,8 +276,8 @@ fn secret_of(row: &SecretRow<'_>) -> Result<StoredSecret, String> {
         verifier,
         hash: row.hash.parse().map_err(|error| format!("client_secret {secret_id}: hash: {error}"))?,
         secret_id: secret_id.into(),
-        expires_at: row.expires_at.map(|at| moment("client_secret.expires_at", at)).transpose()?,
-        revoked_at: row.revoked_at.map(|at| moment("client_secret.revoked_at", at)).transpose()?,
+        expires_at: row.expires_at.map(|at| secret_end("client_secret.expires_at", at)).transpose()?,
+        revoked_at: row.revoked_at.map(|at| secret_end("client_secret.revoked_at", at)).transpose()?,
         cache: Arc::default(),
     })
 }

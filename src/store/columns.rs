@@ -23,11 +23,28 @@ pub(super) fn expiry(column: &str, seconds: i64) -> Result<Expiry, String> {
     Expiry::new(moment(column, seconds)?).ok_or_else(|| format!("{column}: 0 is no moment"))
 }
 
+/// Reads the end of a secret in seconds. Second 0 is over as second 1 is.
+pub(super) fn secret_end(column: &str, seconds: i64) -> Result<Expiry, String> {
+    expiry(column, if seconds == 0 { 1 } else { seconds })
+}
+
 /// Reads a flag, 0 or 1.
 pub(super) fn flag(column: &'static str, value: i64) -> Result<bool, String> {
     match value {
         0 => Ok(false),
         1 => Ok(true),
         other => Err(format!("{column}: {other} is neither 0 nor 1")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_of_a_secret_at_second_0_has_come() {
+        assert!(secret_end("expires_at", 0).unwrap().is_over(UnixTime(1)));
+        assert!(!secret_end("expires_at", 2).unwrap().is_over(UnixTime(1)));
+        assert!(secret_end("expires_at", i64::MAX).is_err(), "milliseconds, or worse");
     }
 }

@@ -33,7 +33,7 @@ async fn reading_one_client_gives_the_same_as_reading_all(db: Db) {
     for uri in ["https://b.test", "https://a.test"] {
         setup.resource(uri, "api:read").await;
     }
-    let resources = vec!["https://b.test".parse().unwrap(), "https://a.test".parse().unwrap()];
+    let resources = ["https://b.test".parse().unwrap(), "https://a.test".parse().unwrap()].into();
     let claims = r#"{"team":"Zo\u00eb"}"#.parse().unwrap();
     let token_ttl = Some("10m".parse().unwrap());
     setup.client(Client { resources, claims, token_ttl, ..client("all") }).await;
@@ -65,8 +65,8 @@ async fn a_refusal_is_typed_on_both_databases(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://a.test", "api:read").await;
     let (store, signer) = (&setup.store, Signer::es256());
-    let nowhere = Client { resources: vec!["https://none.test".parse().unwrap()], ..client("c") };
-    let of_a = Client { resources: vec!["https://a.test".parse().unwrap()], ..client("c") };
+    let nowhere = Client { resources: ["https://none.test".parse().unwrap()].into(), ..client("c") };
+    let of_a = Client { resources: ["https://a.test".parse().unwrap()].into(), ..client("c") };
     let secret = |id: &str| new_secret(id, "a secret from elsewhere", SecretOrigin::Imported);
     let refusal = |done: Result<(), StoreError>| match done {
         Err(StoreError::Refused(refusal)) => refusal,

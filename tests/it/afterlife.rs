@@ -24,7 +24,7 @@ on_both!(
 const API1: &str = "https://api1.test";
 
 fn of_api1(id: &str) -> Client {
-    Client { resources: vec![API1.parse().unwrap()], ..client(id) }
+    Client { resources: [API1.parse().unwrap()].into(), ..client(id) }
 }
 
 /// The client `basic-client`, and `rs1`, which introspects.

@@ -207,7 +207,7 @@ async fn every_algorithm_works_per_resource(db: Db) {
         resources.push(resource.identifier.clone());
         setup.save(resource).await;
     }
-    let secret = setup.client(Client { resources, ..client("basic-client") }).await;
+    let secret = setup.client(Client { resources: resources.into(), ..client("basic-client") }).await;
     let server = setup.start().await;
     let jwks: JwkSet = serde_json::from_value(server.get("/jwks").await.json()).unwrap();
     assert_eq!(jwks.keys.len(), 4, "one key, one alg");
@@ -242,7 +242,7 @@ async fn token_lifetimes_come_from_client_resource_and_server(db: Db) {
         .await;
     let plain = setup.client(client("plain")).await;
     let short = setup.client(Client { token_ttl: Some("60s".parse().unwrap()), ..client("short") }).await;
-    let bound = Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("bound") };
+    let bound = Client { resources: ["https://api1.test".parse().unwrap()].into(), ..client("bound") };
     let both = Client { token_ttl: Some("1h".parse().unwrap()), client_id: "both".parse().unwrap(), ..bound.clone() };
     let (bound, both) = (setup.client(bound).await, setup.client(both).await);
     let server = setup.start().await;

@@ -50,7 +50,7 @@ async fn a_key_in_a_module_is_published_and_no_other_key_signs_instead(db: Db) {
             introspectors: Vec::new(),
         })
         .await;
-    let resources = vec!["https://memory.test".parse().unwrap()];
+    let resources = ["https://memory.test".parse().unwrap()].into();
     let other = setup.client(grantd::model::client::Client { resources, ..client("other") }).await;
     let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;

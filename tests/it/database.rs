@@ -460,7 +460,7 @@ async fn a_resource_in_use_is_not_deleted(db: Db) {
         .store
         .create_client(
             &grantd::model::client::Client {
-                resources: vec!["https://api1.test".parse().unwrap()],
+                resources: ["https://api1.test".parse().unwrap()].into(),
                 ..client("basic-client")
             },
             None,

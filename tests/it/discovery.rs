@@ -253,8 +253,9 @@ async fn a_requested_resource_is_exactly_one_that_the_client_may_ask_for(db: Db)
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api:read api:write").await;
     setup.resource("https://api2.test", "api:read").await;
-    let secret =
-        setup.client(Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("basic-client") }).await;
+    let secret = setup
+        .client(Client { resources: ["https://api1.test".parse().unwrap()].into(), ..client("basic-client") })
+        .await;
     let server = setup.start().await;
     for name in ["resource", "audience"] {
         assert_eq!(
@@ -289,7 +290,7 @@ async fn a_token_has_one_audience(db: Db) {
     let setup = Setup::new(db).await;
     setup.resource("https://api1.test", "api:read api:write").await;
     setup.resource("https://api2.test", "api:read").await;
-    let resources = vec!["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()];
+    let resources = ["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()].into();
     let secret = setup.client(Client { resources, ..client("basic-client") }).await;
     let server = setup.start().await;
     let (one, two) = ("resource=https://api1.test", "resource=https://api2.test");
@@ -317,7 +318,7 @@ async fn scope_and_resource_belong_together(db: Db) {
     let secret = setup
         .client(Client {
             scopes: scopes("api1:x api2:y", "api1:x api2:y"),
-            resources: vec!["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()],
+            resources: ["https://api1.test".parse().unwrap(), "https://api2.test".parse().unwrap()].into(),
             ..client("basic-client")
         })
         .await;
@@ -365,7 +366,8 @@ async fn resource_identifiers_are_kept_to_the_letter(db: Db) {
     let setup = Setup::new(db).await;
     let identifier = "https://API.test/v1?tenant=a&x=%7e";
     setup.resource(identifier, "api:read").await;
-    let secret = setup.client(Client { resources: vec![identifier.parse().unwrap()], ..client("basic-client") }).await;
+    let secret =
+        setup.client(Client { resources: [identifier.parse().unwrap()].into(), ..client("basic-client") }).await;
     let server = setup.start().await;
     let asked = identifier.replace('%', "%25").replace('&', "%26");
     assert_eq!(server.basic("basic-client", &secret, &format!("resource={asked}")).await.token().1["aud"], identifier);

@@ -171,7 +171,7 @@ async fn a_resource_cannot_bring_rs256_back(db: Db) {
     };
     setup.save(resource).await;
     let signer = Signer::es256();
-    let jwt_client = Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("jwt-client") };
+    let jwt_client = Client { resources: ["https://api1.test".parse().unwrap()].into(), ..client("jwt-client") };
     setup.store.create_client(&jwt_client, None).await.unwrap();
     setup.store.add_client_keys("jwt-client", &[signer.stored()]).await.unwrap();
     let server = setup.start().await;
@@ -191,7 +191,7 @@ async fn introspection_is_signed_for_callers_that_authenticate_with_a_key(db: Db
         introspectors: vec!["rs1".parse().unwrap()],
     };
     let (signer, of_rs) = (Signer::es256(), Signer::es256());
-    let jwt_client = Client { resources: vec!["https://api1.test".parse().unwrap()], ..client("jwt-client") };
+    let jwt_client = Client { resources: ["https://api1.test".parse().unwrap()].into(), ..client("jwt-client") };
     setup.store.create_client(&client("rs1"), None).await.unwrap();
     setup.store.add_client_keys("rs1", &[of_rs.stored()]).await.unwrap();
     setup.save(resource).await;

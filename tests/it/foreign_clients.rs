@@ -251,7 +251,7 @@ async fn a_resource_may_have_tokens_of_typ_jwt_and_they_are_nothing_else(db: Db)
             .await;
     }
     let mut caller = client("basic-client");
-    caller.resources = vec!["https://plain.test".parse().unwrap(), "https://exact.test".parse().unwrap()];
+    caller.resources = ["https://plain.test".parse().unwrap(), "https://exact.test".parse().unwrap()].into();
     let secret = setup.client(caller).await;
     setup.settings.dpop.require_nonce = false;
     let server = setup.start().await;
@@ -369,7 +369,7 @@ async fn any_printable_ascii_names_a_client(db: Db) {
     setup.resource("https://api.test", "api:read").await;
     let mut secrets = Vec::new();
     for id in &ids {
-        let resources = vec!["https://api.test".parse().unwrap()];
+        let resources = ["https://api.test".parse().unwrap()].into();
         secrets.push(setup.client(Client { resources, ..client(id) }).await);
         let quoted = id.replace('\'', "''");
         let introspects = format!("insert into resource_introspector values ('https://api.test', '{quoted}')");

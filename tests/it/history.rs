@@ -62,7 +62,7 @@ async fn a_restore_is_noticed_whatever_its_revision_is(db: Db) {
 async fn a_revocation_survives_a_restored_database_and_is_written_again(db: Db) {
     let setup = Setup::new(db).await;
     let mut introspector = client("api");
-    introspector.resources = Vec::new();
+    introspector.resources = Box::default();
     let api = setup.client(introspector).await;
     setup
         .save(grantd::model::resource::Resource {
@@ -76,7 +76,7 @@ async fn a_revocation_survives_a_restored_database_and_is_written_again(db: Db) 
         })
         .await;
     let mut caller = client("basic-client");
-    caller.resources = vec!["https://api.test".parse().unwrap()];
+    caller.resources = ["https://api.test".parse().unwrap()].into();
     let secret = setup.client(caller).await;
     let server = setup.start().await;
     let (one, other) = (

@@ -69,7 +69,7 @@ impl World {
         let rs2 = setup.client(client("rs2")).await;
         setup.save(resource(API1, &["rs1"])).await;
         setup.save(resource("https://api2.test", &["rs2"])).await;
-        let resources = vec![API1.parse().unwrap(), "https://api2.test".parse().unwrap()];
+        let resources = [API1.parse().unwrap(), "https://api2.test".parse().unwrap()].into();
         let basic_client = setup.client(Client { resources, ..client("basic-client") }).await;
         Self { server: setup.start().await, basic_client, rs1, rs2 }
     }
@@ -134,7 +134,7 @@ async fn an_active_token_is_described_by_its_own_claims(db: Db) {
     let claims = json!({"team": "finance", "active": false, "username": "root", "token_type": "x"});
     let claims = claims.to_string().parse().unwrap();
     let basic_client =
-        setup.client(Client { claims, resources: vec![API1.parse().unwrap()], ..client("basic-client") }).await;
+        setup.client(Client { claims, resources: [API1.parse().unwrap()].into(), ..client("basic-client") }).await;
     let server = setup.start().await;
     let answer = server.basic("basic-client", &basic_client, "scope=api:read+api:write").await;
     let (_, issued) = answer.token();
@@ -272,7 +272,7 @@ async fn introspection_tells_the_bindings(db: Db) {
 
     // A certificate binds without a type of its own (RFC 8705 section 3).
     let bound =
-        Client { require_mtls_binding: true, resources: vec![API1.parse().unwrap()], ..client("mtls-bound-client") };
+        Client { require_mtls_binding: true, resources: [API1.parse().unwrap()].into(), ..client("mtls-bound-client") };
     world.server.store.create_client(&bound, None).await.unwrap();
     let signer = Signer::es256();
     world.server.store.add_client_keys("mtls-bound-client", &[signer.stored()]).await.unwrap();

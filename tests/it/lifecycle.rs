@@ -28,7 +28,7 @@ const NOW: i64 = 1_800_000_000;
 const API: &str = "https://api.test";
 
 fn ending(id: &str, at: i64) -> Client {
-    Client { expires_at: Expiry::new(UnixTime(at)), resources: vec![API.parse().unwrap()], ..client(id) }
+    Client { expires_at: Expiry::new(UnixTime(at)), resources: [API.parse().unwrap()].into(), ..client(id) }
 }
 
 async fn an_expired_client_looks_like_a_disabled_one(db: Db) {
@@ -85,8 +85,8 @@ async fn an_expired_client_looks_like_a_disabled_one(db: Db) {
 async fn a_client_ends_by_the_databases_clock(db: Db) {
     let setup = Setup::new(db).await;
     let now = setup.store.now().await.unwrap().0;
-    let over = setup.client(Client { resources: Vec::new(), ..ending("over", now - 10) }).await;
-    let lives = setup.client(Client { resources: Vec::new(), ..ending("lives", now + 600) }).await;
+    let over = setup.client(Client { resources: Box::default(), ..ending("over", now - 10) }).await;
+    let lives = setup.client(Client { resources: Box::default(), ..ending("lives", now + 600) }).await;
     let server = setup.start().await;
     for shift in [-3600, 3600] {
         let replica = server.replica_at(Clock::Shifted(shift)).await;

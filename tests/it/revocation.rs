@@ -64,7 +64,7 @@ impl World {
                 introspectors,
             })
             .await;
-        let of_api1 = |id: &str| Client { resources: vec![API1.parse().unwrap()], ..client(id) };
+        let of_api1 = |id: &str| Client { resources: [API1.parse().unwrap()].into(), ..client(id) };
         let basic_client = setup.client(of_api1("basic-client")).await;
         let other_client = setup.client(of_api1("other-client")).await;
         Self { server: setup.start().await, basic_client, other_client, rs1 }

@@ -46,7 +46,7 @@ pub struct World {
 }
 
 pub fn of_api(id: &str) -> Client {
-    Client { resources: vec![API.parse().unwrap()], ..client(id) }
+    Client { resources: [API.parse().unwrap()].into(), ..client(id) }
 }
 
 fn resource(identifier: &str, status_list: bool) -> Resource {

@@ -211,7 +211,7 @@ async fn a_role_that_may_not_write_verifiers_is_no_trouble_with_writes() {
     setup.db.sql(&grants).await.unwrap();
     let url = setup.db.url.replacen("postgres@", &format!("{role}@"), 1);
     let store = Store::open(&Database::Postgres(Box::new(url.parse::<PgConnectOptions>().unwrap().into())), 2);
-    let secret = store.client("c").await.unwrap().unwrap().secrets.remove(0);
+    let secret = store.client("c").await.unwrap().unwrap().secrets[0].clone();
     let shown = ClientSecret::new("gds".to_owned());
     let verifier = key(&setup.sealing_key).verifier("c", &shown, &secret.hash);
     let denied = store.write_verifier(&secret.secret_id, &secret.hash, &verifier).await;

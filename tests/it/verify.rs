@@ -42,7 +42,7 @@ async fn set_up(db: Db, change: impl FnOnce(&mut Setup)) -> (Server, String) {
     change(&mut setup);
     setup.resource(API, "api:read api:write").await;
     setup.resource("https://other.test", "api:read").await;
-    let resources = vec![API.parse().unwrap(), "https://other.test".parse().unwrap()];
+    let resources = [API.parse().unwrap(), "https://other.test".parse().unwrap()].into();
     let secret = setup.client(Client { resources, ..client("basic-client") }).await;
     (setup.start().await, secret)
 }
@@ -119,7 +119,7 @@ async fn a_valid_token_passes_by_any_method_and_names_its_client_to_the_gateway(
     setup.settings.token.audience = "urn:all".into();
     setup.save(typ_jwt("https://spring.test")).await;
     let plain = setup.client(client("plain")).await;
-    let spring = Client { resources: vec!["https://spring.test".parse().unwrap()], ..client("spring") };
+    let spring = Client { resources: ["https://spring.test".parse().unwrap()].into(), ..client("spring") };
     let spring_secret = setup.client(spring).await;
     let server = setup.start().await;
     for (id, secret, resource) in [("plain", plain, "urn:all"), ("spring", spring_secret, "https://spring.test")] {

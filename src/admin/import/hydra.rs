@@ -102,7 +102,7 @@ fn registration(client_id: &str, hydra: HydraClient, now: UnixTime) -> Result<Re
             if let Some(skipped) = set.skipped.first() {
                 notes.push(format!("key {} of its jwks is left out: {}", skipped.at + 1, skipped.why));
             }
-            new.client.keys = stored_keys(set.keys, now);
+            new.client.keys = stored_keys(set.keys, now).into();
             if new.client.keys.is_empty() {
                 return Err(Unfit::Faulty("jwks: it has no key that can be used".to_owned()));
             }

@@ -213,7 +213,7 @@ fn by_key<'a>(
     if keys.is_empty() {
         return Err(Unfit::Faulty("it authenticates by a key, and the file has none that can be used".to_owned()));
     }
-    client.keys = stored_keys(keys, now);
+    client.keys = stored_keys(keys, now).into();
     Ok(())
 }
 
@@ -234,7 +234,7 @@ fn by_certificate<'a>(
     let registered = registered.map_err(|error| Unfit::Faulty(format!("x509.subjectdn: {error}")))?;
     let cert_id = new_secret_id().map_err(|error| Unfit::Faulty(error.to_string()))?.into();
     let stored = StoredCertificate { cert_id, registered, created_at: now, expires_at: None, used: Arc::default() };
-    client.certificates = vec![stored];
+    client.certificates = [stored].into();
     Ok(ForeignSecret::NotNeeded)
 }
 

@@ -109,9 +109,9 @@ mod tests {
         let all = [&small, &large];
         let estimate = |client: &Client| longest("https://as.test", client, &all, &defaults);
         assert_eq!(estimate(&client), minted(&client, "https://as.test", "a b c", Alg::Es256));
-        client.resources = vec![small.identifier.clone()];
+        client.resources = [small.identifier.clone()].into();
         assert_eq!(estimate(&client), minted(&client, "https://a.test", "a", Alg::Es256));
-        client.resources.push(large.identifier.clone());
+        client.resources = [small.identifier.clone(), large.identifier.clone()].into();
         assert_eq!(estimate(&client), minted(&client, "https://api.b.test", "b c", Alg::Ps256));
     }
 }
