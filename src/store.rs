@@ -40,6 +40,7 @@ mod seeds;
 mod server_requirements;
 pub mod servers;
 mod session;
+mod spare;
 pub mod spend_queue;
 pub mod spent;
 mod statement;
@@ -65,6 +66,7 @@ use pooling::Pooling;
 use revoked::RevocationQueue;
 use servers::{ServerSelection, take_from_pool, with_defaults};
 use session::{Row, Session, within};
+use spare::SpareSession;
 use spend_queue::SpendQueue;
 use statement::{Value, query, query_as};
 
@@ -118,8 +120,8 @@ macro_rules! transaction {
             }
             .await;
             match done {
-                Ok(_) => transaction.commit().await?.close().await,
-                Err(_) => transaction.rollback().await?.close().await,
+                Ok(_) => $store.spare.put(transaction.commit().await?).await,
+                Err(_) => $store.spare.put(transaction.rollback().await?).await,
             }
             done
         })
@@ -161,6 +163,7 @@ pub struct Store {
     origin: Arc<Origin>,
     spend_queue: Arc<SpendQueue>,
     revocation_queue: Arc<RevocationQueue>,
+    spare: SpareSession,
     /// Number of statements sent, for `grantd_database_queries_total`.
     pub queries: Counter,
     /// Outcome of the last writes.
@@ -233,7 +236,8 @@ impl Store {
         let turns = if matches!(pool, Pool::Postgres(..)) { 2 } else { 1 };
         let spend_queue = Arc::new(SpendQueue::new(turns));
         let revocation_queue = Arc::new(RevocationQueue::new(turns));
-        Self { pool, origin, spend_queue, revocation_queue, queries: Counter::default(), health: Arc::default() }
+        let (spare, queries, health) = (SpareSession::default(), Counter::default(), Arc::default());
+        Self { pool, origin, spend_queue, revocation_queue, spare, queries, health }
     }
 
     /// `PostgreSQL` or `SQLite`.
@@ -256,6 +260,9 @@ impl Store {
     }
 
     async fn connect(&self) -> Result<Session, StoreError> {
+        if let Some(session) = self.spare.take() {
+            return Ok(session);
+        }
         match &self.pool {
             // Boxed: connecting is rare, and every future that may connect would grow by it.
             Pool::Postgres(pool, selection) => match Box::pin(selection.connect(pool)).await {
@@ -297,16 +304,6 @@ impl Store {
             Pool::Postgres(..) => Ok(()),
             Pool::Sqlite(_, path) => self.origin.check_file(path),
         }
-    }
-
-    /// Whether a connection of this age may lead to a former server or file.
-    pub(crate) fn is_outdated(&self, age: Duration) -> bool {
-        self.origin.is_outdated(age)
-    }
-
-    /// Returns when connections have to be made anew.
-    pub(crate) async fn moved(&self) {
-        self.origin.moved().await;
     }
 
     /// Runs a query on a connection of the pool and returns its rows.
@@ -380,8 +377,8 @@ async fn pause(tries: u32) {
 const RETURNED: Duration = Duration::from_millis(50);
 /// Deadline of an exchange with the database.
 pub const DEADLINE: Duration = Duration::from_secs(3);
-/// Maximum age of a connection: those to a demoted primary stay open.
-const LIFETIME: Duration = Duration::from_mins(1);
+/// Maximum age of a connection of the pool: those to a demoted primary stay open.
+pub const LIFETIME: Duration = Duration::from_secs(45);
 /// Maximum number of tries of a transaction that the database refuses because of concurrent ones.
 const TRIES: u32 = 5;
 /// Time for which SQLite waits for another writer. It is shorter than the deadline, so that the error names the lock.

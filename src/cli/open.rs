@@ -39,7 +39,7 @@ impl Shell {
             None => {}
         }
         // One: a connection goes back to the pool a moment after its statement, and the next statement would open another.
-        let store = Store::open(&config.database, 1);
+        let store = Store::open(&config.database, 1).of_command();
         match (&config.database, store.schema().await?) {
             (_, Schema::Usable | Schema::Newer { .. }) => {}
             (Database::Sqlite(_), Schema::Older { .. }) if purpose != Purpose::Read => {

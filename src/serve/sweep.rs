@@ -11,15 +11,16 @@ use crate::model::event::Event;
 use crate::model::time::{Span, UnixTime};
 use crate::protocol::AuthorizationServer;
 use crate::protocol::status_list::BIT_KEPT;
-use crate::store::{Store, StoreError, leases};
+use crate::store::{LIFETIME, Store, StoreError, leases};
 
 /// Every few seconds, forgets expired revocations in memory, and deletes expired rows where this replica holds the lease.
 pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     // Without entropy replicas share a name: each sweeps then.
     let holder =
         random::<8>().map_or_else(|_| "replica".to_owned(), |bytes| format!("{:016x}", u64::from_ne_bytes(bytes)));
-    let mut revisions = PastRevisions::default();
+    let (mut revisions, mut election) = (PastRevisions::default(), Election::default());
     // Once: a role that may not write it is told by `grantd doctor`, and the issuer is refused at use anyway.
+    store.connection_returned().await;
     if let Err(error) = store.record_own_issuer(server.issuer.as_str()).await {
         tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "the database does not know the issuer of this server");
     }
@@ -32,7 +33,7 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
         server.registry.revoked.forget(UnixTime(server.database_time().0 - SKEW));
         server.registry.ended.forget(UnixTime(server.database_time().0 - BIT_KEPT.seconds()));
         revisions.note(server.registry.snapshot().revision, Instant::now());
-        match is_elected(&store, &server, &holder).await {
+        match election.hold(&store, &server, &holder).await {
             Ok(true) => {
                 store.connection_returned().await;
                 delete(&store, &server, &mut revisions).await;
@@ -45,6 +46,31 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
                 tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "nothing is swept until the database answers");
             }
         }
+    }
+}
+
+/// The election of the replica that sweeps, as this replica knows it.
+#[derive(Debug, Default)]
+struct Election {
+    /// Whether this replica sweeps, and when it asked.
+    known: Option<(bool, Instant)>,
+}
+
+impl Election {
+    /// Whether this replica sweeps. The database is asked when half of the lease is over, and by the other replicas once in the
+    /// life of a pooled connection: each of them then asks on a new connection, which finds a server that has taken over.
+    /// After a failed write it is asked each time, which tells whether writes succeed again.
+    async fn hold(&mut self, store: &Store, server: &AuthorizationServer, holder: &str) -> Result<bool, StoreError> {
+        if let Some((is_elected, asked_at)) = self.known
+            && asked_at.elapsed() < if is_elected { Duration::from_secs(LEASE / 2) } else { LIFETIME }
+            && store.health.trouble().is_none()
+        {
+            return Ok(is_elected);
+        }
+        self.known = None;
+        let is_elected = is_elected(store, server, holder).await?;
+        self.known = Some((is_elected, Instant::now()));
+        Ok(is_elected)
     }
 }
 

@@ -160,16 +160,42 @@ impl ChangeReader {
         .await
     }
 
+    /// Reads the changes after a position, with what a poll returns, in one statement.
+    ///
+    /// # Errors
+    /// [`StoreError`]. A row that cannot be read is an error inside [`Changes`].
+    pub async fn poll_since(&mut self, held: &Position) -> Result<(Poll, Since), StoreError> {
+        let delta = self.delta(held).await?;
+        let row = delta.position()?.ok_or_else(no_revision)?;
+        let poll = Poll {
+            position: Position { revision: row.revision, history: row.history.as_str().into() },
+            read_only: row.read_only != 0,
+            standby: row.standby != 0,
+            now: row.now,
+        };
+        Ok((poll, self.changes(held, &delta, row).await?))
+    }
+
     /// Reads the changes after a position.
     ///
     /// # Errors
     /// [`StoreError`]. A row that cannot be read is an error inside [`Changes`].
     pub async fn since(&mut self, held: &Position) -> Result<Since, StoreError> {
-        let rows = self.fetch::<DeltaRow>(AssertSqlSafe(delta::SQL.as_str()), &args![held.revision]).await?;
-        let delta = Delta::of(rows);
-        let Some(PositionRow { revision, history, asked_history, oldest }) = delta.position()? else {
-            return Err(StoreError::Schema("the table registry_revision is empty: restore its one row".into()));
+        let delta = self.delta(held).await?;
+        let row = delta.position()?.ok_or_else(no_revision)?;
+        self.changes(held, &delta, row).await
+    }
+
+    async fn delta(&mut self, held: &Position) -> Result<Delta, StoreError> {
+        let sql = match &self.link {
+            Link::Plain(Session::Sqlite(_)) => &delta::SQLITE,
+            _ => &delta::POSTGRES,
         };
+        Ok(Delta::of(self.fetch::<DeltaRow>(AssertSqlSafe(sql.as_str()), &args![held.revision]).await?))
+    }
+
+    async fn changes(&mut self, held: &Position, delta: &Delta, row: PositionRow) -> Result<Since, StoreError> {
+        let PositionRow { revision, history, asked_history, oldest, .. } = row;
         let position = Position { revision, history: history.into() };
         // The ids of the last ten thousand revisions are kept, so nothing tells whether an older one was another's.
         if oldest.is_some_and(|oldest| held.revision < oldest && revision - oldest >= KEPT_IDS - 1) {
@@ -267,14 +293,17 @@ impl ChangeReader {
         })
     }
 
-    /// Returns at the next notification of a change, or when the connection breaks. Without notifications, never
+    /// Returns the revision of the next notification, or when the connection breaks. Without notifications, never
     /// returns.
-    pub async fn notified(&mut self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError`] of the connection.
+    pub async fn notified(&mut self) -> Result<i64, StoreError> {
         Ok(self.link.notified().await?)
     }
 
-    /// Takes the notifications that have arrived. Returns whether there were any.
-    pub fn take_notifications(&mut self) -> bool {
+    /// Takes the notifications that have arrived, and returns their revisions.
+    pub fn take_notifications(&mut self) -> Vec<i64> {
         self.link.take_notifications()
     }
 
@@ -305,6 +334,10 @@ impl ChangeReader {
             _ => BEGIN_LOADING,
         }
     }
+}
+
+fn no_revision() -> StoreError {
+    StoreError::Schema("the table registry_revision is empty: restore its one row".into())
 }
 
 /// Number of revisions whose ids the triggers of the schema keep.

@@ -29,7 +29,7 @@ impl Store {
         within(async {
             let mut reading = Transaction::begin_reading(session, self.queries.clone()).await?;
             let client = client_of(&mut reading, client_id).await?;
-            reading.rollback().await?.close().await;
+            self.spare.put(reading.rollback().await?).await;
             Ok::<_, StoreError>(client)
         })
         .await

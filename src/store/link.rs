@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnection, PgListener, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgListener, PgNotification, PgPool, PgPoolOptions};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Acquire as _, Executor as _};
 
@@ -39,24 +39,31 @@ impl Link {
         })
     }
 
-    /// Returns at the next notification, or when the connection breaks. Without notifications, never returns.
-    pub(super) async fn notified(&mut self) -> Result<(), sqlx::Error> {
+    /// Returns the revision of the next notification, or when the connection breaks. Without notifications, never returns.
+    pub(super) async fn notified(&mut self) -> Result<i64, sqlx::Error> {
         match self {
             Self::Listening(listener) => match listener.try_recv().await? {
-                Some(_) => Ok(()),
+                Some(notification) => Ok(revision(&notification)),
                 None => Err(sqlx::Error::Io(std::io::ErrorKind::UnexpectedEof.into())),
             },
             Self::Plain(_) => std::future::pending().await,
         }
     }
 
-    /// Takes the notifications that have arrived. Returns whether there were any.
-    pub(super) fn take_notifications(&mut self) -> bool {
+    /// Takes the notifications that have arrived, and returns their revisions.
+    pub(super) fn take_notifications(&mut self) -> Vec<i64> {
         match self {
-            Self::Listening(listener) => std::iter::from_fn(|| listener.next_buffered()).count() > 0,
-            Self::Plain(_) => false,
+            Self::Listening(listener) => {
+                std::iter::from_fn(|| listener.next_buffered()).map(|one| revision(&one)).collect()
+            }
+            Self::Plain(_) => Vec::new(),
         }
     }
+}
+
+/// The revision that a notification names; 0 for one that names none, as by hand.
+fn revision(notification: &PgNotification) -> i64 {
+    notification.payload().parse().unwrap_or_default()
 }
 
 impl Store {

@@ -280,7 +280,7 @@ impl Store {
             let session = transaction.session();
             refuse_unusable_server(session).await?;
             let applied = applied_migrations(session, table).await?;
-            transaction.rollback().await?.close().await;
+            self.spare.put(transaction.rollback().await?).await;
             Ok::<_, StoreError>(applied)
         })
         .await

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::StoreError;
+use super::{Store, StoreError};
 
 /// The server or file that connections lead to.
 #[derive(Debug, Default)]
@@ -57,6 +57,11 @@ impl Origin {
     pub(super) fn outdate_all(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
         self.moved.notify_one();
+    }
+
+    /// Whether connections tell to which server or file they lead.
+    pub(super) fn is_known(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).identity.is_some()
     }
 
     /// Whether a connection of this age was made before the last change.
@@ -108,6 +113,23 @@ impl Origin {
         }
         state.beside = beside.map(|file| inode(&file).map(|(_, inode)| inode));
         Ok(())
+    }
+}
+
+impl Store {
+    /// Whether connections tell to which server they lead.
+    pub(crate) fn knows_its_server(&self) -> bool {
+        self.origin.is_known()
+    }
+
+    /// Whether a connection of this age may lead to a former server or file.
+    pub(crate) fn is_outdated(&self, age: Duration) -> bool {
+        self.origin.is_outdated(age)
+    }
+
+    /// Returns when connections have to be made anew.
+    pub(crate) async fn moved(&self) {
+        self.origin.moved().await;
     }
 }
 

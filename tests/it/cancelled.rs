@@ -59,7 +59,7 @@ async fn a_change_is_notified_and_a_cut_connection_is_noticed() {
     reader.poll().await.expect("statements and notifications have one connection");
     db.sql("update client set enabled = 0").await.unwrap();
     reader.poll().await.unwrap();
-    assert!(reader.take_notifications(), "one that came with an answer is kept");
+    assert!(!reader.take_notifications().is_empty(), "one that came with an answer is kept");
     db.sql(&cut_feeds(&db)).await.unwrap();
     let ended = tokio::time::timeout(soon, reader.notified()).await.expect("a cut connection is noticed");
     assert!(ended.is_err());

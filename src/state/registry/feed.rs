@@ -1,30 +1,27 @@
 //! The change feed: polls the revision, and loads newer changes into the registry and the keyring.
 
 mod connection;
+mod context;
 mod first_keys;
 mod key_upkeep;
 mod load;
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::last_used::LastUsedWriter;
 use super::lost_changes::LostChanges;
-use super::{Registry, SkewChange, issuer_changes};
-use crate::crypto::jwk::Alg;
+use super::{SkewChange, issuer_changes};
 use crate::crypto::random;
-use crate::crypto::seal::SealingKey;
 use crate::model::event::Event;
 use crate::model::status::{EndedEpochs, StatusIndex};
-use crate::model::time::{Clock, Span, UnixTime};
-use crate::state::keyring::{self, Keyring};
+use crate::model::time::UnixTime;
+use crate::store::StoreError;
 use crate::store::changes::{ChangeReader, Changes, Poll, Since};
 use crate::store::keys::SealedKey;
 use crate::store::migrations::{MigrationError, Schema};
-use crate::store::{Database, Store, StoreError};
 
 use connection::Connection;
+pub use context::{FeedContext, PendingMigrations};
 use first_keys::FirstKeys;
 use key_upkeep::KeyUpkeep;
 use load::{Cause, Load};
@@ -47,49 +44,6 @@ pub struct Feed {
     reload_at: Instant,
     /// Time until which each poll is a full load, since a database with another history may still be filling.
     unsettled_until: Option<Instant>,
-}
-
-/// Dependencies of a [`Feed`].
-#[derive(Debug)]
-pub struct FeedContext {
-    /// The database.
-    pub store: Store,
-    /// The registry to fill.
-    pub registry: Arc<Registry>,
-    /// The keyring to fill.
-    pub keyring: Arc<Keyring>,
-    /// Opens signing keys and tag keys.
-    pub sealing_key: Arc<SealingKey>,
-    /// The clock.
-    pub clock: Clock,
-    /// Algorithm of tokens for resources that name none.
-    pub default_alg: Alg,
-    /// Lifetime of tokens for clients and resources that have none of their own.
-    pub default_ttl: Span,
-    /// Migrations that could not be applied at the start.
-    pub pending_migrations: Option<PendingMigrations>,
-}
-
-/// Migrations to apply once the database is available.
-#[derive(Debug)]
-pub struct PendingMigrations {
-    /// The database.
-    pub database: Database,
-    /// Seeds to apply after the schema.
-    pub seeds: Option<PathBuf>,
-}
-
-impl FeedContext {
-    /// The present second by the database's clock.
-    fn database_time(&self) -> UnixTime {
-        self.registry.database_time(self.clock.now())
-    }
-
-    /// The longest lifetime of the tokens of a key that is made now.
-    fn max_ttl(&self) -> Span {
-        let registered = self.registry.longest_ttl();
-        keyring::max_ttl(self.default_ttl, registered, self.registry.options().max_stale)
-    }
 }
 
 impl Feed {
@@ -188,8 +142,15 @@ impl Feed {
         let mut reader = self.connected().await?;
         let held = self.context.registry.snapshot().position();
         let polled_at = Instant::now();
-        let told = reader.take_notifications();
-        let Poll { position, read_only, standby, now } = reader.poll().await?;
+        let told = self.connection.is_told(&reader.take_notifications());
+        // A notification means that there is a change, so the statement that polls reads the changes, too.
+        let (poll, since) = if told && held.revision > 0 {
+            reader.poll_since(&held).await.map(|(poll, since)| (poll, Some(since)))?
+        } else {
+            (reader.poll().await?, None)
+        };
+        let Poll { position, read_only, standby, now } = poll;
+        let revision = position.revision;
         self.connection.note_poll(position != held, told);
         self.context.registry.note_standby(standby);
         self.compare_clocks(now, polled_at.elapsed());
@@ -200,7 +161,11 @@ impl Feed {
         if held.revision == 0 {
             self.begin_load(&mut reader, Cause::Start).await?;
         } else if position != held {
-            match reader.since(&held).await? {
+            let since = match since {
+                Some(since) => since,
+                None => reader.since(&held).await?,
+            };
+            match since {
                 Since::Changes(changes) => {
                     self.refuse_missing_keys(&changes)?;
                     self.apply(changes, true);
@@ -229,6 +194,7 @@ impl Feed {
             }
             self.context.registry.confirm(asked_at);
         }
+        self.connection.note_read(held.revision, revision);
         self.connection.put_back(reader);
         Ok(())
     }

@@ -15,13 +15,15 @@ pub(super) struct Connection {
     cannot_listen: bool,
     /// Whether a notification has come since the last poll.
     told: bool,
+    /// The revisions that the last change was read with: those after the first up to the second.
+    read: (i64, i64),
     /// Number of changes in a row that no notification announced.
     unannounced: u32,
 }
 
 impl Default for Connection {
     fn default() -> Self {
-        Self { reader: None, made_at: Instant::now(), cannot_listen: false, told: false, unannounced: 0 }
+        Self { reader: None, made_at: Instant::now(), cannot_listen: false, told: false, read: (0, 0), unannounced: 0 }
     }
 }
 
@@ -37,9 +39,8 @@ impl Connection {
     /// [`StoreError`] of the new connection.
     pub(super) async fn take_usable(&mut self, store: &Store) -> Result<Option<ChangeReader>, StoreError> {
         let Some(reader) = self.reader.take() else { return Ok(None) };
-        // Connections to a demoted primary stay open, so none is kept for long.
         let age = self.made_at.elapsed();
-        let usable = age < LIFETIME && !store.is_outdated(age);
+        let usable = age < lifetime(store) && !store.is_outdated(age);
         if usable && (reader.is_listening() || self.cannot_listen || !store.can_listen()) {
             return Ok(Some(reader));
         }
@@ -64,9 +65,27 @@ impl Connection {
         self.reader = Some(reader);
     }
 
+    /// Whether a notification has come since the last poll, `arrived` included, of a revision that is not read yet.
+    pub(super) fn is_told(&self, arrived: &[i64]) -> bool {
+        self.told || arrived.iter().any(|revision| self.is_unread(*revision))
+    }
+
+    /// Whether a notification is not of a change that was read just now. A transaction sends one for each of its statements,
+    /// and some arrive after all of them were read.
+    fn is_unread(&self, revision: i64) -> bool {
+        revision <= self.read.0 || revision > self.read.1
+    }
+
+    /// Records that what changed after a revision, up to another, has been read.
+    pub(super) fn note_read(&mut self, after: i64, through: i64) {
+        if through != after {
+            self.read = (after, through);
+        }
+    }
+
     /// Records what a poll has found: whether there is a change, and whether a notification came with it.
     pub(super) fn note_poll(&mut self, is_change: bool, told: bool) {
-        let told = std::mem::take(&mut self.told) || told;
+        self.told = false;
         if is_change {
             self.unannounced = if told { 0 } else { self.unannounced.saturating_add(1) };
         }
@@ -74,14 +93,18 @@ impl Connection {
 
     /// Returns at the next notification, or when the connection breaks. Without notifications, never returns.
     pub(super) async fn notified(&mut self) {
-        let notified = match &mut self.reader {
-            Some(reader) => reader.notified().await,
-            None => std::future::pending().await,
-        };
-        match notified {
-            Ok(()) => self.told = true,
-            // The next poll makes another connection.
-            Err(_) => self.reader = None,
+        loop {
+            let notified = match &mut self.reader {
+                Some(reader) => reader.notified().await,
+                None => std::future::pending().await,
+            };
+            match notified {
+                Ok(revision) if !self.is_unread(revision) => continue,
+                Ok(_) => self.told = true,
+                // The next poll makes another connection.
+                Err(_) => self.reader = None,
+            }
+            return;
         }
     }
 
@@ -104,7 +127,12 @@ impl Connection {
     }
 }
 
-/// Maximum age of a connection: those to a demoted primary stay open.
-const LIFETIME: Duration = Duration::from_mins(1);
+/// Maximum age of a connection: those to a demoted primary stay open. Where connections tell to which server they lead, the
+/// first one of the pool that leads to another outdates this one, and a new one of these comes at least once a minute. A new
+/// one of the feed costs more: it listens, wakes every other listener, and has its statements planned.
+fn lifetime(store: &Store) -> Duration {
+    if store.knows_its_server() { Duration::from_mins(10) } else { Duration::from_mins(1) }
+}
+
 /// Number of unannounced changes in a row after which notifications are not relied on.
 const UNANNOUNCED_MAX: u32 = 3;
