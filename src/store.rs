@@ -199,7 +199,8 @@ impl Store {
                     // used just now is not tested.
                     .test_before_acquire(false)
                     .before_acquire(move |connection, about| {
-                        let outdated = outdating.is_outdated(about.age);
+                        // The pool itself closes an old connection when it is given back.
+                        let outdated = outdating.is_outdated(about.age) || about.age >= LIFETIME;
                         Box::pin(async move { Ok(!outdated && session::is_alive(connection, about.idle_for).await?) })
                     })
                     .after_connect(move |connection, _| {
@@ -378,7 +379,7 @@ const RETURNED: Duration = Duration::from_millis(50);
 /// Deadline of an exchange with the database.
 pub const DEADLINE: Duration = Duration::from_secs(3);
 /// Maximum age of a connection of the pool: those to a demoted primary stay open.
-pub const LIFETIME: Duration = Duration::from_secs(45);
+pub const LIFETIME: Duration = Duration::from_secs(30);
 /// Maximum number of tries of a transaction that the database refuses because of concurrent ones.
 const TRIES: u32 = 5;
 /// Time for which SQLite waits for another writer. It is shorter than the deadline, so that the error names the lock.

@@ -27,8 +27,8 @@ pub async fn keep_status_lists(server: Arc<AuthorizationServer>) {
     }
 }
 
-/// Time from a change until the lists are built. Verifiers keep a list for seconds, so it may wait until requests see the
-/// change, and changes in quick succession are built together. With the poll it stays below a second.
+/// Time from a change until the lists are built. Verifiers keep a list for seconds, so changes in quick succession are built
+/// together.
 const TOGETHER: Duration = Duration::from_millis(250);
 /// Time after which the lists are compared with the present time.
 const LOOK: Duration = Duration::from_millis(500);

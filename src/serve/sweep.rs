@@ -11,7 +11,7 @@ use crate::model::event::Event;
 use crate::model::time::{Span, UnixTime};
 use crate::protocol::AuthorizationServer;
 use crate::protocol::status_list::BIT_KEPT;
-use crate::store::{LIFETIME, Store, StoreError, leases};
+use crate::store::{Store, StoreError, leases};
 
 /// Every few seconds, forgets expired revocations in memory, and deletes expired rows where this replica holds the lease.
 pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
@@ -19,15 +19,15 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     let holder =
         random::<8>().map_or_else(|_| "replica".to_owned(), |bytes| format!("{:016x}", u64::from_ne_bytes(bytes)));
     let (mut revisions, mut election) = (PastRevisions::default(), Election::default());
-    // Once: a role that may not write it is told by `grantd doctor`, and the issuer is refused at use anyway.
     store.connection_returned().await;
+    // Once: a role that may not write it is told by `grantd doctor`, and the issuer is refused at use anyway.
     if let Err(error) = store.record_own_issuer(server.issuer.as_str()).await {
         tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "the database does not know the issuer of this server");
     }
     loop {
         // Replicas that started together do not ask together.
-        let jitter = random::<2>().map_or(0, |bytes| u64::from(u16::from_ne_bytes(bytes) % 5000));
-        let pause = SWEEP.max(server.registry.options().poll) + Duration::from_millis(jitter);
+        let jitter = random::<2>().map_or(0.0, |bytes| f64::from(u16::from_ne_bytes(bytes)) / 65536.0);
+        let pause = SWEEP.max(server.registry.options().poll) + JITTER.mul_f64(jitter);
         tokio::time::sleep(pause).await;
         // By every replica's clock the tokens have ended by then.
         server.registry.revoked.forget(UnixTime(server.database_time().0 - SKEW));
@@ -57,20 +57,25 @@ struct Election {
 }
 
 impl Election {
-    /// Whether this replica sweeps. The database is asked when half of the lease is over, and by the other replicas once in the
-    /// life of a pooled connection: each of them then asks on a new connection, which finds a server that has taken over.
-    /// After a failed write it is asked each time, which tells whether writes succeed again.
+    /// Whether this replica sweeps. The database is asked well before the lease is over, and later than a connection of the pool
+    /// lives: so each replica makes a new one, which finds a server that has taken over. After a failed write it is asked each
+    /// time, which tells whether writes succeed again.
     async fn hold(&mut self, store: &Store, server: &AuthorizationServer, holder: &str) -> Result<bool, StoreError> {
-        if let Some((is_elected, asked_at)) = self.known
-            && asked_at.elapsed() < if is_elected { Duration::from_secs(LEASE / 2) } else { LIFETIME }
-            && store.health.trouble().is_none()
-        {
+        let next_round = Instant::now() + SWEEP.max(server.registry.options().poll) + JITTER;
+        let known = self.answer(next_round).filter(|_| store.health.trouble().is_none());
+        if let Some(is_elected) = known {
             return Ok(is_elected);
         }
         self.known = None;
         let is_elected = is_elected(store, server, holder).await?;
         self.known = Some((is_elected, Instant::now()));
         Ok(is_elected)
+    }
+
+    /// The last answer; `None` when it is too old by the next round.
+    fn answer(&self, next_round: Instant) -> Option<bool> {
+        let (is_elected, asked_at) = self.known?;
+        (next_round.duration_since(asked_at) < ASKED_AGAIN).then_some(is_elected)
     }
 }
 
@@ -156,6 +161,10 @@ impl PastRevisions {
 
 /// Interval between sweeps, without the jitter.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Longest jitter.
+const JITTER: Duration = Duration::from_secs(5);
+/// Time from one question for the lease to the next.
+const ASKED_AGAIN: Duration = Duration::from_secs(45);
 /// Twice the greatest difference between the clocks of replicas, in seconds.
 const SKEW: i64 = 120;
 /// Seconds for which the row of a signing key is kept that is gone: a clock that is set back finds it again.
@@ -168,6 +177,22 @@ const READ_BY_ALL: Duration = Duration::from_secs(40);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lease_is_renewed_in_time_and_asked_for_on_new_connections() {
+        let (asked_at, longest_poll) = (Instant::now(), Duration::from_secs(30));
+        let election = Election { known: Some((true, asked_at)) };
+        assert_eq!(election.answer(asked_at + Duration::from_secs(44)), Some(true));
+        assert_eq!(election.answer(asked_at + ASKED_AGAIN), None);
+        assert_eq!(Election::default().answer(asked_at), None);
+        assert!(ASKED_AGAIN < Duration::from_secs(LEASE), "the lease lasts until the next round");
+        assert!(longest_poll + JITTER < Duration::from_secs(LEASE), "also when each round asks");
+        let soonest = ASKED_AGAIN - (SWEEP + JITTER);
+        assert!(
+            soonest >= crate::store::LIFETIME && longest_poll >= crate::store::LIFETIME,
+            "by then the connection is old"
+        );
+    }
 
     #[test]
     fn notes_are_deleted_once_every_live_replica_has_read_them() {

@@ -1,7 +1,7 @@
 //! Reads of the change feed: the revision to poll, and the changes after a revision.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, SqlSafeStr};
@@ -86,6 +86,8 @@ pub struct Poll {
     pub standby: bool,
     /// Time by the database's clock, in milliseconds since 1970.
     pub now: i64,
+    /// Time that the exchange took.
+    pub exchange: Duration,
 }
 
 impl Store {
@@ -132,7 +134,7 @@ impl ChangeReader {
     /// [`StoreError`].
     pub async fn poll(&mut self) -> Result<Poll, StoreError> {
         self.queries.inc();
-        let named = self.is_named();
+        let (named, asked_at) = (self.is_named(), Instant::now());
         within(async {
             match self.link.connection().await? {
                 LinkConnection::Postgres(connection) => {
@@ -146,32 +148,38 @@ impl ChangeReader {
                         // A statement without parameters is one exchange, so it needs no transaction of its own.
                         FromRow::from_row(&sqlx::raw_sql(sql).fetch_one(connection).await?)?
                     };
-                    Ok(Poll { position: Position { revision, history: history.into() }, read_only, standby, now })
+                    let (position, exchange) = (Position { revision, history: history.into() }, asked_at.elapsed());
+                    Ok(Poll { position, read_only, standby, now, exchange })
                 }
                 LinkConnection::Sqlite(connection) => {
                     let sql =
                         "select revision, history, cast(unixepoch('subsec') * 1000 as integer) from registry_revision";
                     let (revision, history, now): (_, String, _) = sqlx::query_as(sql).fetch_one(connection).await?;
                     let position = Position { revision, history: history.into() };
-                    Ok::<_, sqlx::Error>(Poll { position, read_only: false, standby: false, now })
+                    let (read_only, standby, exchange) = (false, false, asked_at.elapsed());
+                    Ok::<_, sqlx::Error>(Poll { position, read_only, standby, now, exchange })
                 }
             }
         })
         .await
     }
 
-    /// Reads the changes after a position, with what a poll returns, in one statement.
+    /// Reads the changes after a position, with what a poll returns, in one statement. Behind a transaction pooler, where it
+    /// runs in a transaction that only reads, every database looks read-only.
     ///
     /// # Errors
     /// [`StoreError`]. A row that cannot be read is an error inside [`Changes`].
     pub async fn poll_since(&mut self, held: &Position) -> Result<(Poll, Since), StoreError> {
-        let delta = self.delta(held).await?;
+        let asked_at = Instant::now();
+        let delta = within(self.delta(held)).await?;
+        let exchange = asked_at.elapsed();
         let row = delta.position()?.ok_or_else(no_revision)?;
         let poll = Poll {
             position: Position { revision: row.revision, history: row.history.as_str().into() },
             read_only: row.read_only != 0,
             standby: row.standby != 0,
             now: row.now,
+            exchange,
         };
         Ok((poll, self.changes(held, &delta, row).await?))
     }

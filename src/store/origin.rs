@@ -24,8 +24,10 @@ pub(super) struct Origin {
 
 #[derive(Debug, Default)]
 struct OriginState {
-    /// System identifier and timeline of a server, or device and inode of a file.
+    /// System identifier, timeline and database of a server, or device and inode of a file.
     identity: Option<String>,
+    /// Time at which the server was started.
+    started_at: Option<String>,
     /// Connections made before this moment are not used again.
     since: Option<Instant>,
     /// Inodes of the `-wal` and `-shm` files of the SQLite database that `identity` names.
@@ -34,10 +36,18 @@ struct OriginState {
 
 impl Origin {
     /// Records the server that a new connection has reached. A change outdates all older connections.
-    pub(super) fn note(&self, identity: &str) {
+    pub(super) fn note(&self, identity: &str, started_at: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_other_start = state.started_at.replace(started_at.to_owned()).is_some_and(|known| known != started_at);
         match &state.identity {
-            Some(known) if known == identity => return,
+            Some(known) if known == identity => {
+                if has_other_start {
+                    // Started again, which has cut the older connections, or a clone of the other.
+                    state.since = Some(Instant::now());
+                    self.moved.notify_one();
+                }
+                return;
+            }
             Some(former) => {
                 tracing::warn!(
                     event = Event::DatabaseMoved.as_str(),
@@ -51,6 +61,15 @@ impl Origin {
             None => {}
         }
         state.identity = Some(identity.to_owned());
+    }
+
+    /// Records that a new connection has reached a server that does not tell which one it is.
+    pub(super) fn note_unknown(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.identity.take().is_some() {
+            state.since = Some(Instant::now());
+            self.moved.notify_one();
+        }
     }
 
     /// Outdates every connection, since one of them leads to a read-only server.
@@ -152,12 +171,21 @@ mod tests {
     #[test]
     fn the_first_connection_to_another_server_outdates_the_older_ones() {
         let origin = Origin::default();
-        origin.note("7/1");
-        origin.note("7/1");
-        assert!(!origin.is_outdated(Duration::from_mins(1)));
-        std::thread::sleep(Duration::from_millis(5));
-        origin.note("7/2");
-        assert!(origin.is_outdated(Duration::from_mins(1)) && !origin.is_outdated(Duration::ZERO));
+        origin.note("7/1/a", "t");
+        origin.note("7/1/a", "t");
+        assert!(origin.is_known() && !origin.is_outdated(Duration::from_mins(1)));
+        let changes: [fn(&Origin); 3] =
+            [|origin| origin.note("7/2/a", "t"), |origin| origin.note("7/2/a", "u"), Origin::note_unknown];
+        for change in changes {
+            std::thread::sleep(Duration::from_millis(5));
+            let before = Instant::now();
+            change(&origin);
+            assert!(
+                origin.is_outdated(before.elapsed() + Duration::from_millis(1)) && !origin.is_outdated(Duration::ZERO)
+            );
+        }
+        origin.note_unknown();
+        assert!(!origin.is_known());
     }
 
     #[test]

@@ -87,8 +87,9 @@ impl ServerSelection {
     /// Prepares a new connection. Returns whether its server is read-only.
     pub(super) async fn prepare(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let info = session::prepare(connection, self.pooling).await?;
-        if let Some(lineage) = info.lineage {
-            self.origin.note(&lineage);
+        match info.lineage {
+            Some(lineage) => self.origin.note(&lineage.identity, &lineage.started_at),
+            None => self.origin.note_unknown(),
         }
         Ok(info.read_only)
     }

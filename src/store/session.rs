@@ -146,9 +146,18 @@ impl Transaction {
 pub(super) struct ServerInfo {
     /// Whether the server refuses writes.
     pub(super) read_only: bool,
-    /// System identifier and timeline. `None` for databases that only speak PostgreSQL's protocol, and behind a
+    /// The server and database. `None` for databases that only speak PostgreSQL's protocol, and behind a
     /// transaction pooler, where the next statement may reach another server.
-    pub(super) lineage: Option<String>,
+    pub(super) lineage: Option<Lineage>,
+}
+
+/// Server and database that a session leads to.
+#[derive(Debug)]
+pub(super) struct Lineage {
+    /// System identifier, timeline and name of the database.
+    pub(super) identity: String,
+    /// Time at which the server was started.
+    pub(super) started_at: String,
 }
 
 /// Applies the settings that grantd needs to a new PostgreSQL session, whatever the role, database or server sets.
@@ -190,15 +199,17 @@ pub(super) const BEGIN_PREPARED: &str = "begin isolation level read committed;
 const BEGIN_READING: &str = "begin isolation level repeatable read read only;
      set local statement_timeout = '5s'; set local row_security = off; set local lock_timeout = '2s'";
 
-/// Reads system identifier and timeline. Each failover begins a new timeline, each `initdb` a new system.
-async fn lineage(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+/// Reads system identifier, timeline and database. Each failover begins a new timeline, each `initdb` a new system. Two servers
+/// that were promoted from one, or are clones, differ in the time of their start.
+async fn lineage(connection: &mut PgConnection) -> Result<Option<Lineage>, sqlx::Error> {
     let asked = sqlx::raw_sql(
         "select system_identifier::text || '/' || case when pg_is_in_recovery() then 'standby'
-                else substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end
+                else substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end || '/' || current_database(),
+                pg_postmaster_start_time()::text
          from pg_control_system()",
     );
     match asked.fetch_one(connection).await {
-        Ok(row) => Ok(Some(row.try_get(0)?)),
+        Ok(row) => Ok(Some(Lineage { identity: row.try_get(0)?, started_at: row.try_get(1)? })),
         // Other databases with PostgreSQL's protocol, and servers that restrict the function to their own roles.
         Err(sqlx::Error::Database(error)) => {
             tracing::debug!(event = Event::DatabaseNoLineage.as_str(), reason = %error);

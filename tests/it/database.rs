@@ -1,14 +1,17 @@
 //! The database: one schema in two dialects, seeds that are safe or fail, changes that are seen, rows that cannot be.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use grantd::crypto::jwk::Alg;
 use grantd::crypto::seal::SealingKey;
 use grantd::model::time::{Span, UnixTime};
+use grantd::store::Store;
 use grantd::store::changes::Since;
 use grantd::store::keys::new_key;
 use grantd::store::migrations::{MigrationError, Schema};
 use grantd::store::ranges::RangeReader;
+use sqlx::Connection as _;
 
 use crate::harness::{Db, Setup, client};
 use crate::process::schema_files;
@@ -305,6 +308,27 @@ async fn seeds_are_applied_once_each_in_order_whole_or_not_at_all(db: Db) {
     assert!(status.iter().all(|one| one.applied) && status.len() == schema_files() + 1);
 }
 
+#[tokio::test]
+async fn one_session_serves_all_transactions_of_a_command() {
+    let db = Db::postgres().await;
+    db.store().await.close().await;
+    let mut admin = sqlx::PgConnection::connect(&db.url).await.unwrap();
+    for (store, kept) in [(Store::open(&db.database, 1), 0), (Store::open(&db.database, 1).of_command(), 1)] {
+        for _ in 0..2 {
+            store.schema().await.unwrap();
+            assert!(store.client("nobody").await.unwrap().is_none());
+        }
+        let sql =
+            "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+        let started = Instant::now();
+        // A session that was closed is listed until its process has ended.
+        while sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut admin).await.unwrap() != kept {
+            assert!(started.elapsed() < Duration::from_secs(5), "{kept} sessions are kept");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
     let store = db.store().await;
     let mut feed = store.change_reader().await.unwrap();
@@ -343,6 +367,9 @@ async fn every_change_by_hand_is_seen_and_only_what_changed_is_read(db: Db) {
         let ids: Vec<&str> = changes.clients.iter().map(|(id, _)| id.as_str()).collect();
         assert_eq!(ids, clients, "{sql}");
         assert_eq!((changes.resources.is_some(), changes.keys.is_some()), (resources, keys), "{sql}");
+        let (poll, Since::Changes(same)) = feed.poll_since(&known).await.unwrap() else { panic!("{sql}") };
+        assert_eq!((&poll.position, poll.read_only, poll.standby), (&position, false, false));
+        assert_eq!(same.clients.len(), clients.len(), "{sql}");
         assert_eq!(position.revision > known.revision, !clients.is_empty() || resources || keys, "{sql}");
         known = position;
     }

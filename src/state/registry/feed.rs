@@ -141,7 +141,6 @@ impl Feed {
         // Taken out, so that an error or a dropped future drops the connection together with any statement in progress.
         let mut reader = self.connected().await?;
         let held = self.context.registry.snapshot().position();
-        let polled_at = Instant::now();
         let told = self.connection.is_told(&reader.take_notifications());
         // A notification means that there is a change, so the statement that polls reads the changes, too.
         let (poll, since) = if told && held.revision > 0 {
@@ -149,11 +148,11 @@ impl Feed {
         } else {
             (reader.poll().await?, None)
         };
-        let Poll { position, read_only, standby, now } = poll;
+        let Poll { position, read_only, standby, now, exchange } = poll;
         let revision = position.revision;
         self.connection.note_poll(position != held, told);
         self.context.registry.note_standby(standby);
-        self.compare_clocks(now, polled_at.elapsed());
+        self.compare_clocks(now, exchange);
         if read_only && self.context.registry.age().is_some() {
             // A demoted primary or a lagging standby may be behind the snapshot.
             return Err(StoreError::ReadOnly);

@@ -13,7 +13,7 @@ pub(super) struct Connection {
     made_at: Instant,
     /// Whether the server in use sends no notifications.
     cannot_listen: bool,
-    /// Whether a notification has come since the last poll.
+    /// Whether a notification has come that no poll has followed.
     told: bool,
     /// The revisions that the last change was read with: those after the first up to the second.
     read: (i64, i64),
@@ -40,7 +40,8 @@ impl Connection {
     pub(super) async fn take_usable(&mut self, store: &Store) -> Result<Option<ChangeReader>, StoreError> {
         let Some(reader) = self.reader.take() else { return Ok(None) };
         let age = self.made_at.elapsed();
-        let usable = age < lifetime(store) && !store.is_outdated(age);
+        let is_safe = reader.is_listening() && store.knows_its_server();
+        let usable = age < if is_safe { LIFETIME } else { UNSAFE_LIFETIME } && !store.is_outdated(age);
         if usable && (reader.is_listening() || self.cannot_listen || !store.can_listen()) {
             return Ok(Some(reader));
         }
@@ -65,9 +66,10 @@ impl Connection {
         self.reader = Some(reader);
     }
 
-    /// Whether a notification has come since the last poll, `arrived` included, of a revision that is not read yet.
-    pub(super) fn is_told(&self, arrived: &[i64]) -> bool {
-        self.told || arrived.iter().any(|revision| self.is_unread(*revision))
+    /// Whether a notification has come since this was last asked, `arrived` included, of a revision that is not read yet. After
+    /// a statement that failed, the next one is a poll again, which needs less.
+    pub(super) fn is_told(&mut self, arrived: &[i64]) -> bool {
+        std::mem::take(&mut self.told) || arrived.iter().any(|revision| self.is_unread(*revision))
     }
 
     /// Whether a notification is not of a change that was read just now. A transaction sends one for each of its statements,
@@ -85,7 +87,6 @@ impl Connection {
 
     /// Records what a poll has found: whether there is a change, and whether a notification came with it.
     pub(super) fn note_poll(&mut self, is_change: bool, told: bool) {
-        self.told = false;
         if is_change {
             self.unannounced = if told { 0 } else { self.unannounced.saturating_add(1) };
         }
@@ -127,12 +128,30 @@ impl Connection {
     }
 }
 
-/// Maximum age of a connection: those to a demoted primary stay open. Where connections tell to which server they lead, the
-/// first one of the pool that leads to another outdates this one, and a new one of these comes at least once a minute. A new
-/// one of the feed costs more: it listens, wakes every other listener, and has its statements planned.
-fn lifetime(store: &Store) -> Duration {
-    if store.knows_its_server() { Duration::from_mins(10) } else { Duration::from_mins(1) }
-}
-
+/// Maximum age of a connection that listens, where connections tell to which server they lead: the first one of the pool that
+/// leads to another outdates this one, and a new one of these comes at least once a minute. A new one of the feed costs more: it
+/// listens, wakes every other listener, and has its statements planned.
+const LIFETIME: Duration = Duration::from_mins(10);
+/// Maximum age of another connection: it may lead to a demoted primary, and the next one may listen.
+const UNSAFE_LIFETIME: Duration = Duration::from_mins(1);
 /// Number of unannounced changes in a row after which notifications are not relied on.
 const UNANNOUNCED_MAX: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notification_of_what_was_read_is_no_news() {
+        let mut connection = Connection::default();
+        assert!(connection.is_told(&[1]) && !connection.is_told(&[]));
+        connection.note_read(7, 9);
+        assert!(!connection.is_told(&[8, 9]));
+        assert!(connection.is_told(&[8, 10]));
+        // As after a restore, or by hand.
+        assert!(connection.is_told(&[7]) && connection.is_told(&[0]));
+        // A poll that found nothing forgets nothing.
+        connection.note_read(9, 9);
+        assert!(!connection.is_told(&[9]));
+    }
+}
