@@ -51,7 +51,7 @@ mod write_queue;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use sqlx::pool::PoolConnection;
@@ -129,10 +129,10 @@ macro_rules! transaction {
 }
 pub(crate) use transaction;
 
-/// Runs one statement on a connection of the pool: `pooled!(store, |connection, named| …)`. Behind a transaction pooler
-/// the statement gets a transaction of its own and no name.
+/// Runs one statement on a connection of the pool: `pooled!(store, waits, |connection, named| …)`. With `waits`, the connection
+/// is back in the pool before the result. Behind a transaction pooler the statement gets a transaction of its own and no name.
 macro_rules! pooled {
-    ($store:expr, |$connection:ident, $named:ident| $statement:expr) => {{
+    ($store:expr, $waits:expr, |$connection:ident, $named:ident| $statement:expr) => {{
         $store.queries.inc();
         on!(Pool, &$store.pool, pool => {
             let mut acquired = pool.acquire().await?;
@@ -151,7 +151,7 @@ macro_rules! pooled {
                 })
                 .await,
             };
-            release(acquired, done)
+            release(acquired, done, $waits).await
         })
     }};
 }
@@ -277,16 +277,6 @@ impl Store {
         }
     }
 
-    /// Returns when the connection of the last statement is back in the pool, or after 50 milliseconds. Work in the
-    /// background calls it between statements, since one that comes earlier opens another connection.
-    pub async fn connection_returned(&self) {
-        let Pool::Postgres(pool, _) = &self.pool else { return };
-        let until = Instant::now() + RETURNED;
-        while pool.num_idle() == 0 && pool.size() > 0 && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
     /// The kind of pooler between grantd and the database.
     #[must_use]
     pub fn pooling(&self) -> Pooling {
@@ -310,7 +300,9 @@ impl Store {
     /// Runs a query on a connection of the pool and returns its rows.
     pub(crate) async fn fetch<R: Row>(&self, sql: impl SqlSafeStr, values: &[Value]) -> Result<Vec<R>, StoreError> {
         within(async {
-            pooled!(self, |connection, named| query_as(sql, values)?.persistent(named).fetch_all(connection).await)
+            pooled!(self, true, |connection, named| {
+                query_as(sql, values)?.persistent(named).fetch_all(connection).await
+            })
         })
         .await
     }
@@ -318,7 +310,7 @@ impl Store {
     /// Runs a write on a connection of the pool, and returns the number of rows that it changed.
     pub(crate) async fn execute(&self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
         retried!(self, async {
-            pooled!(self, |connection, named| {
+            pooled!(self, true, |connection, named| {
                 let done = query(sql, values)?.persistent(named).execute(connection).await;
                 done.map(|done| done.rows_affected())
             })
@@ -326,7 +318,7 @@ impl Store {
     }
 
     /// Runs a write on a connection of the pool, and returns its rows. The text is made at run time from placeholders
-    /// alone.
+    /// alone. Requests wait for it.
     pub(crate) async fn write_returning<R: Row>(
         &self,
         sql: impl SqlSafeStr,
@@ -334,7 +326,7 @@ impl Store {
     ) -> Result<Vec<R>, StoreError> {
         let sql = sql.into_sql_str();
         retried!(self, async {
-            pooled!(self, |connection, named| {
+            pooled!(self, false, |connection, named| {
                 query_as(sql.clone(), values)?.persistent(named).fetch_all(connection).await
             })
         })
@@ -355,14 +347,19 @@ impl Store {
     }
 }
 
-/// Returns a connection to its pool, or drops it after an error that may come from a demoted primary.
-fn release<DB: sqlx::Database, T>(
+/// Returns a connection to its pool, or closes it after an error that may come from a demoted primary. The pool tests a
+/// connection first, with an exchange of its own, in a task where nothing waits for it. A task that `waits` for that opens no other for its next statement; a request does not.
+async fn release<DB: sqlx::Database, T>(
     mut connection: PoolConnection<DB>,
     done: Result<T, sqlx::Error>,
+    waits: bool,
 ) -> Result<T, StoreError> {
     let done = done.map_err(StoreError::from);
-    if done.as_ref().is_err_and(|error| !error.spares_the_connection()) {
-        connection.close_on_drop();
+    match &done {
+        Err(error) if !error.spares_the_connection() => connection.close_on_drop(),
+        // A connection that does not pass in time is closed. The result stands.
+        _ if waits => drop(tokio::time::timeout(TESTED_WITHIN, connection.return_to_pool()).await),
+        _ => {}
     }
     done
 }
@@ -374,8 +371,8 @@ async fn pause(tries: u32) {
     tokio::time::sleep(Duration::from_millis(u64::from(tries) * 10 + random)).await;
 }
 
-/// Longest time that background work waits for a connection to be back in the pool.
-const RETURNED: Duration = Duration::from_millis(50);
+/// Time in which the pool tests a connection that is given back.
+const TESTED_WITHIN: Duration = Duration::from_secs(1);
 /// Deadline of an exchange with the database.
 pub const DEADLINE: Duration = Duration::from_secs(3);
 /// Maximum age of a connection of the pool: those to a demoted primary stay open.

@@ -38,7 +38,7 @@ impl Shell {
             Some(_) => self.make_database(&config)?,
             None => {}
         }
-        // One: a connection goes back to the pool a moment after its statement, and the next statement would open another.
+        // A command runs one statement at a time.
         let store = Store::open(&config.database, 1).of_command();
         match (&config.database, store.schema().await?) {
             (_, Schema::Usable | Schema::Newer { .. }) => {}

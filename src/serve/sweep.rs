@@ -19,7 +19,6 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     let holder =
         random::<8>().map_or_else(|_| "replica".to_owned(), |bytes| format!("{:016x}", u64::from_ne_bytes(bytes)));
     let (mut revisions, mut election) = (PastRevisions::default(), Election::default());
-    store.connection_returned().await;
     // Once: a role that may not write it is told by `grantd doctor`, and the issuer is refused at use anyway.
     if let Err(error) = store.record_own_issuer(server.issuer.as_str()).await {
         tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "the database does not know the issuer of this server");
@@ -35,7 +34,6 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
         revisions.note(server.registry.snapshot().revision, Instant::now());
         match election.hold(&store, &server, &holder).await {
             Ok(true) => {
-                store.connection_returned().await;
                 delete(&store, &server, &mut revisions).await;
                 if let Err(error) = log_notices(&store, &server, &holder).await {
                     tracing::debug!(event = Event::CredentialExpiring.as_str(), reason = %error, "notices of credentials wait for the next sweep");
@@ -102,14 +100,12 @@ async fn delete(store: &Store, server: &AuthorizationServer, revisions: &mut Pas
             return;
         }
     };
-    store.connection_returned().await;
     match store.sweep_spent(now).await {
         Ok(swept) => tracing::debug!(event = Event::SpentSwept.as_str(), swept),
         Err(error) => {
             tracing::debug!(event = Event::SpentTrouble.as_str(), reason = %error, "expired uses are kept until the next sweep");
         }
     }
-    store.connection_returned().await;
     match store.sweep_revoked_tokens(UnixTime(now.0 - SKEW)).await {
         Ok(swept) => tracing::debug!(event = Event::RevokedSwept.as_str(), swept),
         Err(error) => {
@@ -124,7 +120,6 @@ async fn delete(store: &Store, server: &AuthorizationServer, revisions: &mut Pas
     if let Some(through) = revisions.read_by_all(Instant::now()) {
         match store.forget_changes(through).await {
             Ok(swept) => {
-                store.connection_returned().await;
                 revisions.forgotten = through;
                 tracing::debug!(event = Event::ChangesSwept.as_str(), swept, revision = through);
             }

@@ -1,8 +1,8 @@
 //! The statement that reads what changed after a revision: the position, the notes of the change feed, and the rows of
 //! changed clients, new revocations and ended epochs, each as a JSON array of its columns.
 //!
-//! One statement reads one moment without a transaction, in one exchange. PostgreSQL prepares each column of each part before
-//! it runs the statement, which takes longer than to read a changed client; an array is one column.
+//! One statement reads one moment without a transaction, in one exchange. Its parts have different columns, and each is one
+//! array, since PostgreSQL prepares each column of each part before it reads anything.
 
 use std::cmp::Reverse;
 use std::sync::LazyLock;
@@ -180,9 +180,8 @@ fn statement(server: [&str; 3], array: impl Fn(&str) -> String, join: &str) -> S
     let most = NOTES_MAX + 1;
     let [read_only, standby, now] = server;
     let select = |table: i64, columns: &str| format!("select cast({table} as bigint), {}", array(columns));
-    let of_client = |table: i64, (columns, name): (String, &str)| {
-        select(table, &columns)
-            + &format!(" from noted r {join} {name} c on c.client_id = r.id where r.kind = 'client'")
+    let of_client = |table: i64, columns: &str, name: &str| {
+        select(table, columns) + &format!(" from noted r {join} {name} c on c.client_id = r.id where r.kind = 'client'")
     };
     let of_batch = |table: i64, columns: &str, name: &str, kind: &str| {
         let batch = format!(" from noted r {join} {name} c on c.batch = cast(r.id as bigint) where r.kind = '{kind}'");
@@ -193,12 +192,12 @@ fn statement(server: [&str; 3], array: impl Fn(&str) -> String, join: &str) -> S
         select(0, &format!("v.revision, v.history, h.history, {oldest}, {read_only}, {standby}, {now}"))
             + " from registry_revision v left join registry_history h on h.revision = $1",
         select(1, "r.kind, r.id") + " from noted r",
-        of_client(2, table::<ClientRow>()),
-        of_client(3, table::<ResourceLink>()),
-        of_client(4, table::<SecretRow>()),
-        of_client(5, table::<KeyRow>()),
-        of_client(6, table::<CertificateRow>()),
-        of_client(7, table::<RuleRow>()),
+        of_client(2, &ClientRow::columns(), ClientRow::TABLE),
+        of_client(3, &ResourceLink::columns(), ResourceLink::TABLE),
+        of_client(4, &SecretRow::columns(), SecretRow::TABLE),
+        of_client(5, &KeyRow::columns(), KeyRow::TABLE),
+        of_client(6, &CertificateRow::columns(), CertificateRow::TABLE),
+        of_client(7, &RuleRow::columns(), RuleRow::TABLE),
         of_batch(8, "c.jti, c.expires_at", "revoked_token", "revoked"),
         of_batch(9, "c.first_index, c.last_index, c.ended_at", "ended_status", "ended"),
     ];
@@ -206,12 +205,6 @@ fn statement(server: [&str; 3], array: impl Fn(&str) -> String, join: &str) -> S
         "with noted as (select kind, id from registry_change where revision > $1 order by revision limit {most}) {}",
         parts.join(" union all ")
     )
-}
-
-/// The columns of a table that is named `c`, and its name.
-fn table<'r, R: BorrowedRow<'r>>() -> (String, &'static str) {
-    let columns: Vec<String> = R::COLUMNS.iter().map(|column| format!("c.{column}")).collect();
-    (columns.join(", "), R::TABLE)
 }
 
 /// Maximum number of changes that are read by their ids. With more, everything is read, range by range.

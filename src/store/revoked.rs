@@ -117,7 +117,6 @@ impl Store {
                 }
                 tokio::time::sleep(REST).await;
             }
-            self.connection_returned().await;
         }
         Ok(swept)
     }

@@ -85,10 +85,15 @@ pub(super) trait BorrowedRow<'r>: Sized {
     /// Reads the columns, in their order.
     fn from_texts(texts: &'r [Option<String>]) -> Result<Self, sqlx::Error>;
 
+    /// Returns the columns of the table, named `c`.
+    fn columns() -> String {
+        let columns: Vec<String> = Self::COLUMNS.iter().map(|column| format!("c.{column}")).collect();
+        columns.join(", ")
+    }
+
     /// Returns the statement that reads the rows from the table, named `c`, with a condition.
     fn select(condition: &str) -> sqlx::AssertSqlSafe<String> {
-        let columns: Vec<String> = Self::COLUMNS.iter().map(|column| format!("c.{column}")).collect();
-        let (columns, table, order) = (columns.join(", "), Self::TABLE, Self::ORDER);
+        let (columns, table, order) = (Self::columns(), Self::TABLE, Self::ORDER);
         sqlx::AssertSqlSafe(format!("select {columns} from {table} c {condition} {order}"))
     }
 }

@@ -70,16 +70,18 @@ async fn start(grantd: &Grantd, count: usize) -> anyhow::Result<Vec<Server>> {
             let grantd = grantd.clone();
             starting.spawn(async move {
                 for _ in 0..3 {
-                    let mut server = begin(&grantd).ok()?;
+                    let mut server = begin(&grantd)?;
                     // A server ends where a connection of another replica has taken its free port before it listened.
                     if let Ok(is_ready) = ready(&mut server, WITHIN).await {
-                        return is_ready.map(|_| server);
+                        return anyhow::Ok(is_ready.map(|_| server));
                     }
                 }
-                None
+                Ok(None)
             });
         }
-        servers.extend(starting.join_all().await.into_iter().flatten());
+        for started in starting.join_all().await {
+            servers.extend(started?);
+        }
     }
     Ok(servers)
 }
