@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Shell;
 use crate::model::client::Client;
-use crate::model::client_id::ClientId;
+use crate::model::client_id::{ClientId, in_shell};
 use crate::model::resource::{Resource, ResourceId};
 
 /// Place of a new client's secret.
@@ -27,7 +27,8 @@ pub(super) fn after_client(shell: &Shell, client: &Client, secret: SecretIn<'_>)
     let user = match secret {
         SecretIn::None => {
             let make = format!(
-                "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {plain}.pem && openssl pkey -in {plain}.pem -pubout | grantd client key add {plain} --jwk -"
+                "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {plain}.pem && openssl pkey -in {plain}.pem -pubout | {} client key add {plain} --jwk -",
+                program()
             );
             return print(shell, "make a key and register its public half", &make);
         }
@@ -36,18 +37,18 @@ pub(super) fn after_client(shell: &Shell, client: &Client, secret: SecretIn<'_>)
         }
         // curl asks for the password of a user without one.
         SecretIn::Output => plain.to_owned(),
-        SecretIn::File(path) => format!("\"{plain}:$(cat {})\"", quoted(&path.display().to_string())),
+        SecretIn::File(path) => format!("\"{plain}:$(cat {})\"", in_shell(&path.display().to_string())),
     };
     let mut command = format!("curl -s -u {user} -d grant_type=client_credentials");
     // Without a default scope, or with several resources, the request has to name one.
     if client.scopes.default_scope().as_str().is_empty() && !client.scopes.allowed().as_str().is_empty() {
-        command += &format!(" --data-urlencode {}", quoted(&format!("scope={}", client.scopes.allowed())));
+        command += &format!(" --data-urlencode {}", in_shell(&format!("scope={}", client.scopes.allowed())));
     }
     if let Some(resource) = client.resources.first() {
-        command += &format!(" --data-urlencode {}", quoted(&format!("resource={}", resource.as_str())));
+        command += &format!(" --data-urlencode {}", in_shell(&format!("resource={}", resource.as_str())));
     }
     let issuer = shell.config()?.issuer.unwrap_or_default();
-    command += &format!(" {}", quoted(&issuer.endpoint("/token")));
+    command += &format!(" {}", in_shell(&issuer.endpoint("/token")));
     let asks = if matches!(secret, SecretIn::Output) { " (curl asks for the secret)" } else { "" };
     print(shell, &format!("get a token from the running server{asks}"), &command)
 }
@@ -55,18 +56,18 @@ pub(super) fn after_client(shell: &Shell, client: &Client, secret: SecretIn<'_>)
 /// Tells how a client gets tokens for the new resource.
 pub(super) fn after_resource(shell: &Shell, resource: &Resource) -> anyhow::Result<()> {
     let Resource { identifier, scope, .. } = resource;
-    let (uri, scope) = (quoted(ResourceId::as_str(identifier)), quoted(scope.as_str()));
+    let (uri, scope) = (in_shell(ResourceId::as_str(identifier)), in_shell(scope.as_str()));
     print(
         shell,
         "create a client that may ask for it",
-        &format!("grantd client create my-client --scope {scope} --resource {uri}"),
+        &format!("{} client create my-client --scope {scope} --resource {uri}", program()),
     )
 }
 
 /// Returns the command that shows a client. An id that begins with a hyphen is no option behind `--`.
 fn show(id: &ClientId) -> String {
     let end = if id.as_str().starts_with('-') { "-- " } else { "" };
-    format!("grantd client show {end}{}", id.in_shell())
+    format!("{} client show {end}{}", program(), id.in_shell())
 }
 
 /// Prints nothing with `--json`, which programs read.
@@ -84,10 +85,9 @@ fn plain(id: &ClientId) -> Option<&str> {
     Some(id.as_str()).filter(|id| id.bytes().all(is_plain) && !id.starts_with('-'))
 }
 
-/// Quotes a text as one word of a POSIX shell.
-fn quoted(text: &str) -> String {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:/=".contains(&byte)) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
+/// Returns the program as the caller named it, as a word of a shell: a name on the path, or a path from the present
+/// directory, as under `cargo run`.
+pub(super) fn program() -> String {
+    let called = std::env::args_os().next().and_then(|name| name.into_string().ok()).filter(|name| !name.is_empty());
+    in_shell(called.as_deref().unwrap_or("grantd")).into_owned()
 }

@@ -11,12 +11,10 @@ use crate::harness::Db;
 use crate::process::daemon::{Daemon, Done, Grantd, eventually};
 use crate::token_get::free_address;
 
-/// Runs a command as a reader who has pasted it into a shell in `directory`, with the program on the path.
+/// Runs a command as a reader who has pasted it into a shell in `directory`. The program is not on the path.
 async fn paste(directory: &Path, command: &str) -> Done {
-    let program = Path::new(env!("CARGO_BIN_EXE_grantd")).parent().unwrap();
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("sh");
-    shell.args(["-c", command]).env_clear().env("PATH", path).current_dir(directory);
+    shell.args(["-c", command]).env_clear().env("PATH", std::env::var("PATH").unwrap()).current_dir(directory);
     let output = shell.output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Done { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::cli::Shell;
+use crate::cli::next_step::program;
 use crate::cli::open::absolute;
 use crate::crypto::secret::ClientSecret;
-use crate::model::client_id::ClientId;
+use crate::model::client_id::{ClientId, in_shell};
 use crate::model::issuer::Issuer;
 use crate::model::resource::ResourceId;
 
@@ -35,10 +36,10 @@ impl Place {
             || std::env::var_os("DATABASE_URL").is_some();
         let mut text = String::new();
         if settings.data_dir.as_os_str() != "grantd-data" {
-            text += &format!("GRANTD__DATA_DIR={} ", word(&data));
+            text += &format!("GRANTD__DATA_DIR={} ", in_shell(&data));
         }
         if names_database {
-            text += &format!("GRANTD__DATABASE__URL={} ", word(&format!("sqlite:{data}/grantd.db")));
+            text += &format!("GRANTD__DATABASE__URL={} ", in_shell(&format!("sqlite:{data}/grantd.db")));
         }
         Self(text)
     }
@@ -66,9 +67,10 @@ impl Demo {
     }
 
     pub(super) fn next_steps(&self, issuer: &Issuer, Place(place): &Place) -> String {
+        let program = program();
         let own = if self.client_id.as_str() == "billing" { "billing-2" } else { "billing" };
         format!(
-            "\nThat was the first token. Two next steps, in another terminal in this directory:\n\n  See what is in a token, and whether it is valid:\n\n    {} | grantd token inspect --issuer {issuer}\n\n  Register a client of your own, and get its token:\n\n    {place}grantd client create {own} --scope invoices:read --default-scope invoices:read --secret-file {own}.secret\n    grantd token get --issuer {issuer} --client {own} --secret-file {own}.secret\n",
+            "\nThat was the first token. Two next steps, in another terminal in this directory:\n\n  See what is in a token, and whether it is valid:\n\n    {} | {program} token inspect --issuer {issuer}\n\n  Register a client of your own, and get its token:\n\n    {place}{program} client create {own} --scope invoices:read --default-scope invoices:read --secret-file {own}.secret\n    {program} token get --issuer {issuer} --client {own} --secret-file {own}.secret\n",
             self.curl(issuer)
         )
     }
@@ -78,24 +80,20 @@ impl Demo {
         let field = |name: &str, value: &str| {
             // These bytes stand for themselves in a form.
             let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:/@ ".contains(&byte));
-            format!(" {} {}", if plain { "-d" } else { "--data-urlencode" }, word(&format!("{name}={value}")))
+            format!(" {} {}", if plain { "-d" } else { "--data-urlencode" }, in_shell(&format!("{name}={value}")))
         };
         let secret = match &self.secret_file {
-            Some(file) => format!(" --data-urlencode \"client_secret=$(cat {})\"", word(&file.display().to_string())),
+            Some(file) => {
+                format!(" --data-urlencode \"client_secret=$(cat {})\"", in_shell(&file.display().to_string()))
+            }
             None => field("client_secret", self.secret.expose()),
         };
         let resource = self.resource.as_ref().map(|uri| field("resource", uri.as_str())).unwrap_or_default();
         format!(
             "curl -s {} -d grant_type=client_credentials{}{secret}{}{resource}",
-            word(&issuer.endpoint("/token")),
+            in_shell(&issuer.endpoint("/token")),
             field("client_id", self.client_id.as_str()),
             field("scope", &self.scope),
         )
     }
-}
-
-/// A word of a POSIX shell.
-fn word(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/@+%=".contains(&byte);
-    if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
