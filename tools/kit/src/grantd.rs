@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -263,10 +265,24 @@ pub fn processor_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_millis(ticks * 10))
 }
 
-/// A loopback address that nobody listens on.
+/// A loopback address that nobody listens on, and that this process gets only once. Its port is below those of outgoing
+/// connections, of which one could take it before a server listens there.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Processes that run side by side begin at different ports.
+    let first = std::process::id().wrapping_mul(331);
+    for _ in 0..PORTS.len() {
+        let number = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(PORTS.start + number % (PORTS.end - PORTS.start))?;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("no port between {} and {} is free", PORTS.start, PORTS.end)
 }
+
+/// Linux gives outgoing connections a port from 32768 on.
+const PORTS: Range<u32> = 10_000..32_768;
 
 /// The issuer of every grantd that is measured.
 pub const ISSUER: &str = "https://auth.example.com";
