@@ -314,21 +314,26 @@ impl SecretHash {
     }
 }
 
+/// [`HashParams::default`] as text.
+const DEFAULT_PARAMS: &str = "m=19456,t=2,p=1";
+
 /// Reads a hash in the form in which grantd writes them, with a salt of 16 and an output of 32 bytes, in one pass: a large
 /// registry has a million of them. `None` for any other text, which the general form then reads or refuses.
 fn usual(phc: &str) -> Option<Result<SecretHash, HashError>> {
-    let mut parts = phc.strip_prefix("$argon2id$v=19$")?.split('$');
-    let (params, salt, output) = (parts.next()?, parts.next()?, parts.next()?);
+    let text = phc.strip_prefix("$argon2id$v=19$")?;
+    let (text, output) = text.split_at_checked(text.len().checked_sub(43)?)?;
+    let text = text.strip_suffix('$')?;
+    let (text, salt) = text.split_at_checked(text.len().checked_sub(22)?)?;
+    let params = text.strip_suffix('$')?;
     let mut bytes = [0; 48];
     let (salt_to, output_to) = bytes.split_at_mut(16);
-    let is_plain = !params.contains('+') && !params.contains("=0");
-    if parts.next().is_some() || salt.len() != 22 || output.len() != 43 || !is_plain {
+    if params != DEFAULT_PARAMS && (params.contains(['+', '$']) || params.contains("=0")) {
         return None;
     }
     BASE64_STANDARD_NO_PAD.decode_slice(salt, salt_to).ok()?;
     BASE64_STANDARD_NO_PAD.decode_slice(output, output_to).ok()?;
-    let (salt, output) = bytes.split_at(16);
-    Some(params.parse().map(|params| SecretHash::of(params, salt, output)))
+    let params = if params == DEFAULT_PARAMS { Ok(HashParams::default()) } else { params.parse() };
+    Some(params.map(|params| SecretHash { params, bytes: HashBytes::Usual(bytes) }))
 }
 
 impl FromStr for SecretHash {
@@ -476,6 +481,7 @@ mod tests {
         let a = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         let b = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         assert_ne!(a.to_string(), b.to_string());
+        assert_eq!(HashParams::default().to_string(), DEFAULT_PARAMS);
         assert!(a.to_string().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{a}");
         assert_eq!(a.to_string().parse::<SecretHash>().unwrap(), a);
         assert!(a.verify("correct horse", &mut memory));

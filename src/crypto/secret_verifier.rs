@@ -108,12 +108,13 @@ impl FromStr for Verifier {
     type Err = VerifierError;
 
     fn from_str(text: &str) -> Result<Self, VerifierError> {
-        let (key_id, mac) = text.split_once('.').ok_or(VerifierError)?;
+        let (key_id, mac) = text.split_at_checked(8).ok_or(VerifierError)?;
         let lower_case = key_id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let number = u32::from_str_radix(key_id, 16).ok().filter(|_| key_id.len() == 8 && lower_case);
-        let mac = BASE64_URL_SAFE_NO_PAD.decode(mac).ok().and_then(|mac| mac.try_into().ok());
-        let (number, mac) = number.zip(mac).ok_or(VerifierError)?;
-        Ok(Self { key_id: number.to_be_bytes(), mac })
+        let number = u32::from_str_radix(key_id, 16).ok().filter(|_| lower_case);
+        let (mut bytes, mac) = ([0; 32], mac.strip_prefix('.').ok_or(VerifierError)?);
+        let is_whole = BASE64_URL_SAFE_NO_PAD.decode_slice(mac, &mut bytes) == Ok(bytes.len());
+        let number = number.filter(|_| is_whole).ok_or(VerifierError)?;
+        Ok(Self { key_id: number.to_be_bytes(), mac: bytes })
     }
 }
 

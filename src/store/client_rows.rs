@@ -1,10 +1,10 @@
 //! Rows of clients and their credentials, and the clients that are made of them.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, Hasher as _};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use foldhash::quality::{FixedState, FoldHasher};
 
 use super::client_certs::{CertificateRow, certificate_of};
@@ -79,7 +79,8 @@ pub(super) struct ClientAssembler<'s> {
 struct Draft {
     id: String,
     fingerprint: FoldHasher<'static>,
-    client: Result<Client, String>,
+    /// In its final place, which is not moved any more; only this draft knows it.
+    client: Result<Arc<Client>, String>,
 }
 
 impl<'s> ClientAssembler<'s> {
@@ -96,7 +97,7 @@ impl<'s> ClientAssembler<'s> {
     pub(super) fn add_client(&mut self, row: &ClientRow<'_>) {
         let mut fingerprint = FixedState::default().build_hasher();
         row.hash(&mut fingerprint);
-        let client = client_of(row, self.shared);
+        let client = client_of(row, self.shared).map(Arc::new);
         self.drafts.push(Draft { id: row.client_id.to_owned(), fingerprint, client });
     }
 
@@ -124,21 +125,17 @@ impl<'s> ClientAssembler<'s> {
 
     /// Adds what a row of a client is, and its hash to the client's fingerprint.
     fn add<T>(&mut self, client_id: &str, row: &impl Hash, read: Result<T, String>, put: impl FnOnce(&mut Client, T)) {
-        // The rows of another table begin with the first client again.
-        if self.drafts.get(self.at).is_none_or(|draft| draft.id.as_str() > client_id) {
-            self.at = 0;
+        let is_at = |at: usize| self.drafts.get(at).is_some_and(|draft| draft.id == client_id);
+        if !is_at(self.at) {
+            let next = self.at + 1;
+            // The rows of another table begin with the first client again.
+            let found = || self.drafts.partition_point(|draft| draft.id.as_str() < client_id);
+            self.at = if is_at(next) { next } else { found() };
         }
-        let draft = loop {
-            match self.drafts.get(self.at).map(|draft| draft.id.as_str().cmp(client_id)) {
-                Some(Ordering::Less) => self.at += 1,
-                Some(Ordering::Equal) => break self.drafts.get_mut(self.at),
-                Some(Ordering::Greater) | None => break None,
-            }
-        };
-        let Some(draft) = draft else { return };
+        let Some(draft) = self.drafts.get_mut(self.at).filter(|draft| draft.id == client_id) else { return };
         row.hash(&mut draft.fingerprint);
         match (read, &mut draft.client) {
-            (Ok(one), Ok(client)) => put(client, one),
+            (Ok(one), Ok(client)) => put(Arc::make_mut(client), one),
             (Err(reason), Ok(_)) => draft.client = Err(reason),
             (_, Err(_)) => {}
         }
@@ -148,11 +145,11 @@ impl<'s> ClientAssembler<'s> {
     pub(super) fn finish(self) -> Vec<(String, ReadClient)> {
         let finish = |Draft { id, fingerprint, client }: Draft| {
             let client = client.and_then(|mut client| {
-                client.fingerprint = fingerprint.finish();
+                Arc::make_mut(&mut client).fingerprint = fingerprint.finish();
                 if client.jwks_uri.is_some() && !client.keys.is_empty() {
                     return Err(format!("jwks_uri: {}", Refusal::KeysOrJwksUri));
                 }
-                Ok(Arc::new(client))
+                Ok(client)
             });
             let malformed = |reason| StoreError::Malformed { kind: "client", id: id.clone(), reason };
             let client = client.map_err(malformed);
@@ -173,9 +170,9 @@ fn push<T>(list: &mut Box<[T]>, item: T) {
 /// Texts that many clients have: they share one copy.
 #[derive(Debug, Default)]
 pub(super) struct SharedTexts {
-    scopes: HashMap<String, Scope>,
-    resources: HashMap<String, ResourceId>,
-    issuers: HashMap<String, Arc<str>>,
+    scopes: HashMap<String, Scope, RandomState>,
+    resources: HashMap<String, ResourceId, RandomState>,
+    issuers: HashMap<String, Arc<str>, RandomState>,
 }
 
 impl SharedTexts {
@@ -225,12 +222,13 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
     } else {
         shared.scope(row.default_scope).map_err(|error| at("default_scope")(&error))?
     };
+    let (client_credentials, jwt_bearer) = grants(row.grant_types);
     Ok(Client {
         client_id: row.client_id.parse().map_err(|error| at("client_id")(&error))?,
         scopes: ClientScope::new(allowed, default).map_err(|error| at("default_scope")(&error))?,
         resources: Box::default(),
-        client_credentials: row.grant_types.split(' ').any(|name| name == CLIENT_CREDENTIALS),
-        jwt_bearer: row.grant_types.split(' ').any(|name| name == JWT_BEARER),
+        client_credentials,
+        jwt_bearer,
         auth_methods: row.auth_methods.map(Into::into),
         token_ttl: row.token_ttl.map(|seconds| lifetime("token_ttl", seconds)).transpose()?,
         claims: RegisteredClaims::of_row(row.claims).map_err(|error| at("claims")(&error))?,
@@ -258,6 +256,12 @@ fn client_of(row: &ClientRow<'_>, shared: &mut SharedTexts) -> Result<Client, St
         status_index: row.status_index,
         fingerprint: 0,
     })
+}
+
+/// Whether the grants of a client are those of client credentials, and of JWTs. Most clients have the first alone.
+fn grants(names: &str) -> (bool, bool) {
+    let has = |grant| names.split(' ').any(|name| name == grant);
+    if names == CLIENT_CREDENTIALS { (true, false) } else { (has(CLIENT_CREDENTIALS), has(JWT_BEARER)) }
 }
 
 fn secret_of(row: &SecretRow<'_>) -> Result<StoredSecret, String> {

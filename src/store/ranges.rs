@@ -4,7 +4,7 @@
 //! read in between.
 
 use futures_util::TryStreamExt as _;
-use sqlx::{AssertSqlSafe, Connection as _, FromRow as _};
+use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::changes::{ChangeReader, Changes, Position, exchange};
 use super::client_certs::CertificateRow;
@@ -12,7 +12,7 @@ use super::client_keys::KeyRow;
 use super::client_rows::{ClientAssembler, ClientRow, ReadClient, ResourceLink, SecretRow, SharedTexts};
 use super::federation::RuleRow;
 use super::link::LinkConnection;
-use super::rows::BorrowedRow as _;
+use super::rows::{BorrowedRow as _, RowReader};
 use super::statement::args;
 use super::{StoreError, on};
 use crate::model::status::{EndedEpochs, StatusIndex};
@@ -107,9 +107,9 @@ impl ChangeReader {
                 if let Some(through) = assembler.last_id().map(str::to_owned) {
                     let select = $row::select("where c.client_id > $1 and c.client_id <= $2");
                     let query = sqlx::query(select).bind(after).bind(through.as_str()).persistent(sent());
-                    let mut rows = query.fetch(&mut *$at);
+                    let (mut rows, mut reader) = (query.fetch(&mut *$at), RowReader::default());
                     while let Some(row) = rows.try_next().await? {
-                        assembler.$add(&$row::from_row(&row)?);
+                        assembler.$add(&reader.read::<$row<'_>, _>(&row)?);
                     }
                 }
             };
@@ -122,9 +122,9 @@ impl ChangeReader {
             {
                 let select = format!("{} limit {RANGE}", ClientRow::select("where c.client_id > $1").0);
                 let query = sqlx::query(AssertSqlSafe(select)).bind(after).persistent(sent());
-                let mut rows = query.fetch(&mut *at);
+                let (mut rows, mut reader) = (query.fetch(&mut *at), RowReader::default());
                 while let Some(row) = rows.try_next().await? {
-                    assembler.add_client(&ClientRow::from_row(&row)?);
+                    assembler.add_client(&reader.read::<ClientRow<'_>, _>(&row)?);
                 }
             }
             each!(at, ResourceLink, add_resource);

@@ -69,9 +69,69 @@ macro_rules! borrowed_row {
         }
 
         $crate::store::rows::read_by_position!($name<'r> { $first: $first_type $(, $column: $type)* });
+
+        impl<'r, R: sqlx::Row> $crate::store::rows::TypedRow<'r, R> for $name<'r>
+        where
+            usize: sqlx::ColumnIndex<R>,
+            $first_type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+            $($type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,)*
+        {
+            fn fits(row: &R) -> bool {
+                use sqlx::{Column as _, Type};
+                let mut columns = row.columns().iter();
+                columns.next().is_some_and(|column| <$first_type as Type<R::Database>>::compatible(column.type_info()))
+                    $(&& columns.next().is_some_and(|column| <$type as Type<R::Database>>::compatible(column.type_info())))*
+            }
+
+            fn read_typed(row: &'r R) -> Result<Self, sqlx::Error> {
+                let mut next = 0..;
+                let mut position = move || next.next().unwrap_or_default();
+                Ok(Self {
+                    $first: row.try_get_unchecked(position())?,
+                    $($column: row.try_get_unchecked(position())?,)*
+                })
+            }
+        }
     };
 }
 pub(super) use borrowed_row;
+
+/// Row whose values are read without a look at the type of each, once the types of the columns are known.
+pub(super) trait TypedRow<'r, R: sqlx::Row>: sqlx::FromRow<'r, R> {
+    /// Whether the columns have the types that the row needs.
+    fn fits(row: &R) -> bool;
+
+    /// Reads a row whose columns have these types.
+    fn read_typed(row: &'r R) -> Result<Self, sqlx::Error>;
+}
+
+/// Row of a database.
+pub(super) trait DatabaseRow: sqlx::Row {
+    /// Whether all values of a column have the column's type. In SQLite each value has a type of its own.
+    const COLUMNS_HAVE_TYPES: bool;
+}
+
+impl DatabaseRow for sqlx::postgres::PgRow {
+    const COLUMNS_HAVE_TYPES: bool = true;
+}
+
+impl DatabaseRow for sqlx::sqlite::SqliteRow {
+    const COLUMNS_HAVE_TYPES: bool = false;
+}
+
+/// Reader of the rows of one statement, of which a load reads millions: the types of columns are looked at once.
+#[derive(Debug, Default)]
+pub(super) struct RowReader {
+    fits: Option<bool>,
+}
+
+impl RowReader {
+    /// Reads the next row.
+    pub(super) fn read<'r, T: TypedRow<'r, R>, R: DatabaseRow>(&mut self, row: &'r R) -> Result<T, sqlx::Error> {
+        let fits = self.fits.get_or_insert_with(|| R::COLUMNS_HAVE_TYPES && T::fits(row));
+        if *fits { T::read_typed(row) } else { T::from_row(row) }
+    }
+}
 
 /// Row whose texts are borrowed.
 pub(super) trait BorrowedRow<'r>: Sized {

@@ -428,6 +428,22 @@ async fn a_malformed_row_stops_its_own_client_alone(db: Db) {
     server.basic("heavy", "some+secure+%26+non-standard+secret", "").await.ok();
 }
 
+#[tokio::test]
+async fn a_column_of_another_type_is_not_misread() {
+    let db = Db::postgres().await;
+    let store = db.store().await;
+    for id in ["a", "b"] {
+        db.sql(&secret_with(HASH).replace("'c'", &format!("'{id}'"))).await.unwrap();
+    }
+    // The first row has no value there. Eight bytes of text would be read as a number.
+    let sql = "alter table client_secret alter column revoked_at type text;
+        update client_secret set revoked_at = '17000000' where client_id = 'b'";
+    db.sql(&unguarded(&db, sql)).await.unwrap();
+    let mut reader = store.change_reader().await.unwrap();
+    let read = RangeReader::default().next(&mut reader).await;
+    assert!(read.as_ref().is_err_and(|error| error.to_string().contains("mismatched types")), "{read:?}");
+}
+
 async fn replicas_that_start_together_make_one_signing_key(db: Db) {
     let store = db.store().await;
     let sealing_key = SealingKey::from_base64(&SealingKey::generate_base64().unwrap()).unwrap();
