@@ -3,17 +3,19 @@
 //! an attacker sends.
 
 pub mod repeated;
+mod slots;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use slots::Slots;
 
 /// Fixed table of failure counters per client and source. Two pairs with the same slot share a counter.
 #[derive(Debug)]
 pub struct Throttle {
-    slots: Box<[Mutex<Slot>]>,
+    slots: Slots<Slot>,
     hasher: RandomState,
 }
 
@@ -38,7 +40,7 @@ pub struct Throttled {
 
 impl Default for Throttle {
     fn default() -> Self {
-        let slots = (0..SLOTS).map(|_| Mutex::new(Slot { pair: 0, empty_at: None, last: "" })).collect();
+        let slots = Slots::new(SLOTS, Slot { pair: 0, empty_at: None, last: "" });
         Self { slots, hasher: RandomState::new() }
     }
 }
@@ -49,8 +51,8 @@ impl Throttle {
     /// # Errors
     /// [`Throttled`].
     pub fn check(&self, client_id: &str, source: IpAddr, now: Instant) -> Result<(), Throttled> {
-        let (pair, slot) = self.slot(client_id, source);
-        let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = self.pair(client_id, source);
+        let Some(slot) = self.slots.get(pair) else { return Ok(()) };
         let full_until =
             slot.empty_at.filter(|_| slot.pair == pair).and_then(|at| at.checked_sub(REFILL_INTERVAL * (BURST - 1)));
         match full_until.map(|until| until.saturating_duration_since(now)) {
@@ -61,8 +63,8 @@ impl Throttle {
 
     /// Counts a failure, and keeps its reason. When two pairs share a slot, the one with more failures keeps it.
     pub fn failed(&self, client_id: &str, source: IpAddr, reason: &'static str, now: Instant) {
-        let (pair, slot) = self.slot(client_id, source);
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = self.pair(client_id, source);
+        let mut slot = self.slots.get_mut(pair);
         let drained = slot.empty_at.is_none_or(|at| at <= now);
         if slot.pair == pair && !drained {
             slot.empty_at = slot.empty_at.map(|at| (at + REFILL_INTERVAL).min(now + REFILL_INTERVAL * BURST));
@@ -74,17 +76,14 @@ impl Throttle {
 
     /// Clears the failures of a pair that has presented the right secret.
     pub fn succeeded(&self, client_id: &str, source: IpAddr) {
-        let (pair, slot) = self.slot(client_id, source);
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.pair == pair {
+        let pair = self.pair(client_id, source);
+        if let Some(mut slot) = self.slots.get(pair).filter(|slot| slot.pair == pair) {
             slot.empty_at = None;
         }
     }
 
-    fn slot(&self, client_id: &str, source: IpAddr) -> (u64, &Mutex<Slot>) {
-        let pair = self.hasher.hash_one((client_id, network(source)));
-        #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "the remainder is below SLOTS")]
-        (pair, &self.slots[(pair % SLOTS as u64) as usize])
+    fn pair(&self, client_id: &str, source: IpAddr) -> u64 {
+        self.hasher.hash_one((client_id, network(source)))
     }
 }
 

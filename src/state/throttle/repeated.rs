@@ -6,16 +6,16 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::network;
+use super::slots::Slots;
 
 /// Recently presented values, and the limits of the pairs that wait. Two fixed tables.
 #[derive(Debug)]
 pub struct RepeatedSecrets {
-    values: Box<[Mutex<PresentedSecret>]>,
-    limits: Box<[Mutex<PairLimit>]>,
+    values: Slots<PresentedSecret>,
+    limits: Slots<PairLimit>,
     hasher: RandomState,
     started: Instant,
 }
@@ -50,8 +50,8 @@ impl RepeatedSecrets {
     pub fn new(now: Instant) -> Self {
         let share = PairLimit { next_at: now, bar: 0, bar_until: now };
         Self {
-            values: (0..VALUES).map(|_| Mutex::default()).collect(),
-            limits: (0..LIMITS).map(|_| Mutex::new(share)).collect(),
+            values: Slots::new(VALUES, PresentedSecret::default()),
+            limits: Slots::new(LIMITS, share),
             hasher: RandomState::new(),
             started: now,
         }
@@ -67,14 +67,14 @@ impl RepeatedSecrets {
     /// Whether the hashes of this value were computed before, and none matched.
     #[must_use]
     pub fn was_refused(&self, fingerprint: u64) -> bool {
-        let value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
-        value.times > 0 && value.fingerprint == fingerprint && value.refused
+        let value = self.values.get(fingerprint);
+        value.is_some_and(|value| value.times > 0 && value.fingerprint == fingerprint && value.refused)
     }
 
     /// Records that the hashes of this value were computed, and none matched.
     pub fn refused(&self, fingerprint: u64, now: Instant) {
         let at = self.quarter(now);
-        let mut value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut value = self.values.get_mut(fingerprint);
         if value.fingerprint == fingerprint || value.is_replaceable(at) {
             *value = PresentedSecret { fingerprint, at, times: 1, refused: true };
         }
@@ -90,7 +90,7 @@ impl RepeatedSecrets {
             return Err(RETRY_AFTER);
         }
         let pair = self.hasher.hash_one((client_id, network(source)));
-        let mut share = slot(&self.limits, pair).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut share = self.limits.get_mut(pair);
         let bar = if share.bar_until > now { share.bar } else { 0 };
         if times <= bar {
             return Err(RETRY_AFTER);
@@ -106,7 +106,7 @@ impl RepeatedSecrets {
     /// Counts a presentation, and returns the number of presentations.
     fn present(&self, fingerprint: u64, now: Instant) -> u8 {
         let at = self.quarter(now);
-        let mut value = slot(&self.values, fingerprint).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut value = self.values.get_mut(fingerprint);
         if value.fingerprint == fingerprint && value.times > 0 {
             if at > value.at {
                 (value.at, value.times) = (at, value.times.saturating_add(1));
@@ -129,11 +129,6 @@ impl PresentedSecret {
     fn is_replaceable(&self, at: u32) -> bool {
         self.refused || self.times < 2 || at.saturating_sub(self.at) > KEPT_QUARTERS
     }
-}
-
-fn slot<T>(table: &[Mutex<T>], hash: u64) -> &Mutex<T> {
-    #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "the remainder is below the length")]
-    &table[(hash % table.len() as u64) as usize]
 }
 
 const VALUES: usize = 65_536;
