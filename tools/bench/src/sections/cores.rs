@@ -31,7 +31,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
                 pin_self(cores)?;
                 let load = Load { threads: *threads, until: Until::Time(bench.plan.round), ..load.clone() };
                 if round == 0 {
-                    warm_up(&load, server.public);
+                    warm_up(&load, server, server.public).await?;
                     continue;
                 }
                 let (measured, seen) = measure(server, &load, server.public)?;

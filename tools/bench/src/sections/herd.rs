@@ -18,7 +18,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
     let (mut tokens, mut unavailable, mut slowest) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.plan.instances * bench.plan.rounds {
         let server = grantd.serve().await?;
-        warm_up(&load, server.public);
+        warm_up(&load, &server, server.public).await?;
         // The queue of the warm-up is empty by then.
         sleep(Duration::from_secs(1)).await;
         let until = Until::Count(CLIENTS, Duration::from_mins(1));

@@ -26,7 +26,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
     let filled_peak = with_many.memory_mib("VmHWM")?;
     drop(with_many);
 
-    warm_up(&load, server.public);
+    warm_up(&load, &server, server.public).await?;
     let warm = resident(&server).await?;
     let time = Duration::from_secs(if bench.quick { 3 } else { 6 });
     let crowd = Load { connections: 1000, until: Until::Time(time), ..load };

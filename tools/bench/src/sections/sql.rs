@@ -9,6 +9,7 @@ use grantd_kit::stats::number;
 use tokio::time::sleep;
 
 use super::{Bench, REAL, load, requests};
+use crate::contest::HASHES;
 use crate::generator::{Load, Until};
 use crate::report::{Figure, Report, note};
 
@@ -101,7 +102,6 @@ async fn rows_written(bench: &Bench) -> anyhow::Result<BTreeMap<String, f64>> {
 const DATABASE: &str = "sql";
 const ROLE: &str = "grantd_measured";
 const QUERIES: &str = "grantd_database_queries_total";
-const HASHES: &str = "grantd_argon2_verifications_total";
 /// The last use of secrets is written in batches, by time and not by token.
 const USES: &str = "client_secret_use";
 /// Tables that are written by time: that one, and those by which replicas share work and know each other's issuer.

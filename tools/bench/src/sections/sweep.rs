@@ -23,7 +23,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
 
     let server = grantd.with("token.alg", "ES256").serve().await?;
     let load = load_once(&stock);
-    warm_up(&load, server.public);
+    warm_up(&load, &server, server.public).await?;
     let load = Load { rate: Some(RATE), until: Until::Time(SLICE), ..load };
     let (mut during, mut without) = (Slices::default(), Slices::default());
     let (started, mut left, mut most_a_second) = (Instant::now(), expired(bench).await?, 0.0_f64);
