@@ -1,6 +1,7 @@
 //! Floor 0: client secrets, their tags and verifiers, sealing of private keys, random bytes. Re-exports JOSE and X.509 of the
 //! crate `jose`.
 
+mod hash_params;
 pub mod seal;
 pub mod secret;
 pub mod secret_tag;

@@ -5,12 +5,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2::{Block, Version};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
+pub use super::hash_params::{HashError, HashParams};
 use super::secret_tag::{TAG_LEN, TagKey, TagKid};
 use super::{NoEntropy, equal, random};
 
@@ -155,99 +156,6 @@ pub fn new_secret_id() -> Result<String, NoEntropy> {
     Ok(random::<16>()?.iter().map(|byte| char::from(letter(byte & 31))).collect())
 }
 
-/// Cost parameters of argon2id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct HashParams {
-    /// Memory in KiB.
-    pub m: u32,
-    /// Passes over the memory.
-    pub t: u32,
-    /// Lanes.
-    pub p: u32,
-}
-
-impl HashParams {
-    /// Maximum memory of a stored hash, in KiB. A row above it is refused.
-    pub const MAX_M: u32 = 65536;
-
-    /// Returns the parameters if a hash of this cost may be stored (OWASP ASVS 5.0, 11.4.2 and appendix C).
-    ///
-    /// # Errors
-    /// [`HashError::TooWeak`] or [`HashError::TooCostly`].
-    pub fn checked(self) -> Result<Self, HashError> {
-        let Self { m, t, p } = self;
-        let strong = (m >= 19456 && t >= 2) || (m >= 47104 && t >= 1) || (m >= 12288 && t >= 3);
-        if !strong {
-            Err(HashError::TooWeak)
-        } else if m > Self::MAX_M || t > 10 || !(1..=16).contains(&p) {
-            Err(HashError::TooCostly)
-        } else {
-            Ok(self)
-        }
-    }
-
-    /// Whether hashing with these parameters costs less than with `other`.
-    #[must_use]
-    pub fn is_cheaper_than(self, other: Self) -> bool {
-        u64::from(self.m) * u64::from(self.t) < u64::from(other.m) * u64::from(other.t)
-    }
-
-    fn argon2(self, output_len: usize) -> Result<Argon2<'static>, HashError> {
-        let params = Params::new(self.m, self.t, self.p, Some(output_len)).map_err(|_| HashError::TooCostly)?;
-        Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
-    }
-}
-
-impl Default for HashParams {
-    fn default() -> Self {
-        Self { m: 19456, t: 2, p: 1 }
-    }
-}
-
-impl FromStr for HashParams {
-    type Err = HashError;
-
-    /// Reads the form of a PHC string, such as `m=19456,t=2,p=1`.
-    fn from_str(text: &str) -> Result<Self, HashError> {
-        let mut fields = text.split(',');
-        let mut field = |name: &str| {
-            fields
-                .next()
-                .and_then(|field| field.strip_prefix(name)?.strip_prefix('='))
-                .and_then(|number| number.parse().ok())
-                .ok_or(HashError::Malformed)
-        };
-        let params = Self { m: field("m")?, t: field("t")?, p: field("p")? };
-        if fields.next().is_some() { Err(HashError::Malformed) } else { params.checked() }
-    }
-}
-
-impl fmt::Display for HashParams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "m={},t={},p={}", self.m, self.t, self.p)
-    }
-}
-
-/// Errors of reading or making a hash.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum HashError {
-    /// The text is not an argon2id hash: clear text, bcrypt, argon2i or argon2d.
-    #[error("not an argon2id hash; store what `grantd hash-secret` prints")]
-    NotArgon2id,
-    /// The text begins like an argon2id hash and does not parse.
-    #[error("not a well-formed argon2id PHC string")]
-    Malformed,
-    /// The cost is below the minimum.
-    #[error("argon2id below the floor of m=19456,t=2,p=1 (or m=47104,t=1; m=12288,t=3)")]
-    TooWeak,
-    /// The cost is above the maximum.
-    #[error("argon2id above the ceiling of m=65536,t=10,p=16")]
-    TooCostly,
-    /// No random salt could be generated.
-    #[error(transparent)]
-    NoEntropy(#[from] NoEntropy),
-}
-
 /// Stored argon2id hash, parsed and within the bounds of cost.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretHash {
@@ -314,25 +222,21 @@ impl SecretHash {
     }
 }
 
-/// [`HashParams::default`] as text.
-const DEFAULT_PARAMS: &str = "m=19456,t=2,p=1";
-
 /// Reads a hash in the form in which grantd writes them, with a salt of 16 and an output of 32 bytes, in one pass: a large
 /// registry has a million of them. `None` for any other text, which the general form then reads or refuses.
 fn usual(phc: &str) -> Option<Result<SecretHash, HashError>> {
-    let text = phc.strip_prefix("$argon2id$v=19$")?;
-    let (text, output) = text.split_at_checked(text.len().checked_sub(43)?)?;
-    let text = text.strip_suffix('$')?;
-    let (text, salt) = text.split_at_checked(text.len().checked_sub(22)?)?;
-    let params = text.strip_suffix('$')?;
-    let mut bytes = [0; 48];
-    let (salt_to, output_to) = bytes.split_at_mut(16);
-    if params != DEFAULT_PARAMS && (params.contains(['+', '$']) || params.contains("=0")) {
+    let (rest, output) = phc.strip_prefix("$argon2id$v=19$")?.rsplit_once('$')?;
+    let (params, salt) = rest.rsplit_once('$')?;
+    let is_usual = params == HashParams::DEFAULT;
+    let is_plain = is_usual || !params.contains(['+', '$']) && !params.contains("=0");
+    if salt.len() != 22 || output.len() != 43 || !is_plain {
         return None;
     }
+    let mut bytes = [0; 48];
+    let (salt_to, output_to) = bytes.split_at_mut(16);
     BASE64_STANDARD_NO_PAD.decode_slice(salt, salt_to).ok()?;
     BASE64_STANDARD_NO_PAD.decode_slice(output, output_to).ok()?;
-    let params = if params == DEFAULT_PARAMS { Ok(HashParams::default()) } else { params.parse() };
+    let params = if is_usual { Ok(HashParams::default()) } else { params.parse() };
     Some(params.map(|params| SecretHash { params, bytes: HashBytes::Usual(bytes) }))
 }
 
@@ -481,7 +385,7 @@ mod tests {
         let a = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         let b = SecretHash::new("correct horse", HashParams::default(), &mut memory).unwrap();
         assert_ne!(a.to_string(), b.to_string());
-        assert_eq!(HashParams::default().to_string(), DEFAULT_PARAMS);
+        assert_eq!(HashParams::default().to_string(), HashParams::DEFAULT);
         assert!(a.to_string().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{a}");
         assert_eq!(a.to_string().parse::<SecretHash>().unwrap(), a);
         assert!(a.verify("correct horse", &mut memory));
