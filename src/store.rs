@@ -348,7 +348,8 @@ impl Store {
 }
 
 /// Returns a connection to its pool, or closes it after an error that may come from a demoted primary. The pool tests a
-/// connection first, with an exchange of its own, in a task where nothing waits for it. A task that `waits` for that opens no other for its next statement; a request does not.
+/// connection first, with an exchange of its own, in a task where nothing waits for it. A task that `waits` for that opens
+/// no other for its next statement; a request does not.
 async fn release<DB: sqlx::Database, T>(
     mut connection: PoolConnection<DB>,
     done: Result<T, sqlx::Error>,

@@ -2,6 +2,16 @@
 
 use sqlx::error::BoxDynError;
 
+/// Reads the columns of a row, in their order, by a method of the row.
+macro_rules! columns {
+    ($row:ident.$get:ident { $($column:ident),* }) => {{
+        let mut next = 0..;
+        let mut position = move || next.next().unwrap_or_default();
+        Ok(Self { $($column: $row.$get(position())?,)* })
+    }};
+}
+pub(super) use columns;
+
 /// Reads a row by the positions of its columns. To look up their names takes longer, and a load reads millions of rows.
 macro_rules! read_by_position {
     ($row:ty { $($column:ident: $type:ty),* }) => {
@@ -11,9 +21,7 @@ macro_rules! read_by_position {
             $($type: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,)*
         {
             fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
-                let mut next = 0..;
-                let mut position = move || next.next().unwrap_or_default();
-                Ok(Self { $($column: row.try_get(position())?,)* })
+                $crate::store::rows::columns!(row.try_get { $($column),* })
             }
         }
     };
@@ -43,8 +51,8 @@ macro_rules! row {
 }
 pub(super) use row;
 
-/// Defines the row struct of a table whose texts stay where they were received: a load copies none. The rows can also be read from columns of text, in a statement that reads
-/// several tables.
+/// Defines the row struct of a table whose texts stay where they were received: a load copies none. The rows can also be
+/// read from columns of text, in a statement that reads several tables.
 macro_rules! borrowed_row {
     ($(#[$meta:meta])* $name:ident of $table:literal by $order:literal { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }) => {
         $(#[$meta])*
@@ -84,12 +92,7 @@ macro_rules! borrowed_row {
             }
 
             fn read_typed(row: &'r R) -> Result<Self, sqlx::Error> {
-                let mut next = 0..;
-                let mut position = move || next.next().unwrap_or_default();
-                Ok(Self {
-                    $first: row.try_get_unchecked(position())?,
-                    $($column: row.try_get_unchecked(position())?,)*
-                })
+                $crate::store::rows::columns!(row.try_get_unchecked { $first $(, $column)* })
             }
         }
     };

@@ -48,23 +48,13 @@ fn shape(sql: &str) -> BTreeSet<String> {
             let required = if statement.contains("not null") { " not null" } else { "" };
             shape.insert(format!("{table}.{column} {kind}{required}"));
         }
-        shape.extend(
-            statement
-                .split("constraint \"")
-                .skip(1)
-                .map(|rest| format!("{table}: {}", rest.split('"').next().unwrap())),
-        );
+        shape.extend(constraints(table, statement));
     }
     // SQLite changes a constraint in the text of its table.
     for changed in sql.split("\nupdate sqlite_schema ").skip(1) {
         let statement = changed.split(';').next().unwrap();
         let table = statement.rsplit("name = '").next().unwrap().trim_end_matches('\'');
-        shape.extend(
-            statement
-                .split("'constraint \"")
-                .skip(1)
-                .map(|rest| format!("{table}: {}", rest.split('"').next().unwrap())),
-        );
+        shape.extend(constraints(table, statement));
     }
     // SQLite cannot name a foreign key's message, nor look beyond a row in a check: triggers say these.
     // So do triggers of PostgreSQL where a check would need the time.
@@ -76,6 +66,12 @@ fn shape(sql: &str) -> BTreeSet<String> {
         shape.extend(message.map(|rest| format!("{table}: {}", rest.split('\'').next().unwrap())));
     }
     shape
+}
+
+/// The messages of the constraints that a statement names.
+fn constraints(table: &str, statement: &str) -> Vec<String> {
+    let named = statement.split("constraint \"").skip(1);
+    named.map(|rest| format!("{table}: {}", rest.split('"').next().unwrap())).collect()
 }
 
 /// The text of all migrations of a dialect.

@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use foldhash::fast::RandomState;
-
 use super::rule_index::{RuleIndex, RuleKeys};
 use super::summary::Summary;
 use crate::model::client::Client;
@@ -26,7 +24,7 @@ pub(super) struct Clients {
 #[derive(Debug, Default)]
 struct Range {
     first: Box<str>,
-    clients: HashSet<ById, RandomState>,
+    clients: HashSet<ById>,
     summary: Summary,
     rules: RuleIndex,
     /// The ends of credentials that were found last. A scrape of the metrics reads each range again only when one of them
@@ -133,7 +131,7 @@ impl Clients {
     /// Returns all clients after some are replaced, added or, with `None`, removed.
     pub(super) fn changed(&self, changes: Vec<(String, Option<Arc<Client>>)>) -> Self {
         let before = self.with_a_first();
-        let mut touched: HashMap<usize, HashSet<ById, RandomState>> = HashMap::new();
+        let mut touched: HashMap<usize, HashSet<ById>> = HashMap::new();
         for (id, client) in changes {
             let Some((position, range)) =
                 before.position(&id).and_then(|position| Some((position, before.ranges.get(position)?)))
@@ -178,7 +176,7 @@ impl Clients {
                 kept_behind.push(Arc::clone(range));
                 continue;
             }
-            let part = |is_in: &dyn Fn(&str) -> bool| -> HashSet<ById, RandomState> {
+            let part = |is_in: &dyn Fn(&str) -> bool| -> HashSet<ById> {
                 range.clients.iter().filter(|client| is_in(client.0.client_id.as_str())).cloned().collect()
             };
             let left = part(&|id| *id < *low);
@@ -211,7 +209,7 @@ impl Clients {
 }
 
 impl Range {
-    fn of(first: Box<str>, mut clients: HashSet<ById, RandomState>) -> Arc<Self> {
+    fn of(first: Box<str>, mut clients: HashSet<ById>) -> Arc<Self> {
         clients.shrink_to_fit();
         let summary = Summary::of(clients.iter().map(|client| &client.0));
         let rules = RuleIndex::of(clients.iter().map(|client| &client.0));
@@ -241,7 +239,7 @@ fn note_end(ends: &mut Ends, kind: &'static str, at: UnixTime) {
 /// Makes ranges of clients in order. The first range begins with `first`.
 fn split(first: &str, clients: &[Arc<Client>]) -> Vec<Arc<Range>> {
     if clients.is_empty() {
-        return vec![Range::of(first.into(), HashSet::default())];
+        return vec![Range::of(first.into(), HashSet::new())];
     }
     let range = |(number, clients): (usize, &[Arc<Client>])| {
         let own_first = clients.first().map(|client| client.client_id.as_str().into());

@@ -173,8 +173,8 @@ pub async fn warm_up(load: &Load, server: &Server, address: SocketAddr) -> anyho
         // A failure here repeats itself in the rounds, and is reported there.
         drop(Load { until, ..load.clone() }.run(address));
     }
-    // A secret that grantd has made is known by its verifier, and argon2id verifies it in the background. A hundred of them
-    // take two seconds of processor time, which no request of a round costs. The limit server has no such metric.
+    // A secret that grantd has made is known by its verifier, and argon2id verifies it in the background, which no request of
+    // a round costs. The limit server has no such metric.
     let mut hashes = server.metric(HASHES).await;
     for _ in 0..60 {
         if hashes.is_none() {

@@ -281,7 +281,7 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
     bail!("no port between {} and {} is free", PORTS.start, PORTS.end)
 }
 
-/// Linux gives outgoing connections a port from 32768 on.
+/// Linux gives outgoing connections a port from 32768 on, unless it is told otherwise.
 const PORTS: Range<u32> = 10_000..32_768;
 
 /// The issuer of every grantd that is measured.
