@@ -163,7 +163,7 @@ async fn a_framing_that_is_not_understood_is_refused_and_the_connection_closed()
         let mut start = [0; 12];
         tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut start)).await.unwrap().unwrap();
         assert_eq!(std::str::from_utf8(&start[9..]).unwrap(), status, "{fields}");
-        let answer = rest(&mut stream).await;
+        let answer = if status == "200" { one_answer(&mut stream).await } else { rest(&mut stream).await };
         assert_eq!(answer.contains("\r\nconnection: close\r\n"), status != "200", "{fields}: {answer}");
     }
     let old = format!("POST /token HTTP/1.0\r\n{form}transfer-encoding: chunked\r\n\r\n{chunked}");
