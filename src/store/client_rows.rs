@@ -126,13 +126,13 @@ impl<'s> ClientAssembler<'s> {
     /// Adds what a row of a client is, and its hash to the client's fingerprint.
     fn add<T>(&mut self, client_id: &str, row: &impl Hash, read: Result<T, String>, put: impl FnOnce(&mut Client, T)) {
         let is_at = |at: usize| self.drafts.get(at).is_some_and(|draft| draft.id == client_id);
-        if !is_at(self.at) {
-            let next = self.at + 1;
-            // The rows of another table begin with the first client again.
-            let found = || self.drafts.partition_point(|draft| draft.id.as_str() < client_id);
-            self.at = if is_at(next) { next } else { found() };
-        }
-        let Some(draft) = self.drafts.get_mut(self.at).filter(|draft| draft.id == client_id) else { return };
+        // Mostly the client of the last row, or the one behind it. The rows of another table begin with the first client
+        // again.
+        let near = [self.at, self.at + 1].into_iter().find(|at| is_at(*at));
+        let found = || self.drafts.binary_search_by(|draft| draft.id.as_str().cmp(client_id)).ok();
+        let Some(at) = near.or_else(found) else { return };
+        let Some(draft) = self.drafts.get_mut(at) else { return };
+        self.at = at;
         row.hash(&mut draft.fingerprint);
         match (read, &mut draft.client) {
             (Ok(one), Ok(client)) => put(Arc::make_mut(client), one),

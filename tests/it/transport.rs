@@ -34,11 +34,11 @@ const SHORT: Deadlines = Deadlines {
 
 /// For all other tests: a machine that is busy for seconds ends no connection.
 const LONG: Deadlines = Deadlines {
-    first_byte: Duration::from_secs(60),
-    head: Duration::from_secs(60),
-    idle: Duration::from_secs(60),
-    write: Duration::from_secs(60),
-    drain: Duration::from_secs(60),
+    first_byte: Duration::from_mins(1),
+    head: Duration::from_mins(1),
+    idle: Duration::from_mins(1),
+    write: Duration::from_mins(1),
+    drain: Duration::from_mins(1),
 };
 
 /// The latest that a test sees the end of something that takes about a second, far below [`LONG`].

@@ -20,7 +20,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
     let grantd = grantd.on(url);
     // The first start of all makes the signing key.
     drop(serve(&grantd).await?);
-    let time = Duration::from_secs(if bench.quick { 8 } else { 20 });
+    let time = Duration::from_secs(if bench.quick { 20 } else { 60 });
     let postgres = Postmaster::find(bench).await?;
     let mut session = connect(bench, DATABASE).await?;
     let client = clients.first().map_or("", |client| client.id.as_str());
@@ -32,7 +32,7 @@ pub(super) async fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()
     for _ in 0..REPLICAS {
         servers.push(serve(&grantd).await?);
     }
-    sleep(Duration::from_secs(3)).await;
+    sleep(FIRST_MINUTE).await;
     let idle_with = window(&postgres, time, None, client).await?;
     let changed_with = window(&postgres, time, Some(&mut session), client).await?;
     let replicas = number(REPLICAS);
@@ -99,5 +99,7 @@ const DATABASE: &str = "scale_database";
 const ROLE: &str = "grantd_scale";
 /// Number of replicas: more than one, since PostgreSQL's own work is of the same size as that for one replica.
 const REPLICAS: usize = 10;
+/// The time in which a new replica does what it does once: its statements are planned, and its connections made.
+const FIRST_MINUTE: Duration = Duration::from_secs(75);
 /// Changes a second.
 const RATE: f64 = 5.0;
