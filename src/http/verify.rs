@@ -63,7 +63,7 @@ fn verification<'a>(query: &'a Result<Form<'_>, FormError>, headers: &'a HeaderM
 
 fn requirements<'a>(query: &'a Result<Form<'_>, FormError>) -> Result<Requirements<'a>, GatewayError> {
     let query = query.as_ref().map_err(|_| GatewayError::Query)?;
-    let resource = query.one("resource").ok().flatten().ok_or(GatewayError::Resource)?;
+    let resource = query.one("resource").map_err(|Repeated| GatewayError::Resource)?.ok_or(GatewayError::Resource)?;
     let scope = query.one("scope").map_err(|Repeated| GatewayError::Scope)?.unwrap_or_default();
     let scope = if scope.is_empty() { Scope::default() } else { scope.parse().map_err(|_| GatewayError::Scope)? };
     Ok(Requirements { resource, scope })

@@ -350,6 +350,7 @@ impl Authenticator {
         }
         let matched = match client_secret::verify(&self.lane, trial.place, trials).await {
             Err(error @ Error::Unavailable(_)) => return Err(error),
+            // The other error is a wrong secret, of which the cause is looked for below.
             matched => matched.ok(),
         };
         // The queue may have taken seconds: what counts is what is known now.

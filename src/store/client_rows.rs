@@ -129,6 +129,7 @@ impl<'s> ClientAssembler<'s> {
         // Mostly the client of the last row, or the one behind it. The rows of another table begin with the first client
         // again.
         let near = [self.at, self.at + 1].into_iter().find(|at| is_at(*at));
+        // The error is the place where the client would be.
         let found = || self.drafts.binary_search_by(|draft| draft.id.as_str().cmp(client_id)).ok();
         let Some(at) = near.or_else(found) else { return };
         let Some(draft) = self.drafts.get_mut(at) else { return };

@@ -49,6 +49,7 @@ impl LostChanges {
         changes: &mut Changes,
         now: UnixTime,
     ) -> usize {
+        // An id that no token can have revokes none; it is logged where the changes are applied.
         let there: HashSet<TokenId> = changes.revoked.iter().filter_map(|(jti, _)| jti.parse().ok()).collect();
         let revocations = registry.revoked.missing_from(&there, now);
         let lost = revocations.len();

@@ -249,6 +249,7 @@ struct CachedVerification {
 
 impl HandshakeCertificate {
     pub(super) fn new(tls: Arc<Tls>, chain: &[CertificateDer<'_>]) -> Option<Self> {
+        // The handshake has parsed it, and refuses one that cannot be parsed.
         let certificate = Arc::new(Certificate::parse(chain.first()?).ok()?);
         let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         let intermediates = chain.iter().skip(1).map(|certificate| certificate.to_vec()).collect();

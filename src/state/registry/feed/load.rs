@@ -182,6 +182,7 @@ fn difference_from(held: &Snapshot, held_keys: &[SealedKey], changes: &Changes) 
             held.resources().filter(|resource| !there.contains(resource.identifier.as_str())).count();
     }
     if let Some(rows) = &changes.issuers {
+        // As above: logged where the issuers are put in place.
         let new: Vec<_> = rows.iter().filter_map(|row| row.as_ref().ok()).collect();
         for issuer in &new {
             match held.trusted_issuer(&issuer.issuer) {
