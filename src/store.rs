@@ -194,13 +194,13 @@ impl Store {
                 let pool = PgPoolOptions::new()
                     .max_connections(max_connections)
                     .acquire_timeout(DEADLINE)
-                    .max_lifetime(LIFETIME)
+                    .max_lifetime(WATCHED_LIFETIME)
+                    .idle_timeout(IDLE)
                     // The pool's own test before each use is an exchange as long as an insert. A connection that was
                     // used just now is not tested.
                     .test_before_acquire(false)
                     .before_acquire(move |connection, about| {
-                        // The pool itself closes an old connection when it is given back.
-                        let outdated = outdating.is_outdated(about.age) || about.age >= LIFETIME;
+                        let outdated = outdating.is_outdated(about.age) || about.age >= outdating.lifetime();
                         Box::pin(async move { Ok(!outdated && session::is_alive(connection, about.idle_for).await?) })
                     })
                     .after_connect(move |connection, _| {
@@ -378,6 +378,10 @@ const TESTED_WITHIN: Duration = Duration::from_secs(1);
 pub const DEADLINE: Duration = Duration::from_secs(3);
 /// Maximum age of a connection of the pool: those to a demoted primary stay open.
 pub const LIFETIME: Duration = Duration::from_secs(30);
+/// The same, while a server that takes over is noticed by a connection that is made for that.
+const WATCHED_LIFETIME: Duration = Duration::from_mins(10);
+/// Time after which a connection of the pool that nothing uses is closed. Dates of use are written twice as often.
+const IDLE: Duration = Duration::from_mins(1);
 /// Maximum number of tries of a transaction that the database refuses because of concurrent ones.
 const TRIES: u32 = 5;
 /// Time for which SQLite waits for another writer. It is shorter than the deadline, so that the error names the lock.

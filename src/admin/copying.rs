@@ -18,8 +18,8 @@ pub struct CopyReport {
 }
 
 impl Admin {
-    /// Whether a server has worked on the database within the last minute. While one replica takes the lease over from another
-    /// that has ended, which takes a minute at most, none is seen.
+    /// Whether a server works on the database, or did within the last minute. While one replica takes the lease over from
+    /// another that has ended, which takes a minute at most, none is seen.
     pub async fn has_server(&self) -> Result<bool, AdminError> {
         let end = self.store.end_of_lease(SWEEP).await?;
         Ok(end.is_some_and(|end| end >= self.now()))

@@ -166,7 +166,7 @@ impl Parameters {
                 Err(_) => refuse("takes a number of seconds"),
             },
             // grantd notices a silent server as soon: every exchange ends after three seconds, an idle connection is
-            // tested before its use, and none lives for more than a minute.
+            // tested before its use, and the feed asks once a second.
             ("tcp_user_timeout", milliseconds) => match milliseconds.parse::<u32>() {
                 Ok(0 | 3000..) => Ok(()),
                 Ok(_) => refuse("is shorter than grantd's own deadline, 3000 ms; write 3000 or more, or remove it"),

@@ -47,7 +47,8 @@ pub(super) async fn sweep(store: Store, server: Arc<AuthorizationServer>) {
     }
 }
 
-/// The election of the replica that sweeps, as this replica knows it.
+/// The election of the replica that sweeps, as this replica knows it. The one that sweeps also looks for a server that has
+/// taken over while connections to the former one stay open.
 #[derive(Debug, Default)]
 struct Election {
     /// Whether this replica sweeps, and when it asked.
@@ -55,25 +56,38 @@ struct Election {
 }
 
 impl Election {
-    /// Whether this replica sweeps. The database is asked well before the lease is over, and later than a connection of the pool
-    /// lives: so each replica makes a new one, which finds a server that has taken over. After a failed write it is asked each
-    /// time, which tells whether writes succeed again.
+    /// Whether this replica sweeps. The one that does renews its lease well before it is over, after it has looked for another
+    /// server: no lease is renewed on a former one. Another replica looks, and asks for the lease, when that is over: then
+    /// its holder has ended, or renews it on another server. Where the feed does not read that, it asks later than a
+    /// connection of the pool lives, so on a new one. After a failed write the database is asked each time, which tells
+    /// whether writes succeed again.
     async fn hold(&mut self, store: &Store, server: &AuthorizationServer, holder: &str) -> Result<bool, StoreError> {
-        let next_round = Instant::now() + SWEEP.max(server.registry.options().poll) + JITTER;
-        let known = self.answer(next_round).filter(|_| store.health.trouble().is_none());
-        if let Some(is_elected) = known {
-            return Ok(is_elected);
+        let (other, now) = (&server.registry.other_sweeper, server.database_time());
+        if store.health.trouble().is_none() {
+            if other.sweeps_at(now) {
+                store.note_watched();
+                return Ok(false);
+            }
+            let next_round = Instant::now() + SWEEP.max(server.registry.options().poll) + JITTER;
+            if let Some(is_elected) = self.answer(next_round) {
+                return Ok(is_elected);
+            }
         }
-        self.known = None;
+        let has_swept = self.known.is_some_and(|(is_elected, _)| is_elected);
+        if has_swept || other.has_ended(now) {
+            store.look_for_another_server().await?;
+        }
         let is_elected = is_elected(store, server, holder).await?;
         self.known = Some((is_elected, Instant::now()));
+        other.set(!is_elected);
         Ok(is_elected)
     }
 
     /// The last answer; `None` when it is too old by the next round.
     fn answer(&self, next_round: Instant) -> Option<bool> {
         let (is_elected, asked_at) = self.known?;
-        (next_round.duration_since(asked_at) < ASKED_AGAIN).then_some(is_elected)
+        let lasts = if is_elected { RENEWED_WITHIN } else { ASKED_AGAIN };
+        (next_round.duration_since(asked_at) < lasts).then_some(is_elected)
     }
 }
 
@@ -158,14 +172,16 @@ impl PastRevisions {
 const SWEEP: Duration = Duration::from_secs(5);
 /// Longest jitter.
 const JITTER: Duration = Duration::from_secs(5);
-/// Time from one question for the lease to the next.
+/// Time within which the replica that sweeps renews its lease.
+const RENEWED_WITHIN: Duration = Duration::from_secs(35);
+/// Time after which another replica asks for the lease, where the feed does not read when it is over.
 const ASKED_AGAIN: Duration = Duration::from_secs(45);
 /// Twice the greatest difference between the clocks of replicas, in seconds.
 const SKEW: i64 = 120;
 /// Seconds for which the row of a signing key is kept that is gone: a clock that is set back finds it again.
 const GONE_FOR: i64 = 86400;
 /// Seconds for which the lease is held. A replica that ends leaves the sweeps to the others after that time.
-const LEASE: u64 = 60;
+const LEASE: u64 = 45;
 /// Time within which every live replica reads a change: `registry.poll` is 30 seconds at most.
 const READ_BY_ALL: Duration = Duration::from_secs(40);
 
@@ -176,12 +192,17 @@ mod tests {
     #[test]
     fn the_lease_is_renewed_in_time_and_asked_for_on_new_connections() {
         let (asked_at, longest_poll) = (Instant::now(), Duration::from_secs(30));
-        let election = Election { known: Some((true, asked_at)) };
-        assert_eq!(election.answer(asked_at + Duration::from_secs(44)), Some(true));
-        assert_eq!(election.answer(asked_at + ASKED_AGAIN), None);
+        let answer = |is_elected: bool, seconds: u64| {
+            let election = Election { known: Some((is_elected, asked_at)) };
+            election.answer(asked_at + Duration::from_secs(seconds))
+        };
+        assert_eq!((answer(true, 34), answer(true, 35)), (Some(true), None));
+        assert_eq!((answer(false, 44), answer(false, 45)), (Some(false), None));
         assert_eq!(Election::default().answer(asked_at), None);
-        assert!(ASKED_AGAIN < Duration::from_secs(LEASE), "the lease lasts until the next round");
-        assert!(longest_poll + JITTER < Duration::from_secs(LEASE), "also when each round asks");
+        let lease = Duration::from_secs(LEASE);
+        assert!(RENEWED_WITHIN < lease, "the lease lasts until the next round");
+        assert!(longest_poll + JITTER < lease, "also when each round asks");
+        assert!(lease + SWEEP + JITTER < Duration::from_mins(1), "its end is noticed within a minute");
         let old = crate::store::LIFETIME;
         assert!(old + SWEEP + JITTER <= ASKED_AGAIN && old <= longest_poll, "by then the connection is old");
     }

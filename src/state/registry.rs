@@ -10,6 +10,7 @@ mod issuer_changes;
 mod last_used;
 mod lost_changes;
 pub mod moment;
+mod other_sweeper;
 pub mod revoked;
 pub mod rule_index;
 pub mod snapshot;
@@ -33,6 +34,7 @@ use crate::store::changes::Changes;
 use crate::store::ranges::ClientRange;
 use difference::Difference;
 use ended_status::EndedStatus;
+use other_sweeper::OtherSweeper;
 use revoked::RevokedTokens;
 use snapshot::Snapshot;
 use uses::Uses;
@@ -48,6 +50,8 @@ pub struct Registry {
     pub changed: Notify,
     /// Uses of credentials that wait to be written.
     pub uses: Arc<Uses>,
+    /// The lease of another replica that sweeps.
+    pub other_sweeper: OtherSweeper,
     snapshot: ArcSwap<Snapshot>,
     started: Instant,
     /// Time of the last poll that confirmed the snapshot, in microseconds after `started`, plus one; 0 before the
@@ -122,6 +126,7 @@ impl Registry {
             ended: EndedStatus::default(),
             changed: Notify::new(),
             uses: Arc::default(),
+            other_sweeper: OtherSweeper::default(),
             snapshot: ArcSwap::default(),
             started: Instant::now(),
             current_at: AtomicU64::new(0),

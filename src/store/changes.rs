@@ -310,6 +310,18 @@ impl ChangeReader {
         Ok(self.link.notified().await?)
     }
 
+    /// Waits until the server has sent the notifications of every change that was committed before this call, and returns
+    /// their revisions. Takes less of the server's time than a statement.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the connection.
+    pub async fn await_notifications(&mut self) -> Result<Vec<i64>, StoreError> {
+        // A server sends the notifications that it holds for a session before it reports that it is ready.
+        within(async { on!(LinkConnection, self.link.connection().await?, connection => connection.ping().await) })
+            .await?;
+        Ok(self.take_notifications())
+    }
+
     /// Takes the notifications that have arrived, and returns their revisions.
     pub fn take_notifications(&mut self) -> Vec<i64> {
         self.link.take_notifications()

@@ -1,9 +1,20 @@
 //! Work that one replica does for all: its lease, and the deletion of notes that every replica has read.
 
+use super::changes::ChangeReader;
 use super::spent::REST;
 use super::statement::args;
 use super::{Store, StoreError};
 use crate::model::time::UnixTime;
+
+impl ChangeReader {
+    /// Returns the end of the last lease of `work`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_of_lease(&mut self, work: &str) -> Result<Option<UnixTime>, StoreError> {
+        Ok(first_end(&self.fetch(END_OF_LEASE, &args![work]).await?))
+    }
+}
 
 impl Store {
     /// Takes the lease of `work` for `holder`, or renews it, until `until`. `Ok(false)` when another holds it.
@@ -28,8 +39,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn end_of_lease(&self, work: &str) -> Result<Option<UnixTime>, StoreError> {
-        let ends: Vec<(i64,)> = self.fetch("select until from lease where work = $1", &args![work]).await?;
-        Ok(ends.first().map(|(until,)| UnixTime(*until)))
+        Ok(first_end(&self.fetch(END_OF_LEASE, &args![work]).await?))
     }
 
     /// Records that a replica tells `what` of `work`, which counts from `at`. `Ok(false)` when a replica has told that, or
@@ -69,6 +79,11 @@ impl Store {
     }
 }
 
+fn first_end(rows: &[(i64,)]) -> Option<UnixTime> {
+    rows.first().map(|(until,)| UnixTime(*until))
+}
+
+const END_OF_LEASE: &str = "select until from lease where work = $1";
 /// The work of the replica that sweeps, which holds the lease as long as it lives.
 pub const SWEEP: &str = "sweep";
 /// Notes that one statement deletes.

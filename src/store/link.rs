@@ -1,5 +1,6 @@
 //! The connection of the change feed. With PostgreSQL it also receives the notifications that the triggers send with each
-//! change, which bring the next poll forward and are not relied on: a connection can break, and a proxy can drop them.
+//! change, which bring the next poll forward. They are not relied on for longer than a snapshot counts as current: a
+//! connection can break, and a proxy can drop them.
 
 use std::time::Duration;
 

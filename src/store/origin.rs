@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::{Store, StoreError};
+use super::{LIFETIME, Store, StoreError, WATCHED_LIFETIME};
 
 /// The server or file that connections lead to.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ struct OriginState {
     started_at: Option<String>,
     /// Connections made before this moment are not used again.
     since: Option<Instant>,
+    /// Until then a server that takes over is noticed by a connection that is made for that.
+    watched_until: Option<Instant>,
     /// Inodes of the `-wal` and `-shm` files of the SQLite database that `identity` names.
     beside: [Option<u64>; 2],
 }
@@ -89,6 +91,17 @@ impl Origin {
         since.is_some_and(|since| since.elapsed() < age)
     }
 
+    /// Records that until `until` a server that takes over is noticed by a connection that is made for that.
+    pub(super) fn note_watched(&self, until: Instant) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).watched_until = Some(until);
+    }
+
+    /// The age from which a connection of the pool is not used again.
+    pub(super) fn lifetime(&self) -> Duration {
+        let watched_until = self.state.lock().unwrap_or_else(PoisonError::into_inner).watched_until;
+        if watched_until.is_some_and(|until| Instant::now() < until) { WATCHED_LIFETIME } else { LIFETIME }
+    }
+
     /// Returns when connections are to be made anew.
     pub(super) async fn moved(&self) {
         self.moved.notified().await;
@@ -141,6 +154,14 @@ impl Store {
         self.origin.is_known()
     }
 
+    /// Records that a server that takes over is noticed for a while without the connections of the pool, which may then live
+    /// longer. Has no effect where connections do not tell to which server they lead.
+    pub fn note_watched(&self) {
+        if self.origin.is_known() {
+            self.origin.note_watched(Instant::now() + WATCHED_FOR);
+        }
+    }
+
     /// Whether a connection of this age may lead to a former server or file.
     pub(crate) fn is_outdated(&self, age: Duration) -> bool {
         self.origin.is_outdated(age)
@@ -151,6 +172,9 @@ impl Store {
         self.origin.moved().await;
     }
 }
+
+/// Time for which the connections of the pool may live longer after each note that somebody looks for another server.
+const WATCHED_FOR: Duration = Duration::from_mins(1);
 
 /// Returns device and inode of a file.
 fn inode(path: &Path) -> Option<(u64, u64)> {
@@ -186,6 +210,16 @@ mod tests {
         }
         origin.note_unknown();
         assert!(!origin.is_known());
+    }
+
+    #[test]
+    fn connections_live_longer_while_somebody_looks_for_another_server() {
+        let origin = Origin::default();
+        assert_eq!(origin.lifetime(), LIFETIME);
+        origin.note_watched(Instant::now() + WATCHED_FOR);
+        assert_eq!(origin.lifetime(), WATCHED_LIFETIME);
+        origin.note_watched(Instant::now());
+        assert_eq!(origin.lifetime(), LIFETIME);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 
 use super::origin::Origin;
 use super::pooling::Pooling;
-use super::session::within;
+use super::session::{Session, within};
 use super::{DEADLINE, Pool, Refusal, Store, StoreError, session};
 
 /// Servers of a database, as `database.url` names them.
@@ -172,6 +172,28 @@ impl Store {
     pub async fn connect_as(&self, servers: &Servers) -> Result<(), StoreError> {
         let Pool::Postgres(pool, selection) = &self.pool else { return Ok(()) };
         within(selection.replace(servers, pool)).await
+    }
+}
+
+impl Store {
+    /// Makes a connection that tells to which server the URL leads now, and closes it. If that is another server than before, all
+    /// older connections are outdated. A failure counts as one of a write. Does nothing where connections do not tell.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look_for_another_server(&self) -> Result<(), StoreError> {
+        let Pool::Postgres(pool, selection) = &self.pool else { return Ok(()) };
+        if !self.can_listen() || !self.knows_its_server() {
+            return Ok(());
+        }
+        match within(selection.connect(pool)).await {
+            Ok(connection) => {
+                Session::Postgres(connection).close().await;
+                self.note_watched();
+                Ok(())
+            }
+            Err(error) => self.health.record(Err(error)),
+        }
     }
 }
 

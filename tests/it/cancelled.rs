@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use grantd::model::time::Span;
-use sqlx::Row as _;
+use sqlx::{Connection as _, Row as _};
 
 use crate::harness::{Db, Setup, client};
 use crate::process::daemon::{Daemon, Grantd};
@@ -95,11 +95,48 @@ async fn without_notifications_the_poll_finds_every_change() {
             .sql(&format!("update client set token_ttl = {} where client_id = 'basic-client'", 60 + round))
             .await
             .unwrap();
-        // Waits two seconds at the most.
         server.refresh().await;
         let ttl = server.server.registry.snapshot().client("basic-client").unwrap().token_ttl.unwrap();
         assert_eq!(Span::from(ttl).seconds(), 60 + round);
     }
+}
+
+/// The change is there once its commit has returned, whichever exchange comes next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_changes_are_announced_every_second_poll_is_no_statement() {
+    let setup = Setup::new(Db::postgres().await).await;
+    let (registry, mut feed) = setup.feed();
+    // Reads everything, makes the first key, and reads that.
+    for _ in 0..3 {
+        feed.step().await.unwrap();
+    }
+    let before = setup.store.queries.get();
+    for _ in 0..10 {
+        let asked_at = Instant::now();
+        feed.step().await.unwrap();
+        assert!(registry.age().unwrap() <= asked_at.elapsed());
+    }
+    assert_eq!(setup.store.queries.get() - before, 5);
+    let mut admin = sqlx::PgConnection::connect(&setup.db.url).await.unwrap();
+    for round in 0..10 {
+        let sql = format!("insert into client (client_id) values ('c{round}')");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut admin).await.unwrap();
+        let before = setup.store.queries.get();
+        feed.step().await.unwrap();
+        assert!(registry.snapshot().client(&format!("c{round}")).is_some());
+        // One that polls and reads, or a poll and a reading.
+        assert!((1..=2).contains(&(setup.store.queries.get() - before)));
+        // The next step waits for notifications in every second round.
+        for _ in 0..round % 2 {
+            feed.step().await.unwrap();
+        }
+    }
+    // Each change was announced.
+    let before = setup.store.queries.get();
+    for _ in 0..10 {
+        feed.step().await.unwrap();
+    }
+    assert_eq!(setup.store.queries.get() - before, 5);
 }
 
 /// The pool believes a connection that was in use just now, and asks one that has rested.

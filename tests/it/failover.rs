@@ -12,6 +12,7 @@ use sqlx::Connection as _;
 use crate::assertion::{Signer, ask};
 use crate::cluster::{Cluster, Pooler, Switch};
 use crate::harness::{Db, Server, Setup, client};
+use crate::process::daemon::{Daemon, Grantd};
 
 async fn eventually(what: &str, asked: impl AsyncFn() -> bool) {
     let started = Instant::now();
@@ -47,6 +48,42 @@ async fn a_failover_that_cuts_no_connection_moves_the_feed_too() {
     assert_eq!(server.revoke("basic-client", &secret, &token).await.status, 200);
     eventually("the feed follows", async || server.basic("basic-client", &secret, "").await.status == 401).await;
     assert_eq!(standby.ask("select count(*)::text from revoked_token").await, "1");
+}
+
+/// Such a replica makes no connection that could tell it. The one that sweeps makes one twice a minute, and renews its lease on
+/// the new primary from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_writes_nothing_follows_a_failover_when_the_lease_of_the_sweeper_is_over() {
+    let primary = Cluster::start().await;
+    let standby = primary.standby();
+    let switch = Switch::to(primary.port).await;
+    let db = Db::at(&url(&[switch.port], ""), "session");
+    let grantd = Grantd::new(&db).with("GRANTD__ISSUER", "https://as.test");
+    grantd.ok(&["migrate"]).await;
+    let secret = grantd.json(&["client", "create", "billing", "--scope", "a", "--default-scope", "a", "--json"]).await
+        ["client_secret"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let lease =
+        "insert into lease (work, holder, until) values ('sweep', 'another', extract(epoch from now())::bigint + 30)";
+    primary.sql("grantd", lease).await;
+    let replica = Daemon::start(grantd.command(&["serve"]), false).await;
+    assert_eq!(replica.token("billing", &secret).await.status, 200);
+    // It asks for the lease within ten seconds, and then reads until when another has it.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    standby.catch_up(&primary).await;
+    standby.promote();
+    switch.turn(standby.port);
+    standby.sql("grantd", "update client set enabled = 0").await;
+    standby.sql("grantd", "update lease set until = until + 3600").await;
+    let started = Instant::now();
+    while replica.token("billing", &secret).await.status != 401 {
+        assert!(started.elapsed() < Duration::from_mins(1), "it stays on the former primary");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let held_by = "select holder from lease where work = 'sweep'";
+    assert_eq!((primary.ask(held_by).await, standby.ask(held_by).await), ("another".into(), "another".into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,9 +18,10 @@ use crate::model::time::UnixTime;
 use crate::store::StoreError;
 use crate::store::changes::{ChangeReader, Changes, Poll, Since};
 use crate::store::keys::SealedKey;
+use crate::store::leases::SWEEP;
 use crate::store::migrations::{MigrationError, Schema};
 
-use connection::Connection;
+use connection::{Connection, Last};
 pub use context::{FeedContext, PendingMigrations};
 use first_keys::FirstKeys;
 use key_upkeep::KeyUpkeep;
@@ -141,7 +142,19 @@ impl Feed {
         // Taken out, so that an error or a dropped future drops the connection together with any statement in progress.
         let mut reader = self.connected().await?;
         let held = self.context.registry.snapshot().position();
-        let told = self.connection.is_told(&reader.take_notifications());
+        let mut told = self.connection.is_told(&reader.take_notifications());
+        let interval = self.context.registry.options().poll;
+        let is_loaded = self.load.is_none() && !self.load_again && self.unsettled_until.is_none();
+        if !told && may_begin && is_loaded && self.connection.awaits_notifications(&reader, interval) {
+            told = self.connection.is_told(&reader.await_notifications().await?);
+            if !told {
+                self.context.keyring.publish(self.database_time());
+                self.context.registry.confirm(asked_at);
+                self.connection.note_last(Last::Notifications);
+                self.connection.put_back(reader);
+                return Ok(());
+            }
+        }
         // A notification means that there is a change, so the statement that polls reads the changes, too.
         let (poll, since) = if told && held.revision > 0 {
             reader.poll_since(&held).await.map(|(poll, since)| (poll, Some(since)))?
@@ -150,7 +163,9 @@ impl Feed {
         };
         let Poll { position, read_only, standby, now, exchange } = poll;
         let revision = position.revision;
-        self.connection.note_poll(position != held, told);
+        let arrived = reader.take_notifications();
+        let is_announced = told || arrived.iter().any(|of| (held.revision + 1..=revision).contains(of));
+        self.connection.note_poll(position != held, is_announced);
         self.context.registry.note_standby(standby);
         self.compare_clocks(now, exchange);
         if read_only && self.context.registry.age().is_some() {
@@ -193,8 +208,26 @@ impl Feed {
             }
             self.context.registry.confirm(asked_at);
         }
+        self.read_lease(&mut reader).await?;
         self.connection.note_read(held.revision, revision);
+        self.connection.note_arrived(&arrived);
+        self.connection.note_last(Last::Poll);
         self.connection.put_back(reader);
+        Ok(())
+    }
+
+    /// Reads how long another replica sweeps, when that is due.
+    async fn read_lease(&self, reader: &mut ChangeReader) -> Result<(), StoreError> {
+        let other = &self.context.registry.other_sweeper;
+        if !reader.is_listening() || !other.is_due(self.database_time()) {
+            return Ok(());
+        }
+        match reader.end_of_lease(SWEEP).await {
+            Ok(until) => other.note(until),
+            // Then the lease is asked for, which tells more.
+            Err(StoreError::Denied(_) | StoreError::Locked(_)) => other.note(None),
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
