@@ -177,7 +177,8 @@ impl Store {
 
 impl Store {
     /// Makes a connection that tells to which server the URL leads now, and closes it. If that is another server than before, all
-    /// older connections are outdated. A failure counts as one of a write. Does nothing where connections do not tell.
+    /// older connections are outdated. A failure counts as one of a write. Does nothing where connections do not tell, or where the
+    /// database refuses further ones.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -192,6 +193,8 @@ impl Store {
                 self.note_watched();
                 Ok(())
             }
+            // A look comes after the connections that work is done on.
+            Err(error) if error.is_out_of_connections() => Ok(()),
             Err(error) => self.health.record(Err(error)),
         }
     }

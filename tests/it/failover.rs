@@ -53,7 +53,7 @@ async fn a_failover_that_cuts_no_connection_moves_the_feed_too() {
 /// Such a replica makes no connection that could tell it. The one that sweeps makes one twice a minute, and renews its lease on
 /// the new primary from then on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_writes_nothing_follows_a_failover_when_the_lease_of_the_sweeper_is_over() {
+async fn a_replica_that_writes_nothing_follows_a_failover_by_the_lease() {
     let primary = Cluster::start().await;
     let standby = primary.standby();
     let switch = Switch::to(primary.port).await;

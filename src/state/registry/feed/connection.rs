@@ -151,7 +151,7 @@ impl Connection {
     }
 }
 
-/// What was asked last on a connection.
+/// The last question on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Last {
     /// Nothing yet.
