@@ -213,12 +213,13 @@ async fn a_rotated_key_is_published_before_it_signs_and_until_its_tokens_expire(
     let mut setup = Setup::new(db).await;
     let (clock, hand) = Clock::fixed(1_800_000_000);
     setup.clock = clock;
+    setup.settings.registry.poll = "50ms".into();
     let secret = setup.client(client("basic-client")).await;
     let server = setup.start().await;
     let (server, secret) = (&server, &secret);
     let look = async |moment: i64| {
         hand.store(moment, std::sync::atomic::Ordering::Relaxed);
-        // The key set follows the clock with the poll.
+        // The key set follows the clock with the feed, which asks every 200 ms.
         tokio::time::sleep(std::time::Duration::from_millis(600)).await;
         let keys = server.get("/jwks").await.json()["keys"].as_array().unwrap().clone();
         let kids: Vec<String> = keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect();
