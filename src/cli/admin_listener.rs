@@ -23,6 +23,8 @@ use crate::config::{ConfigError, Settings, Sources};
 pub(super) struct AdminListener {
     /// Its URL, without a slash at the end.
     url: String,
+    /// The fault of a configuration that cannot be read, and may have named another.
+    unread: Option<ConfigError>,
 }
 
 impl AdminListener {
@@ -32,24 +34,33 @@ impl AdminListener {
         named: Option<&Path>,
         sources: Result<Sources, ConfigError>,
     ) -> anyhow::Result<Self> {
-        Ok(match url {
-            Some(url) => Self { url: url.trim_end_matches('/').to_owned() },
-            // A configuration that cannot be read now does not fail the check: the server was started with another one.
-            None => Self { url: format!("http://{}", listener(named, sources.ok().as_ref())?) },
-        })
+        if let Some(url) = url {
+            return Ok(Self { url: url.trim_end_matches('/').to_owned(), unread: None });
+        }
+        // A configuration that cannot be read now does not fail the check: the server was started with another one.
+        let (sources, unread) = match sources {
+            Ok(sources) => {
+                let unread = sources.read().err();
+                (Some(sources), unread)
+            }
+            Err(error) => (None, Some(error)),
+        };
+        Ok(Self { url: format!("http://{}", listener(named, sources.as_ref())?), unread })
     }
 
     /// The admin listener of a server with the configuration of this command.
     pub(super) fn of(sources: &Sources) -> anyhow::Result<Self> {
-        Ok(Self { url: format!("http://{}", listener(sources.file.as_deref(), Some(sources))?) })
+        Ok(Self { url: format!("http://{}", listener(sources.file.as_deref(), Some(sources))?), unread: None })
     }
 
     /// Requests a path, and returns the status and the body of the answer.
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<(StatusCode, String)> {
-        fetch(&format!("{}{path}", self.url)).await.with_context(|| {
+        let Self { url, unread } = self;
+        fetch(&format!("{url}{path}")).await.with_context(|| {
+            let unread = unread.as_ref().map(|fault| format!("; the configuration cannot be read: {fault}"));
             format!(
-                "no answer from the admin listener at {}; is the server running there? --admin-url names another",
-                self.url
+                "no answer from the admin listener at {url}; is the server running there? --admin-url names another{}",
+                unread.unwrap_or_default()
             )
         })
     }

@@ -159,6 +159,7 @@ impl Lane {
         let (answer, answered) = oneshot::channel();
         let key = QueueKey { priority: Priority::KnownSource, client: 0, source: 0 };
         self.enqueue(self.shared.lock(), key, Job::Hash { secret, cost, answer });
+        // A job that was displaced, or whose hash failed, which is logged, has no answer.
         answered.await.ok().flatten().ok_or_else(|| self.full())
     }
 

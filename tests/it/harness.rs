@@ -187,9 +187,7 @@ impl Setup {
     /// A server's registry with the feed that fills it, which takes its steps when the test asks.
     pub fn feed(&self) -> (Arc<Registry>, Feed) {
         let config = Config::parse(&self.settings, &Sources::default()).unwrap();
-        let under = SealingKey::from_base64(&self.sealing_key).unwrap();
-        let issuer = config.issuer.clone().unwrap();
-        let parts = assemble(&config, &self.store, under, None, issuer, self.clock.clone(), None).unwrap();
+        let parts = parts(&config, &self.store, &self.sealing_key, self.clock.clone());
         (Arc::clone(&parts.server.registry), parts.feed)
     }
 
@@ -197,6 +195,11 @@ impl Setup {
         let config = Arc::new(Config::parse(&self.settings, &Sources::default()).unwrap());
         Box::pin(Server::launch(Arc::new(self.db), self.store, config, self.sealing_key, self.clock)).await
     }
+}
+
+fn parts(config: &Config, store: &Store, sealing_key: &str, clock: Clock) -> ServerParts {
+    let under = SealingKey::from_base64(sealing_key).unwrap();
+    assemble(config, store, under, None, config.issuer.clone().unwrap(), clock, None).unwrap()
 }
 
 /// Sets or removes a client's `jwks_uri`. Returns whether the client exists.
@@ -267,10 +270,8 @@ impl Server {
         clock: Clock,
         must_read: bool,
     ) -> Self {
-        let under = SealingKey::from_base64(&sealing_key).unwrap();
-        let issuer = config.issuer.clone().unwrap();
         let ServerParts { server, mut feed, app, counts, used_secrets, fetches, .. } =
-            assemble(&config, &store, under, None, issuer, clock, None).unwrap();
+            parts(&config, &store, &sealing_key, clock);
         for _ in 0..2 {
             let step = feed.step().await;
             assert!(step.is_ok() || !must_read, "{step:?}");

@@ -413,7 +413,10 @@ async fn health_finds_the_listener_of_the_running_server() {
     let other = grantd.with("GRANTD_CONFIG", db.file("other.toml", "admin.listen = \"127.0.0.1:1\"").to_str().unwrap());
     assert!(other.run(&["health"]).await.stderr.contains("127.0.0.1:1"));
     daemon.stop_cleanly(Duration::from_secs(5)).await;
-    assert_eq!(grantd.run(&["health", "--set", &told]).await.status.code(), Some(1));
+    let unhealthy = grantd.run(&["health", "--set", &told]).await;
+    assert_eq!(unhealthy.status.code(), Some(1));
+    let said = unhealthy.stderr;
+    assert!(said.contains("the configuration cannot be read") && said.contains("grantd.toml"), "{said}");
 }
 
 #[tokio::test]

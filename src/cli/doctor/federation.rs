@@ -53,6 +53,7 @@ pub(super) async fn advice(
         };
         advice.add(kind, client, || format!("client {client}: rule {}: {about}; {mend}", rule.rule_id));
     }
+    // A row that cannot be read is named by `examine`.
     let issuers = store.trusted_issuers().await?.into_iter().filter_map(Result::ok);
     let publishes = |issuer: &TrustedIssuer| issuer.enabled && !matches!(issuer.keys, KeySource::Pinned(_));
     let issuers: Vec<TrustedIssuer> = issuers.filter(publishes).collect();

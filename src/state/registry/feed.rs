@@ -369,6 +369,7 @@ impl Feed {
             for fault in faults.into_iter().filter_map(Result::err) {
                 tracing::error!(event = Event::KeyMalformed.as_str(), reason = %fault, "this tag key is left out; secrets that it tagged are verified by their hash alone");
             }
+            // The others are logged above.
             opened.into_iter().filter_map(Result::ok).collect()
         });
         self.context.registry.apply(changes, tag_keys);

@@ -4,62 +4,55 @@
 //! either its holder has ended, or it holds the lease on another server: one that has taken over while connections to the
 //! former one stay open. The replica then asks for the lease on a new connection, which tells the two apart.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::model::time::UnixTime;
 
 /// The end of the lease that another replica holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OtherSweeper {
-    /// Seconds since 1970; 0 before the feed has read it, and [`NONE`] while no other replica is known to sweep.
-    until: AtomicI64,
-}
-
-impl Default for OtherSweeper {
-    fn default() -> Self {
-        Self { until: AtomicI64::new(NONE) }
-    }
+    /// `None` while no other replica is known to sweep, and [`UNREAD`] before the feed has read the end.
+    until: Mutex<Option<UnixTime>>,
 }
 
 impl OtherSweeper {
     /// Records whether another replica sweeps. While it does, the feed reads for how long.
     pub(crate) fn set(&self, is_there: bool) {
-        self.until.store(if is_there { 0 } else { NONE }, Ordering::Relaxed);
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = is_there.then_some(UNREAD);
     }
 
     /// Whether another replica sweeps at that time.
     #[must_use]
     pub fn sweeps_at(&self, now: UnixTime) -> bool {
-        self.until.load(Ordering::Relaxed) >= now.0
+        self.until().is_some_and(|until| until >= now)
     }
 
     /// Whether another replica has swept, and its lease is over.
     #[must_use]
     pub fn has_ended(&self, now: UnixTime) -> bool {
-        (1..now.0).contains(&self.until.load(Ordering::Relaxed))
+        self.until().is_some_and(|until| until != UNREAD && until < now)
     }
 
     /// Whether the end of the lease is to be read again.
     #[must_use]
     pub fn is_due(&self, now: UnixTime) -> bool {
-        let until = self.until.load(Ordering::Relaxed);
-        let is_settled = until.checked_sub(now.0).is_some_and(|rest| (READ_BEFORE..=LONGEST).contains(&rest));
-        until != NONE && !is_settled
+        self.until().is_some_and(|until| !(READ_BEFORE..=LONGEST).contains(&until.0.saturating_sub(now.0)))
     }
 
-    /// Records the end of the lease, which the feed has read.
+    /// Records the end of the lease, which the feed has read; `None` where there is no row of it. Has no effect when this
+    /// replica has begun to sweep meanwhile.
     pub(crate) fn note(&self, until: Option<UnixTime>) {
-        let until = until.map_or(0, |until| until.0);
-        // This replica may have begun to sweep meanwhile.
-        let known = self.until.load(Ordering::Relaxed);
-        if known != NONE {
-            // Else what was recorded in between stands.
-            self.until.compare_exchange(known, until, Ordering::Relaxed, Ordering::Relaxed).ok();
+        if let Some(known) = &mut *self.until.lock().unwrap_or_else(PoisonError::into_inner) {
+            *known = until.unwrap_or(UNREAD);
         }
+    }
+
+    fn until(&self) -> Option<UnixTime> {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-const NONE: i64 = i64::MIN;
+const UNREAD: UnixTime = UnixTime(0);
 /// Seconds before the known end of the lease from which it is read again. Its holder has mostly renewed it by then.
 const READ_BEFORE: i64 = 10;
 /// Longest rest of a lease that is believed without another look: a clock may have been wrong, or set back.
